@@ -14,9 +14,8 @@ from pgonly_django.worker.health.statuses import Statuses
 from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.memory import LOOK_SECONDS, Retirement
-from pgonly_django.worker.status import WorkerState
+from pgonly_django.worker.status import Systemd, WorkerState
 from pgonly_django.worker.supervisor.channel import Channel, Link
-from pgonly_django.worker.systemd import Systemd
 
 LINK_SECONDS = 1.0  # a status that has changed is told so often, ...
 STARTING_SECONDS = 0.1  # ... and soon that the worker is ready

@@ -3,20 +3,17 @@
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from pgonly_django.conf import LONGEST_SECONDS, settings, unknown_key
 from pgonly_django.exceptions import OptionError
 
 ENVIRONMENT_PREFIX = "PGONLY_WORKER_"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - probes come from outside
-POLL_SECONDS_LISTENING = 30.0
-POLL_SECONDS_BLIND = 2.0
-POLL_SECONDS_LEAST = 0.05
+POLL_SECONDS_LISTENING, POLL_SECONDS_BLIND, POLL_SECONDS_LEAST = 30.0, 2.0, 0.05
 SLEEP_AFTER_LEAST = 1.0
-MAX_SECONDS_LEAST = 1.0
 THREADS_LIMIT = 500
 NAME_LENGTH = 128
 PORT_LIMIT = 65535
@@ -48,18 +45,50 @@ def _parse_flag(text: str) -> bool:
     return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
 
 
-# How a variable is read, and what it must hold; those of the other options may be any text.
-PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "queues": (parse_queues, "names"),
-    "health_port": (int, "a port, or 0 for none"),
-    **dict.fromkeys(("threads", "max_jobs", "processes", "max_jobs_per_process"), (int, "a whole number")),
-    "max_memory_mb": (float, "a number of MB"),
-    **dict.fromkeys(
-        ("grace_seconds", "max_seconds", "max_idle_seconds", "poll_seconds", "sleep_after"),
-        (float, "a number of seconds"),
+def _can_be_stored(text: str) -> bool:
+    """Not with what the command line could not decode, nor with NUL."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+class Rule(NamedTuple):
+    """Of an option: how the text of its variable is read, what that must be, and what its value must be."""
+
+    parse: Callable[[str], Any]
+    kind: str
+    holds: Callable[[Any], bool]
+    what: str
+
+
+WHOLE, SECONDS, TEXT = (int, "a whole number"), (float, "a number of seconds"), (str, "text")
+FLAG = Rule(_parse_flag, "1, true, yes, 0, false or no", lambda _: True, "")
+# An option that is None is not asked.
+RULES = {
+    "queues": Rule(parse_queues, "names", lambda names: all(map(_can_be_stored, names)), "names in UTF-8"),
+    "threads": Rule(*WHOLE, lambda number: 1 <= number <= THREADS_LIMIT, f"from 1 to {THREADS_LIMIT}"),
+    "grace_seconds": Rule(*SECONDS, lambda seconds: seconds >= 0, "0 or more"),
+    "burst": FLAG,
+    "max_jobs": Rule(*WHOLE, lambda number: number >= 1, "1 or more"),
+    "max_idle_seconds": Rule(*SECONDS, lambda seconds: seconds >= 0, "0 or more"),
+    "max_seconds": Rule(*SECONDS, lambda seconds: 1 <= seconds <= LONGEST_SECONDS, "1 or more"),
+    "name": Rule(*TEXT, lambda name: 1 <= len(name) <= NAME_LENGTH and _can_be_stored(name),
+                 f"text in UTF-8, 1 to {NAME_LENGTH} characters long"),
+    "listen": FLAG,
+    "poll_seconds": Rule(*SECONDS, lambda seconds: seconds >= POLL_SECONDS_LEAST, f"{POLL_SECONDS_LEAST} or more"),
+    "sleep_after": Rule(*SECONDS, lambda seconds: seconds >= SLEEP_AFTER_LEAST, f"{SLEEP_AFTER_LEAST:g} or more"),
+    "database": Rule(*TEXT, bool, "an alias of DATABASES"),
+    "health_port": Rule(
+        int, "a port, or 0 for none", lambda port: 0 <= port <= PORT_LIMIT, f"from 0 to {PORT_LIMIT}"
     ),
-    **dict.fromkeys(("burst", "listen"), (_parse_flag, "1, true, yes, 0, false or no")),
-}
+    "health_host": Rule(*TEXT, bool, "an address, such as 0.0.0.0, :: or 127.0.0.1"),
+    "heartbeat_file": Rule(*TEXT, bool, "the path of a file"),
+    "processes": Rule(*WHOLE, lambda number: 1 <= number <= PROCESSES_LIMIT, f"from 1 to {PROCESSES_LIMIT}"),
+    "start_method": Rule(*TEXT, lambda name: name in START_METHODS, f"one of {', '.join(START_METHODS)}"),
+    "max_jobs_per_process": Rule(*WHOLE, lambda number: number >= 1, "1 or more"),
+    "max_memory_mb": Rule(float, "a number of MB", lambda megabytes: megabytes > 0, "more than 0"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,39 +116,10 @@ class WorkerOptions:
     max_memory_mb: float | None = None
 
     def __post_init__(self) -> None:
-        self._require("threads", 1 <= self.threads <= THREADS_LIMIT, f"from 1 to {THREADS_LIMIT}")
-        self._require("grace_seconds", self.grace_seconds >= 0, "0 or more")
-        self._require("max_jobs", self.max_jobs is None or self.max_jobs >= 1, "1 or more")
-        idle, poll, most, sleep = self.max_idle_seconds, self.poll_seconds, self.max_seconds, self.sleep_after
-        self._require(
-            "sleep_after", sleep is None or sleep >= SLEEP_AFTER_LEAST, f"{SLEEP_AFTER_LEAST:g} or more"
-        )
-        self._require("max_idle_seconds", idle is None or idle >= 0, "0 or more")
-        self._require(
-            "max_seconds",
-            most is None or MAX_SECONDS_LEAST <= most <= LONGEST_SECONDS,
-            f"{MAX_SECONDS_LEAST:g} or more",
-        )
-        self._require(
-            "poll_seconds", poll is None or poll >= POLL_SECONDS_LEAST, f"{POLL_SECONDS_LEAST} or more"
-        )
-        self._require("name", 1 <= len(self.name) <= NAME_LENGTH, f"1 to {NAME_LENGTH} characters long")
-        self._require("name", _can_be_stored(self.name), "text in UTF-8")
-        self._require("queues", all(map(_can_be_stored, self.queues)), "names in UTF-8")
-        port, file = self.health_port, self.heartbeat_file
-        self._require("health_port", port is None or 0 <= port <= PORT_LIMIT, f"from 0 to {PORT_LIMIT}")
-        self._require("health_host", self.health_host != "", "an address, such as 0.0.0.0, :: or 127.0.0.1")
-        self._require("heartbeat_file", file is None or file != "", "the path of a file")
-        self._check_processes()
-
-    def _check_processes(self) -> None:
-        self._require("processes", 1 <= self.processes <= PROCESSES_LIMIT, f"from 1 to {PROCESSES_LIMIT}")
-        self._require(
-            "start_method", self.start_method in START_METHODS, f"one of {', '.join(START_METHODS)}"
-        )
-        jobs, memory = self.max_jobs_per_process, self.max_memory_mb
-        self._require("max_jobs_per_process", jobs is None or jobs >= 1, "1 or more")
-        self._require("max_memory_mb", memory is None or memory > 0, "more than 0")
+        for name, rule in RULES.items():
+            value = getattr(self, name)
+            if value is not None and not rule.holds(value):
+                raise OptionError(f"--{name.replace('_', '-')} must be {rule.what}, got {value!r}.")
         if self.processes == 1:
             return
         if self.max_jobs is not None:
@@ -127,15 +127,11 @@ class WorkerOptions:
                 "--max-jobs counts the jobs of one process, so it cannot be had with --processes "
                 f"{self.processes}. To replace each process after so many jobs: --max-jobs-per-process."
             )
-        room = NAME_LENGTH - len(f"-{self.processes}")
-        self._require(
-            "name", len(self.name) <= room, f"at most {room} characters long, for -{self.processes}"
-        )
-
-    def _require(self, name: str, holds: bool, what: str) -> None:
-        if not holds:
-            flag = "--" + name.replace("_", "-")
-            raise OptionError(f"{flag} must be {what}, got {getattr(self, name)!r}.")
+        room, ending = NAME_LENGTH - len(f"-{self.processes}"), f"-{self.processes}"
+        if len(self.name) > room:
+            raise OptionError(
+                f"--name must be at most {room} characters long, for {ending}, got {self.name!r}."
+            )
 
     @property
     def lease_for(self) -> timedelta:
@@ -155,10 +151,10 @@ class WorkerOptions:
 def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """The options set by PGONLY_WORKER_<NAME>. Raises OptionError naming the variable that does not parse."""
     found: dict[str, Any] = {}
-    for spec in fields(WorkerOptions):
-        variable = ENVIRONMENT_PREFIX + spec.name.upper()
+    for name in RULES:
+        variable = ENVIRONMENT_PREFIX + name.upper()
         if environ.get(variable, "") != "":
-            found[spec.name] = _parse(variable, spec.name, environ[variable])
+            found[name] = _parse(variable, name, environ[variable])
     variable = ENVIRONMENT_PREFIX + "NO_LISTEN"
     if environ.get(variable, "") != "":
         found["listen"] = not _parse(variable, "listen", environ[variable])
@@ -175,23 +171,14 @@ def platform_port(environ: Mapping[str, str] = os.environ) -> int | None:
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     """What to say of each PGONLY_WORKER_ variable that is read by nothing here. No error: Kubernetes makes some of its
     own for a service that is called pgonly-worker."""
-    names = [spec.name.upper() for spec in fields(WorkerOptions)] + ["NO_LISTEN"]
-    known = [ENVIRONMENT_PREFIX + name for name in names]
+    known = [ENVIRONMENT_PREFIX + name.upper() for name in (*RULES, "no_listen")]
     set_here = [name for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in known]
     return [unknown_key("%s", name, known) for name in sorted(set_here)]
 
 
-def _can_be_stored(text: str) -> bool:
-    """Not with what the command line could not decode, nor with NUL."""
-    try:
-        return b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
-
-
 def _parse(variable: str, name: str, text: str) -> Any:
-    parse, kind = PARSERS.get(name, (str, "text"))
+    rule = RULES[name]
     try:
-        return parse(text)
+        return rule.parse(text)
     except (ValueError, KeyError) as error:
-        raise OptionError(f"{variable} must be {kind}, got {text!r}.") from error
+        raise OptionError(f"{variable} must be {rule.kind}, got {text!r}.") from error

@@ -1,9 +1,10 @@
-"""What a worker changes in its process, and puts back at its end for a caller that continues; the end of the process;
-and what --reload watches."""
+"""What a worker changes in its process, and puts back at its end for a caller that continues: the signals that stop it,
+and more; the end of the process; and what --reload watches."""
 
 import logging
 import os
 import queue
+import signal
 import sys
 import sysconfig
 import threading
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, Self
 
 from django.apps import apps
 from django.db import connections
@@ -21,9 +22,9 @@ from pgonly_django import embedded
 from pgonly_django.database import wake_urls
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.django_connections import connections_of_worker
+from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.status import ExitCode
-from pgonly_django.worker.stop_signals import StopSignals
 from pgonly_django.worker.stopping import Shutdown
 from pgonly_django.worker.terminal import Terminal, logging_to
 from pgonly_django.worker.timers import NEVER
@@ -34,6 +35,75 @@ CHILDREN_SECONDS = 1.0
 WAKE_SECONDS = 2.0
 LAST_SECONDS = 0.1  # of the time for leaving; for what takes no time
 OVERRUN = b"The worker had not ended when its time was over, and was ended: what ran goes on elsewhere.\n"
+
+
+class Stoppable(Protocol):
+    """A worker or a supervisor."""
+
+    inbox: Inbox[Any]
+
+    @property
+    def is_stopping(self) -> bool: ...
+    def stop(self) -> None: ...
+    def stop_now(self) -> None: ...
+
+
+class StopSignals:
+    """Brings SIGTERM, SIGINT, SIGQUIT and SIGHUP to a worker or a supervisor. Outside of the main thread it does
+    nothing."""
+
+    def __init__(self, *, is_early: bool, is_supervised: bool = False) -> None:
+        """`is_early`: while there is no worker yet a signal ends the process. Without a handler it would not end pid 1
+        of a container. `is_supervised`: the terminal tells its whole group, and the supervisor says what to do."""
+        self.worker: Stoppable | None = None
+        self.before: dict[int, Any] = {}
+        self._is_early = is_early
+        # Not SIG_IGN: the programs that jobs start would ignore it too.
+        of_terminal = (lambda *_: None) if is_supervised else self._handle
+        self._handlers = {
+            signal.SIGTERM: self._handle,
+            signal.SIGQUIT: self._handle,
+            signal.SIGINT: of_terminal,
+            signal.SIGHUP: of_terminal,
+        }
+
+    def __enter__(self) -> Self:
+        if self._is_early:
+            self._set_handlers()
+        return self
+
+    def serve(self, worker: Stoppable) -> None:
+        self.worker = worker
+        if not self._is_early:
+            self._set_handlers()
+        if self.before:
+            worker.inbox.wake_on_signals()
+
+    def _set_handlers(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
+            del self._handlers[signal.SIGHUP]
+        self.before = {
+            number: signal.signal(number, handler) or signal.SIG_DFL
+            for number, handler in self._handlers.items()
+        }
+
+    def __exit__(self, *_: object) -> None:
+        if self.worker is not None:
+            self.worker.inbox.close()
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: Any) -> None:
+        worker = self.worker
+        if worker is None:  # there is nothing to give back yet
+            raise SystemExit(0)
+        again = number == signal.SIGINT and worker.is_stopping
+        if again or number == signal.SIGQUIT:
+            worker.stop_now()
+        else:
+            worker.stop()
 
 
 @contextmanager

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pgonly_django.compat import tasks_logger
@@ -24,12 +24,12 @@ _worker = logging.getLogger("pgonly_django.worker")
 
 @dataclass(frozen=True)
 class Terminal:
-    """The streams of `runworker`, and what to show there. `color` shows the name of a level in its colour."""
+    """The streams of `runworker`, and what to show there. `colors`: of a level, what shows its name in its colour."""
 
     out: Any
     err: Any
     verbosity: int = 1
-    color: Callable[[int, str], str] = lambda _, name: name
+    colors: Mapping[int, Callable[[str], str]] = field(default_factory=dict)
     prefix: str = ""  # of each line: whose it is, where several processes share the terminal
 
 
@@ -59,7 +59,7 @@ class TerminalFormatter(logging.Formatter):
             return banner(vars(record))
         is_of_a_job = not event and vars(record).get("job_id", "-") != OUTSIDE["job_id"]
         record.job = f"{vars(record)['task']} {vars(record)['job_id']}: " if is_of_a_job else ""
-        record.level = self.terminal.color(record.levelno, record.levelname)
+        record.level = self.terminal.colors.get(record.levelno, str)(record.levelname)
         return super().format(record)
 
 

@@ -8,7 +8,7 @@ from pgonly_django.worker.options import WorkerOptions, default_grace_seconds, f
 
 @pytest.mark.parametrize("name", ["a\udcff", "a\0b"])
 def test_names_that_postgres_cannot_store_are_refused(name):
-    with pytest.raises(OptionError, match="--name must be text in UTF-8, got 'a"):
+    with pytest.raises(OptionError, match="--name must be text in UTF-8, 1 to 128 characters long, got 'a"):
         WorkerOptions(name=name)
     with pytest.raises(OptionError, match="--queues must be names in UTF-8, got"):
         WorkerOptions(queues=("good", name))

@@ -105,7 +105,7 @@ def test_a_warning_of_a_job_without_a_handler_says_which_job_it_is(monkeypatch):
 
 
 def test_a_level_has_its_colour_where_there_are_any(monkeypatch):
-    with project(monkeypatch), shown(color=lambda level, name: f"<{name}>") as (out, _):
+    with project(monkeypatch), shown(colors={logging.WARNING: lambda name: f"<{name}>"}) as (out, _):
         emit("worker.x", "w", level=logging.WARNING)
     assert lines(out) == ["<WARNING> w"]
 

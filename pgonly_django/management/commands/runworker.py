@@ -25,10 +25,9 @@ from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import PortTakenError
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.memory import refuse_too_little_memory
-from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues, platform_port
+from pgonly_django.worker.options import RULES, WorkerOptions, from_environment, parse_queues, platform_port
 from pgonly_django.worker.start_checks import backends, check_database, warnings_of
 from pgonly_django.worker.status import ExitCode
-from pgonly_django.worker.stop_signals import StopSignals
 from pgonly_django.worker.stopping import grace_of
 from pgonly_django.worker.supervisor.channel import is_database_there
 from pgonly_django.worker.supervisor.processes import Child, as_child, let_stop_signals_through
@@ -47,7 +46,6 @@ FORK_WITH_RELOAD = (
     "--reload has a thread that watches the code, so that its processes cannot be forked. Leave out "
     "--start-method fork."
 )
-COLORED = (logging.WARNING, logging.ERROR, logging.CRITICAL)
 
 EPILOG = """
 Every flag but --reload is also an environment variable: PGONLY_WORKER_QUEUES, PGONLY_WORKER_THREADS, ... A flag wins.
@@ -136,7 +134,7 @@ class Command(BaseCommand):
     def _supervise(self, options: WorkerOptions) -> None:
         self._open_streams()
         with ExitStack() as setup:
-            signals = setup.enter_context(StopSignals(is_early=True))
+            signals = setup.enter_context(process.StopSignals(is_early=True))
             health = self._open_health(options)
             self._prepare(options, health)
             setup.enter_context(logging_to(self._terminal()))
@@ -176,7 +174,7 @@ class Command(BaseCommand):
         if child is not None:
             options = replace(options, name=child.name, processes=1, max_idle_seconds=None)
         with (
-            StopSignals(is_early=self._owns_process, is_supervised=child is not None) as signals,
+            process.StopSignals(is_early=self._owns_process, is_supervised=child is not None) as signals,
             Health() if child is not None else self._open_health(options) as health,
         ):
             if child is None:
@@ -264,14 +262,12 @@ class Command(BaseCommand):
         self._say(self.style.WARNING(line), self.stderr)
 
     def _terminal(self, prefix: str = "") -> Terminal:
-        colors = {logging.WARNING: self.style.WARNING, logging.ERROR: self.style.ERROR}
-        shows_colors = self.stdout.isatty()
-
-        def color(level: int, name: str) -> str:
-            return colors[min(level, logging.ERROR)](name) if shows_colors and level in COLORED else name
-
+        colors = {}
+        if self.stdout.isatty():
+            error = self.style.ERROR
+            colors = {logging.WARNING: self.style.WARNING, logging.ERROR: error, logging.CRITICAL: error}
         streams = self.stdout._out, self.stderr._out  # noqa: SLF001 - behind Django's wrapper
-        return Terminal(*streams, verbosity=self._verbosity, color=color, prefix=prefix)
+        return Terminal(*streams, verbosity=self._verbosity, colors=colors, prefix=prefix)
 
     def _say_started(self, facts: dict[str, Any], *, is_supervised: bool = False) -> None:
         """To the log. A person at a terminal sees it as well where LOGGING shows no line of a worker."""
@@ -309,11 +305,8 @@ def _emit_stopped(worker: WorkerLoop) -> None:
 
 
 def _options(flags: dict[str, Any], *, owns_process: bool) -> WorkerOptions:
-    names = ("queues", "threads", "grace_seconds", "burst", "max_jobs", "max_seconds", "max_idle_seconds", "name",
-             "listen", "poll_seconds", "sleep_after", "database", "health_port", "health_host", "heartbeat_file",
-             "processes", "start_method", "max_jobs_per_process", "max_memory_mb")  # fmt: skip
     try:
-        given = {name: flags[name] for name in names if flags.get(name) is not None}
+        given = {name: flags[name] for name in RULES if flags.get(name) is not None}
         databases = {backend.database for backend in backends()}
         database = databases.pop() if len(databases) == 1 else DEFAULT_DB_ALIAS
         if not owns_process:

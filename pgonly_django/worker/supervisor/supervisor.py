@@ -23,7 +23,7 @@ from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.memory import emit_memory
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.payloads import WAKE
-from pgonly_django.worker.status import ExitCode, Status, WorkerState
+from pgonly_django.worker.status import ExitCode, Status, Systemd, WorkerState
 from pgonly_django.worker.stopping import LEAVE_SECONDS, Deadline
 from pgonly_django.worker.supervisor.processes import (
     Child,
@@ -37,7 +37,6 @@ from pgonly_django.worker.supervisor.processes import (
     spawn,
 )
 from pgonly_django.worker.supervisor.taking_back import Dead, Living, TakingBack, ThisProcess
-from pgonly_django.worker.systemd import Systemd
 from pgonly_django.worker.timers import NEVER
 
 TURN_SECONDS = 1.0  # the longest pause: the end of a process is noticed so soon even without a signal
