@@ -34,7 +34,7 @@ from pgonly_django.monitoring.runs import (
     throughput,
     times,
 )
-from pgonly_django.monitoring.snapshots import Snapshot, old_snapshots
+from pgonly_django.monitoring.snapshots import OldSnapshot, old_snapshots
 from pgonly_django.monitoring.states import Counted, jobs_by_state
 from pgonly_django.monitoring.storage import CacheFigures, SessionFigures, caches, sessions
 from pgonly_django.monitoring.workers import (
@@ -49,7 +49,7 @@ from pgonly_django.queue.known_names import queue_count
 logger = logging.getLogger("pgonly_django.monitoring")
 SECONDS = 5.0  # for all parts together
 PART_LIMIT = timedelta(seconds=1)  # of one statement
-YOUNG = timedelta(seconds=1)  # a transaction that is younger is not told of: the reading itself is one
+YOUNG_SECONDS = 1.0  # a transaction that is younger is not told of: the reading itself is one
 NO_TIME = "There was no time left for it."
 
 
@@ -81,7 +81,7 @@ class Stats:
     runs: RunsToday | None = None
     schedules: list[Any] | None = None  # rows of Schedule, with `now`
     failing_schedules: list[Any] | None = None  # those whose last tick could not be enqueued
-    snapshots: list[Snapshot] | None = None  # the oldest, if it is older than a second
+    snapshots: list[OldSnapshot] | None = None  # the oldest, if it is older than a second
     limiters: list[Any] | None = None  # rows of Limiter, with `held` and `waiters`
     budgets: list[Any] | None = None  # rows of Budget, with `spent_now` and `held_jobs`
     caches: list[CacheFigures] | None = None
@@ -114,7 +114,7 @@ PARTS: dict[str, StatsPart] = {
     "runs": StatsPart(runs_today),
     "states": StatsPart(jobs_by_state),
     "workers": StatsPart(workers),
-    "snapshots": StatsPart(partial(old_snapshots, older_than=YOUNG, at_most=1)),
+    "snapshots": StatsPart(partial(old_snapshots, older_than_seconds=YOUNG_SECONDS)),
     "schedules": StatsPart(schedules, Schedule),
     "failing_schedules": StatsPart(with_problem, Schedule),
     "budgets": StatsPart(budgets, Budget),

@@ -23,7 +23,7 @@ def overview_panels(context: RequestContext) -> list[Any]:
 @register.simple_tag(takes_context=True)
 def doctor_url(context: RequestContext) -> str:
     """The address of the doctor's page; "" for a person who may not see it."""
-    from pgonly_django.admin.doctor.page import url_of
+    from pgonly_django.admin.doctor import url_of
 
     return url_of(context.request, _site_of(context))
 

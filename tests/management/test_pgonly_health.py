@@ -12,8 +12,6 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
-from pgonly_django.management.health import checks
-from pgonly_django.management.health.checks import Limits
 from pgonly_django.models import Queue, State
 from pgonly_django.queue import health as queries
 from tests import zygote
@@ -130,9 +128,10 @@ def test_programs_get_numbers(health):
 def test_latency_looks_behind_the_oldest_job_that_waits(monkeypatch):
     asked = []
     monkeypatch.setattr(queries, "latency", lambda *_, before, **__: asked.append(before))
+    make_worker()
     oldest = make(ready_at=ago(HOUR))
     make()
-    checks.examine("default", Limits())
+    call_command("pgonly_health")
     assert asked == [oldest.id]
 
 

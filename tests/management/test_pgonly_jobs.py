@@ -14,7 +14,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from pgonly_django.management.jobs import changes
+from pgonly_django.management.commands import pgonly_jobs as changes
 from pgonly_django.masking import MASK
 from pgonly_django.models import Checkpoint, Job, Queue, State, Step
 from tests import zygote
@@ -354,7 +354,7 @@ def test_ctrl_c_between_batches_says_what_was_done(jobs, monkeypatch):
             raise KeyboardInterrupt
         return real(rows, flags)
 
-    monkeypatch.setitem(changes.CHANGES, "hold", changes.Change([State.READY], hold, "held"))
+    monkeypatch.setitem(changes.CHANGES, "hold", changes.CHANGES["hold"]._replace(apply=hold))
     assert refused(jobs, "hold", "--all", "--yes") == ("Interrupted: 8 jobs held before.", 130)
 
 

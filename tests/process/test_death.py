@@ -11,7 +11,7 @@ from django.db.models import F
 
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.monitoring import workers as figures
-from pgonly_django.monitoring.doctor.workers import examine_workers
+from pgonly_django.monitoring.doctor.examination import examine
 from pgonly_django.monitoring.waiting import Kind, why_it_waits
 from pgonly_django.monitoring.workers import served_queues
 from tests import jobs
@@ -75,7 +75,7 @@ def test_everything_says_that_a_worker_killed_while_idle_is_not_there_any_more(w
     assert not any(each.is_live for each in figures.workers("default"))
     assert figures.worker_totals("default").live == 0
     assert time.monotonic() - killed_at < LEASE_SECONDS
-    assert "D121" in {finding.id for finding in examine_workers("default")}
+    assert "D121" in {finding.id for finding in examine("default", only=["workers"]).findings}
 
 
 def kinds_of(result):

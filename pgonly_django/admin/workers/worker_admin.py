@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 
 from pgonly_django.admin import formats
-from pgonly_django.admin.doctor.page import doctor_view
+from pgonly_django.admin.doctor import doctor_view
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.jobs.page.progress import progress_of
 from pgonly_django.admin.links import Links

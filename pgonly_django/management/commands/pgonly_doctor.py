@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections
 
-from pgonly_django.management.databases import job_database
-from pgonly_django.management.doctor.report import lines_of
-from pgonly_django.management.jobs.selection import nearest
-from pgonly_django.monitoring.doctor.examination import Report, examine
-from pgonly_django.monitoring.doctor.findings import Level
-from pgonly_django.monitoring.doctor.subjects import NAMES
+from pgonly_django.management.selection import job_database, nearest
+from pgonly_django.monitoring.doctor.examination import NAMES, Examination, examine
+from pgonly_django.monitoring.findings import ORDER, Finding, Level, counted
 
 EPILOG = f"""
 Subjects: {", ".join(NAMES)}.
@@ -27,6 +27,10 @@ does not answer, or a wrong flag.
 CONNECT_TIMEOUT_SECONDS = "10"
 COULD_NOT_LOOK = 2
 NEVER = "never"
+WIDEST, NARROWEST = 110, 60
+INDENT = " " * 9
+STYLES = {Level.ERROR: "ERROR", Level.WARNING: "WARNING", Level.INFO: "NOTICE"}
+COUNTED = {Level.ERROR: "error", Level.WARNING: "warning", Level.INFO: "note"}
 
 
 class Command(BaseCommand):
@@ -38,43 +42,35 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
-        add(
-            "--only",
-            action="append",
-            metavar="SUBJECT",
-            help="only this one; several with commas or repeated",
-        )
+        only = "only this one; several with commas or repeated"
+        add("--only", action="append", metavar="SUBJECT", help=only)
         add("--skip", action="append", metavar="SUBJECT", help="all but this one")
-        levels = (Level.ERROR.value, Level.WARNING.value, NEVER)
-        add(
-            "--fail-on",
-            choices=levels,
-            default=Level.ERROR.value,
-            help="exit with 1 from here on. Default: error.",
-        )
+        levels, error = (Level.ERROR.value, Level.WARNING.value, NEVER), Level.ERROR.value
+        add("--fail-on", choices=levels, default=error, help="exit with 1 from here on. Default: error.")
         add("--json", action="store_true", help="for programs")
         add("--database", metavar="ALIAS", help="Default: where the router keeps jobs.")
 
     def handle(self, *_: Any, **flags: Any) -> None:
         """Raises CommandError, with the exit code."""
         only, skip = subjects_of("--only", flags["only"]), subjects_of("--skip", flags["skip"])
-        if getattr(
-            self, "_called_from_command_line", False
-        ):  # Django's mark: else the variable is the caller's
+        # Django's mark of a call from a command line: else the variable is the caller's.
+        if getattr(self, "_called_from_command_line", False):
             os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT_SECONDS)
         alias = job_database(flags["database"])
-        if connections[alias].vendor not in ("postgresql", "cockroachdb"):
-            vendor = connections[alias].vendor
-            raise CommandError(
-                f"DATABASES[{alias!r}] is {vendor}, and no PostgreSQL.", returncode=COULD_NOT_LOOK
-            )
+        vendor = connections[alias].vendor
+        if vendor not in ("postgresql", "cockroachdb"):
+            message = f"DATABASES[{alias!r}] is {vendor}, and no PostgreSQL."
+            raise CommandError(message, returncode=COULD_NOT_LOOK)
         try:
-            report = examine(alias, only, skip)
+            found = examine(alias, only, skip)
         except DatabaseError as error:
             raise self._could_not_look(alias, error, as_json=flags["json"]) from error
-        self._show(report, as_json=flags["json"])
+        if flags["json"]:
+            self.stdout.write(json.dumps(found.as_dict(), default=str))
+        else:
+            self.stdout.writelines(f"{line}\n" for line in self._lines_of(found))
         limit = flags["fail_on"]
-        if limit != NEVER and report.has(Level(limit)):
+        if limit != NEVER and found.has(Level(limit)):
             raise SystemExit(1)
 
     def _could_not_look(self, alias: str, error: Exception, *, as_json: bool) -> CommandError:
@@ -84,12 +80,34 @@ class Command(BaseCommand):
         hint = f"Try: manage.py dbshell --database {alias}"
         return CommandError(f"{reason}\n{hint}", returncode=COULD_NOT_LOOK)
 
-    def _show(self, report: Report, *, as_json: bool) -> None:
-        if as_json:
-            self.stdout.write(json.dumps(report.as_dict(), default=str))
-            return
-        for line in lines_of(report, self.style):
-            self.stdout.write(line)
+    def _lines_of(self, found: Examination) -> Iterator[str]:
+        """A line for each subject without findings, the findings of the others, and the sum."""
+        yield f"{found.server}, database {found.alias!r}"
+        yield ""
+        for subject in found.subjects:
+            if not subject.findings:
+                yield f"{self.style.SUCCESS('ok')}       {subject.title}"
+            for finding in subject.findings:
+                yield from self._of_finding(finding, str(subject.title))
+        yield ""
+        counts = [(found.count(level), level) for level in ORDER if found.count(level)]
+        numbers = ", ".join(counted(number, COUNTED[level]) for number, level in counts)
+        style = STYLES[counts[0][1]] if counts and counts[0][1] is not Level.INFO else "SUCCESS"
+        yield getattr(self.style, style)(f"{numbers or 'Nothing found'}, after {found.seconds:.1f} s.")
+
+    def _of_finding(self, finding: Finding, title: str) -> Iterator[str]:
+        mark = getattr(self.style, STYLES[finding.level])(finding.level.value.ljust(8))
+        yield f"{mark} {finding.id} {title}"
+        yield from _wrapped(finding.fact, INDENT, INDENT)
+        yield from _wrapped(finding.advice, f"{INDENT}-> ", f"{INDENT}   ")
+
+
+def _wrapped(text: str, first: str, rest: str) -> list[str]:
+    """Names, commands and SQL are not broken inside of a word, so that they can be copied."""
+    width = min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )  # fmt: skip
 
 
 def subjects_of(flag: str, given: list[str] | None) -> list[str]:

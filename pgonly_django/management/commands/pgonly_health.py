@@ -7,15 +7,17 @@ import json
 import os
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, ProgrammingError, connections, transaction
 
-from pgonly_django.management.databases import job_database
-from pgonly_django.management.health.checks import Check, Limits, examine
-from pgonly_django.management.jobs.selection import AGE, UNITS
-from pgonly_django.queue.health import unknown_queues
+from pgonly_django.management.selection import job_database, length
+from pgonly_django.monitoring.conditions import NO_WORKER
+from pgonly_django.monitoring.findings import counted
+from pgonly_django.monitoring.workers import worker_totals
+from pgonly_django.queue import health
+from pgonly_django.wording import duration
 
 EPILOG = """
 Without limits it judges the workers alone, and shows the rest. Times are seconds, or such as 90s, 30min, 2h, 3d.
@@ -38,38 +40,27 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
         add("--queue", action="append", metavar="NAME", help="only of this queue (may be repeated)")
-        add("--min-workers", type=number, default=1, metavar="N", help="so many live. Default: 1.")
+        least = int(NO_WORKER.limit)
+        add("--min-workers", type=number, default=least, metavar="N", help="so many live. Default: 1.")
         age = "a worker's heartbeat may be so old. Default: as the admin has it."
         add("--max-worker-age", type=seconds, metavar="TIME", help=age)
         add("--max-oldest-ready", type=seconds, metavar="TIME", help="the oldest ready job may wait so long")
-        add(
-            "--max-latency",
-            type=seconds,
-            metavar="TIME",
-            help="95 of 100 jobs waited no longer before they ran",
-        )
+        latency = "95 of 100 jobs waited no longer before they ran"
+        add("--max-latency", type=seconds, metavar="TIME", help=latency)
         add("--max-failed", type=number, metavar="N", help="so many jobs may have failed")
-        add(
-            "--within",
-            type=seconds,
-            default=Limits.within,
-            metavar="TIME",
-            help="how far back the last two look. Default: 15min.",
-        )
+        within, quarter = "how far back the last two look. Default: 15min.", timedelta(minutes=15)
+        add("--within", type=seconds, default=quarter, metavar="TIME", help=within)
         add("--json", action="store_true", help="for programs")
         add("--database", metavar="ALIAS", help="Default: where the router keeps jobs.")
 
     def handle(self, *_: Any, **flags: Any) -> None:
         """Raises CommandError, with the exit code."""
-        names = ("min_workers", "max_worker_age", "max_oldest_ready", "max_latency", "max_failed", "within")
-        limits = Limits(**{name: flags[name] for name in names})
-        if getattr(
-            self, "_called_from_command_line", False
-        ):  # Django's mark: else the variable is the caller's
+        # Django's mark of a call from a command line: else the variable is the caller's.
+        if getattr(self, "_called_from_command_line", False):
             os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT_SECONDS)
         alias = job_database(flags["database"])
         try:
-            checks, unknown = _examine(alias, limits, flags["queue"] or ())
+            checks, unknown = _examine(alias, flags, flags["queue"] or ())
         except DatabaseError as error:
             reason = _reason(alias, error)
             if flags["json"]:
@@ -78,26 +69,21 @@ class Command(BaseCommand):
         failed = [each.name for each in checks if not each.ok]
         for name in unknown:
             self.stderr.write(self.style.WARNING(UNKNOWN_QUEUE.format(name)))
-        self._show(checks, as_json=flags["json"])
+        if flags["json"]:
+            facts = {"healthy": not failed, "checks": [each.as_dict() for each in checks]}
+            self.stdout.write(json.dumps(facts))
+        else:
+            for each in checks:
+                verdict = self.style.SUCCESS("ok  ") if each.ok else self.style.ERROR("FAIL")
+                self.stdout.write(f"{verdict}  {each.name.replace('_', ' '):<13} {each.text}")
         if failed:
             raise CommandError(f"Not healthy: {', '.join(failed)}.")
-
-    def _show(self, checks: list[Check], *, as_json: bool) -> None:
-        if as_json:
-            is_healthy = all(each.ok for each in checks)
-            facts = {"healthy": is_healthy, "checks": [each.as_dict() for each in checks]}
-            self.stdout.write(json.dumps(facts))
-            return
-        for each in checks:
-            verdict = self.style.SUCCESS("ok  ") if each.ok else self.style.ERROR("FAIL")
-            self.stdout.write(f"{verdict}  {each.name.replace('_', ' '):<13} {each.text}")
 
 
 def seconds(text: str) -> timedelta:
     """A type of flags."""
-    age = AGE.match(text)
     try:
-        found = timedelta(**{UNITS[age[2]]: int(age[1])}) if age else timedelta(seconds=float(text))
+        found = length(text) or timedelta(seconds=float(text))
     except (ValueError, OverflowError):
         found = None
     if found is None or found < timedelta(0):
@@ -112,17 +98,79 @@ def number(text: str) -> int:
     return int(text)
 
 
-def _examine(alias: str, limits: Limits, queues: Sequence[str]) -> tuple[list[Check], list[str]]:
+class Check(NamedTuple):
+    name: str
+    ok: bool
+    text: str  # for people
+    value: float | None  # seconds, or a number; what the limit is for
+    limit: float | None
+    facts: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        names = ("name", "ok", "value", "limit")
+        return {**{name: getattr(self, name) for name in names}, **self.facts}
+
+
+def _examine(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> tuple[list[Check], list[str]]:
     """And those of `queues` that nothing names. On a database that is too busy to answer it gives up; in a transaction
     of the caller's it changes no setting."""
     connection = connections[alias]
     if connection.vendor != "postgresql":
         raise CommandError(f"DATABASES[{alias!r}] is {connection.vendor}: no jobs there.", returncode=UNKNOWN)
-    if connection.in_atomic_block:
-        return examine(alias, limits, queues), unknown_queues(alias, queues)
+    is_nested = connection.in_atomic_block
     with transaction.atomic(using=alias), connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('statement_timeout', %s, true)", [STATEMENT_TIMEOUT])
-        return examine(alias, limits, queues), unknown_queues(alias, queues)
+        if not is_nested:
+            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [STATEMENT_TIMEOUT])
+        checks = [
+            _of_workers(alias, flags, queues),
+            *_of_waits(alias, flags, queues),
+            _of_failures(alias, flags, queues),
+        ]
+        return checks, health.unknown_queues(alias, queues)
+
+
+def _of_workers(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> Check:
+    found, least = worker_totals(alias, queues, flags["max_worker_age"]), flags["min_workers"]
+    age, is_ok = found.newest_heartbeat_seconds, found.live >= least
+    heartbeat = "" if age is None else f", the last heartbeat {duration(age)} ago"
+    silent = f"; {found.silent} silent" if found.silent else ""
+    text = f"{found.live} live{heartbeat}{silent}{'' if is_ok else f' (at least {least})'}"
+    facts = {"silent": found.silent, "newest_heartbeat_seconds": age}
+    return Check("workers", is_ok, text, found.live, least, facts)
+
+
+def _of_waits(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> list[Check]:
+    """Of the job that waits longest, and of those whose run began."""
+    oldest = health.oldest_waiting(alias, queues)
+    waited, job = (oldest.seconds, oldest.job_id) if oldest else (0.0, None)
+    text = f"{duration(waited)} in the queue {oldest.queue}" if oldest else "no job waits"
+    facts: dict[str, Any] = {"queue": oldest.queue if oldest else None, "job": job and str(job)}
+    checks = [_at_most("oldest_ready", waited, flags["max_oldest_ready"], text, facts)]
+    found = health.latency(alias, flags["within"], queues, before=job)
+    within, p95 = duration(flags["within"]), None
+    text, facts = f"no run began within {within}", {"jobs": 0}
+    if found is not None:
+        p50, p95, longest = found[1:]
+        times = f"p95 {duration(p95)}, p50 {duration(p50)}, longest {duration(longest)}"
+        text, facts = f"{times}, of {counted(found.jobs, 'run')} within {within}", found._asdict()
+    return [*checks, _at_most("latency", p95, flags["max_latency"], text, facts)]
+
+
+def _of_failures(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> Check:
+    within = flags["within"]
+    failed = health.failures(alias, within, queues)
+    facts = {"within_seconds": within.total_seconds()}
+    return _at_most("failures", failed, flags["max_failed"], f"{failed} within {duration(within)}", facts)
+
+
+def _at_most(
+    name: str, value: float | None, limit: timedelta | int | None, text: str, facts: dict[str, Any]
+) -> Check:
+    """Without a limit it is shown, and not judged."""
+    most = limit.total_seconds() if isinstance(limit, timedelta) else limit
+    is_ok = most is None or value is None or value <= most
+    wanted = "" if is_ok else f" (at most {duration(limit) if isinstance(limit, timedelta) else limit})"
+    return Check(name, is_ok, text + wanted, value, most, facts)
 
 
 def _reason(alias: str, error: DatabaseError) -> str:

@@ -1,38 +1,97 @@
-"""manage.py pgonly_jobs: shows jobs, and does to many what the admin does to few."""
+"""manage.py pgonly_jobs: shows jobs, and does to many what the admin does to few: a batch at a time, after a question
+where there are many."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
+from pgonly_django.compat import uuid7
+from pgonly_django.database.connect import connect
 from pgonly_django.exceptions import PgonlyError
-from pgonly_django.management.databases import job_database
-from pgonly_django.management.jobs import output, selection
-from pgonly_django.management.jobs.changes import CHANGES, argument, change, confirm, counted
+from pgonly_django.management import job_output, selection
 from pgonly_django.models import Job, Queue
+from pgonly_django.models.job import (
+    CANCELLABLE,
+    DISCARDABLE,
+    FINISHED,
+    HOLDABLE,
+    RESUMABLE,
+    RETRYABLE,
+    STARTABLE,
+    JobQuerySet,
+    State,
+)
+from pgonly_django.monitoring.findings import counted
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
+from pgonly_django.queue.prune import prune_now
 
 EPILOG = """
 Exit codes: 0 done, also where no job was in a state that allows it; 1 an error, or a job, queue, task or class that
 there is not; 2 wrong flags; 3 not confirmed: more than 10 jobs are changed after a question, or with --yes; 130 Ctrl-C.
 """
-HELP = {
-    "retry": "make failed, cancelled, held and scheduled jobs ready now, with all their attempts",
-    "cancel": "cancel waiting jobs, and ask running ones to stop",
-    "discard": "fail waiting jobs without a further attempt",
-    "hold": "keep waiting jobs from running until they are resumed",
-    "resume": "let held jobs go on; or end the pause of queues, which are named instead of jobs",
-    "run-now": "make scheduled jobs ready before their time, with the attempts that they have left",
-    "redrive": "make failed jobs run again, spread over time, with other arguments",
-    "prune": "delete finished jobs now, whatever their retention",
-}
+ASKS_ABOVE = 10  # so many jobs are changed without a question
+BATCH = 1000
+NOT_CONFIRMED = 3
+
+
+class Change(NamedTuple):
+    """A verb: the states that it changes, and what it does to a batch, which returns how many it changed."""
+
+    help: str
+    states: Sequence[State]
+    apply: Callable[[JobQuerySet, dict[str, Any]], int]
+    past: str
+
+
+def _prune(jobs: JobQuerySet, _flags: dict[str, Any]) -> int:
+    ids = [str(job_id) for job_id in jobs.values_list("pk", flat=True)]
+    with connect(jobs.db, application_name="pgonly jobs") as connection:
+        return prune_now(connection, ids).deleted
+
+
+CHANGES = {
+    "retry": Change(
+        "make failed, cancelled, held and scheduled jobs ready now, with all their attempts",
+        RETRYABLE, lambda jobs, _: jobs.retry(), "retried"
+    ),
+    "cancel": Change(
+        "cancel waiting jobs, and ask running ones to stop",
+        CANCELLABLE, lambda jobs, _: jobs.cancel(), "cancelled, or asked to stop"
+    ),
+    "discard": Change(
+        "fail waiting jobs without a further attempt",
+        DISCARDABLE, lambda jobs, flags: jobs.discard(flags["reason"]), "discarded"
+    ),
+    "hold": Change(
+        "keep waiting jobs from running until they are resumed",
+        HOLDABLE, lambda jobs, flags: jobs.hold(flags["reason"]), "held"
+    ),
+    "resume": Change(
+        "let held jobs go on; or end the pause of queues, which are named instead of jobs",
+        RESUMABLE, lambda jobs, _: jobs.resume(), "resumed"
+    ),
+    "run-now": Change(
+        "make scheduled jobs ready before their time, with the attempts that they have left",
+        STARTABLE, lambda jobs, _: jobs.run_now(), "made ready"
+    ),
+    "redrive": Change(  # see Command._redrive()
+        "make failed jobs run again, spread over time, with other arguments",
+        (State.FAILED,), lambda _jobs, _flags: 0, "redriven"
+    ),
+    "prune": Change(
+        "delete finished jobs now, whatever their retention", FINISHED, _prune, "deleted"
+    ),
+}  # fmt: skip
 
 
 class Command(BaseCommand):
@@ -44,11 +103,8 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
-        for verb, text in {
-            "list": "the newest jobs",
-            "show": "one job with all that is known",
-            **HELP,
-        }.items():
+        texts = {"list": "the newest jobs", "show": "one job with all that is known"}
+        for verb, text in (texts | {verb: change.help for verb, change in CHANGES.items()}).items():
             added = verbs.add_parser(verb, help=text, description=text.capitalize() + ".")
             _add_flags(verb, added)
         paused = verbs.add_parser("pause", help="let no job of these queues start")
@@ -57,13 +113,12 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, verb: str, **flags: Any) -> None:
         """Raises CommandError. What was written to a closed pipe is no loss."""
-        alias = job_database(flags["database"])
+        alias = selection.job_database(flags["database"])
         try:
-            try:
-                self._do(verb, alias, flags)
-            except (DatabaseError, PgonlyError, ImportError, ImproperlyConfigured) as error:
-                raise CommandError(str(error).strip()) from error
+            self._do(verb, alias, flags)
             self.stdout.flush()
+        except (DatabaseError, PgonlyError, ImportError, ImproperlyConfigured) as error:
+            raise CommandError(str(error).strip()) from error
         except KeyboardInterrupt as error:
             raise CommandError("Interrupted; what was changed stays so.", returncode=130) from error
         except BrokenPipeError:
@@ -82,26 +137,26 @@ class Command(BaseCommand):
     # Reading.
 
     def _list(self, alias: str, flags: dict[str, Any]) -> None:
-        jobs = output.with_last_error(selection.select(alias, flags))
+        jobs = job_output.with_last_error(selection.select(alias, flags))
         found = jobs.iterator() if flags["limit"] == 0 else jobs[: flags["limit"]]
         if flags["json"]:
-            self._say(output.json_array(output.listed(found)))
+            self._say(job_output.json_array(job_output.listed(found)))
             return
-        lines = map(output.line, found)
+        lines = map(job_output.line, found)
         first = next(lines, None)
         if first is None:
             selection.refuse_unknown(alias, flags)
             self._say(["No jobs."])
         else:
-            self._say([output.HEADS, first])
+            self._say([job_output.HEADS, first])
             self._say(lines)
 
     def _show(self, alias: str, flags: dict[str, Any]) -> None:
         selection.refuse_unknown(alias, flags)
-        annotations = {f"last_{key}": expression for key, expression in output.LAST.items()}
+        annotations = {f"last_{key}": expression for key, expression in job_output.LAST.items()}
         for job in Job.objects.using(alias).filter(pk__in=flags["ids"]).annotate(**annotations):
-            found = output.details(job)
-            self._say([output.as_json(found)] if flags["json"] else output.lines_of(found))
+            found = job_output.details(job)
+            self._say([job_output.as_json(found)] if flags["json"] else job_output.lines_of(found))
 
     # Changing.
 
@@ -120,9 +175,9 @@ class Command(BaseCommand):
                 else {"changed": change(alias, jobs, verb, flags)}
             )
         if flags["json"]:
-            self._say([output.as_json(answer)])
+            self._say([job_output.as_json(answer)])
         elif flags["dry_run"]:
-            self._say([f"{counted(matched)} would be {CHANGES[verb].past}."])
+            self._say([f"{counted(matched, 'job')} would be {CHANGES[verb].past}."])
         else:
             self._say(_sentences(answer, CHANGES[verb].past))
 
@@ -144,7 +199,9 @@ class Command(BaseCommand):
         changed = rows.pause() if verb == "pause" else rows.resume()
         answer = {"verb": verb, "queues": sorted(set(names)), "changed": changed}
         past = "paused" if verb == "pause" else "resumed"
-        self._say([output.as_json(answer)] if flags["json"] else [f"{changed} of {len(set(names))} {past}."])
+        self._say(
+            [job_output.as_json(answer)] if flags["json"] else [f"{changed} of {len(set(names))} {past}."]
+        )
 
     def _say(self, lines: Iterable[str]) -> None:
         encoding = getattr(self.stdout, "encoding", None) or "utf-8"
@@ -188,7 +245,58 @@ def _limit(text: str) -> int:
 
 
 def _sentences(answer: dict[str, Any], past: str) -> Iterable[str]:
-    yield f"{counted(answer['changed'])} {'was' if answer['changed'] == 1 else 'were'} {past}."
+    yield f"{counted(answer['changed'], 'job')} {'was' if answer['changed'] == 1 else 'were'} {past}."
     if answer.get("left"):
         yield f"{answer['left']:,} were left alone:"
         yield from (f"{job_id}  {reason}" for job_id, reason in answer["reasons"].items())
+
+
+def confirm(verb: str, count: int, flags: dict[str, Any]) -> None:
+    """Raises CommandError where the person does not want it, or cannot be asked."""
+    if count <= ASKS_ABOVE or flags["yes"]:
+        return
+    what = f"{verb} {counted(count, 'job')}"
+    if not sys.stdin or not sys.stdin.isatty():
+        raise CommandError(
+            f"Not done: {what} needs --yes where there is no terminal to ask at.", returncode=NOT_CONFIRMED
+        )
+    sys.stderr.write(f"{what.capitalize()}? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise CommandError("Not done.", returncode=NOT_CONFIRMED)
+
+
+def change(alias: str, jobs: JobQuerySet, verb: str, flags: dict[str, Any]) -> int:
+    """Do it to `jobs`, those that there are now. Returns how many changed."""
+    changed, what = 0, CHANGES[verb]
+    for ids in _batches(jobs.filter(state__in=what.states)):
+        try:
+            changed += what.apply(Job.objects.using(alias).filter(pk__in=ids, state__in=what.states), flags)
+        except KeyboardInterrupt as error:
+            done = f"Interrupted: {counted(changed, 'job')} {what.past} before."
+            raise CommandError(done, returncode=130) from error
+    return changed
+
+
+def _batches(jobs: JobQuerySet) -> Iterator[list[UUID]]:
+    """By their keys: a job that comes back into these states by then is not met again, nor is a newer one."""
+    jobs, last = jobs.filter(pk__lte=uuid7()).order_by("pk"), None
+    while True:
+        page = jobs if last is None else jobs.filter(pk__gt=last)
+        ids = list(page.values_list("pk", flat=True)[:BATCH])
+        if ids:
+            yield ids
+        if len(ids) < BATCH:
+            return
+        last = ids[-1]
+
+
+def argument(text: str) -> tuple[str, Any]:
+    """name=value, of --argument: the value is JSON, or else text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not name=value")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

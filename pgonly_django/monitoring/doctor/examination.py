@@ -1,32 +1,84 @@
-"""The examination of one database, subject by subject."""
+"""The examination of one database, subject by subject. A new condition is a row of a table and the part that finds it,
+named in SUBJECTS; its id goes into docs/how-to/doctor.md."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import NotSupportedError, connections
 from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
 from psycopg.errors import UndefinedTable
 
 from pgonly_django.database.server_kind import COCKROACH, ServerKind, is_cockroach
-from pgonly_django.monitoring.doctor.findings import ORDER, Finding, Level, is_as_bad_as
-from pgonly_django.monitoring.doctor.our_tables import are_there
-from pgonly_django.monitoring.doctor.reading import not_read
-from pgonly_django.monitoring.doctor.server import cockroach, server_of
-from pgonly_django.monitoring.doctor.subjects import SUBJECTS, Part, Subject
+from pgonly_django.models import Job, Worker
+from pgonly_django.monitoring import conditions
+from pgonly_django.monitoring.doctor import connections as connections_of
+from pgonly_django.monitoring.doctor import growth, server, tables, vacuum
+from pgonly_django.monitoring.doctor.reading import OUR_TABLES, Part, belongs_to, not_read, reading, rows
+from pgonly_django.monitoring.findings import ORDER, Condition, Finding, Level, database_flag
+from pgonly_django.monitoring.queues import queues
+from pgonly_django.monitoring.workers import served_queues, workers
 
 # After so long no further subject begins. Each statement has a limit, too.
 WHOLE_SECONDS = 20.0
-TABLES = "tables"  # the subject
-TOO_LATE = Finding(
-    id="D005",
-    level=Level.INFO,
-    fact=f"This was left out: the examination had taken {WHOLE_SECONDS:g} s by then.",
-    advice="Look at this subject alone: manage.py pgonly_doctor --only SUBJECT",
+TOO_LATE = Condition(
+    "D005",
+    Level.INFO,
+    "This was left out: the examination had taken {seconds:g} s by then.",
+    "Look at this subject alone: manage.py pgonly_doctor --only SUBJECT",
 )
+
+
+def _queues(alias: str) -> Iterator[Finding]:
+    """D111: no live worker serves a queue. D112: its jobs wait long. D113: it is paused."""
+    if belongs_to(alias, Job):
+        with reading(alias):
+            found, served = queues(alias), served_queues(alias)
+        yield from conditions.of_queues(found, served, alias)
+
+
+def _workers(alias: str) -> Iterator[Finding]:
+    """D121: no worker is live. D122: one is silent. D123: they are of several versions."""
+    if not belongs_to(alias, Worker):
+        return
+    with reading(alias):
+        found, has_jobs = workers(alias), Job.objects.using(alias).exists()
+    if not any(worker.is_live for worker in found):
+        # Where there never was a job, the database may be that of a cache alone.
+        level = None if has_jobs else Level.INFO
+        yield conditions.NO_WORKER.finding(level=level, _database=database_flag(alias))
+    yield from conditions.of_workers(found)
+    yield from conditions.of_versions(found)
+
+
+class Subject(NamedTuple):
+    """`parts` are called with an alias, one after the other. One that fails takes no other with it. `needs_tables`: all
+    of them read tables of ours."""
+
+    name: str
+    title: Promise | str
+    parts: tuple[Part, ...]
+    needs_tables: bool = False
+
+
+SUBJECTS = (
+    Subject("server", _("Server"), (server.kind, server.pooler)),
+    Subject("tables", _("Tables"), (tables.placement, tables.migrations)),
+    Subject("indexes", _("Indexes"), (tables.indexes,), needs_tables=True),
+    Subject("queues", _("Queues"), (_queues,), needs_tables=True),
+    Subject("workers", _("Workers"), (_workers,), needs_tables=True),
+    Subject("listen", _("LISTEN and NOTIFY"), (connections_of.notify, connections_of.notify_queue)),
+    Subject("vacuum", _("Transactions and locks"), vacuum.HOLDERS),
+    Subject("dead-rows", _("Dead rows"), vacuum.DEAD_ROWS),
+    Subject("connections", _("Connections"), (connections_of.in_use, connections_of.pools)),
+    Subject("settings", _("Settings of PostgreSQL"), (server.settings, server.isolation_option)),
+    Subject("growth", _("Does the cache need Redis"), (growth.growth,), needs_tables=True),
+)
+NAMES = tuple(subject.name for subject in SUBJECTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +92,11 @@ class Examined:
     @property
     def level(self) -> Level | None:
         """The worst; None: nothing was found."""
-        return next((level for level in ORDER if any(each.level == level for each in self.findings)), None)
+        return min((each.level for each in self.findings), key=ORDER.index, default=None)
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Examination:
     alias: str
     server: str  # "PostgreSQL 17.2"
     subjects: list[Examined]
@@ -61,7 +113,7 @@ class Report:
 
     def has(self, limit: Level) -> bool:
         """Whether a finding is as bad as that, or worse."""
-        return any(is_as_bad_as(finding.level, limit) for finding in self.findings)
+        return any(self.count(level) for level in ORDER[: ORDER.index(limit) + 1])
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -74,36 +126,45 @@ class Report:
         }
 
 
-def examine(alias: str, only: Collection[str] = (), skip: Collection[str] = ()) -> Report:
+def examine(alias: str, only: Collection[str] = (), skip: Collection[str] = ()) -> Examination:
     """Look at the subjects `only`, or at all but those of `skip`. Takes WHOLE_SECONDS at most, and what one
     subject takes. Changes nothing; it sends one NOTIFY, on a channel on which no worker listens.
 
     Raises django.db.Error where the database does not answer.
     """
     began = time.monotonic()
-    try:
-        connections[alias].ensure_connection()
-        kind = server_of(alias)
-    except NotSupportedError:  # Django takes it for an old PostgreSQL
-        if not is_cockroach(alias):
-            raise
-        kind = ServerKind(COCKROACH)
+    kind = _kind_of(alias)
     chosen = [each for each in SUBJECTS if (not only or each.name in only) and each.name not in skip]
     if kind.is_cockroach:  # which answers most questions of the others with an error
-        refused = Examined("server", SUBJECTS[0].title, [cockroach(alias, kind)])
-        return Report(alias, kind.label, [refused], time.monotonic() - began)
+        refused = server.COCKROACH.finding(alias=alias, version=kind.version)
+        found = [Examined("server", SUBJECTS[0].title, [replace(refused, subject="server")])]
+        return Examination(alias, kind.label, found, time.monotonic() - began)
     # D051 to D053 say what to do where there is no table of ours. The others could only say that it is missing.
-    is_empty = any(each.name == TABLES for each in chosen) and not are_there(alias)
+    is_empty = any(each.name == "tables" for each in chosen) and not rows(alias, ANY_TABLE)
     if is_empty:
         chosen = [each for each in chosen if not each.needs_tables]
-    subjects = [_examined(alias, subject, began, is_empty=is_empty) for subject in chosen]
-    return Report(alias, kind.label, subjects, time.monotonic() - began)
+    found = [_examined(alias, subject, began, is_empty=is_empty) for subject in chosen]
+    return Examination(alias, kind.label, found, time.monotonic() - began)
+
+
+ANY_TABLE = f"WITH {OUR_TABLES} SELECT name FROM our_tables LIMIT 1"
+
+
+def _kind_of(alias: str) -> ServerKind:
+    try:
+        connections[alias].ensure_connection()
+        return server.server_of(alias)
+    except NotSupportedError:  # Django takes it for an old PostgreSQL
+        if is_cockroach(alias):
+            return ServerKind(COCKROACH)
+        raise
 
 
 def _examined(alias: str, subject: Subject, began: float, *, is_empty: bool) -> Examined:
     if time.monotonic() - began > WHOLE_SECONDS:
-        return Examined(subject.name, subject.title, [replace(TOO_LATE, subject=subject.name)])
-    found = [finding for part in subject.parts for finding in _of_part(alias, part, is_empty=is_empty)]
+        found = [TOO_LATE.finding(seconds=WHOLE_SECONDS)]
+    else:
+        found = [finding for part in subject.parts for finding in _of_part(alias, part, is_empty=is_empty)]
     found.sort(key=lambda finding: ORDER.index(finding.level))
     return Examined(subject.name, subject.title, [replace(each, subject=subject.name) for each in found])
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from statistics import fmean, quantiles
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
 from django.db import OperationalError, connections, router
@@ -23,102 +22,80 @@ from pgonly_django.database.operation import run
 from pgonly_django.database.time_limit import timed_out
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CostEntry, Session
-from pgonly_django.monitoring.doctor.findings import Finding, Level
-from pgonly_django.monitoring.doctor.reading import row
+from pgonly_django.monitoring.doctor.reading import rows, value
+from pgonly_django.monitoring.findings import Condition, Finding, Level
 from pgonly_django.tables import qualified
 
 USERS_A_DAY, TRANSACTIONS_A_SECOND, CPU_SHARE, P99_MILLISECONDS, MODEL_USD = 50_000, 1_000, 0.7, 50.0, 700
 # The server is watched for so long, in so many samples; a cache is asked so often.
 WATCH_SECONDS, SAMPLES, CALLS, CALLS_SECONDS = 0.5, 10, 200, 1.0
-COUNTED_AT_MOST = 2 * USERS_A_DAY
 
 # No index: reads the sessions once, within the time of reading().
 USERS = qualified(f"""
 SELECT count(*) FROM (
     SELECT DISTINCT user_id FROM pgonly_session
-    WHERE user_id IS NOT NULL AND last_seen_at > statement_timestamp() - interval '1 day' LIMIT {COUNTED_AT_MOST}
+    WHERE user_id IS NOT NULL AND last_seen_at > statement_timestamp() - interval '1 day' LIMIT {2 * USERS_A_DAY}
 ) AS seen
 """)
-# Of this database; the second: sessions of all that compute, and wait for nothing. inet_server_addr: NULL on a socket.
+# Of this database; then the sessions of all that compute, and wait for nothing. inet_server_addr: NULL on a socket.
 ACTIVITY = """
-SELECT (SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()),
+SELECT (SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()) AS transactions,
     (SELECT count(*) FROM pg_stat_activity
-     WHERE state = 'active' AND wait_event IS NULL AND pid <> pg_backend_pid()),
-    coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true)
+     WHERE state = 'active' AND wait_event IS NULL AND pid <> pg_backend_pid()) AS computing,
+    coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true) AS is_local
 """
 # Else a transaction of the caller's sees the same statistics until its end.
 NEW_SNAPSHOT = "SELECT pg_stat_clear_snapshot()"
 COSTS = qualified("SELECT coalesce(sum(usd), 0) FROM pgonly_cost WHERE at > now() - interval '30 days'")
-MOVE = """\
-Measure again at your busiest hour. If it stays so, move CACHES[{alias!r}] to Redis: two entries in CACHES, and one
-release that writes both. The queue and the sessions stay. See docs/how-to/move_the_cache_to_redis.md."""
+
+STAYS = Condition(
+    "D140",
+    Level.INFO,
+    "The cache can stay in PostgreSQL: {_figures}.",
+    "Nothing to do. At your busiest hour the figures mean more.",
+)
+MOVES = Condition(
+    "D141",
+    Level.WARNING,
+    "The cache may need Redis: {_figures}.",
+    "Measure again at your busiest hour. If it stays so, move CACHES[{_alias!r}] to Redis: two entries in CACHES, and "
+    "one release that writes both. The queue and the sessions stay. See docs/how-to/move_the_cache_to_redis.md.",
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One of the figures. `value` None: it cannot be known here."""
+class Measured(NamedTuple):
+    """`value` None: it cannot be known here."""
 
     name: str
     value: float | None
     limit: float
     text: str
 
-    @property
-    def is_over(self) -> bool:
-        return self.value is not None and self.value > self.limit
 
-
-def examine_growth(alias: str) -> Iterator[Finding]:
+def growth(alias: str) -> Iterator[Finding]:
     """Nothing where no cache of this site is ours."""
     if not (ours := our_caches()):
         return
     measured = [users_a_day(alias), *activity(alias), *map(p99, ours, ours.values()), model_costs(alias)]
-    over = [each for each in measured if each.is_over]
-    data = {each.name: each.value for each in measured}
-    if over:
-        yield Finding(
-            id="D141",
-            level=Level.WARNING,
-            fact=f"The cache may need Redis: {'; '.join(each.text for each in over)}.",
-            advice=MOVE.format(alias=next(iter(ours))),
-            data=data,
-        )
-    else:
-        yield Finding(
-            id="D140",
-            level=Level.INFO,
-            fact=f"The cache can stay in PostgreSQL: {'; '.join(each.text for each in measured)}.",
-            advice="Nothing to do. At your busiest hour the figures mean more.",
-            data=data,
-        )
+    over = [each for each in measured if each.value is not None and each.value > each.limit]
+    figures: dict[str, Any] = {each.name: each.value for each in measured}
+    yield (MOVES if over else STAYS).finding(
+        **figures,
+        _figures="; ".join(each.text for each in over or measured),
+        _alias=next(iter(ours)),
+    )
 
 
 def users_a_day(alias: str) -> Measured:
     """Of the site, in whichever database its sessions are."""
-    name = "users_a_day"
     if not _sessions_are_ours():
-        return Measured(
-            name, None, USERS_A_DAY, "users a day unknown, since SESSION_ENGINE is not pgonly_django.sessions"
-        )
-    if (users := _in_time(_where(Session, alias), USERS)) is None:
-        return Measured(name, None, USERS_A_DAY, "users a day not counted in time")
-    return Measured(name, users, USERS_A_DAY, f"{users:,} users in the last 24 hours (limit {USERS_A_DAY:,})")
-
-
-def _where(model: type[Model], alias: str) -> str:
-    """The alias that routers name, unless that is no PostgreSQL."""
-    named = router.db_for_read(model)
-    return named if connections[named].vendor == "postgresql" else alias
-
-
-def _in_time(alias: str, sql: str) -> Any:
-    """The only value of the only row; None where reading it took too long."""
-    try:
-        return row(alias, sql)[0]
-    except OperationalError as error:
-        if timed_out(error):
-            return None
-        raise
+        text = "users a day unknown, since SESSION_ENGINE is not pgonly_django.sessions"
+        return Measured("users_a_day", None, USERS_A_DAY, text)
+    users = _in_time(Session, alias, USERS)
+    text = "users a day not counted in time"
+    if users is not None:
+        text = f"{users:,} users in the last 24 hours (limit {USERS_A_DAY:,})"
+    return Measured("users_a_day", users, USERS_A_DAY, text)
 
 
 def _sessions_are_ours() -> bool:
@@ -129,35 +106,38 @@ def _sessions_are_ours() -> bool:
     return any(base.__module__.startswith("pgonly_django.sessions") for base in store.__mro__)
 
 
+def _in_time(model: type[Model], alias: str, sql: str) -> Any:
+    """The value, from where routers keep the rows, unless that is no PostgreSQL. None: reading it took too long."""
+    kept = router.db_for_read(model)
+    try:
+        return value(kept if connections[kept].vendor == "postgresql" else alias, sql)
+    except OperationalError as error:
+        if timed_out(error):
+            return None
+        raise
+
+
 def activity(alias: str) -> Iterator[Measured]:
-    """Transactions a second, and how busy the CPU of the server is, during WATCH_SECONDS."""
-    began, first, busy = time.monotonic(), None, []
+    """Transactions a second, and how busy the CPU of the server is, during WATCH_SECONDS. Of a server elsewhere SQL
+    does not know how many cores it has."""
+    began, seen = time.monotonic(), []
     for _ in range(SAMPLES):
-        row(alias, NEW_SNAPSHOT)
-        transactions, computing, is_local = row(alias, ACTIVITY)
-        first = transactions if first is None else first
-        busy.append(computing)
+        value(alias, NEW_SNAPSHOT)
+        seen += rows(alias, ACTIVITY)
         time.sleep(WATCH_SECONDS / SAMPLES)
     own = 2 * SAMPLES - 1  # these looks are transactions too
-    rate = max(0, transactions - first - own) / (time.monotonic() - began)
-    yield Measured(
-        "transactions_a_second",
-        round(rate, 1),
-        TRANSACTIONS_A_SECOND,
-        f"{rate:,.0f} transactions a second (limit {TRANSACTIONS_A_SECOND:,})",
-    )
-    yield _cpu(fmean(busy), is_local=is_local)
-
-
-def _cpu(computing: float, *, is_local: bool) -> Measured:
-    """Of a server elsewhere SQL does not know how many cores it has."""
-    if not is_local:
+    transactions = max(0, seen[-1]["transactions"] - seen[0]["transactions"] - own)
+    rate = transactions / (time.monotonic() - began)
+    text = f"{rate:,.0f} transactions a second (limit {TRANSACTIONS_A_SECOND:,})"
+    yield Measured("transactions_a_second", round(rate, 1), TRANSACTIONS_A_SECOND, text)
+    computing = fmean(each["computing"] for each in seen)
+    if not seen[0]["is_local"]:
         text = f"{computing:.1f} sessions on the CPU on average; compare with the server's cores (limit 70 %)"
-        return Measured("cpu_share", None, CPU_SHARE, text)
+        yield Measured("cpu_share", None, CPU_SHARE, text)
+        return
     share = min(1.0, computing / (os.cpu_count() or 1))  # more sessions may compute than there are processors
-    return Measured(
-        "cpu_share", round(share, 3), CPU_SHARE, f"CPU of the server {share:.0%} (limit {CPU_SHARE:.0%})"
-    )
+    text = f"CPU of the server {share:.0%} (limit {CPU_SHARE:.0%})"
+    yield Measured("cpu_share", round(share, 3), CPU_SHARE, text)
 
 
 def p99(alias: str, cache: PostgresCache) -> Measured:
@@ -179,9 +159,9 @@ def p99(alias: str, cache: PostgresCache) -> Measured:
 
 
 def model_costs(alias: str) -> Measured:
-    """Of all calls whose cost was recorded. Not known where no code records any."""
-    name = "model_usd_30_days"
-    if (dollars := _in_time(_where(CostEntry, alias), COSTS)) is None:
-        return Measured(name, None, MODEL_USD, "costs of models not added up in time")
+    """Of all calls whose cost was recorded, in 30 days."""
+    dollars = _in_time(CostEntry, alias, COSTS)
+    if dollars is None:
+        return Measured("model_usd_30_days", None, MODEL_USD, "costs of models not added up in time")
     text = f"calls to models ${dollars:,.2f} in 30 days (limit ${MODEL_USD})"
-    return Measured(name, float(dollars), MODEL_USD, text)
+    return Measured("model_usd_30_days", float(dollars), MODEL_USD, text)

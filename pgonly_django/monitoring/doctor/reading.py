@@ -5,46 +5,48 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, connections, models, router, transaction
 from psycopg import errors
 
 from pgonly_django.conf import schema
 from pgonly_django.database.connect import reaches_postgres
 from pgonly_django.database.time_limit import is_in_transaction
-from pgonly_django.monitoring.doctor.findings import Finding, Level
-from pgonly_django.monitoring.doctor.words import identifier
+from pgonly_django.monitoring.findings import Condition, Finding, Level, identifier
 from pgonly_django.tables import TABLES
+
+logger = logging.getLogger("pgonly_django.doctor")
 
 TIME_LIMIT = timedelta(seconds=3)
 # Behind somebody who waits for an exclusive lock of a table every look at it would take all of its time.
 LOCK_LIMIT = timedelta(milliseconds=500)
+_MILLISECOND = timedelta(milliseconds=1)
 # Until the end of the transaction. Returns what was set before.
 LIMIT = """
 SELECT current_setting('statement_timeout'), current_setting('lock_timeout'),
     set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)
 """
-_MILLISECOND = timedelta(milliseconds=1)
-_DENIED = re.compile(r"permission denied for (\w+(?: \w+)??) (\S+)$", re.MULTILINE)
-# What servers other than PostgreSQL leave out.
-_NOT_HERE = (
-    errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.UndefinedObject,
-    errors.FeatureNotSupported,
-)  # fmt: skip
-MONITOR = "GRANT pg_monitor TO {role};"
 
-logger = logging.getLogger("pgonly_django.doctor")
+# For WITH: our tables, in PGONLY["SCHEMA"], else where the search_path finds them. Index: pg_class_relname_nsp_index.
+OUR_TABLES = """our_tables AS (
+    SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.reloptions AS options, c.reltuples AS rows
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relname = ANY (%(our_tables)s) AND c.relkind IN ('r', 'p')
+        AND CASE WHEN %(our_schema)s = '' THEN pg_table_is_visible(c.oid) ELSE n.nspname = %(our_schema)s END
+)"""
+
+Part = Callable[[str], Iterable[Finding]]
 
 
 @contextmanager
 def reading(alias: str) -> Iterator[Any]:
     """A cursor in a transaction that can change nothing. A statement that takes longer than TIME_LIMIT, or waits
-    longer than LOCK_LIMIT for a lock, is cancelled; also one of the ORM
-    inside the block. In a transaction of the caller's it is a savepoint of that.
+    longer than LOCK_LIMIT for a lock, is cancelled; also one of the ORM inside the block. In a transaction of the
+    caller's it is a savepoint of that.
 
     Raises django.db.Error.
     """
@@ -59,18 +61,36 @@ def reading(alias: str) -> Iterator[Any]:
             cursor.execute(LIMIT, before)
 
 
-def rows(alias: str, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
-    """All rows of one statement. See reading()."""
+def rows(alias: str, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """All rows of one statement, by the names of their columns. It may name our tables by OUR_TABLES."""
+    ours = {"our_tables": list(TABLES), "our_schema": schema()}
     with reading(alias) as cursor:
-        cursor.execute(sql, parameters)
-        found: list[Any] = cursor.fetchall()
-        return found
+        cursor.execute(sql, {**ours, **(parameters or {})})
+        names = [column.name for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def row(alias: str, sql: str, parameters: Mapping[str, Any] | None = None) -> Any:
-    """The only row of one statement. See reading()."""
-    (found,) = rows(alias, sql, parameters)
+def value(alias: str, sql: str) -> Any:
+    """The only column of the only row."""
+    (row,) = rows(alias, sql)
+    (found,) = row.values()
     return found
+
+
+def by_sql(condition: Condition, sql: str, **parameters: Any) -> Part:
+    """A part that finds the condition in each row of a statement: its columns are the facts, and `limit` a parameter
+    of it."""
+
+    def part(alias: str) -> Iterator[Finding]:
+        for facts in rows(alias, sql, {"limit": condition.limit, **parameters}):
+            yield condition.finding(**facts)
+
+    return part
+
+
+def belongs_to(alias: str, model: type[models.Model]) -> bool:
+    """Whether the routers let migrations make the model's table in this database."""
+    return bool(router.allow_migrate_model(alias, model))
 
 
 def is_direct(alias: str) -> bool:
@@ -79,45 +99,59 @@ def is_direct(alias: str) -> bool:
         return reaches_postgres(connections[alias].connection)
 
 
-def role_of(alias: str) -> str:
-    """The role of this connection, as SQL has it. It is the one that privileges are checked for."""
-    return identifier(row(alias, "SELECT current_user::text")[0])
+DENIED = Condition("D001", Level.INFO, "This role may not look there: {error}.", "{_grant}")
+TOO_SLOW = Condition(
+    "D002",
+    Level.INFO,
+    "A look took longer than {_seconds:g} s and was stopped: {error}.",
+    "Try again when the server has less to do.",
+)
+NO_ANSWER = Condition(
+    "D003",
+    Level.INFO,
+    "The server refused a look: {error}.",
+    "If tables are missing, D051 or D052 says so; else this server leaves out what PostgreSQL has there.",
+)
+FAILED = Condition(
+    "D004",
+    Level.WARNING,
+    "A part of the examination failed: {_kind}: {error}",
+    "The log has the traceback.",
+)
+LOCKED = Condition(
+    "D006",
+    Level.WARNING,
+    "A table was locked for longer than {_milliseconds:g} ms, and could not be read.",
+    "D025 says who has locked it.",
+)
 
 
 def not_read(alias: str, error: Exception) -> Finding:
     """What to say of a part of the examination that failed. Raises `error` where the database is gone."""
+    primary = getattr(getattr(error.__cause__, "diag", None), "message_primary", None)
+    line = " ".join((primary or str(error)).split())[:300].rstrip(".")
     if not isinstance(error, DatabaseError):
         logger.error("A part of the examination failed", exc_info=error)
-        fact = f"A part of the examination failed: {type(error).__name__}: {_line(error)}"
-        return Finding(id="D004", level=Level.WARNING, fact=fact, advice="The log has the traceback.")
+        return FAILED.finding(error=line, _kind=type(error).__name__)
     if not connections[alias].is_usable():
         raise error
-    cause = error.__cause__
-    if isinstance(cause, errors.InsufficientPrivilege):
-        return Finding(
-            id="D001",
-            level=Level.INFO,
-            fact=f"This role may not look there: {_line(error)}.",
-            advice=_grant(role_of(alias), str(cause)),
-        )
-    if isinstance(cause, errors.QueryCanceled):
-        seconds = TIME_LIMIT.total_seconds()
-        fact = f"A look took longer than {seconds:g} s and was stopped: {_line(error)}."
-        return Finding(
-            id="D002", level=Level.INFO, fact=fact, advice="Try again when the server has less to do."
-        )
-    if isinstance(cause, errors.LockNotAvailable):
-        milliseconds = LOCK_LIMIT / _MILLISECOND
-        fact = f"A table was locked for longer than {milliseconds:g} ms, and could not be read."
-        return Finding(id="D006", level=Level.WARNING, fact=fact, advice="D025 says who has locked it.")
-    what = "This server has no answer" if isinstance(cause, _NOT_HERE) else "The server refused a look"
-    advice = (
-        "If tables are missing, D051 or D052 says so; else this server leaves out what PostgreSQL has there."
-    )
-    return Finding(id="D003", level=Level.INFO, fact=f"{what}: {_line(error)}.", advice=advice)
+    match error.__cause__:
+        case errors.InsufficientPrivilege() as denied:
+            return DENIED.finding(error=line, _grant=_grant(alias, str(denied)))
+        case errors.QueryCanceled():
+            return TOO_SLOW.finding(error=line, _seconds=TIME_LIMIT.total_seconds())
+        case errors.LockNotAvailable():
+            return LOCKED.finding(_milliseconds=LOCK_LIMIT / _MILLISECOND)
+        case _:
+            return NO_ANSWER.finding(error=line)
 
 
-def _grant(role: str, message: str) -> str:
+_DENIED = re.compile(r"permission denied for (\w+(?: \w+)??) (\S+)$", re.MULTILINE)
+
+
+def _grant(alias: str, message: str) -> str:
+    """Of a right that is missing, to the role that privileges are checked for."""
+    role = identifier(value(alias, "SELECT current_user::text"))
     denied = _DENIED.search(message)
     kind, name = denied.groups() if denied else ("", "")
     if kind == "table":
@@ -125,10 +159,4 @@ def _grant(role: str, message: str) -> str:
         return f"GRANT SELECT ON {identifier(*place)} TO {role};"
     if kind == "schema":
         return f"GRANT USAGE ON SCHEMA {identifier(name)} TO {role};"
-    return MONITOR.format(role=role)
-
-
-def _line(error: Exception) -> str:
-    """Of an error of the server its first line, without a part of the statement."""
-    primary = getattr(getattr(error.__cause__, "diag", None), "message_primary", None)
-    return " ".join((primary or str(error)).split())[:300].rstrip(".")
+    return f"GRANT pg_monitor TO {role};"

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pgonly_django.monitoring import doctor
-from pgonly_django.monitoring.doctor.subjects import NAMES
+from pgonly_django.monitoring import conditions, doctor
+from pgonly_django.monitoring.doctor.examination import NAMES
 from tests.guards import ROOT, refuse
 
-CODE = Path(doctor.__file__).parent
+CODE = [Path(conditions.__file__), *Path(doctor.__file__).parent.glob("*.py")]
 PAGE = (ROOT / "docs/how-to/doctor.md").read_text()
 ID = re.compile(r"\"(D\d{3})\"")
 
 
 def test_every_id_has_its_section_once():
-    used = {id_ for file in CODE.glob("*.py") for id_ in ID.findall(file.read_text())}
+    used = {id_ for file in CODE for id_ in ID.findall(file.read_text())}
     sections = re.findall(r"^### (D\d{3})$", PAGE, re.MULTILINE)
     assert len(used) > 40
     refuse(
@@ -36,7 +36,7 @@ def test_every_subject_is_named():
 
 
 def test_ids_that_texts_point_to_exist():
-    texts = " ".join(file.read_text() for file in CODE.glob("*.py"))
+    texts = " ".join(file.read_text() for file in CODE)
     pointed = set(re.findall(r"\bD\d{3}\b", texts))
     refuse(
         sorted(pointed - set(ID.findall(texts))),

@@ -10,10 +10,8 @@ from django.db import DatabaseError, connection, connections, transaction
 
 from pgonly_django.conf import schema
 from pgonly_django.monitoring.doctor import examination
-from pgonly_django.monitoring.doctor.examination import examine
-from pgonly_django.monitoring.doctor.findings import Finding, Level
-from pgonly_django.monitoring.doctor.subjects import NAMES, SUBJECTS, Subject
-from pgonly_django.monitoring.doctor.words import identifier
+from pgonly_django.monitoring.doctor.examination import NAMES, SUBJECTS, Subject, examine
+from pgonly_django.monitoring.findings import Finding, Level, identifier
 from tests.jobs import add
 from tests.monitoring.doctor.conftest import as_alias, found
 from tests.waiting import wait_for

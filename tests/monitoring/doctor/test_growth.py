@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from pgonly_django.models import CostEntry, Session
 from pgonly_django.monitoring.doctor import growth, reading
-from pgonly_django.monitoring.doctor.findings import Level
+from pgonly_django.monitoring.findings import Level
 from pgonly_django.tables import qualified
 from tests.monitoring.doctor.conftest import found
 
@@ -108,10 +108,11 @@ def busy_client(statement: str) -> Iterator[None]:
             client.join()
 
 
-def test_a_server_elsewhere_does_not_say_how_many_cores_it_has():
-    measured = growth._cpu(3.2, is_local=False)
-    assert measured.value is None
-    assert "3.2 sessions on the CPU on average" in measured.text
+def test_a_server_elsewhere_does_not_say_how_many_cores_it_has(site, monkeypatch):
+    monkeypatch.setattr(growth, "ACTIVITY", growth.ACTIVITY.replace("true) AS", "true) AND false AS"))
+    finding = found("growth")["D140"]
+    assert finding.data["cpu_share"] is None
+    assert "sessions on the CPU on average" in finding.fact
 
 
 def test_other_sessions_say_nothing_of_users(site, settings):

@@ -1,5 +1,8 @@
-"""Servers that are not PostgreSQL, as they describe themselves. None of them can be started here, so functions and
-views stand before those of the catalog; what each says was taken from its documentation."""
+"""Servers that are not PostgreSQL, as they describe themselves, and settings that change what statements do.
+
+None of those servers can be started here, so functions and views stand before those of the catalog; what each says was
+taken from its documentation.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ import pytest
 from django.core import checks
 from django.core.management import CommandError, call_command
 from django.db import connections
+from psycopg import IsolationLevel
 
-from pgonly_django.conf import schema
 from pgonly_django.database.server_kind import check_server, kind_of
-from pgonly_django.monitoring.doctor.findings import Level
-from tests.monitoring.doctor.conftest import as_alias, at, found
+from pgonly_django.monitoring.findings import Level
+from tests.monitoring.doctor.conftest import as_alias, found
+from tests.pooler import pgbouncer
 
 COCKROACH = "CockroachDB CCL v25.4.14 (x86_64-pc-linux-gnu, built 2026/05/01 00:00:00, go1.25)"
 YUGABYTE = "PostgreSQL 15.12-YB-2025.2.3.0-b1 on x86_64-pc-linux-gnu"
-CACHE = {"BACKEND": "pgonly_django.cache.PostgresCache", "OPTIONS": {"DATABASE": "fake"}}
 
 
 @pytest.fixture
@@ -71,62 +74,87 @@ def test_cockroachdb_that_django_takes_for_an_old_postgresql(pretend, monkeypatc
     wrapper = connections["fake"]
     wrapper.close()
     monkeypatch.setattr(wrapper.features, "minimum_database_version", (99,))
-    monkeypatch.setattr(
-        wrapper.settings_dict.setdefault("TEST", {}), "get", None, raising=False
-    ) if False else None
     assert [each.id for each in check_server(databases=["fake"])] == ["pgonly_django.E060"]
     assert list(found(database="fake")) == ["D010"]
 
 
-def test_aurora(pretend):
-    pretend("CREATE FUNCTION aurora_version() RETURNS text LANGUAGE sql AS $$ SELECT '16.4.0'::text $$")
+ROLE = """jsonb_populate_record(NULL::pg_catalog.pg_roles, '{"rolname": "supabase_admin"}')"""
+SERVERS = {
+    "D011": "CREATE FUNCTION aurora_version() RETURNS text LANGUAGE sql AS $$ SELECT '16.4.0'::text $$",
+    "D014": f"CREATE VIEW pg_roles AS SELECT * FROM pg_catalog.pg_roles UNION ALL SELECT ({ROLE}).*",
+    "D015": version(YUGABYTE),
+    "D016": "CREATE VIEW pg_extension AS SELECT 'citus'::name AS extname",
+}
+
+
+@pytest.mark.parametrize("id_", SERVERS)
+def test_a_server_that_leaves_something_out(pretend, id_):
+    pretend(SERVERS[id_])
     findings = found("server", database="fake")
-    assert list(findings) == ["D011"]
-    assert findings["D011"].level == Level.INFO
-    assert "--sleep-after" in findings["D011"].advice
+    assert list(findings) == [id_]
+    assert findings[id_].level == Level.INFO
 
 
-def test_neon_loses_what_is_in_unlogged_tables(pretend, settings):
+def test_neon_by_its_setting(pretend):
     pretend(neon__timeline_id="0123456789abcdef")
-    assert list(found("server", database="fake")) == ["D012"]
-    settings.CACHES = {**settings.CACHES, "pages": CACHE}
-    finding = found("server", database="fake")["D013"]
-    assert finding.level == Level.WARNING
-    assert "the caches pages are lost" in finding.fact
-    assert 'CACHES[\'pages\']["OPTIONS"]["DURABLE"] = True' in finding.advice
-    durable = {**CACHE, "OPTIONS": {**CACHE["OPTIONS"], "DURABLE": True}}
-    settings.CACHES = {**settings.CACHES, "pages": durable}
-    assert list(found("server", database="fake")) == ["D012"]
+    findings = found("server", database="fake")
+    assert list(findings) == ["D012"]
+    assert '["DURABLE"] = True' in findings["D012"].advice
 
 
-def test_supabase(pretend):
-    role = """jsonb_populate_record(NULL::pg_catalog.pg_roles, '{"rolname": "supabase_admin"}')"""
-    pretend(f"CREATE VIEW pg_roles AS SELECT * FROM pg_catalog.pg_roles UNION ALL SELECT ({role}).*")
-    finding = found("server", database="fake")["D014"]
-    assert finding.level == Level.INFO
-    assert "6543" in finding.fact
+SETTINGS = [
+    ("D131", "statement_timeout", "'800ms'", Level.WARNING),
+    ("D131", "statement_timeout", "'30s'", Level.INFO),
+    ("D132", "idle_in_transaction_session_timeout", "'5s'", Level.WARNING),
+    ("D132", "idle_in_transaction_session_timeout", "'10min'", Level.INFO),
+    ("D133", "lock_timeout", "'200ms'", Level.WARNING),
+    ("D134", "transaction_timeout", "'30s'", Level.WARNING),
+    ("D135", "synchronous_commit", "off", Level.WARNING),
+    ("D135", "synchronous_commit", "remote_apply", Level.INFO),
+    ("D136", "default_transaction_isolation", "'serializable'", Level.WARNING),
+    ("D137", "default_transaction_read_only", "on", Level.ERROR),
+]
 
 
-@pytest.mark.parametrize(("flag", "level"), [(None, Level.WARNING), ("on", Level.INFO)])
-def test_yugabytedb(pretend, own_server, flag, level):
-    pretend(version(YUGABYTE))
-    if flag:
-        pretend(
-            "CREATE FUNCTION current_setting(name text, missing boolean) RETURNS text LANGUAGE sql AS $$ SELECT CASE "
-            "WHEN name = 'yb_enable_listen_notify' THEN 'on' ELSE pg_catalog.current_setting(name, missing) END $$"
-        )
-    finding = found("server", database="fake")["D015"]
-    assert finding.level == level
-    assert "ysql_yb_enable_listen_notify=true" in finding.advice
+@pytest.mark.sample(2)
+@pytest.mark.parametrize(("id_", "name", "value", "level"), SETTINGS)
+def test_a_setting_of_the_role_is_changed_back_by_the_sql_of_the_advice(own_server, id_, name, value, level):
+    assert own_server.found("settings") == {}
+    own_server.execute(f"ALTER ROLE postgres SET {name} = {value}")
+    findings = own_server.found("settings")
+    assert list(findings) == [id_]
+    assert findings[id_].level == level
+    assert f"{name} is " in findings[id_].fact
+    assert "by ALTER ROLE" in findings[id_].fact
+    own_server.execute(findings[id_].advice.partition("; and")[0])
+    assert own_server.found("settings") == {}
 
 
-def test_citus_with_a_table_of_ours_distributed(pretend):
-    pretend(
-        "CREATE VIEW pg_extension AS SELECT 'citus'::name AS extname",
-        "CREATE TABLE pg_dist_partition (logicalrelid regclass)",
-    )
-    assert list(found("server", database="fake")) == ["D016"]
-    pretend(f"INSERT INTO pg_dist_partition VALUES ('{at('pgonly_job')}'::regclass)")
-    finding = found("server", database="fake")["D017"]
-    assert finding.level == Level.ERROR
-    assert finding.advice == f"SELECT undistribute_table('{schema() or 'public'}.pgonly_job');"
+def test_where_a_setting_comes_from(own_server):
+    own_server.execute("ALTER DATABASE postgres SET lock_timeout = '100ms'")
+    finding = own_server.found("settings")["D133"]
+    assert "(by ALTER DATABASE)" in finding.fact
+    own_server.execute(finding.advice.partition("; and")[0])
+    assert own_server.found("settings") == {}  # that of the role wins
+    own_server.execute("ALTER DATABASE postgres RESET lock_timeout")
+    with as_alias(own_server.server, "other", OPTIONS={"options": "-c statement_timeout=900"}):
+        finding = found("settings", database="other")["D131"]
+        assert 'Take statement_timeout out of OPTIONS["options"]' in finding.advice
+
+
+def test_an_isolation_level_in_options(own_server):
+    options = {"isolation_level": IsolationLevel.SERIALIZABLE}
+    with as_alias(own_server.server, "other", OPTIONS=options):
+        finding = found("settings", database="other")["D136"]
+        assert "is serializable" in finding.fact
+
+
+def test_settings_of_the_planner_count_behind_a_pooler_alone(own_server):
+    own_server.execute("ALTER ROLE postgres SET plan_cache_mode = 'force_custom_plan'")
+    assert own_server.found("settings") == {}
+    host = str(own_server.server.socket_directory)
+    place = {"HOST": host, "PORT": "", "USER": "postgres", "PASSWORD": "", "OPTIONS": {}}
+    with pgbouncer(place) as port, as_alias(own_server.server, "pooled", HOST="127.0.0.1", PORT=str(port)):
+        finding = found("settings", database="pooled")["D138"]
+        assert finding.level == Level.INFO
+        assert finding.data["name"] in ("plan_cache_mode", "jit")

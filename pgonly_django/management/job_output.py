@@ -16,6 +16,7 @@ from pgonly_django.masking import MASK
 from pgonly_django.models import Checkpoint, Job, State
 from pgonly_django.models.job import JobQuerySet
 from pgonly_django.tasks.masking import JobMask
+from pgonly_django.wording import duration
 
 # Columns that may be megabytes: only `show` reads them.
 LARGE = ("args", "kwargs", "options", "result", "errors", "log")
@@ -33,7 +34,6 @@ STEP = ("name", "finished_at", "usd", "tokens_in", "tokens_out", "result")
 DETAILS = ("backend", "args", "kwargs", "options", "result", "errors", "log")
 LINE = "{:36}  {:9}  {:12}  {:28}  {:>8}  {:>7}  {}"
 HEADS = LINE.format("id", "state", "queue", "task", "attempts", "age", "last error")
-UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def with_last_error(jobs: JobQuerySet) -> JobQuerySet:
@@ -50,20 +50,15 @@ def line(job: Any) -> str:
     exception = (job.last_exception or "").rpartition(".")[2]
     error = ": ".join(filter(None, (exception, job.last_message or job.last_reason)))
     shown = " ".join(error.split())[:100] if job.state != State.SUCCEEDED else ""
-    cells = (str(job.pk), job.state, job.queue[:12], name[:28], attempts, age(job.enqueued_at), shown)
+    age = duration((timezone.now() - job.enqueued_at) // timedelta(seconds=1))
+    largest = " ".join(age.split()[:2])  # unit, such as "3 h"
+    cells = (str(job.pk), job.state, job.queue[:12], name[:28], attempts, largest, shown)
     return harmless(LINE.format(*cells).rstrip())
 
 
 def harmless(text: str) -> str:
     """What a job has written must not steer the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-
-
-def age(since: datetime) -> str:
-    """In the largest unit, such as "3 h"."""
-    seconds = max((timezone.now() - since) / timedelta(seconds=1), 0.0)
-    size, label = next((unit for unit in UNITS if seconds >= unit[0]), UNITS[-1])
-    return f"{int(seconds // size)} {label}"
 
 
 def as_json(value: Any) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from django.db import connection
 
-from pgonly_django.admin.doctor.page import parts_of
-from pgonly_django.monitoring.doctor import examination
-from pgonly_django.monitoring.doctor.findings import Level
+from pgonly_django.admin.doctor import parts_of
+from pgonly_django.monitoring.doctor import server
+from pgonly_django.monitoring.findings import Level
 from tests.admin.test_content_security_policy import broken
 from tests.monitoring.doctor.conftest import no_limits_of_the_machine
 from tests.queue.rows import HOUR, ago, make, make_worker
@@ -70,7 +70,7 @@ def test_a_database_that_does_not_answer_is_said(admin_client, monkeypatch):
         with connection.cursor() as cursor:
             cursor.execute("SELECT * FROM gone")
 
-    monkeypatch.setattr(examination, "server_of", gone)
+    monkeypatch.setattr(server, "server_of", gone)
     response = admin_client.get(PAGE)
     assert response.status_code == 200
     assert "The database did not answer" in response.text

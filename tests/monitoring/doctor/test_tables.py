@@ -1,24 +1,27 @@
-"""Indexes that are missing, invalid, others than declared, or bloated."""
+"""Tables and indexes that are missing, invalid or others than declared, and migrations that are not applied."""
 
 from __future__ import annotations
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
 
-from pgonly_django.monitoring.doctor.declared import declared
+from pgonly_django.conf import schema
 from pgonly_django.monitoring.doctor.examination import examine
-from pgonly_django.monitoring.doctor.findings import Level
+from pgonly_django.monitoring.doctor.tables import declared_indexes
+from pgonly_django.monitoring.findings import Level
 from tests.monitoring.doctor.conftest import at, found
 
 DEFINITION = f"SELECT pg_get_indexdef('{at('pgonly_job_ready')}'::regclass)"
 
 
 @pytest.mark.django_db
-def test_the_migrations_declare_every_index_that_the_database_has():
-    wanted = {index.name: index for index in declared("default").indexes}
+def test_the_models_declare_every_index_that_the_database_has():
+    wanted = {index.name for index in declared_indexes("default")}
     with connection.cursor() as cursor:
         cursor.execute("SELECT indexname FROM pg_indexes WHERE indexname LIKE 'pgonly%'")
-        assert {name for (name,) in cursor.fetchall() if not name.endswith("_like")} - set(wanted) == set()
+        assert {name for (name,) in cursor.fetchall() if not name.endswith("_like")} - wanted == set()
     assert found("indexes") == {}
 
 
@@ -61,21 +64,14 @@ def invalid(name):
 
 
 def test_an_invalid_index_is_mended_by_the_sql_of_the_advice(sql):
-    sql(invalid("pgonly_job_failed"))
-    finding = found("indexes")["D043"]
-    assert finding.level == Level.ERROR
-    sql(finding.advice)
-    assert found("indexes") == {}
-
-
-def test_the_build_of_an_index_in_another_database_hides_no_invalid_one(sql):
-    """In a copy of the same template, where the index has the same OID."""
+    """Also while a copy of the database, where the index has the same OID, builds its own."""
     sql(
         invalid("pgonly_job_failed"),
         "CREATE TEMP VIEW pg_stat_progress_create_index AS "
         "SELECT 'another'::name AS datname, 'pgonly_job_failed'::regclass::oid AS index_relid",
     )
     finding = found("indexes")["D043"]
+    assert finding.level == Level.ERROR
     sql("DROP VIEW pg_temp.pg_stat_progress_create_index", finding.advice)
     assert found("indexes") == {}
 
@@ -108,3 +104,72 @@ def test_a_bloated_index(sql):
     for each in bloated.values():
         sql(each.advice)
     assert found("indexes") == {}
+
+
+@pytest.fixture
+def recorder(transactional_db):
+    return MigrationRecorder(connection)
+
+
+@pytest.mark.slow
+def test_an_empty_database_is_told_to_migrate(server_to_ruin):
+    call_command("migrate", "pgonly_django", "zero", database="own", verbosity=0, skip_checks=True)
+    finding = server_to_ruin.found("tables")["D052"]
+    assert finding.level == Level.ERROR
+    assert "0001_initial" in finding.data["pending"]
+    assert finding.advice == "manage.py migrate pgonly_django --database own"
+    report = examine("own")
+    assert [each.id for each in report.findings] == ["D052"]
+    named = {each.name for each in report.subjects}
+    assert not named & {"indexes", "queues", "workers", "growth"}
+    assert {"server", "listen", "vacuum", "dead-rows", "settings"} <= named
+    assert "D003" in server_to_ruin.found("queues")  # where D052 is not asked for
+
+
+def test_what_a_pending_migration_would_make_is_not_said_twice(recorder, sql):
+    recorder.record_unapplied("pgonly_django", "0001_initial")
+    sql(
+        f"ALTER INDEX {at('pgonly_job_cancelled')} RENAME TO elsewhere",
+        "ALTER TABLE pgonly_tick RENAME TO pgonly_gone",
+    )
+    try:
+        assert found("tables")["D052"].data["pending"] == ["0001_initial"]
+        assert not {"D041", "D051"} & set(found("indexes", "tables"))
+    finally:
+        recorder.record_applied("pgonly_django", "0001_initial")
+        sql(
+            f"ALTER INDEX {at('elsewhere')} RENAME TO pgonly_job_cancelled",
+            f"ALTER TABLE {at('pgonly_gone')} RENAME TO pgonly_tick",
+        )
+
+
+def test_a_table_that_is_missing(sql):
+    sql("ALTER TABLE pgonly_tick RENAME TO pgonly_gone")
+    try:
+        finding = found("tables")["D051"]
+        assert finding.level == Level.ERROR
+        assert finding.data == {"table": "pgonly_tick"}
+        assert "D041" not in found("indexes")
+    finally:
+        sql(f"ALTER TABLE {at('pgonly_gone')} RENAME TO pgonly_tick")
+
+
+def test_tables_in_another_schema(sql):
+    sql("CREATE SCHEMA elsewhere", "ALTER TABLE pgonly_tick SET SCHEMA elsewhere")
+    try:
+        findings = found("tables")
+        assert list(findings) == ["D053"]
+        assert "pgonly_tick" in findings["D053"].fact
+    finally:
+        place = schema() or sql("SELECT current_schema()")[0][0]
+        sql(f'ALTER TABLE elsewhere.pgonly_tick SET SCHEMA "{place}"', "DROP SCHEMA elsewhere")
+
+
+def test_migrations_of_a_later_version(recorder):
+    recorder.record_applied("pgonly_django", "9999_later")
+    try:
+        finding = found("tables")["D054"]
+        assert finding.level == Level.INFO
+        assert "9999_later" in finding.fact
+    finally:
+        recorder.record_unapplied("pgonly_django", "9999_later")

@@ -18,8 +18,8 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.cache.backend import our_caches
 from pgonly_django.models import Job, Worker
-from pgonly_django.monitoring.doctor.examination import Report, examine
-from pgonly_django.monitoring.doctor.findings import ORDER, Finding, Level
+from pgonly_django.monitoring.doctor.examination import Examination, examine
+from pgonly_django.monitoring.findings import ORDER, Finding, Level
 
 TEMPLATE = "admin/pgonly_django/doctor.html"
 URL_NAME = "pgonly_django_worker_doctor"
@@ -71,7 +71,7 @@ def databases() -> list[str]:
     return [each for each in dict.fromkeys(aliases) if connections[each].vendor == "postgresql"]
 
 
-def _shown(report: Report) -> dict[str, Any]:
+def _shown(report: Examination) -> dict[str, Any]:
     return {
         "server": report.server,
         "seconds": report.seconds,

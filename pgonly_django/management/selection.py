@@ -1,16 +1,19 @@
-"""The flags that choose jobs."""
+"""The flags that choose jobs and their database, and the nearest name of one that there is not."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
 from typing import Any
 from uuid import UUID
 
 from django.core.management.base import CommandError
+from django.db import connections, router
 from django.db.models import Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -20,7 +23,7 @@ from pgonly_django.models import Job, State
 from pgonly_django.models.job import JobQuerySet
 from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS, known_names
 
-AGE = re.compile(r"(\d+)\s*(s|min|m|h|d|w)$")
+LENGTH = re.compile(r"(\d+)\s*(s|min|m|h|d|w)$")
 UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 WHICH = "Say which jobs: ids, --queue, --task, --state, --error, --since, --until, or --all."
 
@@ -28,13 +31,8 @@ WHICH = "Say which jobs: ids, --queue, --task, --state, --error, --since, --unti
 def add_filters(parser: argparse.ArgumentParser, *, takes_queues: bool = False) -> None:
     add = parser.add_argument
     if takes_queues:
-        add(
-            "ids",
-            nargs="*",
-            metavar="JOB|QUEUE",
-            type=job_id_or_queue,
-            help="ids of jobs, or names of queues",
-        )
+        text = "ids of jobs, or names of queues"
+        add("ids", nargs="*", metavar="JOB|QUEUE", type=job_id_or_queue, help=text)
     else:
         add("ids", nargs="*", metavar="JOB", type=job_id, help="ids of jobs")
     add("--queue", action="append", metavar="NAME", help="only of this queue (may be repeated)")
@@ -44,6 +42,21 @@ def add_filters(parser: argparse.ArgumentParser, *, takes_queues: bool = False) 
     when = "a time such as 2026-11-26T10:00, or an age such as 90s, 30min, 2h, 3d"
     add("--since", metavar="WHEN", type=moment, help=f"finished, or else enqueued, not before: {when}")
     add("--until", metavar="WHEN", type=moment, help="the same, not after")
+
+
+def job_database(alias: str | None) -> str:
+    """The alias, or where the router keeps jobs. Raises CommandError where it is none of DATABASES."""
+    found: str = alias or router.db_for_write(Job)
+    if found not in connections:
+        hint = nearest(found, list(connections))
+        raise CommandError(f"--database {found!r} is not in DATABASES{hint}", returncode=2)
+    return found
+
+
+def length(text: str) -> timedelta | None:
+    """ "90s", "30min", "2h", "3d". None: it is not written so. Raises OverflowError."""
+    found = LENGTH.match(text)
+    return timedelta(**{UNITS[found[2]]: int(found[1])}) if found else None
 
 
 def job_id(text: str) -> UUID:
@@ -70,11 +83,11 @@ def state(text: str) -> str:
 
 def moment(text: str) -> datetime:
     """A time, in the current time zone where it names none; or so long ago."""
-    if age := AGE.match(text):
-        try:
-            return timezone.now() - timedelta(**{UNITS[age[2]]: int(age[1])})
-        except OverflowError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is longer ago than any job") from error
+    try:
+        if age := length(text):
+            return timezone.now() - age
+    except OverflowError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is longer ago than any job") from error
     try:
         found = parse_datetime(text)
     except ValueError:
@@ -92,7 +105,8 @@ def select(alias: str, flags: dict[str, Any]) -> JobQuerySet:
     if flags["queue"]:
         jobs = jobs.filter(queue__in=flags["queue"])
     if flags["task"]:
-        jobs = jobs.filter(_any(Q(task=name) | Q(task__endswith=f".{name}") for name in flags["task"]))
+        named = (Q(task=name) | Q(task__endswith=f".{name}") for name in flags["task"])
+        jobs = jobs.filter(reduce(or_, named))
     if flags["state"]:
         jobs = jobs.filter(state__in=flags["state"])
     if flags["error"]:
@@ -132,10 +146,3 @@ def nearest(name: str, known: Sequence[str]) -> str:
         by_last_part[each] for each in difflib.get_close_matches(name, by_last_part, n=1)
     ]
     return f"; did you mean {near[0]!r}?" if near else "."
-
-
-def _any(conditions: Iterable[Q]) -> Q:
-    found = Q()
-    for each in conditions:
-        found |= each
-    return found

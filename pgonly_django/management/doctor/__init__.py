@@ -1,1 +1,0 @@
-"""The report of pgonly_doctor as text."""

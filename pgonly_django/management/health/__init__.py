@@ -1,1 +1,0 @@
-"""What `manage.py pgonly_health` judges by."""

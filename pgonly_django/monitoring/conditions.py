@@ -1,0 +1,238 @@
+"""The table of conditions of queues, workers, jobs and transactions, and their judges.
+
+Each condition is judged here, with one threshold, for all who tell of it: the overview of the admin, the doctor,
+`pgonly_health` and the health checks. What only the doctor tells of is in `doctor/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+from django.utils import timezone
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.conf import settings
+from pgonly_django.monitoring.findings import Condition, Finding, Level, database_flag
+from pgonly_django.monitoring.queues import QueueFigures
+from pgonly_django.monitoring.runs import Failed
+from pgonly_django.monitoring.snapshots import OldSnapshot
+from pgonly_django.monitoring.states import Counted
+from pgonly_django.monitoring.workers import WorkerFigures
+from pgonly_django.wording import duration
+
+MINUTE, HOUR = 60, 3600
+
+NO_WORKER = Condition(
+    "D121",
+    Level.WARNING,
+    "No worker is live.",
+    "manage.py runworker{_database} (docs/how-to/deploy.md)",
+    limit=1,  # so many are enough
+)
+# A worker that is just being replaced, or a tick, may take a job so late.
+QUEUE_UNSERVED = Condition(
+    "D111",
+    Level.ERROR,
+    _("No live worker serves “{queue}”: {_waiting}."),
+    "Start one: manage.py runworker --queues {queue}{_database}",
+    limit=15,
+)
+QUEUES_UNSERVED = Condition(
+    "D111",
+    Level.ERROR,
+    _("No worker is live: {_jobs} jobs wait in {queues} queues, the oldest for {oldest_seconds:time}."),
+    "Start one: manage.py runworker{_database}",
+)
+QUEUE_LATE = Condition(
+    "D112",
+    Level.WARNING,
+    "In the queue “{queue}” {_waiting}; {_running} run.",
+    "Start more workers, or raise runworker --threads. If its jobs wait for a limit of the queue, of a key or of a "
+    "limiter, that limit is what to raise: the page of a job in the admin says what it waits for.",
+    limit=5 * MINUTE,
+    error_from=HOUR,
+    measure="oldest_seconds",
+)
+QUEUE_PAUSED = Condition(
+    "D113",
+    Level.INFO,
+    _("The queue “{queue}” is paused since {_since}: {_waiting}."),
+    "manage.py pgonly_jobs resume {queue}{_database}",
+)
+WORKER_SILENT = Condition(
+    "D122",
+    Level.INFO,
+    _("The worker {worker} ({hostname}, process {pid}) is silent for {silent_seconds:time} and {_holds}."),
+    "Look at process {pid} on {hostname} and at its log.{_and_then}",
+)
+VERSIONS = Condition(
+    "D123",
+    Level.INFO,
+    "Live workers are of {_count} versions: {versions:names}.",
+    "That is as it should be during a deploy. Else restart those of the older version.",
+)
+OLD_SNAPSHOT = Condition(
+    "D021",
+    Level.WARNING,
+    _("A transaction is open for {seconds:time} and keeps vacuum from removing dead rows: {_who}."),
+    "{_end}SELECT pg_terminate_backend({pid});",
+    limit=5 * MINUTE,
+    error_from=HOUR,
+)
+NOTIFY_LOST = Condition(
+    "D061",
+    Level.WARNING,
+    "A NOTIFY that was sent on {sent_on!r} was not heard on {listened_on!r}: {_why}. Workers look for jobs every 2 s "
+    "instead, and a cancel waits as long.",
+    "{_remedy}",
+    limit=2.0,  # as in a worker's own test
+)
+# More failures than this in an hour, and this many times those of the hour before, are worth a look.
+FAILURES = Condition(
+    "",
+    Level.ERROR,
+    _("{last_hour:,} jobs failed within the last hour, and {hour_before:,} in the hour before."),
+    limit=6,
+)
+FAILURES_MORE_BY = 2
+BUDGET_HOLDS = Condition("", Level.WARNING, _("The budget “{name}” holds {_jobs}."))
+SCHEDULE_FAILS = Condition("", Level.ERROR, _("The schedule “{name}” could not enqueue its job: {problem}"))
+LIMITER_COOLS_DOWN = Condition(
+    "", Level.WARNING, _("The limiter “{name}” cools down for another {seconds:time}.")
+)
+
+
+def of_queues(
+    queues: Iterable[QueueFigures], served: Collection[str] | None, alias: str = "default"
+) -> Iterator[Finding]:
+    """At most one for each queue in which jobs wait; without any worker one for all. `served`: see served_queues()."""
+    waiting = [queue for queue in queues if queue.waiting.number or queue.oldest_seconds]
+    unserved = [
+        queue
+        for queue in waiting
+        if queue.paused_at is None
+        and (queue.oldest_seconds or 0) >= QUEUE_UNSERVED.limit
+        and served is not None
+        and queue.name not in served
+    ]
+    is_none_live = served is not None and not served and len(unserved) > 1
+    if is_none_live:
+        yield _of_all(unserved, alias)
+    for queue in waiting:
+        if queue.paused_at is not None:
+            since = (
+                timezone.localtime(queue.paused_at) if timezone.is_aware(queue.paused_at) else queue.paused_at
+            )
+            yield _of_queue(QUEUE_PAUSED, queue, alias, _since=f"{since:%Y-%m-%d %H:%M:%S}")
+        elif queue in unserved:
+            if not is_none_live:
+                yield _of_queue(QUEUE_UNSERVED, queue, alias)
+        elif (queue.oldest_seconds or 0) >= QUEUE_LATE.limit:
+            yield _of_queue(QUEUE_LATE, queue, alias, _running=queue.running.label)
+
+
+def _of_queue(condition: Condition, queue: QueueFigures, alias: str, **more: Any) -> Finding:
+    waiting = ngettext("%s job waits", "%s jobs wait", queue.waiting.number) % queue.waiting.label
+    if queue.oldest_seconds is not None:
+        waiting = gettext("%(jobs)s, the oldest for %(time)s") % {
+            "jobs": waiting,
+            "time": duration(queue.oldest_seconds),
+        }
+    return condition.finding(
+        about=queue,
+        queue=queue.name,
+        waiting=queue.waiting.number,
+        running=queue.running.number,
+        oldest_seconds=queue.oldest_seconds,
+        _waiting=waiting,
+        _database=database_flag(alias),
+        **more,
+    )
+
+
+def _of_all(queues: Sequence[QueueFigures], alias: str) -> Finding:
+    jobs = Counted(
+        sum(queue.waiting.number for queue in queues), any(queue.waiting.has_more for queue in queues)
+    )
+    return QUEUES_UNSERVED.finding(
+        queues=len(queues),
+        waiting=jobs.number,
+        oldest_seconds=max(queue.oldest_seconds or 0 for queue in queues),
+        _jobs=jobs.label,
+        _database=database_flag(alias),
+    )
+
+
+def of_workers(workers: Sequence[WorkerFigures]) -> Iterator[Finding]:
+    """Those that are silent. One that holds jobs is a warning until its lease ends and another one may take them."""
+    is_one_live = any(worker.is_live for worker in workers)
+    for worker in workers:
+        if not worker.is_live:
+            yield _silent(worker, is_one_live=is_one_live)
+
+
+def _silent(worker: WorkerFigures, *, is_one_live: bool) -> Finding:
+    seconds, count, level = worker.silent_for.total_seconds(), len(worker.jobs), Level.INFO
+    if count:
+        level = Level.WARNING if is_one_live and seconds < settings().lease_seconds else Level.ERROR
+    takes_over = " A live worker takes its jobs over when their leases end." if count else ""
+    return WORKER_SILENT.finding(
+        level=level,
+        about=worker,
+        worker=worker.row.name,
+        hostname=worker.row.hostname,
+        pid=worker.row.pid,
+        silent_seconds=seconds,
+        jobs=[str(job.pk) for job in worker.jobs],
+        _holds=ngettext("holds %d job", "holds %d jobs", count) % count if count else gettext("holds no job"),
+        _and_then=takes_over + ("" if is_one_live else " None is live: start one."),
+    )
+
+
+def of_versions(workers: Iterable[WorkerFigures]) -> Iterator[Finding]:
+    versions = sorted({worker.row.version or "0.1.0 or older" for worker in workers if worker.is_live})
+    if len(versions) > 1:
+        yield VERSIONS.finding(versions=versions, _count=len(versions))
+
+
+def of_snapshots(snapshots: Iterable[OldSnapshot], alias: str = "default") -> Iterator[Finding]:
+    for each in snapshots:
+        yield OLD_SNAPSHOT.finding(
+            about=each,
+            pid=each.pid,
+            seconds=each.seconds,
+            application_name=each.application_name,
+            state="idle in transaction" if each.is_idle else "active",
+            worker=each.worker,
+            jobs=[{"id": str(job.pk), "task": job.task} for job in each.jobs],
+            _who=_holder(each),
+            _end=_how_to_end(each, alias),
+        )
+
+
+def _holder(snapshot: OldSnapshot) -> str:
+    """The jobs of which one holds it, and the process of the server."""
+    session = gettext("process %(pid)s of the server (%(name)s)") % {
+        "pid": snapshot.pid,
+        "name": (snapshot.application_name or gettext("no application_name"))
+        + (gettext(", which waits for its client") if snapshot.is_idle else ""),
+    }
+    if not snapshot.jobs:
+        return session
+    tasks = " or ".join(f"{job.task} (job {job.pk})" for job in snapshot.jobs)
+    facts = {"tasks": tasks, "worker": snapshot.worker, "session": session}
+    return gettext("%(tasks)s of the worker %(worker)s, %(session)s") % facts
+
+
+def _how_to_end(snapshot: OldSnapshot, alias: str) -> str:
+    if len(snapshot.jobs) != 1:
+        return "If it was forgotten, end it: "
+    cancel = f"manage.py pgonly_jobs cancel {snapshot.jobs[0].pk}{database_flag(alias)}"
+    return f"Let the task commit more often. To stop it now: {cancel}, and if it does not end: "
+
+
+def of_failures(failed: Failed) -> Iterator[Finding]:
+    if failed.last_hour >= max(FAILURES.limit, failed.hour_before * FAILURES_MORE_BY + 1):
+        yield FAILURES.finding(**failed._asdict())

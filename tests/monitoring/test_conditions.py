@@ -1,0 +1,107 @@
+"""What is judged of queues and workers, as the doctor says it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from pgonly_django.models import Queue
+from pgonly_django.monitoring.findings import Condition, Level
+from tests.monitoring.doctor.conftest import found
+from tests.queue.rows import HOUR, ago, make, make_running, make_worker
+
+pytestmark = pytest.mark.django_db
+SILENT = timedelta(minutes=20)
+
+
+def test_the_words_of_a_finding_have_numbers_with_their_nouns_times_sizes_and_names_of_sql():
+    fact = "{count:n job} for {seconds:time}: {bytes:size} in {table:sql}, {many:names}, {gid:literal}, {part:.0%}"
+    finding = Condition("D999", Level.INFO, fact, "{_advice}", error_from=100).finding(
+        count=1204, seconds=425.7, bytes=1.5 * 1024**3, table='a"b', many=list("abcdefg"), gid="it's", part=0.5,
+        _advice="Look.",
+    )  # fmt: skip
+    assert finding.fact == (
+        "1,204 jobs for 7 min 5 s: 1.5 GB in \"a\"\"b\", a, b, c, d, e and 2 more, 'it''s', 50%"
+    )
+    assert (finding.level, finding.advice, "_advice" in finding.data) == (Level.ERROR, "Look.", False)
+
+
+def test_a_queue_that_no_live_worker_serves():
+    make_worker(queues=["mail"])
+    make(queue="ai", ready_at=ago(timedelta(minutes=1)))
+    make(queue="mail")
+    findings = found("queues")
+    assert list(findings) == ["D111"]
+    assert findings["D111"].level == Level.ERROR
+    assert "“ai”: 1 job waits, the oldest for 1 min" in findings["D111"].fact
+    assert findings["D111"].advice.endswith("manage.py runworker --queues ai")
+
+
+def test_a_worker_that_is_just_being_replaced_is_no_finding():
+    make(queue="ai", ready_at=ago(timedelta(seconds=3)))
+    assert found("queues") == {}
+
+
+@pytest.mark.parametrize(
+    ("waited", "level"), [(timedelta(minutes=6), Level.WARNING), (2 * HOUR, Level.ERROR)]
+)
+def test_jobs_that_wait_long_although_a_worker_is_there(waited, level):
+    make_worker(queues=[])
+    make(queue="ai", ready_at=ago(waited))
+    make(queue="ai")
+    finding = found("queues")["D112"]
+    assert finding.level == level
+    assert finding.data["waiting"] == 2
+    assert finding.data["oldest_seconds"] >= waited.total_seconds()
+
+
+def test_a_paused_queue_waits_for_a_person():
+    Queue.objects.create(name="ai", paused_at=timezone.now())
+    make(queue="ai", ready_at=ago(2 * HOUR))
+    findings = found("queues")
+    assert list(findings) == ["D113"]
+    assert findings["D113"].level == Level.INFO
+
+
+def test_without_a_worker():
+    assert found("workers")["D121"].level == Level.INFO
+    make()
+    finding = found("workers")["D121"]
+    assert finding.level == Level.WARNING
+    assert "manage.py runworker" in finding.advice
+
+
+def test_a_silent_worker_that_holds_a_job():
+    make_worker(name="live")
+    worker = make_worker(SILENT, name="w7", hostname="node7", pid=123, running=1)
+    job = make_running(worker.pk, attempted_at=ago(SILENT))
+    findings = found("workers")
+    assert list(findings) == ["D122"]
+    finding = findings["D122"]
+    assert finding.level == Level.ERROR
+    assert "w7 (node7, process 123) is silent for 20 min and holds 1 job" in finding.fact
+    assert finding.data["jobs"] == [str(job.pk)]
+
+
+def test_one_that_is_late_with_its_heartbeat_is_a_warning():
+    make_worker(name="live")
+    worker = make_worker(timedelta(seconds=40), name="w7", running=1)
+    make_running(worker.pk)
+    assert found("workers")["D122"].level == Level.WARNING
+
+
+def test_one_that_has_died_without_jobs_is_a_note():
+    make_worker(name="live")
+    make_worker(SILENT, name="w7")
+    assert found("workers")["D122"].level == Level.INFO
+
+
+def test_several_versions():
+    make_worker(version="1.0")
+    assert found("workers") == {}
+    make_worker(version=None)
+    finding = found("workers")["D123"]
+    assert finding.level == Level.INFO
+    assert "1.0" in finding.fact
