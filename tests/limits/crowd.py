@@ -61,14 +61,6 @@ def take_tokens(number: int, users: int, seconds: float, tokens: float) -> list[
     return times
 
 
-def hold_for_ever(number: int) -> None:
-    from pgonly_django import limiter
-
-    with limiter("deepseek"):
-        report(os.getpid())
-        time.sleep(600)
-
-
 def wait_for_ever(number: int) -> None:
     from pgonly_django import limiter
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection
 
 from pgonly_django import limiter
-from pgonly_django.exceptions import LimiterTimeoutError, NestedLimiterError
+from pgonly_django.exceptions import NestedLimiterError
 from pgonly_django.models import LimiterWaiter
 from pgonly_django.models.job import ClockTimestamp
 from tests.limits.limiter_rows import held, pids_of_limits, waiting
@@ -45,25 +44,6 @@ def test_fifty_tasks_wait_with_few_connections_that_others_can_use(limits, hold,
     asyncio.run(main())
     assert most == 1
     assert (held(), waiting()) == (0, 0)
-
-
-def test_fifty_threads_wait_with_one_connection(limits, hold):
-    limits(1, deepseek={"concurrent": 1})
-    holder, times = hold("deepseek"), []
-
-    def use():
-        with limiter("deepseek"):
-            times.append(1)
-
-    threads = [threading.Thread(target=use) for _ in range(50)]
-    for thread in threads:
-        thread.start()
-    wait_for(lambda: waiting() == 50)
-    wait_for(lambda: len(pids_of_limits()) == 1)  # one of an earlier test may still be about to end
-    holder.leave()
-    for thread in threads:
-        thread.join(60)
-    assert len(times) == 50
 
 
 async def in_a_thread(function, *arguments):
@@ -109,24 +89,6 @@ def test_a_task_that_is_cancelled_inside_frees_its_slot(limits):
     wait_for(lambda: not held())
 
 
-def test_an_event_loop_that_is_closed_under_a_task_inside_frees_its_slot(limits):
-    limits(deepseek={"concurrent": 1})
-    loop, entered = asyncio.new_event_loop(), asyncio.Event()
-
-    async def use():
-        async with limiter("deepseek"):
-            entered.set()
-            await asyncio.sleep(60)
-
-    task = loop.create_task(use())
-    loop.run_until_complete(asyncio.wait_for(entered.wait(), 60))
-    assert held()
-    task.cancel()
-    loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-    loop.close()
-    wait_for(lambda: not held())
-
-
 def test_tasks_do_not_count_as_inside_of_each_others_blocks(limits):
     limits(deepseek={"concurrent": 5})
 
@@ -159,22 +121,6 @@ def test_it_cannot_be_entered_by_who_is_inside_also_through_a_thread(limits):
         with pytest.raises(NestedLimiterError):
             asyncio.run(each())
     assert held() == 0
-
-
-@pytest.mark.slow
-def test_a_timeout_of_the_event_loop_and_one_of_the_limiter(limits, hold):
-    limits(deepseek={"concurrent": 1})
-    hold("deepseek")
-
-    async def use(seconds):
-        async with limiter("deepseek", timeout=seconds):
-            pytest.fail("entered")
-
-    with pytest.raises(LimiterTimeoutError):
-        asyncio.run(use(0.2))
-    with pytest.raises(TimeoutError):
-        asyncio.run(asyncio.wait_for(use(None), 0.2))
-    wait_for(lambda: not waiting())
 
 
 @pytest.mark.slow

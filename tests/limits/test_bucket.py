@@ -71,13 +71,6 @@ def test_what_was_really_used_is_drawn_instead_of_what_was_reserved(limits):
     assert buckets()[1] > before
 
 
-def test_without_slots_it_is_corrected_too(limits):
-    limits(deepseek={"tokens_per_minute": 600})
-    with limiter("deepseek", tokens=1) as use:
-        use.tokens = 5000
-    assert buckets()[1] < -4000
-
-
 def test_none_keeps_the_reservation_and_other_values_are_refused(limits):
     limits(deepseek={"tokens_per_minute": 600})
     with limiter("deepseek", tokens=7) as use:

@@ -12,10 +12,10 @@ from pgonly_django import budget
 from pgonly_django.database.operation import run
 from pgonly_django.exceptions import BudgetExceededError, LimitsUnansweredError, LimitsUnavailableError
 from pgonly_django.limits import budget as budget_module
-from pgonly_django.limits import expiry, pool_user
+from pgonly_django.limits import pool_user
 from pgonly_django.limits.budget_statements import RESERVE
 from pgonly_django.models import Reservation
-from tests.limits.rows import costs, make_reservations_expire, money, no_connections, state
+from tests.limits.rows import costs, money, no_connections, state
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -28,14 +28,6 @@ def test_a_cost_that_cannot_be_settled_now_is_settled_when_the_database_is_back(
         assert "are settled once PostgreSQL can do it" in caplog.text
     wait_for(lambda: state() == money(0.1, 0), what="the settlement")
     assert costs() == list(money(0.1))
-
-
-def test_a_process_that_ends_before_the_database_is_back_has_spent_what_it_reserved():
-    with budget("p", 1).reserve(0.4) as reservation:
-        make_reservations_expire()  # nobody renews it any more
-        expiry.expire(settle_seconds=0)
-        reservation._is_over = True
-    assert state() == money(0.4, 0)
 
 
 def test_a_reservation_without_a_database_raises_outside_of_jobs(monkeypatch):

@@ -68,15 +68,6 @@ def test_of_two_cool_downs_the_later_end_counts(limits):
     assert seconds_left() > 90
 
 
-def test_a_cool_down_without_limits_stops_everybody_too(limits):
-    limits(deepseek={})
-    limiter("deepseek").cool_down(100)
-    assert refused()
-    assert Limiter.objects.end_cool_down() == 1
-    with limiter("deepseek", timeout=0):
-        assert Limiter.objects.end_cool_down() == 0
-
-
 def test_the_end_that_a_person_makes_of_it_lets_in_who_waits(limits, hold):
     limits(deepseek={"concurrent": 5})
     limiter("deepseek").cool_down(600)

@@ -132,15 +132,6 @@ def test_what_a_person_has_edited_stays_and_a_reset_is_to_the_newest(start):
 
 
 @pytest.mark.slow
-def test_a_newer_process_of_the_same_code_makes_its_declaration_newer(start):
-    start(8).uses_all()
-    old = start(1)
-    start(8).uses_all()
-    old.uses_all()
-    assert limits() == ALL_8
-
-
-@pytest.mark.slow
 def test_a_process_that_begins_to_declare_something_else_is_heard_at_once(start):
     old = start(1)
     old.does("budget 5")

@@ -6,17 +6,16 @@ import contextlib
 import json
 import os
 import signal
-from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
 from pgonly_django import limiter
-from pgonly_django.models import Limiter, LimiterSlot, LimiterWaiter
+from pgonly_django.models import LimiterWaiter
 from pgonly_django.tables import qualified
 from tests.limits.conftest import start_crowd
-from tests.limits.limiter_rows import held, make_holders_die, waiting
+from tests.limits.limiter_rows import held, waiting
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -70,37 +69,6 @@ def test_of_a_hundred_users_in_20_processes_never_more_than_5_are_inside(crowd, 
     assert most == 5
     assert uses == sum(each["uses"] for each in found)
     assert (held(), waiting()) == (0, 0)
-
-
-def test_limits_that_are_changed_under_load_are_kept(inside, taken):
-    """Four processes with 20 users, while a person lowers and raises the limit."""
-    limiters = {"deepseek": {"concurrent": 6}}
-    process = start_crowd("use", 4, limiters, users=5, seconds=9, hold=0.05)
-    wait_for(lambda: inside()[0] == 6)
-    for limit in (2, 4, 1, 3):
-        Limiter.objects.filter(name="deepseek").edit(concurrent=limit)
-        wait_for(lambda at_most=limit: held() <= at_most)
-        before = len(taken())
-        wait_for(lambda least=before + 10: len(taken()) > least)
-        assert held() <= limit
-    process.communicate(timeout=100)
-    assert process.returncode == 0
-    assert inside()[0] == 6
-
-
-def test_all_slots_of_killed_holders_come_back(limits, hold):
-    limits(deepseek={"concurrent": 3})
-    with running("hold_for_ever", 3, {"deepseek": {"concurrent": 3}}) as (_, pids):
-        wait_for(lambda: held() == 3)
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        # Nobody renews them: their leases end by themselves, of which the test does not wait for the last seconds.
-        lease = timedelta(seconds=30)
-        assert LimiterSlot.objects.filter(expires_at__gt=timezone.now() + lease).count() == 0
-        make_holders_die()
-        for _ in range(3):
-            hold("deepseek")
-        assert held() == 3
 
 
 def test_killed_waiters_hold_up_nobody(limits, hold):
