@@ -6,9 +6,7 @@ from datetime import timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.core.cache import caches
-from django.db import Error, connection, connections, transaction
-from django.utils import translation
+from django.db import connection, connections, transaction
 
 from pgonly_django import Discard, Hold, Retry, Snooze, budget, limiter, task
 from pgonly_django.testing import drain
@@ -26,39 +24,6 @@ def mark_and_fail(key):
 
 
 @task
-def fail_in_the_database(key):
-    """One statement fails and is caught; then it goes on, as it may where each statement commits."""
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("INSERT INTO tests_mark (key) VALUES (NULL)")
-    except Error:
-        mark(f"{key}:caught")
-
-
-@task
-def fail_inside_atomic(key):
-    mark(f"{key}:before")
-    try:
-        with transaction.atomic():
-            mark(f"{key}:rolled back")
-            raise ValueError
-    except ValueError:
-        mark(f"{key}:after")
-
-
-@task
-def swallow_inside_atomic(key):
-    """PostgreSQL answers its COMMIT with a rollback."""
-    with transaction.atomic():
-        mark(key)
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT 1 / 0")
-        except Error:
-            pass
-
-
-@task
 def tell_after_commit(key):
     transaction.on_commit(lambda: mark(f"{key}:at once"))
     with transaction.atomic():
@@ -68,62 +33,11 @@ def tell_after_commit(key):
     mark(f"{key}:end")
 
 
-@task
-def tell_after_rollback(key):
-    try:
-        with transaction.atomic():
-            transaction.on_commit(lambda: mark(key))
-            raise ValueError
-    except ValueError:
-        pass
-
-
-@task
-def say_where_it_runs():
-    with transaction.atomic(durable=True):
-        inside = connection.in_atomic_block
-    return [connection.in_atomic_block, connection.get_autocommit(), inside]
-
-
-@task(max_attempts=1)
-def lock_outside_of_atomic():
-    from pgonly_django.models import Job
-
-    return Job.objects.select_for_update().count() and list(Job.objects.select_for_update())
-
-
-@task
-def close_its_connections(key):
-    connections.close_all()
-    connection.close_if_unusable_or_obsolete()
-    mark(key)
-
-
-@task
-def commit_by_hand(key):
-    transaction.set_autocommit(False)
-    mark(f"{key}:one")
-    transaction.commit()
-    mark(f"{key}:two")
-    transaction.rollback()
-    mark(f"{key}:three")
-    transaction.commit()
-    transaction.set_autocommit(True)
-
-
 @task(max_attempts=1)
 def break_the_transaction():
     """In a way that no savepoint is around: not by Django's cursor."""
     mark("lost")
     connection.connection.pgconn.exec_(b"SELECT 1 / 0")
-
-
-@task
-async def mark_async(key):
-    from pgonly_django.models import Job
-
-    await sync_to_async(mark)(key)
-    return await Job.objects.filter(state="running").acount()
 
 
 @task(max_attempts=1)
@@ -174,33 +88,6 @@ def use_a_limiter(tokens):
     return use.waited_seconds
 
 
-@task
-def use_the_cache(key):
-    caches["answers"].set(key, "cached")
-    with transaction.atomic():
-        caches["answers"].set(f"{key} inside", "cached")
-    return caches["answers"].get(key)
-
-
-@task(takes_context=True, max_attempts=2)
-def save_and_fail_once(context, key):
-    """Pays, saves and reports; fails in its first run, inside a transaction that had saved more."""
-    paid = context.step("pay", _paid, key)
-    context.save_checkpoint({"run": context.attempt})
-    context.progress(1, 2, "half")
-    context.log(f"run {context.attempt}")
-    with transaction.atomic():
-        context.step("later", _paid, f"{key}:later")
-        if context.attempt == 1:
-            raise ValueError("in the first run")
-    return [paid, context.checkpoint]
-
-
-def _paid(key):
-    mark(key)
-    return key
-
-
 @task(takes_context=True)
 def pay_from_a_budget(context):
     return context.step("pay", _paid_once, cost=0.01, budget=budget("project", usd=5), reserve=0.02)
@@ -220,18 +107,6 @@ def say_what_the_context_knows(context):
         context.job_id,
         context.budget,
     ]
-
-
-@task
-def speak_german():
-    before = translation.get_language()
-    translation.activate("de")
-    return before
-
-
-@task
-async def speak_german_async():
-    return speak_german.func()
 
 
 @task
@@ -257,15 +132,6 @@ def delete_its_row():
 def cancel_itself(context):
     context.task_result.cancel()
     raise Snooze(0)
-
-
-@task(takes_context=True, max_attempts=1)
-def spoil_its_errors(context):
-    """No entry can be added to them any more."""
-    from pgonly_django.models import Job
-
-    Job.objects.filter(pk=context.job_id).update(errors="no list")
-    raise ValueError
 
 
 @task

@@ -81,10 +81,6 @@ class InSimpleTestCase(RefusesTestCase):
                     await call(caches[alias])
             self.assert_refused(caches[alias].clear)
 
-    def test_threads_are_refused(self):
-        self.assert_refused(in_a_thread, cache.clear)
-        self.assert_refused(in_a_thread, asyncio.run, sync_clear())
-
     def test_a_view_is_refused(self):
         self.assert_refused(self.client.get, "/unsaved/")
 
@@ -155,10 +151,6 @@ class RollsBack(TestCase):
         self.assertEqual(self.client.get("/count-async/").content, b"2")
         self.assertEqual(self.client.session["visits"], 1)
 
-    async def test_views_of_the_async_client(self):
-        self.assertEqual((await self.async_client.get("/count/")).content, b"1")
-        self.assertEqual((await self.async_client.get("/count-async/")).content, b"2")
-
     def test_a_lock_is_held_without_a_thread_that_renews_it(self):
         before = threading.active_count()
         with cache.lock("lock"):
@@ -202,10 +194,6 @@ class Commits(TransactionTestCase):
             self.assertEqual(in_a_thread(caches[alias].incr, "number"), 2)
             self.assertEqual(asyncio.run(caches[alias].aincr("number")), 3)
             caches[alias].clear()
-
-    async def test_sync_and_async_calls_in_one_coroutine(self):
-        cache.set("number", 1)
-        self.assertEqual(await cache.aincr("number"), 2)
 
     def test_a_view(self):
         self.assertEqual(self.client.get("/count/").content, b"1")

@@ -10,7 +10,6 @@ from django.db import connection
 from django.utils import timezone
 
 from pgonly_django import limiter
-from pgonly_django.models import Job
 from tests.sample_project.tasks import count_up, do_nothing
 
 
@@ -40,12 +39,6 @@ def test_time_travel_lasts_until_the_end_of_the_test(pgonly_drain, pgonly_time_t
         assert pgonly_drain() == []
         pgonly_time_travel(timedelta(days=1))
     assert len(pgonly_drain()) == 1
-
-
-def test_the_next_test_begins_now(pgonly_drain):
-    do_nothing.using(run_after=timezone.now() + timedelta(days=1)).enqueue()
-    assert pgonly_drain() == []
-    assert Job.objects.get().run_at > timezone.now()
 
 
 def test_the_plugin_was_found_by_its_entry_point(request):

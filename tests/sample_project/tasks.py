@@ -33,11 +33,6 @@ def do_nothing_elsewhere():
     pass
 
 
-@task(max_attempts=1)
-def fail():
-    raise ValueError("not today")
-
-
 @task(takes_context=True)
 def writes_everywhere(context):
     for alias in caches.settings:

@@ -13,79 +13,7 @@ from pgonly_django.testing import drain
 from pgonly_django.testing.autocommit import as_in_autocommit
 from tests.aliases import alias
 from tests.jobs import add, drained, mark
-from tests.jobs.transactions import leave_transaction_open, mark_atomically, read_in_an_open_transaction
-from tests.testing.conftest import both, states
-
-
-@both
-def test_what_a_job_wrote_before_it_failed_stays(where, written):
-    drained.mark_and_fail.enqueue("one")
-    drain(raise_errors=False)
-    assert written() == ["one"]
-
-
-@both
-def test_an_atomic_job_that_fails_leaves_nothing(where, written):
-    mark_atomically.enqueue("one")
-    mark_atomically.enqueue("two", fail=True)
-    drain(raise_errors=False)
-    assert written() == ["one"]
-    assert states() == ["succeeded", "failed"]
-
-
-@both
-def test_a_statement_that_fails_leaves_the_transaction_usable(where, written):
-    drained.fail_in_the_database.enqueue("one")
-    drained.fail_inside_atomic.enqueue("two")
-    drained.swallow_inside_atomic.enqueue("three")
-    drain()
-    assert written() == ["one:caught", "two:before", "two:after"]
-
-
-@both
-def test_functions_on_commit_run_when_a_worker_would_run_them(where, written):
-    drained.tell_after_commit.enqueue("one")
-    drained.tell_after_rollback.enqueue("two")
-    drain()
-    assert written() == ["one:at once", "one:inside", "one:after", "one:end"]
-    assert Job.objects.filter(task="tests.jobs.add").get().state == "succeeded"
-
-
-@both
-def test_a_job_sees_no_transaction(where):
-    drained.say_where_it_runs.enqueue()
-    (result,) = drain()
-    assert result.return_value == [False, True, True]
-    drained.lock_outside_of_atomic.enqueue()
-    with pytest.raises(TransactionManagementError, match="cannot be used outside of a transaction"):
-        drain()
-
-
-@both
-def test_a_job_may_commit_by_hand_and_close_its_connections(where, written):
-    drained.commit_by_hand.enqueue("one")
-    drained.close_its_connections.enqueue("two")
-    drain()
-    assert written() == ["one:one", "one:three", "two"]
-
-
-@both
-def test_a_transaction_that_a_job_leaves_open_is_rolled_back_and_fails_it(where, written):
-    leave_transaction_open.using(max_attempts=1).enqueue("lost")
-    with pytest.raises(TransactionLeftOpenError):
-        drain()
-    assert written() == []
-    assert not connection.in_atomic_block or where == "in a TestCase"
-    assert states() == ["failed"]
-    add.enqueue(1)
-    assert len(drain()) == 1
-
-
-@both
-def test_one_that_it_only_reads_in_does_not_fail_it(where):
-    read_in_an_open_transaction.enqueue()
-    drain()
-    assert states() == ["succeeded"]
+from tests.testing.conftest import states
 
 
 def test_a_job_that_breaks_the_transaction_is_rolled_back_as_a_whole(db, written):
@@ -94,16 +22,6 @@ def test_a_job_that_breaks_the_transaction_is_rolled_back_as_a_whole(db, written
         drain()
     assert written() == []
     assert states() == ["failed"]
-
-
-@both
-def test_async_jobs_use_the_test_s_connection(where, written):
-    drained.mark_async.enqueue("one")
-    drained.fail_async.enqueue("two")
-    succeeded, _ = drain(raise_errors=False)
-    assert succeeded.return_value == 1
-    assert written() == ["one", "two"]
-    assert states() == ["succeeded", "failed"]
 
 
 def test_the_test_s_own_transaction_is_as_it_was_before(db, written):
@@ -179,32 +97,6 @@ def test_a_database_that_is_not_postgresql_commits_likewise(lite):
 
 
 @pytest.mark.django_db
-def test_what_fails_in_one_place_is_no_other_place_s(written):
-    """Savepoints of a job inside of its atomic(), one of which fails."""
-    with as_in_autocommit() as lost, transaction.atomic():
-        mark("outer")
-        with pytest.raises(ZeroDivisionError), transaction.atomic():
-            mark("inner")
-            raise ZeroDivisionError
-        place = connection.savepoint()
-        mark("by hand")
-        connection.savepoint_rollback(place)
-        mark("after")
-    assert lost == []
-    assert written() == ["outer", "after"]
-
-
-@pytest.mark.django_db
-def test_a_transaction_without_savepoint_is_rolled_back_as_a_whole(written):
-    with as_in_autocommit():
-        with pytest.raises(ZeroDivisionError), transaction.atomic(), transaction.atomic(savepoint=False):
-            mark("inner")
-            raise ZeroDivisionError
-        mark("after")
-    assert written() == ["after"]
-
-
-@pytest.mark.django_db
 def test_a_server_side_cursor_is_read_to_its_end(written):
     for number in range(5):
         mark(str(number))
@@ -215,19 +107,6 @@ def test_a_server_side_cursor_is_read_to_its_end(written):
         with pytest.raises(Exception, match="division"):
             connection.cursor().execute("SELECT 1 / 0")
         assert [key for (key,) in first + cursor.fetchmany(10)] == ["0", "1", "2", "3", "4"]
-
-
-@pytest.mark.django_db
-def test_one_in_another_leaves_the_outer_as_it_was(written):
-    with as_in_autocommit():
-        with as_in_autocommit():
-            mark("inner")
-        with pytest.raises(ZeroDivisionError), transaction.atomic():
-            mark("rolled back")
-            raise ZeroDivisionError
-        assert not connection.in_atomic_block
-    assert connection.in_atomic_block
-    assert written() == ["inner"]
 
 
 @pytest.mark.django_db
@@ -295,14 +174,6 @@ def test_settings_of_the_test_are_there_again_after_a_job_has_changed_them():
             raise ZeroDivisionError
         assert setting("statement_timeout") == "8s"
     assert setting("statement_timeout") == "3s"
-
-
-@pytest.mark.django_db
-def test_an_update_is_no_setting(written):
-    with as_in_autocommit(), transaction.atomic():
-        mark("a")
-        connection.cursor().execute("UPDATE tests_mark SET key = 'a; set local x = 1'")
-    assert written() == ["a; set local x = 1"]
 
 
 @pytest.mark.django_db(transaction=True)

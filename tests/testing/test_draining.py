@@ -15,7 +15,7 @@ from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.models import Job
 from pgonly_django.tasks.registry import UnknownTaskError
 from pgonly_django.testing import DrainError, adrain, drain
-from tests.jobs import add, add_async, count_async, count_to, drained, fail, policies
+from tests.jobs import add, add_async, count_async, count_to, drained
 from tests.queue.rows import make
 from tests.testing.conftest import both, states
 
@@ -62,26 +62,6 @@ def test_without_raise_errors_the_drain_goes_on(where):
 
 
 @both
-def test_retries_run_once_they_are_due(where):
-    fail.enqueue()  # without a pause between its attempts
-    drained.mark_and_fail.enqueue("one")
-    drain(raise_errors=False)
-    assert states() == ["failed", "scheduled"]
-    assert list(Job.objects.order_by("pk").values_list("attempt", flat=True)) == [3, 1]
-
-
-@both
-@pytest.mark.parametrize(
-    ("how", "state"),
-    [("snooze", "scheduled"), ("retry", "scheduled"), ("hold", "held"), ("discard", "failed")],
-)
-def test_what_a_job_asks_for_itself_raises_nothing(where, how, state):
-    drained.end_by.enqueue(how)
-    drain()
-    assert states() == [state]
-
-
-@both
 def test_an_exit_fails_its_job_and_does_not_end_the_test_run(where):
     drained.end_by.using(max_attempts=1).enqueue("exit")
     with pytest.raises(DrainError, match="SystemExit") as caught:
@@ -98,17 +78,6 @@ def test_what_is_meant_for_the_test_run_ends_the_drain(where):
     drained.end_by.enqueue("skip")
     with pytest.raises(pytest.skip.Exception):
         drain(raise_errors=False)
-
-
-@both
-def test_a_policy_of_the_task_is_obeyed(where):
-    policies.judged.enqueue("rate")
-    policies.judged.enqueue("money")
-    drain()
-    assert states() == ["scheduled", "held"]
-    policies.judged.enqueue("value")
-    with pytest.raises(ValueError, match="value"):
-        drain()
 
 
 def test_a_task_that_does_not_exist_raises(db):

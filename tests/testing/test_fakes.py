@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 
@@ -61,17 +60,6 @@ def test_in_coroutines_too(limits):
     assert limits.spent("project") == 5
 
 
-def test_in_threads_too(limits):
-    def ask():
-        with limiter("deepseek"):
-            pass
-
-    with ThreadPoolExecutor(4) as threads:
-        for done in [threads.submit(ask) for _ in range(8)]:
-            done.result()
-    assert limits.requests("deepseek") == 8
-
-
 def test_cool_downs_are_remembered_and_stop_nobody(limits):
     limiter("deepseek").cool_down(timedelta(minutes=1))
     with limiter("deepseek") as use:
@@ -106,14 +94,6 @@ def test_mistakes_are_those_of_real_limiters(limits):
     with limiter("deepseek"), pytest.raises(NestedLimiterError), limiter("deepseek"):
         pass
     with limiter("open"), limiter("open"):  # has no slots
-        pass
-
-
-def test_an_error_inside_leaves_the_limiter(limits):
-    with pytest.raises(ZeroDivisionError), limiter("deepseek", tokens=1):
-        raise ZeroDivisionError
-    assert limits.uses[0].is_over
-    with limiter("deepseek"):
         pass
 
 
@@ -190,4 +170,4 @@ def test_behind_the_block_all_is_real_again(db, declared):
         assert Limiter.objects.get().name == "deepseek"
     assert len(limits.uses) == 1
     del left_open
-    assert not background._jobs
+    assert not background._undone

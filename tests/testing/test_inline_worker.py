@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 from django.db import connection, connections
-from django.utils import timezone
-from django.utils.translation import get_language, override
 
 from pgonly_django.compat import TaskResultStatus, task_finished, task_started
-from pgonly_django.current_job import current_job
 from pgonly_django.exceptions import UnreadableJobError
-from pgonly_django.models import Job, Step
+from pgonly_django.models import Job
 from pgonly_django.testing import DrainError, drain
 from tests.aliases import alias
 from tests.jobs import add, burying, drained, telling
 from tests.testing.conftest import both, states
-
-
-@both
-def test_nothing_of_a_job_s_context_is_left_behind_it(where):
-    with override("en"):
-        drained.speak_german.enqueue()
-        drained.speak_german_async.enqueue()
-        assert [result.return_value for result in drain()] == ["en", "en"]
-        assert get_language() == "en"
-    assert current_job.get() is None
 
 
 def test_a_connection_that_a_job_opens_is_the_test_s(transactional_db, any_database):
@@ -38,21 +23,6 @@ def test_a_connection_that_a_job_opens_is_the_test_s(transactional_db, any_datab
 
 
 @both
-def test_steps_checkpoints_and_reports_are_kept_for_the_next_run(where, written):
-    drained.save_and_fail_once.enqueue("one")
-    with pytest.raises(ValueError, match="in the first run"):
-        drain()
-    job = Job.objects.get()
-    assert job.progress == {"done": 1, "total": 2, "message": "half"}
-    assert [line["text"] for line in job.log] == ["run 1"]
-    assert list(Step.objects.values_list("name", flat=True)) == ["pay"]
-    Job.objects.update(run_at=timezone.now() - timedelta(seconds=1))
-    (result,) = drain()
-    assert result.return_value == ["one", {"run": 2}]
-    assert written() == ["one", "one:later"]
-
-
-@both
 def test_a_failure_calls_on_failure_and_sends_its_dead_letter(where, written, settings):
     settings.PGONLY = {**settings.PGONLY, "QUEUES": {"dead": {"task": "tests.jobs.burying.note"}}}
     telling.told.clear()
@@ -61,14 +31,6 @@ def test_a_failure_calls_on_failure_and_sends_its_dead_letter(where, written, se
     assert telling.told == [(result.id, "FAILED", "ValueError('error')")]
     assert (note.task.module_path, note.args) == ("tests.jobs.burying.note", [result.id])
     assert written() == [result.id]
-
-
-@both
-def test_an_end_that_its_row_cannot_store_fails_the_job(where):
-    drained.spoil_its_errors.enqueue()
-    add.enqueue(1)
-    drain(raise_errors=False)
-    assert states() == ["failed", "succeeded"]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -150,12 +112,3 @@ def test_limited_jobs_run_within_their_limits(where, settings):
         add.using(slots=4).enqueue(4)
     assert sorted(result.args[0] for result in drain()) == [1, 2, 2, 3, 3, 4, 4]
     assert Job.objects.waiting().get().queue == "slow"
-
-
-@both
-def test_limiters_and_the_cache_work_in_jobs(where, declared):
-    declared(deepseek={"concurrent": 1})
-    drained.use_a_limiter.enqueue(900)
-    drained.use_the_cache.enqueue("one")
-    drain()
-    assert states() == ["succeeded", "succeeded"]

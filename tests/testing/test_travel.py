@@ -87,14 +87,6 @@ def test_blocks_inside_of_blocks_go_on_from_there(db):
             pass
 
 
-def test_what_is_enqueued_in_the_block_is_due_from_then_on(db):
-    with time_travel(DAY):
-        echo.using(run_after=timezone.now() + HOUR).enqueue("an hour later")
-        assert values() == []
-        with time_travel(HOUR + MINUTE):
-            assert values() == ["an hour later"]
-
-
 @both
 def test_retries_snoozes_and_throttles_have_moved_on(where):
     drained.mark_and_fail.enqueue("one")
@@ -160,12 +152,6 @@ def test_a_schedule_ticks_at_its_own_time(where, nightly):
     assert values() == []
 
 
-def test_true_means_all_schedules_also_those_made_by_a_person(db, nightly):
-    make("by a person", args=[4], next_at=timezone.now() + HOUR, overlap="allow")
-    with time_travel(next_night() + MINUTE + DAY, schedules=True):
-        assert sorted(map(str, values())) == ["2", "5", "often"]
-
-
 def test_ticks_on_the_way_are_those_of_a_time_without_a_worker(db, settings):
     every = {"task": "tests.jobs.add", "args": [1], "every": 3600}
     schedules = {"latest": every, "all": {**every, "catch_up": "all", "overlap": "allow"}}
@@ -174,13 +160,6 @@ def test_ticks_on_the_way_are_those_of_a_time_without_a_worker(db, settings):
         assert Tick.objects.filter(schedule="latest").count() == 1
         assert Tick.objects.filter(schedule="all").count() == 4
         assert len(drain()) == 5
-
-
-def test_a_paused_schedule_does_not_tick(db, nightly):
-    with time_travel(timedelta(), schedules=True):
-        Schedule.objects.pause()
-    with time_travel(2 * DAY, schedules=True):
-        assert values() == []
 
 
 def test_a_schedule_that_cannot_be_enqueued_raises(db):
