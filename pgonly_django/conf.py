@@ -116,7 +116,7 @@ class Settings:
     # True: the values inside sessions are encrypted with a key derived from SECRET_KEY.
     session_encrypt_data: bool = _setting(default=False)
     # The session engine to move from. It is asked when a session is not found here; "": none.
-    session_fallback_engine: str = _setting("")
+    session_previous_engine: str = _setting("")
     # The admin hides the values in sessions whose keys match one of these shell patterns.
     session_masked_keys: Sequence[str] = _setting(
         ("*hash*", "*key*", "*passw*", "*secret*", "*token*", "*credential*"),

@@ -381,8 +381,8 @@ class CannotListKeysError(PgonlyError):
 
     def __init__(self, cache: str) -> None:
         super().__init__(
-            f"{cache} cannot list its keys. Leave its sessions where they are and set "
-            'PGONLY["SESSION_FALLBACK_ENGINE"]: each is moved when it is next used.'
+            f"{cache} cannot list its keys. Keep "
+            'PGONLY["SESSION_PREVIOUS_ENGINE"] for SESSION_COOKIE_AGE: each session is moved when it is next used.'
         )
 
 

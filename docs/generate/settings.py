@@ -24,7 +24,7 @@ SEE = {
     "SCHEDULES": "schedules.md#settings",
     "SCHEMA": "schema.md",
     "SESSION_ENCRYPT_DATA": "sessions.md#what-a-leaked-table-tells",
-    "SESSION_FALLBACK_ENGINE": "sessions.md#moving-from-another-engine",
+    "SESSION_PREVIOUS_ENGINE": "sessions.md#moving-from-another-engine",
     "SESSION_TRUSTED_PROXIES": "sessions.md#address-and-time-of-last-use",
     "TICK_SECONDS": "serverless.md#a-tick-jobs-inside-a-web-process",
     "TICK_SECRET": "serverless.md#a-tick-jobs-inside-a-web-process",

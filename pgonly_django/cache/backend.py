@@ -60,7 +60,8 @@ class PostgresCache(DjangoCache):
         spare = NEVER_STALE if stale is NEVER_STALE else not_negative(stale, "stale")
         limit = LOCK_TIMEOUT if lock_timeout is LOCK_TIMEOUT else positive(lock_timeout, "lock_timeout")
         names = self._tags(tags)
-        return SingleFlight(self.store, stored, function, seconds, spare, limit, names, self._strict).run()
+        strict = self._on_error == "raise"
+        return SingleFlight(self.store, stored, function, seconds, spare, limit, names, strict).run()
 
     def delete_tags(self, *tags: str) -> int:
         """Delete every entry that has one of the tags, in one statement; how many there were."""

@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from django.apps import apps
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
@@ -34,7 +35,7 @@ class DjangoCache(BaseCache):
             options = parse(params.get("OPTIONS", {}))
             self.default_timeout = default_timeout(params.get("timeout", params.get("TIMEOUT", 300)))
             self.store = Store(location, options)
-            self._on_error, self._strict = options.on_error, options.on_error == "raise"
+            self._on_error = options.on_error
         except ImproperlyConfigured as error:
             # The first use raises it. Django's checks make every cache, and would end here before ours can speak.
             self.__class__ = _misconfigured(type(self), str(error))
@@ -118,12 +119,12 @@ class DjangoCache(BaseCache):
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         named = self._named(keys, version)
-        found = self._do(bulk.get_many(self.store, list(named), strict=self._strict), {})
+        found = self._do(bulk.get_many(self.store, list(named), strict=self._on_error == "raise"), {})
         return {named[key]: value for key, value in found.items()}
 
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         named = self._named(keys, version)
-        found = await self._ado(bulk.get_many(self.store, list(named), strict=self._strict), {})
+        found = await self._ado(bulk.get_many(self.store, list(named), strict=self._on_error == "raise"), {})
         return {named[key]: value for key, value in found.items()}
 
     def set_many(
@@ -229,9 +230,15 @@ class DjangoCache(BaseCache):
         except CacheError as error:
             return self.failed(error, fallback, write=write)
 
+    def raising(self) -> Self:
+        """A copy that raises every error, whatever ON_ERROR says."""
+        strict = copy(self)
+        vars(strict)["_on_error"] = "raise"
+        return strict
+
     def failed(self, error: CacheError, fallback: T, *, write: bool) -> T:
         """Reads give a miss, deletes 0 or False, both logged; writes raise. ON_ERROR changes it."""
-        if self._strict or (write and self._on_error is None):
+        if self._on_error == "raise" or (write and self._on_error is None):
             raise error
         what = "Not cached" if isinstance(error, ValueTooLargeError) else "The cache did without the database"
         events.emit("cache.failed", f"{what}: {error}", level=logging.WARNING)

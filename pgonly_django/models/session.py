@@ -86,10 +86,10 @@ class SessionQuerySet(models.QuerySet["Session"]):
         return self.filter(key_hash=hash_key(session_key).hex())
 
     def revoke(self) -> int:
-        """End these sessions: their browsers are logged out at their next request. Returns how many. While a fallback
-        engine is set, the row stays behind without data until it would have expired, so that the fallback does not
-        bring the session back."""
-        if settings().session_fallback_engine:
+        """End these sessions: their browsers are logged out at their next request. Returns how many. While a previous
+        engine is set, the row stays behind without data until it would have expired, so that the session is not moved
+        here again."""
+        if settings().session_previous_engine:
             count = self.filter(data__isnull=False).update(data=None, user_id=None)
         else:
             # As Django's own writing methods do: otherwise `db` is the router's for reading.

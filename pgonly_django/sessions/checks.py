@@ -12,7 +12,7 @@ from django.db import connections, router
 from pgonly_django.conf import settings
 from pgonly_django.database.connect import check_vendor
 from pgonly_django.models import Session
-from pgonly_django.sessions import encryption
+from pgonly_django.sessions.codec import REMEDY, can_encrypt
 
 OURS = "pgonly_django.sessions"
 OUR_MIDDLEWARE = "pgonly_django.middleware.SessionMiddleware"
@@ -26,10 +26,10 @@ def check_sessions(**_: object) -> list[checks.CheckMessage]:
         settings()
     except ImproperlyConfigured:
         return []  # E001 says so
-    found = [*_database(), *_fallback(), *_middleware()]
-    if settings().session_encrypt_data and not encryption.is_installed():
+    found = [*_database(), *_previous_engine(), *_middleware()]
+    if settings().session_encrypt_data and not can_encrypt():
         message = 'PGONLY["SESSION_ENCRYPT_DATA"] is set, but the package cryptography is not installed.'
-        found.append(_error(message, encryption.REMEDY, 205))
+        found.append(_error(message, REMEDY, 205))
     return found
 
 
@@ -48,11 +48,11 @@ def _database() -> list[checks.CheckMessage]:
     return []
 
 
-def _fallback() -> list[checks.CheckMessage]:
-    engine = settings().session_fallback_engine
+def _previous_engine() -> list[checks.CheckMessage]:
+    engine = settings().session_previous_engine
     if not engine:
         return []
-    setting = f'PGONLY["SESSION_FALLBACK_ENGINE"] is {engine!r}, '
+    setting = f'PGONLY["SESSION_PREVIOUS_ENGINE"] is {engine!r}, '
     hint = "Name the module that SESSION_ENGINE named before, or remove the setting."
     if engine == OURS:
         return [_error(f"{setting}which is this engine itself.", hint, 202)]

@@ -3,7 +3,8 @@
 A member is one of
 * a string: the value as JSON text;
 * {"encoded": ...}: the value in Django's signed encoding, for any other SESSION_SERIALIZER;
-* {"sealed": ...}: the value encrypted, see encryption.py.
+* {"sealed": ...}: the value encrypted with AES-SIV under a key derived from SECRET_KEY or SECRET_KEY_FALLBACKS, and a
+  random nonce (RFC 5297, section 3): authenticated, and safe for any number of values under one key.
 
 The JSON text is not unpacked into JSONB, which would refuse NUL and NaN, reorder the keys of nested dicts and turn
 1e16 into an integer. As text every value comes back as Django's engines return it.
@@ -14,16 +15,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
-from typing import Any
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
+from django.conf import settings as django_settings
 from django.contrib.sessions.serializers import JSONSerializer
 from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.crypto import salted_hmac
 
 from pgonly_django.conf import settings
 from pgonly_django.exceptions import is_raised_again
-from pgonly_django.sessions import encryption
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 # A value as its serializer wrote it: text from JSON, bytes from any other.
 Raw = str | bytes
@@ -32,6 +41,12 @@ Entries = dict[str, Raw]
 
 # A key that cannot be the name of a JSON member gets this and a hash as its name; the value carries the key.
 ESCAPE = "\x01"
+
+SALT = "pgonly_django.sessions.sealing"  # as it was at first: with another one no stored value could be decrypted
+NONCE_BYTES = 16
+# The first byte of the encrypted text says what the rest is: JSON text, or the bytes of another serializer.
+_TEXT, _BYTES = b"t", b"b"
+REMEDY = """Install it: pip install "cryptography>=43"."""
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 _security_log = logging.getLogger("django.security.SuspiciousSession")
@@ -100,7 +115,7 @@ class Codec:
         encrypted = member.get("sealed") if isinstance(member, dict) else None
         if encrypted is None or not self._encrypts:
             return self._encrypts == (encrypted is None)
-        return not encryption.has_current_key(name, encrypted)
+        return not has_current_key(name, encrypted)
 
     def _entry(self, key: Any, value: Any) -> tuple[str, Raw]:
         if self._is_json and not isinstance(key, str):
@@ -118,7 +133,7 @@ class Codec:
 
     def _member(self, name: str, raw: Raw) -> str | dict[str, str]:
         if self._encrypts:
-            return {"sealed": encryption.encrypt(name, raw)}
+            return {"sealed": encrypt(name, raw)}
         if isinstance(raw, str):
             return raw
         return {"encoded": signing.dumps(raw, salt=self._salt, serializer=_NoSerializer, compress=True)}
@@ -133,7 +148,7 @@ class Codec:
         if isinstance(member, str):
             return member, json.loads(member)
         if "sealed" in member:
-            raw = encryption.decrypt(name, member["sealed"])
+            raw = decrypt(name, member["sealed"])
             if isinstance(raw, str):
                 return raw, json.loads(raw)
         else:
@@ -163,3 +178,61 @@ class _NoSerializer:
 
     def loads(self, data: bytes) -> bytes:
         return data
+
+
+def encrypt(name: str, raw: str | bytes) -> str:
+    """`raw` encrypted and bound to the member's `name`, as base64. Every call returns another text."""
+    plain = _TEXT + raw.encode() if isinstance(raw, str) else _BYTES + raw
+    nonce = os.urandom(NONCE_BYTES)
+    encrypted = _cipher(django_settings.SECRET_KEY).encrypt(plain, [name.encode(), nonce])
+    return b64encode(nonce + encrypted).decode()
+
+
+def decrypt(name: str, encrypted: str) -> str | bytes:
+    """What encrypt() was given. Raises signing.BadSignature where no key fits, or where the member had another name."""
+    plain = _decrypt(name, encrypted, [django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS])
+    if plain is None:
+        raise signing.BadSignature("No key decrypts it.")
+    return plain[1:].decode() if plain[:1] == _TEXT else plain[1:]
+
+
+def has_current_key(name: str, encrypted: str) -> bool:
+    """False for a value that was encrypted under one of SECRET_KEY_FALLBACKS."""
+    return _decrypt(name, encrypted, [django_settings.SECRET_KEY]) is not None
+
+
+def _decrypt(name: str, encrypted: str, secrets: list[Any]) -> bytes | None:
+    """None where no key fits, and for what encrypt() never wrote."""
+    try:
+        message = b64decode(encrypted)
+    except (TypeError, ValueError):
+        return None
+    for secret in secrets:
+        cipher, wrong_key = _cipher(secret), _wrong_key()
+        try:
+            return cipher.decrypt(message[NONCE_BYTES:], [name.encode(), message[:NONCE_BYTES]])
+        except wrong_key:
+            continue
+    return None
+
+
+def can_encrypt() -> bool:
+    return find_spec("cryptography") is not None
+
+
+@lru_cache(maxsize=16)
+def _cipher(secret: str | bytes) -> AESSIV:
+    _wrong_key()
+    from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
+    return AESSIV(salted_hmac(SALT, b"", secret, algorithm="sha512").digest())
+
+
+@cache
+def _wrong_key() -> type[Exception]:
+    """The library's exception for a key that does not fit. Raises ImproperlyConfigured without the library."""
+    try:
+        from cryptography.exceptions import InvalidTag
+    except ImportError as error:
+        raise ImproperlyConfigured(f"Encrypted sessions need the package cryptography. {REMEDY}") from error
+    return InvalidTag

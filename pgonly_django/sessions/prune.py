@@ -79,5 +79,5 @@ def _prune_what_can_go(cursor: Any, limit: int) -> int:
 
 
 def _grace_seconds() -> float:
-    """With a fallback engine an expired row stays for a while: it says that this session was moved here."""
-    return float(cookie_age()) if settings().session_fallback_engine else 0.0
+    """With a previous engine an expired row stays for a while: it says that this session was moved here."""
+    return float(cookie_age()) if settings().session_previous_engine else 0.0

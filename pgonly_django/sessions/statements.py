@@ -23,7 +23,7 @@ from pgonly_django.tables import qualified
 
 class StoredSession(NamedTuple):
     column: dict[str, Any]
-    idle_seconds: float | None  # since last_seen_at; None: imported, and not used here yet
+    idle_seconds: float | None  # since last_seen_at; None: imported, and not written here yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +119,10 @@ def insert(session_key: str, data: str, user_id: str | None, age: float, client:
     return _write(INSERT, session_key, client, data=data, user=user_id, age=float(age))
 
 
-# Replaces a row that was imported and not used here yet. A session of a user whose sessions were all revoked becomes
-# an ended row at once.
+# A session of a user whose sessions were all revoked becomes an ended row at once.
 MOVE = Statement(
     qualified(f"""
-INSERT INTO pgonly_session AS here (key_hash, data, user_id, created_at, last_seen_at, expires_at, ip, user_agent)
+INSERT INTO pgonly_session (key_hash, data, user_id, created_at, last_seen_at, expires_at, ip, user_agent)
 SELECT
     %(key)s::bytea,
     CASE WHEN NOT is_revoked THEN %(data)s::jsonb END,
@@ -135,14 +134,7 @@ FROM (
         WHERE key_hash = %(user_key)s::bytea AND expires_at > statement_timestamp()
     ) AS is_revoked
 ) AS of_user
-ON CONFLICT (key_hash) DO UPDATE SET
-    data = excluded.data,
-    user_id = excluded.user_id,
-    last_seen_at = excluded.last_seen_at,
-    expires_at = excluded.expires_at,
-    ip = excluded.ip,
-    user_agent = excluded.user_agent
-WHERE here.last_seen_at IS NULL AND here.data IS NOT NULL
+ON CONFLICT (key_hash) DO NOTHING
 RETURNING (data IS NOT NULL)::text
 """)
 )
@@ -159,21 +151,6 @@ def move(session_key: str, data: str, user_id: str | None, age: float, client: C
     return None if row is None else row[0] == "true"
 
 
-END_IMPORTED = Statement(
-    qualified("""
-UPDATE pgonly_session SET data = NULL, user_id = NULL
-WHERE key_hash = %(key)s AND last_seen_at IS NULL AND data IS NOT NULL
-RETURNING true
-""")
-)
-
-
-def end_imported(session_key: str) -> bool:
-    """False: there is no such row, or it was used here."""
-    return _write(END_IMPORTED, session_key)
-
-
-# While a fallback engine is set, a row that was only imported is no session yet: the previous engine is asked first.
 MERGE = Statement(
     qualified(f"""
 UPDATE pgonly_session SET
@@ -182,7 +159,7 @@ UPDATE pgonly_session SET
     last_seen_at = statement_timestamp(),
     {KEEP_PARALLEL_EXPIRY},
     {NOTE_CLIENT}
-WHERE key_hash = %(key)s AND data IS NOT NULL AND (last_seen_at IS NOT NULL OR %(takes_imported)s) AND {SET_COMMIT}
+WHERE key_hash = %(key)s AND data IS NOT NULL AND {SET_COMMIT}
 RETURNING true
 """)
 )
@@ -203,7 +180,6 @@ def merge(
     return _write(
         MERGE, session_key, client, changed=changed, removed=removed, sets_user=user[0], user=user[1],
         age=float(expiry.seconds), sets_expiry=expiry.is_set_here, expiry=expiry.found,
-        takes_imported=not settings().session_fallback_engine,
         commit=None if user[0] or settings().session_wait_for_disk else _no_wait_for_disk(),
     )  # fmt: skip
 
@@ -271,7 +247,7 @@ def delete(session_key: str) -> bool:
     return _write(DELETE, session_key)
 
 
-# A row without data says that the session ended, so that the fallback engine does not bring it back.
+# A row without data says that the session ended, so that the previous engine does not bring it back.
 KEEP_ENDED = Statement(
     qualified(f"""
 INSERT INTO pgonly_session AS here (key_hash, created_at, expires_at)

@@ -19,7 +19,7 @@ from django.utils.crypto import get_random_string
 
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
-from pgonly_django.sessions import expiry, fallback_engine, statements
+from pgonly_django.sessions import expiry, previous_engine, statements
 from pgonly_django.sessions.codec import Codec, Entries
 from pgonly_django.sessions.prune import prune_expired
 from pgonly_django.sessions.statements import Client, Expiry, StoredSession
@@ -63,9 +63,7 @@ class SessionStore(SessionBase):
         if not isinstance(key, str):
             return {}
         stored = statements.load(key)
-        if (stored is None or stored.idle_seconds is None) and fallback_engine.move(
-            key, self.codec, self.client, is_imported=stored is not None
-        ):
+        if stored is None and previous_engine.move(key, self.codec, self.client):
             stored = statements.load(key, just_written=True)
         if stored is None:
             self._session_key = None
@@ -113,7 +111,7 @@ class SessionStore(SessionBase):
 
     def delete(self, session_key: str | None = None) -> None:
         key = session_key or self.session_key
-        if key is not None and not fallback_engine.end(key):
+        if key is not None and not previous_engine.end(key):
             statements.delete(key)
         if key == self.session_key:
             self._stored = self._sent = None  # so that a later save writes, and finds that the row is gone
@@ -135,7 +133,7 @@ class SessionStore(SessionBase):
             return
         new = self._get_new_session_key()
         if statements.change_key(old, new):
-            fallback_engine.end(old)
+            previous_engine.end(old)
             self._session_key = new
             self.modified = True
         elif USER_KEY in session:
@@ -220,7 +218,7 @@ class SessionStore(SessionBase):
 
     def _update(self, write: Callable[[], bool]) -> None:
         """Raises UpdateError when the session was ended. One whose move was rolled back with a view is moved again."""
-        if not write() and not (fallback_engine.move(self.session_key, self.codec, self.client) and write()):
+        if not write() and not (previous_engine.move(self.session_key, self.codec, self.client) and write()):
             raise UpdateError
 
     def _expiry(self) -> Expiry:

@@ -184,7 +184,7 @@ def test_a_revocation_is_told_and_logged_once_for_all_its_sessions(admin_client,
 
 
 def test_deleting_a_session_while_a_fallback_is_set_keeps_it_ended(admin_client, ada, settings):
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": "django.contrib.sessions.backends.db"}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": "django.contrib.sessions.backends.db"}
     admin_client.post(f"{LIST}{ada.pk}/delete/", {"post": "yes"})
     assert Session.objects.get(pk=ada.pk).data is None
 
@@ -201,7 +201,7 @@ def own_session(browser) -> Session:
 @pytest.mark.usefixtures("_message_storage")
 @pytest.mark.parametrize("fallback", ["", "django.contrib.sessions.backends.db"])
 def test_revoking_ones_own_session_with_others_is_a_logout(admin_client, ada, grace, settings, fallback):
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": fallback}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": fallback}
     own = own_session(admin_client)
     answer = admin_client.post(LIST, {"action": "delete_selected", "_selected_action": [ada.pk, own.pk]})
     assert answer.status_code == 302
@@ -298,7 +298,7 @@ def test_a_button_of_its_page_revokes_a_session_and_leads_back_to_the_list(
 
 @pytest.mark.parametrize("fallback", ["", "django.contrib.sessions.backends.db"])
 def test_all_sessions_of_a_user_are_revoked_on_the_page_of_one(admin_client, ada, grace, settings, fallback):
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": fallback}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": fallback}
     other = SessionStore()
     other.update({"_auth_user_id": ada.user_id})
     other.save()

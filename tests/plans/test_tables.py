@@ -52,12 +52,16 @@ INSERT INTO pgonly_cost (usd, at) SELECT 1, clock_timestamp() FROM generate_seri
 HELD_JOBS = insert_jobs("generate_series(1, 200000) AS n", state="'held'", held_by="'budget:p' || n % 20")
 
 FOUND = found()
-OF_SESSIONS = [name for name in FOUND if name.startswith("sessions.") and name != "sessions.bulk_import.COPY"]
+SESSION_ROOMS = "sessions.", "management.commands.pgonly_encrypt_sessions."
+CACHE_ROOMS = "cache.", "throttling."
+OF_SESSIONS = [
+    name for name in FOUND if name.startswith(SESSION_ROOMS) and name != "sessions.previous_engine.INSERT_ALL"
+]
 OF_LIMITS = [name for name in FOUND if name.startswith("limits.")]
-OF_CACHE = [name for name in FOUND if name.startswith("cache.")]
+OF_CACHE = [name for name in FOUND if name.startswith(CACHE_ROOMS)]
 ELSEWHERE = (
-    "sessions.",
-    "cache.",
+    *SESSION_ROOMS,
+    *CACHE_ROOMS,
     "limits.",
     "admin.",
     "monitoring.",

@@ -17,7 +17,7 @@ def found() -> list[str]:
 
 def test_a_site_as_documented_is_fine(settings):
     settings.MIDDLEWARE = [OUR_MIDDLEWARE]
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": DB, "SESSION_TRUSTED_PROXIES": 1}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": DB, "SESSION_TRUSTED_PROXIES": 1}
     assert found() == []
 
 
@@ -33,7 +33,7 @@ from tests import settings as tested
 apps = [app for app in tested.INSTALLED_APPS if app != "django.contrib.sessions"]
 settings.configure(
     DATABASES=tested.DATABASES, INSTALLED_APPS=apps, SESSION_ENGINE="pgonly_django.sessions",
-    PGONLY={{"SESSION_FALLBACK_ENGINE": "{DB}"}},
+    PGONLY={{"SESSION_PREVIOUS_ENGINE": "{DB}"}},
 )
 django.setup()
 from pgonly_django.sessions.checks import check_sessions
@@ -49,10 +49,10 @@ class ToOther:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"PGONLY": {"SESSION_FALLBACK_ENGINE": "no.such.module"}}, ["E202"]),
-        ({"PGONLY": {"SESSION_FALLBACK_ENGINE": "json"}}, ["E202"]),
-        ({"PGONLY": {"SESSION_FALLBACK_ENGINE": "pgonly_django.sessions"}}, ["E202"]),
-        ({"PGONLY": {"SESSION_FALLBACK_ENGINE": DB}, "SESSION_ENGINE": DB}, ["W202"]),
+        ({"PGONLY": {"SESSION_PREVIOUS_ENGINE": "no.such.module"}}, ["E202"]),
+        ({"PGONLY": {"SESSION_PREVIOUS_ENGINE": "json"}}, ["E202"]),
+        ({"PGONLY": {"SESSION_PREVIOUS_ENGINE": "pgonly_django.sessions"}}, ["E202"]),
+        ({"PGONLY": {"SESSION_PREVIOUS_ENGINE": DB}, "SESSION_ENGINE": DB}, ["W202"]),
         ({"MIDDLEWARE": [OUR_MIDDLEWARE, DJANGOS_MIDDLEWARE]}, ["E203"]),
         ({"MIDDLEWARE": [OUR_MIDDLEWARE], "SESSION_ENGINE": DB}, ["W201"]),
         ({"PGONLY": {"SESSION_TRUSTED_PROXIES": 1}}, ["W203"]),

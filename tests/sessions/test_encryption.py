@@ -9,7 +9,7 @@ from django.contrib.auth import get_user_model
 from django.core.signing import BadSignature
 
 from pgonly_django.models import Session
-from pgonly_django.sessions import SessionStore, encryption
+from pgonly_django.sessions import SessionStore, codec
 from tests import zygote
 from tests.sessions.rows import NEW, OLD, PICKLE, again, column, encrypt, stored
 from tests.sessions.test_codec import ODD_VALUES
@@ -122,14 +122,14 @@ def test_a_forged_value_is_left_out(member):
 
 @pytest.mark.usefixtures("encrypted")
 def test_a_value_is_not_decrypted_under_another_name():
-    encrypted = encryption.encrypt("nickname", '"7"')
-    assert encryption.decrypt("nickname", encrypted) == '"7"'
+    encrypted = codec.encrypt("nickname", '"7"')
+    assert codec.decrypt("nickname", encrypted) == '"7"'
     with pytest.raises(BadSignature):
-        encryption.decrypt("_auth_user_id", encrypted)
+        codec.decrypt("_auth_user_id", encrypted)
 
 
 def test_the_same_value_is_encrypted_otherwise_each_time():
-    assert encryption.encrypt("a", "1") != encryption.encrypt("a", "1")
+    assert codec.encrypt("a", "1") != codec.encrypt("a", "1")
 
 
 @pytest.mark.usefixtures("encrypted")

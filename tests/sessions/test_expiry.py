@@ -120,7 +120,7 @@ def test_a_session_with_an_odd_expiry_still_serves_requests(client, settings, va
 
 @pytest.mark.parametrize("value", [10**12, float("inf"), *UNREADABLE], ids=repr)
 def test_a_session_with_an_odd_expiry_is_moved_from_the_old_engine(settings, value):
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": "django.contrib.sessions.backends.cache"}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": "django.contrib.sessions.backends.cache"}
     from importlib import import_module
 
     old = import_module("django.contrib.sessions.backends.cache").SessionStore()
@@ -132,7 +132,7 @@ def test_a_session_with_an_odd_expiry_is_moved_from_the_old_engine(settings, val
 
 def test_an_endless_cookie_age_breaks_neither_a_save_nor_a_revocation(settings, client):
     settings.SESSION_COOKIE_AGE = 10**13
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": "django.contrib.sessions.backends.db"}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": "django.contrib.sessions.backends.db"}
     user = get_user_model().objects.create_user("ada")
     client.force_login(user)
     assert client.get("/whoami/").content == b"ada"

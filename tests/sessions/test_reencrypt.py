@@ -8,8 +8,8 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
+from pgonly_django.management.commands.pgonly_encrypt_sessions import reencrypt_sessions
 from pgonly_django.models import Session
-from pgonly_django.sessions.reencrypt import reencrypt_sessions
 from tests.sessions.rows import NEW, OLD, again, column, encrypt, stored
 
 pytestmark = pytest.mark.django_db

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.utils.html import format_html
@@ -14,9 +16,10 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.sessions.users import user_names
+from pgonly_django.conf import settings
+from pgonly_django.masking import masked
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.devices import device_name
-from pgonly_django.sessions.masking import as_text, masked
 from pgonly_django.wording import duration
 
 
@@ -59,6 +62,12 @@ def expires(session: Any) -> SafeString:
 
 @admin.display(description=gettext_lazy("data"))
 def decoded_data(session: Any) -> SafeString:
-    data = masked(SessionStore().codec.decode(session.data or {})[0])
-    text = formats.pretty_json(data, default=as_text, skipkeys=True)
+    data, _entries = SessionStore().codec.decode(session.data or {})
+    hidden = masked(data, settings().session_masked_keys)
+    text = formats.pretty_json(hidden, default=_as_text, skipkeys=True)
     return format_html('<pre class="pgonly-code">{}</pre>', text)
+
+
+def _as_text(value: Any) -> str:
+    """For values that JSON does not have. Of an object only the type: its repr() may name secrets."""
+    return str(value) if isinstance(value, (date, Decimal, UUID)) else f"<{type(value).__name__}>"

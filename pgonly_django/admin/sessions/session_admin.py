@@ -84,7 +84,7 @@ class SessionAdmin(VerbAdmin):
         return self.get_fields(request, obj)
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Without the rows that only keep sessions of the fallback engine out: none of them was a session here."""
+        """Without the rows that only keep sessions of the previous engine out: none of them was a session here."""
         sessions = super().get_queryset(request).exclude(data__isnull=True, last_seen_at=None)
         return sessions.annotate(is_ended=Q(data__isnull=True))
 

@@ -1,11 +1,25 @@
+"""Brings stored sessions to what PGONLY["SESSION_ENCRYPT_DATA"] says, while requests go on changing them."""
+
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import BaseCommand
+from django.db import connections, router
 
 from pgonly_django.conf import settings
-from pgonly_django.sessions.reencrypt import reencrypt_sessions
+from pgonly_django.models import Session
+from pgonly_django.models.session import SessionQuerySet
+from pgonly_django.sessions import SessionStore
+from pgonly_django.sessions.codec import Codec
+from pgonly_django.tables import qualified
+
+# A session that changes this often between our read and our write is in use, and its requests encrypt it.
+TRIES = 10
+# Servers that still run with the other setting may write as fast as this reads: without a limit it might never end.
+PASSES = 10
 
 
 class Command(BaseCommand):
@@ -21,3 +35,54 @@ class Command(BaseCommand):
             if verbosity > 1:
                 self.stdout.write(f"{count} sessions {done}")
         self.stdout.write(self.style.SUCCESS(f"{count} sessions {done}"))
+
+
+def reencrypt_sessions(batch: int = 500) -> Iterator[int]:
+    """Encrypt every value under SECRET_KEY, or decrypt it, as PGONLY["SESSION_ENCRYPT_DATA"] says.
+
+    Yields after every batch how many sessions were rewritten so far. It may be killed and run again at any time.
+    A value that cannot be read is logged and left as it is.
+    """
+    total = 0
+    for _ in range(PASSES):
+        before = total
+        for count in _one_pass(batch):
+            total += count
+            yield total
+        # A login changes a session's key, perhaps to one that this pass had already gone past: so another pass.
+        if total == before:
+            return
+
+
+def _one_pass(batch: int) -> Iterator[int]:
+    """Yields after every batch how many were rewritten in it."""
+    codec, last = SessionStore().codec, ""
+    while True:
+        rows = list(_sessions().filter(pk__gt=last).order_by("pk").values_list("pk", "data")[:batch])
+        yield sum(_reencrypt(codec, key, column) for key, column in rows)
+        if len(rows) < batch:
+            return
+        last = rows[-1][0]
+
+
+def _sessions() -> SessionQuerySet:
+    return Session.objects.using(router.db_for_write(Session)).filter(data__isnull=False)
+
+
+# Changes nothing where a request has changed one of these values since it was read. Index: the primary key.
+REPLACE = qualified(
+    "UPDATE pgonly_session SET data = data || %s::jsonb WHERE key_hash = %s AND data @> %s::jsonb"
+)
+
+
+def _reencrypt(codec: Codec, key: str, column: Any) -> bool:
+    for _ in range(TRIES):
+        old, new = codec.reencrypted(column)
+        if not old:
+            return False
+        with connections[router.db_for_write(Session)].cursor() as cursor:
+            cursor.execute(REPLACE, [new, bytes.fromhex(key), json.dumps(old)])
+            if cursor.rowcount:
+                return True
+        column = _sessions().filter(pk=key).values_list("data", flat=True).first()
+    return False

@@ -10,7 +10,6 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.base import UpdateError
 from django.core.cache.backends.locmem import LocMemCache
-from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.test import Client, RequestFactory
 from django.utils import timezone
@@ -30,7 +29,7 @@ DB, _, CACHE = ENGINES
 @pytest.fixture(params=ENGINES)
 def engine(request, settings):
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": request.param}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": request.param}
     yield import_module(request.param)
     from django.core.cache import cache
 
@@ -116,7 +115,7 @@ def test_a_key_that_nobody_knows_makes_no_row(engine):
 def test_the_row_keeps_the_old_rows_expiry(settings):
     from django.contrib.sessions.models import Session as OldRow
 
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": ENGINES[0]}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": ENGINES[0]}
     key = old_session(import_module(ENGINES[0]), cart=[1])
     OldRow.objects.update(expire_date=timezone.now() + timedelta(hours=1))
     assert SessionStore(key)["cart"] == [1]
@@ -126,46 +125,11 @@ def test_the_row_keeps_the_old_rows_expiry(settings):
 def test_an_old_row_that_never_expires_counts_as_a_hundred_years(settings):
     from django.contrib.sessions.models import Session as OldRow
 
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": ENGINES[0]}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": ENGINES[0]}
     key = old_session(import_module(ENGINES[0]), cart=[1])
     OldRow.objects.update(expire_date="9999-12-31T23:59Z")
     assert SessionStore(key)["cart"] == [1]
     assert Session.objects.get().expires_at < timezone.now() + timedelta(days=36_501)
-
-
-def imported(engine, **values) -> str:
-    key = old_session(engine, **values)
-    call_command("pgonly_import_sessions", "--from", engine.__name__.rpartition(".")[2], verbosity=0)
-    assert SessionStore().exists(key)
-    return key
-
-
-def test_what_the_old_code_changed_after_the_import_is_seen(engine):
-    key = imported(engine, cart=[1])
-    changed = engine.SessionStore(key)
-    changed["cart"] = [1, 2]
-    changed.save()
-    assert SessionStore(key)["cart"] == [1, 2]
-
-
-def test_a_session_that_the_old_code_ended_after_the_import_is_over(engine):
-    key = imported(engine, _auth_user_id="7")
-    engine.SessionStore(key).delete()
-    assert dict(SessionStore(key).items()) == {}
-    assert Session.objects.for_key(key).get().data is None
-
-
-def test_an_imported_session_whose_copy_expired_goes_on_as_in_the_old_engine(engine):
-    key = imported(engine, cart=[1])
-    Session.objects.update(expires_at="2020-01-01T00:00Z")
-    assert SessionStore(key)["cart"] == [1]
-
-
-def test_once_it_was_used_here_the_old_engine_is_not_asked_again(engine):
-    key = imported(engine, cart=[1])
-    assert SessionStore(key)["cart"] == [1]
-    engine.SessionStore(key).delete()
-    assert SessionStore(key)["cart"] == [1]
 
 
 class UnreachableCache(LocMemCache):
@@ -175,15 +139,12 @@ class UnreachableCache(LocMemCache):
     delete = get
 
 
-@pytest.mark.parametrize("is_imported", [False, True])
-def test_an_unreachable_cache_logs_nobody_out(settings, is_imported):
+def test_an_unreachable_cache_logs_nobody_out(settings):
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": CACHE}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": CACHE}
     settings.SESSION_ENGINE = CACHE
     browser = Client(raise_request_exception=False)
     browser.force_login(baker.make(get_user_model(), username="ada"))
-    if is_imported:
-        call_command("pgonly_import_sessions", "--from", "cache", verbosity=0)
     settings.SESSION_ENGINE = "pgonly_django.sessions"
     working, settings.CACHES = settings.CACHES, {"default": {"BACKEND": f"{__name__}.UnreachableCache"}}
     answer = browser.get("/whoami/")
@@ -197,14 +158,14 @@ def test_a_cookie_that_no_engine_made_is_a_session_that_nobody_knows(engine):
 
 
 def test_an_unreachable_cache_does_not_hinder_a_logout(settings, caplog):
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": CACHE}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": CACHE}
     session = SessionStore()
     session["cart"] = [1]
     session.save()
     settings.CACHES = {"default": {"BACKEND": f"{__name__}.UnreachableCache"}}
     key = session.session_key
     session.flush()
-    assert "may still live in the fallback engine" in caplog.text
+    assert "may still live in the previous engine" in caplog.text
     assert Session.objects.for_key(key).get().data is None
 
 
@@ -226,9 +187,8 @@ def test_a_logout_in_a_transaction_ends_the_session_there_too(engine):
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("is_imported", [False, True])
-def test_a_session_whose_move_was_rolled_back_with_the_view_is_moved_again(engine, is_imported):
-    key = imported(engine, cart=[0]) if is_imported else old_session(engine)
+def test_a_session_whose_move_was_rolled_back_with_the_view_is_moved_again(engine):
+    key = old_session(engine)
     changed = engine.SessionStore(key)
     changed["cart"] = [1]
     changed.save()
@@ -252,7 +212,7 @@ def test_a_session_that_was_ended_meanwhile_is_not_moved_again(engine):
 
 def test_what_cannot_be_encoded_here_is_left_out_and_logged_by_its_key(settings, caplog):
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": CACHE}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": CACHE}
     key = old_session(import_module(CACHE), cart=[1], seen=datetime(2026, 1, 1, tzinfo=UTC))
     assert dict(SessionStore(key).items()) == {"cart": [1]}
     assert "'seen'" in caplog.text
@@ -283,7 +243,7 @@ def test_revoking_all_others_keeps_this_one_and_what_logs_in_later(engine):
 
 
 def test_revoking_all_once_more_keeps_them_out_for_the_whole_age_again(settings):
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": DB}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": DB}
     ada = baker.make(get_user_model())
     revoke_all(ada)
     Session.objects.update(expires_at=timezone.now() + timedelta(hours=1))
@@ -310,16 +270,8 @@ def test_a_parallel_first_request_waits_for_the_move_and_finds_it(engine):
     assert loaded == [{"cart": [1], "first": 1}]
 
 
-def test_a_revoked_users_session_is_not_imported_either(engine):
-    ada = baker.make(get_user_model())
-    key = old_session(engine, _auth_user_id=str(ada.pk))
-    revoke_all(ada)
-    call_command("pgonly_import_sessions", "--from", engine.__name__.rpartition(".")[2], verbosity=0)
-    assert not Session.objects.for_key(key).exists()
-
-
 def test_the_row_of_a_revoked_user_is_no_session_and_is_pruned(settings, admin_client):
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": DB}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": DB}
     ada = baker.make(get_user_model())
     before = Session.objects.count()
     revoke_all(ada)
@@ -333,7 +285,7 @@ def test_the_row_of_a_revoked_user_is_no_session_and_is_pruned(settings, admin_c
     assert prune_expired("default") == 1
 
 
-def test_without_a_fallback_revoking_all_leaves_no_row_behind():
+def test_without_a_previous_engine_revoking_all_leaves_no_row_behind():
     assert revoke_all(baker.make(get_user_model())) == 0
     assert not Session.objects.exists()
 

@@ -16,8 +16,8 @@ from django.utils import timezone
 from benchmarks.servers import redis
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import Session
-from pgonly_django.sessions import SessionStore
-from pgonly_django.sessions.bulk_import import import_sessions
+from pgonly_django.sessions import SessionStore, revoke_all
+from pgonly_django.sessions.previous_engine import import_sessions
 
 pytestmark = pytest.mark.django_db
 
@@ -50,14 +50,14 @@ def use_old_engine(request, settings, engine: str, kind: str = "local", **params
         cache = CACHES[kind]
     settings.CACHES = {"default": LOCAL_CACHE, "old": {**cache, **SITE, **params}}
     settings.SESSION_CACHE_ALIAS = "old"
-    settings.SESSION_ENGINE = f"{BACKENDS}.{engine}"
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": f"{BACKENDS}.{engine}"}
     call_command("createcachetable")
     request.addfinalizer(caches["old"].clear)
 
 
 @pytest.fixture(params=["db", "cached_db", *(f"cache in {kind}" for kind in CACHES)])
 def old(request, settings):
-    """The name of the old engine, which still serves."""
+    """The name of the old engine."""
     engine, _, kind = request.param.partition(" in ")
     use_old_engine(request, settings, engine, kind or "local")
     return engine
@@ -84,70 +84,46 @@ def old_sessions(name: str, count: int) -> list[str]:
     return keys
 
 
-def run(name: str, **options) -> str:
+def run(**options) -> str:
     output = StringIO()
-    call_command("pgonly_import_sessions", "--from", name, stdout=output, **options)
+    call_command("pgonly_import_sessions", stdout=output, **options)
     return output.getvalue()
 
 
 def test_every_live_session_is_here_under_its_cookie(old):
     keys = old_sessions(old, 5)
-    assert run(old, batch=2).startswith("5 copied")
+    assert run(batch=2) == "5 moved, 0 were here already\n"
     assert [SessionStore(key)["number"] for key in keys] == [0, 1, 2, 3, 4]
     assert Session.objects.for_key(keys[3]).get().user_id == "3"
 
 
-def test_a_second_run_changes_nothing(old):
-    old_sessions(old, 3)
-    run(old)
-    assert "0 copied, 0 brought up to date, 3 kept as they were, 0 dropped" in run(old)
-
-
 def test_a_run_that_was_killed_is_finished_by_the_next(old):
     keys = old_sessions(old, 5)
-    next(import_sessions(f"{BACKENDS}.{old}", 2))
+    next(import_sessions(SessionStore().codec, 2))
     assert Session.objects.count() == 2
-    run(old)
+    assert run() == "3 moved, 2 were here already\n"
     assert all(SessionStore().exists(key) for key in keys)
 
 
-def test_what_the_old_code_changed_since_is_brought_up_to_date(old):
-    (key,) = old_sessions(old, 1)
-    run(old)
-    session = old_store(old, key)
-    session["number"] = 99
-    session.save()
-    assert "1 brought up to date" in run(old)
-    assert SessionStore(key)["number"] == 99
+@pytest.fixture
+def table(settings):
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": f"{BACKENDS}.db"}
 
 
-def test_an_expiry_that_moved_on_is_brought_up_to_date(settings):
-    settings.SESSION_ENGINE = f"{BACKENDS}.db"
+@pytest.mark.usefixtures("table")
+def test_the_rows_keep_the_expiry_of_the_old_ones():
     old_sessions("db", 1)
     OldRow.objects.update(expire_date=timezone.now() + timedelta(minutes=5))
-    run("db")
-    OldRow.objects.update(expire_date=timezone.now() + timedelta(days=14))
-    assert "1 brought up to date" in run("db")
-    assert Session.objects.get().expires_at > timezone.now() + timedelta(days=13)
+    run()
+    assert Session.objects.get().expires_at < timezone.now() + timedelta(minutes=6)
 
 
-def test_a_session_that_never_expires_counts_as_a_hundred_years(settings):
-    settings.SESSION_ENGINE = f"{BACKENDS}.db"
+@pytest.mark.usefixtures("table")
+def test_a_session_that_never_expires_counts_as_a_hundred_years():
     old_sessions("db", 1)
     OldRow.objects.update(expire_date="9999-12-31T23:59Z")
-    run("db")
+    run()
     assert Session.objects.get().expires_at < timezone.now() + timedelta(days=36_501)
-
-
-def test_a_session_that_another_run_has_brought_meanwhile_is_not_dropped(settings):
-    settings.SESSION_ENGINE = f"{BACKENDS}.db"
-    old_sessions("db", 1)
-    slow = import_sessions(f"{BACKENDS}.db")
-    next(slow)
-    (late,) = old_sessions("db", 1)
-    run("db")
-    assert [result.dropped for result in slow] == [0]
-    assert SessionStore().exists(late)
 
 
 class RepeatingCache(LocMemCache):
@@ -164,20 +140,19 @@ class RepeatingCache(LocMemCache):
 def test_a_key_that_is_listed_twice_is_one_session(request, settings, batch):
     cache = {"BACKEND": f"{__name__}.RepeatingCache", "KEY_PREFIX": "site", "LOCATION": "repeating"}
     settings.CACHES = {"default": cache}
-    settings.SESSION_ENGINE = f"{BACKENDS}.cache"
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": f"{BACKENDS}.cache"}
     request.addfinalizer(caches["default"].clear)
     old_sessions("cache", 3)
-    assert "3 copied, 0 brought up to date, 0 kept" in run("cache", batch=batch)
+    assert run(batch=batch).startswith("3 moved")
 
 
 def test_what_cannot_be_encoded_here_is_left_out_counted_and_logged_by_its_key(request, settings, caplog):
     use_old_engine(request, settings, "cache")
     (key,) = old_sessions("cache", 1)
-    assert "left out" not in run("cache")
     session = old_store("cache", key)
     session["seen"] = timezone.now()
     session.save()
-    assert run("cache").strip().endswith("1 values left out that cannot be encoded here")
+    assert run().strip().endswith("1 values left out that cannot be encoded here")
     assert "'seen'" in caplog.text
     assert dict(SessionStore(key).items()) == {"number": 0, "_auth_user_id": "0"}
 
@@ -185,68 +160,67 @@ def test_what_cannot_be_encoded_here_is_left_out_counted_and_logged_by_its_key(r
 @pytest.mark.parametrize("batch", [0, -1])
 def test_a_batch_of_nothing_is_refused(batch):
     with pytest.raises(CommandError, match=f"--batch must be at least 1, got {batch}"):
-        run("db", batch=batch)
+        run(batch=batch)
 
 
-def test_what_was_written_here_is_never_overwritten(old):
-    (key,) = old_sessions(old, 1)
-    run(old)
-    session = SessionStore(key)
+def test_what_was_written_or_ended_here_is_not_brought_back(old):
+    written, ended, revoked = old_sessions(old, 3)
+    session = SessionStore(written)
     session["number"] = "here"
     session.save()
-    assert "1 kept as they were" in run(old)
-    assert SessionStore(key)["number"] == "here"
+    SessionStore(ended).flush()
+    assert SessionStore(revoked)["number"] == 2
+    Session.objects.for_key(revoked).revoke()
+    assert run().startswith("0 moved")
+    assert SessionStore(written)["number"] == "here"
+    assert not any(SessionStore().exists(key) for key in (ended, revoked))
 
 
-def test_a_session_that_the_old_code_ended_meanwhile_is_dropped(old):
-    gone, kept = old_sessions(old, 2)
-    run(old)
-    old_store(old, gone).delete()
-    assert "1 dropped" in run(old)
-    assert not SessionStore().exists(gone)
+def test_a_revoked_users_sessions_are_not_moved(old, django_user_model):
+    user = django_user_model.objects.create(pk=1, username="ada")
+    kept, revoked = old_sessions(old, 2)
+    revoke_all(user)
+    assert run() == "1 moved, 1 were here already\n"
     assert SessionStore().exists(kept)
+    assert not Session.objects.for_key(revoked).exists()
 
 
-def test_after_the_switch_an_import_that_could_revive_ended_sessions_is_refused(settings):
-    settings.SESSION_ENGINE = "pgonly_django.sessions"
-    with pytest.raises(CommandError, match="SESSION_FALLBACK_ENGINE"):
-        run("db")
-
-
-def test_after_the_switch_a_logged_out_session_is_not_imported_again(settings):
-    settings.SESSION_ENGINE = f"{BACKENDS}.db"
-    (key,) = old_sessions("db", 1)
-    run("db")
-    settings.SESSION_ENGINE = "pgonly_django.sessions"
-    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": f"{BACKENDS}.db"}
-    Session.objects.for_key(key).revoke()
-    run("db")
-    assert not SessionStore().exists(key)
+@pytest.mark.parametrize(
+    ("engine", "pgonly", "says"),
+    [
+        ("pgonly_django.sessions", {}, "Set PGONLY"),
+        (f"{BACKENDS}.db", {"SESSION_PREVIOUS_ENGINE": f"{BACKENDS}.db"}, "still serves"),
+    ],
+)
+def test_it_runs_after_the_switch_while_the_previous_engine_is_named(settings, engine, pgonly, says):
+    settings.SESSION_ENGINE, settings.PGONLY = engine, pgonly
+    with pytest.raises(CommandError, match=says):
+        run()
 
 
 def test_a_cache_that_cannot_list_its_keys_names_the_other_way(settings, tmp_path):
-    settings.SESSION_ENGINE = f"{BACKENDS}.cache"
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": f"{BACKENDS}.cache"}
     settings.CACHES = {
         "default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": tmp_path}
     }
-    with pytest.raises(CommandError, match="SESSION_FALLBACK_ENGINE"):
-        run("cache")
+    with pytest.raises(CommandError, match="SESSION_PREVIOUS_ENGINE"):
+        run()
 
 
-def test_an_expired_session_is_left_behind(settings):
-    settings.SESSION_ENGINE = f"{BACKENDS}.db"
+@pytest.mark.usefixtures("table")
+def test_an_expired_session_is_left_behind():
     session = old_store("db")
     session["a"] = 1
     session.set_expiry(-10)
     session.save()
-    run("db")
+    run()
     assert not Session.objects.exists()
 
 
 def test_what_else_is_in_the_cache_is_left_alone(old_cache):
     old_cache.set("no-session", 1)
     old_sessions("cache", 1)
-    assert run("cache").startswith("1 copied")
+    assert run().startswith("1 moved")
 
 
 class FailingCache(LocMemCache):
@@ -256,60 +230,44 @@ class FailingCache(LocMemCache):
         raise ConnectionError
 
 
-def test_a_cache_that_fails_while_it_is_read_ends_no_session(request, settings):
+def test_a_cache_that_fails_while_it_is_read_ends_the_run(request, settings):
     use_old_engine(request, settings, "cache")
-    (key,) = old_sessions("cache", 1)
-    run("cache")
+    old_sessions("cache", 1)
     failing = {"BACKEND": f"{__name__}.FailingCache", **SITE}
     settings.CACHES = {**settings.CACHES, "old": failing}
     with pytest.raises(ConnectionError):
-        run("cache")
-    assert SessionStore().exists(key)
+        run()
 
 
 @pytest.mark.parametrize("on_error", [None, "ignore"])
-def test_our_cache_without_its_table_ends_no_session(request, settings, on_error):
+def test_our_cache_without_its_table_ends_the_run(request, settings, on_error):
     use_old_engine(request, settings, "cache", "ours", OPTIONS={"ON_ERROR": on_error})
     (key,) = old_sessions("cache", 1)
-    run("cache")
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE pgonly_cache RENAME TO elsewhere")
     with pytest.raises(CacheError):
-        run("cache")
-    assert SessionStore().exists(key)
+        run()
+    with pytest.raises(CacheError):
+        SessionStore(key).load()
 
 
-def test_django_redis_that_ignores_exceptions_ends_no_session(request, settings):
+def test_django_redis_that_ignores_exceptions_ends_the_run(request, settings):
     use_old_engine(request, settings, "cache", "django-redis", OPTIONS={"IGNORE_EXCEPTIONS": True})
     (key,) = old_sessions("cache", 1)
-    run("cache")
     name, client = old_store("cache", key).cache_key, caches["old"].client.get_client()
     caches["old"].delete(name)
     client.lpush(caches["old"].make_key(name), "a list, which no GET can read")
     with pytest.raises(Exception, match="WRONGTYPE"):
-        run("cache")
-    assert SessionStore().exists(key)
+        run()
 
 
-def test_who_is_logged_in_stays_logged_in_after_the_switch(old, settings, django_user_model):
+def test_who_is_logged_in_stays_logged_in_once_the_previous_engine_is_gone(old, settings, django_user_model):
     before, after = Client(), Client()
+    settings.SESSION_ENGINE = f"{BACKENDS}.{old}"
     before.force_login(django_user_model.objects.create(username="ada"))
-    for _ in range(2):
-        run(old)
     settings.SESSION_ENGINE = "pgonly_django.sessions"
+    run()
     caches["old"].clear()
+    settings.PGONLY = {}
     after.cookies = before.cookies
     assert after.get("/whoami/").text == "ada"
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize(("serving", "wrong"), [("db", "cache"), ("cached_db", "cache"), ("cache", "db")])
-@pytest.mark.parametrize("where", ["SESSION_ENGINE", "fallback"])
-def test_an_engine_that_is_not_the_sites_is_refused(settings, serving, wrong, where):
-    if where == "SESSION_ENGINE":
-        settings.SESSION_ENGINE = f"{BACKENDS}.{serving}"
-    else:
-        settings.SESSION_ENGINE = "pgonly_django.sessions"
-        settings.PGONLY = {"SESSION_FALLBACK_ENGINE": f"{BACKENDS}.{serving}"}
-    with pytest.raises(CommandError, match=f"Type --from {serving}"):
-        run(wrong)
