@@ -6,6 +6,6 @@ calls              the calls of steps: how long they take, pauses after errors, 
 iteration          walking through items from a saved position on
 checkpoint_state   what a run has reached, in memory and in its row
 transactions       values in memory after a rollback; statements repeated until the database is back
-emitter, output    what the job emits, and what later runs need of it
+memory, output     what a run saves: steps, loops, the checkpoint; and what the job emits
 run                the state of one run that the worker and the context share; its interruption
 """

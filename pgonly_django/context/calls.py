@@ -78,7 +78,7 @@ SHORT_SECONDS = 5.0
 SHORTEST_SECONDS = 0.5
 
 
-class Pauses:
+class StepPauses:
     """Of one step. `asked` says how long its error asks to wait; None where the error is to leave the step."""
 
     def __init__(self, asked: Callable[[BaseException], float | None]) -> None:

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import Error as DatabaseError
-from django.db import connections
 
 from pgonly_django.amounts import Amount
 from pgonly_django.compat import TaskContext, TaskResult
-from pgonly_django.context.calls import CostOf, Pauses, Spending
-from pgonly_django.context.checkpoint_state import CheckpointState
-from pgonly_django.context.emitter import Emitter
+from pgonly_django.context.calls import CostOf, Spending, StepPauses
 from pgonly_django.context.iteration import aitems_from, count, items_from, require_order
-from pgonly_django.context.output import current_step_call
+from pgonly_django.context.memory import Memory
 from pgonly_django.context.run import Run
-from pgonly_django.context.transactions import is_in_transaction, retry_while_down
 from pgonly_django.database.statement import printable
-from pgonly_django.events import emit
-from pgonly_django.exceptions import AtomicStepError, NotStoppingError
-from pgonly_django.instruments import Around, steps
+from pgonly_django.exceptions import NotStoppingError
 from pgonly_django.limits.budget import NamedBudget, budget
 from pgonly_django.models.job import MEASURED_SINCE
 from pgonly_django.queue import checkpoints
-from pgonly_django.queue.checkpoints import Position, Saved
 from pgonly_django.queue.metadata import read_only
-from pgonly_django.queue.output import StoredPart
 from pgonly_django.queue.values import to_json
 
 T = TypeVar("T")
@@ -53,17 +42,12 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         self,
         task_result: TaskResult[Any, Any],
         run: Run,
-        saved: Saved | None = None,
+        memory: Memory,
         budget_name: str | None = None,
-        is_atomic: bool = False,
         short_pause: Callable[[BaseException], float | None] = lambda _: None,
     ) -> None:
-        self.task_result, self._run, self._budget_name = task_result, run, budget_name
-        self._is_atomic, self._short_pause = is_atomic, short_pause
-        self._state = CheckpointState(run.alias, saved or Saved(), self._clear_suspicion)
-        self._saved_at = time.monotonic()
-        self._emitter = Emitter(run, self._state)
-        self._calls = run.calls
+        self.task_result, self._run, self._memory = task_result, run, memory
+        self._budget_name, self._short_pause, self._calls = budget_name, short_pause, run.calls
 
     # Known without a query.
 
@@ -91,8 +75,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def checkpoint(self) -> Any:
         """A copy of the value that save_checkpoint() saved last, in this run or an earlier one; None without one. When
         a resumed run reads it first, before its loops, the output becomes what it was when the value was saved."""
-        self._emitter.read_checkpoint()
-        return json.loads(self._state.values.reached.value)
+        return self._memory.checkpoint
 
     @property
     def should_stop(self) -> bool:
@@ -141,7 +124,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         visible within a second. In the end the output is that of one undisturbed run, whatever was killed: what a run
         says again is not there twice, and what an earlier call of a step or item has said goes when it is called again.
         See docs/how-to/progress.md. Raises TypeError for what is no text."""
-        self._emitter.emit(chunk)
+        self._memory.emit(chunk)
 
     async def aemit(self, chunk: str) -> None:
         """See emit()."""
@@ -152,10 +135,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def save_checkpoint(self, value: Any) -> None:
         """Keep `value` (JSON) for the run that resumes this job; commits with the surrounding atomic(). Raises
         NotStorableError for a value that is not JSON, LeaseLost when the job belongs to another worker."""
-        saved = self._state.to_write
-        saved.value = to_json(value, "The checkpoint")
-        self._emitter.save_checkpoint(saved)
-        self._write(saved)
+        self._memory.save_checkpoint(value)
 
     async def asave_checkpoint(self, value: Any) -> None:
         """See save_checkpoint()."""
@@ -195,16 +175,18 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """
         while self._waits_for_calls:
             time.sleep(POLL_SECONDS)
-        found, pauses = self._find_step(name), Pauses(self._short_pause)
+        checkpoints.check_step_name(name)
+        self._check()
+        found, pauses = self._memory.find_step(name), StepPauses(self._short_pause)
         while found is None:
             self._leave_unless_time()
             while self._waits_for_lease or self._waits_for_calls or (pauses.is_open and not self.should_stop):
                 time.sleep(POLL_SECONDS)
             self._check()
-            with pauses.after_error(), self._one_call(name):
+            with pauses.after_error(), self._memory.call(name):
                 spending = Spending(name, cost, budget or self.budget, reserve, one_call)
                 with spending.reservation:
-                    found = self._keep_step(name, function(*args, **kwargs), spending)
+                    found = self._memory.keep_step(name, function(*args, **kwargs), spending)
         result: T = json.loads(found)
         return result
 
@@ -223,17 +205,19 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """See step(); `function` is a coroutine function."""
         while self._waits_for_calls:  # noqa: ASYNC110 - they may be in threads
             await asyncio.sleep(POLL_SECONDS)
-        found, pauses = await sync_to_async(self._find_step)(name), Pauses(self._short_pause)
+        checkpoints.check_step_name(name)
+        await self._acheck()
+        found, pauses = await sync_to_async(self._memory.find_step)(name), StepPauses(self._short_pause)
         while found is None:
             self._leave_unless_time()
             while self._waits_for_lease or self._waits_for_calls or (pauses.is_open and not self.should_stop):  # noqa: ASYNC110 - a thread renews it
                 await asyncio.sleep(POLL_SECONDS)
             await self._acheck()
-            with pauses.after_error(), self._one_call(name):
+            with pauses.after_error(), self._memory.call(name):
                 spending = Spending(name, cost, budget or self.budget, reserve, one_call)
                 async with spending.reservation:
                     value = await function(*args, **kwargs)
-                    found = await sync_to_async(self._keep_step)(name, value, spending)
+                    found = await sync_to_async(self._memory.keep_step)(name, value, spending)
         result: T = json.loads(found)
         return result
 
@@ -252,19 +236,21 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         without ORDER BY, and ValueError for a queryset in random order, or without one where it can be given none.
         """
         require_order(items)
-        at = self._begin_loop(name)
+        at = self._memory.begin_loop(name)
         total = total if total is not None else count(items, at)
         self.progress(at.done, total)
         longest_seconds = 0.0
-        for item, reached in items_from(items, at, self._read):
+        for item, reached in items_from(items, at, self._memory.read):
             self._leave_unless_time(longest_seconds)
             self._check()
             began = time.monotonic()
             yield item
             longest_seconds = max(longest_seconds, time.monotonic() - began)
-            if self._advance_loop(name, reached, total):
+            is_time = self._memory.advance_loop(name, reached)
+            self.progress(reached.done, total)
+            if is_time:
                 self.flush()
-        self._end_loop(name)
+        self._memory.end_loop(name)
         self.flush()
 
     async def aiterate(
@@ -272,53 +258,28 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     ) -> AsyncIterator[T]:
         """See iterate(); takes iterables, async iterables and querysets."""
         require_order(items)
-        at = await sync_to_async(self._begin_loop)(name)
+        at = await sync_to_async(self._memory.begin_loop)(name)
         total = total if total is not None else await sync_to_async(count)(items, at)
         self.progress(at.done, total)
         longest_seconds = 0.0
-        async for item, reached in aitems_from(items, at, self._read):
+        async for item, reached in aitems_from(items, at, self._memory.read):
             self._leave_unless_time(longest_seconds)
             await self._acheck()
             began = time.monotonic()
             yield item
             longest_seconds = max(longest_seconds, time.monotonic() - began)
-            if self._advance_loop(name, reached, total):
+            is_time = self._memory.advance_loop(name, reached)
+            self.progress(reached.done, total)
+            if is_time:
                 await sync_to_async(self.flush)()
-        self._end_loop(name)
+        self._memory.end_loop(name)
         await sync_to_async(self.flush)()
 
     def flush(self) -> None:
         """Write the loop positions that are not saved yet, as part of the transaction that is open."""
-        self._saved_at = time.monotonic()
-        if self._is_unwritten:
-            self._write(self._state.to_write)
+        self._memory.flush()
 
-    # For the worker, at the start and the end of the run.
-
-    def resume_output(self, earlier: Mapping[str, StoredPart]) -> None:
-        """What earlier runs have emitted."""
-        self._emitter.resume(earlier)
-
-    def close(self) -> None:
-        """The run is over: take back what it reached in transactions that it left open. They will be rolled back."""
-        self._emitter.close()
-        self._state.close()
-
-    def close_failed(self) -> None:
-        """See close(). The run has failed: also write the loop positions that it reached outside of transactions.
-        Where they cannot be written, the next run repeats a few items; the outcome is the same."""
-        self.close()
-        self._flush_or_warn()
-        self._run.got_further = self._state.has_progress
-
-    async def aclose_failed(self) -> None:
-        """See close_failed()."""
-        self.close()
-        if self._is_unwritten:
-            await sync_to_async(self._flush_or_warn)()
-        self._run.got_further = self._state.has_progress
-
-    # Overridden by DetachedContext: everything below that the methods above call.
+    # Overridden by DetachedContext.
 
     @property
     def _waits_for_lease(self) -> bool:
@@ -341,92 +302,9 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """Raise the interruption of a run that has to end, with its loop positions saved."""
         if (interruption := self._run.interruption) is not None:
             self._run.context_raised = True
-            self._flush_or_warn()
+            self._memory.flush_or_warn()
             raise interruption
 
     async def _acheck(self) -> None:
         if self.should_stop:
             await sync_to_async(self._check)()
-
-    def _begin_loop(self, name: str) -> Position:
-        """Where it stands."""
-        at = self._state.begin_loop(name)
-        self._emitter.begin_loop(name)
-        return at
-
-    def _advance_loop(self, name: str, at: Position, total: int | None) -> bool:
-        """Note that another item is done. Whether it is time to save."""
-        self._state.advance_loop(name, at)
-        self._emitter.advance_loop(name)
-        self.progress(at.done, total)
-        return time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
-
-    def _end_loop(self, name: str) -> None:
-        self._emitter.end_loop(name)
-
-    def _find_step(self, name: str) -> str | None:
-        checkpoints.check_step_name(name)
-        if self._is_atomic:
-            raise AtomicStepError(name)
-        self._check()
-        found = self._fenced(checkpoints.find_step, name)
-        if found is not None:
-            self._emitter.repeat_step(name)
-        return found
-
-    @contextmanager
-    def _one_call(self, name: str) -> Iterator[None]:
-        """Around one call of a step."""
-        seen = self._run.seen
-        observed = nullcontext() if seen is None or not steps.functions else Around(steps, seen, name)
-        with observed, self._calls.one(), self._emitter.step_call(name):
-            yield
-
-    def _keep_step(self, name: str, value: Any, spending: Spending) -> str:
-        value, cost = spending.take(value)
-        text = to_json(value, f"The result of step {name!r}")
-        paid = spending.stored(cost, is_in_transaction=is_in_transaction(connections[self._run.alias]))
-        call = current_step_call()
-        said = self._emitter.rows_of_step(call)
-        kept, is_new = self._fenced(checkpoints.save_step, name, text, paid, said)
-        self._emitter.note_kept_step(call, said, is_new=is_new)
-        if is_new:
-            self._state.note_new_step(name, has_text=bool(said))
-        spending.settle(cost, is_noted=is_new and paid is not None and paid.is_noted)
-        return kept
-
-    def _read(self, alias: str, read: Callable[[], T]) -> T:
-        """Rows of a loop. Those in the jobs' database wait for it while it is down, as steps do."""
-        return read() if alias != self._run.alias else retry_while_down(self._run, lambda _: read())
-
-    # Statements.
-
-    @property
-    def _is_unwritten(self) -> bool:
-        return self._state.is_unwritten and not self._run.lease_lost
-
-    def _fenced(self, statement: Callable[..., T], *values: Any) -> T:
-        job = self._run.job
-        return retry_while_down(self._run, statement, job.id, job.lease_epoch, *values)
-
-    def _write(self, saved: Saved) -> None:
-        said = self._emitter.rows_of(saved)
-        self._fenced(
-            checkpoints.save_checkpoint, saved.value, checkpoints.positions_json(saved.positions), said
-        )
-        self._saved_at = time.monotonic()
-        self._state.note_written(saved)
-
-    def _flush_or_warn(self) -> None:
-        try:
-            self.flush()
-        except DatabaseError as error:
-            message = f"Could not save a loop's position: {error}"
-            emit("worker.position_unsaved", message, level=logging.WARNING)
-
-    def _clear_suspicion(self) -> None:
-        """Something was committed. If it is new, this worker need not suspect the job of killing it any more. At a
-        death what is stored decides: queue/rescue.py."""
-        run = self._run
-        if run.job.crashes and not run.saved_something_new:
-            run.saved_something_new = self._state.has_progress

@@ -11,14 +11,63 @@ from typing import Any, TypeVar
 from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.context.calls import Calls, Spending
 from pgonly_django.context.context import JobContext
-from pgonly_django.context.emitter import text_of
+from pgonly_django.context.memory import Memory, text_of
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LoopNameError
-from pgonly_django.queue.checkpoints import Position, check_step_name
+from pgonly_django.queue.checkpoints import Position
 from pgonly_django.queue.metadata import read_only
 from pgonly_django.queue.values import to_json
 
 T = TypeVar("T")
+
+
+class DetachedMemory(Memory):
+    """See Memory."""
+
+    def __init__(self) -> None:
+        self.calls = Calls()
+        self._checkpoint = "null"
+        self._steps: dict[str, str] = {}
+        self._loop_names: set[str] = set()
+
+    @property
+    def checkpoint(self) -> Any:
+        return json.loads(self._checkpoint)
+
+    def save_checkpoint(self, value: Any) -> None:
+        self._checkpoint = to_json(value, "The checkpoint")
+
+    def begin_loop(self, name: str) -> Position:
+        if name in self._loop_names:
+            raise LoopNameError(name)
+        self._loop_names.add(name)
+        return Position()
+
+    def advance_loop(self, name: str, at: Position) -> bool:  # noqa: ARG002 - nothing saves it
+        return False
+
+    def end_loop(self, name: str) -> None:
+        """No loop to resume."""
+
+    def read(self, alias: str, read: Callable[[], T]) -> T:  # noqa: ARG002 - nothing waits for a database
+        return read()
+
+    def flush(self) -> None:
+        """Nothing to write."""
+
+    def find_step(self, name: str) -> str | None:
+        return self._steps.get(name)
+
+    @contextmanager
+    def call(self, name: str) -> Iterator[None]:  # noqa: ARG002 - its output goes to the log
+        with self.calls.one():
+            yield
+
+    def keep_step(self, name: str, value: Any, spending: Spending) -> str:
+        value, cost = spending.take(value)
+        self._steps[name] = to_json(value, f"The result of step {name!r}")
+        spending.settle(cost, is_noted=False)
+        return self._steps[name]
 
 
 class DetachedContext(JobContext):
@@ -31,13 +80,8 @@ class DetachedContext(JobContext):
     _waits_for_lease = _waits_for_calls = False
 
     def __init__(self, task_result: TaskResult[Any, Any]) -> None:
-        self.task_result = task_result
-        self._checkpoint = "null"
-        self._steps: dict[str, str] = {}
-        self._loop_names: set[str] = set()
-        self._budget_name = None
-        self._short_pause = lambda _: None
-        self._calls = Calls()
+        self.task_result, self._memory = task_result, DetachedMemory()
+        self._budget_name, self._short_pause, self._calls = None, lambda _: None, self._memory.calls
 
     @property
     def job_id(self) -> str:
@@ -47,13 +91,6 @@ class DetachedContext(JobContext):
     def metadata(self) -> Mapping[str, Any]:
         stored = getattr(self.task_result.task, "stored_metadata", None)
         return read_only(stored and json.loads(stored))
-
-    @property
-    def checkpoint(self) -> Any:
-        return json.loads(self._checkpoint)
-
-    def save_checkpoint(self, value: Any) -> None:
-        self._checkpoint = to_json(value, "The checkpoint")
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
         facts = f"{done} of {total} {message}".rstrip()
@@ -65,42 +102,8 @@ class DetachedContext(JobContext):
     def emit(self, chunk: str) -> None:
         emit("task.output", text_of(chunk), level=logging.DEBUG, job_id=self.job_id)
 
-    def flush(self) -> None:
-        """Nothing to write."""
-
     def _leave_unless_time(self, seconds: float | None = None) -> None:
         """No process that ends by itself."""
 
     def _check(self) -> None:
         """No run that has to end."""
-
-    def _read(self, alias: str, read: Callable[[], T]) -> T:  # noqa: ARG002 - nothing waits for a database
-        return read()
-
-    def _begin_loop(self, name: str) -> Position:
-        if name in self._loop_names:
-            raise LoopNameError(name)
-        self._loop_names.add(name)
-        return Position()
-
-    def _advance_loop(self, name: str, at: Position, total: int | None) -> bool:
-        self.progress(at.done, total, name)
-        return False
-
-    def _end_loop(self, name: str) -> None:
-        """No loop to resume."""
-
-    @contextmanager
-    def _one_call(self, name: str) -> Iterator[None]:  # noqa: ARG002 - its output goes to the log
-        with self._calls.one():
-            yield
-
-    def _find_step(self, name: str) -> str | None:
-        check_step_name(name)
-        return self._steps.get(name)
-
-    def _keep_step(self, name: str, value: Any, spending: Spending) -> str:
-        value, cost = spending.take(value)
-        self._steps[name] = to_json(value, f"The result of step {name!r}")
-        spending.settle(cost, is_noted=False)
-        return self._steps[name]

@@ -39,7 +39,15 @@ from pgonly_django.testing.resumable_rows import (
     result_row,
     rounded,
 )
-from pgonly_django.testing.resumable_watch import Killed, KillPlace, KillWatch, counting, watched_by
+from pgonly_django.testing.resumable_watch import (
+    Killed,
+    KillPlace,
+    KillWatch,
+    WatchedContext,
+    WatchedMemory,
+    counting,
+    watched,
+)
 from pgonly_django.worker.ending import Ended
 
 STEADY = "Compare what is the same in each run with state=, or leave out what is not with ignore=."
@@ -280,7 +288,8 @@ class _OneJobWorker(InlineWorker):
     def run_job(self, watch: KillWatch) -> None:
         """Until it is over, held or killed. Snoozes and pauses before a retry are left out."""
         self.watch = watch
-        self.executor.context_class = watched_by(watch)
+        self.executor.context_class = watched(WatchedContext, watch)
+        self.executor.memory_class = watched(WatchedMemory, watch)
         for _ in range(RUNS_OF_ONE_JOB):
             self._rows.filter(state=State.SCHEDULED).update(run_at=ClockTimestamp())
             with suppress(Killed):

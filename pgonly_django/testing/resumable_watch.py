@@ -11,16 +11,19 @@ from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from django.db import connections
 
 from pgonly_django.context.calls import Spending
 from pgonly_django.context.context import JobContext
+from pgonly_django.context.memory import Memory
 from pgonly_django.context.transactions import is_in_transaction
 from pgonly_django.database.statement import Statement
-from pgonly_django.queue.checkpoints import Saved
+from pgonly_django.queue.checkpoints import Position, Saved
 from pgonly_django.testing.autocommit import CommitWatch
+
+T = TypeVar("T")
 
 _WRITE = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\s+([\w.\"]+)")
 _CACHE_ENTRY = re.compile(r"\bpgonly_cache(_durable)?\b")
@@ -142,8 +145,7 @@ def counting(watch: Callable[[], KillWatch], call: str, function: Callable[..., 
 
 
 class WatchedContext(JobContext):
-    """Has places before and after what it saves, and saves positions of loops at the pace of the watch instead of once
-    a second."""
+    """A resumed run has the items of a set in another order."""
 
     watch: ClassVar[KillWatch]
 
@@ -157,16 +159,23 @@ class WatchedContext(JobContext):
         """Another process has the items of a set in another order, and the resumed run stands for one."""
         return list(items)[::-1] if self.watch.resumes and isinstance(items, AbstractSet) else items
 
-    def _find_step(self, name: str) -> str | None:
-        found = super()._find_step(name)
+
+class WatchedMemory(Memory):
+    """Has places before and after what it saves, and saves positions of loops at the pace of the watch instead of once
+    a second."""
+
+    watch: ClassVar[KillWatch]
+
+    def find_step(self, name: str) -> str | None:
+        found = super().find_step(name)
         if found is None:
             self.watch.began(f"step {name!r}")
         return found
 
-    def _keep_step(self, name: str, value: Any, spending: Spending) -> str:
+    def keep_step(self, name: str, value: Any, spending: Spending) -> str:
         self.watch.reached(f"between the call of step {name!r} and its save")
         with self.watch.quietly():
-            kept = super()._keep_step(name, value, spending)
+            kept = super().keep_step(name, value, spending)
         self.watch.ended()
         self._has_saved(f"step {name!r}")
         return kept
@@ -179,8 +188,8 @@ class WatchedContext(JobContext):
         self.watch.saved()
         self._has_saved(what)
 
-    def _advance_loop(self, name: str, *args: Any) -> bool:
-        super()._advance_loop(name, *args)
+    def advance_loop(self, name: str, at: Position) -> bool:
+        super().advance_loop(name, at)
         return self.watch.item_is_done(name)
 
     def _has_saved(self, what: str) -> None:
@@ -189,7 +198,7 @@ class WatchedContext(JobContext):
         self.watch.reached(f"right after {what} was saved{where}")
 
     def _what_is_new(self, saved: Saved) -> str:
-        in_row = self._state.values.in_row
+        in_row = self.state.values.in_row
         places = [
             f"position {at.done} of the loop {name!r}"
             for name, at in saved.positions.items()
@@ -200,6 +209,6 @@ class WatchedContext(JobContext):
         return " and ".join(places)
 
 
-def watched_by(watch: KillWatch) -> type[JobContext]:
-    """The class of the contexts of a run."""
-    return type("Context", (WatchedContext,), {"watch": watch})
+def watched(kind: type[T], watch: KillWatch) -> type[T]:
+    """The class of the contexts or memories of one run."""
+    return type(kind.__name__, (kind,), {"watch": watch})

@@ -21,6 +21,7 @@ from django.db import connections, transaction
 from pgonly_django import instruments
 from pgonly_django.compat import TaskResultStatus, task_started
 from pgonly_django.context.context import JobContext
+from pgonly_django.context.memory import Memory
 from pgonly_django.context.run import Run, renewing
 from pgonly_django.context.transactions import retry_while_down
 from pgonly_django.current_job import current_job
@@ -60,7 +61,7 @@ class _Call:
     function: Callable[..., Any]
     args: Sequence[Any]
     kwargs: dict[str, Any]
-    context: JobContext | None
+    memory: Memory | None  # of a task that takes its context
     is_atomic: bool
 
 
@@ -71,7 +72,7 @@ class Executor:
         self.worker = worker
         self.deliver = deliver
         self.tasks = TaskLookup()
-        self.context_class = JobContext
+        self.context_class, self.memory_class = JobContext, Memory
         self._postponed: set[str] = set()  # the tasks of jobs that this worker has postponed
         self._atomic_runs = AtomicRuns(alias)
         self._logs_starts = self._sends_starts = False
@@ -129,8 +130,8 @@ class Executor:
             if forked_child.is_child:
                 forked_child.leave(error)
             run.interrupter.close()
-            if call.context is not None:
-                call.context.close_failed()
+            if call.memory is not None:
+                call.memory.close_failed()
             raise
         if forked_child.is_child:
             forked_child.leave()
@@ -138,8 +139,8 @@ class Executor:
             run.interrupter.close()
         except JobInterrupt as late:  # it came when the job had returned
             del late
-        if call.context is not None:
-            call.context.close()
+        if call.memory is not None:
+            call.memory.close()
         run.raise_if_swallowed()
         return ending.succeeded(run, value)
 
@@ -188,14 +189,14 @@ class Executor:
             if forked_child.is_child:
                 forked_child.leave(error)
             run.interrupter.close()
-            if call.context is not None:
-                await call.context.aclose_failed()
+            if call.memory is not None:
+                await call.memory.aclose_failed()
             raise
         if forked_child.is_child:
             forked_child.leave()
         run.interrupter.close()
-        if call.context is not None:
-            call.context.close()
+        if call.memory is not None:
+            call.memory.close()
         run.raise_if_swallowed()
         return ending.succeeded(run, value)
 
@@ -234,12 +235,11 @@ class Executor:
         is_first = job.lease_epoch == 1
         saved = None if is_first else retry_while_down(run, checkpoints.load_checkpoint, job.id)
         budget = options.budget and self._budget_of(task, options.budget, result)
-        context = self.context_class(
-            result, run, saved, budget, options.atomic, partial(short_pause, options)
-        )
+        memory = self.memory_class(run, saved or checkpoints.Saved(), is_atomic=options.atomic)
         if saved is not None and saved.has_output:
-            context.resume_output(retry_while_down(run, load_output, job.id))
-        return _Call(task.func, (context, *result.args), result.kwargs, context, options.atomic)
+            memory.resume_output(retry_while_down(run, load_output, job.id))
+        context = self.context_class(result, run, memory, budget, partial(short_pause, options))
+        return _Call(task.func, (context, *result.args), result.kwargs, memory, options.atomic)
 
     def _budget_of(self, task: Any, rule: str, result: Any) -> str | None:
         signature = call_signature(task.func, task.takes_context)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from pgonly_django.context.context import JobContext
+from pgonly_django.context.memory import Memory
 from pgonly_django.context.run import Run
 from pgonly_django.queue import checkpoints
 from tests.queue.rows import claim, claimer, make
@@ -19,7 +20,7 @@ def make_context(server) -> Callable[..., JobContext]:
         make(**columns)
         (job,) = claim(server, claimer())
         run = Run(job, "default", claimed_at=time.monotonic(), lease_until=time.monotonic() + 60)
-        return JobContext(None, run, checkpoints.Saved(saved))
+        return JobContext(None, run, Memory(run, checkpoints.Saved(saved), is_atomic=False))
 
     return make_context
 

@@ -190,7 +190,7 @@ def test_what_was_reached_before_the_transaction_stays(context):
     with in_atomic_with_another, transaction.atomic():
         loop(context, "other")
         raise UndoError
-    context.close_failed()
+    context._memory.close_failed()
     assert Checkpoint.objects.get(job=context.job_id).positions == {"rows": 3}
 
 

@@ -12,7 +12,7 @@ from django.contrib.auth.models import Group
 from django.db import transaction
 
 from pgonly_django.context import iteration
-from pgonly_django.context.context import JobContext
+from pgonly_django.context.memory import Memory
 from pgonly_django.database.connect import connect
 from pgonly_django.exceptions import JobCancelled, JobStopped, JobTimedOut
 from pgonly_django.models import Checkpoint
@@ -59,7 +59,7 @@ def test_a_loop_saves_its_position_once_a_second_and_at_its_end(context, go):
     def body(item):
         seen.append(_position(context.job_id))
         if item == 2:
-            context._saved_at -= 2
+            context._memory._saved_at -= 2
 
     go(context, body)
     assert seen == [None, None, None, 3, 3]
@@ -168,13 +168,13 @@ def test_a_loop_over_rows_survives_the_loss_of_its_connection_between_two_chunks
     monkeypatch.setattr(iteration, "CHUNK_ROWS", 2)
     names = [f"group {number}" for number in range(7)]
     Group.objects.bulk_create(Group(name=name) for name in names)
-    advance = JobContext._advance_loop
+    advance = Memory.advance_loop
 
-    def lose_connection(context, *arguments):
+    def lose_connection(memory, *arguments):
         server.execute(CUT_OFF_OTHERS)
-        return advance(context, *arguments)
+        return advance(memory, *arguments)
 
-    monkeypatch.setattr(JobContext, "_advance_loop", lose_connection)
+    monkeypatch.setattr(Memory, "advance_loop", lose_connection)
     assert go(context, Group.objects.all()) == names
     assert json.loads(context._run.progress) == {"done": 7, "total": 7, "message": ""}
 

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgonly_django.context.context import JobContext
+from pgonly_django.context.memory import Memory
 from pgonly_django.context.run import Run
 from pgonly_django.models import Job
-from pgonly_django.queue.checkpoints import load_checkpoint
+from pgonly_django.queue.checkpoints import Saved, load_checkpoint
 from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.output import load_output, read_output, write_output
 from tests.queue.rows import make_running
@@ -193,11 +194,12 @@ class WorkedJob:
         now = time.monotonic()
         self.run = Run(row_as_claimed(row), "default", claimed_at=now, lease_until=now + 60)
         saved = load_checkpoint("default", str(row.pk)) if epoch > 1 else None
-        self.context = JobContext(None, self.run, saved)
-        self.context._advance_loop = self._advance_loop
-        self.context._write = self._write
+        self.memory = Memory(self.run, saved or Saved(), is_atomic=False)
+        self.context = JobContext(None, self.run, self.memory)
+        self.memory.advance_loop = self._advance_loop
+        self.memory._write = self._write
         if saved is not None and saved.has_output:
-            self.context.resume_output(load_output("default", str(row.pk)))
+            self.memory.resume_output(load_output("default", str(row.pk)))
 
     def moment(self):
         """A moment at which the worker may write, and at which the job may die."""
@@ -246,12 +248,12 @@ class WorkedJob:
         self.moment()
 
     def _advance_loop(self, *arguments):
-        JobContext._advance_loop(self.context, *arguments)
+        Memory.advance_loop(self.memory, *arguments)
         return self.chance.random() < 0.5
 
     def _write(self, saved):
         self.moment()
-        JobContext._write(self.context, saved)
+        Memory._write(self.memory, saved)
         self.moment()
 
 
@@ -272,7 +274,7 @@ def prove(server, program, kills, seed):
         with suppress(Killed):
             run_all(program, worked, "job")
             worked.write(has_succeeded=True)
-        worked.context.close()  # writes nothing: it lets go of this thread's connection
+        worked.memory.close()  # writes nothing: it lets go of this thread's connection
         answer = read_output("default", row.pk, reader_offset)
         reader_text, reader_offset = answer.applied_to(reader_text), answer.offset
     whole = read_output("default", row.pk).text

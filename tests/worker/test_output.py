@@ -9,7 +9,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection
 
-from pgonly_django.context.emitter import text_of
+from pgonly_django.context.memory import text_of
 from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.models import Job, JobOutput, State
 from pgonly_django.queue import output as statements
