@@ -18,7 +18,6 @@ from django.utils.translation import gettext as _
 
 from pgonly_django.amounts import shown
 from pgonly_django.database.statement import printable
-from pgonly_django.models.readable import UnreadableJson
 from pgonly_django.queue.enqueue import aware
 from pgonly_django.wording import duration
 
@@ -98,8 +97,6 @@ def pretty_json(value: Any, **options: Any) -> str:
 
     Cut after TEXT_SHOWN characters, with a note that says so.
     """
-    if isinstance(value, UnreadableJson):
-        return shortened(value)
     try:
         return shortened(printable(json.dumps(value, indent=2, ensure_ascii=False, **options)))
     except (ValueError, RecursionError):  # also for objects that contain each other

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -21,7 +22,6 @@ from pgonly_django.exceptions import NotStoppingError
 from pgonly_django.limits.budget import NamedBudget, budget
 from pgonly_django.models.job import MEASURED_SINCE
 from pgonly_django.queue import checkpoints
-from pgonly_django.queue.metadata import read_only
 from pgonly_django.queue.values import to_json
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     @property
     def metadata(self) -> Mapping[str, Any]:
         """What `.using(metadata=...)` gave the job, with the headers of traces; read-only, and empty without any."""
-        return read_only(self._run.job.metadata)
+        return MappingProxyType(self._run.job.metadata or {})
 
     @property
     def budget(self) -> NamedBudget | None:

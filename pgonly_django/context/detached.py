@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pgonly_django.compat import TaskContext, TaskResult
@@ -15,7 +16,6 @@ from pgonly_django.context.memory import Memory, text_of
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LoopNameError
 from pgonly_django.queue.checkpoints import Position
-from pgonly_django.queue.metadata import read_only
 from pgonly_django.queue.values import to_json
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class DetachedContext(JobContext):
     @property
     def metadata(self) -> Mapping[str, Any]:
         stored = getattr(self.task_result.task, "stored_metadata", None)
-        return read_only(stored and json.loads(stored))
+        return MappingProxyType(json.loads(stored) if stored else {})
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
         facts = f"{done} of {total} {message}".rstrip()

@@ -13,7 +13,7 @@ from django.db.models.functions import Left
 from django.utils import timezone
 
 from pgonly_django.masking import MASK
-from pgonly_django.models import Checkpoint, Job, State
+from pgonly_django.models import Checkpoint, State
 from pgonly_django.models.job import JobQuerySet
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.wording import duration
@@ -107,9 +107,9 @@ def lines_of(job: dict[str, Any]) -> Iterator[str]:
         if value not in (None, [], {}, "") and name not in ("errors", "log", "last_error"):
             is_json = isinstance(value, dict | list)
             yield harmless(f"{name:20} {as_json(value) if is_json else _plain(value)}")
-    for entry in job["log"] if isinstance(job["log"], list) else ():
+    for entry in job["log"]:
         yield f"{'log':20} {as_json(entry)}"
-    for entry in Job(errors=job["errors"]).error_entries:
+    for entry in job["errors"]:
         said = (
             entry.get(key) for key in ("outcome", "exception", "message", "reason", "finished_at", "worker")
         )

@@ -32,6 +32,7 @@ from django.db.models import (
     UUIDField,
 )
 from django.db.models.functions import Now
+from django.db.models.lookups import Exact
 
 from pgonly_django.compat import uuid7
 from pgonly_django.migrations._operations import CreateSchema
@@ -127,6 +128,7 @@ UNIQUE = Q(unique_key__isnull=False) & (
     | Q(state__in=("scheduled", "ready", "running", "held"))
     & (Q(unique_while="unfinished") | Q(lease_epoch=0))
 )
+TIMES = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
 EXPIRES_HOUR = "(floor(extract(epoch FROM (%(expressions)s AT TIME ZONE 'UTC')) / 3600))::integer"
 
 
@@ -139,6 +141,11 @@ def require_postgresql(apps, schema_editor):  # noqa: ARG001 - the signature of 
             f"{connection.settings_dict['ENGINE']}. Set its ENGINE to django.db.backends.postgresql, or have a "
             f"database router answer False to allow_migrate({connection.alias!r}, 'pgonly_django')."
         )
+
+
+def json_is(kind, *columns):
+    kinds = (Func(F(name), function="jsonb_typeof", output_field=TextField()) for name in columns)
+    return Q(*(Exact(each, kind) for each in kinds))
 
 
 def meta(db_table, verbose_name, **options):
@@ -245,6 +252,13 @@ TABLES = [
                 CheckConstraint(
                     condition=~Q(state="scheduled") | Q(run_at__isnull=False),
                     name="pgonly_job_scheduled_has_time",
+                ),
+                CheckConstraint(
+                    condition=json_is("array", "errors", "log") & json_is("object", "metadata"),
+                    name="pgonly_job_json",
+                ),
+                CheckConstraint(
+                    condition=Q(run_at__range=TIMES) & Q(delete_after__range=TIMES), name="pgonly_job_times"
                 ),
             ],
         ),
@@ -373,6 +387,7 @@ TABLES = [
                 ("operate_worker", "Can stop and drain workers"),
                 ("view_doctor", "Can see what the doctor finds"),
             ],
+            constraints=[CheckConstraint(condition=json_is("array", "queues"), name="pgonly_worker_queues")],
         ),
         id=UUIDField(default=uuid7, editable=False, primary_key=True, serialize=False),
         name=CharField(max_length=128),
@@ -385,10 +400,6 @@ TABLES = [
         heartbeat_at=DateTimeField(db_default=ClockTimestamp()),
         stopped_at=DateTimeField(null=True),
         sleeping_since=DateTimeField(help_text="It has no connection since then.", null=True),
-        tells_claims=BooleanField(
-            help_text="It tells others when it begins to hold jobs; empty: of a version that does not.",
-            null=True,
-        ),
         version=CharField(
             help_text="Of pgonly-django; empty: of one that does not say.", max_length=64, null=True
         ),
@@ -646,7 +657,11 @@ TABLES = [
                     condition=Q(cron__isnull=True, every_seconds__isnull=False, every_seconds__gte=0.1)
                     | Q(cron__isnull=False, every_seconds__isnull=True),
                     name="pgonly_schedule_has_one_timing",
-                )
+                ),
+                CheckConstraint(
+                    condition=json_is("array", "args") & json_is("object", "kwargs"),
+                    name="pgonly_schedule_json",
+                ),
             ],
         ),
         **_declared("When a worker last found it in its code."),

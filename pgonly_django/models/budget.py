@@ -16,7 +16,6 @@ from pgonly_django.database import wake_urls
 from pgonly_django.exceptions import BudgetError
 from pgonly_django.models.declared import NAME_LENGTH, Declared, DeclaredQuerySet
 from pgonly_django.models.job import ClockTimestamp, Job
-from pgonly_django.models.readable import TimestampField
 from pgonly_django.tables import table
 
 HELD_BY = "budget:"  # and the name of the budget: Job.held_by
@@ -130,9 +129,11 @@ class Budget(Declared):
     reserved = models.DecimalField(
         **MONEY, default=0, db_default=0, editable=False, help_text=_("By calls that are under way.")
     )
-    period_start = TimestampField(null=True, editable=False, help_text=_("Of the period that `spent` is of."))
+    period_start = models.DateTimeField(
+        null=True, editable=False, help_text=_("Of the period that `spent` is of.")
+    )
     # Jobs that it holds and whose run began before this go on.
-    resumed_at = TimestampField(null=True, editable=False)
+    resumed_at = models.DateTimeField(null=True, editable=False)
 
     objects: ClassVar[Any] = BudgetQuerySet.as_manager()
 
@@ -160,8 +161,8 @@ class Reservation(models.Model):
     task = models.CharField(max_length=255, default="", db_default="")
     queue = models.CharField(max_length=64, default="", db_default="")
     step = models.CharField(max_length=255, default="", db_default="")
-    made_at = TimestampField(db_default=ClockTimestamp())
-    expires_at = TimestampField()
+    made_at = models.DateTimeField(db_default=ClockTimestamp())
+    expires_at = models.DateTimeField()
     is_expired = models.BooleanField(default=False, db_default=False)
 
     class Meta:
@@ -186,7 +187,7 @@ class CostEntry(models.Model):
     """What one call has cost. Its job may be pruned by now."""
 
     id = models.BigAutoField(primary_key=True)
-    at = TimestampField(db_default=ClockTimestamp())
+    at = models.DateTimeField(db_default=ClockTimestamp())
     job_id = models.UUIDField(null=True)
     task = models.CharField(max_length=255, default="", db_default="")
     queue = models.CharField(max_length=64, default="", db_default="")

@@ -11,7 +11,6 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.budget import MONEY
 from pgonly_django.models.job import ClockTimestamp, Job
-from pgonly_django.models.readable import ReadableJsonField, TimestampField
 from pgonly_django.tables import table
 
 STEP_NAME_LENGTH = 255
@@ -21,9 +20,9 @@ class Checkpoint(models.Model):
     """Where a job stands: what it saved itself, and the positions of its loops."""
 
     job = models.OneToOneField(Job, models.CASCADE, primary_key=True, related_name="checkpoint")
-    value = ReadableJsonField(null=True, help_text=_("What the job saved."))
-    positions = ReadableJsonField(default=dict, help_text=_("How many items each iterate() has behind it."))
-    saved_at = TimestampField(db_default=ClockTimestamp())
+    value = models.JSONField(null=True, help_text=_("What the job saved."))
+    positions = models.JSONField(default=dict, help_text=_("How many items each iterate() has behind it."))
+    saved_at = models.DateTimeField(db_default=ClockTimestamp())
 
     class Meta:
         db_table = table("pgonly_checkpoint")
@@ -39,8 +38,8 @@ class Step(models.Model):
     id = models.BigAutoField(primary_key=True)
     job = models.ForeignKey(Job, models.CASCADE, related_name="steps", db_index=False)
     name = models.CharField(max_length=STEP_NAME_LENGTH)
-    result = ReadableJsonField(null=True)
-    finished_at = TimestampField(db_default=ClockTimestamp())
+    result = models.JSONField(null=True)
+    finished_at = models.DateTimeField(db_default=ClockTimestamp())
     usd = models.DecimalField(**MONEY, null=True, help_text=_("What it has cost, in US dollars."))
     tokens_in = models.BigIntegerField(null=True)
     tokens_out = models.BigIntegerField(null=True)

@@ -18,7 +18,6 @@ from django.db.models.functions import Greatest, Least
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.models.readable import ReadableJsonField, TimestampField
 
 NAME_LENGTH = 255
 # When this process, or the one that it was forked from, loaded its code, by the clock of its machine.
@@ -104,16 +103,16 @@ class DeclaredQuerySet(models.QuerySet[Any]):
 
 class Declared(models.Model):
     name = models.CharField(max_length=NAME_LENGTH, primary_key=True)
-    declared = ReadableJsonField(
-        null=True, help_text=_("What settings or code say; empty: made by a person.")
-    )
-    declared_at = TimestampField(null=True, editable=False, help_text=_("When a process last said so."))
-    declarer_started_at = TimestampField(
+    declared = models.JSONField(null=True, help_text=_("What settings or code say; empty: made by a person."))
+    declared_at = models.DateTimeField(null=True, editable=False, help_text=_("When a process last said so."))
+    declarer_started_at = models.DateTimeField(
         null=True,
         editable=False,
         help_text=_("When the newest process that says so had started: older ones change nothing."),
     )
-    edited_at = TimestampField(null=True, help_text=_("When a person changed it; code changes it no more."))
+    edited_at = models.DateTimeField(
+        null=True, help_text=_("When a person changed it; code changes it no more.")
+    )
 
     objects = DeclaredQuerySet.as_manager()
 

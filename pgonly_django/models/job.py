@@ -13,6 +13,7 @@ from django.db.models import Case, Exists, F, Func, OuterRef, Q, Value, When
 from django.db.models.expressions import RawSQL
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 from django.db.models.functions import Cast
+from django.db.models.lookups import Exact
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
@@ -22,7 +23,6 @@ from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.database.statement import printable
-from pgonly_django.models.readable import IntervalField, ReadableJsonField, TimestampField, entries_of
 from pgonly_django.tables import table
 
 # After so many deaths of its worker a job is a suspect: a process runs one suspect at a time.
@@ -35,6 +35,7 @@ SUSPECT_ROW = f"slots IS NULL AND state = 'ready' AND crashes >= {SUSPECT_FROM}"
 # The rows of pgonly_job_limited: jobs with a concurrency key, or of a task that takes several slots.
 LIMITED_ROW = "slots IS NOT NULL AND state = 'ready'"
 ERRORS_KEPT = 10
+TIMES = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))  # that a person may set
 REASON_LIMIT = 2000
 LOG_LINES_KEPT = 100
 # The key in `progress` under which a worker notes from where the speed is measured; absent: from nought.
@@ -51,15 +52,18 @@ FAILED_DELETION = RawSQL(FAILED_DELETE_AFTER, [], output_field=models.DateTimeFi
 # `errors` with room for one more entry.
 EARLIER_ERRORS = f"CASE WHEN jsonb_array_length(errors) >= {ERRORS_KEPT} THEN errors - 0 ELSE errors END"
 
-# The same where another program may have written something else than a list.
-LISTED_ERRORS = f"CASE WHEN jsonb_typeof(errors) <> 'array' THEN '[]'::jsonb ELSE {EARLIER_ERRORS} END"
-
 
 class ClockTimestamp(Func):
     """The database's clock. It goes on inside a transaction, where now() stands still."""
 
     template = "clock_timestamp()"
     output_field = models.DateTimeField()
+
+
+def json_is(kind: str, *columns: str) -> Q:
+    """For a CHECK constraint: these JSON columns are of this kind, or NULL."""
+    kinds = (Func(F(name), function="jsonb_typeof", output_field=models.TextField()) for name in columns)
+    return Q(*(Exact(each, kind) for each in kinds))
 
 
 class State(models.TextChoices):
@@ -277,7 +281,7 @@ def _errors_and(outcome: str, reason: str) -> RawSQL:
     """The column `errors` with an entry for what a person has done."""
     now, reason = datetime.now(UTC).isoformat(), printable(str(reason))[:REASON_LIMIT]
     entry = json.dumps([{"outcome": outcome, "reason": reason, "finished_at": now}])
-    return RawSQL(f"({LISTED_ERRORS}) || %s::jsonb", [entry], output_field=models.JSONField())  # noqa: S611 - our text
+    return RawSQL(f"({EARLIER_ERRORS}) || %s::jsonb", [entry], output_field=models.JSONField())  # noqa: S611 - our text
 
 
 class Job(models.Model):
@@ -287,23 +291,23 @@ class Job(models.Model):
     backend = models.CharField(max_length=64, default="default", help_text=_("The alias in TASKS."))
     queue = models.CharField(max_length=64, default="default")
     task = models.CharField(max_length=255, help_text=_("The dotted path of the task."))
-    args = ReadableJsonField(default=list)
-    kwargs = ReadableJsonField(default=dict)
-    options = ReadableJsonField(null=True, help_text=_("What .using() set for this job alone."))
-    metadata = ReadableJsonField(null=True, help_text=_("What goes with its call beside the arguments."))
+    args = models.JSONField(default=list)
+    kwargs = models.JSONField(default=dict)
+    options = models.JSONField(null=True, help_text=_("What .using() set for this job alone."))
+    metadata = models.JSONField(null=True, help_text=_("What goes with its call beside the arguments."))
     priority = models.SmallIntegerField(default=0, help_text=_("-100 to 100, larger first."))
-    run_at = TimestampField(null=True, help_text=_("Not before this time."))
-    ready_at = TimestampField(
+    run_at = models.DateTimeField(null=True, help_text=_("Not before this time."))
+    ready_at = models.DateTimeField(
         db_default=ClockTimestamp(), help_text=_("Its place in the order of claims: when it became ready.")
     )
-    ready_again_at = TimestampField(
+    ready_again_at = models.DateTimeField(
         null=True, help_text=_("When it last became ready again at the place that it had kept.")
     )
 
     state = models.CharField(max_length=16, choices=State, default=State.READY)
     lease_epoch = models.IntegerField(default=0, help_text=_("Raised by every claim; fences older runs off."))
     worker_id = models.UUIDField(null=True)
-    lease_expires_at = TimestampField(null=True)
+    lease_expires_at = models.DateTimeField(null=True)
 
     attempt = models.SmallIntegerField(default=0)
     max_attempts = models.SmallIntegerField(default=8)
@@ -311,13 +315,13 @@ class Job(models.Model):
     crashes = models.SmallIntegerField(
         default=0, help_text=_("Deaths of its worker that it is suspected of.")
     )
-    max_runtime = IntervalField(null=True)
+    max_runtime = models.DurationField(null=True)
     # NULL in the rows of most jobs, which is free: the indexes below ask for that first.
     unique_key = models.CharField(max_length=255, null=True, help_text=_("No second job may have it."))  # noqa: DJ001 - NULL keeps the row out of the index
     unique_while = models.CharField(  # noqa: DJ001 - as unique_key
         max_length=16, null=True, choices=UniqueWhile, help_text=_("In which states the key counts.")
     )
-    unique_until = TimestampField(
+    unique_until = models.DateTimeField(
         null=True, help_text=_("When the key is free again; empty: by state alone.")
     )
     concurrency_key = models.CharField(max_length=255, null=True, help_text=_("What its limit counts."))  # noqa: DJ001 - as unique_key
@@ -327,26 +331,30 @@ class Job(models.Model):
     slots = models.SmallIntegerField(
         null=True, help_text=_("Threads that it takes up in its worker; empty: one, and no concurrency key.")
     )
-    failed_retention = IntervalField(null=True, help_text=_("The same for a failed job; empty: 90 days."))
+    failed_retention = models.DurationField(
+        null=True, help_text=_("The same for a failed job; empty: 90 days.")
+    )
     dead_letter_queue = models.CharField(  # noqa: DJ001 - as unique_key
         max_length=64, null=True, help_text=_("Whose task is told when the job has failed.")
     )
-    dead_lettered_at = TimestampField(null=True)
+    dead_lettered_at = models.DateTimeField(null=True)
     held_by = models.CharField(max_length=255, null=True, help_text=_("What holds it, such as a budget."))  # noqa: DJ001 - as unique_key
-    retention = IntervalField(null=True, help_text=_("Kept this long once finished; empty: for ever."))
+    retention = models.DurationField(null=True, help_text=_("Kept this long once finished; empty: for ever."))
 
-    progress = ReadableJsonField(null=True, help_text=_("done, total and message."))
-    result = ReadableJsonField(null=True)
-    errors = ReadableJsonField(default=list, help_text=_("The last attempts that did not succeed."))
-    log = ReadableJsonField(default=list, help_text=_("The last lines the job logged."))
+    progress = models.JSONField(null=True, help_text=_("done, total and message."))
+    result = models.JSONField(null=True)
+    errors = models.JSONField(default=list, help_text=_("The last attempts that did not succeed."))
+    log = models.JSONField(default=list, help_text=_("The last lines the job logged."))
 
-    cancel_requested_at = TimestampField(null=True)
-    enqueued_at = TimestampField(db_default=ClockTimestamp())
-    started_at = TimestampField(null=True, help_text=_("When the first run that began was claimed."))
-    attempted_at = TimestampField(null=True, help_text=_("When its latest run was claimed."))
-    reported_at = TimestampField(null=True, help_text=_("When it last reported progress or a log line."))
-    finished_at = TimestampField(null=True)
-    delete_after = TimestampField(null=True, help_text=_("When the finished job is deleted."))
+    cancel_requested_at = models.DateTimeField(null=True)
+    enqueued_at = models.DateTimeField(db_default=ClockTimestamp())
+    started_at = models.DateTimeField(null=True, help_text=_("When the first run that began was claimed."))
+    attempted_at = models.DateTimeField(null=True, help_text=_("When its latest run was claimed."))
+    reported_at = models.DateTimeField(
+        null=True, help_text=_("When it last reported progress or a log line.")
+    )
+    finished_at = models.DateTimeField(null=True)
+    delete_after = models.DateTimeField(null=True, help_text=_("When the finished job is deleted."))
 
     objects = JobQuerySet.as_manager()
 
@@ -424,6 +432,15 @@ class Job(models.Model):
                 condition=~Q(state="scheduled") | Q(run_at__isnull=False),
                 name="pgonly_job_scheduled_has_time",
             ),
+            # What statements for many jobs rely on. A time that Python cannot hold, such as infinity, would break every
+            # list with the row.
+            models.CheckConstraint(
+                condition=json_is("array", "errors", "log") & json_is("object", "metadata"),
+                name="pgonly_job_json",
+            ),
+            models.CheckConstraint(
+                condition=Q(run_at__range=TIMES) & Q(delete_after__range=TIMES), name="pgonly_job_times"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -439,18 +456,13 @@ class Job(models.Model):
         return max(self.ready_at, self.ready_again_at or self.ready_at)
 
     @property
-    def error_entries(self) -> list[dict[str, Any]]:
-        """The objects in `errors`, even where another program has written something else there."""
-        return entries_of(self.errors)
-
-    @property
     def run_seconds(self) -> float | None:
         """How long the latest run took, or has taken so far by this machine's clock; None when no run is known. The
         time that the job then waited, for another attempt or a person, does not count."""
         if self.attempted_at is None:
             return None
         if self.state not in (State.RUNNING, State.SUCCEEDED):
-            return _recorded_seconds(self.error_entries)
+            return _recorded_seconds(self.errors)
         end = timezone.now() if self.state == State.RUNNING else (self.finished_at or self.attempted_at)
         return max((end - self.attempted_at) / timedelta(seconds=1), 0.0)
 

@@ -10,7 +10,6 @@ from typing import Any
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from pgonly_django.models.readable import TimestampField
 from pgonly_django.tables import table
 
 # A histogram has so many buckets. Bucket i counts durations of at most BOUNDS[i] seconds, which is 1 ms * 2 ** (i / 2);
@@ -46,7 +45,7 @@ class JobStats(models.Model):
     the row with an empty task has those that were too many, and the one with an empty queue too those of all queues."""
 
     granularity = models.CharField(max_length=8, choices=Granularity)
-    starts_at = TimestampField()
+    starts_at = models.DateTimeField()
     queue = models.CharField(max_length=64)
     task = models.CharField(max_length=255)
     succeeded = models.BigIntegerField(default=0)

@@ -14,7 +14,6 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.database import notify
 from pgonly_django.models.declared import NAME_LENGTH, Declared, DeclaredQuerySet
 from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.models.readable import TimestampField
 from pgonly_django.tables import table
 
 WHO_LENGTH = 255
@@ -43,8 +42,8 @@ class Limiter(Declared):
     # What was left in the two buckets at refilled_at. Below zero: more was used than reserved. NULL: full.
     requests = models.FloatField(null=True, editable=False)
     tokens = models.FloatField(null=True, editable=False)
-    refilled_at = TimestampField(null=True, editable=False)
-    blocked_until = TimestampField(null=True, editable=False, help_text=_("No caller gets in before."))
+    refilled_at = models.DateTimeField(null=True, editable=False)
+    blocked_until = models.DateTimeField(null=True, editable=False, help_text=_("No caller gets in before."))
 
     objects: ClassVar[Any] = LimiterQuerySet.as_manager()
 
@@ -75,8 +74,8 @@ class LimiterSlot(models.Model):
     number = models.IntegerField()  # from 1 on; those above the limiter's `concurrent` are not given away
     holder = models.UUIDField(null=True)
     who = models.CharField(max_length=WHO_LENGTH, blank=True)
-    taken_at = TimestampField(null=True)
-    expires_at = TimestampField(null=True)
+    taken_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = table("pgonly_limiter_slot")
@@ -98,8 +97,8 @@ class LimiterWaiter(models.Model):
     limiter = models.CharField(max_length=NAME_LENGTH)
     who = models.CharField(max_length=WHO_LENGTH, blank=True)
     tokens = models.BigIntegerField()
-    since = TimestampField(db_default=ClockTimestamp())
-    expires_at = TimestampField()
+    since = models.DateTimeField(db_default=ClockTimestamp())
+    expires_at = models.DateTimeField()
 
     class Meta:
         db_table = table("pgonly_limiter_waiter")

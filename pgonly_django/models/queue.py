@@ -14,7 +14,6 @@ from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.models.declared import Declared, DeclaredQuerySet
 from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.models.readable import TimestampField
 from pgonly_django.tables import qualified, table
 
 # The queues whose jobs only a limited claim takes: queue/limited/claim.py. All others are left to the ordinary claims.
@@ -87,7 +86,7 @@ class Queue(Declared):
     limiter = models.CharField(  # noqa: DJ001 - NULL: none
         max_length=255, null=True, blank=True, help_text=_("While it cools down, no job of the queue starts.")
     )
-    paused_at = TimestampField(null=True, blank=True)
+    paused_at = models.DateTimeField(null=True, blank=True)
 
     objects: ClassVar[Any] = QueueQuerySet.as_manager()
 
@@ -119,7 +118,7 @@ class QueueTokens(models.Model):
 
     queue = models.CharField(max_length=255, primary_key=True)
     tokens = models.FloatField(help_text=_("Jobs that may start at once."))
-    refilled_at = TimestampField()
+    refilled_at = models.DateTimeField()
 
     class Meta:
         db_table = table("pgonly_queue_tokens")

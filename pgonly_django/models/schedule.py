@@ -13,8 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.database import notify
 from pgonly_django.models.declared import NAME_LENGTH, Declared, DeclaredQuerySet
-from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.models.readable import ReadableJsonField, TimestampField
+from pgonly_django.models.job import ClockTimestamp, json_is
 from pgonly_django.tables import table
 
 # next_at of a schedule whose next tick is to be computed: long past, so that a look for due ones finds it.
@@ -85,8 +84,8 @@ class Schedule(Declared):
     """Enqueues a task at the times of a cron line, or every so many seconds."""
 
     task = models.CharField(max_length=255, help_text=_("The dotted path of the task."))
-    args = ReadableJsonField(default=list, blank=True)
-    kwargs = ReadableJsonField(default=dict, blank=True)
+    args = models.JSONField(default=list, blank=True)
+    kwargs = models.JSONField(default=dict, blank=True)
     queue = models.CharField(max_length=64, null=True, blank=True, help_text=_("Empty: the task's own."))  # noqa: DJ001 - NULL is "none given"
     priority = models.SmallIntegerField(null=True, blank=True, help_text=_("Empty: the task's own."))
     cron = models.CharField(  # noqa: DJ001 - either cron or every_seconds is NULL
@@ -114,15 +113,15 @@ class Schedule(Declared):
     budget = models.CharField(  # noqa: DJ001 - as queue
         max_length=255, null=True, blank=True, help_text=_("The budget that its jobs spend.")
     )
-    metadata = ReadableJsonField(null=True, blank=True, help_text=_("That of its jobs: a JSON object."))
+    metadata = models.JSONField(null=True, blank=True, help_text=_("That of its jobs: a JSON object."))
 
-    paused_at = TimestampField(null=True, editable=False)
-    next_at = TimestampField(
+    paused_at = models.DateTimeField(null=True, editable=False)
+    next_at = models.DateTimeField(
         null=True, default=UNPLANNED, editable=False, help_text=_("Its next tick; empty: none.")
     )
-    last_tick_at = TimestampField(null=True, editable=False)
-    created_at = TimestampField(db_default=ClockTimestamp(), editable=False)
-    declared_at = TimestampField(
+    last_tick_at = models.DateTimeField(null=True, editable=False)
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
+    declared_at = models.DateTimeField(
         null=True, editable=False, help_text=_("When a worker last found it in its code.")
     )
     problem = models.TextField(  # noqa: DJ001 - as queue
@@ -143,7 +142,11 @@ class Schedule(Declared):
                 )
                 | Q(cron__isnull=False, every_seconds__isnull=True),
                 name="pgonly_schedule_has_one_timing",
-            )
+            ),
+            models.CheckConstraint(
+                condition=json_is("array", "args") & json_is("object", "kwargs"),
+                name="pgonly_schedule_json",
+            ),
         ]
 
     @classmethod
@@ -182,8 +185,8 @@ class Tick(models.Model):
     """One time at which a schedule was due, or a person ran it. However many workers see it, it has one row."""
 
     schedule = models.ForeignKey(Schedule, models.CASCADE, related_name="ticks", db_index=False)
-    tick_at = TimestampField(help_text=_("When it was due."))
-    at = TimestampField(db_default=ClockTimestamp(), help_text=_("When a worker came to it."))
+    tick_at = models.DateTimeField(help_text=_("When it was due."))
+    at = models.DateTimeField(db_default=ClockTimestamp(), help_text=_("When a worker came to it."))
     outcome = models.CharField(max_length=16, choices=Outcome, default=Outcome.ENQUEUED)
     reason = models.CharField(max_length=NAME_LENGTH, default="", help_text=_("Why it was skipped."))
     job_id = models.UUIDField(null=True, help_text=_("Its job, which may have been pruned."))

@@ -13,7 +13,6 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.conf import settings
 from pgonly_django.events import emit
-from pgonly_django.models.readable import ReadableJsonField, TimestampField, as_djangos
 from pgonly_django.tables import table
 
 if TYPE_CHECKING:
@@ -66,7 +65,8 @@ class StoredGeneratedField(models.GeneratedField):
         return []
 
     def deconstruct(self) -> Any:
-        return as_djangos(super().deconstruct(), "GeneratedField")
+        name, _path, args, kwargs = super().deconstruct()
+        return name, "django.db.models.GeneratedField", args, kwargs
 
 
 ACTIVE = Q(expires_at__gt=Now(), data__isnull=False)
@@ -107,13 +107,13 @@ class Session(models.Model):
     key_hash = DigestField(_("key hash"), primary_key=True, editable=False)
     # One member for each top-level key of the session, see sessions/codec.py. NULL: the session has ended, and the row
     # keeps it from being moved here again.
-    data = ReadableJsonField(_("data"), null=True)
+    data = models.JSONField(_("data"), null=True)
     # The text of any user model's primary key; no constraint, so that users come and go without locks here.
     user_id = models.TextField(_("user id"), null=True)  # noqa: DJ001 - NULL keeps visitors out of the index
-    created_at = TimestampField(_("created at"), db_default=Now())
+    created_at = models.DateTimeField(_("created at"), db_default=Now())
     # NULL: imported from another engine and not written here since.
-    last_seen_at = TimestampField(_("last seen at"), null=True)
-    expires_at = TimestampField(_("expires at"))
+    last_seen_at = models.DateTimeField(_("last seen at"), null=True)
+    expires_at = models.DateTimeField(_("expires at"))
     # With an index on expires_at itself no update would be HOT; with one on its hour, all but one in an hour are.
     expires_hour = StoredGeneratedField(
         expression=Func(

@@ -15,8 +15,7 @@ from pgonly_django.compat import uuid7
 from pgonly_django.conf import settings
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
-from pgonly_django.models.job import ClockTimestamp, Job, State
-from pgonly_django.models.readable import ReadableJsonField, TimestampField
+from pgonly_django.models.job import ClockTimestamp, Job, State, json_is
 from pgonly_django.tables import table
 
 # A heartbeat comes each quarter of a lease. A worker is live while the last one is younger than this part of a lease.
@@ -94,28 +93,24 @@ class Worker(models.Model):
     name = models.CharField(max_length=128)
     hostname = models.CharField(max_length=255)
     pid = models.IntegerField()
-    queues = ReadableJsonField(default=list, help_text=_("In serving order; empty: all."))
+    queues = models.JSONField(default=list, help_text=_("In serving order; empty: all."))
     threads = models.SmallIntegerField()
     running = models.IntegerField(default=0)
-    started_at = TimestampField(db_default=ClockTimestamp())
-    heartbeat_at = TimestampField(db_default=ClockTimestamp())
-    stopped_at = TimestampField(null=True)
-    sleeping_since = TimestampField(null=True, help_text=_("It has no connection since then."))
-    # Read by workers of the version before alone: beside one that is NULL they look at the leases of others, as all do.
-    tells_claims = models.BooleanField(
-        null=True,
-        help_text=_("It tells others when it begins to hold jobs; empty: of a version that does not."),
-    )
-
+    started_at = models.DateTimeField(db_default=ClockTimestamp())
+    heartbeat_at = models.DateTimeField(db_default=ClockTimestamp())
+    stopped_at = models.DateTimeField(null=True)
+    sleeping_since = models.DateTimeField(null=True, help_text=_("It has no connection since then."))
     version = models.CharField(  # noqa: DJ001 - NULL is what the versions before leave
         max_length=VERSION_LENGTH,
         null=True,
         help_text=_("Of pgonly-django; empty: of one that does not say."),
     )
-    stop_requested_at = TimestampField(
+    stop_requested_at = models.DateTimeField(
         null=True, help_text=_("It was asked to stop, and to give its jobs back.")
     )
-    drain_requested_at = TimestampField(null=True, help_text=_("It was asked to end once its jobs are done."))
+    drain_requested_at = models.DateTimeField(
+        null=True, help_text=_("It was asked to end once its jobs are done.")
+    )
 
     objects = WorkerQuerySet.as_manager()
 
@@ -125,6 +120,9 @@ class Worker(models.Model):
         permissions = [
             ("operate_worker", _("Can stop and drain workers")),
             ("view_doctor", _("Can see what the doctor finds")),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=json_is("array", "queues"), name="pgonly_worker_queues")
         ]
 
     def __str__(self) -> str:

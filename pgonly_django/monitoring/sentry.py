@@ -235,8 +235,8 @@ def _facts(run: JobRun) -> dict[str, Any]:
 
 def _arguments(job: Any) -> dict[str, str]:
     """As JSON, masked."""
-    from pgonly_django.queue.metadata import TRACE_HEADERS
     from pgonly_django.tasks.masking import JobMask
+    from pgonly_django.tasks.metadata import TRACE_HEADERS
 
     mask, metadata = JobMask(), job.metadata if isinstance(job.metadata, dict) else {}
     carried = {name: value for name, value in metadata.items() if name not in TRACE_HEADERS}

@@ -94,13 +94,11 @@ class ClaimedJob(NamedTuple):
 
 
 JSON_COLUMNS = ("args", "kwargs", "options", "errors", "metadata")
-# The id as text, as it is used; NULL for what is empty in most rows, which saves parsing it, and for a time that Python
-# cannot hold.
+# The id as text, as it is used; NULL for what is empty in most rows, which saves parsing it.
 SHORTER = {
     "id": "job.id::text",
     "kwargs": "nullif(job.kwargs, '{}')",
     "errors": "nullif(job.errors, '[]')",
-    "run_at": "CASE WHEN job.run_at BETWEEN '1000-01-01' AND '9000-01-01' THEN job.run_at END",
 }
 COLUMNS = ", ".join(SHORTER.get(name, f"job.{name}") for name in ClaimedJob._fields)
 

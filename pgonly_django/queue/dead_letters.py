@@ -13,7 +13,7 @@ UNSENT_ROW = "dead_letter_queue IS NOT NULL AND state = 'failed' AND dead_letter
 
 # Index: pgonly_job_dead_letter, one range of it. Of two workers that look at once each gets other rows.
 UNSENT = qualified(f"""
-SELECT id::text, CASE jsonb_typeof(metadata) WHEN 'object' THEN metadata::text END
+SELECT id::text, metadata::text
 FROM pgonly_job WHERE {UNSENT_ROW} AND dead_letter_queue = %(queue)s
 ORDER BY id LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
 """)

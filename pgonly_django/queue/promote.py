@@ -13,8 +13,7 @@ BATCH = 1000
 
 # Index: pgonly_job_scheduled, then the primary key. Two workers that promote at once take different rows. The NOTIFY is
 # sent at the commit. statement_timestamp() makes a range of the index; clock_timestamp() is volatile, and every
-# promotion would walk over all scheduled jobs. Epochs are subtracted and not times: before PostgreSQL 17
-# one run_at that is infinite would raise an error, and no job would be promoted any more.
+# promotion would walk over all scheduled jobs.
 # A job whose last run left `ready_at` alone keeps its place (queue/finish.py).
 PROMOTE = qualified(f"""
 WITH due AS MATERIALIZED (

@@ -26,8 +26,8 @@ import psycopg
 from pgonly_django.models.job import (
     CRASHES_ALLOWED,
     DELETE_AFTER,
+    EARLIER_ERRORS,
     FAILED_DELETE_AFTER,
-    LISTED_ERRORS,
     SUSPECT_FROM,
 )
 from pgonly_django.queue.checkpoints import NOTHING_NEW_SAVED, SAVED
@@ -56,8 +56,7 @@ dead_worker AS (
 )
 """)
 
-# The jobs of all whose id is in dead_worker. `errors` that are no list, written by another program, must not raise an
-# error: no job of any dead worker would be rescued.
+# The jobs of all whose id is in dead_worker.
 TAKE_BACK = qualified(f"""
 orphan AS MATERIALIZED (
     SELECT job.id, job.worker_id, job.cancel_requested_at, {SAVED} AS saved,
@@ -89,7 +88,7 @@ UPDATE pgonly_job AS job SET
     attempt = greatest(attempt - 1, 0),
     crashes = crashes_now,
     interruptions = interruptions + was_stopped::int,
-    errors = ({LISTED_ERRORS})
+    errors = ({EARLIER_ERRORS})
         || jsonb_build_object(
             'outcome', CASE WHEN was_stopped THEN 'released' ELSE 'crashed' END,
             'attempt', attempt,

@@ -28,9 +28,7 @@ _ROWS = " UNION ALL ".join(
 STORED_CALLS = qualified(f"""
 WITH unfinished AS ({_ROWS})
 SELECT task, backend, CASE jsonb_typeof(options -> 'backoff') WHEN 'string' THEN options ->> 'backoff' END AS backoff,
-    CASE jsonb_typeof(args) WHEN 'array' THEN jsonb_array_length(args) END AS positional,
-    CASE jsonb_typeof(kwargs) WHEN 'object' THEN ARRAY(SELECT jsonb_object_keys(kwargs)) END AS names,
-    count(*) AS jobs
+    jsonb_array_length(args) AS positional, ARRAY(SELECT jsonb_object_keys(kwargs)) AS names, count(*) AS jobs
 FROM unfinished GROUP BY 1, 2, 3, 4, 5 ORDER BY jobs DESC, task LIMIT %(kinds)s
 """)
 
@@ -44,15 +42,14 @@ SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class StoredCall:
-    """`jobs` make this kind of call: with so many positional arguments, and keyword arguments of these names. None
-    where another program has written something else there. `backoff`: the dotted path of their own, if they have one.
-    """
+    """`jobs` make this kind of call: with so many positional arguments, and keyword arguments of these names.
+    `backoff`: the dotted path of their own, if they have one."""
 
     task: str
     backend: str
     backoff: str | None
-    positional: int | None
-    names: list[str] | None
+    positional: int
+    names: list[str]
     jobs: int
 
 

@@ -14,7 +14,6 @@ COUNTED = 1000  # of each kind
 
 # Index: pgonly_job_ready, pgonly_job_suspect and pgonly_job_limited, the first 1,000 entries; pgonly_job_scheduled, the
 # first one. Limited jobs are counted by band: without statistics PostgreSQL would sort all to count the first ones.
-# Epochs are subtracted and not times: before PostgreSQL 17 one that is infinite would raise an error.
 LOOK = qualified(f"""
 WITH RECURSIVE limited_bands(queue, priority) AS ({BANDS_OF_ALL.format(row=LIMITED_ROW, bands="limited_bands")})
 SELECT

@@ -9,7 +9,6 @@ from typing import Any
 
 from pgonly_django.conf import settings
 from pgonly_django.masking import MASK, is_secret, masked
-from pgonly_django.models.readable import UnreadableJson
 from pgonly_django.queue.values import NESTING_LIMIT
 from pgonly_django.tasks.arguments import POSITIONAL, CallSignature, call_signature
 from pgonly_django.tasks.registry import UnknownTaskError, import_task
@@ -34,14 +33,8 @@ class JobMask:
         ]
 
     def value(self, value: Any) -> Any:
-        """A result, keyword arguments or a checkpoint. Of JSON that cannot be loaded the names are not known: all of
-        it is masked."""
-        if not self._patterns:
-            return value
-        try:
-            return MASK if isinstance(value, UnreadableJson) else masked(value, self._patterns, NESTING_LIMIT)
-        except RecursionError:  # another program's row, on a stack that is deep already
-            return MASK
+        """A result, keyword arguments or a checkpoint."""
+        return masked(value, self._patterns, NESTING_LIMIT) if self._patterns else value
 
     def hides(self, name: str) -> bool:
         """Whether all that has this name is masked, as the result of a step."""

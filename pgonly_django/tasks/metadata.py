@@ -13,10 +13,13 @@ from pgonly_django.events import emit
 from pgonly_django.exceptions import NotStorableError, OptionError
 from pgonly_django.instruments import Around, Enqueue, EnqueuedJob
 from pgonly_django.queue.enqueue import NewJob
-from pgonly_django.queue.metadata import METADATA_LIMIT, TRACE_HEADERS
 from pgonly_django.queue.values import to_json
 
 SHOWN = 100
+# Bytes of JSON in one row, the headers of traces included.
+METADATA_LIMIT = 8192
+# What carries a trace: of no interest to a person who looks at a list.
+TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
 # Task, args, kwargs, and the metadata as JSON; None: that of the task.
 Call = tuple[Any, Sequence[Any], Mapping[str, Any], str | None]
 

@@ -7,13 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from numbers import Real
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
 from pgonly_django.compat import TaskError, TaskResult, TaskResultStatus
 from pgonly_django.exceptions import WaitTimeoutError, WrongArgumentsError
-from pgonly_django.queue.metadata import read_only
 from pgonly_django.tasks.registry import task_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
     @property
     def metadata(self) -> Mapping[str, Any]:
         """What `.using(metadata=...)` gave the job, with the headers of traces; read-only, and empty without any."""
-        return read_only(self._metadata)
+        return MappingProxyType(self._metadata or {})
 
     @property
     def job(self) -> Job:
@@ -189,7 +189,7 @@ def result_of(job: Job) -> JobResult:
         started_at=job.started_at,
         last_attempted_at=job.attempted_at,
         finished_at=job.finished_at,
-        errors=job.error_entries,
+        errors=job.errors,
         worker_id=None if is_recorded else str(job.worker_id),
         _return_value=job.result,
         _attempts=job.attempt,

@@ -40,7 +40,6 @@ FITS = "Give new parameters a default, and keep those that stored jobs pass, unt
 BACKEND = "Keep the entry in TASKS until these jobs have run."
 BACKOFF = "Keep the function at that path until these jobs have run."
 LATE = "Import it in the `tasks` module of an app, or in AppConfig.ready()."
-UNREADABLE = "Discard them: manage.py pgonly_jobs discard --task {path}{database}."
 
 
 class Problem(NamedTuple):
@@ -156,8 +155,6 @@ def _what_is_wrong_with_backoff(call: StoredCall) -> Problem | None:
 
 
 def _what_is_wrong_with_arguments(call: StoredCall, task: Any) -> Problem | None:
-    if call.positional is None or call.names is None:
-        return Problem("Their arguments cannot be read: another program has written them.", UNREADABLE)
     positional = [None] * min(call.positional, ARGUMENTS_AT_MOST)
     try:
         call_signature(task.func, task.takes_context).check(positional, dict.fromkeys(call.names))

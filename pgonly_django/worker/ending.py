@@ -39,7 +39,6 @@ from pgonly_django.exceptions import (
 )
 from pgonly_django.limits.provider_answers import asked_seconds
 from pgonly_django.models.job import HELD_BY_LENGTH, State
-from pgonly_django.models.readable import entries_of
 from pgonly_django.queue.claim import UNKNOWN_FOR
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.retry import Backoff, delay_seconds
@@ -391,7 +390,7 @@ class FreeRetry:
 
 def next_free_retry(run: Run) -> FreeRetry | None:
     """None where the row has lasted too long. A run that has saved something new begins another row."""
-    last = (entries_of(run.job.errors) or [{}])[-1]
+    last = (run.job.errors or [{}])[-1]
     now, number, since = run.now().astimezone(UTC), last.get("in_a_row"), last.get("since")
     if run.got_further or not (isinstance(number, int) and isinstance(since, str)):
         return FreeRetry(1, now.isoformat())

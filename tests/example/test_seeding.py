@@ -28,7 +28,6 @@ from pgonly_django.models import (
     State,
     Worker,
 )
-from pgonly_django.models.readable import entries_of
 from tests.queue.rows import make, make_worker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -77,7 +76,7 @@ def the_dead_worker_holds_two_jobs_which_are_taken_over_a_minute_later():
 
 
 def the_errors_have_what_workers_write_there():
-    entries = [entry for job in Job.objects.failed() for entry in entries_of(job.errors)]
+    entries = [entry for job in Job.objects.failed() for entry in job.errors]
     assert len(entries) > 50
     assert all(
         {"outcome", "attempt", "started_at", "finished_at", "worker"} <= set(entry) for entry in entries

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from datetime import timedelta
 from uuid import uuid4
 
@@ -38,13 +37,6 @@ def test_a_job_that_has_kept_its_place_gets_it_back(server):
     assert fresh(kept).ready_at == place
     assert fresh(kept).waiting_since > ago(MINUTE)
     assert fresh(moved_back).ready_at > ago(MINUTE)
-
-
-def test_a_job_that_is_never_due_keeps_no_other_from_being_promoted(server):
-    due, never = scheduled(ago(MINUTE)), scheduled(ago(-MINUTE))
-    server.execute("UPDATE pgonly_job SET run_at = 'infinity' WHERE id = %s", [never.id])
-    assert promote(server) == (1, math.inf)
-    assert fresh(due).state == State.READY
 
 
 def test_nothing_scheduled_means_no_next_time(server):

@@ -6,7 +6,6 @@ from uuid import uuid4
 import psycopg
 import pytest
 from django.db import transaction
-from django.db.models import JSONField, Value
 
 from pgonly_django.amounts import Cost
 from pgonly_django.database.connect import connect
@@ -206,14 +205,6 @@ def test_a_rescue_keeps_the_last_ten_errors(server, dead):
     rescue(server, LEASE, NONE)
     errors = fresh(job).errors
     assert (len(errors), errors[0]["n"], errors[-1]["outcome"]) == (ERRORS_KEPT, 1, "crashed")
-
-
-@pytest.mark.parametrize("errors", [{"a": 1}, 7, "text", None])
-def test_a_job_with_odd_errors_keeps_no_other_from_being_rescued(server, dead, errors):
-    odd, job = orphan(dead, errors=Value(errors, JSONField())), orphan(dead)
-    assert len(rescue(server, LEASE, NONE)) == 2
-    assert states(odd, job) == [(State.READY, 1), (State.READY, 1)]
-    assert [entry["outcome"] for entry in fresh(odd).errors] == ["crashed"]
 
 
 def test_a_locked_job_is_left_for_the_next_rescue(server, other, dead):

@@ -155,13 +155,6 @@ def test_it_is_no_part_of_a_unique_key():
     assert add.using(unique=True, metadata={"a": 2}).enqueue(1).id == first.id
 
 
-def test_metadata_that_another_program_wrote_reads_as_empty():
-    result = add.enqueue(1)
-    Job.objects.update(metadata=[1])
-    result.refresh()
-    assert dict(result.metadata) == {}
-
-
 def test_it_is_stored_as_json_and_not_as_text():
     result = add.using(metadata={"n": 1.5, "t": (1, 2)}).enqueue(1)
     assert json.dumps(stored(result), sort_keys=True) == '{"n": 1.5, "t": [1, 2]}'

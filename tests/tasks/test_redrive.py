@@ -76,14 +76,6 @@ def test_the_last_error_chooses_what_is_redriven():
     assert fresh(key).state == State.FAILED
 
 
-@pytest.mark.parametrize(
-    "errors", ["text", [], [3], {"a": 1}, [{"exception": None}], [{"exception": {"a": 1}}]]
-)
-def test_odd_errors_of_another_program_are_no_class(errors):
-    make(state=State.FAILED, errors=errors)
-    assert list(Job.objects.failed_with("ValueError")) == []
-
-
 def test_they_start_evenly_over_time():
     jobs = [failed(number) for number in range(5)]
     assert redrive(Job.objects.all(), per_minute=30).jobs == 5

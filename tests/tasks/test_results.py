@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.db.models import JSONField, Value
 from django.utils import timezone
 
 from pgonly_django.compat import Task, TaskResultMismatch, TaskResultStatus
@@ -93,16 +92,3 @@ def test_a_refreshed_result_tells_the_new_attempts():
     Job.objects.update(attempt=4)
     async_to_sync(result.arefresh)()
     assert result.attempts == 4
-
-
-@pytest.mark.parametrize("errors", [7, "text", {"a": 1}, [7], [None], [[1]], None, [{"started_at": 7}]])
-@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED])
-def test_the_result_of_a_row_with_odd_errors_can_be_read(errors, state):
-    result = add.enqueue(1, 2)
-    now = timezone.now()
-    odd = Value(errors, JSONField())
-    Job.objects.update(state=state, errors=odd, attempted_at=now, finished_at=now, worker_id=uuid4())
-    result.refresh()
-    assert result.is_finished
-    assert result.errors == []
-    assert result.job.run_seconds in (0, None)

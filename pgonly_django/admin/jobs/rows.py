@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import router
-from django.db.models import Case, F, Func, IntegerField, TextField, When
+from django.db.models import Case, F, Func, IntegerField, JSONField, TextField, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 from django.db.models.functions import Cast, Left, Length
 from django.db.models.lookups import LessThanOrEqual
@@ -20,9 +20,8 @@ from pgonly_django.admin.jobs.timeline import is_our_text
 from pgonly_django.database.statement import printable
 from pgonly_django.masking import MASK
 from pgonly_django.models import Job, State, Worker
-from pgonly_django.models.readable import ReadableJsonField
-from pgonly_django.queue.metadata import TRACE_HEADERS
 from pgonly_django.tasks.masking import JobMask
+from pgonly_django.tasks.metadata import TRACE_HEADERS
 
 # States in which a job's errors are history.
 PAST_ERRORS = (State.SUCCEEDED, State.CANCELLED)
@@ -44,7 +43,7 @@ def _unless_large(column: str) -> Case:
     text = Length(Cast(column, TextField()))
     is_short = When(LessThanOrEqual(text, ARGUMENTS_READ), then=F(column))
     is_small = When(LessThanOrEqual(StoredSize(column), ARGUMENTS_READ), then=Case(is_short))
-    return Case(is_small, output_field=ReadableJsonField())
+    return Case(is_small, output_field=JSONField())
 
 
 # PostgreSQL computes these for the rows of one page: the list is not sorted.

@@ -16,7 +16,6 @@ from django.utils.translation import gettext_lazy
 from pgonly_django.admin.formats import as_text, short_name
 from pgonly_django.admin.jobs.tracebacks import Part, parts_of, without_messages
 from pgonly_django.models import Job, State
-from pgonly_django.models.readable import entries_of
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.wording import duration
 
@@ -107,7 +106,7 @@ class Moment:
 def attempts_of(job: Job, worker: str, *, sees_data: bool) -> list[Attempt]:
     """Oldest first: those in `errors`, then the run under way or the successful one, of this `worker`. Without
     `sees_data` no text that the task has made, which may have its arguments in it."""
-    attempts = [_recorded(entry, sees_data=sees_data) for entry in _entries(job.errors)]
+    attempts = [_recorded(entry, sees_data=sees_data) for entry in job.errors[-ENTRIES_SHOWN:]]
     if job.state in (State.RUNNING, State.SUCCEEDED) and job.attempted_at is not None:
         attempts.append(Attempt(job.state, job.attempt, None, worker, job.attempted_at, job.finished_at))
     return _numbered(attempts, job.lease_epoch)
@@ -149,13 +148,8 @@ def is_our_text(outcome: str, entry: dict[str, Any]) -> bool:
 
 def log_lines(job: Job) -> list[tuple[datetime | None, str]]:
     """Time and text, newest first."""
-    lines = reversed(_entries(job.log))
+    lines = reversed(job.log[-ENTRIES_SHOWN:])
     return [(_time(line.get("at")), as_text(line.get("text", ""))) for line in lines]
-
-
-def _entries(column: Any) -> list[dict[str, Any]]:
-    """The newest. Entries of another shape, which another program wrote, are left out."""
-    return entries_of(column)[-ENTRIES_SHOWN:]
 
 
 def _time(text: Any) -> datetime | None:

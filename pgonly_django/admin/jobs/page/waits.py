@@ -99,14 +99,14 @@ def _due(run_at: datetime, job: Job) -> str:
         "wait": duration(run_at - timezone.now()),
         "time": exact_time(run_at),
     }
-    entries = job.error_entries
+    entries = job.errors
     after = AFTER.get(str(entries[-1].get("outcome"))) if entries else None
     return f"{text}: {after}" if after else text
 
 
 def _held(by: str, job: Job) -> str:
     """A person's reason, which names who did it, where there is one."""
-    last = job.error_entries[-1] if job.error_entries else {}
+    last = job.errors[-1] if job.errors else {}
     reason = last.get("reason")
     if (
         by == BY_A_PERSON
