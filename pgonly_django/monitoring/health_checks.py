@@ -20,6 +20,7 @@ from django.db import Error
 from django.utils.connection import ConnectionDoesNotExist
 
 from pgonly_django.database.time_limit import time_limit
+from pgonly_django.monitoring.conditions import NO_WORKER, NOTIFY_LOST, QUEUE_LATE
 from pgonly_django.monitoring.in_time import own_connections
 from pgonly_django.monitoring.listening import seconds_until_heard
 from pgonly_django.monitoring.workers import worker_totals
@@ -40,7 +41,6 @@ except ImportError as error:
 
 logger = logging.getLogger("pgonly_django.monitoring")
 STATEMENT_LIMIT = timedelta(seconds=2)
-ARRIVES_SECONDS = 2.0
 
 
 @dataclass
@@ -55,17 +55,26 @@ class _Check(HealthCheck):  # type: ignore[misc] # the package has no types
         try:
             with own_connections():
                 self.look()
-        except ServiceUnavailable:
-            raise
         except (ConnectionDoesNotExist, ImproperlyConfigured, InvalidCacheBackendError) as error:
             raise ServiceUnavailable(str(error)) from error
         except (Error, psycopg.Error) as error:
-            logger.warning("%r could not look: %s", self, " ".join(str(error).split()))
-            raise ServiceUnavailable("PostgreSQL does not answer; the log says why") from error
+            raise self.not_asked("PostgreSQL", error) from error
 
     def check_status(self) -> None:
         """The name that version 3 has for run()."""
         self.run()
+
+    def not_asked(self, what: str, error: Exception) -> ServiceUnavailable:
+        logger.warning("%r could not look: %s", self, " ".join(str(error).split()))
+        return ServiceUnavailable(f"{what} does not answer; the log says why")
+
+
+@contextmanager
+def _limited(database: str | None) -> Iterator[str]:
+    """The alias of the jobs, on which a statement inside may take STATEMENT_LIMIT."""
+    alias = database or job_databases()[0]
+    with time_limit(alias, STATEMENT_LIMIT):
+        yield alias
 
 
 @dataclass
@@ -73,7 +82,7 @@ class WorkersAlive(_Check):
     """At least `min_workers` live workers serve one of the `queues`; without `queues`, any."""
 
     queues: tuple[str, ...] = ()
-    min_workers: int = 1
+    min_workers: int = int(NO_WORKER.limit)
     database: str | None = None
 
     def look(self) -> None:
@@ -90,7 +99,7 @@ class WorkersAlive(_Check):
 class QueueLatency(_Check):
     """No job has waited for longer than `max_seconds`: of the `queues`, or of all that are not paused."""
 
-    max_seconds: float = 300.0
+    max_seconds: float = QUEUE_LATE.limit
     queues: tuple[str, ...] = ()
     database: str | None = None
 
@@ -115,8 +124,7 @@ class CacheRoundTrip(_Check):
             is_there = cache.get(key) == value
             is_gone = bool(cache.delete(key)) and cache.get(key) is None
         except Exception as error:  # of any backend: an error of its own kind
-            logger.warning("%r could not look: %s", self, " ".join(str(error).split()))
-            raise ServiceUnavailable(f"The cache {self.alias} does not answer; the log says why") from error
+            raise self.not_asked(f"The cache {self.alias}", error) from error
         if not is_there:
             raise ServiceUnavailable(f"The cache {self.alias} does not return what was set")
         if not is_gone:
@@ -128,18 +136,10 @@ class NotifyArrives(_Check):
     """A NOTIFY arrives on the connection on which workers LISTEN. Without it they find jobs by polling."""
 
     database: str | None = None
-    max_seconds: float = field(default=ARRIVES_SECONDS, repr=False)
+    max_seconds: float = field(default=NOTIFY_LOST.limit, repr=False)
 
     def look(self) -> None:
         if seconds_until_heard(self.database or job_databases()[0], self.max_seconds) is None:
             raise ServiceUnavailable(
                 f'No NOTIFY arrived within {self.max_seconds:g} s: set PGONLY["LISTEN_DATABASE"] past the pooler'
             )
-
-
-@contextmanager
-def _limited(database: str | None) -> Iterator[str]:
-    """The alias of the jobs, on which a statement inside may take STATEMENT_LIMIT."""
-    alias = database or job_databases()[0]
-    with time_limit(alias, STATEMENT_LIMIT):
-        yield alias

@@ -32,33 +32,32 @@ def stats_in_time(aliases: Sequence[str], parts: Sequence[str], seconds: float) 
         readers = _readers(aliases, parts, seconds)
         for reader in readers:
             reader.run()
-        return [reader.stats() for reader in readers]
-    reading = _present_reading(aliases, parts, seconds)
-    reading.is_over.wait(seconds)
-    return [reader.stats() for reader in reading.readers]
+    else:
+        reading = _present_reading(aliases, parts, seconds)
+        reading.join(seconds)
+        readers = reading.readers
+    return [reader.stats() for reader in readers]
 
 
-class Reading:
-    """One thread that reads."""
+def _readers(aliases: Sequence[str], parts: Sequence[str], seconds: float) -> list[StatsReader]:
+    of_jobs = [name for name in parts if name not in OF_THE_SITE]
+    return [
+        StatsReader(alias, parts if alias == aliases[0] else of_jobs, seconds)
+        for alias in dict.fromkeys(aliases)
+    ]
 
+
+class Reading(threading.Thread):
     def __init__(self, aliases: Sequence[str], parts: Sequence[str], seconds: float) -> None:
-        self.of = (os.getpid(), tuple(aliases), tuple(parts))
+        super().__init__(name="pgonly-stats", daemon=True)
+        self.of = (tuple(aliases), tuple(parts))
         self.readers = _readers(aliases, parts, seconds)
-        self.is_over = threading.Event()
-        self._given_up_at = time.monotonic() + GIVEN_UP_SECONDS
-        threading.Thread(target=self._run, name="pgonly-stats", daemon=True).start()
+        self.given_up_at = time.monotonic() + GIVEN_UP_SECONDS
 
-    @property
-    def goes_on(self) -> bool:
-        return not self.is_over.is_set() and time.monotonic() < self._given_up_at
-
-    def _run(self) -> None:
-        try:
-            with own_connections():
-                for reader in self.readers:
-                    reader.run()
-        finally:
-            self.is_over.set()
+    def run(self) -> None:
+        with own_connections():
+            for reader in self.readers:
+                reader.run()
 
 
 _lock = threading.Lock()
@@ -69,10 +68,12 @@ def _present_reading(aliases: Sequence[str], parts: Sequence[str], seconds: floa
     """The one that goes on in this process, else a new one."""
     global _reading  # noqa: PLW0603 - there is one at a time in a process
     with _lock:
-        wanted = (os.getpid(), tuple(aliases), tuple(parts))
-        if _reading is None or _reading.of != wanted or not _reading.goes_on:
-            _reading = Reading(aliases, parts, seconds)
-        return _reading
+        found = _reading
+        goes_on = found is not None and found.is_alive() and time.monotonic() < found.given_up_at
+        if found is None or not goes_on or found.of != (tuple(aliases), tuple(parts)):
+            found = _reading = Reading(aliases, parts, seconds)
+            found.start()
+        return found
 
 
 def _after_fork() -> None:
@@ -83,14 +84,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _readers(aliases: Sequence[str], parts: Sequence[str], seconds: float) -> list[StatsReader]:
-    of_jobs = [name for name in parts if name not in OF_THE_SITE]
-    return [
-        StatsReader(alias, parts if alias == aliases[0] else of_jobs, seconds)
-        for alias in dict.fromkeys(aliases)
-    ]
 
 
 @contextmanager
@@ -104,7 +97,12 @@ def own_connections() -> Iterator[None]:
     before = {connection.alias: connection for connection in connections.all(initialized_only=True)}
     try:
         for alias in connections:
-            _use_own_connection(alias)
+            options = connections[alias].settings_dict.get("OPTIONS", {})
+            if connections[alias].vendor == "postgresql" and "pool" not in options:
+                own = connections[alias].copy()
+                limits = {"connect_timeout": CONNECT_SECONDS, **NOTICE_DEAD_PEERS}
+                own.settings_dict["OPTIONS"] = {**limits, **options}
+                connections[alias] = own
         yield
     finally:
         for connection in connections.all(initialized_only=True):
@@ -113,14 +111,6 @@ def own_connections() -> Iterator[None]:
                 del connections[connection.alias]
         for alias, connection in before.items():
             connections[alias] = connection
-
-
-def _use_own_connection(alias: str) -> None:
-    options = connections[alias].settings_dict.get("OPTIONS", {})
-    if connections[alias].vendor == "postgresql" and "pool" not in options:
-        own = connections[alias].copy()
-        own.settings_dict["OPTIONS"] = {"connect_timeout": CONNECT_SECONDS, **NOTICE_DEAD_PEERS, **options}
-        connections[alias] = own
 
 
 def _is_in_transaction() -> bool:

@@ -58,23 +58,14 @@ counted AS MATERIALIZED (
         {_count_of("state = 'failed' ORDER BY id")} AS failed,
         {_count_of("state = 'cancelled' ORDER BY id")} AS cancelled
 )
-SELECT scheduled, ready, running, held, failed, cancelled,
+SELECT *,
     CASE WHEN greatest(failed, cancelled) <= {COUNTED_AT_MOST} THEN
         {_count_of(f"state IN ({FINISHED_STATES})", _FINISHED_LIMIT)} - failed - cancelled
     ELSE (SELECT count(*) FILTER (WHERE state = 'succeeded') FROM (
-        SELECT state FROM pgonly_job ORDER BY id DESC LIMIT {NEWEST}) AS newest) END,
+        SELECT state FROM pgonly_job ORDER BY id DESC LIMIT {NEWEST}) AS newest) END AS succeeded,
     greatest(failed, cancelled) > {COUNTED_AT_MOST}
 FROM counted
 """)
-_ORDER = (
-    State.SCHEDULED,
-    State.READY,
-    State.RUNNING,
-    State.HELD,
-    State.FAILED,
-    State.CANCELLED,
-    State.SUCCEEDED,
-)
 
 
 def jobs_by_state(alias: str) -> dict[State, Counted]:
@@ -82,8 +73,8 @@ def jobs_by_state(alias: str) -> dict[State, Counted]:
     and `has_more` says so, where more than COUNTED_AT_MOST failed or were cancelled."""
     with connections[alias].cursor() as cursor:
         cursor.execute(STATES)
+        names = [column.name for column in cursor.description]
         ((*numbers, is_sample),) = cursor.fetchall()
-    found = {state: capped(number, COUNTED_AT_MOST) for state, number in zip(_ORDER, numbers, strict=True)}
-    succeeded = found[State.SUCCEEDED]
-    found[State.SUCCEEDED] = succeeded._replace(has_more=succeeded.has_more or is_sample)
-    return {state: found[state] for state in State}
+    found = {name: capped(number, COUNTED_AT_MOST) for name, number in zip(names, numbers, strict=False)}
+    found["succeeded"] = found["succeeded"]._replace(has_more=found["succeeded"].has_more or is_sample)
+    return {state: found[state.value] for state in State}

@@ -137,7 +137,7 @@ def stats(
     not answer to a connection is waited for as its OPTIONS say ("connect_timeout").
     Raises ImproperlyConfigured for an alias that is not PostgreSQL, and ValueError for a part that there is not.
     """
-    reader = StatsReader(alias or router.db_for_read(Job), parts, seconds)
+    reader = StatsReader(alias or router.db_for_read(Job), PARTS if parts is None else parts, seconds)
     reader.run()
     return reader.stats()
 
@@ -145,17 +145,17 @@ def stats(
 class StatsReader:
     """Reads one part after the other. stats() may be called in another thread, also while it reads."""
 
-    def __init__(self, alias: str, parts: Collection[str] | None = None, seconds: float = SECONDS) -> None:
+    def __init__(self, alias: str, parts: Collection[str], seconds: float) -> None:
         if connections[alias].vendor != "postgresql":
             raise ImproperlyConfigured(f"DATABASES[{alias!r}] is not PostgreSQL: no jobs are there.")
-        if unknown := sorted(set(parts or ()) - set(PARTS)):
+        if unknown := sorted(set(parts) - set(PARTS)):
             raise ValueError(f"stats() has no part {unknown[0]!r}. Known are: {', '.join(PARTS)}.")
-        self.alias, self.until = alias, time.monotonic() + seconds
-        self.database_of = {
+        self.alias, self._began_at = alias, time.monotonic()
+        self._until = self._began_at + seconds
+        self._database_of = {
             name: router.db_for_read(part.model) if part.model else alias for name, part in PARTS.items()
         }
-        self.began_at = time.monotonic()
-        self._unread = dict.fromkeys(PARTS if parts is None else parts, NO_TIME)
+        self._missing = dict.fromkeys(parts, NO_TIME)
         self._found: dict[str, Any] = {}
         self._is_up = False
         self._ended_at: float | None = None
@@ -163,23 +163,21 @@ class StatsReader:
     def run(self) -> None:
         try:
             if self._answers():
-                for name in [name for name in PARTS if name in self._unread]:
+                for name in [name for name in PARTS if name in self._missing]:
                     self._read(name, PARTS[name])
         finally:
             self._ended_at = time.monotonic()
 
     def stats(self) -> Stats:
         """As far as it has come."""
-        found = dict(self._found)  # first: a part leaves what is unread after it is found
-        missing = {name: reason for name, reason in dict(self._unread).items() if name not in found}
-        seconds = (self._ended_at or time.monotonic()) - self.began_at
+        found = dict(self._found)
         return Stats(
             database=self.alias,
             is_up=self._is_up,
             **found,
-            missing=missing,
-            database_of=self.database_of,
-            seconds=seconds,
+            missing={name: reason for name, reason in self._missing.items() if name not in found},
+            database_of=self._database_of,
+            seconds=(self._ended_at or time.monotonic()) - self._began_at,
         )
 
     def _answers(self) -> bool:
@@ -188,28 +186,25 @@ class StatsReader:
             with time_limit(self.alias, PART_LIMIT), connections[self.alias].cursor() as cursor:
                 cursor.execute("SELECT 1")
         except Error as error:
-            self._unread = dict.fromkeys(self._unread, _reason(error))
+            self._missing = dict.fromkeys(self._missing, _reason(error))
             return False
         self._is_up = True
         return True
 
     def _read(self, name: str, part: StatsPart) -> None:
-        left = timedelta(seconds=self.until - time.monotonic())
+        left = timedelta(seconds=self._until - time.monotonic())
         if left <= timedelta(milliseconds=1):
             return
-        alias = self.database_of[name]
+        alias = self._database_of[name]
         try:
             with nullcontext() if part.keeps_its_time else time_limit(alias, min(left, PART_LIMIT)):
                 found = part.read(alias)
             self._found[name] = found
-        except Error as error:
-            is_late = left < PART_LIMIT and timed_out(error)
-            self._unread[name] = NO_TIME if is_late else _reason(error)
         except Exception as error:
-            logger.exception("A part of the statistics failed: %s", name)
-            self._unread[name] = _reason(error)
-        else:
-            del self._unread[name]
+            if not isinstance(error, Error):
+                logger.exception("A part of the statistics failed: %s", name)
+            is_late = left < PART_LIMIT and isinstance(error, Error) and timed_out(error)
+            self._missing[name] = NO_TIME if is_late else _reason(error)
 
 
 def _reason(error: Exception) -> str:

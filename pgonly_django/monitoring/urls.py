@@ -17,7 +17,6 @@ from pgonly_django.conf import settings
 from pgonly_django.monitoring.prometheus import SECONDS, exposition
 
 METHODS = ["GET", "HEAD"]
-BEARER = "bearer "
 TEXT = "text/plain; charset=utf-8"
 REFUSAL = 'Send "Authorization: Bearer ..." with PGONLY["METRICS_TOKEN"].\n'
 # Prometheus says how long it waits. The answer has to arrive by then.
@@ -40,9 +39,9 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 def _has_token(request: HttpRequest, token: str) -> bool:
-    header = request.headers.get("Authorization", "")
-    given = header[len(BEARER) :].strip() if header.lower().startswith(BEARER) else ""
-    return bool(token) and constant_time_compare(given.encode(), token.encode())
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    is_bearer = bool(token) and scheme.lower() == "bearer"
+    return is_bearer and constant_time_compare(given.strip().encode(), token.encode())
 
 
 def _is_staff(request: HttpRequest) -> bool:

@@ -75,7 +75,7 @@ SUBJECTS = (
     Subject("vacuum", _("Transactions and locks"), vacuum.HOLDERS),
     Subject("dead-rows", _("Dead rows"), vacuum.DEAD_ROWS),
     Subject("connections", _("Connections"), (connections_of.in_use, connections_of.pools)),
-    Subject("settings", _("Settings of PostgreSQL"), (server.settings, server.isolation_option)),
+    Subject("settings", _("Settings of PostgreSQL"), (server.settings,)),
     Subject("growth", _("Does the cache need Redis"), (growth.growth,), needs_tables=True),
 )
 NAMES = tuple(subject.name for subject in SUBJECTS)

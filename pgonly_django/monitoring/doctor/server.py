@@ -7,7 +7,7 @@ keep what the role, the database, the server or OPTIONS say; behind a pooler so 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import NamedTuple
 
 from django.db import connections, transaction
 from psycopg import IsolationLevel
@@ -90,89 +90,39 @@ def pooler(alias: str) -> Iterator[Finding]:
         yield POOLER.finding(database=alias)
 
 
+class Setting(NamedTuple):
+    """A value that is worth telling of, or with a `limit` any time; a shorter one, in seconds, is a warning."""
+
+    id: str
+    name: str
+    level: Level
+    why: str
+    wanted: str = "0"
+    value: str = ""
+    limit: float = 0.0
+
+
+LOSES_JOBS = "a crash of the server loses jobs whose enqueue was acknowledged within the last second"
+WAITS = "each enqueue and each end of a job waits until standbys have applied it"
 SERIALIZED = "writes of jobs and unique enqueues that meet another one fail with a serialization error"
-
-
-def _setting(
-    id_: str, level: Level, why: str, wanted: str = "0", *, limit: float = 0
-) -> tuple[Condition, str]:
-    """And the value that the advice sets. A time below the `limit`, in seconds, is a warning."""
-    fact = f"{{name}} is {{_shown}} for the role {{_role}} ({{_by}}): {why}."
-    return Condition(id_, level, fact, "{_advice}", limit=limit), wanted
-
-
+READ_ONLY = "nothing can be enqueued, and no job can write"
 INFO, WARNING, ERROR = Level.INFO, Level.WARNING, Level.ERROR
-# Limits of time. Below these they end what a healthy job does; above them they are shown only.
-LIMITS = {
-    "statement_timeout": _setting(
-        "D131", INFO, "it cancels each statement of a job, and of an enqueue, that takes longer", limit=5
-    ),
-    "idle_in_transaction_session_timeout": _setting(
-        "D132",
-        INFO,
-        "it ends a job that waits longer, inside a transaction, for something else",
-        limit=60,
-    ),
-    "lock_timeout": _setting(
-        "D133",
-        INFO,
-        "it cancels statements that wait longer for a row that another transaction writes",
-        limit=1,
-    ),
-    "transaction_timeout": _setting(
-        "D134",
-        INFO,
-        "it ends each transaction that takes longer: jobs with atomic=True run in one",
-        limit=600,
-    ),
-}
-LOSES_JOBS = _setting(
-    "D135",
-    WARNING,
-    "a crash of the server loses jobs whose enqueue was acknowledged within the last second",
-    "on",
-)
-WAITS_FOR_STANDBYS = _setting(
-    "D135",
-    INFO,
-    "each enqueue and each end of a job waits until standbys have applied it",
-    "on",
-)
-ISOLATED = _setting("D136", WARNING, SERIALIZED, "'read committed'")
-# By the value that is found.
-VALUES = {
-    "synchronous_commit": {"off": LOSES_JOBS, "remote_apply": WAITS_FOR_STANDBYS},
-    "default_transaction_isolation": {"repeatable read": ISOLATED, "serializable": ISOLATED},
-    "default_transaction_read_only": {
-        "on": _setting("D137", ERROR, "nothing can be enqueued, and no job can write", "off")
-    },
-}
-# What workers set on connections of theirs, and cannot behind a pooler.
-PLANS = {
-    "jit": {
-        "on": _setting(
-            "D138",
-            INFO,
-            "behind a pooler claims of many rows may be compiled first, which takes longer than they do",
-            "off",
-        )
-    },
-    "plan_cache_mode": {
-        value: _setting(
-            "D138",
-            INFO,
-            "behind a pooler claims are planned each time, or by a plan for another size of the table",
-            "auto",
-        )
-        for value in ("force_custom_plan", "force_generic_plan")
-    },
-}
-ISOLATION_OPTION = Condition(
-    "D136",
-    WARNING,
-    f'OPTIONS["isolation_level"] of DATABASES[{{_database!r}}] is {{value}}: {SERIALIZED}.',
-    "Take it out, or give jobs and sessions an alias of their own without it.",
-)
+COMMIT, ISOLATION = "synchronous_commit", "default_transaction_isolation"
+SETTINGS = (
+    Setting("D131", "statement_timeout", INFO,
+            "it cancels each statement of a job, and of an enqueue, that takes longer", limit=5),
+    Setting("D132", "idle_in_transaction_session_timeout", INFO,
+            "it ends a job that waits longer, inside a transaction, for something else", limit=60),
+    Setting("D133", "lock_timeout", INFO,
+            "it cancels statements that wait longer for a row that another transaction writes", limit=1),
+    Setting("D134", "transaction_timeout", INFO,
+            "it ends each transaction that takes longer: jobs with atomic=True run in one", limit=600),
+    Setting("D135", COMMIT, WARNING, LOSES_JOBS, "on", "off"),
+    Setting("D135", COMMIT, INFO, WAITS, "on", "remote_apply"),
+    Setting("D136", ISOLATION, WARNING, SERIALIZED, "'read committed'", "repeatable read"),
+    Setting("D136", ISOLATION, WARNING, SERIALIZED, "'read committed'", "serializable"),
+    Setting("D137", "default_transaction_read_only", ERROR, READ_ONLY, "off", "on"),
+)  # fmt: skip
 SOURCES = {
     "client": "by OPTIONS or PGOPTIONS", "session": "by the session", "user": "by ALTER ROLE",
     "database": "by ALTER DATABASE", "database user": "by ALTER ROLE ... IN DATABASE",
@@ -185,41 +135,33 @@ WHERE name = ANY (%s) ORDER BY name
 
 
 def settings(alias: str) -> Iterator[Finding]:
-    """D131 to D138, as this role has the settings in this database. Not by reading(), which sets one of them."""
-    values = VALUES if is_direct(alias) else VALUES | PLANS
+    """D131 to D137, as this role has the settings in this database. Not by reading(), which sets one of them."""
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-        cursor.execute(FOUND, [[*LIMITS, *values]])
+        cursor.execute(FOUND, [[setting.name for setting in SETTINGS]])
         found = cursor.fetchall()
-    for name, value, unit, source, role, database in found:
-        seconds = float(value) / 1000 if name in LIMITS else 0.0  # these are in ms
-        row = LIMITS[name] if seconds else values.get(name, {}).get(value)
-        if row is not None:
-            condition, wanted = row
-            yield condition.finding(
-                level=WARNING if seconds < condition.limit else None,
-                name=name,
-                value=value,
-                unit=unit,
-                source=source,
-                _shown=duration(seconds) if seconds else value,
-                _role=role,
-                _by=SOURCES.get(source, source),
-                _advice=_how_to_change(name, wanted, source, role, database),
-            )
-
-
-def _how_to_change(name: str, wanted: str, source: str, role: str, database: str) -> str:
-    """For this role alone, where that would win."""
-    if source in ("client", "session"):
-        return f'Take {name} out of OPTIONS["options"] in DATABASES (or out of PGOPTIONS).'
-    where = f" IN DATABASE {identifier(database)}" if source == "database user" else ""
-    begin = "SET default_transaction_read_only = off; " if name == "default_transaction_read_only" else ""
-    return f"{begin}ALTER ROLE {identifier(role)}{where} SET {name} = {wanted}; and connect again."
-
-
-def isolation_option(alias: str) -> Iterator[Finding]:
-    """D136 again: as DATABASES sets it for the transactions of Django alone."""
-    level: Any = connections[alias].settings_dict["OPTIONS"].get("isolation_level")
-    if level is not None and level != IsolationLevel.READ_COMMITTED:
+    if level := connections[alias].settings_dict["OPTIONS"].get("isolation_level"):  # of Django's alone
+        role, database = found[0][4:]
         value = IsolationLevel(level).name.replace("_", " ").lower()
-        yield ISOLATION_OPTION.finding(name="isolation_level", value=value, source="OPTIONS", _database=alias)
+        found.append((ISOLATION, value, None, "client", role, database))
+    for name, value, unit, source, role, database in found:
+        for setting in SETTINGS:
+            if setting.name == name and (setting.value == value or (setting.limit and value != "0")):
+                seconds = float(value) / 1000 if setting.limit else 0  # these are in ms
+                fact = f"{name} is {duration(seconds) if seconds else value} for the role {role} "
+                yield Finding(
+                    id=setting.id,
+                    level=WARNING if seconds < setting.limit else setting.level,
+                    fact=f"{fact}({SOURCES.get(source, source)}): {setting.why}.",
+                    advice=_how_to_change(setting, source, role, database),
+                    data={"name": name, "value": value, "unit": unit, "source": source},
+                )
+
+
+def _how_to_change(setting: Setting, source: str, role: str, database: str) -> str:
+    """For this role alone, where that would win."""
+    name = setting.name
+    if source in ("client", "session"):
+        return f"Take {name} out of OPTIONS in DATABASES (or out of PGOPTIONS)."
+    where = f" IN DATABASE {identifier(database)}" if source == "database user" else ""
+    begin = f"SET {name} = off; " if name == "default_transaction_read_only" else ""
+    return f"{begin}ALTER ROLE {identifier(role)}{where} SET {name} = {setting.wanted}; and connect again."

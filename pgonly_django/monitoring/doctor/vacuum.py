@@ -12,7 +12,7 @@ from psycopg.errors import QueryCanceled
 
 from pgonly_django.models import Job
 from pgonly_django.models.job import READY_ROW
-from pgonly_django.monitoring.conditions import HOUR, MINUTE, OLD_SNAPSHOT, of_snapshots
+from pgonly_django.monitoring.conditions import MINUTE, OLD_SNAPSHOT, of_snapshots
 from pgonly_django.monitoring.doctor.reading import (
     OUR_TABLES,
     TIME_LIMIT,
@@ -83,25 +83,6 @@ def locks(alias: str) -> Iterator[Finding]:
         yield LOCKED.finding(**{**facts, "_has_it": has_it, "_end": end})
 
 
-PREPARED = Condition(
-    "D022",
-    Level.WARNING,
-    "The prepared transaction {gid!r} of {owner} has waited for its end for {seconds:time}. It keeps its locks, and "
-    "vacuum from removing dead rows, over every restart.",
-    "Ask its transaction manager, or end it: ROLLBACK PREPARED {gid:literal};",
-    limit=OLD_SNAPSHOT.limit,
-    error_from=HOUR,
-)
-prepared_transactions = by_sql(
-    PREPARED,
-    f"""
-SELECT gid, owner, date_part('epoch', clock_timestamp()) - date_part('epoch', prepared) AS seconds,
-    age(transaction) AS transactions
-FROM pg_prepared_xacts
-WHERE database = current_database() AND prepared < clock_timestamp() - make_interval(secs => %(limit)s)
-ORDER BY prepared LIMIT {SHOWN_AT_MOST}
-""",
-)
 slots = by_sql(
     Condition(
         "D023",
@@ -120,22 +101,6 @@ SELECT slot_name AS slot, slot_type AS type, coalesce(greatest(age(xmin), age(ca
         restart_lsn), 0)::int8 AS bytes
 FROM pg_replication_slots WHERE NOT active AND (restart_lsn IS NOT NULL OR xmin IS NOT NULL OR catalog_xmin IS NOT NULL)
 ORDER BY bytes DESC LIMIT {SHOWN_AT_MOST}
-""",
-)
-STANDBY_READS = Condition(
-    "D024",
-    Level.WARNING,
-    "A query on the standby {standby} keeps vacuum here from removing the dead rows of the last "
-    "{transactions:n transaction} (hot_standby_feedback).",
-    "End that query on the standby: SELECT pid, xact_start, query FROM pg_stat_activity ORDER BY xact_start; or take "
-    "its feedback away there: ALTER SYSTEM SET hot_standby_feedback = off; SELECT pg_reload_conf();",
-    limit=100_000,  # transactions of an hour at 30 writes a second
-)
-standby_reads = by_sql(
-    STANDBY_READS,
-    f"""
-SELECT pid, coalesce(nullif(application_name, ''), pid::text) AS standby, age(backend_xmin) AS transactions
-FROM pg_stat_replication WHERE age(backend_xmin) >= %(limit)s ORDER BY 3 DESC LIMIT {SHOWN_AT_MOST}
 """,
 )
 # A view of the server's sessions. Without pg_read_all_stats the times of other roles are NULL.
@@ -158,19 +123,11 @@ autovacuum_is_off = by_sql(
     Condition(
         "D031",
         Level.ERROR,
-        "Autovacuum is off on this server: dead rows stay for ever, and each claim walks over more of them.",
-        f"ALTER SYSTEM SET autovacuum = on; {RELOAD}",
+        "{name} is off on this server, and autovacuum does nothing: dead rows stay for ever, and each claim walks over "
+        "more of them.",
+        f"ALTER SYSTEM SET {{name}} = on; {RELOAD} Look for ALTER ROLE and ALTER DATABASE, too.",
     ),
-    "SELECT 'off' AS autovacuum WHERE NOT current_setting('autovacuum')::bool",
-)
-counts_are_off = by_sql(
-    Condition(
-        "D032",
-        Level.ERROR,
-        "track_counts is off: autovacuum does not learn which tables have dead rows, and leaves them.",
-        f"ALTER SYSTEM SET track_counts = on; {RELOAD} Look for ALTER ROLE and ALTER DATABASE, too.",
-    ),
-    "SELECT 'off' AS track_counts WHERE NOT current_setting('track_counts')::bool",
+    "SELECT name FROM pg_settings WHERE name IN ('autovacuum', 'track_counts') AND NOT setting::bool",
 )
 tables_without_autovacuum = by_sql(
     Condition(
@@ -226,7 +183,7 @@ LONG_WALK = Condition(
     "D035",
     Level.WARNING,
     "A look at the head of pgonly_job_ready, as claims take it, {_reads}: it walks over dead entries.",
-    "End what holds vacuum back (D021 to D024), then: {_table};",
+    "End what holds vacuum back (D021, D023), then: {_table};",
     limit=1_000,
     error_from=20_000,
     measure="pages",
@@ -278,7 +235,7 @@ old_rows = by_sql(
         Level.WARNING,
         "The oldest row was written {age:n transaction} ago. Vacuum freezes such rows from "
         "{autovacuum_freeze_max_age:,} on; at about 2.1 billion the server takes no more writes.",
-        "End what holds vacuum back (D021 to D024), then VACUUM (FREEZE, VERBOSE) {table}; and the next oldest until "
+        "End what holds vacuum back (D021, D023), then VACUUM (FREEZE, VERBOSE) {table}; and the next oldest until "
         "the age falls: SELECT oid::regclass, age(relfrozenxid) FROM pg_class WHERE relkind IN ('r', 'm') "
         "ORDER BY 2 DESC LIMIT 20;",
         limit=1.5,  # times that age
@@ -296,12 +253,5 @@ WHERE age >= least(%(limit)s * autovacuum_freeze_max_age, 1500000000)
 """,
 )
 
-HOLDERS = (sessions, locks, prepared_transactions, slots, standby_reads, hidden_sessions)
-DEAD_ROWS = (
-    autovacuum_is_off,
-    counts_are_off,
-    tables_without_autovacuum,
-    autovacuum_is_behind,
-    claim,
-    old_rows,
-)
+HOLDERS = (sessions, locks, slots, hidden_sessions)
+DEAD_ROWS = (autovacuum_is_off, tables_without_autovacuum, autovacuum_is_behind, claim, old_rows)
