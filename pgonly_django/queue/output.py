@@ -182,11 +182,6 @@ def _part(name: str, rows: Sequence[tuple[str, int, int, str]]) -> StoredPart:
     return StoredPart(text.keep, str(text), rows[0][1], text_place, rows[-1][1])
 
 
-READ_OUTPUT = qualified("""
-SELECT place, start, text FROM pgonly_job_output WHERE job_id = %s AND part = '' AND place > %s ORDER BY place
-""")
-
-
 @dataclass(frozen=True, slots=True)
 class Output:
     """What a job has emitted since an offset: of the text that you have from there its first `keep` characters stay
@@ -201,19 +196,7 @@ class Output:
         return text[: self.keep] + self.text
 
 
-def read_output(alias: str, job_id: str | UUID, after: int = 0) -> Output:
-    """What readers see; see JobResult.output()."""
-    with connections[alias].cursor() as cursor:
-        cursor.execute(READ_OUTPUT, [job_id, after])
-        rows = cursor.fetchall()
-    if not rows:
-        return Output("", None, after)
-    text = Text(keep=rows[0][1] if after else 0)
-    for _, start, appended in rows:
-        text.apply(start, appended)
-    return Output(str(text), text.keep, rows[-1][0])
-
-
+ALL_CHARACTERS = 2**31 - 1
 CURSOR = re.compile("([0-9]{1,18})(?::([0-9]{1,18}):([0-9]{1,9}))?")
 
 
@@ -280,6 +263,12 @@ def read_pieces(alias: str, questions: Sequence[Question]) -> dict[Question, Pie
         cursor.execute(READ_PIECES, parameters)
         rows = {number: list(of) for number, of in groupby(cursor.fetchall(), itemgetter(0))}
     return {each: _piece(each, rows.get(number, [])) for number, each in enumerate(asked, 1)}
+
+
+def read_output(alias: str, job_id: str | UUID, after: int = 0) -> Output:
+    """What readers see; see JobResult.output()."""
+    question = Question(str(job_id), Cursor(after), ALL_CHARACTERS)
+    return read_pieces(alias, [question])[question].output
 
 
 def _piece(question: Question, rows: Sequence[tuple[int, int, int, str, int]]) -> Piece:

@@ -53,10 +53,6 @@ def claimed() -> dict[str, Any]:
     return dict(_claimed)
 
 
-def task_with_alias(path: str) -> Any | None:
-    return _claimed.get(path)
-
-
 def first_path(task: Any) -> str:
     """The path under which the task was known first. It names the task in what has to survive a change of its path:
     unique keys and schedules."""

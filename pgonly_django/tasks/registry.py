@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from django.utils.module_loading import import_string
 
 from pgonly_django.compat import InvalidTaskBackend, Task
-from pgonly_django.tasks.aliases import task_with_alias
+from pgonly_django.tasks.aliases import claimed
 from pgonly_django.tasks.task import PostgresTask
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ def import_task(path: str) -> Any:
     try:
         return _import(path)
     except UnknownTaskError:
-        if task_with_alias(path) is None:
+        if path not in claimed():
             import_tasks()  # the task may have moved to another module, which is not imported yet
-        if (task := task_with_alias(path)) is None:
+        if path not in claimed():
             raise
-        return task
+        return claimed()[path]
 
 
 def _import(path: str) -> Any:

@@ -283,7 +283,6 @@ STATEMENTS = {
     ),
     "output starts over": (lambda held: values(output.START_OVER, held[0], ["step 1"]), OUTPUT, NONE),
     "load output": (lambda held: values(output.LOAD_OUTPUT, held[0]), OUTPUT, NONE),
-    "read output": (lambda held: values(output.READ_OUTPUT, held[0], 2), OUTPUT, NONE),
     "read pieces of outputs": (
         lambda held: (
             output.READ_PIECES,
