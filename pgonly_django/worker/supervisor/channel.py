@@ -116,7 +116,7 @@ class Link:
         self._sent: Status | None = None
         self._sent_at = 0.0
         self._answers: deque[dict[str, Any]] = deque()
-        self._taking_back: threading.Thread | None = None
+        self._is_free = True  # no thread takes jobs back
 
     def turn(self) -> None:
         if self.channel.is_closed:
@@ -136,20 +136,17 @@ class Link:
             self.worker.retire()
         if isinstance(message.get("payload"), str):  # for the main loop, as a NOTIFY brings them
             self.worker.inbox.put(message["payload"])
-        if isinstance(message.get("take_back"), dict) and not self._is_taking_back:
-            self._taking_back = threading.Thread(
-                target=self._take_back, args=(message["take_back"],), name="pgonly-taking-back", daemon=True
-            )
-            self._taking_back.start()
-
-    @property
-    def _is_taking_back(self) -> bool:
-        """Its connect may hang: then the supervisor asks again, and gets the one answer when that is over."""
-        return self._taking_back is not None and self._taking_back.is_alive()
+        # A connect may hang: then the supervisor asks again, and gets the one answer when that is over.
+        if isinstance(dead := message.get("take_back"), dict) and self._is_free:
+            self._is_free = False
+            threading.Thread(
+                target=self._take_back, args=(dead,), name="pgonly-taking-back", daemon=True
+            ).start()
 
     def _take_back(self, dead: dict[str, bool]) -> None:
         name = f"pgonly taking back {self.worker.id}"
         self._answers.append(take_back(self.worker.options.database, dead, name, self.worker.inbox.put))
+        self._is_free = True
 
     def tell_status(self) -> None:
         status, now = self.worker.status(), time.monotonic()

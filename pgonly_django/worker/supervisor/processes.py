@@ -288,22 +288,17 @@ def ending_of(code: int | None) -> str:
 
 def reap(pids: list[int], *, all_of_them: bool) -> dict[int, int | None]:
     """Wait for those that have ended, by their pids; as process 1 for all that have been left to it, too."""
-    ended: dict[int, int | None] = {}
-    for pid in pids:
-        found = _wait_for(pid)
-        if found is None:  # somebody else has waited for it, or the system keeps none (SIGCHLD is ignored)
-            ended[pid] = None
-        elif found[0] == pid:
-            ended[pid] = found[1]
-    while all_of_them and (found := _wait_for(-1)) is not None and found[0] != 0:
+    ended = {pid: code for pid, code in map(_wait_for, pids) if pid}
+    while all_of_them and (found := _wait_for(-1))[0] > 0:
         ended[found[0]] = found[1]
     return ended
 
 
-def _wait_for(pid: int) -> tuple[int, int] | None:
-    """(pid, code); (0, 0) while there is none; None when there is no such child."""
+def _wait_for(pid: int) -> tuple[int, int | None]:
+    """(pid, code), the pid 0 while it lives. The code is None where another one has waited for it, or where the system
+    keeps none (SIGCHLD is ignored)."""
     try:
         ended, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        return None
-    return ended, os.waitstatus_to_exitcode(status) if ended else 0
+        return pid, None
+    return ended, os.waitstatus_to_exitcode(status)
