@@ -106,20 +106,6 @@ def test_a_frozen_workers_finish_changes_nothing_after_its_lease_ran_out(workers
     )
 
 
-def test_the_jobs_of_a_killed_worker_go_on_side_by_side(workers, marks):
-    results = [jobs.sleep_in_slices.enqueue(f"k{i}", 30.0) for i in range(4)]
-    first = workers.start("--threads", "4")
-    wait_for(lambda: Job.objects.running().count() == 4)
-    first.kill()
-    second = workers.start("--threads", "4")
-    wait_for(
-        lambda: Job.objects.filter(state=State.RUNNING, lease_epoch=2).count() == 4,
-        what="all four to run again",
-    )
-    assert {job_of(result).crashes for result in results} == {1}
-    second.kill()
-
-
 @pytest.mark.slow
 def test_a_job_that_kills_its_worker_is_stopped_at_three_and_its_neighbours_succeed(workers, marks):
     innocents = [ending.innocent.enqueue(f"innocent {i}", 1.5) for i in range(20)]

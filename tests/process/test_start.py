@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 
 from pgonly_django.models import Job, Worker
-from tests import jobs, zygote
+from tests import jobs
 from tests.process.conftest import database_url
 from tests.waiting import wait_for
 
@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 @pytest.mark.process(starts_afresh=True)
-def test_the_banner_says_one_fact_a_line(workers):
-    worker = workers.start("--burst", "--queues", "b,a", "--threads", "3")
+def test_the_banner_says_one_fact_a_line_also_of_what_a_variable_sets(workers):
+    worker = workers.start("--burst", "--queues", "b,a", PGONLY_WORKER_QUEUES="x", PGONLY_WORKER_THREADS="3")
     assert worker.wait() == 0
     lines = worker.output.splitlines()
     assert "queues    b, a" in lines
@@ -29,31 +29,18 @@ def test_the_banner_says_one_fact_a_line(workers):
     assert lines[-1].endswith(" INFO Stopped after 0 job(s).")
 
 
-def test_flags_come_from_the_environment_too(workers):
-    worker = workers.start(PGONLY_WORKER_QUEUES="x,y", PGONLY_WORKER_BURST="1", PGONLY_WORKER_THREADS="2")
-    assert worker.wait() == 0
-    assert "queues    x, y" in worker.output
-    assert "threads   2" in worker.output
-
-
 @pytest.mark.parametrize(
-    ("flags", "code", "words"),
+    ("flags", "environment", "words"),
     [
-        (["--threads", "0"], 2, "--threads must be from 1 to 500, got 0."),
-        (["--thread"], 2, "expected one argument"),
-        (["--database", "elsewhere"], 2, "--database 'elsewhere' is not in DATABASES. Known: default."),
+        (["--threads", "0"], {}, "--threads must be from 1 to 500, got 0."),
+        (["--database", "elsewhere"], {}, "--database 'elsewhere' is not in DATABASES. Known: default."),
+        ([], {"PGONLY_WORKER_THREADS": "many"}, "PGONLY_WORKER_THREADS must be a whole number, got 'many'."),
     ],
 )
-def test_a_wrong_flag_ends_with_what_is_wrong(workers, flags, code, words):
-    worker = workers.start(*flags, ready=False)
-    assert worker.wait() == code
-    assert words in worker.output
-
-
-def test_a_wrong_variable_is_named(workers):
-    worker = workers.start(ready=False, PGONLY_WORKER_THREADS="many")
+def test_a_wrong_flag_or_variable_ends_with_what_is_wrong(workers, flags, environment, words):
+    worker = workers.start(*flags, ready=False, **environment)
     assert worker.wait() == 2
-    assert "PGONLY_WORKER_THREADS must be a whole number, got 'many'." in worker.output
+    assert words in worker.output
 
 
 def test_a_variable_that_nothing_reads_is_warned_about(workers):
@@ -63,14 +50,16 @@ def test_a_variable_that_nothing_reads_is_warned_about(workers):
     assert "PGONLY_WORKER_NO_LISTEN is" not in worker.output
 
 
-def test_a_queue_that_tasks_cannot_enqueue_to_is_warned_about(workers):
+def test_a_queue_and_a_database_that_tasks_do_not_enqueue_to_are_warned_about(workers):
     settings = {"DJANGO_SETTINGS_MODULE": "tests.process.jobs_settings"}
     worker = workers.start("--burst", "--queues", "mial,ai", **settings)
     assert worker.wait() == 0
     assert "--queues mial: not in the QUEUES of TASKS (ai, default, mail)." in worker.output
-    worker = workers.start("--burst", "--queues", "mail,ai", **settings)
+    worker = workers.start("--burst", "--queues", "mail,ai", "--database", "default", **settings)
     assert worker.wait() == 0
     assert "not in the QUEUES" not in worker.output
+    assert "database  default (" in worker.output
+    assert "--database default: no entry of TASKS keeps its jobs there." in worker.output
 
 
 def test_the_database_is_the_one_that_tasks_name(workers):
@@ -81,14 +70,6 @@ def test_the_database_is_the_one_that_tasks_name(workers):
     assert "W001" not in worker.output
     result.refresh()
     assert result.return_value == 30
-
-
-def test_another_database_can_be_named(workers):
-    settings = {"DJANGO_SETTINGS_MODULE": "tests.process.jobs_settings"}
-    worker = workers.start("--burst", "--database", "default", **settings)
-    assert worker.wait() == 0
-    assert "database  default (" in worker.output
-    assert "--database default: no entry of TASKS keeps its jobs there." in worker.output
 
 
 def test_missing_tables_end_with_the_command_to_type(workers):
@@ -112,19 +93,6 @@ def test_no_postgres_ends_with_what_to_try(workers):
     assert worker.wait() == 1
     assert "Cannot reach PostgreSQL" in worker.output
     assert "python manage.py dbshell" in worker.output
-
-
-def test_help_lists_the_exit_codes():
-    done = zygote.run(["manage.py", "runworker", "--help"])
-    assert done.returncode == 0
-    assert "3 start a fresh process: every slot is held" in " ".join(done.stdout.split())
-
-
-def test_max_idle_seconds_ends_an_idle_worker(workers):
-    jobs.add.enqueue(1)
-    worker = workers.start("--max-idle-seconds", "0.2")
-    assert worker.wait() == 0
-    assert "Stopped after 1 job(s)." in worker.output
 
 
 @pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-"])
@@ -158,7 +126,7 @@ def test_a_worker_that_no_job_can_reach_says_what_to_add(workers):
 
 def test_reload_ends_with_what_ends_the_worker(workers):
     result = jobs.add.enqueue(1)
-    worker = workers.start("--reload", "--burst", ready=False)
+    worker = workers.start("--reload", "--max-idle-seconds", "0.2", ready=False)
     assert worker.wait() == 0
     assert result.wait(1).return_value == 2
     assert "Stopped after 1 job(s)." in worker.output

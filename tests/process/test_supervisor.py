@@ -147,18 +147,6 @@ def test_children_of_a_killed_supervisor_give_their_jobs_back_and_end(workers, m
 
 
 @pytest.mark.slow
-def test_a_child_whose_every_slot_is_stuck_is_replaced(workers, marks):
-    supervisor = start(workers, 2, "--threads", "1", "--grace-seconds", "0")
-    result = jobs.stubborn.enqueue("stuck")
-    wait_for(lambda: "stuck:started" in marks())
-    owner = Worker.objects.get(pk=job_of(result).worker_id)
-    result.cancel()
-    wait_for(lambda: f"{owner.name} (pid {owner.pid}) ended with code 3." in supervisor.output)
-    wait_for(lambda: len(children(supervisor)) == 2 and owner.pid not in children(supervisor).values())
-    assert job_of(result).state == State.CANCELLED
-
-
-@pytest.mark.slow
 def test_a_child_that_takes_too_much_memory_finishes_its_jobs_and_another_takes_its_place(workers, marks):
     supervisor = start(workers, 2, "--threads", "2", "--max-memory-mb", "200")
     result = growing.take_memory.enqueue("k", 200, 12.0)
@@ -259,11 +247,3 @@ def test_a_supervisor_holds_no_connection(workers, method):
         }
 
     wait_for(lambda: not others(), 10, "only sessions of the workers")
-
-
-@pytest.mark.slow
-def test_idle_seconds_end_all(workers):
-    jobs.add.enqueue(1)
-    supervisor = workers.start("--processes", "2", "--max-idle-seconds", "0.5", ready=False)
-    assert supervisor.wait(40) == 0
-    assert Worker.objects.filter(stopped_at=None).count() == 0
