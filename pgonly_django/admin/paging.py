@@ -15,7 +15,7 @@ from django.db import DataError, OperationalError, ProgrammingError, connections
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from pgonly_django.database.time_limit import time_limit, timed_out
+from pgonly_django.database.on_django import time_limit, timed_out
 
 if TYPE_CHECKING:
     QuerySetPaginator = Paginator[Any]

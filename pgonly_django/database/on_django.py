@@ -1,4 +1,5 @@
-"""Our statements on Django's own connection, in the caller's transaction: enqueueing, sessions, NOTIFY.
+"""Our statements on Django's own connection, in the caller's transaction: enqueueing, sessions, NOTIFY. Also a limit
+of time for statements there.
 
 A statement that is used often on a connection is prepared there and sent by libpq.py, which costs a third of what
 Django's cursor costs. Django itself prepares nothing, because of poolers.
@@ -8,13 +9,15 @@ from __future__ import annotations
 
 import functools
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import psycopg
-from django.db import connections
+from django.db import Error, connections, transaction
 from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg import errors
 from psycopg.pq import TransactionStatus
@@ -210,3 +213,34 @@ def _may_prepare(alias: str, raw: Raw) -> bool:
     if alias not in _direct:
         _direct[alias] = reaches_postgres(raw)
     return _direct[alias]
+
+
+# Until the end of the transaction. Returns what was set before, then what is set now. Without JIT: to compile the plan
+# for the sums of the runs can take most of the second that they may take.
+LIMIT_STATEMENTS = """
+SELECT current_setting('statement_timeout'), current_setting('jit'),
+    set_config('statement_timeout', %s, true), set_config('jit', %s, true)
+"""
+
+
+@contextmanager
+def time_limit(alias: str, limit: timedelta) -> Iterator[None]:
+    """A statement inside that takes longer raises OperationalError (see `timed_out`). None is compiled."""
+    milliseconds = str(int(limit / timedelta(milliseconds=1)))
+    is_nested = is_in_transaction(alias)
+    with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
+        cursor.execute(LIMIT_STATEMENTS, [milliseconds, "off"])
+        before = (cursor.fetchone() or ("0", "on"))[:2]
+        yield
+        if is_nested:  # else the setting ends with the transaction here
+            cursor.execute(LIMIT_STATEMENTS, before)
+
+
+def is_in_transaction(alias: str) -> bool:
+    """Whether an atomic() would not begin a transaction. Without autocommit the caller has one, or is about to."""
+    connection = connections[alias]
+    return connection.in_atomic_block or not connection.get_autocommit()
+
+
+def timed_out(error: Error) -> bool:
+    return isinstance(error.__cause__, errors.QueryCanceled)

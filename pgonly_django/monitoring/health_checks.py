@@ -19,7 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 from django.utils.connection import ConnectionDoesNotExist
 
-from pgonly_django.database.time_limit import time_limit
+from pgonly_django.database.on_django import time_limit
 from pgonly_django.monitoring.conditions import NO_WORKER, NOTIFY_LOST, QUEUE_LATE
 from pgonly_django.monitoring.in_time import own_connections
 from pgonly_django.monitoring.listening import seconds_until_heard

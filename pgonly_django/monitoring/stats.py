@@ -19,7 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, InterfaceError, OperationalError, connections, router
 from django.db.models import Model
 
-from pgonly_django.database.time_limit import time_limit, timed_out
+from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.models import Budget, Job, Limiter, Schedule, Session, State
 from pgonly_django.monitoring.limits import budgets, limiters, schedules, with_problem
 from pgonly_django.monitoring.queues import QueueFigures, queues

@@ -13,7 +13,7 @@ from django.db import Error, connections
 from pgonly_django.cache.backend import PostgresCache, our_caches
 from pgonly_django.cache.entry import SIZE, TABLES
 from pgonly_django.cache.eviction import cache_name
-from pgonly_django.database.time_limit import time_limit
+from pgonly_django.database.on_django import time_limit
 from pgonly_django.monitoring.states import Counted, capped
 from pgonly_django.tables import qualified
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from django.db import connections
 
-from pgonly_django.database.time_limit import time_limit
+from pgonly_django.database.on_django import time_limit
 from pgonly_django.events import emit
 from pgonly_django.monitoring.in_time import own_connections
 from pgonly_django.progress.look import Seen, Wanted, read

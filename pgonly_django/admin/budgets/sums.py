@@ -9,7 +9,7 @@ from typing import Any
 from django.db import OperationalError
 
 from pgonly_django.admin.formats import money
-from pgonly_django.database.time_limit import time_limit, timed_out
+from pgonly_django.database.on_django import time_limit, timed_out
 
 LIMIT = timedelta(seconds=3)
 NEWEST = 100_000

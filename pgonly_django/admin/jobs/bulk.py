@@ -29,7 +29,7 @@ from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.verbs import IS_CANCELLING, JobVerb
 from pgonly_django.admin.paging import label_of
 from pgonly_django.admin.verbs import AT_ONCE, Done, VerbAdmin
-from pgonly_django.database.time_limit import time_limit, timed_out
+from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.models import Job, State
 
 TEMPLATE = "admin/pgonly_django/job/bulk.html"

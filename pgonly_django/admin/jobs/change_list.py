@@ -24,7 +24,7 @@ from pgonly_django.admin.jobs.rows import LISTED, rows_of
 from pgonly_django.admin.jobs.verbs import LARGE, JobVerb
 from pgonly_django.admin.paging import WHOLE_VAR, BoundedChangeList, capped_counts, label_of
 from pgonly_django.admin.verbs import VerbAdmin
-from pgonly_django.database.time_limit import time_limit, timed_out
+from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.models import Job, State
 
 STATE_VAR = "state__exact"

@@ -21,7 +21,7 @@ from django.utils.translation import gettext as _
 
 from pgonly_django.admin.links import Links
 from pgonly_django.admin.verbs import VerbAdmin
-from pgonly_django.database.time_limit import time_limit, timed_out
+from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.models import Budget, Job, Limiter, Worker
 from pgonly_django.monitoring.limits import budgets, limiters
 from pgonly_django.monitoring.queues import QueueFigures, queues

@@ -14,7 +14,7 @@ from pgonly_django.admin.sessions import cells
 from pgonly_django.admin.sessions.users import user_ids_like, user_names
 from pgonly_django.admin.sessions.verbs import REVOKE, REVOKE_USER
 from pgonly_django.admin.verbs import VerbAdmin
-from pgonly_django.database.time_limit import timed_out
+from pgonly_django.database.on_django import timed_out
 from pgonly_django.models import Session
 from pgonly_django.models.session import ACTIVE
 from pgonly_django.sessions.revoke import revoke_for

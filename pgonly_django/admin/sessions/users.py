@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import connections
 
-from pgonly_django.database.time_limit import time_limit
+from pgonly_django.database.on_django import time_limit
 
 USERS_FOUND = 1_000
 FIND_LIMIT = timedelta(seconds=1)

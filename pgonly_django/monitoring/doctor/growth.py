@@ -18,8 +18,8 @@ from django.utils.module_loading import import_string
 
 from pgonly_django.cache.backend import PostgresCache, our_caches
 from pgonly_django.cache.updates import pttl
+from pgonly_django.database.on_django import timed_out
 from pgonly_django.database.operation import run
-from pgonly_django.database.time_limit import timed_out
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CostEntry, Session
 from pgonly_django.monitoring.doctor.reading import rows, value

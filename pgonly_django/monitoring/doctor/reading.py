@@ -15,7 +15,7 @@ from psycopg import errors
 
 from pgonly_django.conf import schema
 from pgonly_django.database.connect import reaches_postgres
-from pgonly_django.database.time_limit import is_in_transaction
+from pgonly_django.database.on_django import is_in_transaction
 from pgonly_django.monitoring.findings import Condition, Finding, Level, identifier
 from pgonly_django.tables import TABLES
 

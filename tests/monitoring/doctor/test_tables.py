@@ -11,6 +11,7 @@ from pgonly_django.conf import schema
 from pgonly_django.monitoring.doctor.examination import examine
 from pgonly_django.monitoring.doctor.tables import declared_indexes
 from pgonly_django.monitoring.findings import Level
+from pgonly_django.tables import TABLES
 from tests.monitoring.doctor.conftest import at, found
 
 
@@ -120,14 +121,15 @@ def test_a_table_that_is_missing(sql):
 
 
 def test_tables_in_another_schema(sql):
-    sql("CREATE SCHEMA elsewhere", "ALTER TABLE pgonly_tick SET SCHEMA elsewhere")
+    place = schema() or sql("SELECT current_schema()")[0][0]
+    sql("CREATE SCHEMA elsewhere", *(f'ALTER TABLE "{place}".{name} SET SCHEMA elsewhere' for name in TABLES))
     try:
         findings = found("tables")
         assert list(findings) == ["D053"]
-        assert "pgonly_tick" in findings["D053"].fact
+        assert "pgonly_job" in findings["D053"].fact
     finally:
-        place = schema() or sql("SELECT current_schema()")[0][0]
-        sql(f'ALTER TABLE elsewhere.pgonly_tick SET SCHEMA "{place}"', "DROP SCHEMA elsewhere")
+        back = (f'ALTER TABLE elsewhere.{name} SET SCHEMA "{place}"' for name in TABLES)
+        sql(*back, "DROP SCHEMA elsewhere")
 
 
 def test_migrations_of_a_later_version(recorder):

@@ -20,7 +20,7 @@ from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs.calls.form import CallForm
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.verbs import VerbAdmin
-from pgonly_django.database.time_limit import time_limit, timed_out
+from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.models import Job
 from pgonly_django.tasks.editing import EditError, UnfitCallError
 

@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from pgonly_django.admin.formats import age, as_text, exact_time, money
 from pgonly_django.admin.links import Links
-from pgonly_django.database.time_limit import time_limit, timed_out
+from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.masking import MASK
 from pgonly_django.models import Budget, Job, Limiter, Queue, State, Worker
 from pgonly_django.models.job import BY_A_PERSON, WAITING
