@@ -55,7 +55,7 @@ class EnterAnswer:
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
-class Admission:
+class LimiterAdmission:
     """As a waiter and as the holder of a slot it has the same `id`."""
 
     RENEW = RENEW_SLOTS

@@ -16,7 +16,7 @@ from pgonly_django.database.pool import Pool
 from pgonly_django.database.statement import printable
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LimitsUnavailableError, NestedLimiterError, WrongArgumentsError
-from pgonly_django.limits.admission import Admission
+from pgonly_django.limits.admission import LimiterAdmission
 from pgonly_django.limits.declarations import declare, no_such_limiter
 from pgonly_django.limits.limiter_statements import COOL_DOWN
 from pgonly_django.limits.pool_user import call, pool, refuse_event_loop
@@ -29,7 +29,9 @@ PATIENCE_SECONDS, RETRY_SECONDS = 5.0, 0.5
 Duration = float | timedelta  # seconds, or a timedelta
 
 # What this thread, or this task and those that started it, is inside of.
-_inside: ContextVar[tuple[ref[Admission], ...]] = ContextVar("pgonly_django_inside_limiters", default=())
+_inside: ContextVar[tuple[ref[LimiterAdmission], ...]] = ContextVar(
+    "pgonly_django_inside_limiters", default=()
+)
 
 
 def limiter(
@@ -80,7 +82,7 @@ class Use(StoppableLimiter):
     # With a misspelt `use.token = 900` the reservation would count, without a word: it raises AttributeError.
     __slots__ = ("_requests", "_tokens", "admission", "name", "waited_seconds")
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: LimiterAdmission) -> None:
         self.name, self.admission = admission.name, admission
         self.waited_seconds = 0.0
         self._tokens, self._requests = admission.tokens, admission.requests
@@ -147,7 +149,7 @@ class NamedLimiter(StoppableLimiter):
 
     def _new_use(self) -> Use:
         """Raises NestedLimiterError where this caller holds a slot of the same limiter."""
-        admission = Admission(pool(), self.name, self._requests, self._tokens, _who())
+        admission = LimiterAdmission(pool(), self.name, self._requests, self._tokens, _who())
         for each in _inside_of():
             if each.has_slot and (each.name, each.pool) == (self.name, admission.pool):
                 raise NestedLimiterError(self.name)
@@ -176,7 +178,7 @@ class NamedLimiter(StoppableLimiter):
         return use
 
 
-def _inside_of() -> list[Admission]:
+def _inside_of() -> list[LimiterAdmission]:
     """A forked process is inside of nothing: the slots are its parent's."""
     found = (each for kept in _inside.get() if (each := kept()) is not None)
     return [each for each in found if each.is_in and each.pid == os.getpid()]

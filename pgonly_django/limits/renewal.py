@@ -40,7 +40,7 @@ class Held(Protocol):
         """Called when its row is another's by now. Must not block."""
 
 
-class Renewal:
+class LeaseRenewal:
     def __init__(self) -> None:
         self.forget()
         os.register_at_fork(after_in_child=self.forget)  # what is held is the parent's
@@ -119,4 +119,4 @@ class Renewal:
                 held.lost()
 
 
-renewal = Renewal()
+renewal = LeaseRenewal()

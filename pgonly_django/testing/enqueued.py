@@ -55,7 +55,7 @@ def assert_enqueued(
     Raises WrongArgumentsError for arguments that the task cannot take, and for a queue that does not exist.
     """
     __tracebackhide__ = True
-    wanted = _Call(task, args, kwargs, queue, run_after)
+    wanted = _ExpectedCall(task, args, kwargs, queue, run_after)
     return _counted(wanted, enqueued_jobs(), count)
 
 
@@ -69,7 +69,7 @@ def assert_not_enqueued(
     """That the test has not enqueued this call, see assert_enqueued(); without a task, that it has enqueued nothing."""
     __tracebackhide__ = True
     if task is not None:
-        _counted(_Call(task, args, kwargs, queue), enqueued_jobs(), 0)
+        _counted(_ExpectedCall(task, args, kwargs, queue), enqueued_jobs(), 0)
         return
     if args is not None or kwargs is not None:
         raise WrongArgumentsError("assert_not_enqueued()", "args and kwargs need the task")
@@ -89,7 +89,7 @@ def assert_enqueues(
 ) -> Iterator[list[Job]]:
     """As assert_enqueued(), of what the block enqueues; count=0: it does not. The list gets the rows at its end."""
     __tracebackhide__ = True
-    wanted = _Call(task, args, kwargs, queue, run_after)
+    wanted = _ExpectedCall(task, args, kwargs, queue, run_after)
     before = {job.pk for job in enqueued_jobs()}
     found: list[Job] = []
     yield found
@@ -97,7 +97,7 @@ def assert_enqueues(
 
 
 @dataclass(frozen=True)
-class _Call:
+class _ExpectedCall:
     """A call as a test describes it. Raises WrongArgumentsError for one that enqueue() would refuse."""
 
     task: Any
@@ -163,7 +163,7 @@ class _Call:
         return " ".join(parts)
 
 
-def _counted(wanted: _Call, jobs: list[Job], count: int | None) -> list[Job]:
+def _counted(wanted: _ExpectedCall, jobs: list[Job], count: int | None) -> list[Job]:
     __tracebackhide__ = True
     found = [job for job in jobs if wanted.is_of(job)]
     if len(found) == count or (count is None and found):

@@ -14,7 +14,7 @@ from pgonly_django.conf import settings
 from pgonly_django.database.operation import Operation, arun
 from pgonly_django.exceptions import LimiterTimeoutError, UnknownBudgetError
 from pgonly_django.limits import admission, budget, budget_settings, limiter
-from pgonly_django.limits.admission import Admission
+from pgonly_django.limits.admission import LimiterAdmission
 from pgonly_django.limits.budget import BudgetReservation
 from pgonly_django.limits.budget_statements import ReserveAnswer
 from pgonly_django.limits.declarations import limits_of, unknown
@@ -130,7 +130,7 @@ class _Seams:
 
     def __init__(self, fakes: FakeLimits) -> None:
         self.fakes = fakes
-        self._uses: dict[Admission, LimiterUse] = {}
+        self._uses: dict[LimiterAdmission, LimiterUse] = {}
         self._spending: dict[BudgetReservation, BudgetUse] = {}
         self._pool = _NoPool()
 
@@ -138,9 +138,9 @@ class _Seams:
         yield limiter, "pool", lambda: self._pool
         yield limiter, "cool_down", lambda _, name, seconds: self._cool_down(name, seconds)
         yield renewal, "keep", lambda _: None
-        yield Admission, "enter", _as_method(self._enter)
-        yield Admission, "leave", _as_method(self._leave)
-        yield Admission, "abandon", lambda held: setattr(held, "is_in", False)
+        yield LimiterAdmission, "enter", _as_method(self._enter)
+        yield LimiterAdmission, "leave", _as_method(self._leave)
+        yield LimiterAdmission, "abandon", lambda held: setattr(held, "is_in", False)
         yield budget, "pool", lambda: self._pool
         yield BudgetReservation, "_try", lambda held, _: self._reserve(held)
         yield BudgetReservation, "_write", _as_method(self._settle)
@@ -150,7 +150,7 @@ class _Seams:
         for held in self._uses:
             held.is_in = False
 
-    def _enter(self, held: Admission, timeout: float) -> Operation[None]:
+    def _enter(self, held: LimiterAdmission, timeout: float) -> Operation[None]:
         admission.raise_if_interrupted()
         _check_limiter(held.name)
         if held.name in self.fakes._refused:  # noqa: SLF001 - our own
@@ -163,7 +163,7 @@ class _Seams:
         return
         yield
 
-    def _leave(self, held: Admission, requests: float, tokens: float) -> Operation[None]:
+    def _leave(self, held: LimiterAdmission, requests: float, tokens: float) -> Operation[None]:
         use = self._uses[held]
         use.requests, use.tokens, use.is_over = requests, tokens, True
         held.is_in = False

@@ -259,7 +259,7 @@ def test_what_was_cut_off_on_its_way_in_is_given_back_with_its_tokens(limits):
 def test_of_one_who_waited_the_slot_that_comes_after_the_ticket_is_given_back_as_well(limits):
     limits(deepseek={"concurrent": 1})
     late = dead_waiter().id
-    cut_off = admission.Admission(pool_user.pool(), "deepseek", 0, 0, "", id=late, _is_unanswered=True)
+    cut_off = admission.LimiterAdmission(pool_user.pool(), "deepseek", 0, 0, "", id=late, _is_unanswered=True)
     cut_off.abandon()
     wait_for(lambda: not waiting(), what="the ticket's end")
     with limiter("deepseek") as use:
