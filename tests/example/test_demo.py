@@ -15,14 +15,11 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
-from django.core.management import CommandError, call_command
 from django.db import connection
 
 from benchmarks.servers import free_port
-from example_project.screening.demo.start import INTERRUPTED
-from example_project.screening.demo.terminal import Terminal
 from pgonly_django.database.connect import connect
-from tests.example.conftest import PUBMED, ROOT
+from tests.example.conftest import ROOT
 from tests.forks import restore_sigint
 from tests.waiting import wait_for
 
@@ -105,23 +102,6 @@ def test_two_workers_heed_a_429_and_a_project_is_held_at_its_budget_and_resumed(
 
 
 @pytest.mark.process
-@pytest.mark.skipif(not PUBMED.exists(), reason="the PubMed file is missing")
-def test_a_file_of_pubmed_is_screened_and_measured(demo, tmp_path):
-    file = tmp_path / "hundred.csv"
-    with PUBMED.open(encoding="utf-8") as whole:
-        file.write_text("".join(islice(whole, 101)), encoding="utf-8")
-    process = demo("--headless", "--delay", "0", "--csv", str(file))
-    out, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    lines = [line.split(maxsplit=1) for line in out.splitlines() if line.startswith("  ")]
-    facts = dict(lines)
-    assert facts["papers"] == "100"
-    assert facts["verdicts"].startswith("200 ")
-    assert facts["points"].startswith("precision 0.")
-    assert "100 of 100 papers, 100 %" in out
-
-
-@pytest.mark.process
 def test_the_pages_come_up_and_sigterm_ends_every_child(demo):
     process = demo("--port", str(free_port()))
     lines = iter(process.stdout.readline, "")
@@ -186,43 +166,6 @@ def _lives(pid):
     except ProcessLookupError:
         return False
     return True
-
-
-def test_a_file_that_cannot_be_read_ends_the_demo_with_the_reason(transactional_db, tmp_path):
-    file = tmp_path / "wrong.csv"
-    file.write_text("a,b\n1,2\n")
-    with pytest.raises(CommandError, match="no column for the title"):
-        call_command("demo", "--headless", csv=file)
-
-
-def test_a_headless_flag_is_refused_without_headless():
-    with pytest.raises(CommandError, match="--kill-at needs --headless"):
-        call_command("demo", "--kill-at", "50")
-
-
-def test_a_kill_and_a_budget_are_two_demos():
-    with pytest.raises(CommandError, match="choose one"):
-        call_command("demo", "--headless", "--kill-at", "50", "--budget", "0.05")
-
-
-def test_progress_is_plain_lines_outside_a_terminal(capsys):
-    terminal = Terminal(sys.stdout, total=40)
-    for done in range(41):
-        terminal.show(done)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 11
-    assert lines[5].startswith("20 of 40 papers, 50 %")
-
-
-@pytest.mark.process
-def test_ctrl_c_while_it_starts_ends_it_with_a_line(demo):
-    process = demo("--port", str(free_port()))
-    assert process.stdout.readline().startswith("Starting the database, a web server and a worker.")
-    process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=30)
-    assert (process.returncode, out) == (INTERRUPTED, "")
-    assert errors.strip().endswith("Interrupted: the demo ends.")
-    assert "Traceback" not in errors
 
 
 @pytest.mark.process

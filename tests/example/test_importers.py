@@ -42,21 +42,6 @@ def test_a_bad_row_is_named_by_the_line_it_begins_on(row, reason):
     assert raised.value.line == 5
 
 
-def test_text_that_is_not_utf8_is_refused_with_its_line():
-    with pytest.raises(RowError, match="Line 3: the text is not UTF-8"):
-        read_papers(b"title,abstract\na,b\nc,\xff\n")
-
-
-def test_a_file_without_papers_is_refused():
-    with pytest.raises(RowError, match="no paper"):
-        read_papers(b"\xef\xbb\xbftitle,abstract\n\n")
-
-
-def test_labels_are_read_as_yes_no_or_unknown():
-    papers = read_papers(b"title,abstract,Label_Included\na,,1\nb,,no\nc,,-1\n")
-    assert [paper.label for paper in papers] == [True, False, None]
-
-
 def test_a_paper_that_the_database_refuses_leaves_no_half_project(db):
     papers = read_papers(b"title,abstract\na,b\nc,d\n")
     papers[1].position = papers[0].position

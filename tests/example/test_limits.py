@@ -9,18 +9,16 @@ from decimal import Decimal
 
 import pytest
 from django.conf import settings
-from django.db import connection, connections
+from django.db import connections
 from django.utils import timezone
 
-from example_project.screening.calls import PaidCalls, price
+from example_project.screening.calls import PaidCalls
 from example_project.screening.importers import new_project, read_papers
-from example_project.screening.models import Paper, Project, ReviewerCall, Verdict
+from example_project.screening.models import Paper, ReviewerCall, Verdict
 from example_project.screening.reviewers import build_reviewer
-from example_project.screening.reviewers.interface import Usage
-from example_project.screening.reviewers.tokens import most_of
 from example_project.screening.status import history, money, shown, status
 from example_project.screening.tasks import start_screening
-from pgonly_django.models import Budget, CostEntry, Job, Limiter
+from pgonly_django.models import CostEntry, Job, Limiter
 from pgonly_django.testing import drain, fake_limits, time_travel
 from tests.example.conftest import CSV
 from tests.waiting import wait_for
@@ -70,13 +68,6 @@ def test_a_screening_is_held_at_its_budget_and_goes_on_without_paying_twice(poor
     assert money(poor).spent == sum(CostEntry.objects.values_list("usd", flat=True))
 
 
-def test_the_budget_of_one_project_holds_no_other(poor, project):
-    start_screening(poor)
-    start_screening(project)
-    drain()
-    assert (status(poor).state, status(project).state) == ("unpaid", "succeeded")
-
-
 def test_the_page_shows_what_is_spent_and_raises_the_budget(client, site, poor):
     page = f"/projects/{poor.pk}/"
     assert '<b data-fact="spent">$0.00</b> of <b data-fact="cap">$0.004</b> spent' in client.get(page).text
@@ -95,38 +86,6 @@ def test_the_page_shows_what_is_spent_and_raises_the_budget(client, site, poor):
     assert '<b data-fact="cap">$0.50</b>' in client.get(page).text
 
 
-@pytest.mark.parametrize(
-    ("usd", "words"), [("0.001", "not below"), ("a lot", "must be a number"), ("", "a number")]
-)
-def test_a_budget_that_is_no_higher_changes_nothing_and_the_page_says_why(client, site, poor, usd, words):
-    start_screening(poor)
-    drain()
-    answer = client.post(f"/projects/{poor.pk}/raise/", {"usd": usd}, follow=True)
-    assert words in answer.text
-    assert status(poor).state == "unpaid"
-    assert money(poor).cap == LITTLE
-
-
-def test_a_change_in_the_admin_wins_over_the_project(poor):
-    start_screening(poor)
-    drain()
-    Budget.objects.filter(name=poor.budget().name).raise_cap(2)
-    drain()
-    assert status(poor).state == "succeeded"
-    assert (money(poor).cap, poor.budget_usd) == (2, LITTLE)
-
-
-def test_a_person_holds_a_screening_and_the_page_resumes_it(client, site, project):
-    start_screening(project)
-    Job.objects.hold("Wait for the protocol.")
-    now = status(project)
-    assert (now.state, now.buttons) == ("held", ("resume", "cancel"))
-    assert "Wait for the protocol." in client.get(f"/projects/{project.pk}/").text
-    client.post(f"/projects/{project.pk}/resume/")
-    drain()
-    assert status(project).state == "succeeded"
-
-
 def test_a_call_costs_what_it_has_taken_and_the_answer_says_how_much(api, project):
     paper = Paper.objects.of(project).select_related("project")[0]
     reviewer = build_reviewer("chat:m")
@@ -137,24 +96,6 @@ def test_a_call_costs_what_it_has_taken_and_the_answer_says_how_much(api, projec
     assert (cost.tokens_in, cost.tokens_out, cost.usd) == (1000, 100, Decimal("0.0045"))
     assert (cost.budget, cost.step) == (f"project:{project.pk}", "chat:m on paper 1")
     assert not cost.is_estimate
-
-
-def test_where_the_answer_does_not_say_the_reserved_amount_counts(api, project):
-    paper = Paper.objects.of(project).select_related("project")[0]
-    api.says(VERDICT)
-    build_reviewer("chat:m").judge(paper.assignment(), PaidCalls("chat:m", paper, Patient))
-    assert CostEntry.objects.get().is_estimate
-    assert money(project).spent == round(price(most_of(paper.assignment())), 6)
-
-
-def test_a_429_costs_nothing(api, project):
-    paper = Paper.objects.of(project).select_related("project")[0]
-    api.says("slow down", 429, **{"Retry-After": "0"})
-    api.usage = {"prompt_tokens": 1, "completion_tokens": 1}
-    api.says(VERDICT)
-    build_reviewer("chat:m").judge(paper.assignment(), PaidCalls("chat:m", paper, Patient))
-    assert CostEntry.objects.count() == 1
-    assert calls_of(project) == 2
 
 
 def test_a_429_to_one_stops_all_who_ask_the_same_reviewer_and_no_other(
@@ -186,22 +127,6 @@ def _judge(reviewer, paper):
             connections.close_all()
 
 
-def test_no_more_calls_at_a_time_than_the_limiter_allows(work, settings, transactional_db):
-    settings.PGONLY = {**settings.PGONLY, "LIMITERS": {key: {"concurrent": 1} for key in ("points", "pico")}}
-    settings.SCREENING_DELAY_SECONDS = 0.05
-    projects = [new_project(str(n), "Trial?", "People.", read_papers(CSV.encode())) for n in range(2)]
-    for project in projects:
-        start_screening(project)
-    work()
-    assert [status(project).state for project in projects] == ["succeeded"] * 2
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM screening_reviewercall a JOIN screening_reviewercall b ON a.reviewer = b.reviewer "
-            "AND a.id < b.id AND a.started_at < b.finished_at AND b.started_at < a.finished_at"
-        )
-        assert cursor.fetchone() == (0,)
-
-
 def test_the_demo_s_reviewer_answers_429_once(project, settings):
     settings.SCREENING_BUSY_PAPER = Paper.objects.of(project)[1].pk
     start_screening(project)
@@ -212,17 +137,6 @@ def test_the_demo_s_reviewer_answers_429_once(project, settings):
     assert Limiter.objects.get(name="points").blocked_until is not None
     assert Limiter.objects.get(name="pico").blocked_until is None
     assert Verdict.objects.of(project).count() == 6
-
-
-def test_a_screening_reserves_what_it_may_cost_and_says_what_it_took(project):
-    start_screening(project)
-    with fake_limits() as limits:
-        drain()
-    assert [use.name for use in limits.uses] == ["points", "pico"] * 3
-    assert all(use.is_over and 0 < use.tokens <= use.reserved_tokens for use in limits.uses)
-    assert limits.reservations[0].step == "points on paper 1"
-    assert all(use.spent <= use.reserved for use in limits.reservations)
-    assert limits.spent(project.budget().name) == sum(use.spent for use in limits.reservations) > 0
 
 
 def test_where_a_limiter_lets_nobody_in_the_screening_comes_again_later(project):
@@ -237,24 +151,3 @@ def test_where_a_limiter_lets_nobody_in_the_screening_comes_again_later(project)
             drain()
     assert status(project).state == "succeeded"
     assert limits.requests("points") == limits.requests("pico") == 3
-
-
-def test_prices_are_of_a_million_tokens(settings):
-    settings.SCREENING_USD_PER_MILLION_IN, settings.SCREENING_USD_PER_MILLION_OUT = 0.27, 1.10
-    assert price(Usage(1_000_000, 1_000_000)) == Decimal("1.37")
-    assert [shown(Decimal(text)) for text in ("5", "0.05", "0.0134", "12.5")] == [
-        "$5.00",
-        "$0.05",
-        "$0.0134",
-        "$12.50",
-    ]
-
-
-def test_a_new_project_gets_the_budget_of_the_form_or_the_usual_one(client, site, db):
-    from django.core.files.uploadedfile import SimpleUploadedFile
-
-    for usd in ("2.5", ""):
-        file = SimpleUploadedFile("papers.csv", CSV.encode())
-        data = {"name": "N", "question": "Q", "criteria": "C", "budget_usd": usd, "file": file}
-        client.post("/projects/new/", data)
-    assert list(Project.objects.order_by("pk").values_list("budget_usd", flat=True)) == [Decimal("2.5"), 5]

@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from example_project.screening.agreement import precision_and_recall
-from example_project.screening.reviewers import build_reviewer, configured_names, pico, points
+from example_project.screening.reviewers import build_reviewer, pico, points
 from tests.example.conftest import PUBMED, ROOT
 
 pytestmark = pytest.mark.slow
@@ -23,17 +23,6 @@ def test_an_offline_reviewer_decides_by_what_the_abstract_says(read):
         read("A study\nSixty rats and mice were given a drug. The rats slept, unlike the mice.").decision
         == "exclude"
     )
-
-
-@READERS
-def test_an_offline_reviewer_names_what_it_found(read):
-    assert "placebo" in read("Twenty patients received a placebo.").reason
-
-
-def test_the_two_offline_reviewers_differ_on_some_papers():
-    papers = _rows(SAMPLE)
-    differing = [row for row in papers if points.read(_text(row)).decision != pico.read(_text(row)).decision]
-    assert 4 <= len(differing) <= len(papers) / 2
 
 
 @READERS
@@ -54,13 +43,6 @@ def test_an_unknown_reviewer_is_refused_with_the_known_names():
 def test_a_chat_reviewer_without_a_key_is_refused(settings):
     with pytest.raises(ImproperlyConfigured, match="CHAT_API_KEY"):
         build_reviewer("chat:some-model")
-
-
-@pytest.mark.parametrize("names", [["points"], ["points", "points"]])
-def test_two_different_reviewers_are_required(settings, names):
-    settings.SCREENING_REVIEWERS = names
-    with pytest.raises(ImproperlyConfigured, match="two different"):
-        configured_names()
 
 
 def _rows(path):

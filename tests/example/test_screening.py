@@ -5,7 +5,7 @@ from __future__ import annotations
 import django
 import pytest
 from django.core.cache import caches
-from django.db import OperationalError, connection, transaction
+from django.db import transaction
 
 from example_project.screening.importers import new_project, read_papers
 from example_project.screening.models import Paper, Project, ReviewerCall, ScreeningRun, Verdict
@@ -33,19 +33,6 @@ def test_both_reviewers_judge_every_paper_and_each_call_is_counted(project):
     now = status(project)
     assert (now.state, now.done, now.percent, now.resumed_from) == ("succeeded", 3, 100, None)
     assert project.job.result == now.outcomes
-
-
-def test_an_answer_whose_call_cannot_be_closed_in_the_list_is_kept(project):
-    def away(execute, sql, params, many, context):
-        if sql.startswith('UPDATE "screening_reviewercall"') and "answered" in params:
-            raise OperationalError("PostgreSQL is away.")
-        return execute(sql, params, many, context)
-
-    start_screening(project)
-    with connection.execute_wrapper(away):
-        drain()
-    assert Verdict.objects.of(project).count() == len(calls()) == 6
-    assert not ReviewerCall.objects.filter(outcome="answered").exists()
 
 
 def test_a_second_screening_of_the_same_papers_makes_no_call(project, settings):
@@ -118,17 +105,6 @@ def test_a_start_that_is_rolled_back_leaves_no_job(project):
     assert project.job_id is None
 
 
-def test_a_waiting_screening_is_cancelled_and_resumed(project):
-    start_screening(project)
-    project.cancel()
-    drain()
-    assert status(project).state == "cancelled"
-    assert not Verdict.objects.exists()
-    project.resume()
-    drain()
-    assert status(project).done == 3
-
-
 def test_without_a_worker_the_immediate_backend_screens_in_the_call(project, settings):
     settings.TASKS = {
         "default": {"BACKEND": f"{IMMEDIATE}.backends.immediate.ImmediateBackend", "QUEUES": []}
@@ -137,18 +113,3 @@ def test_without_a_worker_the_immediate_backend_screens_in_the_call(project, set
     assert Verdict.objects.of(project).count() == 6
     assert status(project).state == "succeeded"
     assert not Job.objects.exists()
-
-
-def test_a_reviewer_gets_no_label(project):
-    paper = Paper.objects.of(project)[0]
-    fields = set(paper.assignment().__dataclass_fields__)
-    assert fields == {"question", "criteria", "title", "abstract"}
-
-
-def test_a_screening_whose_job_was_pruned_can_be_started_again(project):
-    start_screening(project)
-    Job.objects.all().delete()
-    assert status(project).buttons == ("start",)
-    start_screening(project)
-    drain()
-    assert status(project).state == "succeeded"

@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import CommandError, call_command
 from django.db.models import Max, Min
 from django.utils import timezone
 
@@ -28,7 +27,7 @@ from pgonly_django.models import (
     State,
     Worker,
 )
-from tests.queue.rows import make, make_worker
+from tests.queue.rows import make
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -136,14 +135,3 @@ def test_a_database_with_jobs_of_another_project_is_left_alone():
     with pytest.raises(seeding.ForeignDatabaseError, match=r"jobs of shop\.tasks\.send_mail"):
         seeding.seed()
     assert not Queue.objects.exists()
-
-
-def test_nothing_is_written_while_a_worker_lives():
-    make_worker()
-    assert not seeding.seed()
-    assert not Job.objects.exists()
-
-
-def test_headless_and_seed_are_refused_together():
-    with pytest.raises(CommandError, match="--seed fills the pages"):
-        call_command("demo", "--headless", "--seed")

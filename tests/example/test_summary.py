@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from example_project.screening.agreement import cohens_kappa, percent_agreement, precision_and_recall
+from example_project.screening.agreement import cohens_kappa, percent_agreement
 from example_project.screening.models import Paper, ReviewerCall, Verdict
 from example_project.screening.summary import digest, summarise
 
@@ -14,16 +14,6 @@ def test_kappa_is_agreement_beyond_chance():
     pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
     assert percent_agreement(pairs) == 70
     assert cohens_kappa(pairs) == pytest.approx(0.4)
-
-
-def test_kappa_is_not_defined_without_pairs_or_variety():
-    assert cohens_kappa([]) is None
-    assert cohens_kappa([("y", "y")]) is None
-
-
-def test_precision_and_recall_are_none_where_nothing_was_chosen_or_right():
-    assert precision_and_recall([True, True, False], [True, False, True]) == (0.5, 0.5)
-    assert precision_and_recall([False], [False]) == (None, None)
 
 
 def opinions(first, second):
@@ -69,8 +59,3 @@ def test_the_summary_counts_calls_by_their_rows_and_not_by_verdicts(project):
     assert summary["quality"]["points"] == {"precision": 0.333, "recall": 1.0}
     assert summary["quality"]["pico"] == {"precision": 1.0, "recall": 1.0}
     assert summary["agreement_percent"] == 33.3
-
-
-def test_without_labels_the_quality_is_none(project):
-    project.papers.update(label=None)
-    assert summarise(project)["quality"] is None

@@ -9,8 +9,7 @@ from auditlog.registry import auditlog
 from django.contrib.auth.models import User
 
 from pgonly_django import task
-from pgonly_django.models import Job
-from tests.neighbours.library.jobs import write, write_and_fail
+from tests.neighbours.library.jobs import write
 from tests.neighbours.library.models import Paper
 
 pytestmark = pytest.mark.slow
@@ -31,9 +30,3 @@ def test_what_a_job_writes_is_logged_without_and_with_an_actor(work):
     work(threads=1)
     found = {entry.object_repr: entry.actor for entry in LogEntry.objects.get_for_model(Paper)}
     assert found == {"On rivers": None, "On lakes": ann}
-
-
-def test_what_an_atomic_job_did_not_commit_is_not(work):
-    result = write_and_fail.enqueue("On rivers")
-    work()
-    assert (Job.objects.get(pk=result.id).state, LogEntry.objects.count()) == ("failed", 0)

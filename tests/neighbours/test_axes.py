@@ -46,12 +46,6 @@ def test_too_many_failures_lock_out_and_a_reset_lets_in_again(handler):
     assert status("right") == 302
 
 
-def test_a_login_begins_to_count_at_0(handler, settings):
-    settings.AXES_RESET_ON_SUCCESS = True
-    for _ in range(3):
-        assert [status("wrong"), status("wrong"), status("right")] == [200, 200, 302]
-
-
 def test_failures_at_the_same_time_lock_out(handler):
     admitted(lambda: status("wrong"), requests=LIMIT * 8)
     assert status("right") == 429

@@ -6,16 +6,13 @@ import pytest
 from cachalot.settings import cachalot_settings
 from cachalot.utils import is_cachable
 from django.contrib.auth.models import User
-from django.core.cache import cache
 from django.core.management import call_command
-from django.db import transaction
 from django.db.models import Count, Exists, OuterRef
-from django.test import TestCase, override_settings
+from django.test import override_settings
 
 from pgonly_django import neighbours as ours
 from pgonly_django.compat import TaskResultStatus
-from pgonly_django.models import CacheEntry, Job, Session
-from pgonly_django.sessions import SessionStore
+from pgonly_django.models import Job
 from tests.jobs import add
 
 pytestmark = pytest.mark.slow
@@ -75,39 +72,6 @@ def test_queries_that_join_our_tables_are_not_cached(reloaded, work):
     work()
     assert Job.objects.get(pk=result.id).state == "succeeded"
     assert look() == ([True], 1)
-
-
-def test_sessions_and_entries_are_seen_as_they_are(reloaded, transactional_db):
-    assert (Session.objects.count(), CacheEntry.objects.filter(key__contains="colour").count()) == (0, 0)
-    store = SessionStore()
-    store["a"] = 1
-    store.save()
-    cache.set("colour", "red")
-    assert (Session.objects.count(), CacheEntry.objects.filter(key__contains="colour").count()) == (1, 1)
-    store.delete()
-    cache.delete("colour")
-    assert (Session.objects.count(), CacheEntry.objects.filter(key__contains="colour").count()) == (0, 0)
-
-
-class InATestCase(TestCase):
-    """There the cache is on Django's connection, whose statements cachalot reads."""
-
-    def test_the_cache_and_jobs_work(self):
-        cache.set("colour", "red")
-        assert User.objects.count() == 0
-        User.objects.create(username="ann")
-        assert (User.objects.count(), cache.get("colour")) == (1, "red")
-        result = add.enqueue(1)
-        Job.objects.filter(pk=result.id).cancel()
-        assert Job.objects.get(pk=result.id).state == "cancelled"
-
-
-def test_a_rollback_of_cached_reads_leaves_no_trace(transactional_db):
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
-        User.objects.create(username="ann")
-        assert User.objects.count() == 1
-        raise ZeroDivisionError
-    assert User.objects.count() == 0
 
 
 def test_the_checks_say_what_is_ours_to_say(transactional_db):

@@ -8,7 +8,7 @@ import json
 import pytest
 from asgiref.testing import ApplicationCommunicator
 from channels.auth import AuthMiddlewareStack, login
-from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.test import Client
@@ -27,14 +27,6 @@ class Consumer(AsyncWebsocketConsumer):
         result = await add.aenqueue(1, b=2)
         answer = [self.scope["user"].get_username(), visits, await cache.aget("colour"), str(result.id)]
         await self.send(json.dumps(answer))
-
-
-class SyncConsumer(WebsocketConsumer):
-    def receive(self, text_data):
-        cache.set("colour", text_data)
-        self.send(
-            json.dumps([self.scope["user"].get_username(), cache.get("colour"), str(add.enqueue(1).id)])
-        )
 
 
 class LoginConsumer(AsyncWebsocketConsumer):
@@ -84,15 +76,6 @@ def test_a_consumer_has_the_session_the_cache_and_jobs(work):
     assert {job.state for job in Job.objects.filter(pk__in=[answer[3] for answer in answers])} == {
         "succeeded"
     }
-
-
-def test_a_sync_consumer_does_too(work):
-    ((name, colour, job),) = map(
-        json.loads, said(SyncConsumer, browser_of(User.objects.create_user("ann")), "red")
-    )
-    assert (name, colour) == ("ann", "red")
-    work()
-    assert Job.objects.get(pk=job).state == "succeeded"
 
 
 def test_a_login_over_a_websocket_makes_a_session_of_the_user(transactional_db):

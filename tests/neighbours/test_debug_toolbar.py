@@ -6,13 +6,10 @@ import pytest
 from debug_toolbar.store import get_store
 from django.core.cache import cache
 from django.http import HttpResponse
-from django.urls import include, path, reverse
+from django.urls import include, path
 
 from pgonly_django.models import Job
-from pgonly_django.worker.tick import running
-from pgonly_django.worker.tick.views import token
 from tests.jobs import add
-from tests.waiting import wait_for
 
 
 def visit(request):
@@ -60,18 +57,3 @@ def test_it_counts_the_calls_of_our_cache(stats):
     found = panel("CachePanel")
     assert (found["counts"]["set"], found["counts"]["get_or_set"], found["counts"]["get_many"]) == (1, 1, 1)
     assert cache.get("colour") == "red"
-
-
-def test_the_toolbar_is_in_the_page_and_the_work_is_done(stats, work, client):
-    answer, _ = stats()
-    assert "djDebug" in answer.text
-    work()
-    assert [job.state for job in Job.objects.all()] == ["succeeded"]
-    assert client.session["visits"] == 1
-
-
-def test_a_tick_runs_jobs_inside_a_request_that_it_watches(transactional_db, client):
-    add.enqueue(1)
-    answer = client.get(reverse("pgonly:tick", args=[token()]))
-    wait_for(lambda: running._going is None, what="the tick to end")
-    assert answer.json()["done"] == 1

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 from django.core import checks
-from django.core.cache import cache
 from django.db import connection, transaction
 from django.http import HttpResponse
 from django.urls import include, path
 from prometheus_client import REGISTRY
 
-from pgonly_django import limiter
 from pgonly_django.models import Job
 from tests.jobs import add, count_to
 
@@ -54,18 +52,3 @@ def test_its_figures_count_what_goes_over_djangos_connection(transactional_db):
         before = executed()
         look()
         assert executed() > before
-
-
-def test_sessions_pages_and_the_cache_work(transactional_db, client):
-    assert [client.get("/visit/").text for _ in range(9)] == [str(n) for n in range(1, 10)]
-    assert "django_http_requests_total" in client.get("/metrics").text
-    cache.set("colour", "red")
-    assert (cache.get("colour"), cache.add("number", 1), cache.incr("number")) == ("red", True, 2)
-    with cache.lock("a lock", timeout=5):
-        assert cache.get_or_set("new", lambda: 3) == 3
-
-
-def test_limiters_work(transactional_db, settings):
-    settings.PGONLY = {**settings.PGONLY, "LIMITERS": {"llm": {"concurrent": 1}}}
-    with limiter("llm"):
-        pass

@@ -33,9 +33,3 @@ def test_such_a_permission_opens_no_list_of_all_jobs(transactional_db):
     browser = Client()
     browser.force_login(ann)
     assert browser.get("/admin/pgonly_django/job/").status_code == 403
-
-
-def test_our_admin_opens_beside_its_backend(admin_client):
-    job = add.enqueue(1).id
-    for page in ("", "job/", f"job/{job}/change/", "session/", "worker/"):
-        assert admin_client.get(f"/admin/pgonly_django/{page}").status_code == 200

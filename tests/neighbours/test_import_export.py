@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from django.contrib import admin
-from django.test import RequestFactory
-from import_export.admin import ExportMixin
 from import_export.resources import modelresource_factory
 
 from pgonly_django import task
-from pgonly_django.admin.jobs.job_admin import JobAdmin
 from pgonly_django.models import Job
 from tests.jobs import add
 from tests.neighbours.library.models import Paper
@@ -31,17 +27,6 @@ def test_jobs_are_exported(transactional_db):
     result = add.enqueue(1, b=2)
     (row,) = json.loads(modelresource_factory(Job)().export().json)
     assert (row["id"], row["state"]) == (str(result.id), "ready")
-
-
-def test_our_admin_of_jobs_takes_its_mixin(transactional_db, admin_user):
-    class Exported(ExportMixin, JobAdmin):
-        resource_classes = (modelresource_factory(Job),)
-
-    add.enqueue(1)
-    site = admin.AdminSite()
-    request = RequestFactory().get("/")
-    request.user = admin_user
-    assert Exported(Job, site).export_action(request).status_code == 200
 
 
 def test_a_job_imports(work):

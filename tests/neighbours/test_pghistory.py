@@ -24,12 +24,6 @@ def write(title):
         Book.objects.create(title=title)
 
 
-@task(atomic=True, max_attempts=1)
-def write_and_fail(title):
-    write.func(title)
-    raise ValueError(title)
-
-
 def visit(request):
     Book.objects.create(title="On rivers")
     request.session["visits"] = request.session.get("visits", 0) + 1
@@ -66,9 +60,3 @@ def test_what_a_job_writes_is_noted_with_its_context(watched, work):
     write.enqueue("On lakes")
     work()
     assert events() == [("On lakes", "On lakes")]
-
-
-def test_what_an_atomic_job_did_not_commit_is_not(watched, work):
-    result = write_and_fail.enqueue("On lakes")
-    work()
-    assert (Job.objects.get(pk=result.id).state, events()) == ("failed", [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pgonly_django.models import Job
-from tests.neighbours.library.jobs import write, write_and_fail
+from tests.neighbours.library.jobs import write
 from tests.neighbours.library.models import Paper
 
 pytestmark = pytest.mark.slow
@@ -22,13 +22,6 @@ def test_what_a_job_writes_has_a_history(work):
         None,
         result.return_value,
     )
-
-
-def test_what_an_atomic_job_did_not_commit_has_none(work):
-    result = write_and_fail.enqueue("On rivers")
-    work()
-    assert Job.objects.get(pk=result.id).state == "failed"
-    assert (Paper.objects.count(), Paper.history.count()) == (0, 0)
 
 
 @pytest.mark.parametrize("verb", ["cancel", "hold"])

@@ -6,7 +6,6 @@ import io
 
 import pytest
 from django.core.files.base import ContentFile
-from django.db import transaction
 from wagtail.images.models import Image
 from wagtail.models import Collection, Locale, Page, Site
 from wagtail.search.models import IndexEntry
@@ -37,15 +36,6 @@ def test_saving_a_page_enqueues_its_tasks_in_our_queue_and_they_run(root, work):
     assert list(Job.objects.exclude(state="succeeded").values_list("task", "errors")) == []
     assert IndexEntry.objects.exists()
     assert [page.title for page in Page.objects.search("rivers")] == ["On rivers"]
-
-
-def test_a_page_whose_transaction_rolls_back_enqueues_nothing(root, work):
-    work()
-    before = Job.objects.count()
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
-        root.add_child(instance=Page(title="On rivers", slug="rivers"))
-        raise ZeroDivisionError
-    assert Job.objects.count() == before
 
 
 def test_the_file_of_a_deleted_image_is_deleted_by_a_job(root, work, settings, tmp_path):

@@ -7,9 +7,3 @@ from tests.neighbours.library.models import Paper
 @task
 def write(title):
     return Paper.objects.create(title=title).pk
-
-
-@task(atomic=True, max_attempts=1)
-def write_and_fail(title):
-    Paper.objects.create(title=title)
-    raise ValueError(title)
