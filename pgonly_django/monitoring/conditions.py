@@ -65,13 +65,7 @@ WORKER_SILENT = Condition(
     "D122",
     Level.INFO,
     _("The worker {worker} ({hostname}, process {pid}) is silent for {silent_seconds:time} and {_holds}."),
-    "Look at process {pid} on {hostname} and at its log.{_and_then}",
-)
-VERSIONS = Condition(
-    "D123",
-    Level.INFO,
-    "Live workers are of {_count} versions: {versions:names}.",
-    "That is as it should be during a deploy. Else restart those of the older version.",
+    "Look at process {pid} on {hostname} and at its log.{_start}",
 )
 OLD_SNAPSHOT = Condition(
     "D021",
@@ -121,11 +115,9 @@ def of_queues(
     if is_none_live:
         yield _of_all(unserved, alias)
     for queue in waiting:
-        if queue.paused_at is not None:
-            since = (
-                timezone.localtime(queue.paused_at) if timezone.is_aware(queue.paused_at) else queue.paused_at
-            )
-            yield _of_queue(QUEUE_PAUSED, queue, alias, _since=f"{since:%Y-%m-%d %H:%M:%S}")
+        if (since := queue.paused_at) is not None:
+            local = timezone.localtime(since) if timezone.is_aware(since) else since
+            yield _of_queue(QUEUE_PAUSED, queue, alias, _since=f"{local:%Y-%m-%d %H:%M:%S}")
         elif queue in unserved:
             if not is_none_live:
                 yield _of_queue(QUEUE_UNSERVED, queue, alias)
@@ -136,10 +128,8 @@ def of_queues(
 def _of_queue(condition: Condition, queue: QueueFigures, alias: str, **more: Any) -> Finding:
     waiting = ngettext("%s job waits", "%s jobs wait", queue.waiting.number) % queue.waiting.label
     if queue.oldest_seconds is not None:
-        waiting = gettext("%(jobs)s, the oldest for %(time)s") % {
-            "jobs": waiting,
-            "time": duration(queue.oldest_seconds),
-        }
+        facts = {"jobs": waiting, "time": duration(int(queue.oldest_seconds))}
+        waiting = gettext("%(jobs)s, the oldest for %(time)s") % facts
     return condition.finding(
         about=queue,
         queue=queue.name,
@@ -175,9 +165,11 @@ def of_workers(workers: Sequence[WorkerFigures]) -> Iterator[Finding]:
 
 def _silent(worker: WorkerFigures, *, is_one_live: bool) -> Finding:
     seconds, count, level = worker.silent_for.total_seconds(), len(worker.jobs), Level.INFO
+    holds = gettext("holds no job")
     if count:
         level = Level.WARNING if is_one_live and seconds < settings().lease_seconds else Level.ERROR
-    takes_over = " A live worker takes its jobs over when their leases end." if count else ""
+        holds = ngettext("holds %d job", "holds %d jobs", count) % count
+        holds += ". " + gettext("Another one takes over when their leases end")
     return WORKER_SILENT.finding(
         level=level,
         about=worker,
@@ -186,15 +178,9 @@ def _silent(worker: WorkerFigures, *, is_one_live: bool) -> Finding:
         pid=worker.row.pid,
         silent_seconds=seconds,
         jobs=[str(job.pk) for job in worker.jobs],
-        _holds=ngettext("holds %d job", "holds %d jobs", count) % count if count else gettext("holds no job"),
-        _and_then=takes_over + ("" if is_one_live else " None is live: start one."),
+        _holds=holds,
+        _start="" if is_one_live else " None is live: start one.",
     )
-
-
-def of_versions(workers: Iterable[WorkerFigures]) -> Iterator[Finding]:
-    versions = sorted({worker.row.version or "0.1.0 or older" for worker in workers if worker.is_live})
-    if len(versions) > 1:
-        yield VERSIONS.finding(versions=versions, _count=len(versions))
 
 
 def of_snapshots(snapshots: Iterable[OldSnapshot], alias: str = "default") -> Iterator[Finding]:

@@ -104,20 +104,20 @@ OLDEST_OF_GIVEN = qualified(
 )
 
 
-class Waiting(NamedTuple):
+class OldestJob(NamedTuple):
     seconds: float
     queue: str
     job_id: UUID | None  # None of a scheduled job that is overdue
 
 
-def oldest_waiting(alias: str, queues: Sequence[str] = ()) -> Waiting | None:
+def oldest_waiting(alias: str, queues: Sequence[str] = ()) -> OldestJob | None:
     """The job that has waited longest since it became ready, or was due; also one that waits for a limit. Jobs of a
     paused queue wait for a person, and are left out."""
     row = _row(alias, OLDEST_OF_GIVEN if queues else OLDEST_OF_ALL, {"queues": list(queues)})
     if row is None:
         return None
     queue, seconds, job_id = row
-    return Waiting(_seconds(seconds), queue, job_id)
+    return OldestJob(_seconds(seconds), queue, job_id)
 
 
 # As above; the age of the oldest row of each queue.

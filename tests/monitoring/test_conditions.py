@@ -96,12 +96,3 @@ def test_one_that_has_died_without_jobs_is_a_note():
     make_worker(name="live")
     make_worker(SILENT, name="w7")
     assert found("workers")["D122"].level == Level.INFO
-
-
-def test_several_versions():
-    make_worker(version="1.0")
-    assert found("workers") == {}
-    make_worker(version=None)
-    finding = found("workers")["D123"]
-    assert finding.level == Level.INFO
-    assert "1.0" in finding.fact

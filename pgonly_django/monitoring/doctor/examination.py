@@ -42,7 +42,7 @@ def _queues(alias: str) -> Iterator[Finding]:
 
 
 def _workers(alias: str) -> Iterator[Finding]:
-    """D121: no worker is live. D122: one is silent. D123: they are of several versions."""
+    """D121: no worker is live. D122: one is silent."""
     if not belongs_to(alias, Worker):
         return
     with reading(alias):
@@ -52,7 +52,6 @@ def _workers(alias: str) -> Iterator[Finding]:
         level = None if has_jobs else Level.INFO
         yield conditions.NO_WORKER.finding(level=level, _database=database_flag(alias))
     yield from conditions.of_workers(found)
-    yield from conditions.of_versions(found)
 
 
 class Subject(NamedTuple):
