@@ -98,8 +98,3 @@ def test_a_process_does_not_start_with_a_wrong_name_of_a_schema(settings, value)
     settings.PGONLY = {"SCHEMA": value}
     with pytest.raises(ImproperlyConfigured, match=r'PGONLY\["SCHEMA"\] must be'):
         schema.__wrapped__()
-
-
-def test_settings_that_leave_the_schema_out_keep_it(settings):
-    settings.PGONLY = {}
-    assert our_settings().schema == schema()

@@ -8,7 +8,6 @@ import time
 from datetime import timedelta
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.db import transaction
 
 from pgonly_django import enqueue_many, instruments
@@ -220,14 +219,6 @@ def test_the_longest_headers_go_first_where_eight_kilobytes_do_not_hold_all(use)
     assert set(add.using(metadata={"own": "x" * 8170}).enqueue(1).metadata) == {"own"}
 
 
-@pytest.mark.django_db
-def test_an_async_enqueue_is_seen_in_its_context(use):
-    seen = []
-    use(instruments.around_enqueue, lambda enqueue: notes(seen, enqueue))
-    result = async_to_sync(add.aenqueue)(1)
-    assert [job.id for job in seen[-1][1].jobs] == [result.id]
-
-
 def test_a_child_that_a_job_forks_leaves_no_instrument(use, run_jobs, tmp_path):
     def into_file(run):
         @contextlib.contextmanager
@@ -247,60 +238,3 @@ def test_a_child_that_a_job_forks_leaves_no_instrument(use, run_jobs, tmp_path):
         forked_child.undo_prepare()
     assert result.job.result == 0, "how the child ended"
     assert (tmp_path / "ends").read_text() == "end\n"
-
-
-@pytest.mark.django_db
-def test_a_function_is_added_once_and_taken_away_once(use):
-    calls = []
-    first, second = instruments.carry(calls.append), instruments.carry(calls.append)
-    add.enqueue(1)
-    first()
-    second()
-    second()
-    add.enqueue(1)
-    assert len(calls) == 1
-
-
-@pytest.mark.parametrize("task", [count_to, count_async])
-def test_steps_alone_can_be_watched(use, run_jobs, task):
-    seen = []
-    use(instruments.around_step, lambda run, name: notes(seen, run.job.task, name))
-    task.enqueue(1)
-    run_jobs()
-    assert seen == [["in", task.module_path, "square 0"], ["out", task.module_path, "square 0"]]
-
-
-class BreaksWhenRead(dict):
-    def items(self):
-        raise LookupError("broken")
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("headers", [BreaksWhenRead(a=1), {"a": BreaksWhenRead(b=1)}])
-def test_headers_that_break_when_they_are_read_change_no_enqueue(use, headers, caplog):
-    use(instruments.carry, lambda enqueue: headers)
-    use(instruments.carry, lambda enqueue: {"request": "7"})
-    assert add.enqueue(1).job.metadata == {"request": "7"}
-    assert "LookupError: broken" in caplog.text
-
-
-@pytest.mark.django_db
-def test_an_instrument_may_change_the_list_that_it_is_given(use):
-    use(instruments.carry, lambda enqueue: enqueue.jobs.clear())
-    results = enqueue_many([(add, [1]), (add, [2])])
-    assert Job.objects.count() == len(results) == 2
-
-
-class NeverLeft:
-    def __enter__(self):
-        return self
-
-
-def test_what_cannot_be_left_changes_no_run_and_no_enqueue(use, run_jobs, caplog):
-    for register in (instruments.around_enqueue, instruments.around_run, instruments.around_step):
-        use(register, lambda *_: NeverLeft())
-    result = count_to.enqueue(2)
-    run_jobs()
-    result.refresh()
-    assert result.job.state == State.SUCCEEDED
-    assert "__exit__" in caplog.text

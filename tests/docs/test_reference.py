@@ -7,7 +7,6 @@ import importlib
 import inspect
 import re
 from dataclasses import fields
-from datetime import timedelta
 from difflib import ndiff
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from django.apps import apps
 from docs.generate import api
 from docs.generate.checks import described
 from docs.generate.columns import WORDS
-from docs.generate.markdown import comments, literal, paragraphs, signature
+from docs.generate.markdown import comments
 from docs.generate.pages import REFERENCE, pages
 from docs.generate.settings import INNER
 from pgonly_django.cache.options import Options
@@ -164,33 +163,3 @@ def test_rows_without_words_are_none():
         ],
         "A row says nothing of its name: write the comment or docstring in the code that the page is made of.",
     )
-
-
-def test_a_signature_has_no_types_and_a_line_for_each_parameter_when_it_is_long():
-    def short(self, a: int, *, b: str = "x") -> None: ...
-
-    def long(one: int, two: tuple[int, ...] = (1, 2), *, three: object = object) -> None: ...
-
-    assert signature(short) == 'short(a, *, b="x")'
-    assert signature(long, width=20) == "long(\n    one,\n    two=(1, 2),\n    *,\n    three=...,\n)"
-
-
-def test_defaults_are_shown_as_people_say_them():
-    durations = [timedelta(days=1), timedelta(hours=36), timedelta(seconds=90)]
-    shown = [literal(each) for each in (*durations, "a", None, 1024, 90_000)]
-    assert shown == ["1 day", "36 h", "90 s", '`"a"`', "`None`", "`1024`", "`90_000`"]
-
-
-def test_a_word_in_angle_brackets_is_shown_and_code_stays_as_it_is():
-    assert paragraphs("Bearer <token>, `a < b`") == "Bearer &lt;token>, `a < b`"
-
-
-def test_a_page_that_is_named_becomes_a_link():
-    said = "See [cache.md](../how-to/cache.md#checks). And `docs/how-to/cache.md`."
-    assert paragraphs("See docs/how-to/cache.md#checks. And `docs/how-to/cache.md`.") == said
-
-
-def test_a_docstring_becomes_paragraphs_of_100_characters():
-    text = paragraphs("One line\n    and another.\n\n    " + "word " * 30)
-    assert text.startswith("One line and another.\n\nword")
-    assert max(map(len, text.splitlines())) <= 100

@@ -6,7 +6,6 @@ import re
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.template import engines
 
 from pgonly_django.models import State
 from pgonly_django.progress.tokens import TokenRefusedError, grant_of, owner_of
@@ -42,11 +41,6 @@ def test_a_job_may_be_named_in_each_way(render, ada, kind):
     assert (grant.job_id, grant.backend, grant.may_cancel) == (result.id, "default", False)
 
 
-def test_what_is_no_job_is_refused_in_words(render, ada):
-    with pytest.raises(ValueError, match="needs a result of enqueue"):
-        render("", "no job", ada)
-
-
 def test_the_script_stands_once_on_a_page_with_several_jobs(request_of, render):
     request = request_of()
     html = render("", make(), request=request) + render("", make(), request=request)
@@ -74,18 +68,6 @@ def test_a_missing_include_is_said(render, ada, settings):
     settings.ROOT_URLCONF = "tests.progress.urls_without_ours"
     with pytest.raises(ImproperlyConfigured, match=r'include\("pgonly_django.urls"\)'):
         render("", make(), ada)
-
-
-def test_a_template_without_a_request_is_said():
-    with pytest.raises(ImproperlyConfigured, match="needs the request"):
-        engines["django"].from_string("{% load pgonly %}{% job_progress job %}").render({"job": make()})
-
-
-def test_a_request_without_user_and_session_is_said(request_of, render):
-    request = request_of()
-    del request.session
-    with pytest.raises(ImproperlyConfigured, match="SessionMiddleware"):
-        render("", make(), request=request)
 
 
 def test_the_check_finds_a_template_whose_urls_are_missing(settings, tmp_path):
