@@ -33,7 +33,7 @@ def own_rss_mb() -> float | None:
     return None if resident is None else resident / KB_PER_MB**2
 
 
-class Memory(NamedTuple):
+class ProcessMemory(NamedTuple):
     """In MB. `rss`: all pages of the process that are in memory. `own`: those that no other process uses. `pss`: its
     own, and of each shared page its share."""
 
@@ -42,11 +42,11 @@ class Memory(NamedTuple):
     pss: float
 
 
-def memory_of(pid: int) -> Memory | None:
+def memory_of(pid: int) -> ProcessMemory | None:
     with suppress(OSError, KeyError):
         fields = {name: int(kb) for name, kb in FIELD.findall(Path(f"/proc/{pid}/smaps_rollup").read_text())}
         own = fields["Private_Clean"] + fields["Private_Dirty"]
-        return Memory(fields["Rss"] / KB_PER_MB, own / KB_PER_MB, fields["Pss"] / KB_PER_MB)
+        return ProcessMemory(fields["Rss"] / KB_PER_MB, own / KB_PER_MB, fields["Pss"] / KB_PER_MB)
     return None
 
 

@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pgonly_django.monitoring.metrics import METRICS
 from pgonly_django.monitoring.prometheus import exposition
-from pgonly_django.worker.health.metrics import described
-from pgonly_django.worker.health.metrics import exposition as exposition_of_worker
+from pgonly_django.worker.health.statuses import described
+from pgonly_django.worker.health.statuses import exposition as exposition_of_worker
 from tests.guards import ROOT, refuse
 from tests.monitoring.test_prometheus import fill
 from tests.worker.health.statuses import seen, status
@@ -48,7 +48,7 @@ def wrong_in(cases, check_one):
 
 NAMES = (
     "Correct the query there. What is exposed is in docs/reference/metrics.md: METRICS in "
-    "pgonly_django/monitoring/metrics.py, and described() in pgonly_django/worker/health/metrics.py."
+    "pgonly_django/monitoring/metrics.py, and described() in pgonly_django/worker/health/statuses.py."
 )
 
 

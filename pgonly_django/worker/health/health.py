@@ -13,9 +13,8 @@ from typing import Any, Self
 from pgonly_django.database import wake_urls
 from pgonly_django.events import emit
 from pgonly_django.exceptions import OptionError
-from pgonly_django.worker.health.metrics import CONTENT_TYPE, exposition
 from pgonly_django.worker.health.server import Events, ProbeRequest, ProbeServer, Response
-from pgonly_django.worker.health.statuses import Statuses
+from pgonly_django.worker.health.statuses import CONTENT_TYPE, Statuses, exposition
 from pgonly_django.worker.options import EVERYWHERE
 from pgonly_django.worker.status import Status
 from pgonly_django.worker.timers import NEVER

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pgonly_django.worker.health.metrics import described, exposition
+from pgonly_django.worker.health.statuses import described, exposition
 from pgonly_django.worker.status import WorkerState
 from tests.worker.health.statuses import seen, status
 
