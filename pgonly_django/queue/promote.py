@@ -1,12 +1,15 @@
-"""Makes scheduled jobs ready when they are due, and says when the next one is."""
+"""Makes scheduled jobs ready when they are due, and says what waits."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import psycopg
+from django.db import connections
 
 from pgonly_django.database import notify
+from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.queue.claim import BANDS_OF_ALL
 from pgonly_django.tables import qualified
 
 BATCH = 1000
@@ -47,3 +50,34 @@ def promote(connection: psycopg.Connection[Any]) -> Promoted:
     assert row is not None
     count, _, next_due_in = row
     return Promoted(count, 0.0 if count >= BATCH else next_due_in)
+
+
+COUNTED = 1000  # of each kind
+
+# Index: pgonly_job_ready, pgonly_job_suspect and pgonly_job_limited, the first 1,000 entries; pgonly_job_scheduled, the
+# first one. Limited jobs are counted by band: without statistics PostgreSQL would sort all to count the first ones.
+WAITING = qualified(f"""
+WITH RECURSIVE limited_bands(queue, priority) AS ({BANDS_OF_ALL.format(row=LIMITED_ROW, bands="limited_bands")})
+SELECT
+    (SELECT count(*) FROM (SELECT FROM pgonly_job WHERE {READY_ROW}
+        ORDER BY queue, priority DESC, ready_at, id LIMIT {COUNTED}) AS plain)
+    + (SELECT count(*) FROM (SELECT FROM pgonly_job WHERE {SUSPECT_ROW} ORDER BY ready_at LIMIT {COUNTED}) AS suspects)
+    + (SELECT count(*) FROM (SELECT FROM limited_bands AS band CROSS JOIN LATERAL (
+        SELECT FROM pgonly_job WHERE {LIMITED_ROW} AND queue = band.queue AND priority = band.priority
+        LIMIT {COUNTED}) AS of_band LIMIT {COUNTED}) AS limited),
+    (SELECT date_part('epoch', run_at) - date_part('epoch', clock_timestamp()) FROM pgonly_job
+     WHERE state = 'scheduled' ORDER BY run_at LIMIT 1)
+""")
+
+
+class WaitingJobs(NamedTuple):
+    ready: int  # at most COUNTED of each kind: plain ones, suspects, limited ones
+    next_due_in_seconds: float | None  # below zero: it is overdue
+
+
+def count_waiting(alias: str) -> WaitingJobs:
+    """For those who ask now and then: how many jobs are ready, and when the next one is due."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(WAITING)
+        ready, next_due_in_seconds = cursor.fetchone()
+    return WaitingJobs(ready, next_due_in_seconds)

@@ -20,7 +20,7 @@ from django.utils.module_loading import import_string
 from pgonly_django.compat import InvalidTask
 from pgonly_django.conf import settings
 from pgonly_django.exceptions import WrongArgumentsError
-from pgonly_django.queue.dead_letters import mark_sent, unsent
+from pgonly_django.queue.failed_jobs import mark_sent, unsent
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.metadata import Call
 from pgonly_django.tasks.options import TaskOptions, is_on_failure

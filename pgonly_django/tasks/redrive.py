@@ -20,7 +20,7 @@ from pgonly_django.exceptions import PgonlyError, WrongArgumentsError
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import COMES_BACK, JobQuerySet, key_is_free
 from pgonly_django.queue.enqueue import CALL_COLUMNS, aware
-from pgonly_django.queue.redrive import Again, redrive_batch
+from pgonly_django.queue.failed_jobs import Again, redrive_batch
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import CallSignature, call_signature
 from pgonly_django.tasks.editing import UNIQUE_COLUMNS, keys_that_follow

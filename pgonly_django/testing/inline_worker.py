@@ -25,11 +25,10 @@ from pgonly_django.database.connect import OwnConnection
 from pgonly_django.exceptions import JobTimedOut, PgonlyError
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
-from pgonly_django.queue.finish import Finish
+from pgonly_django.queue.finish import Finish, Report
 from pgonly_django.queue.limited.claim import LimitedClaimer
 from pgonly_django.queue.limited.turns import Turns
 from pgonly_django.queue.output import write_output
-from pgonly_django.queue.progress import Report
 from pgonly_django.queue.promote import BATCH, promote
 from pgonly_django.testing.autocommit import CommitWatch, as_in_autocommit
 from pgonly_django.worker import job_log, reports

@@ -20,8 +20,15 @@ from pgonly_django.database.libpq import execute, prepare, takes_statements
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
-from pgonly_django.queue.finish import Finish, Outcome, finish_statements, whose
-from pgonly_django.queue.progress import REPORT, Report, report_parameters
+from pgonly_django.queue.finish import (
+    REPORT,
+    Finish,
+    Outcome,
+    Report,
+    finish_statements,
+    report_parameters,
+    whose,
+)
 from pgonly_django.worker.connection import WorkerConnection
 
 # After a statement has waited for a locked row for as long as it may, locked rows are skipped for the next seconds.

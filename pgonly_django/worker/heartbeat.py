@@ -27,10 +27,10 @@ from pgonly_django.database.reconnecting import Reconnecting
 from pgonly_django.events import emit
 from pgonly_django.models.job import FINISHED, State
 from pgonly_django.models.worker import own_version
-from pgonly_django.queue import lease, workers
+from pgonly_django.queue import liveness
 from pgonly_django.queue.finish import Finish
+from pgonly_django.queue.liveness import Beat
 from pgonly_django.queue.rescue import Rescued, end_transactions, rescue
-from pgonly_django.queue.workers import Beat
 from pgonly_django.worker import ending
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.in_flight import InFlight
@@ -163,10 +163,10 @@ class Heartbeat(threading.Thread):
         self.rescue.note_contact()
         is_renewed = self._renew(connection, runs, began)
         self._release_unknown(connection)
-        beat = workers.heartbeat(connection, self.worker_id, len(runs))
+        beat = liveness.heartbeat(connection, self.worker_id, len(runs))
         self.rescue.note_contact()
         if beat is None:
-            workers.register(connection, self.facts())
+            liveness.register(connection, self.facts())
         else:
             self._obey(connection, beat)
         self.some_running = beat is None or beat.some_running
@@ -190,7 +190,7 @@ class Heartbeat(threading.Thread):
         try:
             with renewing:
                 still = {job_id for job_id, run in runs.items() if run.keeps_snapshot}
-                renewals = lease.renew(connection, leases, self.options.lease_for, still)
+                renewals = liveness.renew(connection, leases, self.options.lease_for, still)
         except TRY_AGAIN as error:
             message = f"{len(runs)} lease(s) could not be renewed, trying again: {str(error).strip()}"
             emit("worker.leases_not_renewed", message, level=logging.WARNING)
@@ -210,7 +210,7 @@ class Heartbeat(threading.Thread):
     def _release_unknown(self, connection: OwnConnection) -> None:
         """A claim whose answer was lost left rows in our name. Twice unknown, so not merely on their way here."""
         known = self.in_flight.held()
-        rows = lease.claimed_by(connection, self.worker_id)
+        rows = liveness.claimed_by(connection, self.worker_id)
         unknown = {job_id: epoch for job_id, epoch in rows.items() if job_id not in known}
         for job_id, epoch in unknown.items():
             if self._unknown.get(job_id) == epoch:
@@ -219,7 +219,7 @@ class Heartbeat(threading.Thread):
 
     def _register(self, connection: OwnConnection) -> None:
         if not self._over.is_set():
-            workers.register(connection, self.facts())
+            liveness.register(connection, self.facts())
 
     def _emit_failed(self, error: Exception) -> None:
         is_known = isinstance(error, psycopg.Error)
@@ -228,7 +228,7 @@ class Heartbeat(threading.Thread):
         emit("worker.heartbeat_failed", message, level=level, exc_info=not is_known)
 
     def facts(self) -> dict[str, Any]:
-        """What the worker's row says of it, for queue.workers.register()."""
+        """What the worker's row says of it, for queue.liveness.register()."""
         return {
             "id": self.worker_id,
             "name": self.options.name,

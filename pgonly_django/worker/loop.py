@@ -11,7 +11,7 @@ import time
 from pgonly_django.compat import uuid7
 from pgonly_django.conf import settings
 from pgonly_django.context.run import Run, lease_end
-from pgonly_django.queue import workers
+from pgonly_django.queue import liveness
 from pgonly_django.queue.claim import ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish
 from pgonly_django.worker import job_log, reports
@@ -185,7 +185,7 @@ class WorkerLoop:
         # First of all, on the main connection: it finds out whether a pooler stands between, which the heartbeat asks;
         # and a short burst may be over before the first beat.
         facts = self.heartbeat.facts()
-        self.database.ask(lambda connection: workers.register(connection, facts))
+        self.database.ask(lambda connection: liveness.register(connection, facts))
         self.database.listening.connection()
         declare(self.options.database)
         if settings().queues:  # the workers that run already may not know of these limits
@@ -425,7 +425,7 @@ class WorkerLoop:
             self.heartbeat.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS))
         if self.limited.tell_at < NEVER:
             self.database.ask(self.limited.tell)
-        self.database.ask(lambda connection: workers.stopped(connection, self.id))
+        self.database.ask(lambda connection: liveness.stopped(connection, self.id))
         for _ in range(WRITES_AT_END):  # other workers that end may write the same rows
             if self.database.ask(self.stats.write) is not False:
                 break

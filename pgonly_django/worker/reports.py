@@ -15,9 +15,8 @@ from pgonly_django.context.run import Run
 from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
 from pgonly_django.events import emit
 from pgonly_django.models.job import LOG_LINES_KEPT, State
-from pgonly_django.queue.finish import Finish
+from pgonly_django.queue.finish import Finish, Report
 from pgonly_django.queue.output import SEEN, PartRow, SeenRow, keep, write_output
-from pgonly_django.queue.progress import Report
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import ROW_ERRORS
 from pgonly_django.worker.in_flight import InFlight

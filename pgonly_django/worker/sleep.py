@@ -18,7 +18,7 @@ from django.db import connections
 
 from pgonly_django.database import notify
 from pgonly_django.events import emit
-from pgonly_django.queue import workers
+from pgonly_django.queue import liveness
 from pgonly_django.wording import duration
 from pgonly_django.worker.claiming import PollTimer, Promotion
 from pgonly_django.worker.connection import WorkerConnection
@@ -145,7 +145,7 @@ class Sleep:
     def _fall_asleep(self, resets_at: float) -> None:
         """Not when a NOTIFY has come before LISTEN ended. What is enqueued from then on is told by a POST alone."""
         self.next_run = time.monotonic() + RUNNING_SECONDS
-        answer = self.database.ask(lambda connection: workers.fall_asleep(connection, self.worker_id))
+        answer = self.database.ask(lambda connection: liveness.fall_asleep(connection, self.worker_id))
         if answer is None or not answer.is_asleep:
             return
         if answer.next_due_in_seconds is not None:

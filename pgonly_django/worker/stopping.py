@@ -22,8 +22,8 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
 from pgonly_django.exceptions import JobStopped
-from pgonly_django.queue import workers
-from pgonly_django.queue.workers import Request
+from pgonly_django.queue import liveness
+from pgonly_django.queue.liveness import Request
 from pgonly_django.worker import ending
 from pgonly_django.worker.ending import Ended, WorkerFacts
 from pgonly_django.worker.in_flight import InFlight
@@ -269,7 +269,7 @@ class StopRequests:
 
     def run_once(self, connection: OwnConnection) -> int:
         self.next_run = NEVER
-        request = workers.requested(connection, self.worker_id)
+        request = liveness.requested(connection, self.worker_id)
         if request is not None:
             self.take(request)
         return 0

@@ -11,7 +11,7 @@ from pgonly_django.context.run import Run
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LeaseLost
-from pgonly_django.queue.lease import cancel_requested
+from pgonly_django.queue.liveness import cancel_requested
 from pgonly_django.worker import ending
 from pgonly_django.worker.claiming import Prefetch
 from pgonly_django.worker.connection import JobsListener

@@ -12,29 +12,23 @@ from pgonly_django.models import Job, Schedule
 from pgonly_django.models.job import State
 from pgonly_django.queue import (
     checkpoints,
-    dead_letters,
+    failed_jobs,
     finish,
     health,
-    known_dead,
-    lease,
+    liveness,
     output,
-    progress,
     promote,
     prune,
-    redrive,
     rescue,
     stats,
     unique,
-    waiting,
-    workers,
 )
 from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.enqueue import NewJob, Template, Unique
-from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.queue.finish import Finish, Outcome, Report
 from pgonly_django.queue.limited import claim as limited_claim
 from pgonly_django.queue.limited import gates, look
 from pgonly_django.queue.limited.turns import Cursors, GroupKind
-from pgonly_django.queue.progress import Report
 from pgonly_django.scheduling import calls, due
 from pgonly_django.tasks.redrive import redrive_page
 from tests.plans.found import positional
@@ -122,11 +116,11 @@ def failed(held):
 
 def reports(held):
     batch = [Report(job_id, 1, '{"done": 1}', '[{"text": "line"}]') for job_id in held]
-    return progress.REPORT, progress.report_parameters(batch)
+    return finish.REPORT, finish.report_parameters(batch)
 
 
 def renewal(held):
-    return lease.RENEW, {
+    return liveness.RENEW, {
         "ids": held,
         "lease_epochs": [1] * len(held),
         "unwritten": [False] * len(held),
@@ -249,20 +243,20 @@ STATEMENTS = {
     "finish, anything else unless locked": (failed_unless_locked, PRIMARY | STEP | CHECKPOINT, NONE),
     "renew": (renewal, PRIMARY, NONE),
     "report": (reports, PRIMARY, NONE),
-    "cancel requested": (lambda held: (lease.CANCEL_REQUESTED, {"ids": held}), PRIMARY, NONE),
-    "claimed by": (lambda _: (lease.CLAIMED_BY, {"worker": WORKER}), RUNNING, NONE),
+    "cancel requested": (lambda held: (liveness.CANCEL_REQUESTED, {"ids": held}), PRIMARY, NONE),
+    "claimed by": (lambda _: (liveness.CLAIMED_BY, {"worker": WORKER}), RUNNING, NONE),
     "heartbeat": (
-        lambda _: (workers.HEARTBEAT, {"worker": WORKER, "running": 3}),
+        lambda _: (liveness.HEARTBEAT, {"worker": WORKER, "running": 3}),
         RUNNING | WORKER_ROW,
         NONE,
     ),
-    "worker requested": (lambda _: (workers.REQUESTED, {"worker": WORKER}), WORKER_ROW, NONE),
+    "worker requested": (lambda _: (liveness.REQUESTED, {"worker": WORKER}), WORKER_ROW, NONE),
     "fall asleep": (
-        lambda _: (workers.FALL_ASLEEP, {"worker": WORKER}),
+        lambda _: (liveness.FALL_ASLEEP, {"worker": WORKER}),
         RUNNING | SCHEDULED | WORKER_ROW,
         NONE,
     ),
-    "worker stopped": (lambda _: (workers.STOPPED, {"id": WORKER}), WORKER_ROW, NONE),
+    "worker stopped": (lambda _: (liveness.STOPPED, {"id": WORKER}), WORKER_ROW, NONE),
     "whose": (lambda held: (finish.WHOSE, {"ids": held}), PRIMARY, NONE),
     "save checkpoint": (
         lambda held: values(checkpoints.SAVE_CHECKPOINT, "1", "{}", held[0], 1),
@@ -313,16 +307,16 @@ STATEMENTS = {
         NONE,
     ),
     "known dead, rescue": (
-        lambda _: (known_dead.RESCUE_KNOWN_DEAD, {"workers": [WORKER]}),
+        lambda _: (rescue.RESCUE_KNOWN_DEAD, {"workers": [WORKER]}),
         RUNNING | PRIMARY | STEP | CHECKPOINT,
         WORKER_ROW,
     ),
     "known dead, still running": (
-        lambda _: (known_dead.STILL_RUNNING, {"workers": [WORKER]}),
+        lambda _: (rescue.STILL_RUNNING, {"workers": [WORKER]}),
         RUNNING,
         NONE,
     ),
-    "known dead, stop": (lambda _: (known_dead.STOP, {"workers": [WORKER]}), NONE, WORKER_ROW),
+    "known dead, stop": (lambda _: (rescue.STOP, {"workers": [WORKER]}), NONE, WORKER_ROW),
     "promote": (lambda _: (promote.PROMOTE, {}), SCHEDULED | PRIMARY, NONE),
     "prune": (
         lambda _: (prune.PRUNE, {"limit": 1000}),
@@ -337,7 +331,7 @@ STATEMENTS = {
     "prune, expired": (lambda _: (prune.EXPIRED, {"limit": 1000}), FINISHED, NONE),
     "prune, expire": (lambda held: (prune.EXPIRE, {"ids": held}), PRIMARY, NONE),
     "prune, put off": (lambda held: (prune.PUT_OFF, {"id": held[0]}), PRIMARY, NONE),
-    "last report": (lambda held: (progress.LAST_REPORT, reports(held)[1]), PRIMARY, NONE),
+    "last report": (lambda held: (finish.LAST_REPORT, reports(held)[1]), PRIMARY, NONE),
     "schedules, next": (lambda _: of_queryset(due_schedules().next()), SCHEDULE, NONE),
     "schedules, due": (lambda _: of_queryset(due_schedules().due()), SCHEDULE, NONE),
     "ticks, newest runs": (
@@ -352,22 +346,25 @@ STATEMENTS = {
     ),
     "redrive, page": (lambda _: as_django_sends(redrive_page(Job.objects.failed(), WORKER)), FAILED, UNIQUE),
     "redrive": (
-        lambda held: (redrive.REDRIVE, {"ids": held, "delays": [1.0] * len(held)}),
+        lambda held: (failed_jobs.REDRIVE, {"ids": held, "delays": [1.0] * len(held)}),
         PRIMARY,
         NONE,
     ),
     "redrive, calls": (
-        lambda held: (redrive.WRITE_CALLS, {"calls": json.dumps([{"id": each, **CALL} for each in held])}),
+        lambda held: (
+            failed_jobs.WRITE_CALLS,
+            {"calls": json.dumps([{"id": each, **CALL} for each in held])},
+        ),
         PRIMARY,
         UNIQUE,
     ),
     "dead letters, unsent": (
-        lambda _: (dead_letters.UNSENT, {"queue": "dead", "limit": 1000}),
+        lambda _: (failed_jobs.UNSENT, {"queue": "dead", "limit": 1000}),
         DEAD_LETTER,
         NONE,
     ),
-    "dead letters, sent": (lambda held: (dead_letters.MARK, {"ids": held}), PRIMARY, NONE),
-    "dead letters, queues": (lambda _: (dead_letters.QUEUES, {}), DEAD_LETTER, NONE),
+    "dead letters, sent": (lambda held: (failed_jobs.MARK, {"ids": held}), PRIMARY, NONE),
+    "dead letters, queues": (lambda _: (failed_jobs.QUEUES, {}), DEAD_LETTER, NONE),
     "health, oldest of all queues": (
         lambda _: (health.OLDEST_OF_ALL, {}),
         READY | LIMITED | SUSPECT | SCHEDULED,
@@ -389,24 +386,24 @@ STATEMENTS = {
         NONE,
     ),
     "health, failures": (lambda _: (health.FAILURES, {"within": HOUR, "queues": []}), FAILED, NONE),
-    "waiting": (lambda _: (waiting.LOOK, {}), READY | LIMITED | SUSPECT | SCHEDULED, NONE),
+    "waiting": (lambda _: (promote.WAITING, {}), READY | LIMITED | SUSPECT | SCHEDULED, NONE),
     "first of its name": (
-        lambda _: (workers.FIRST_OF_ITS_NAME, {"id": WORKER, "part": HOUR}),
+        lambda _: (liveness.FIRST_OF_ITS_NAME, {"id": WORKER, "part": HOUR}),
         WORKER_ROW,
         NONE,
     ),
     "forget stopped workers": (
-        lambda _: (workers.FORGET_STOPPED, {"name": "stopped", "older_than": HOUR}),
+        lambda _: (liveness.FORGET_STOPPED, {"name": "stopped", "older_than": HOUR}),
         WORKER_ROW,
         NONE,
     ),
     "job stats, prune minutes": (lambda _: prune_stats("minute", 52), STATS, {"pgonly_job_stats_pkey"}),
     "job stats, prune hours": (lambda _: prune_stats("hour", 780), STATS, {"pgonly_job_stats_pkey"}),
-    "forget workers": (lambda _: (workers.FORGET, {"older_than": timedelta(days=1)}), WORKER_ROW, NONE),
+    "forget workers": (lambda _: (liveness.FORGET, {"older_than": timedelta(days=1)}), WORKER_ROW, NONE),
 }
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
 INSERTS = {"scheduling.due.NOTE_TICK", "queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.limited.gates.SPEND",
-           "queue.workers.REGISTER", "queue.stats.ADD"}  # fmt: skip
+           "queue.liveness.REGISTER", "queue.stats.ADD"}  # fmt: skip
 PARTS = {
     "queue.unique.INSERT_UNIQUE",
     "queue.claim.BANDS_OF_GIVEN",

@@ -24,7 +24,7 @@ from pgonly_django import models, redrive
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.queue.lease import renew
+from pgonly_django.queue.liveness import renew
 from pgonly_django.queue.promote import promote
 from pgonly_django.queue.prune import prune
 from pgonly_django.queue.rescue import rescue

@@ -12,8 +12,7 @@ import pytest
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Worker
 from pgonly_django.models.job import State
-from pgonly_django.queue.known_dead import end_sessions, rescue_known_dead
-from pgonly_django.queue.rescue import ADVISORY_LOCK
+from pgonly_django.queue.rescue import ADVISORY_LOCK, end_sessions, rescue_known_dead
 from tests.queue.rows import fresh, lock, make_running, make_worker
 from tests.waiting import wait_for
 

@@ -185,7 +185,7 @@ def test_keys_that_have_ended_with_the_first_claim_leave_no_job_out():
 
 
 def test_a_key_that_is_taken_after_the_look_at_it_leaves_that_job_alone():
-    from pgonly_django.queue.redrive import Again, redrive_batch
+    from pgonly_django.queue.failed_jobs import Again, redrive_batch
 
     old, other = failed(1, task=redriving.unique), failed(2, task=redriving.unique)
     redriving.unique.enqueue(1)

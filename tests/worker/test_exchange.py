@@ -15,11 +15,9 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, Claimer
-from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.queue.lease import cancel_requested
-from pgonly_django.queue.progress import Report
+from pgonly_django.queue.finish import Finish, Outcome, Report
+from pgonly_django.queue.liveness import cancel_requested, stopped
 from pgonly_django.queue.promote import promote
-from pgonly_django.queue.workers import stopped
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.timers import NEVER

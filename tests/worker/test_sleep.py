@@ -10,7 +10,7 @@ from django.db import connection
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Budget, Job, Schedule, State
 from pgonly_django.models import Worker as WorkerRow
-from pgonly_django.queue import workers
+from pgonly_django.queue import liveness
 from pgonly_django.worker import options, sleep
 from pgonly_django.worker.status import WorkerState
 from tests import jobs
@@ -236,7 +236,7 @@ def test_woken_it_rescues_the_jobs_of_a_dead_worker(sleeping_worker):
 
 
 def test_what_is_enqueued_while_it_falls_asleep_is_run(background_worker, monkeypatch):
-    falls, results = workers.fall_asleep, []
+    falls, results = liveness.fall_asleep, []
 
     def enqueue_then(*arguments):
         answer = falls(*arguments)
@@ -246,7 +246,7 @@ def test_what_is_enqueued_while_it_falls_asleep_is_run(background_worker, monkey
                 line.execute("SELECT pg_notify('pgonly_jobs', 'ready default')")
         return answer
 
-    monkeypatch.setattr(workers, "fall_asleep", enqueue_then)
+    monkeypatch.setattr(liveness, "fall_asleep", enqueue_then)
     worker = background_worker(sleep_after=0.2)
     wait_for(lambda: results and has_ended(results[0]))
     wait_until_asleep(worker)

@@ -7,7 +7,7 @@ from threading import Event
 
 from pgonly_django.database import notify
 from pgonly_django.events import emit
-from pgonly_django.queue.dead_letters import queues_with_unsent
+from pgonly_django.queue.failed_jobs import queues_with_unsent
 from pgonly_django.tasks.failures import dead_letter_tasks, send_dead_letters
 from pgonly_django.worker.maintenance import (
     BATCH,

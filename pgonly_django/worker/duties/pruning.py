@@ -11,7 +11,7 @@ from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
 from pgonly_django.limits.expiry import prune_costs
 from pgonly_django.models import CostEntry, Session
-from pgonly_django.queue import stats, workers
+from pgonly_django.queue import liveness, stats
 from pgonly_django.queue.prune import prune as prune_jobs
 from pgonly_django.sessions import prune_expired as prune_sessions
 from pgonly_django.worker.maintenance import BATCH, Connect, Duty, database_of, in_batches, no_timeout, tried
@@ -36,7 +36,7 @@ def pruning(alias: str) -> list[Pruning]:
 
 
 def _forget_workers(_alias: str, jobs: Connect, _over: Event) -> int:
-    return workers.forget(jobs(), WORKERS_FORGOTTEN_AFTER)
+    return liveness.forget(jobs(), WORKERS_FORGOTTEN_AFTER)
 
 
 def _prune_jobs(_alias: str, jobs: Connect, over: Event) -> int:

@@ -19,7 +19,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection, connect
 from pgonly_django.events import emit
 from pgonly_django.queue import stats
-from pgonly_django.queue.known_dead import TakenBack, end_sessions, rescue_known_dead
+from pgonly_django.queue.rescue import TakenBack, end_sessions, rescue_known_dead
 from pgonly_django.worker.heartbeat import emit_rescued, payloads_for_all, payloads_for_one
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0

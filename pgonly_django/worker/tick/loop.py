@@ -12,7 +12,7 @@ from django.db import connections
 
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.exceptions import DatabaseAwayError
-from pgonly_django.queue import workers
+from pgonly_django.queue import liveness
 from pgonly_django.worker.django_connections import name_connections_of_thread
 from pgonly_django.worker.duties import duties
 from pgonly_django.worker.loop import WorkerLoop
@@ -127,7 +127,7 @@ class TickLoop(WorkerLoop):
         self.finished_signals.start()
         self.next_tick_in_seconds = self.scheduler.look_once()
         self._beat()  # which also rescues
-        if self.database.ask(lambda it: workers.is_first_of_its_name(it, self.id, MAINTENANCE_EVERY)):
+        if self.database.ask(lambda it: liveness.is_first_of_its_name(it, self.id, MAINTENANCE_EVERY)):
             seconds = self.deadline.ends_at - time.monotonic()
             self.maintenance.run_for(max(seconds * MAINTENANCE_SHARE, 0.0))
 
@@ -155,7 +155,7 @@ class TickLoop(WorkerLoop):
         self._beat_at = time.monotonic() + (seconds if is_complete else min(seconds, BEAT_AGAIN_SECONDS))
 
     def _leave(self) -> ExitCode:
-        self.database.ask(lambda it: workers.forget_stopped(it, NAME, FORGOTTEN_AFTER))
+        self.database.ask(lambda it: liveness.forget_stopped(it, NAME, FORGOTTEN_AFTER))
         return super()._leave()
 
     def _connection(self) -> OwnConnection:

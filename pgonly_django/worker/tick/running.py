@@ -16,7 +16,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from pgonly_django.compat import call_before_threads_are_joined, task_backends
 from pgonly_django.events import emit
 from pgonly_django.exceptions import PgonlyError
-from pgonly_django.queue import health, waiting
+from pgonly_django.queue import health, promote
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.tick.loop import TickLoop
@@ -87,7 +87,7 @@ class TickRun(threading.Thread):
             self._done()
 
     def _summary(self) -> dict[str, Any]:
-        loop, seen = self.loop, waiting.look(self._alias)
+        loop, seen = self.loop, promote.count_waiting(self._alias)
         oldest = health.oldest_waiting(self._alias)
         due = [each for each in (seen.next_due_in_seconds, loop.next_tick_in_seconds) if each is not None]
         return {
