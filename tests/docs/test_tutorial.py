@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.servers import free_port
 from pgonly_django.embedded import Server
 from tests import in_memory
 from tests.docs.pages import ROOT, Page
@@ -91,12 +91,6 @@ def folder():
 def pattern(line):
     """Any number for a number, and anything for "..."."""
     return re.sub(r"\d+", r"\\d+", re.escape(line)).replace(re.escape("..."), ".*")
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def run_shell(script, folder):

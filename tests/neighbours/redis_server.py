@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from benchmarks.servers import free_port
 from tests.waiting import wait_for
 
 
@@ -27,12 +28,6 @@ def redis_server(port: int | None = None) -> Iterator[str]:
             yield f"redis://127.0.0.1:{port}/0"
         finally:
             server.terminate()
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as asking:
-        asking.bind(("127.0.0.1", 0))
-        return asking.getsockname()[1]
 
 
 def is_open(port: int) -> bool:

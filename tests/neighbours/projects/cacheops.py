@@ -1,6 +1,6 @@
+from benchmarks.servers import free_port
 from tests.neighbours.projects.base import *  # noqa: F403
 from tests.neighbours.projects.base import INSTALLED_APPS
-from tests.neighbours.redis_server import free_port
 
 INSTALLED_APPS = ["cacheops", *INSTALLED_APPS]
 CACHEOPS = {"pgonly_django.*": None, "*.*": {"ops": "all", "timeout": 60}}
