@@ -6,12 +6,12 @@ of a TestCase's transaction, so the cache and the limiters are in it too.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pkgutil import resolve_name
 from typing import Any
 from unittest import mock
 
@@ -94,24 +94,20 @@ def assert_resumable(
     max_kills: int = 100,
 ) -> ResumableReport:
     """Run the job of this call without a kill, then kill it at each place and resume it. Raises NotResumableError where
-    a resumed job ends in another state, or has paid for a step more often.
+    a resumed job ends in another state, or has paid for a step more often, and NotTestableError where that cannot be
+    said.
 
-    The places are after each commit, after each write to the cache, between the call of a step and its save, around
-    each checkpoint and each position of iterate(), and when the function has returned. Positions of loops are saved
-    once a second in production, so loops are also killed while only their end is saved.
-
-    A kill is an exception in the test's process, a BaseException after which nothing of that run reaches a database.
-    What the run had committed by then stays for the run that resumes. State that is kept in memory survives the kill,
-    in module globals for example: reset it in `setup`, a function that is called before each run. Not seen are files,
-    other caches, mails, threads and processes of the job, and database connections that Django does not know.
+    The places are after each commit and each write to the cache, between the call of a step and its save, around each
+    checkpoint and each position of iterate(), and when the function has returned. A kill is a BaseException in the
+    test's process, after which nothing of that run reaches a database. State that is kept in memory survives it, in
+    module globals for example: reset it in `setup`, which is called before each run. Not seen are files, other caches,
+    mails, threads and processes of the job, and database connections that Django does not know.
 
     Compared are the job's result, the jobs that it has enqueued, the entries of the cache and the rows of all models of
-    the project: not the keys of new rows, and not what two runs without a kill differ in. `state`, called in the test
-    after each round, takes the place of the rows. `ignore`: models ("shop.Order"), fields ("shop.Order.sent_at"),
-    "result", "jobs" or "cache". `paid`: functions outside of steps that are to be called as often as without a kill.
-
-    `kill_at`: numbers of places, from 1, instead of all. `max_kills`: of more places as many are taken, evenly spread,
-    with the first and the last. Raises NotTestableError where the job cannot be judged.
+    the project, but not what two runs without a kill differ in. `state`, called in the test after each round, takes the
+    place of the rows. `ignore`: models ("shop.Order"), fields ("shop.Order.sent_at"), "result", "jobs" or "cache".
+    `paid`: functions outside of steps that are to be called as often as without a kill. `kill_at`: numbers of places,
+    from 1, instead of all. `max_kills`: of more places as many are taken, evenly spread.
     """
     __tracebackhide__ = True
     if not isinstance(task, Task):
@@ -124,7 +120,7 @@ def assert_resumable(
         )
     if max_kills < 1:
         raise ValueError(f"max_kills must be 1 or more, got {max_kills!r}.")
-    functions, ignored = dict(map(_function_of, paid)), ignored_labels(ignore)
+    paths, ignored = [_path_of(function) for function in paid], ignored_labels(ignore)
     aliases = usable_databases(a for a in connections if not connections.settings[a]["TEST"]["MIRROR"])
     with ExitStack() as stack:
         for alias in aliases:
@@ -132,9 +128,9 @@ def assert_resumable(
         worker = _OneJobWorker(backend.database, task.enqueue(*args, **(kwargs or {})).id)
         # A killed process leaves undone what the cache and the limiters would do later, in another thread.
         stack.enter_context(mock.patch.object(Background, "add"))
-        for call, (holder, name) in functions.items():
-            counted = counting(lambda: worker.watch, call, getattr(holder, name))
-            stack.enter_context(mock.patch.object(holder, name, counted))
+        for path in paths:
+            counted = counting(lambda: worker.watch, f"{path}()", resolve_name(path))
+            stack.enter_context(mock.patch(path, counted))
         rounds = _Rounds(task.module_path, worker, aliases, ignored, setup, state)
         return rounds.report([kill_at] if isinstance(kill_at, int) else kill_at, max_kills)
 
@@ -356,19 +352,14 @@ def _times(count: int) -> str:
     return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
-def _function_of(function: Any) -> tuple[str, tuple[Any, str]]:
-    """What a message calls a function of `paid`, and what has it under which name. Raises ValueError where there is no
-    such function in a module."""
-    is_path = isinstance(function, str)
-    path = function if is_path else f"{function.__module__}.{function.__qualname__}"
-    parts = path.split(".")
-    for count in range(len(parts) - 1, 0, -1):
-        holder: Any = sys.modules.get(".".join(parts[:count]))
-        for name in parts[count:-1]:
-            holder = getattr(holder, name, None)
-        if holder is not None and hasattr(holder, parts[-1]):
-            return f"{path}()", (holder, parts[-1])
-    raise ValueError(f"paid: there is no {path!r} in the modules that are imported.")
+def _path_of(function: Any) -> str:
+    """Of a function of `paid`. Raises ValueError where no module has it."""
+    path = function if isinstance(function, str) else f"{function.__module__}.{function.__qualname__}"
+    try:
+        resolve_name(path)
+    except (ImportError, AttributeError, ValueError):
+        raise ValueError(f"paid: there is no {path!r} in a module.") from None
+    return path
 
 
 @contextmanager
