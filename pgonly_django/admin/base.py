@@ -1,4 +1,4 @@
-"""What all our pages in the admin share: no form edits a row, counts end at a cap, and odd requests get an answer."""
+"""What all our pages in the admin share: no form edits a row, and a link leads only where the reader may go."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.admin.actions import delete_selected as djangos_delete_selected
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
+from django.contrib.admin.utils import quote
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
@@ -61,6 +61,9 @@ class ReadOnlyAdmin(ModelAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[TimedChangeList]:
         return TimedChangeList
 
+    def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
+        """Read what the cells show beside the columns, for the `rows` of one page of the list together."""
+
     def url_name(self, page: str) -> str:
         """The name of this model's page, such as "pgonly_django_job_change"."""
         return f"{self.opts.app_label}_{self.opts.model_name}_{page}"
@@ -70,22 +73,9 @@ class ReadOnlyAdmin(ModelAdmin):
         return None if "\x00" in object_id else super().get_object(request, object_id, from_field)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """With a title for rows that are only viewed. Of a selection it takes the keys that a row can have."""
-        selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
-        possible = [key for key in selected if self._is_possible(key)]
-        if possible != selected:
-            post = request.POST.copy()
-            post.setlist(ACTION_CHECKBOX_NAME, possible)
-            request.POST = post  # type: ignore[assignment] # a QueryDict as before
+        """With a title for rows that are only viewed."""
         title = capfirst(self.opts.verbose_name_plural)
         return super().changelist_view(request, {"title": title, **(extra_context or {})})
-
-    def _is_possible(self, key: str) -> bool:
-        try:
-            self.opts.pk.to_python(key)
-        except ValidationError:
-            return False
-        return "\x00" not in key
 
 
 @admin.action(permissions=["delete"], description=_("Delete selected %(verbose_name_plural)s"))
@@ -95,3 +85,31 @@ def delete_selected(
     """Django's own, for DELETED_AT_ONCE rows at most: the newest, where keys are ordered by time."""
     keys = list(queryset.order_by("-pk").values_list("pk", flat=True)[:DELETED_AT_ONCE])
     return djangos_delete_selected(model_admin, request, queryset.filter(pk__in=keys))
+
+
+class Links:
+    """The addresses on one admin site that one reader may open. Each is "" where he may not, or where this site has no
+    such page: the templates then show the text alone."""
+
+    def __init__(self, request: HttpRequest, site: admin.AdminSite) -> None:
+        self.request, self.site = request, site
+
+    def may_view(self, *models: type[Model]) -> bool:
+        """Whether this site has pages of all these models, and the person may see them."""
+        return all(
+            self.site.is_registered(model)
+            and self.site.get_model_admin(model).has_view_permission(self.request)
+            for model in models
+        )
+
+    def to_list(self, model: type[Model], **query: str) -> str:
+        return self.address(model, "changelist", **query) if self.may_view(model) else ""
+
+    def to_page(self, model: type[Model], key: Any) -> str:
+        return self.address(model, "change", quote(key)) if self.may_view(model) else ""
+
+    def address(self, model: type[Model], page: str, *args: str, **query: str) -> str:
+        """Also of a page that the reader may not open."""
+        opts = model._meta  # noqa: SLF001 - documented
+        name = f"admin:{opts.app_label}_{opts.model_name}_{page}"
+        return reverse(name, args=args, query=query or None, current_app=self.site.name)

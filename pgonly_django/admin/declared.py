@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+from zoneinfo import available_timezones
 
+from django import forms
 from django.contrib.admin.options import ModelAdmin
 from django.db.models import Q
-from django.forms import ModelForm
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -15,6 +17,11 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.admin import formats
 from pgonly_django.admin.verbs import Verb, VerbAdmin
 from pgonly_django.models.job import ClockTimestamp
+
+if TYPE_CHECKING:
+    ModelForm = forms.ModelForm[Any]
+else:
+    ModelForm = forms.ModelForm
 
 RESET = Verb(
     name="reset",
@@ -54,13 +61,28 @@ class DeclaredAdmin(VerbAdmin):
         """The name is the key."""
         return () if obj is None else ("name",)
 
-    def save_model(self, request: HttpRequest, obj: Any, form: ModelForm[Any], change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Any, form: ModelForm, change: bool) -> None:
         if not change:
             obj.edited_at = (
                 ClockTimestamp()
-            )  # made by a person: a declaration of this name does not overwrite it
+            )  # a declaration of this name does not overwrite what a person made
             obj.save()
         elif form.changed_data:
             changed = {name: form.cleaned_data[name] for name in form.changed_data}
             rows: Any = self.get_queryset(request)
             rows.filter(pk=obj.pk).edit(**changed)
+
+
+class TimeZoneForm(ModelForm):
+    """For rows with a time zone: offers the names of all, and the site's own one for a new row."""
+
+    @property
+    def timezones(self) -> list[str]:
+        return sorted(available_timezones())
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "timezone" in self.fields:  # also for persons who may only view the row
+            self.fields["timezone"].widget.attrs["list"] = "pgonly-timezones"
+            if not self.instance.pk:
+                self.initial["timezone"] = timezone.get_default_timezone_name()

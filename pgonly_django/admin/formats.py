@@ -1,4 +1,4 @@
-"""How the admin shows times, JSON and states. Whatever comes from a row is escaped here."""
+"""How the admin shows times, money, JSON and states. Whatever comes from a row is escaped here."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from pgonly_django.queue.enqueue import aware
 from pgonly_django.wording import duration
 
 TEXT_SHOWN = 50_000
+SECOND = timedelta(seconds=1)
 
 
 def short_name(path: str) -> str:
@@ -30,11 +31,22 @@ def short_name(path: str) -> str:
 
 def whole(time: timedelta) -> str:
     """A duration in whole seconds: on a page that refreshes itself, fractions would only flicker."""
-    return duration(time // timedelta(seconds=1))
+    return duration(time // SECOND)
 
 
-def age(since: datetime) -> str:
-    return whole(timezone.now() - since)
+def age(since: datetime, now: datetime | None = None) -> str:
+    return whole((now or timezone.now()) - since)
+
+
+def ago(moment: datetime, now: datetime | None = None) -> SafeString:
+    return time_tag(moment, _("%s ago") % age(moment, now))
+
+
+def until(moment: datetime, past: str, now: datetime | None = None) -> SafeString:
+    """ "in 5 min"; for what is over `past`, such as "%s ago"."""
+    left = moment - (now or timezone.now())
+    text = past if left < timedelta(0) else _("in %s")
+    return time_tag(moment, text.replace("%s", whole(abs(left))))
 
 
 def exact_time(moment: datetime) -> str:
@@ -64,6 +76,20 @@ def badge(kind: str, label: str, title: str = "") -> SafeString:
     return format_html(html, slugify(kind), title, label)
 
 
+def named(name: str, beside: str = "", below: str = "") -> SafeString:
+    """The name of a row, with a badge beside it, and a second line below it."""
+    return format_html('<span class="pgonly-name">{}</span> {}{}', name, beside, second(below, below))
+
+
+def second(text: str, title: str = "") -> SafeString:
+    """A line below the first one of a cell; "" without a text. `title` is shown on hover."""
+    if not text:
+        return SafeString("")
+    if title:
+        return format_html('<span class="pgonly-second" title="{}">{}</span>', title, text)
+    return format_html('<span class="pgonly-second">{}</span>', text)
+
+
 def progress_bar(done: float, total: float) -> SafeString:
     """A <progress>: no inline style, so that it works under a strict CSP."""
     html = '<progress class="pgonly-progress" value="{}" max="{}">{}</progress>'
@@ -74,6 +100,11 @@ def percentage(done: float, total: float) -> str:
     return f"{int(100 * min(max(done, 0), total) / total)}%"
 
 
+def used(used: int, of: int, text: str) -> SafeString:
+    """A bar, and beside it how much of a limit is in use."""
+    return format_html('<span class="pgonly-of">{} {}</span>', progress_bar(used, of), text)
+
+
 def folded(key: str, text: str, limit: int) -> SafeString:
     """`text` in one paragraph; a longer one ends at a word, and is there in full on hover and after a click or Enter.
     `key` tells it from the others of the page."""
@@ -81,10 +112,10 @@ def folded(key: str, text: str, limit: int) -> SafeString:
     if not line:
         return SafeString("")
     short = shorten(line, limit, placeholder=" …")
-    if short == " …".strip():  # one word that is longer
-        short = f"{line[: limit - 1]}…"
+    if short == "…":  # one word that is longer
+        short = brief(line, limit)
     if short == line:
-        return format_html('<span class="pgonly-second">{}</span>', line)
+        return second(line)
     html = (
         '<details class="pgonly-second pgonly-folded" id="{}"><summary title="{}"><span>{}</span></summary>'
         "{}</details>"
@@ -99,13 +130,12 @@ def pretty_json(value: Any, **options: Any) -> str:
     """
     try:
         return shortened(printable(json.dumps(value, indent=2, ensure_ascii=False, **options)))
-    except (ValueError, RecursionError):  # also for objects that contain each other
+    except (ValueError, RecursionError):  # also for objects of a session that contain each other
         return _("It cannot be shown: it is nested too deeply, or has a number of thousands of digits.")
 
 
-def as_text(value: Any, limit: int = TEXT_SHOWN) -> str:
-    """Text from a row as it is. Any other value, which another program wrote there, as JSON."""
-    return shortened(value if isinstance(value, str) else pretty_json(value), limit)
+def json_block(value: Any, **options: Any) -> SafeString:
+    return format_html('<pre class="pgonly-code">{}</pre>', pretty_json(value, **options))
 
 
 def shortened(text: str, limit: int = TEXT_SHOWN) -> str:

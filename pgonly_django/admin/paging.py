@@ -42,14 +42,7 @@ class CappedPaginator(QuerySetPaginator):
 
     @property
     def count_label(self) -> str:
-        return f"{self.count:,}+" if self.counted > self.count else f"{self.count:,}"
-
-
-def count_label(rows: models.QuerySet[Any], cap: int = COUNTED_AT_MOST) -> str:
-    """How many `rows` there are, for people: "10,000+" beyond the cap."""
-    paginator = CappedPaginator(rows.order_by("pk"), per_page=1)  # which warns of rows without an order
-    paginator.counted_at_most = cap
-    return paginator.count_label
+        return label_of(self.counted, self.counted_at_most)
 
 
 def capped_counts(
@@ -77,35 +70,15 @@ def label_of(count: int, cap: int = COUNTED_AT_MOST) -> str:
     return f"{cap:,}+" if count > cap else f"{count:,}"
 
 
-class NulSafeChangeList(ChangeList):
-    """An address with a NUL character, or another value that no statement accepts, leads back to the plain list."""
-
-    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
-        if any("\x00" in value for _name, values in request.GET.lists() for value in values):
-            raise IncorrectLookupParameters
-        return super().get_queryset(request, exclude_parameters)
-
-    def get_results(self, request: HttpRequest) -> None:
-        """Reads the rows here, where an error still leads back."""
-        try:
-            self.read_results(request)
-        except (DataError, ProgrammingError, ValueError, TypeError, OverflowError) as error:
-            if not self.get_filters_params():
-                raise
-            raise IncorrectLookupParameters from error
-
-    def read_results(self, request: HttpRequest) -> None:
-        super().get_results(request)
-        len(self.result_list)
-
-
-class TimedChangeList(NulSafeChangeList):
-    """Reads its rows within a time; where that is over, it shows none of them and says so."""
+class TimedChangeList(ChangeList):
+    """Reads its rows within a time; where that is over, it shows none of them and says so. An address with a value that
+    no statement accepts leads back to the plain list."""
 
     statement_limit = timedelta(seconds=3)
     scope: int | None = None  # how many of the newest rows are read; None: all
     oldest: Any = None  # the key of the oldest of them; None: there are not so many
     paginator: CappedPaginator
+    model_admin: Any
 
     def tries(self) -> tuple[tuple[int | None, timedelta], ...]:
         """The scopes that are tried one after the other, and how long a statement over each may take."""
@@ -115,7 +88,17 @@ class TimedChangeList(NulSafeChangeList):
         rows = super().get_queryset(request, exclude_parameters)
         return rows if self.scope is None else self._in_scope(rows)
 
-    def read_results(self, request: HttpRequest) -> None:
+    def get_results(self, request: HttpRequest) -> None:
+        """Reads the rows here, where an error still leads back."""
+        try:
+            self._read_in_time(request)
+        except (DataError, ProgrammingError, ValueError, TypeError, OverflowError) as error:
+            if not self.get_filters_params():
+                raise
+            raise IncorrectLookupParameters from error
+        self.model_admin.prepare_rows(request, self.result_list)
+
+    def _read_in_time(self, request: HttpRequest) -> None:
         whole = self.queryset
         for scope, limit in self.tries():
             self.scope = scope
@@ -123,7 +106,8 @@ class TimedChangeList(NulSafeChangeList):
                 with time_limit(whole.db, limit):
                     self.oldest = oldest_of_newest(whole, scope) if scope else None
                     self.queryset = whole if scope is None else self._in_scope(whole)
-                    super().read_results(request)
+                    super().get_results(request)
+                    self.result_list: list[Any] = list(self.result_list)
             except OperationalError as error:
                 if not timed_out(error):
                     raise
@@ -139,10 +123,8 @@ class TimedChangeList(NulSafeChangeList):
     def scope_note(self) -> str:
         if self.scope is None:
             return ""
-        seconds = self.statement_limit / timedelta(seconds=1)
-        return (
-            _("This took longer than %g s and was stopped. Search for less, or use fewer filters.") % seconds
-        )
+        text = _("This took longer than %g s and was stopped. Search for less, or use fewer filters.")
+        return text % self.statement_limit.total_seconds()
 
 
 WHOLE_VAR = "whole"  # in the address: read all of the table, however long that takes
@@ -189,7 +171,7 @@ class BoundedChangeList(TimedChangeList):
         return _(
             "This took longer than %(seconds)g s even among the newest %(rows)s rows and was stopped. "
             "Search for an id or a task, or use fewer filters."
-        ) % {"seconds": self.statement_limit / timedelta(seconds=1), "rows": f"{self.newest_rows:,}"}
+        ) % {"seconds": self.statement_limit.total_seconds(), "rows": f"{self.newest_rows:,}"}
 
 
 def oldest_of_newest(rows: models.QuerySet[Any], count: int) -> Any:

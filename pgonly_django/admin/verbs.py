@@ -19,24 +19,24 @@ from django.db import router, transaction
 from django.db.models import Model, Q, QuerySet
 from django.db.models.options import Options
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.functional import Promise
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from pgonly_django.admin.base import ReadOnlyAdmin
+from pgonly_django.admin.base import Links, ReadOnlyAdmin
 
 AT_ONCE = 10_000
 BATCH = 1_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Done:
     """How many rows a verb changed, and how many it only asked to stop."""
 
-    changed: int
+    changed: int = 0
     asked: int = 0
     more: bool = False  # whether there are more rows that it may change
     missed: int = 0  # somebody else or a worker has changed them between the search and the lock
@@ -74,16 +74,12 @@ class Verb:
         """Do it to `limit` rows at most, those with the highest keys first, and log each."""
         keys = rows.filter(self.allowed).order_by("-pk").values_list("pk", flat=True)
         found = list(keys[: limit + 1])
-        batches = [found[:limit][start : start + BATCH] for start in range(0, min(len(found), limit), BATCH)]
-        done = [self._perform_batch(request, rows.model, batch) for batch in batches]
-        return Done(
-            changed=sum(each.changed for each in done),
-            asked=sum(each.asked for each in done),
-            more=len(found) > limit,
-            missed=sum(each.missed for each in done),
-        )
+        done = Done(more=len(found) > limit)
+        for start in range(0, min(len(found), limit), BATCH):
+            self._perform_batch(request, rows.model, found[start : min(start + BATCH, limit)], done)
+        return done
 
-    def _perform_batch(self, request: HttpRequest, model: Any, keys: list[Any]) -> Done:
+    def _perform_batch(self, request: HttpRequest, model: Any, keys: list[Any], done: Done) -> None:
         """The rows are locked first, so that exactly those are logged that change."""
         user_id = request.user.pk  # the verb may log this person out
         assert user_id is not None
@@ -96,7 +92,9 @@ class Verb:
             if locked:
                 LogEntry.objects.log_actions(user_id, locked, CHANGE, str(self.logged))
         asked = sum(map(self.only_asks, locked))
-        return Done(count - asked, asked, missed=len(keys) - len(locked))
+        done.changed += count - asked
+        done.asked += asked
+        done.missed += len(keys) - len(locked)
 
     def use_on_all(self, model_admin: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> None:
         """As use(), but in one statement and with one entry in the log for all: `rows` may be a million.
@@ -131,13 +129,13 @@ class Verb:
             said.append(_("There are more; do it again for the next ones."))
         return " ".join(said), messages.WARNING if done.more or done.missed else messages.SUCCESS
 
-    def as_action(self, name: str) -> Any:
-        """For ModelAdmin.actions, under this name."""
+    def as_action(self, rows: str) -> Any:
+        """For ModelAdmin.actions, under a name such as "pause_queues"."""
 
-        def act(model_admin: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> None:
-            self.use(model_admin, request, rows)
+        def act(model_admin: ReadOnlyAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+            self.use(model_admin, request, queryset)
 
-        act.__name__ = name
+        act.__name__ = f"{self.name}_{rows}"
         description = format_lazy(gettext_lazy("{} selected %(verbose_name_plural)s"), self.label)
         return admin.action(act, permissions=["operate"], description=description)
 
@@ -161,14 +159,28 @@ class VerbAdmin(ReadOnlyAdmin):
     def operate_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        if not (self.has_operate_permission(request) and self.has_view_permission(request)):
-            raise PermissionDenied
-        row = self.get_object(request, unquote(object_id))
-        verb = next((verb for verb in self.verbs if verb.name == name), None)
-        if row is None or verb is None:
-            raise Http404
+        row = self.row_to_operate(request, object_id)
+        verb = self.verb_named(name)
         verb.use(self, request, self.get_queryset(request).filter(pk=row.pk))
         return HttpResponseRedirect(self._page_after(request, row))
+
+    def check_may_operate(self, request: HttpRequest) -> None:
+        if not (self.has_operate_permission(request) and self.has_view_permission(request)):
+            raise PermissionDenied
+
+    def row_to_operate(self, request: HttpRequest, object_id: str) -> Any:
+        """As it stands in the address. Raises PermissionDenied and Http404."""
+        self.check_may_operate(request)
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            raise Http404
+        return row
+
+    def verb_named(self, name: str) -> Verb:
+        for verb in self.verbs:
+            if verb.name == name:
+                return verb
+        raise Http404
 
     def _page_after(self, request: HttpRequest, row: Any) -> str:
         """The page of this site that the button stood on, where it says so in `next`; else the row's page, or the list
@@ -178,10 +190,11 @@ class VerbAdmin(ReadOnlyAdmin):
             came_from, {request.get_host()}, require_https=request.is_secure()
         ):
             return came_from
-        page, arguments = "changelist", []
-        if self.get_queryset(request).filter(pk=row.pk).exists():
-            page, arguments = "change", [quote(row.pk)]
-        return reverse(f"admin:{self.url_name(page)}", args=arguments, current_app=self.admin_site.name)
+        links = Links(request, self.admin_site)
+        is_left = self.get_queryset(request).filter(pk=row.pk).exists()
+        if is_left:
+            return links.address(self.model, "change", quote(row.pk))
+        return links.address(self.model, "changelist")
 
     def page_of(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """What the template of a row's page shows beside the buttons and the fields."""

@@ -1,1 +1,1 @@
-"""`{% load pgonly %}` is for the templates of a site. The two others are for our own in the admin."""
+"""`{% load pgonly %}` is for the templates of a site, `{% load pgonly_admin %}` for our own in the admin."""

@@ -1,4 +1,5 @@
-"""What the templates of our pages in the admin need. As in pgonly_overview.py, nothing imports the admin at once."""
+"""What the templates of our pages in the admin need. Django imports this file with its first template, also where the
+admin is not installed, or not imported yet: the tags themselves import what they need."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import re
 from typing import Any
 
 from django import template
+from django.template import RequestContext
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import capfirst
@@ -19,7 +21,12 @@ _CELL = re.compile(r'<t[dh] (?=class="(?:[^"]* )?field-([\w-]+))')
 @register.filter
 def labelled(html: str, changelist: Any) -> SafeString:
     """The cells of a list with the names of their columns, which begin the lines of a card on a phone."""
-    labels = _labels(changelist)
+    from django.contrib.admin.utils import label_for_field
+
+    labels = {}
+    for column in changelist.list_display:
+        label = label_for_field(column, changelist.model, model_admin=changelist.model_admin)
+        labels[column if isinstance(column, str) else column.__name__] = capfirst(str(label))
 
     def with_label(cell: re.Match[str]) -> str:
         label = labels.get(cell[1])
@@ -28,12 +35,26 @@ def labelled(html: str, changelist: Any) -> SafeString:
     return mark_safe(_CELL.sub(with_label, html))  # noqa: S308 - what was safe before, and an escaped label
 
 
-def _labels(changelist: Any) -> dict[str, str]:
-    """The names of the columns, by the class of their cells."""
-    from django.contrib.admin.utils import label_for_field
+@register.simple_tag(takes_context=True)
+def overview_panels(context: RequestContext) -> list[Any]:
+    """The panels of the overview that the person of this request may see, on the admin site that serves it."""
+    from pgonly_django.admin.overview.overview import Overview, shown
+    from pgonly_django.admin.overview.panels import PANELS
 
-    labels = {}
-    for column in changelist.list_display:
-        label = label_for_field(column, changelist.model, model_admin=changelist.model_admin)
-        labels[column if isinstance(column, str) else column.__name__] = capfirst(str(label))
-    return labels
+    return shown(Overview(context.request, _site_of(context)), PANELS)
+
+
+@register.simple_tag(takes_context=True)
+def doctor_url(context: RequestContext) -> str:
+    """The address of the doctor's page; "" for a person who may not see it."""
+    from pgonly_django.admin.doctor import url_of
+
+    return url_of(context.request, _site_of(context))
+
+
+def _site_of(context: RequestContext) -> Any:
+    from django.contrib import admin
+
+    request: Any = context.request  # with current_app: the site has set it
+    sites = {site.name: site for site in admin.sites.all_sites}
+    return sites.get(request.current_app, admin.site)

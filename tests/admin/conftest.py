@@ -6,8 +6,10 @@ from uuid import uuid4
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.utils import timezone
+from model_bakery import baker
 
-from pgonly_django.models import Job, State
+from pgonly_django.models import CacheEntry, Job, Session, State
+from pgonly_django.sessions import SessionStore
 
 LIST = "/admin/pgonly_django/job/"
 # Parts of pages that take longer are left out. A busy machine takes longer for the few rows of a test.
@@ -15,7 +17,7 @@ SHORT_LIMITS = (
     "pgonly_django.admin.jobs.change_list.COUNTS_LIMIT",
     "pgonly_django.admin.jobs.change_list.SEARCH_COUNTS_LIMIT",
     "pgonly_django.admin.jobs.change_list.JobChangeList.search_limit",
-    "pgonly_django.admin.jobs.page.waits.TIME_LIMIT",
+    "pgonly_django.admin.jobs.waits.TIME_LIMIT",
     "pgonly_django.admin.overview.overview.TIME_LIMIT",
     "pgonly_django.admin.paging.BoundedChangeList.quick_limit",
 )
@@ -47,6 +49,18 @@ def make_job(state=State.READY, **fields):
     if state == State.SCHEDULED:
         defaults |= {"run_at": now + timedelta(hours=1)}
     return Job.objects.create(**(defaults | fields))
+
+
+def make_entry(model=CacheEntry, **columns):
+    return model.objects.create(key=f"answers:1:{uuid4()}", **({"value": b"[1]", "codec": 1} | columns))
+
+
+def make_session(**columns):
+    session = SessionStore()
+    session["_auth_user_id"] = str(baker.make(User).pk)
+    session.save()
+    Session.objects.for_key(session.session_key).update(**columns)
+    return Session.objects.for_key(session.session_key).get()
 
 
 @pytest.fixture

@@ -240,10 +240,10 @@ def test_nothing_of_the_costs_can_be_changed(admin_client):
 
 
 def test_sums_that_take_too_long_are_those_of_the_newest_calls(admin_client, monkeypatch):
-    from pgonly_django.admin.budgets import sums
+    from pgonly_django.admin import costs
 
     CostEntry.objects.create(usd=1, task="shop.ask")
-    monkeypatch.setattr(sums, "LIMIT", timedelta(milliseconds=1))
+    monkeypatch.setattr(costs, "SUMS_LIMIT", timedelta(milliseconds=1))
     monkeypatch.setattr(
         "pgonly_django.models.budget.CostQuerySet.sums",
         slow_first(CostEntry.objects.none().__class__.sums),

@@ -31,8 +31,7 @@ from pgonly_django.models import (
     Tick,
     Worker,
 )
-from tests.admin.conftest import make_job
-from tests.admin.test_hostile_rows import make_entry, make_session
+from tests.admin.conftest import make_entry, make_job, make_session
 from tests.admin.test_workers import make_worker
 from tests.scheduling.rows import make as make_schedule
 

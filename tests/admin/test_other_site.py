@@ -22,8 +22,7 @@ from pgonly_django.models import (
     State,
 )
 from pgonly_django.tasks.editing import version_of
-from tests.admin.conftest import make_job
-from tests.admin.test_hostile_rows import make_entry, make_session
+from tests.admin.conftest import make_entry, make_job, make_session
 from tests.admin.test_workers import make_worker
 
 pytestmark = pytest.mark.django_db

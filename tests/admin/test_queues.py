@@ -34,7 +34,7 @@ def test_the_list_says_what_waits_and_runs(admin_client):
 
 def test_large_counts_end_at_a_cap(admin_client, monkeypatch):
     declared()
-    from pgonly_django.admin.queues import cells as shown
+    from pgonly_django.admin import queues as shown
 
     monkeypatch.setattr(shown, "COUNTED_AT_MOST", 2)
     for _ in range(5):

@@ -15,7 +15,7 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from model_bakery import baker
 
-from pgonly_django.admin.sessions import users
+from pgonly_django.admin import sessions as users
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, hash_user

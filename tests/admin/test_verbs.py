@@ -29,7 +29,7 @@ site = admin.AdminSite(name="verbs")
 @admin.register(Worker, site=site)
 class StoppableAdmin(VerbAdmin):
     verbs = (STOP,)
-    actions = (STOP.as_action("stop_workers"),)
+    actions = (STOP.as_action("workers"),)
 
 
 class Urls:

@@ -14,17 +14,16 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
 from django.db.models import BooleanField, Case, CharField, F, QuerySet, Value, When
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from pgonly_django.admin.base import Links
 from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.verbs import IS_CANCELLING, JobVerb
 from pgonly_django.admin.paging import label_of
@@ -53,33 +52,25 @@ def bulk_action(verb: JobVerb) -> Any:
 
 def bulk_view(model_admin: VerbAdmin, request: HttpRequest, name: str) -> HttpResponse:
     """The page that asks, for all jobs that the list with the filters of this address shows."""
-    verb = next((verb for verb in model_admin.verbs if verb.name == name), None)
-    if not isinstance(verb, JobVerb):
-        raise Http404
-    if not (model_admin.has_operate_permission(request) and model_admin.has_view_permission(request)):
-        raise PermissionDenied
+    model_admin.check_may_operate(request)
+    verb: Any = model_admin.verb_named(name)
+    address = Links(request, model_admin.admin_site).address(Job, "changelist")
     try:
         changelist: Any = model_admin.get_changelist_instance(request)
     except IncorrectLookupParameters:
-        return HttpResponseRedirect(_list_of(model_admin))
-    address = f"{_list_of(model_admin)}?{request.GET.urlencode()}"
+        return HttpResponseRedirect(address)
+    address = f"{address}?{request.GET.urlencode()}"
     return _page(model_admin, request, verb, changelist.get_queryset(request), address, changelist)
-
-
-def _list_of(model_admin: VerbAdmin) -> str:
-    name = f"admin:{model_admin.url_name('changelist')}"
-    return reverse(name, current_app=model_admin.admin_site.name)
 
 
 def _perform(model_admin: VerbAdmin, request: HttpRequest, verb: JobVerb, jobs: QuerySet[Job]) -> None:
     try:
         refused = refusals(verb, jobs)
         with time_limit(jobs.db, SEARCH_LIMIT):
-            keys = list(_allowed(verb, jobs).values_list("pk", flat=True)[: AT_ONCE + 1])
+            newest = jobs.filter(verb.allowed).order_by("-pk").values_list("pk", flat=True)
+            keys = list(newest[: AT_ONCE + 1])
         chosen: Any = Job.objects.using(jobs.db).filter(pk__in=keys[:AT_ONCE])
         done = verb.perform(request, chosen)
-    except verb.refusals as error:
-        model_admin.message_user(request, str(error), messages.ERROR)
     except OperationalError as error:
         if not timed_out(error):
             raise
@@ -109,9 +100,11 @@ def _report(
         said.append(_("Left alone: %s.") % ", ".join(refused))
     told = " ".join(said)
     if more:
+        links = Links(request, model_admin.admin_site)
         told = format_html(
             '{} <a href="{}bulk/{}/?{}">{}</a>',
-            told, _list_of(model_admin), verb.name, request.GET.urlencode(), _("Do it again for the next ones"),
+            told, links.address(Job, "changelist"), verb.name, request.GET.urlencode(),
+            _("Do it again for the next ones"),
         )  # fmt: skip
         level = messages.WARNING
     model_admin.message_user(request, told, level)
@@ -122,10 +115,6 @@ def _counted_before(request: HttpRequest) -> int:
     counted = request.POST.get("counted", "")
     is_number = counted.isdecimal() and len(counted) <= len(str(AT_ONCE))
     return min(int(counted), AT_ONCE) if is_number else 0
-
-
-def _allowed(verb: JobVerb, jobs: QuerySet[Job]) -> QuerySet[Job]:
-    return jobs.filter(verb.allowed).order_by("-pk")
 
 
 def refusals(verb: JobVerb, jobs: QuerySet[Job]) -> list[str]:
@@ -148,7 +137,7 @@ def _words(reason: str, count: int) -> str:
         return _("already asked to stop")
     if reason == "key":
         return ngettext("whose unique key another job has", "whose unique keys other jobs have", count)
-    return str(State(reason).label).lower() if reason in State else reason
+    return str(State(reason).label).lower()
 
 
 def _page(
@@ -182,7 +171,7 @@ def _numbers(verb: JobVerb, jobs: QuerySet[Job]) -> dict[str, Any]:
     """How many there are, and why the others are left alone; nothing where that takes too long."""
     try:
         with time_limit(jobs.db, SEARCH_LIMIT):
-            count = _allowed(verb, jobs).values("pk")[: AT_ONCE + 1].count()
+            count = jobs.filter(verb.allowed).order_by("-pk").values("pk")[: AT_ONCE + 1].count()
         refused = refusals(verb, jobs)
     except OperationalError as error:
         if not timed_out(error):

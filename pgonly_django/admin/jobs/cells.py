@@ -1,27 +1,119 @@
-"""The cells of the job list."""
+"""The cells of the job list, and what they need beside the columns: read for the rows of one page alone."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import json
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
-from django.utils import timezone
+from django.db import router
+from django.db.models import Case, F, Func, IntegerField, JSONField, TextField, When
+from django.db.models.fields.json import KeyTextTransform, KeyTransform
+from django.db.models.functions import Cast, Left, Length
+from django.db.models.lookups import LessThanOrEqual
+from django.template.defaultfilters import filesizeformat
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from pgonly_django.admin import formats
-from pgonly_django.admin.jobs.page import progress_of
+from pgonly_django.admin.jobs.data import progress_of
+from pgonly_django.admin.jobs.timeline import is_our_text
 from pgonly_django.admin.jobs.verbs import is_cancelling
-from pgonly_django.models import Job, State
+from pgonly_django.database.statement import printable
+from pgonly_django.masking import MASK
+from pgonly_django.models import Job, State, Worker
 from pgonly_django.models.job import seconds_between
+from pgonly_django.tasks.masking import JobMask
+from pgonly_django.tasks.metadata import TRACE_HEADERS
 from pgonly_django.wording import duration
 
-CAUSE_SHOWN = 110
-ARGUMENTS_SHOWN = 70
-MESSAGE_SHOWN = 60
+# States in which a job's errors are history.
+PAST_ERRORS = (State.SUCCEEDED, State.CANCELLED)
+CAUSE_READ, CAUSE_SHOWN = 2_000, 110
+ARGUMENTS_READ, ARGUMENTS_SHOWN = 4_000, 70  # bytes of JSON; longer ones are named by their size alone
+VALUE_SHOWN, MESSAGE_SHOWN = 60, 60
+ENTRY = ("outcome", "exception", "message", "reason", "started_at", "finished_at")
+
+
+class StoredSize(Func):
+    """How many bytes a value takes up in its row, where a large one is compressed. PostgreSQL does not read it."""
+
+    function = "pg_column_size"
+    output_field = IntegerField()
+
+
+def _unless_large(column: str) -> Case:
+    """The value, or NULL. The length of its text is asked only where its stored size is small."""
+    text = Length(Cast(column, TextField()))
+    is_short = When(LessThanOrEqual(text, ARGUMENTS_READ), then=F(column))
+    is_small = When(LessThanOrEqual(StoredSize(column), ARGUMENTS_READ), then=Case(is_short))
+    return Case(is_small, output_field=JSONField())
+
+
+# PostgreSQL computes these for the rows of one page: the list is not sorted.
+LISTED = {
+    **{
+        f"last_{key}": Left(
+            KeyTextTransform(key, KeyTransform(-1, "errors")), CAUSE_READ, output_field=TextField()
+        )
+        for key in ENTRY
+    },
+    "small_args": _unless_large("args"),
+    "small_kwargs": _unless_large("kwargs"),
+    "small_metadata": _unless_large("metadata"),
+    "stored_size": StoredSize("args") + StoredSize("kwargs"),
+}
+
+
+def prepare(jobs: Sequence[Any], *, sees_data: bool) -> None:
+    """Give `jobs`, which were read with LISTED, what their cells show: `cause`, `call` and `worker_name`. Without
+    `sees_data` no text that has values of the job in it."""
+    mask = JobMask()
+    workers = Worker.objects.using(router.db_for_read(Worker))
+    ids = {job.worker_id for job in jobs if job.worker_id}
+    names = dict(workers.filter(pk__in=ids).values_list("pk", "name")) if ids else {}
+    for job in jobs:
+        job.sees_data = sees_data
+        job.cause = "" if job.state in PAST_ERRORS else _cause(job)
+        job.call = _call_and_metadata(job, mask) if sees_data else ""
+        job.worker_name = names.get(job.worker_id, "")
+
+
+def _cause(job: Any) -> str:
+    """Why the last attempt ended."""
+    entry = {key: value for key in ENTRY if (value := getattr(job, f"last_{key}")) is not None}
+    told = [entry.get("message") or entry.get("reason")] if job.sees_data else []
+    if not job.sees_data and is_our_text(entry.get("outcome", "failed"), entry):
+        told = [entry.get("reason")]
+    return ": ".join(filter(None, (formats.short_name(entry.get("exception", "")), *told)))
+
+
+def _call_and_metadata(job: Any, mask: JobMask) -> str:
+    """As they stand in a call, secrets masked, and the metadata behind them: 5, project_id=7 · tenant="acme"."""
+    metadata = mask.value(job.small_metadata or {})
+    shown = {name: value for name, value in metadata.items() if name not in TRACE_HEADERS}
+    return " · ".join(filter(None, (_call(job, mask), ", ".join(_named(shown)))))
+
+
+def _call(job: Any, mask: JobMask) -> str:
+    if job.small_args is None or job.small_kwargs is None:
+        return _("too large for the list: %s") % filesizeformat(job.stored_size)
+    args, kwargs = mask.args(job.task, job.small_args), mask.value(job.small_kwargs)
+    return ", ".join([*map(_compact, args), *_named(kwargs)])
+
+
+def _named(values: dict[str, Any]) -> list[str]:
+    return [f"{name}={_compact(value)}" for name, value in values.items()]
+
+
+def _compact(value: Any) -> str:
+    """As JSON in one line, shortened."""
+    text = printable(json.dumps(value, ensure_ascii=False)).replace(f'"{MASK}"', MASK)
+    return formats.brief(text, VALUE_SHOWN)
 
 
 @admin.display(description=gettext_lazy("state"))
@@ -36,20 +128,20 @@ def task_name(job: Any) -> SafeString:
     """The short name; below it why the last attempt ended, unless the job is past its errors."""
     name = format_html(
         '<a class="pgonly-name" href="{}" title="{} {}">{}</a>',
-        job.row.address, job.task, job.pk, formats.short_name(job.task),
+        job.address, job.task, job.pk, formats.short_name(job.task),
     )  # fmt: skip
-    return name + formats.folded(f"why-{job.pk}", job.row.cause, CAUSE_SHOWN)
+    return name + formats.folded(f"why-{job.pk}", job.cause, CAUSE_SHOWN)
 
 
 @admin.display(description=gettext_lazy("arguments"))
 def arguments(job: Any) -> SafeString:
-    return formats.folded(f"with-{job.pk}", job.row.arguments, ARGUMENTS_SHOWN)
+    return formats.folded(f"with-{job.pk}", job.call, ARGUMENTS_SHOWN)
 
 
 @admin.display(description=gettext_lazy("progress"))
 def progress_cell(job: Any) -> str:
     """A bar with its percentage, and below it the figures and the message; nothing once the job has succeeded."""
-    progress = progress_of(job, sees_data=job.row.sees_data)
+    progress = progress_of(job, sees_data=job.sees_data)
     if progress is None or job.state == State.SUCCEEDED:
         return ""
     told = " · ".join(filter(None, (progress["figures"], " ".join(progress["message"].split()))))
@@ -64,14 +156,15 @@ def progress_cell(job: Any) -> str:
 @admin.display(description=gettext_lazy("time"))
 def time_cell(job: Any) -> SafeString:
     """The time that matters in its state, and below it another one."""
-    if job.state == State.RUNNING:
-        return _lines(_since(job.attempted_at, _("for %s")), _waited(job))
-    if job.state == State.READY:
-        return _lines(_since(job.waiting_since, _("waits %s")))
-    if job.state == State.SCHEDULED:
-        return _lines(_due(job))
-    if job.state == State.HELD:
-        return _lines(_("by %s") % job.held_by, _since(job.enqueued_at, _("enqueued %s ago")))
+    match job.state:
+        case State.RUNNING:
+            return _lines(_since(job.attempted_at, _("for %s")), _waited(job))
+        case State.READY:
+            return _lines(_since(job.waiting_since, _("waits %s")))
+        case State.SCHEDULED:
+            return _lines(formats.until(job.run_at, _("late by %s")))
+        case State.HELD:
+            return _lines(_("by %s") % job.held_by, _since(job.enqueued_at, _("enqueued %s ago")))
     return _lines(_took(job), _since(job.finished_at, _("%s ago")))
 
 
@@ -88,14 +181,6 @@ def _since(moment: datetime | None, text: str) -> str:
     return "" if moment is None else formats.time_tag(moment, text % formats.age(moment))
 
 
-def _due(job: Job) -> str:
-    if job.run_at is None:
-        return ""
-    wait = job.run_at - timezone.now()
-    text = _("in %s") if wait > timedelta(0) else _("late by %s")
-    return formats.time_tag(job.run_at, text % duration(abs(wait)))
-
-
 def _waited(job: Job) -> str:
     if job.attempted_at is None or job.attempted_at < job.waiting_since:
         return ""
@@ -108,7 +193,7 @@ def _took(job: Any) -> str:
         seconds = job.run_seconds
     else:  # None where the last entry of `errors` is a person's decision, which may come much later than the run
         seconds = seconds_between(job.last_started_at, job.last_finished_at)
-    return "" if seconds is None else _("took %s") % duration(timedelta(seconds=seconds))
+    return "" if seconds is None else _("took %s") % duration(seconds)
 
 
 @admin.display(description=gettext_lazy("worker"))
@@ -116,8 +201,7 @@ def worker(job: Any) -> SafeString | str:
     """The one that runs the job or ran it last: leads to what it runs."""
     if not job.worker_id:
         return ""
-    name = job.row.worker or _("unknown")
-    return format_html('<a href="?worker={}">{}</a>', job.worker_id, name)
+    return format_html('<a href="?worker={}">{}</a>', job.worker_id, job.worker_name or _("unknown"))
 
 
 @admin.display(description=gettext_lazy("attempts"))
@@ -127,6 +211,6 @@ def attempts(job: Job) -> SafeString:
         ngettext("%d interruption", "%d interruptions", job.interruptions): job.interruptions,
         ngettext("%d crash", "%d crashes", job.crashes): job.crashes,
     }
-    lines = ((label % count,) for label, count in counts.items() if count)
-    second = format_html_join("", '<span class="pgonly-second">{}</span>', lines)
-    return format_html("{}/{}{}", job.attempt, job.max_attempts, second)
+    return _lines(
+        f"{job.attempt}/{job.max_attempts}", *(label % count for label, count in counts.items() if count)
+    )

@@ -7,20 +7,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
-from django.contrib.admin.utils import quote
 from django.contrib.admin.views.main import PAGE_VAR, SEARCH_VAR
 from django.db import OperationalError
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.functional import cached_property
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.jobs.data import may_see_data
+from pgonly_django.admin.jobs.cells import LISTED
 from pgonly_django.admin.jobs.filters import SelectFilter, in_state
-from pgonly_django.admin.jobs.rows import LISTED, rows_of
 from pgonly_django.admin.jobs.verbs import LARGE, JobVerb
 from pgonly_django.admin.paging import WHOLE_VAR, BoundedChangeList, capped_counts, label_of
 from pgonly_django.admin.verbs import VerbAdmin
@@ -28,7 +24,7 @@ from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.models import Job, State
 
 STATE_VAR = "state__exact"
-STATE_VARS = [STATE_VAR, "state__isnull"]  # as StateFilter expects them
+STATE_VARS = [STATE_VAR, "state__isnull"]  # as JobStateFilter expects them
 # In the order of a job's life; what needs a person comes before what is done.
 TABS = (
     State.RUNNING, State.READY, State.SCHEDULED, State.HELD, State.FAILED, State.SUCCEEDED, State.CANCELLED,
@@ -72,19 +68,6 @@ class JobChangeList(BoundedChangeList):
         super().get_results(request)
         self.may_operate = self.model_admin.has_operate_permission(request)
         self.counts = self._counts(request)
-        jobs: Any = self.result_list
-        rows = rows_of(jobs, map(self._page_of, jobs), sees_data=may_see_data(request))
-        for job, row in zip(jobs, rows, strict=True):
-            job.row = row
-
-    def _page_of(self, job: Job) -> str:
-        """Its address, from which the reader comes back to this list."""
-        opts, site = self.opts, self.model_admin.admin_site
-        page = f"admin:{opts.app_label}_{opts.model_name}_change"
-        address = reverse(page, args=[quote(job.pk)], current_app=site.name)
-        return str(
-            add_preserved_filters({"preserved_filters": self.preserved_filters, "opts": opts}, address)
-        )
 
     def _counts(self, request: HttpRequest) -> dict[str, int]:
         """How many jobs each state has under all other filters; without those whose count takes too long."""

@@ -1,14 +1,22 @@
-"""Who may see what jobs were called with and what they returned, and what is shown of it."""
+"""What people see of the data of jobs: who may see it at all, and how far a job is, in words."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
+
+from pgonly_django.admin.formats import brief, whole
+from pgonly_django.models import Job
+from pgonly_django.monitoring.progress import job_progress
 
 VIEW_DATA = "pgonly_django.view_job_data"
 # What a filter in the address could tell letter by letter, by trying values.
 DATA_COLUMNS = (
     "args", "kwargs", "metadata", "options", "result", "errors", "log", "progress", "unique_key", "concurrency_key",
 )  # fmt: skip
+MESSAGE_SHOWN = 1_000
 
 
 def may_see_data(request: HttpRequest) -> bool:
@@ -18,3 +26,35 @@ def may_see_data(request: HttpRequest) -> bool:
 def is_of_data(lookup: str) -> bool:
     """Whether a filter of the address, such as "kwargs__token__startswith", is on what a job was called with."""
     return lookup.partition("__")[0] in DATA_COLUMNS
+
+
+def progress_of(job: Job, *, sees_data: bool) -> dict[str, Any] | None:
+    """`done`, `total`, both as `figures`, `percent`, `message`, and as words `speed` and `left`. None when the job
+    reported nothing that can be shown. Without `sees_data` no message, which may have values of the job in it."""
+    progress = job_progress(job)
+    message = brief((job.progress or {}).get("message") or "", MESSAGE_SHOWN) if sees_data else ""
+    if progress.done is None and not message:
+        return None
+    figures = [f"{number:,}" for number in (progress.done, progress.total) if number is not None]
+    return {
+        "done": progress.done,
+        "total": progress.total,
+        "percent": progress.percent,
+        "figures": " / ".join(figures),
+        "speed": _speed(progress.per_minute),
+        "left": _("%s left") % whole(progress.left) if progress.left else "",
+        "message": message,
+    }
+
+
+def _speed(per_minute: float | None) -> str:
+    if per_minute is None:
+        return ""
+    for minutes, text in ((1, _("%s per minute")), (60, _("%s per hour"))):
+        if per_minute * minutes >= 1:
+            return text % _rounded(per_minute * minutes)
+    return _("%s per day") % _rounded(per_minute * 1440)
+
+
+def _rounded(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"  # noqa: PLR2004 - two digits

@@ -1,11 +1,12 @@
-"""The filters of the job list. The names that they offer come from queue/known_names.py."""
+"""The filters of the job list, by its columns and by time. The names that they offer come from queue/known_names.py."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib.admin import ChoicesFieldListFilter, ModelAdmin, SimpleListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.db import router
@@ -13,12 +14,15 @@ from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Greatest, Now
 from django.db.models.lookups import LessThan
 from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin.formats import short_name
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.queue.enqueue import aware
 from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS, known_names
 from pgonly_django.wording import duration
 
@@ -29,15 +33,24 @@ LIMITED_READY = Q(state=State.READY, slots__isnull=False)
 ANY_READY = PLAIN_READY | SUSPECT_READY | LIMITED_READY
 WORKERS_OFFERED = 100
 NO_PROGRESS_FOR = timedelta(minutes=10)
+COLUMNS = {"enqueued": "enqueued_at", "finished": "finished_at"}
+PERIODS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
+# So much earlier or later than the row may an id be made, by another machine's clock or in a long statement.
+ID_AHEAD = timedelta(minutes=15)
+FIRST_ID_AT = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_ID_AT = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def in_state(state: str) -> Q:
     """As `state` alone, so that PostgreSQL finds the index of that state."""
-    conditions = {State.READY: ANY_READY, State.HELD: Q(state=State.HELD, held_by__isnull=False)}
-    return conditions.get(State(state), Q(state=state)) if state in State else Q(state=state)
+    conditions: dict[str, Q] = {
+        State.READY: ANY_READY,
+        State.HELD: Q(state=State.HELD, held_by__isnull=False),
+    }
+    return conditions.get(state, Q(state=state))
 
 
-class StateFilter(ChoicesFieldListFilter):
+class JobStateFilter(ChoicesFieldListFilter):
     """People choose it by the tabs above the list."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job] | None:
@@ -141,9 +154,8 @@ class LateFilter(SelectFilter):
     choices_in_seconds = (60, 600, 3600)
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
-        limits = [timedelta(seconds=seconds) for seconds in self.choices_in_seconds]
         label = _("for more than %s")
-        return [(str(int(limit.total_seconds())), label % duration(limit)) for limit in limits]
+        return [(str(seconds), label % duration(seconds)) for seconds in self.choices_in_seconds]
 
     def narrowed(self, jobs: Any, value: str) -> Any:
         """Each part in the words of an index: pgonly_job_ready, _suspect, _limited and _scheduled."""
@@ -174,11 +186,100 @@ class StuckFilter(SelectFilter):
         # The newest one of each job alone: EXISTS would make PostgreSQL read all steps of all jobs.
         saved = Checkpoint.objects.filter(job=OuterRef("pk")).values("saved_at")[:1]
         steps = Step.objects.filter(job=OuterRef("pk")).order_by("-finished_at").values("finished_at")[:1]
-        last_sign = Greatest(
-            "attempted_at", "reported_at", Subquery(saved), Subquery(steps)
-        )  # of those that are
+        # Of those that are: GREATEST leaves NULL out.
+        last_sign = Greatest("attempted_at", "reported_at", Subquery(saved), Subquery(steps))
         is_silent = Q(LessThan(last_sign, Now() - NO_PROGRESS_FOR))
         conditions = {"any": is_over | is_silent, "lease": is_over, "progress": is_silent}
         if value not in conditions:
             raise IncorrectLookupParameters
         return jobs.running().filter(conditions[value])
+
+
+class TimeFilter(SelectFilter):
+    title = gettext_lazy("time")
+    parameter_name = "time"
+    bounds = ("from", "until")
+
+    def __init__(self, request: HttpRequest, params: dict[str, Any], model: Any, model_admin: Any) -> None:
+        given = {name: params.pop(name)[-1] for name in self.bounds if name in params}
+        super().__init__(request, params, model, model_admin)
+        self.used_parameters |= {name: text for name, text in given.items() if text}
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
+        return [
+            ("enqueued-hour", _("enqueued in the last hour")),
+            ("enqueued-day", _("enqueued in the last day")),
+            ("enqueued-week", _("enqueued in the last week")),
+            ("enqueued", _("enqueued between")),
+            ("finished-hour", _("finished in the last hour")),
+            ("finished-day", _("finished in the last day")),
+            ("finished-week", _("finished in the last week")),
+            ("finished", _("finished between")),
+        ]
+
+    def expected_parameters(self) -> list[str | None]:
+        return [self.parameter_name, *self.bounds]
+
+    def value(self) -> str | None:
+        """With two times alone: those between which a job was enqueued."""
+        return super().value() or ("enqueued" if self.range_is_given else None)
+
+    @property
+    def range_is_given(self) -> bool:
+        return any(name in self.used_parameters for name in self.bounds)
+
+    @property
+    def start(self) -> str:
+        return str(self.used_parameters.get("from", ""))
+
+    @property
+    def end(self) -> str:
+        return str(self.used_parameters.get("until", ""))
+
+    @property
+    def heading(self) -> str:
+        if self.value() not in COLUMNS:
+            return self.chosen_label
+        event = _("finished") if self.value() == "finished" else _("enqueued")
+        ends = ((_("from"), self.start), (_("until"), self.end))
+        return " ".join([event, *(f"{word} {text.replace('T', ' ')}" for word, text in ends if text)])
+
+    def narrowed(self, jobs: Any, value: str) -> Any:
+        if value not in dict(self.lookup_choices):
+            raise IncorrectLookupParameters
+        event, _dash, period = value.partition("-")
+        if period:
+            return between(jobs, event, timezone.now() - PERIODS[period], None)
+        return between(jobs, event, _moment(self.start), _moment(self.end))
+
+
+def between(jobs: Any, event: str, start: datetime | None, end: datetime | None) -> Any:
+    """The jobs that were "enqueued" or "finished" from `start` on and before `end`. Ids ascend with the time of the
+    enqueue, so the primary key finds the first ones; of the finished ones no later than they were enqueued."""
+    column = COLUMNS[event]
+    if start is not None:
+        jobs = jobs.filter(**{f"{column}__gte": start})
+        if event == "enqueued":
+            jobs = jobs.filter(pk__gte=_id_at(start, -ID_AHEAD))
+    if end is not None:
+        jobs = jobs.filter(**{f"{column}__lt": end}, pk__lte=_id_at(end, ID_AHEAD))
+    return jobs
+
+
+def _id_at(moment: datetime, later: timedelta) -> UUID:
+    """The lowest id of version 7 at that time."""
+    at = min(max(aware(moment), FIRST_ID_AT - min(later, timedelta(0))), LAST_ID_AT - later) + later
+    return UUID(int=int(at.timestamp() * 1000) << 80)
+
+
+def _moment(text: str) -> datetime | None:
+    """As a field of the type datetime-local sends it, in the current time zone; None where it is empty."""
+    if not text:
+        return None
+    try:
+        moment = parse_datetime(text)
+    except ValueError as error:
+        raise IncorrectLookupParameters from error
+    if moment is None or timezone.is_aware(moment):
+        raise IncorrectLookupParameters
+    return timezone.make_aware(moment) if settings.USE_TZ else moment

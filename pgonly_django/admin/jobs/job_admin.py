@@ -1,46 +1,45 @@
+"""Jobs in the admin: what the list and the pages offer, and to whom; how jobs are searched and deleted."""
+
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
+from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.admin.views.main import SEARCH_VAR
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db import router, transaction
+from django.db.models import Q, QuerySet, TextField
+from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.base import delete_selected, stylesheets
+from pgonly_django.admin.base import Links, delete_selected, stylesheets
 from pgonly_django.admin.formats import short_name
-from pgonly_django.admin.jobs import cells, deletion
+from pgonly_django.admin.jobs import cells, filters
 from pgonly_django.admin.jobs.bulk import bulk_action, bulk_view
 from pgonly_django.admin.jobs.calls import again_view, edit_view
 from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.data import is_of_data, may_see_data
-from pgonly_django.admin.jobs.filters import (
-    ErrorFilter,
-    LateFilter,
-    QueueFilter,
-    StateFilter,
-    StuckFilter,
-    TaskFilter,
-    WorkerFilter,
-)
 from pgonly_django.admin.jobs.page import page_context
 from pgonly_django.admin.jobs.redrive import redrive_jobs
-from pgonly_django.admin.jobs.search import HELP, search_jobs
-from pgonly_django.admin.jobs.times import TimeFilter
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW
-from pgonly_django.admin.links import Links
+from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.admin.verbs import VerbAdmin
-from pgonly_django.models import Job, State
+from pgonly_django.models import Job, State, Step
+from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.editing import EDITABLE
 
 # What the form above the list sends, also where it is empty.
 OF_THE_FORM = {SEARCH_VAR, "queue", "task", "error", "worker", "time", "from", "until", "late", "stuck"}
+SEARCHED = ("args", "kwargs", "metadata")
 
 
 @admin.register(Job)
@@ -52,13 +51,17 @@ class JobAdmin(VerbAdmin):
     list_display_links = (cells.state_badge,)  # the name of the task is a link of its own
     empty_value_display = ""
     list_filter = (
-        ("state", StateFilter), QueueFilter, TaskFilter, ErrorFilter, WorkerFilter, TimeFilter, LateFilter,
-        StuckFilter,
+        ("state", filters.JobStateFilter), filters.QueueFilter, filters.TaskFilter, filters.ErrorFilter,
+        filters.WorkerFilter, filters.TimeFilter, filters.LateFilter, filters.StuckFilter,
     )  # fmt: skip
     sortable_by = ()
     ordering = ("-pk",)  # ids are ordered by time: newest first without a sort
     search_fields = ("task",)  # shows the box; get_search_results does the search
-    search_help_text = HELP
+    search_help_text = gettext_lazy(
+        "An id, a part of the task's name or of the unique key, text in the arguments or the metadata (such as the id "
+        "of a trace), or name=value for one keyword argument or one entry of the metadata. "
+        "A search that takes too long is narrowed to the newest rows, and this page says so."
+    )
     list_per_page = 50
     verbs = (RESUME, RUN_NOW, RETRY, HOLD, CANCEL, DISCARD)
     actions = (*map(bulk_action, verbs), redrive_jobs, delete_selected)
@@ -92,6 +95,14 @@ class JobAdmin(VerbAdmin):
         columns = super().get_list_display(request)
         return columns if may_see_data(request) else [each for each in columns if each is not cells.arguments]
 
+    def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
+        """Each gets what its cells show, and its `address`, from which the reader comes back to this list."""
+        links = Links(request, self.admin_site)
+        kept: Any = {"preserved_filters": self.get_preserved_filters(request), "opts": self.opts}
+        for job in rows:
+            job.address = add_preserved_filters(kept, links.address(Job, "change", str(job.pk)))
+        cells.prepare(rows, sees_data=may_see_data(request))
+
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Under a title that says which jobs it lists. A filter that is empty, as the form sends it, is left out of the
         address."""
@@ -115,28 +126,81 @@ class JobAdmin(VerbAdmin):
         allowed = may_see_data(request) or not is_of_data(lookup)
         return allowed and super().lookup_allowed(lookup, value, request)
 
-    def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> HttpResponse:
-        job = kwargs["obj"]  # never None: nothing is added by hand
-        links = Links(request, self.admin_site)
-        context |= page_context(job, links, sees_data=may_see_data(request)) | {
+    def page_of(self, request: HttpRequest, job: Job) -> dict[str, Any]:
+        may_operate = self.has_operate_permission(request)
+        page = page_context(job, Links(request, self.admin_site), sees_data=may_see_data(request))
+        return page | {
             "title": short_name(job.task),
-            "subtitle": None,
-            "verbs": self.verbs_for(request, job),
             "may_delete": self.has_delete_permission(request, job),
-            "may_operate": self.has_operate_permission(request),
-            "may_edit": self.has_operate_permission(request) and job.state in EDITABLE,
+            "may_operate": may_operate,
+            "may_edit": may_operate and job.state in EDITABLE,
             "state_badge": cells.state_badge(job),
         }
-        return super().render_change_form(request, context, *args, **kwargs)
 
     def get_deleted_objects(self, objs: Sequence[Job] | QuerySet[Job], request: HttpRequest) -> Any:
-        return deletion.summary(objs, self.has_delete_permission(request))
+        """Without reading all steps of all jobs. Jobs that run are not deleted."""
+        steps = Step.objects.filter(job__in=[job.pk for job in objs]).order_by()[: COUNTED_AT_MOST + 1]
+        counts = {_("jobs"): len(objs), _("steps"): label_of(steps.count())}
+        missing = set() if self.has_delete_permission(request) else {_("job")}
+        text = _("%(job)s, which runs: cancel it first")
+        running = [text % {"job": job} for job in objs if job.state == State.RUNNING]
+        return [str(job) for job in objs], counts, missing, running
 
     def delete_model(self, request: HttpRequest, obj: Job) -> None:
-        if not deletion.delete_jobs(self.get_queryset(request).filter(pk=obj.pk)):
+        if not delete_jobs(self.get_queryset(request).filter(pk=obj.pk)):
             raise PermissionDenied(_("It runs by now: cancel it first."))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        deletion.delete_jobs(queryset)
+        delete_jobs(queryset)
+
+
+def delete_jobs(jobs: QuerySet[Job]) -> int:
+    """Delete those of `jobs` that do not run, with their checkpoints and steps. Returns how many."""
+    database = router.db_for_write(Job)
+    with transaction.atomic(using=database):
+        idle = jobs.using(database).exclude(state=State.RUNNING).select_for_update()
+        ids = list(idle.order_by("pk").values_list("pk", flat=True))
+        Job.objects.using(database).filter(pk__in=ids).delete()
+    return len(ids)
+
+
+def search_jobs(jobs: QuerySet[Job], term: str, *, in_data: bool) -> QuerySet[Job]:
+    """The job with the id `term`, the jobs with that keyword argument or metadata, or those whose task, unique key,
+    arguments or metadata contain it. Without `in_data` by id and task alone: by trying values, a search would tell an
+    argument letter by letter."""
+    term = term.strip()
+    with_id = _with_id(jobs, term)
+    if with_id is not None and (not in_data or with_id.exists()):
+        return with_id
+    if not in_data:
+        return jobs.filter(task__icontains=term)
+    name, equals, value = term.partition("=")
+    if equals and name.isidentifier():  # the value is JSON, or a string without its quotes
+        typed, read = {name: value}, {name: _as_json(value)}
+        in_call = Q(kwargs__contains=typed) | Q(kwargs__contains=read)
+        return jobs.filter(in_call | Q(metadata__contains=typed) | Q(metadata__contains=read))
+    condition = Q(task__icontains=term) | Q(unique_key__icontains=term)
+    # As typed, and as it stands inside a JSON string (quotes, backslashes, line ends).
+    for text in {term, json.dumps(term, ensure_ascii=False)[1:-1]}:
+        for column in SEARCHED:
+            condition |= Q(**{f"{column}_text__icontains": text})
+    texts = {f"{column}_text": Cast(column, TextField()) for column in SEARCHED}
+    return jobs.alias(**texts).filter(condition)
+
+
+def _with_id(jobs: QuerySet[Job], term: str) -> QuerySet[Job] | None:
+    """None for what is no id. What is one may also be the id of a trace, or stand in the arguments."""
+    try:
+        return jobs.filter(pk=UUID(term))
+    except ValueError:
+        return None
+
+
+def _as_json(value: str) -> Any:
+    """`value` read as JSON. What no job can hold (a NUL character, 1e400, thousands of levels) stays text."""
+    try:
+        read = json.loads(value, parse_constant=str)
+        to_json(read, "The value")
+    except (ValueError, RecursionError):
+        return value
+    return read

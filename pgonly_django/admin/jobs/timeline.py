@@ -1,28 +1,25 @@
-"""A job's attempts and its timeline, for its page."""
+"""A job's attempts with their tracebacks, and its timeline, for its page."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
-from pgonly_django.admin.formats import as_text, short_name
-from pgonly_django.admin.jobs.tracebacks import Part, parts_of, without_messages
+from pgonly_django.admin.formats import short_name
 from pgonly_django.models import Job, State
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.wording import duration
-
-# Of the attempts and of the log lines; the worker keeps fewer of either.
-ENTRIES_SHOWN = 200
-# A day away from the first and last time that Python has, so that every time zone can show them.
-FIRST, LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 OUTCOMES: dict[str, Promise] = {
     "running": gettext_lazy("Running"),
@@ -38,14 +35,85 @@ OUTCOMES: dict[str, Promise] = {
     "postponed": gettext_lazy("Postponed"),
     "crashed": gettext_lazy("Crashed"),
 }
-
-
 # The outcomes whose reason is a text of this package.
 OURS = ("crashed", "postponed", "released", "timed out")
 
+# The indent of an exception group's members has bars in it.
+# What a SyntaxError has failed to read stands below a line without a name: it is a message, and may be an argument.
+FRAME = re.compile(r'(?P<indent>[ |+-]*)  File "(?P<path>[^"]*)", line \d+, in ')
+LIBRARIES = re.compile(
+    r"[/\\](?:site-packages|dist-packages|pgonly_django|lib[/\\]python3[^/\\]*)[/\\]|^<frozen |[/\\]Lib[/\\]"
+)
+HEADINGS = (
+    "Traceback (most recent call last):",
+    "Exception Group Traceback (most recent call last):",
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
+)
+
+
+class TracebackPart(NamedTuple):
+    """Lines that are shown together. `frames`: how many of libraries are folded; 0: the part is open."""
+
+    text: str
+    frames: int = 0
+
+    @property
+    def summary(self) -> str:
+        return ngettext("%d frame of a library", "%d frames of libraries", self.frames) % self.frames
+
+
+class _Lines(NamedTuple):
+    """Those of a frame, or lines that belong to none."""
+
+    text: str
+    path: str | None = None
+
+    @property
+    def is_folded(self) -> bool:
+        return self.path is not None and LIBRARIES.search(self.path) is not None
+
+
+def parts_of(traceback: str) -> list[TracebackPart]:
+    """Together they are the whole text: the frames of the project are open, those of libraries are folded. Where all
+    frames are of libraries, none is."""
+    pieces = list(_pieces(traceback))
+    if all(piece.is_folded for piece in pieces if piece.path is not None):
+        return [TracebackPart(traceback)]
+    groups = ((folded, list(group)) for folded, group in groupby(pieces, lambda piece: piece.is_folded))
+    return [
+        TracebackPart("".join(piece.text for piece in group), len(group) if folded else 0)
+        for folded, group in groups
+    ]
+
+
+def without_messages(traceback: str) -> str:
+    """Its frames and headings alone: a message may have values of the job in it."""
+    return "".join(
+        piece.text
+        for piece in _pieces(traceback)
+        if piece.path is not None or piece.text.strip(" |+\n-") in ("", *HEADINGS)
+    )
+
+
+def _pieces(traceback: str) -> Iterator[_Lines]:
+    lines, path, indent = "", None, ""
+    for line in traceback.splitlines(keepends=True):
+        frame = FRAME.match(line)
+        if frame is None and path is not None and line.startswith((indent + "    ", indent + "  [Previous")):
+            lines += line
+            continue
+        if lines:
+            yield _Lines(lines, path)
+        lines, path = line, None
+        if frame is not None:
+            path, indent = frame["path"], frame["indent"]
+    if lines:
+        yield _Lines(lines, path)
+
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class RecordedAttempt:
     """One run of the job, or one decision of a person, as `errors` keeps it."""
 
     outcome: str
@@ -71,7 +139,7 @@ class Attempt:
         return str(OUTCOMES.get(self.outcome, self.outcome))
 
     @property
-    def traceback_parts(self) -> list[Part]:
+    def traceback_parts(self) -> list[TracebackPart]:
         return parts_of(self.traceback)
 
     @property
@@ -90,29 +158,17 @@ class Attempt:
         return ": ".join(filter(None, (short_name(self.exception), self.message)))
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    at: Any  # the time; None when it has none, and then it is not shown
-    kind: str  # an outcome or state, for its colour
-    label: str
-    note: str = ""
-    attempt: Attempt | None = None
-
-    @property
-    def is_ahead(self) -> bool:
-        return bool(self.at > timezone.now())
-
-
-def attempts_of(job: Job, worker: str, *, sees_data: bool) -> list[Attempt]:
+def attempts_of(job: Job, worker: str, *, sees_data: bool) -> list[RecordedAttempt]:
     """Oldest first: those in `errors`, then the run under way or the successful one, of this `worker`. Without
     `sees_data` no text that the task has made, which may have its arguments in it."""
-    attempts = [_recorded(entry, sees_data=sees_data) for entry in job.errors[-ENTRIES_SHOWN:]]
+    attempts = [_recorded(entry, sees_data=sees_data) for entry in job.errors]
     if job.state in (State.RUNNING, State.SUCCEEDED) and job.attempted_at is not None:
-        attempts.append(Attempt(job.state, job.attempt, None, worker, job.attempted_at, job.finished_at))
+        last = RecordedAttempt(job.state, job.attempt, None, worker, job.attempted_at, job.finished_at)
+        attempts.append(last)
     return _numbered(attempts, job.lease_epoch)
 
 
-def _numbered(attempts: list[Attempt], claims: int) -> list[Attempt]:
+def _numbered(attempts: list[RecordedAttempt], claims: int) -> list[RecordedAttempt]:
     """With the number of each run: deaths, stops and snoozes cost no attempt. Each run was a claim, and the last claim
     is the last run."""
     number, numbered = claims, []
@@ -124,19 +180,18 @@ def _numbered(attempts: list[Attempt], claims: int) -> list[Attempt]:
     return numbered[::-1]
 
 
-def _recorded(entry: dict[str, Any], *, sees_data: bool) -> Attempt:
-    outcome = as_text(entry.get("outcome", "failed"))
-    traceback = as_text(entry.get("traceback") or "")
+def _recorded(entry: dict[str, Any], *, sees_data: bool) -> RecordedAttempt:
+    outcome, traceback = entry.get("outcome", "failed"), entry.get("traceback") or ""
     told = ("message", "reason") if sees_data else ("reason",) if is_our_text(outcome, entry) else ()
-    return Attempt(
+    return RecordedAttempt(
         outcome=outcome,
-        number=number if isinstance(number := entry.get("attempt"), int) else None,
-        in_a_row=count if isinstance(count := entry.get("in_a_row"), int) and count > 0 else 1,
-        worker=as_text(entry.get("worker") or entry.get("worker_id") or ""),
+        number=entry.get("attempt"),
+        in_a_row=entry.get("in_a_row", 1),
+        worker=entry.get("worker") or entry.get("worker_id") or "",
         started_at=_time(entry.get("started_at")),
         finished_at=_time(entry.get("finished_at")),
-        exception=as_text(entry.get("exception") or ""),
-        message=" ".join(as_text(entry[key]) for key in told if entry.get(key)),
+        exception=entry.get("exception") or "",
+        message=" ".join(entry[key] for key in told if entry.get(key)),
         traceback=traceback if sees_data else without_messages(traceback),
     )
 
@@ -148,24 +203,30 @@ def is_our_text(outcome: str, entry: dict[str, Any]) -> bool:
 
 def log_lines(job: Job) -> list[tuple[datetime | None, str]]:
     """Time and text, newest first."""
-    lines = reversed(job.log[-ENTRIES_SHOWN:])
-    return [(_time(line.get("at")), as_text(line.get("text", ""))) for line in lines]
+    return [(_time(line["at"]), line["text"]) for line in reversed(job.log)]
 
 
-def _time(text: Any) -> datetime | None:
+def _time(text: str | None) -> datetime | None:
     """As Django reads times from the row's columns (without USE_TZ naive), so that both can be compared."""
-    try:
-        moment = parse_datetime(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
-    if moment is None:
-        return None
-    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    shown = min(max(aware, FIRST), LAST)
-    return shown if settings.USE_TZ else timezone.make_naive(shown, timezone.get_default_timezone())
+    moment = parse_datetime(text) if text else None
+    if moment is None or settings.USE_TZ:
+        return moment
+    return timezone.make_naive(moment, timezone.get_default_timezone())
 
 
-def timeline(job: Job, attempts: list[Attempt]) -> list[Moment]:
+class Moment(NamedTuple):
+    at: Any  # the time; None when it has none, and then it is not shown
+    kind: str  # an outcome or state, for its colour
+    label: str
+    note: str = ""
+    attempt: RecordedAttempt | None = None
+
+    @property
+    def is_ahead(self) -> bool:
+        return bool(self.at > timezone.now())
+
+
+def timeline(job: Job, attempts: list[RecordedAttempt]) -> list[Moment]:
     """What happened to the job, and what is due, in order of time."""
     runs = [Moment(run.shown_at, run.outcome, run.label, attempt=run) for run in attempts]
     moments = [*_beginnings(job), *runs, *_ends(job)]

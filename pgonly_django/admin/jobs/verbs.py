@@ -26,8 +26,6 @@ from pgonly_django.models.job import (
 
 # Columns that may be megabytes; neither the list nor a verb reads them.
 LARGE = ("args", "kwargs", "options", "result", "errors", "log")
-
-
 IS_CANCELLING = Q(state=State.RUNNING, cancel_requested_at__isnull=False)
 
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from django.utils.translation import ngettext
 
-from pgonly_django.admin.budgets.cells import held_url
+from pgonly_django.admin.budgets import held_url
 from pgonly_django.admin.formats import brief
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.overview.overview import Overview, alias_of, within_limit
-from pgonly_django.admin.schedules.cells import for_reader
+from pgonly_django.admin.schedules import for_reader
 from pgonly_django.models import Budget, Job, Limiter, Queue, Schedule, State, Worker
 from pgonly_django.monitoring import conditions
 from pgonly_django.monitoring.findings import Finding, Level

@@ -15,11 +15,10 @@ from django.contrib.admin.utils import quote
 from django.db import Error, OperationalError, router
 from django.db.models import Model
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.links import Links
+from pgonly_django.admin.base import Links
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.models import Budget, Job, Limiter, Worker
@@ -75,11 +74,10 @@ class Overview:
         """For the verbs of these names that the person may use on the row now. Without names: all."""
         model_admin = self.site.get_model_admin(type(row))
         verbs = model_admin.verbs_for(self.request, row) if isinstance(model_admin, VerbAdmin) else []
-        page = Links.name(type(row), "operate")
         return [
             {
                 "verb": verb,
-                "url": reverse(page, args=[quote(row.pk), verb.name], current_app=self.site.name),
+                "url": self.links.address(type(row), "operate", quote(row.pk), verb.name),
                 "next": self.request.get_full_path(),
             }
             for verb in verbs

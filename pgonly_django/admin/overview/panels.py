@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
+from pgonly_django.admin import budgets, cache_entries, formats, limiters, queues, schedules, workers
+from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.overview.alerts import alerts
-from pgonly_django.admin.overview.jobs import states_panel, throughput_panel, times_panel
-from pgonly_django.admin.overview.limits import budgets_panel, limiters_panel, schedules_panel
-from pgonly_django.admin.overview.overview import Overview, Panel
-from pgonly_django.admin.overview.storage import cache_aliases, caches_panel, sessions_panel
-from pgonly_django.admin.overview.workers import queues_panel, workers_panel
+from pgonly_django.admin.overview.overview import Overview, Panel, alias_of
+from pgonly_django.admin.overview.runs import states_panel, throughput_panel, times_panel
+from pgonly_django.admin.sessions import user_names
+from pgonly_django.cache.backend import our_caches
 from pgonly_django.models import (
     Budget,
     CacheEntry,
@@ -23,8 +27,11 @@ from pgonly_django.models import (
     Session,
     Worker,
 )
+from pgonly_django.monitoring.limits import schedules as newest_schedules
+from pgonly_django.monitoring.storage import CacheFigures, OfUser, caches, sessions
+from pgonly_django.monitoring.workers import WorkerFigures
 
-ALERTS_SHOWN = 20
+ALERTS_SHOWN, WORKERS_SHOWN, JOBS_OF_A_WORKER = 20, 25, 5
 
 
 def alerts_panel(overview: Overview) -> dict[str, Any]:
@@ -38,24 +45,185 @@ def alerts_panel(overview: Overview) -> dict[str, Any]:
     }
 
 
+def queues_panel(overview: Overview) -> dict[str, Any]:
+    rows = []
+    for queue in overview.queues:
+        row, named = queue.row, queue.row or Queue(name=queue.name)
+        rows.append(
+            {
+                "queue": queue,
+                "state": queues.state_badge(row) if row else formats.badge("live", _("Open")),
+                "url": overview.page_url(row) if row else "",
+                "waiting_url": overview.list_url(Job, queue=queue.name),
+                "running": queues.running(row) if row else queue.running.label,
+                "rate": queues.rate(row) if row else "-",
+                "oldest": _age(queue.oldest_seconds),
+                "buttons": overview.buttons(named, "pause", "resume"),
+            }
+        )
+    oldest = max(
+        (queue for queue in overview.queues if queue.oldest_seconds is not None and queue.paused_at is None),
+        key=lambda queue: queue.oldest_seconds or 0,
+        default=None,
+    )
+    return {"rows": rows, "oldest": oldest and (oldest.name, _age(oldest.oldest_seconds))}
+
+
+def _age(seconds: float | None) -> str:
+    return "-" if seconds is None else formats.whole(timedelta(seconds=seconds))
+
+
+def workers_panel(overview: Overview) -> dict[str, Any]:
+    """Those that are late come first."""
+    found = sorted(overview.workers, key=lambda worker: not worker.is_late)
+    return {
+        "rows": [_worker(overview, worker) for worker in found[:WORKERS_SHOWN]],
+        "more": max(len(found) - WORKERS_SHOWN, 0),
+        "url": overview.list_url(Worker),
+    }
+
+
+def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
+    row: Any = worker.row
+    jobs, sees_data = worker.jobs[:JOBS_OF_A_WORKER], may_see_data(overview.request)
+    return {
+        "worker": worker,
+        "url": overview.page_url(row),
+        "badge": workers.life(row),
+        "served": workers.served(row),
+        "version": row.version or "",
+        "silent": formats.whole(worker.silent_for),
+        "jobs": workers.held_jobs(jobs, overview.links, sees_data=sees_data),
+        "more": max(len(worker.jobs) - JOBS_OF_A_WORKER, 0),
+        "buttons": overview.buttons(row),
+    }
+
+
+def schedules_panel(overview: Overview) -> dict[str, Any]:
+    sees_data = may_see_data(overview.request)
+    return _rows(
+        {
+            "row": schedules.for_reader(row, sees_data=sees_data),
+            "url": overview.page_url(row),
+            "badge": schedules.state_badge(row),
+            "words": schedules.words(row),
+            "next": schedules.next_tick(row),
+        }
+        for row in newest_schedules(alias_of(Schedule))
+    )
+
+
+def limiters_panel(overview: Overview) -> dict[str, Any]:
+    return _rows(
+        {
+            "row": row,
+            "url": overview.page_url(row),
+            "badge": limiters.state_badge(row),
+            "in_use": limiters.in_use(row),
+            "waiting": limiters.waiting(row),
+            "rates": [
+                (label, cell(row))
+                for label, limit, cell in (
+                    (_("requests"), row.requests_per_minute, limiters.requests),
+                    (_("tokens"), row.tokens_per_minute, limiters.tokens),
+                )
+                if limit is not None
+            ],
+            "buttons": overview.buttons(row, "end_cool_down"),
+        }
+        for row in overview.limiters
+    )
+
+
+def budgets_panel(overview: Overview) -> dict[str, Any]:
+    return _rows(
+        {
+            "row": row,
+            "url": overview.page_url(row),
+            "badge": budgets.state_badge(row),
+            "period": budgets.period(row),
+            "spent": budgets.spent(row),
+            "reserved": budgets.reserved(row),
+            "held": row.held_jobs.label if row.held_jobs.number else "-",
+            "held_url": budgets.held_url(row, overview.links) if row.held_jobs.number else "",
+            "buttons": overview.buttons(row, "resume") if row.held_jobs.number else [],
+        }
+        for row in overview.budgets
+    )
+
+
+def caches_panel(overview: Overview) -> dict[str, Any]:
+    return _rows(
+        {**cache_entries.numbers(cache), "clear_url": _clear_url(overview, cache)}
+        for cache in caches()
+        if overview.may_view(_model_of(cache))
+    )
+
+
+def _rows(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Without rows there is no panel."""
+    found = list(rows)
+    return {"rows": found} if found else {}
+
+
+def _model_of(cache: CacheFigures) -> type[CacheEntry | DurableCacheEntry]:
+    return DurableCacheEntry if cache.table.endswith("_durable") else CacheEntry
+
+
+def _clear_url(overview: Overview, cache: CacheFigures) -> str:
+    model = _model_of(cache)
+    may_clear = overview.site.get_model_admin(model).has_delete_permission(overview.request)
+    return overview.links.address(model, "clear", cache.alias) if may_clear else ""
+
+
+def cache_aliases() -> Iterable[str]:
+    return {cache.store.pool.alias for cache in our_caches().values()}
+
+
+def sessions_panel(overview: Overview) -> dict[str, Any]:
+    found = sessions(alias_of(Session))
+    names = user_names(each.user_id for each in found.by_user)
+    return {
+        "active": found.active.label,
+        "logged_in": found.logged_in.label,
+        "users": [
+            {
+                "name": formats.brief(names.get(each.user_id, each.user_id)),
+                "active": each.active,
+                "url": overview.list_url(Session, q=each.user_id, state="active"),
+                "buttons": overview.buttons(_newest_of(each), "revoke_user"),
+            }
+            for each in found.by_user
+        ],
+        "url": overview.list_url(Session, state="active"),
+    }
+
+
+def _newest_of(user: OfUser) -> Session:
+    """Enough of the row for its buttons."""
+    session: Any = Session(key_hash=user.key_hash, user_id=user.user_id)
+    session.is_ended = False
+    return session  # type: ignore[no-any-return] # a Session
+
+
 # Of alerts each kind has its own limit of time, so this panel has none.
 PANELS = (
     Panel(
         "alerts",
-        _("Needs attention"),
+        gettext_lazy("Needs attention"),
         (Job, Queue, Worker, Budget, Schedule, Limiter),
         alerts_panel,
         tuple,
         is_wide=True,
     ),
-    Panel("states", _("Jobs"), (Job,), states_panel, is_wide=True),
-    Panel("throughput", _("Runs that ended"), (Job,), throughput_panel),
-    Panel("queues", _("Queues"), (Queue,), queues_panel),
-    Panel("workers", _("Workers"), (Worker,), workers_panel),
-    Panel("times", _("Waiting and run time"), (Job,), times_panel),
-    Panel("schedules", _("Schedules"), (Schedule,), schedules_panel),
-    Panel("limiters", _("Limiters"), (Limiter,), limiters_panel),
-    Panel("budgets", _("Budgets"), (Budget,), budgets_panel),
-    Panel("caches", _("Caches"), (CacheEntry, DurableCacheEntry), caches_panel, cache_aliases),
-    Panel("sessions", _("Sessions"), (Session,), sessions_panel),
+    Panel("states", gettext_lazy("Jobs"), (Job,), states_panel, is_wide=True),
+    Panel("throughput", gettext_lazy("Runs that ended"), (Job,), throughput_panel),
+    Panel("queues", gettext_lazy("Queues"), (Queue,), queues_panel),
+    Panel("workers", gettext_lazy("Workers"), (Worker,), workers_panel),
+    Panel("times", gettext_lazy("Waiting and run time"), (Job,), times_panel),
+    Panel("schedules", gettext_lazy("Schedules"), (Schedule,), schedules_panel),
+    Panel("limiters", gettext_lazy("Limiters"), (Limiter,), limiters_panel),
+    Panel("budgets", gettext_lazy("Budgets"), (Budget,), budgets_panel),
+    Panel("caches", gettext_lazy("Caches"), (CacheEntry, DurableCacheEntry), caches_panel, cache_aliases),
+    Panel("sessions", gettext_lazy("Sessions"), (Session,), sessions_panel),
 )

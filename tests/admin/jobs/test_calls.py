@@ -121,7 +121,6 @@ def test_a_mask_that_stands_elsewhere_is_refused(admin_client, args):
         ({"kwargs": "[]"}, "It must be an object in JSON."),
         ({"args": "[1, 2, 3]"}, "too many positional arguments"),
         ({"args": "[1e400]"}, "cannot be stored as JSON"),
-        ({"args": "[" * 3000 + "]" * 3000}, "nested too deeply"),
         ({"priority": "101"}, "less than or equal to 100"),
         ({"queue": ""}, "This field is required."),
         ({"queue": "a\x00"}, "Null characters are not allowed."),

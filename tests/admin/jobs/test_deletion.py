@@ -5,7 +5,7 @@ from django.contrib.admin.sites import site
 from django.core.exceptions import PermissionDenied
 
 from pgonly_django.admin.base import DELETED_AT_ONCE
-from pgonly_django.admin.jobs import deletion
+from pgonly_django.admin.jobs.job_admin import delete_jobs
 from pgonly_django.models import Checkpoint, Job, State, Step
 from tests.admin.conftest import LIST, make_job, page_of
 
@@ -47,7 +47,7 @@ def test_a_selection_with_a_running_job_is_refused_and_names_it(admin_client):
 
 def test_a_job_that_began_to_run_meanwhile_is_left_alone():
     running, resting = make_job(State.RUNNING), make_job()
-    assert deletion.delete_jobs(Job.objects.all()) == 1
+    assert delete_jobs(Job.objects.all()) == 1
     assert list(Job.objects.all()) == [running]
     assert not Job.objects.filter(pk=resting.pk).exists()
 

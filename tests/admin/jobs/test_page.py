@@ -78,10 +78,10 @@ def test_nothing_from_a_row_is_ever_markup(page):
         result=EVIL,
         progress={"done": 1, "total": 2, "message": EVIL},
         errors=[
-            attempt(EVIL, 0, exception=EVIL, message=EVIL, traceback=EVIL, attempt=EVIL),
+            attempt(EVIL, 0, exception=EVIL, message=EVIL, traceback=EVIL),
             {"reason": EVIL},
         ],
-        log=[{"at": EVIL, "text": EVIL}],
+        log=[{"at": NOON.isoformat(), "text": EVIL}],
     )
     Checkpoint.objects.create(job=job, value=EVIL, positions={EVIL: 1})
     Step.objects.create(job=job, name=EVIL, result=EVIL)
@@ -464,7 +464,7 @@ def test_who_may_not_see_data_sees_the_rest_of_the_page(client, person):
 
 def test_the_permission_shows_the_data(client, person):
     person("view_job", "view_job_data")
-    job = make_job(kwargs={"note": "xyzzy"}, log=[{"text": "plugh"}])
+    job = make_job(kwargs={"note": "xyzzy"}, log=[{"at": NOON.isoformat(), "text": "plugh"}])
     html = client.get(page_of(job)).content.decode()
     assert "xyzzy" in html
     assert "plugh" in html

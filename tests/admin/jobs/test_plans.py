@@ -12,7 +12,7 @@ from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
 from pgonly_django.admin.jobs import JobChangeList
-from pgonly_django.admin.jobs.page.steps import newest_steps, sums_of
+from pgonly_django.admin.jobs.page import newest_steps, sums_of
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW
 from pgonly_django.admin.paging import BoundedChangeList, oldest_of_newest
 from pgonly_django.models import Job, Step

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pgonly_django.admin.jobs.tracebacks import Part, parts_of, without_messages
+from pgonly_django.admin.jobs.timeline import TracebackPart as Part
+from pgonly_django.admin.jobs.timeline import parts_of, without_messages
 
 OWN = '  File "/srv/shop/tasks.py", line 3, in charge\n    client.send()\n    ~~~~~^^\n'
 LIBRARY = '  File "/v/lib/python3.13/site-packages/httpx/c.py", line 9, in send\n    raise x\n'

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from pgonly_django.admin.jobs.page import waits as waits_module
+from pgonly_django.admin.jobs import waits as waits_module
 from pgonly_django.models import Budget, Limiter, Queue, QueueTokens, State
 from pgonly_django.monitoring.waiting import why_it_waits
 from tests.admin.conftest import make_job, page_of

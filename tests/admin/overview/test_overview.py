@@ -14,8 +14,7 @@ from django.utils import timezone
 from pgonly_django.admin.overview import overview as module
 from pgonly_django.models import Budget, JobStats, Limiter, Queue, Schedule, Session, State
 from tests import zygote
-from tests.admin.conftest import make_job
-from tests.admin.test_hostile_rows import make_session
+from tests.admin.conftest import make_job, make_session
 from tests.queue.rows import ago, make, make_running, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -210,12 +209,12 @@ def test_a_worker_shows_its_jobs_with_their_progress(admin_client):
 
 
 def test_a_late_worker_comes_first_and_many_lead_to_their_list(shown, monkeypatch):
-    from pgonly_django.admin.overview import workers
+    from pgonly_django.admin.overview import panels as module
 
     late = make_worker(name="late", silent_for=timedelta(seconds=45), running=1)
     make_running(late.pk)
     make_worker(name="fresh"), make_worker(name="another")
-    monkeypatch.setattr(workers, "WORKERS_SHOWN", 1)
+    monkeypatch.setattr(module, "WORKERS_SHOWN", 1)
     assert "late" in shown("workers")
     assert "and 2 more" in shown("workers")
     assert "fresh" not in shown("workers")
@@ -414,4 +413,4 @@ print(sorted(name for name in engines["django"].engine.template_libraries if nam
 def test_our_template_tags_need_no_admin():
     """Django imports the tags of every installed app with the first template."""
     done = zygote.run(["-c", WITHOUT_THE_ADMIN])
-    assert "pgonly_overview" in done.stdout, done.stderr
+    assert "pgonly_admin" in done.stdout, done.stderr

@@ -1,4 +1,4 @@
-"""Bars: where they stand, and that none of them is too small to be seen."""
+"""The bars of the overview: where they stand, and that none of them is too small to be seen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from pgonly_django.admin.charts import HEIGHT, SMALLEST, WIDTH, Bar, bar_chart, nice
+from pgonly_django.admin.overview.runs import HEIGHT, KINDS, SMALLEST, WIDTH, bar_chart, nice
 
 
 @pytest.mark.parametrize(
@@ -17,28 +17,30 @@ def test_the_upper_edge_is_a_round_number(number, expected):
 
 
 def test_one_failure_among_ten_thousand_is_seen():
-    (column,) = bar_chart([Bar("now", [("failed", 1), ("succeeded", 9_999)])]).columns
-    failed, succeeded = column.rects
+    ((failed, succeeded),) = bar_chart([[1, 0, 0, 0, 9_999]]).bars
+    assert (failed.kind, succeeded.kind) == ("failed", "succeeded")
     assert float(failed.height) == SMALLEST
     assert float(succeeded.y) + float(succeeded.height) == pytest.approx(float(failed.y), abs=0.02)
 
 
 def test_an_empty_period_has_no_bars():
-    chart = bar_chart([Bar("a", [("failed", 0)]), Bar("b", [])])
-    assert [column.rects for column in chart.columns] == [[], []]
-    assert bar_chart([]).columns == []
+    assert bar_chart([[0] * len(KINDS)]).bars == [[]]
+    assert bar_chart([]).bars == []
 
 
-@given(some.lists(some.lists(some.integers(0, 10**7), max_size=5), min_size=1, max_size=60))
+@given(
+    some.lists(
+        some.lists(some.integers(0, 10**7), min_size=len(KINDS), max_size=len(KINDS)), min_size=1, max_size=60
+    )
+)
 def test_no_bar_leaves_the_chart_or_overlaps_another(numbers):
-    bars = [Bar("", [(str(place), number) for place, number in enumerate(values)]) for values in numbers]
     right = 0.0
-    for column in bar_chart(bars).columns:
+    for bar in bar_chart(numbers).bars:
         lower = HEIGHT
-        for rect in column.rects:
+        for rect in bar:
             x, y, width, height = (float(value) for value in (rect.x, rect.y, rect.width, rect.height))
             assert right - 0.02 <= x <= WIDTH - width + 0.02
             assert y >= 0
             assert y + height <= lower + 0.02
             lower = y
-        right = max([right, *(float(rect.x) + float(rect.width) for rect in column.rects)])
+        right = max([right, *(float(rect.x) + float(rect.width) for rect in bar)])

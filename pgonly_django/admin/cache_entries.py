@@ -1,48 +1,158 @@
+"""Cache entries in the admin: listed, found by the beginning of a key, deleted. Numbers of each cache; clearing one."""
+
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from pgonly_django.admin import formats
 from pgonly_django.admin.base import delete_selected
-from pgonly_django.admin.cache import cells
-from pgonly_django.admin.cache.filters import CacheFilter, StateFilter
 from pgonly_django.admin.verbs import VerbAdmin, log_once
 from pgonly_django.cache import PostgresCache, deletion
 from pgonly_django.cache.backend import our_caches
+from pgonly_django.cache.entry import JSON, OWN, PICKLE, ZLIB, ZSTD, unpack
 from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry, DurableCacheEntry
-from pgonly_django.monitoring.storage import caches
+from pgonly_django.monitoring.storage import CacheFigures, caches
 from pgonly_django.tables import name_of
+
+_SERIALIZERS = {PICKLE: "pickle", JSON: "JSON", OWN: gettext_lazy("own serializer")}
+_COMPRESSORS = {ZLIB: ", zlib", ZSTD: ", zstd"}
+
+
+@admin.display(description=gettext_lazy("key"), ordering="key")
+def name(entry: Any) -> str:
+    return str(entry.name)
+
+
+@admin.display(description=gettext_lazy("cache"))
+def cache(entry: Any) -> str:
+    return str(entry.namespace)
+
+
+@admin.display(description=gettext_lazy("type"))
+def kind(entry: Any) -> str:
+    if entry.number is not None:
+        return _("integer")
+    if entry.size is None:
+        return _("being computed")
+    serializer = _SERIALIZERS.get(entry.codec % 10, gettext_lazy("unknown"))
+    return f"{serializer}{_COMPRESSORS.get(entry.codec // 10 * 10, '')}"
+
+
+@admin.display(description=gettext_lazy("bytes"), ordering="size")
+def size(entry: Any) -> str:
+    return "" if entry.size is None else f"{entry.size:,}"
+
+
+@admin.display(description=gettext_lazy("expires"), ordering="expires_at")
+def expires(entry: Any) -> str:
+    return _("never") if entry.expires_at is None else formats.until(entry.expires_at, _("expired"))
+
+
+@admin.display(description=gettext_lazy("tags"))
+def tag_names(entry: Any) -> str:
+    return ", ".join(tag.partition(":")[2] for tag in entry.tags or ())
+
+
+@admin.display(description=gettext_lazy("value"))
+def content(entry: Any) -> str:
+    """Numbers and JSON. Nothing is unpickled: a pickle can run any code."""
+    if entry.number is not None:
+        return str(entry.number)
+    if entry.value is None or entry.codec % 10 != JSON:
+        return _("Not shown: only numbers and JSON are. To unpickle a value can run any code.")
+    try:
+        value = json.loads(unpack(entry.codec, bytes(entry.value)))
+    except Exception as error:  # noqa: BLE001 - damaged, or of a compressor that is not installed here
+        return _("Not shown: %s") % f"{error!r:.200}"
+    return formats.json_block(value)
+
+
+def numbers(cache: CacheFigures) -> dict[str, Any]:
+    """The cells of one cache, on the page of all and in the overview."""
+    about, bar = "~" if cache.is_estimate else "", ""
+    if cache.max_bytes:
+        bar = formats.progress_bar(cache.bytes, cache.max_bytes)
+    elif cache.max_entries:
+        bar = formats.progress_bar(cache.entries, cache.max_entries)
+    return {
+        "cache": cache,
+        "entries": _of(f"{about}{cache.entries:,}", f"{cache.max_entries:,}" if cache.max_entries else ""),
+        "bytes": _of(
+            f"{about}{filesizeformat(cache.bytes)}",
+            filesizeformat(cache.max_bytes) if cache.max_bytes else "",
+        ),
+        "bar": bar,
+        "disk": filesizeformat(cache.table_bytes),
+        "hit_rate": None if cache.hit_rate is None else f"{cache.hit_rate:.1%}",
+    }
+
+
+def _of(amount: str, bound: str) -> str:
+    return _("%(amount)s of %(bound)s") % {"amount": amount, "bound": bound} if bound else amount
+
+
+class CacheFilter(admin.SimpleListFilter):
+    title = gettext_lazy("cache")
+    parameter_name = "cache"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        locations = {cache.store.location for cache in model_admin.caches().values()}
+        return [(location, location) for location in sorted(locations)]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        location = self.value()
+        return queryset.of(location) if location in dict(self.lookup_choices) else queryset
+
+
+class EntryStateFilter(admin.SimpleListFilter):
+    title = gettext_lazy("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("live", _("live")), ("expired", _("expired")), ("computing", _("being computed"))]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        match self.value():
+            case "computing":
+                return queryset.filter(claimed_until__gt=Now())
+            case "live":
+                return queryset.live()
+            case "expired":
+                return queryset.expired()
+        return queryset
 
 
 @admin.register(CacheEntry, DurableCacheEntry)
 class EntryAdmin(VerbAdmin):
     refresh_seconds = None  # a list of keys is searched, not watched
-    list_display = (cells.name, cells.cache, cells.kind, cells.size, cells.expires, cells.tag_names)
-    list_filter = (CacheFilter, StateFilter)
+    list_display = (name, cache, kind, size, expires, tag_names)
+    list_filter = (CacheFilter, EntryStateFilter)
     search_fields = ("key",)
     search_help_text = gettext_lazy("The beginning of a key.")
     ordering = ("key",)
-    fields: ClassVar[Any] = (
-        cells.cache, cells.kind, cells.size, cells.expires, "expires_at", cells.tag_names, cells.content,
-    )  # fmt: skip
+    fields: ClassVar[Any] = (cache, kind, size, expires, "expires_at", tag_names, content)
     readonly_fields = fields
     actions = (delete_selected,)
     change_list_template = "admin/pgonly_django/cacheentry/change_list.html"
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Only the filters above: one on `value` would tell what the pages do not show."""
-        return lookup in (CacheFilter.parameter_name, StateFilter.parameter_name)
+        return lookup in (CacheFilter.parameter_name, EntryStateFilter.parameter_name)
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """From the database of this table's caches."""
@@ -84,7 +194,7 @@ class EntryAdmin(VerbAdmin):
             raise PermissionDenied
         admins = self._admins_to_view(request)
         rows = [
-            {"cache": each, "clear_url": admins[each.table].clear_url(request), **cells.numbers(each)}
+            {"clear_url": admins[each.table].clear_url(request), **numbers(each)}
             for each in caches()
             if each.table in admins
         ]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
@@ -15,14 +14,13 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from pgonly_django.admin.formats import age, as_text, exact_time, money
-from pgonly_django.admin.links import Links
+from pgonly_django.admin.base import Links
+from pgonly_django.admin.formats import age, brief, exact_time, money, whole
 from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.masking import MASK
 from pgonly_django.models import Budget, Job, Limiter, Queue, State, Worker
 from pgonly_django.models.job import BY_A_PERSON, WAITING
 from pgonly_django.monitoring.waiting import Kind, Reason, why_it_waits
-from pgonly_django.wording import duration
 
 TIME_LIMIT = timedelta(milliseconds=250)
 # A person's pause and its entry in the admin's log are made in one request.
@@ -40,8 +38,7 @@ AFTER = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A reason in words, and the page that says more: that of the row with this key, or the list of all rows."""
 
     text: str
@@ -95,36 +92,26 @@ def _line(reason: Reason, job: Job, *, hides_keys: bool) -> Line:
 
 
 def _due(run_at: datetime, job: Job) -> str:
-    text = _("due in %(wait)s, at %(time)s") % {
-        "wait": duration(run_at - timezone.now()),
-        "time": exact_time(run_at),
-    }
-    entries = job.errors
-    after = AFTER.get(str(entries[-1].get("outcome"))) if entries else None
+    facts = {"wait": whole(run_at - timezone.now()), "time": exact_time(run_at)}
+    text = _("due in %(wait)s, at %(time)s") % facts
+    after = AFTER.get(job.errors[-1].get("outcome")) if job.errors else None
     return f"{text}: {after}" if after else text
 
 
 def _held(by: str, job: Job) -> str:
     """A person's reason, which names who did it, where there is one."""
     last = job.errors[-1] if job.errors else {}
-    reason = last.get("reason")
-    if (
-        by == BY_A_PERSON
-        and isinstance(reason, str)
-        and last.get("outcome") == "held"
-        and "started_at" not in last
-    ):
-        return as_text(reason, REASON_SHOWN).removeprefix("Held ").rstrip(".")
+    if by == BY_A_PERSON and last.get("outcome") == "held" and "started_at" not in last:
+        return brief(last["reason"], REASON_SHOWN).removeprefix("Held ").rstrip(".")
     return _("by %s, until somebody resumes it") % (by or _("a person"))
 
 
 def _paused(facts: dict[str, Any]) -> Line:
     text = _("the queue “%(queue)s” is paused since %(time)s")
     text %= {"queue": facts["queue"], "time": exact_time(facts["since"])}
-    person = _who_paused(facts["queue"], facts["since"])
-    return _queue_line(
-        _("%(text)s, by %(person)s") % {"text": text, "person": person} if person else text, facts
-    )
+    if person := _who_paused(facts["queue"], facts["since"]):
+        text = _("%(text)s, by %(person)s") % {"text": text, "person": person}
+    return Line(text, Queue, facts["queue"])
 
 
 def _who_paused(queue: str, since: datetime) -> str:
@@ -133,14 +120,6 @@ def _who_paused(queue: str, since: datetime) -> str:
     near = entries.filter(action_time__range=(since - SAME_REQUEST, since + SAME_REQUEST))
     entry = near.select_related("user").order_by("-pk").first()
     return str(entry.user) if entry else ""
-
-
-def _queue_line(text: str, facts: dict[str, Any]) -> Line:
-    return Line(text, Queue, facts["queue"])
-
-
-def _unserved(facts: dict[str, Any]) -> Line:
-    return Line(_("no live worker serves “%(queue)s”") % facts, Worker)
 
 
 def _cools_down(facts: dict[str, Any]) -> Line:
@@ -167,11 +146,6 @@ def _too_few_threads(facts: dict[str, Any]) -> str:
     return str(text % facts)
 
 
-def _ahead(facts: dict[str, Any]) -> str:
-    jobs = facts["jobs"]
-    return str(ngettext("%s job comes first", "%s jobs come first", jobs.number) % jobs.label)
-
-
 def _busy(facts: dict[str, Any]) -> str:
     text = ngettext(
         "all %(threads)d threads of %(workers)d worker run jobs",
@@ -184,15 +158,17 @@ def _busy(facts: dict[str, Any]) -> str:
 WORDS: dict[Kind, Callable[[dict[str, Any]], Line | str]] = {
     Kind.OVERDUE: lambda facts: _("due for %s: no worker has made it ready") % age(facts["run_at"]),
     Kind.BUDGET: _budget,
-    Kind.UNSERVED: _unserved,
+    Kind.UNSERVED: lambda facts: Line(_("no live worker serves “%(queue)s”") % facts, Worker),
     Kind.TOO_FEW_THREADS: _too_few_threads,
     Kind.PAUSED: _paused,
     Kind.COOLS_DOWN: _cools_down,
-    Kind.FULL: lambda facts: _queue_line(
-        _("the queue “%(queue)s” is full: %(running)d of %(limit)d run") % facts, facts
+    Kind.FULL: lambda facts: Line(
+        _("the queue “%(queue)s” is full: %(running)d of %(limit)d run") % facts, Queue, facts["queue"]
     ),
-    Kind.RATE: lambda facts: _queue_line(
-        _("the queue “%(queue)s” waits for its rate: %(count)d starts in %(seconds)g s") % facts, facts
+    Kind.RATE: lambda facts: Line(
+        _("the queue “%(queue)s” waits for its rate: %(count)d starts in %(seconds)g s") % facts,
+        Queue,
+        facts["queue"],
     ),
     Kind.KEY_FULL: lambda facts: (
         _("its concurrency key “%(key)s” is full: %(running)d of %(limit)d run") % facts
@@ -201,7 +177,9 @@ WORDS: dict[Kind, Callable[[dict[str, Any]], Line | str]] = {
         _("it is a suspect: its worker died %(crashes)d times while it ran, so a process runs one at a time")
         % facts
     ),
-    Kind.AHEAD: _ahead,
+    Kind.AHEAD: lambda facts: (
+        ngettext("%s job comes first", "%s jobs come first", facts["jobs"].number) % facts["jobs"].label
+    ),
     Kind.BUSY: _busy,
     Kind.ASLEEP: lambda _facts: _(
         "all workers of its queue are asleep, and the next one that wakes takes it"

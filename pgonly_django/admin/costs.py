@@ -1,0 +1,182 @@
+"""Costs in the admin: what calls have cost, and their sums by task, queue and budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from pgonly_django.admin import formats
+from pgonly_django.admin.base import Links, ReadOnlyAdmin
+from pgonly_django.database.on_django import time_limit, timed_out
+from pgonly_django.models import CostEntry, Job
+
+DAYS = (1, 7, 30, 90)
+SUMS_LIMIT = timedelta(seconds=3)
+NEWEST = 100_000  # are added up where all would take longer
+GROUPS_SHOWN = 50
+
+
+@admin.display(description=gettext_lazy("at"), ordering="at")
+def at(entry: Any) -> SafeString:
+    return formats.time_tag(entry.at, formats.exact_time(entry.at))
+
+
+@admin.display(description=gettext_lazy("cost"))
+def cost(entry: Any) -> str:
+    text = formats.money(entry.usd, entry.tokens_in, entry.tokens_out)
+    if not entry.is_estimate:
+        return text
+    title = _("The reserved amount: the call never said what it cost.")
+    return format_html("{} {}", text, formats.badge("held", _("Reserved"), title))
+
+
+@admin.display(description=gettext_lazy("task"))
+def task(entry: Any) -> str:
+    """The short name, which leads to the job; below it the step."""
+    short = formats.short_name(entry.task) if entry.task else "-"
+    if entry.job_url:
+        short = format_html('<a href="{}" title="{}">{}</a>', entry.job_url, entry.task, short)
+    return format_html("{}{}", short, formats.second(entry.step))
+
+
+def with_job_urls(entries: list[Any], links: Links) -> list[Any]:
+    """Each with `job_url`, which task() needs."""
+    for entry in entries:
+        entry.job_url = links.to_page(Job, entry.job_id) if entry.job_id is not None else ""
+    return entries
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    column: str
+    groups: list[CostGroup]
+    is_complete: bool
+
+
+class CostGroup(NamedTuple):
+    name: str
+    calls: int
+    cost: str
+
+
+def sums_by(entries: Any, column: str) -> Sums:
+    """The dearest groups of `entries` by `column`: "task", "queue" or "budget". They are of all rows, or of the newest
+    ones where that takes too long."""
+    try:
+        with time_limit(entries.db, SUMS_LIMIT):
+            return Sums(column, _groups(entries, column), is_complete=True)
+    except OperationalError as error:
+        if not timed_out(error):
+            raise
+    newest = entries.order_by("-at").values("pk")[:NEWEST]
+    rows = entries.model.objects.using(entries.db).filter(pk__in=newest)
+    return Sums(column, _groups(rows, column), is_complete=False)
+
+
+def _groups(entries: Any, column: str) -> list[CostGroup]:
+    return [
+        CostGroup(
+            row[column] or "-",
+            row["calls"],
+            formats.money(row["usd_sum"], row["tokens_in_sum"], row["tokens_out_sum"]),
+        )
+        for row in entries.order_by().sums(column)[:GROUPS_SHOWN]
+    ]
+
+
+class DaysFilter(admin.SimpleListFilter):
+    title = gettext_lazy("time")
+    parameter_name = "days"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [(str(days), _label(days)) for days in DAYS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[CostEntry]) -> QuerySet[CostEntry]:
+        days = _chosen(self.value())
+        return queryset if days is None else queryset.filter(at__gte=_ago(days))
+
+
+@admin.register(CostEntry)
+class CostAdmin(ReadOnlyAdmin):
+    list_display = (at, cost, task, "queue", "budget")
+    list_display_links = None
+    list_filter = (DaysFilter,)
+    search_fields = ("budget",)
+    search_help_text = gettext_lazy("The name of a budget, or a job's id.")
+    sortable_by = ()
+    ordering = ("-at",)
+    list_per_page = 100
+    actions = None
+    change_list_template = "admin/pgonly_django/costentry/change_list.html"
+
+    def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
+        with_job_urls(rows, Links(request, self.admin_site))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[CostEntry], search_term: str
+    ) -> Any:
+        """By a job's id, or by the whole name of a budget: each has its index."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        try:
+            return queryset.filter(job_id=UUID(term)), False
+        except ValueError:
+            return queryset.filter(budget=term), False
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.sums_view)
+        return [path("sums/", view, name=self.url_name("sums")), *super().get_urls()]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        return super().changelist_view(request, {"sums_url": self._sums_url, **(extra_context or {})})
+
+    def sums_view(self, request: HttpRequest) -> HttpResponse:
+        """What was spent in the last days: per task, queue and budget."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        days = _chosen(request.GET.get("days")) or DAYS[1]
+        entries = self.get_queryset(request).filter(at__gte=_ago(days))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Sums of costs"),
+            "opts": self.opts,
+            "sums_url": self._sums_url,
+            "choices": [(choice, _label(choice), choice == days) for choice in DAYS],
+            "sums": [sums_by(entries, column) for column in ("task", "queue", "budget")],
+        }
+        return TemplateResponse(request, "admin/pgonly_django/costentry/sums.html", context)
+
+    @property
+    def _sums_url(self) -> str:
+        return f"admin:{self.url_name('sums')}"
+
+
+def _chosen(value: str | None) -> int | None:
+    return next((days for days in DAYS if str(days) == value), None)
+
+
+def _label(days: int) -> str:
+    return _("the last 24 hours") if days == 1 else _("the last %d days") % days
+
+
+def _ago(days: int) -> datetime:
+    return timezone.now() - timedelta(days=days)

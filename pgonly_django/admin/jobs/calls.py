@@ -1,0 +1,290 @@
+"""The call of a job in a form: edit a job that waits, or run one again as a new job. What is masked may stay as it is
+shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.core.exceptions import ValidationError
+from django.db import OperationalError, router
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from pgonly_django.admin.base import Links
+from pgonly_django.admin.formats import short_name
+from pgonly_django.admin.jobs.data import may_see_data
+from pgonly_django.admin.verbs import VerbAdmin
+from pgonly_django.database.on_django import time_limit, timed_out
+from pgonly_django.exceptions import NotStorableError
+from pgonly_django.masking import unmasked
+from pgonly_django.models import Job
+from pgonly_django.queue.enqueue import aware
+from pgonly_django.queue.values import to_json
+from pgonly_django.tasks.arguments import call_signature
+from pgonly_django.tasks.editing import EDITABLE, EditError, UnfitCallError, edit, run_again, version_of
+from pgonly_django.tasks.masking import JobMask
+from pgonly_django.tasks.options import NAME_LENGTH, YEARS
+from pgonly_django.tasks.registry import UnknownTaskError, import_task
+
+TEMPLATE = "admin/pgonly_django/job/call.html"
+CALL = ("queue", "priority", "args", "kwargs")
+CHARACTERS_AT_MOST = 100_000
+# How long a row may be locked by somebody else.
+PATIENCE = timedelta(seconds=3)
+KINDS: dict[str, tuple[type[Any], Any]] = {
+    "args": (list, gettext_lazy("a list")),
+    "kwargs": (dict, gettext_lazy("an object")),
+}
+
+
+def edit_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
+    """The page that edits a job that waits."""
+    job: Job = model_admin.row_to_operate(request, object_id)
+    page = _page_of(model_admin, request, job.pk)
+    if job.state not in EDITABLE:
+        text = _("Only a job that waits can be edited; this one is %s.") % job.get_state_display().lower()
+        model_admin.message_user(request, text, messages.ERROR)
+        return HttpResponseRedirect(page)
+    run_at = job.run_at if job.state == "scheduled" else None
+    form = CallForm(request, job, run_at=run_at, version=version_of(job))
+    if form.is_valid() and _is_saved(model_admin, request, form):
+        return HttpResponseRedirect(page)
+    return _render(
+        model_admin,
+        request,
+        form,
+        title=_("Edit %s") % short_name(job.task),
+        submit=_("Save"),
+        about=_("It is saved only if the job still waits and has not been changed since this page was made."),
+        warning=_("It has run before: its steps and its checkpoint stay.") if job.lease_epoch else "",
+    )
+
+
+def _is_saved(model_admin: VerbAdmin, request: HttpRequest, form: CallForm) -> bool:
+    changes = form.changes
+    if not changes:
+        model_admin.message_user(request, _("Nothing was changed."), messages.INFO)
+        return True
+    said = _("Edited: %s.") % ", ".join(str(form.fields[name].label).lower() for name in changes)
+    alias, notes = router.db_for_write(Job), [""]
+    with _refusals(request, form, alias):
+        notes = edit(alias, form.job.pk, form.cleaned_data["version"], changes)
+        _log(request, form.job, said)
+    if form.errors:
+        return False
+    model_admin.message_user(request, " ".join([said, *notes]), messages.SUCCESS)
+    return True
+
+
+def again_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
+    """The page that runs a job again as a new one."""
+    job: Job = model_admin.row_to_operate(request, object_id)
+    form = CallForm(request, job)
+    if form.is_valid() and (result := _run_again(request, form)) is not None:
+        page = _page_of(model_admin, request, result.id)
+        if result.is_duplicate:
+            link = format_html('<a href="{}">{}</a>', page, result.id)
+            text = format_html(_("No new job: {} has the same unique key and is this one."), link)
+            model_admin.message_user(request, text, messages.WARNING)
+        else:
+            model_admin.message_user(request, _("This is the new job."), messages.SUCCESS)
+        return HttpResponseRedirect(page)
+    return _render(
+        model_admin,
+        request,
+        form,
+        title=_("Run %s again") % short_name(job.task),
+        submit=_("Run again"),
+        about=_(
+            "A new job of the same task. It begins from scratch, without the steps and the checkpoint of this one."
+        ),
+        warning="" if job.is_finished else _("This job has not finished. Both will run."),
+    )
+
+
+def _run_again(request: HttpRequest, form: CallForm) -> Any:
+    """None where it was refused, and the form says why."""
+    job, given = form.job, form.cleaned_data
+    call = {name: given.get(name, getattr(job, name)) for name in CALL}
+    made: Any = None
+    with _refusals(request, form, router.db_for_write(Job)):
+        made = run_again(job, run_at=given["run_at"], **call)
+        said = _("Run again: the job %s has its unique key.") if made.is_duplicate else _("Run again as %s.")
+        _log(request, job, said % made.id)
+    return None if form.errors else made
+
+
+@contextmanager
+def _refusals(request: HttpRequest, form: CallForm, alias: str) -> Iterator[None]:
+    """One transaction. What is refused in it is an error of the form, and nothing is written."""
+    try:
+        with time_limit(alias, PATIENCE):
+            yield
+    except UnfitCallError as error:
+        unseen = _("The task or the queue refuses this job. Somebody who may see its arguments sees why.")
+        form.add_error(None, str(error) if may_see_data(request) else unseen)
+    except EditError as error:
+        form.add_error(None, str(error))
+    except OperationalError as error:
+        if not timed_out(error):
+            raise
+        form.add_error(None, _("Another transaction holds the job for longer than 3 s. Try again."))
+
+
+def _log(request: HttpRequest, job: Job, text: str) -> None:
+    assert request.user.pk is not None
+    LogEntry.objects.log_actions(request.user.pk, [job], CHANGE, text)
+
+
+def _page_of(model_admin: VerbAdmin, request: HttpRequest, job_id: Any) -> str:
+    return Links(request, model_admin.admin_site).address(Job, "change", str(job_id))
+
+
+def _render(model_admin: VerbAdmin, request: HttpRequest, form: CallForm, **texts: Any) -> TemplateResponse:
+    request.current_app = model_admin.admin_site.name  # as Django's own views set it
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "opts": model_admin.opts,
+        "form": form,
+        "job": form.job,
+        "job_name": short_name(form.job.task),
+        "back": _page_of(model_admin, request, form.job.pk),
+        **texts,
+    }
+    return TemplateResponse(request, TEMPLATE, context)
+
+
+class LocalDateTime(forms.DateTimeInput):
+    """The browser's own calendar and clock, to the second."""
+
+    input_type = "datetime-local"
+
+    def __init__(self) -> None:
+        super().__init__(attrs={"step": "1"}, format="%Y-%m-%dT%H:%M:%S")
+
+
+class JsonText(forms.CharField):
+    """JSON as a person edits it: indented, and read back."""
+
+    widget = forms.Textarea(attrs={"rows": 6, "cols": 80, "spellcheck": "false", "class": "pgonly-json"})
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(required=False, **kwargs)
+        self.kind, self.kind_name = KINDS[name]
+
+    def clean(self, value: Any) -> Any:
+        text = super().clean(value)
+        if not text.strip():
+            return self.kind()
+        try:
+            read = json.loads(text)
+            to_json(read, str(self.label))
+        except NotStorableError as error:
+            raise ValidationError(str(error)) from error
+        except (ValueError, RecursionError) as error:
+            raise ValidationError(_("It is not JSON: %s") % error) from error
+        if not isinstance(read, self.kind):
+            raise ValidationError(_("It must be %s in JSON.") % self.kind_name)
+        return read
+
+
+class CallForm(forms.Form):
+    """A job's queue, priority, time and arguments. Who may not see the arguments does not change them."""
+
+    queue = forms.CharField(label=gettext_lazy("Queue"), max_length=NAME_LENGTH)
+    priority = forms.IntegerField(
+        label=gettext_lazy("Priority"),
+        min_value=-100,
+        max_value=100,
+        help_text=gettext_lazy("-100 to 100; larger ones start first."),
+    )
+    run_at = forms.DateTimeField(
+        label=gettext_lazy("Not before"),
+        required=False,
+        widget=LocalDateTime,
+    )
+    version = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    def __init__(self, request: HttpRequest, job: Job, **initial: Any) -> None:
+        data = request.POST if request.method == "POST" else None
+        super().__init__(data, initial={"queue": job.queue, "priority": job.priority, **initial})
+        self.job = job
+        text = _("In the time zone %s. Empty: as soon as a worker is free.")
+        self.fields["run_at"].help_text = text % timezone.get_current_timezone_name()
+        self.unseen = ""
+        if may_see_data(request):
+            self._add_arguments()
+        else:
+            self.unseen = _("You may not see the arguments of jobs: they stay as they are.")
+
+    def _add_arguments(self) -> None:
+        mask = JobMask()
+        self.masked = {"args": mask.args(self.job.task, self.job.args), "kwargs": mask.value(self.job.kwargs)}
+        texts = {name: json.dumps(value, indent=2, ensure_ascii=False) for name, value in self.masked.items()}
+        if max(map(len, texts.values())) > CHARACTERS_AT_MOST:
+            self.unseen = _("The arguments are too long to be edited here: they stay as they are.")
+            return
+        labels = {"args": _("Positional arguments"), "kwargs": _("Keyword arguments")}
+        for name, text in texts.items():
+            self.fields[name] = JsonText(name, label=labels[name])
+            self.initial[name] = text
+        self.fields["args"].help_text = _parameters_of(self.job.task)
+
+    def clean_run_at(self) -> datetime | None:
+        moment: datetime | None = self.cleaned_data["run_at"]
+        if moment is not None and moment.year not in YEARS:
+            raise ValidationError(_("It must lie in the years %d to %d.") % (YEARS[0], YEARS[-1]))
+        return moment
+
+    def clean_args(self) -> Any:
+        return self._unmasked("args")
+
+    def clean_kwargs(self) -> Any:
+        return self._unmasked("kwargs")
+
+    def _unmasked(self, name: str) -> Any:
+        try:
+            return unmasked(self.cleaned_data[name], self.masked[name], getattr(self.job, name))
+        except ValueError as error:
+            raise ValidationError(str(error)) from error
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What differs from the job, by the names of its columns."""
+        values = {name: value for name, value in self.cleaned_data.items() if name != "version"}
+        return {name: value for name, value in values.items() if not self._is_as_before(name, value)}
+
+    def _is_as_before(self, name: str, value: Any) -> bool:
+        """True and 1 are two values. A time is compared as the form shows it."""
+        before = getattr(self.job, name)
+        if name == "run_at":
+            return _to_the_second(value) == _to_the_second(self.initial.get("run_at"))
+        if name in KINDS:
+            return json.dumps(value, sort_keys=True) == json.dumps(before, sort_keys=True)
+        return bool(value == before)
+
+
+def _to_the_second(moment: datetime | None) -> datetime | None:
+    return None if moment is None else aware(moment).replace(microsecond=0)
+
+
+def _parameters_of(path: str) -> str:
+    """Those of the task, without their defaults: one of these may be a secret."""
+    try:
+        task = import_task(path)
+    except UnknownTaskError as error:
+        return str(error)
+    signature = call_signature(task.func, task.takes_context).signature
+    bare = [each.replace(default=each.empty, annotation=each.empty) for each in signature.parameters.values()]
+    return _("The task takes: %s") % (", ".join(map(str, bare)) or _("nothing"))

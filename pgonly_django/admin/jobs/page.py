@@ -1,0 +1,245 @@
+"""What the page of one job shows, in a bounded number of queries."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from django.db import router
+from django.db.models import Case, Count, F, Func, Q, Sum, TextField, Value, When
+from django.db.models.functions import Cast, Left, Length
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from pgonly_django.admin.base import Links
+from pgonly_django.admin.formats import exact_time, money, pretty_json, shortened, whole
+from pgonly_django.admin.jobs.data import progress_of
+from pgonly_django.admin.jobs.timeline import attempts_of, log_lines, timeline
+from pgonly_django.admin.jobs.waits import reasons_to_wait
+from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
+from pgonly_django.conf import FAILED_RETENTION, LONGEST
+from pgonly_django.masking import MASK
+from pgonly_django.models import Checkpoint, CostEntry, Job, State, Worker
+from pgonly_django.queue.checkpoints import KEYS
+from pgonly_django.queue.output import read_output
+from pgonly_django.tasks.masking import JobMask
+from pgonly_django.wording import duration
+
+DIGEST_SHOWN = 8
+CHARACTERS_SHOWN = 20_000
+STEPS_SHOWN, RESULT_SHOWN = 50, 2_000
+# A result that has names is read as a whole, to mask by them; a longer one is not shown.
+MASKED_AT_MOST = 50_000
+COST = {"usd": Sum("usd"), "tokens_in": Sum("tokens_in"), "tokens_out": Sum("tokens_out")}
+
+
+def page_context(job: Job, links: Links, *, sees_data: bool) -> dict[str, Any]:
+    """For the template change_form.html. `sees_data`: what the job was called with and returned may be shown."""
+    worker, mask = _worker_name(job), JobMask()
+    attempts = attempts_of(job, worker, sees_data=sees_data)
+    hides_keys = not sees_data or mask.hides_of(job.task, job.args, job.kwargs)
+    return {
+        "job": job,
+        "sees_data": sees_data,
+        "facts": facts_of(job, worker, hides_keys=hides_keys),
+        "waits": reasons_to_wait(job, links, hides_keys=hides_keys),
+        "progress": progress_of(job, sees_data=sees_data),
+        "timeline": timeline(job, attempts),
+        "attempts": attempts[::-1],
+        "values": values_of(job, mask) if sees_data else [],
+        "checkpoint": checkpoint_of(job, mask, sees_data=sees_data),
+        "steps": steps_of(job, mask, sees_data=sees_data),
+        "output": output_of(job) if sees_data else None,
+        "log": log_lines(job) if sees_data else [],
+    }
+
+
+def _worker_name(job: Job) -> str:
+    if job.worker_id is None:
+        return ""
+    workers = Worker.objects.using(router.db_for_read(Worker, instance=job))
+    name = workers.filter(pk=job.worker_id).values_list("name", flat=True).first()
+    return name or _("unknown (%s)") % job.worker_id
+
+
+def facts_of(job: Job, worker: str, *, hides_keys: bool) -> list[tuple[str, Any]]:
+    """Label and value; facts without a value are left out. `hides_keys`: the arguments that keys were made of may not
+    be seen."""
+    facts: list[tuple[str, Any]] = [
+        (_("Id"), job.pk),
+        (_("Task"), job.task),
+        (_("Queue"), job.queue),
+        (_("Priority"), job.priority),
+        (_("Backend"), job.backend),
+        (_("Held by"), job.held_by),
+        (_("Cost"), _cost(job)),
+        (_("Concurrency key"), _concurrency(job, hides_key=hides_keys)),
+        (_("Slots"), job.slots if (job.slots or 1) > 1 else None),
+        (_("Unique key"), _unique_key(job, hides_key=hides_keys)),
+        (_("Its key counts"), _key_counts(job)),
+        (_("Attempts"), f"{job.attempt} / {job.max_attempts}"),
+        (_("Interruptions"), job.interruptions or None),
+        (_("Crashes"), job.crashes or None),
+        (_("Worker"), worker if job.state == State.RUNNING else None),
+        (_("Lease"), _lease(job)),
+        (_("Maximum run time"), job.max_runtime and duration(job.max_runtime)),
+        *_kept(job),
+        (_("Dead letter queue"), job.dead_letter_queue),
+    ]
+    return [(label, value) for label, value in facts if value not in (None, "")]
+
+
+def _cost(job: Job) -> str:
+    """Of its steps and of its other calls, as far as they are kept."""
+    entries = CostEntry.objects.using(router.db_for_read(CostEntry, instance=job)).filter(job_id=job.pk)
+    return money(**entries.aggregate(**COST))
+
+
+def _kept(job: Job) -> list[tuple[str, str]]:
+    """How long its row is kept: what holds for it, and of an unfinished job also what would hold if it fails."""
+    if_it_fails = job.failed_retention or (job.retention and max(job.retention, FAILED_RETENTION))
+    if job.state == State.FAILED:
+        label = _("Kept after it finished") if job.failed_retention is None else _("Kept if it fails")
+        return [(label, _time_kept(if_it_fails))]
+    kept = [(_("Kept after it finished"), _time_kept(job.retention))]
+    return kept if job.is_finished else [*kept, (_("Kept if it fails"), _time_kept(if_it_fails))]
+
+
+def _time_kept(time: timedelta | None) -> str:
+    return duration(time) if time and time <= LONGEST else _("for ever")
+
+
+def _concurrency(job: Job, *, hides_key: bool) -> str | None:
+    if job.concurrency_key is None:
+        return None
+    facts = {"key": MASK if hides_key else job.concurrency_key, "limit": job.concurrency_limit or 1}
+    return _("%(key)s, %(limit)d at a time") % facts
+
+
+def _unique_key(job: Job, *, hides_key: bool) -> str | None:
+    """Its hash shortened. Of a hidden one not even that: of a short secret it would tell the whole."""
+    if hides_key and job.unique_key is not None:
+        return MASK
+    head, mark, digest = (job.unique_key or "").rpartition(" #")
+    return f"{head} #{digest[:DIGEST_SHOWN]}…" if mark and len(digest) > DIGEST_SHOWN else job.unique_key
+
+
+def _key_counts(job: Job) -> str | None:
+    """For how long no second job may have its unique key."""
+    if job.unique_key is None:
+        return None
+    words = {"waiting": _("until it is claimed"), "unfinished": _("until it has finished")}
+    until = words.get(job.unique_while or "", _("as long as it is kept"))
+    if job.unique_until is None:
+        return until
+    return _("%(until)s, but not after %(time)s") % {"until": until, "time": exact_time(job.unique_until)}
+
+
+def _lease(job: Job) -> str | None:
+    if job.state != State.RUNNING or job.lease_expires_at is None:
+        return None
+    left = job.lease_expires_at - timezone.now()
+    return (_("expired %s ago") if left < timedelta(0) else _("%s left")) % whole(abs(left))
+
+
+def values_of(job: Job, mask: JobMask) -> list[tuple[str, str, str]]:
+    """Heading, JSON, and the text to show when there is none."""
+    has_result = job.state == State.SUCCEEDED or job.result is not None
+    no_result = _("None.") if job.is_finished else _("None yet.")
+    args, kwargs = mask.args(job.task, job.args), mask.value(job.kwargs)
+    metadata = mask.value(job.metadata)
+    return [
+        (_("Positional arguments"), pretty_json(args) if args else "", _("None.")),
+        (_("Keyword arguments"), pretty_json(kwargs) if kwargs else "", _("None.")),
+        *([(_("Metadata"), pretty_json(metadata), "")] if metadata else []),
+        *([(_("Options set for this job"), pretty_json(job.options), "")] if job.options else []),
+        (_("Result"), pretty_json(mask.value(job.result)) if has_result else "", no_result),
+    ]
+
+
+def checkpoint_of(job: Job, mask: JobMask, *, sees_data: bool) -> dict[str, Any] | None:
+    """When it was saved; its value, "" where iterate() alone saved something; and the items that each loop has done."""
+    checkpoints = Checkpoint.objects.using(router.db_for_read(Checkpoint, instance=job))
+    saved = checkpoints.filter(pk=job.pk).first()
+    if saved is None:
+        return None
+    shows_value = sees_data and saved.value is not None
+    positions = {name: count for name, count in (saved.positions or {}).items() if name != KEYS}
+    return {
+        "saved_at": saved.saved_at,
+        "value": pretty_json(mask.value(saved.value)) if shows_value else "",
+        "positions": [(name, f"{count:,}") for name, count in positions.items()],
+    }
+
+
+def output_of(job: Job) -> dict[str, Any]:
+    """The end of the text, and how many characters there are in all; PGONLY["OUTPUT_LIMIT"] bounds them."""
+    text = read_output(router.db_for_read(Job, instance=job), job.pk).applied_to("")
+    is_cut = len(text) > CHARACTERS_SHOWN
+    return {"end": text[-CHARACTERS_SHOWN:], "is_cut": is_cut, "length": f"{len(text):,}"}
+
+
+class ShownStep(NamedTuple):
+    pk: int
+    name: str
+    finished_at: Any
+    result: str
+    cost: str
+
+
+def steps_of(job: Job, mask: JobMask, *, sees_data: bool) -> dict[str, Any]:
+    """The newest, how many there are, and what all together have cost: "" where they are too many to be added up."""
+    steps = job.steps.all()
+    sums = sums_of(steps)
+    count = sums.pop("count")
+    return {
+        "shown": [
+            ShownStep(
+                step.pk,
+                step.name,
+                step.finished_at,
+                _result(step, mask) if sees_data else "",
+                money(step.usd, step.tokens_in, step.tokens_out),
+            )
+            for step in newest_steps(steps)
+        ],
+        "count": label_of(count),
+        "limit": STEPS_SHOWN,
+        "cost": "" if count > COUNTED_AT_MOST else money(**sums),
+    }
+
+
+def sums_of(steps: Any) -> dict[str, Any]:
+    """Index: pgonly_step_once, COUNTED_AT_MOST rows and one more."""
+    sums: dict[str, Any] = steps.order_by()[: COUNTED_AT_MOST + 1].aggregate(count=Count("*"), **COST)
+    return sums
+
+
+def newest_steps(steps: Any) -> Any:
+    """Sorted by a column without an index, so that PostgreSQL finds the job's own rows first, by pgonly_step_once."""
+    text: Any = Cast("result", TextField())
+    kind = Func(F("result"), function="jsonb_typeof", output_field=TextField())
+    has_names = Q(kind__in=("object", "array"))
+    shown = Case(
+        When(has_names & Q(size__gt=MASKED_AT_MOST), then=Value(None)),
+        When(has_names, then=text),
+        default=Left(text, RESULT_SHOWN, output_field=TextField()),
+        output_field=TextField(),
+    )
+    rows = steps.order_by("-finished_at").annotate(kind=kind, size=Length(text)).annotate(text=shown)
+    return rows.defer("result")[:STEPS_SHOWN]
+
+
+def _result(step: Any, mask: JobMask) -> str:
+    if mask.hides(step.name):
+        return MASK
+    if step.size is None:
+        return "null"
+    if step.text is None:
+        return _("It is too long to be shown: %s characters.") % f"{step.size:,}"
+    if step.kind not in ("object", "array"):
+        return str(step.text)
+    value = json.loads(step.text)
+    masked = mask.value(value)
+    return str(step.text)[:RESULT_SHOWN] if masked == value else shortened(pretty_json(masked), RESULT_SHOWN)

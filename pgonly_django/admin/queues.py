@@ -1,0 +1,179 @@
+"""Queues in the admin: the list with what waits and runs, and the page of one with its limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.utils import unquote
+from django.db import router
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from pgonly_django.admin import formats
+from pgonly_django.admin.base import Links
+from pgonly_django.admin.declared import RESET, DeclaredAdmin, ModelForm, origin_badge
+from pgonly_django.admin.paging import label_of
+from pgonly_django.admin.verbs import Verb
+from pgonly_django.conf import settings
+from pgonly_django.models import Job, Limiter, Queue, QueueTokens
+from pgonly_django.monitoring.queues import COUNTED_AT_MOST, IN_USE
+from pgonly_django.queue.declared_queues import what_is_wrong
+from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
+
+LIMITS = ("max_running", "rate_count", "rate_seconds", "limiter")
+PAUSE = Verb(
+    name="pause",
+    method=lambda _request, queues: queues.pause(),
+    label=gettext_lazy("Pause"),
+    hint=gettext_lazy("No further job of it starts; running jobs go on."),
+    logged=gettext_lazy("Paused."),
+    allowed=Q(paused_at=None),
+    allows=lambda queue: queue.paused_at is None,
+)
+RESUME = Verb(
+    name="resume",
+    method=lambda _request, queues: queues.resume(),
+    label=gettext_lazy("Resume"),
+    hint=gettext_lazy("Its jobs start again, as far as its limits allow."),
+    logged=gettext_lazy("Resumed."),
+    allowed=Q(paused_at__isnull=False),
+    allows=lambda queue: queue.paused_at is not None,
+)
+
+
+@admin.display(description=gettext_lazy("state"))
+def state_badge(queue: Any) -> SafeString:
+    if queue.paused_at is not None:
+        return formats.badge("paused", _("Paused"), formats.exact_time(queue.paused_at))
+    if queue.blocked_until is not None:
+        return formats.badge("paused", _("Cools down"), formats.exact_time(queue.blocked_until))
+    if queue.waiting and queue.max_running is not None and queue.running >= queue.max_running:
+        return formats.badge("running", _("Full"), _("The next job starts when another has ended."))
+    if queue.waiting and queue.tokens is not None and queue.tokens < 1:
+        return formats.badge("running", _("Waits for its rate"))
+    return formats.badge("live", _("Open"))
+
+
+@admin.display(description=gettext_lazy("name"))
+def name(queue: Any) -> SafeString:
+    """Nearly every queue has a row without being declared or edited."""
+    is_limited = any((queue.max_running, queue.rate_count, queue.limiter))
+    return formats.named(queue.name, origin_badge(queue) if is_limited or queue.edited_at else "")
+
+
+@admin.display(description=gettext_lazy("waiting"))
+def waiting(queue: Any) -> str:
+    return label_of(queue.waiting, COUNTED_AT_MOST)
+
+
+@admin.display(description=gettext_lazy("running"))
+def running(queue: Any) -> SafeString | str:
+    count = label_of(queue.running, COUNTED_AT_MOST)
+    if not queue.max_running:
+        return count
+    text = _("%(running)s of %(all)s") % {"running": count, "all": f"{queue.max_running:,}"}
+    return formats.used(queue.running, queue.max_running, text)
+
+
+@admin.display(description=gettext_lazy("rate"))
+def rate(queue: Any) -> str:
+    if queue.rate_count is None:
+        return "-"
+    facts = {"count": f"{queue.rate_count:,}", "seconds": f"{queue.rate_seconds:,g}"}
+    return _("%(count)s per %(seconds)s s") % facts
+
+
+class QueueForm(ModelForm):
+    limiter = forms.ChoiceField(
+        required=False, help_text=gettext_lazy("While it cools down, no job of the queue starts.")
+    )
+
+    class Meta:
+        model = Queue
+        fields = ("name", *LIMITS)
+        labels = {
+            "max_running": gettext_lazy("Running at most"),
+            "rate_count": gettext_lazy("Starts"),
+            "rate_seconds": gettext_lazy("In seconds"),
+        }
+        help_texts = {
+            "max_running": gettext_lazy("Jobs at a time, over all workers. Empty: no limit."),
+            "rate_count": gettext_lazy(
+                "So many jobs start in the period, over all workers. Empty: no limit."
+            ),
+            "rate_seconds": gettext_lazy("The period of the rate."),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = set(Limiter.objects.values_list("name", flat=True)[:1000]) | set(settings().limiters)
+        names |= {self.instance.limiter} if self.instance.limiter else set()
+        choices = [("", _("none")), *((name, name) for name in sorted(names))]
+        self.fields["limiter"].choices = choices  # type: ignore[attr-defined] # it is the ChoiceField above
+
+    def clean_limiter(self) -> str | None:
+        return self.cleaned_data["limiter"] or None
+
+    def clean(self) -> dict[str, Any]:
+        """The same rules as for PGONLY["QUEUES"]."""
+        values: dict[str, Any] = super().clean() or self.cleaned_data
+        count, seconds = values.get("rate_count"), values.get("rate_seconds")
+        if (count is None) != (seconds is None):
+            self.add_error("rate_seconds", _("A rate needs both: so many starts in so many seconds."))
+        elif count is not None and (reason := what_is_wrong("rate", (count, seconds))):
+            self.add_error("rate_count", _("It must be %s.") % reason)
+        most = values.get("max_running")
+        if most is not None and (reason := what_is_wrong("max_running", most)):
+            self.add_error("max_running", _("It must be %s.") % reason)
+        return values
+
+
+@admin.register(Queue)
+class QueueAdmin(DeclaredAdmin):
+    form = QueueForm
+    list_display = (state_badge, name, waiting, running, rate, "limiter")
+    list_display_links = (state_badge, name)
+    verbs = (PAUSE, RESUME, RESET)
+    actions = tuple(verb.as_action("queues") for verb in verbs)
+    fields = ("name", *LIMITS)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Queue]:
+        rows: QuerySet[Queue] = super().get_queryset(request)
+        return rows.annotate(**IN_USE)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """One by one, and only what the settings do not declare: that would come back with the next worker."""
+        may_go = obj is not None and obj.name not in settings().queues
+        return may_go and super().has_delete_permission(request, obj)
+
+    def delete_model(self, request: HttpRequest, obj: Queue) -> None:
+        QueueTokens.objects.filter(queue=obj.name).delete()
+        super().delete_model(request, obj)
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """With the queues that have jobs and no row yet: a click makes one."""
+        rows = set(Queue.objects.values_list("name", flat=True))
+        others = sorted(set(known_names(router.db_for_read(Job), KNOWN_QUEUES)) - rows)
+        return super().changelist_view(request, {"other_queues": others, **(extra_context or {})})
+
+    def operate_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
+        """A queue that has jobs and no row yet gets one when somebody pauses it."""
+        queue = unquote(object_id)
+        may = self.has_operate_permission(request) and self.has_view_permission(request)
+        is_asked = request.method == "POST" and name == PAUSE.name and may
+        if is_asked and queue in known_names(router.db_for_read(Job), KNOWN_QUEUES):
+            Queue.objects.named(queue)
+        return super().operate_view(request, object_id, name)
+
+    def page_of(self, request: HttpRequest, queue: Any) -> dict[str, Any]:
+        return {
+            "state_badge": state_badge(queue),
+            "waiting": waiting(queue),
+            "running": running(queue),
+            "jobs_url": Links(request, self.admin_site).to_list(Job, queue=queue.name),
+        }

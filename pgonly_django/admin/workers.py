@@ -1,0 +1,174 @@
+"""Workers in the admin: the list with what each serves and holds, and the page of one with its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db import router, transaction
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from pgonly_django.admin import formats
+from pgonly_django.admin.base import Links
+from pgonly_django.admin.doctor import doctor_view
+from pgonly_django.admin.jobs.data import may_see_data, progress_of
+from pgonly_django.admin.verbs import Verb, VerbAdmin
+from pgonly_django.conf import settings
+from pgonly_django.models import Job, State, Worker
+from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.monitoring.workers import JOB_COLUMNS
+
+JOBS_SHOWN = 100
+_OTHERWISE = gettext_lazy(
+    "A worker that has stopped, or is of a version that does not listen, cannot be asked."
+)
+_STARTED = Q(stopped_at=None, version__isnull=False, stop_requested_at=None)
+
+
+def _may_stop(worker: Any) -> bool:
+    return worker.version is not None and worker.stop_requested_at is None and worker.is_live(worker.now)
+
+
+STOP = Verb(
+    name="stop",
+    method=lambda _request, workers: workers.stop(),
+    label=gettext_lazy("Stop"),
+    hint=gettext_lazy(
+        "As SIGTERM does: its jobs may save a checkpoint, and are given back. A supervisor or a platform may "
+        "start another one in its place."
+    ),
+    logged=gettext_lazy("Asked to stop."),
+    otherwise=_OTHERWISE,
+    allowed=_STARTED,
+    allows=_may_stop,
+)
+DRAIN = Verb(
+    name="drain",
+    method=lambda _request, workers: workers.drain(),
+    label=gettext_lazy("Drain"),
+    hint=gettext_lazy(
+        "It claims no more jobs and ends once its own are finished. A supervisor or a platform may start another "
+        "one in its place."
+    ),
+    logged=gettext_lazy("Asked to drain."),
+    otherwise=_OTHERWISE,
+    allowed=_STARTED & Q(drain_requested_at=None),
+    allows=lambda worker: worker.drain_requested_at is None and _may_stop(worker),
+)
+
+
+@admin.display(description=gettext_lazy("state"))
+def life(worker: Any) -> SafeString:
+    if worker.stopped_at is not None:
+        return formats.badge("stopped", _("Stopped"), formats.exact_time(worker.stopped_at))
+    if worker.sleeping_since is not None:
+        return formats.badge("asleep", _("Asleep"), formats.exact_time(worker.sleeping_since))
+    if not worker.is_live(worker.now):
+        if worker.now - worker.heartbeat_at < timedelta(seconds=settings().lease_seconds):
+            return formats.badge("held", _("Silent"), _("Its heartbeat is late."))
+        return formats.badge(
+            "dead", _("Dead"), _("Silent for too long: its jobs, if it had any, are rescued.")
+        )
+    if worker.stop_requested_at is not None:
+        return formats.badge("cancelling", _("Stopping"), formats.exact_time(worker.stop_requested_at))
+    if worker.drain_requested_at is not None:
+        return formats.badge("cancelling", _("Draining"), formats.exact_time(worker.drain_requested_at))
+    return formats.badge("live", _("Live"))
+
+
+@admin.display(description=gettext_lazy("name"))
+def worker_name(worker: Any) -> SafeString:
+    """With its place below it."""
+    html = '<span class="pgonly-name">{}</span><span class="pgonly-second pgonly-whole">{}</span>'
+    return format_html(html, worker.name, place(worker))
+
+
+def place(worker: Any) -> str:
+    return f"{worker.hostname}, {_('process %d') % worker.pid}"
+
+
+@admin.display(description=gettext_lazy("queues"))
+def served(worker: Any) -> str:
+    return ", ".join(map(formats.brief, worker.queues)) or _("all")
+
+
+@admin.display(description=gettext_lazy("running"))
+def held(worker: Any) -> str:
+    """By the rows of the jobs: a dead worker's own number stays when they are rescued."""
+    return f"{worker.jobs_held:,}"
+
+
+@admin.display(description=gettext_lazy("heartbeat"))
+def heartbeat(worker: Any) -> SafeString:
+    return formats.ago(worker.heartbeat_at, worker.now)
+
+
+@admin.display(description=gettext_lazy("uptime"))
+def since(worker: Any) -> SafeString:
+    end = worker.stopped_at or worker.heartbeat_at
+    return formats.time_tag(worker.started_at, formats.age(worker.started_at, end))
+
+
+@admin.display(description=gettext_lazy("version"))
+def version(worker: Any) -> str:
+    return worker.version or _("one that does not say")
+
+
+@admin.register(Worker)
+class WorkerAdmin(VerbAdmin):
+    list_display = (life, worker_name, served, "threads", held, heartbeat, since)
+    list_display_links = (life, worker_name)
+    list_per_page = 50
+    sortable_by = ()
+    ordering = ("-heartbeat_at",)
+    verbs = (STOP, DRAIN)
+    actions = tuple(verb.as_action("workers") for verb in verbs)
+    fields: ClassVar[Any] = (version, served, "threads", heartbeat, since)
+    readonly_fields = fields
+
+    def get_urls(self) -> list[URLPattern]:
+        # Each look is a short transaction, which is read only; ATOMIC_REQUESTS would make one of all.
+        view = transaction.non_atomic_requests(self.admin_site.admin_view(self.doctor_view))
+        return [path("doctor/", view, name=self.url_name("doctor")), *super().get_urls()]
+
+    def doctor_view(self, request: HttpRequest) -> HttpResponse:
+        return doctor_view(request, self.admin_site)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Worker | None = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """With `now`, the database's clock. Before PostgreSQL 17 an infinite time cannot be subtracted in SQL."""
+        rows: Any = super().get_queryset(request)
+        return rows.with_jobs_held().annotate(now=ClockTimestamp())
+
+    def page_of(self, request: HttpRequest, worker: Any) -> dict[str, Any]:
+        """With the jobs that it holds, the oldest first, JOBS_SHOWN. Index: pgonly_job_running."""
+        running = Job.objects.using(router.db_for_read(Job)).filter(state=State.RUNNING, worker_id=worker.pk)
+        jobs = running.order_by("queue", "attempted_at").only(*JOB_COLUMNS)[:JOBS_SHOWN]
+        return {
+            "state_badge": life(worker),
+            "place": place(worker),
+            "jobs": held_jobs(jobs, Links(request, self.admin_site), sees_data=may_see_data(request)),
+        }
+
+
+def held_jobs(jobs: Iterable[Job], links: Links, *, sees_data: bool) -> list[dict[str, Any]]:
+    return [
+        {
+            "job": job,
+            "task": formats.short_name(job.task),
+            "url": links.to_page(Job, job.pk),
+            "progress": progress_of(job, sees_data=sees_data),
+            "time": formats.age(job.attempted_at) if job.attempted_at else "",
+        }
+        for job in jobs
+    ]

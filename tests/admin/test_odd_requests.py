@@ -1,0 +1,97 @@
+"""Addresses, searches and selections that no page of ours makes get an answer, and so do rows that cannot be read."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from django.utils import translation
+
+from pgonly_django.models import Budget, Checkpoint, CostEntry, Limiter, State, Step
+from tests.admin.conftest import make_entry, make_job, make_session
+from tests.admin.test_workers import make_worker
+
+pytestmark = pytest.mark.django_db
+
+HOME = "/admin/pgonly_django/"
+
+
+def assert_pages_open(browser, *rows):
+    """The overview with every panel, the list with all of the rows, and the page of each."""
+    assert "pgonly-problem" not in browser.get(HOME).text
+    home = f"{HOME}{rows[0]._meta.model_name}/"
+    for page in (home, f"{home}?q=a", *(f"{home}{quote(str(row.pk))}/change/" for row in rows)):
+        assert browser.get(page).status_code == 200, page
+
+
+@pytest.mark.parametrize(
+    ("zone", "use_tz", "language"), [("Pacific/Kiritimati", True, "ar"), ("Pacific/Pago_Pago", False, "en")]
+)
+def test_every_page_opens_in_other_zones_and_languages(admin_client, settings, zone, use_tz, language):
+    settings.TIME_ZONE, settings.USE_TZ = zone, use_tz
+    job = make_job(State.RUNNING, progress={"done": 1500, "total": 2000, "message": ""})
+    Checkpoint.objects.create(job=job, value=1)
+    Step.objects.create(job=job, name="a", usd=1)
+    Budget.objects.create(name="monthly", usd=1)
+    CostEntry.objects.create(usd=1, budget="monthly")
+    with translation.override(language):
+        for row in (job, make_worker(pid=12_345), make_session(), Budget.objects.get()):
+            assert_pages_open(admin_client, row)
+        assert_pages_open(admin_client, Limiter.objects.create(name="l <b>/?", concurrent=2000))
+
+
+def test_users_of_another_user_model_are_named_by_their_ids(admin_client):
+    users = ("9" * 30, "-1", "x" * 10_000, "\u0661")
+    odd = {"user_agent": "x/" * 50_000, "ip": "::ffff:1.2.3.4"}
+    assert_pages_open(admin_client, *(make_session(user_id=user, **odd) for user in users))
+
+
+def test_cache_entries_of_an_unknown_encoding_or_damaged(admin_client):
+    damaged = [(-1, b""), (99, b"\x00"), (2, b"not JSON"), (12, b"not zlib"), (22, b"not zstd")]
+    assert_pages_open(admin_client, *(make_entry(codec=codec, value=value) for codec, value in damaged))
+
+
+TERMS = [
+    'a="\\u0000"', "a=1e400", "a=" + "9" * 5_000, "a=" + "[" * 3_000, "a=NaN", "%", "\\", "{", "x" * 10_000,
+    "1.2.3.4/99", "::1%eth0", "a\tb", "\x00",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["job", "session"])
+def test_any_search_has_an_answer(admin_client, name):
+    make_job(kwargs={"a": 1})
+    for term in TERMS:
+        assert admin_client.get(f"{HOME}{name}/", {"q": term}).status_code in (200, 302), term
+
+
+PARAMETERS = [
+    {"p": "-1"}, {"p": "9" * 30}, {"p": "x"}, {"o": "9"}, {"o": "-1.x"}, {"all": ""}, {"e": "1"}, {"state": "x"},
+    {"state__exact": "\x00"}, {"state__exact": "x"}, {"queue": "\x00"}, {"last_seen_at__gte": "\x00"},
+    {"last_seen_at__isnull": "x"}, {"last_seen_at__gte": "0001-01-01 00:00+14:00"}, {"_facets": "True"},
+    {"_popup": "1"}, {"_to_field": "id"}, {"whole": "x", "q": "x"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["job", "session", "worker"])
+def test_any_parameter_has_an_answer(admin_client, name):
+    make_session(), make_job(), make_worker()
+    for parameters in PARAMETERS:
+        answer = admin_client.get(f"{HOME}{name}/", parameters)
+        assert answer.status_code in (200, 302, 400), parameters
+
+
+def test_a_selection_of_nothing_changes_nothing(admin_client):
+    job = make_job(State.FAILED)
+    for more in ({}, {"index": "9"}, {"index": "x"}, {"confirmed": "yes", "counted": "9" * 5000}):
+        data = {"action": "retry_jobs", "_selected_action": [], **more}
+        assert admin_client.post(f"{HOME}job/", data).status_code in (200, 302), data
+    assert type(job).objects.filter(pk=job.pk, state=State.FAILED).exists()
+
+
+@pytest.mark.parametrize("name", ["job", "session", "worker", "cacheentry"])
+def test_any_address_has_an_answer(admin_client, name):
+    for key in map(quote, ("x", "\x00", "00" * 32, "9" * 100, "_3D", "ä")):
+        home = f"{HOME}{name}/{key}"
+        assert admin_client.get(f"{home}/change/").status_code in (302, 403, 404), key
+        assert admin_client.post(f"{home}/delete/", {"post": "yes"}).status_code in (302, 403, 404), key
+        assert admin_client.post(f"{HOME}job/{key}/operate/retry/").status_code == 404
