@@ -271,12 +271,6 @@ def test_queue_and_priority_of_the_schedule_win():
     assert (job.queue, job.priority) == ("night", -5)
 
 
-def test_an_async_task_is_enqueued_as_any_other():
-    make(task="tests.scheduling.tasks.ahello", args=[])
-    look()
-    assert len(jobs()) == 1
-
-
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_it_works_at_a_stricter_isolation(level):
     with connection.cursor() as cursor:

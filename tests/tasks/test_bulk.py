@@ -11,7 +11,6 @@ from pgonly_django import enqueue_many
 from pgonly_django.compat import task_enqueued
 from pgonly_django.exceptions import NotStorableError, WrongArgumentsError
 from pgonly_django.models import Job
-from pgonly_django.models.job import State
 from tests.tasks.calls import add, with_options
 
 pytestmark = pytest.mark.django_db
@@ -55,16 +54,6 @@ def rows():
     ]
 
 
-def test_future_jobs_are_scheduled_and_the_rest_ready():
-    later = add.using(run_after=timezone.now() + HOUR)
-    enqueue_many([(later, [1]), (add, [2]), (later, [3])])
-    assert [job.state for job in Job.objects.order_by("id")] == [
-        State.SCHEDULED,
-        State.READY,
-        State.SCHEDULED,
-    ]
-
-
 @pytest.mark.parametrize(
     ("call", "error", "named"),
     [
@@ -89,14 +78,6 @@ def test_all_roll_back_together():
         enqueue_many([(add, [number]) for number in range(10)])
         raise ZeroDivisionError
     assert not Job.objects.exists()
-
-
-def test_a_call_may_be_refused_without_harm_to_the_transaction_around_it():
-    with transaction.atomic():
-        with pytest.raises(NotStorableError):
-            enqueue_many([(add, [object()])])
-        add.enqueue(1)
-    assert Job.objects.count() == 1
 
 
 @pytest.mark.django_db(transaction=True)

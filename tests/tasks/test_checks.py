@@ -1,134 +1,115 @@
+"""The system checks of the modules of tasks, and of the names of queues."""
+
 from __future__ import annotations
 
-import re
+import sys
 
 import pytest
-from django.core.exceptions import ImproperlyConfigured
 
-from pgonly_django import task
-from pgonly_django.tasks import PostgresBackend
-from tests.aliases import alias
-from tests.tasks import calls
-from tests.tasks.calls import linear
+from pgonly_django.compat import BaseTaskBackend
+from pgonly_django.tasks import aliases, registry
+from pgonly_django.tasks.checks import check_names_of_queues, check_task_modules
 
-
-def found(**options):
-    return PostgresBackend("default", {"OPTIONS": options}).check()
+IMMEDIATE = (
+    f"{BaseTaskBackend.__module__.removesuffix('.base')}.immediate.ImmediateBackend"  # or the backport's
+)
+RENAMED = "from pgonly_django import task\n@task(aliases=['former_tasks.send'])\ndef send(): ...\n"
 
 
 @pytest.fixture
-def elsewhere():
-    """A second alias, "jobs", of the same server."""
-    with alias("jobs"):
-        yield
+def files(monkeypatch, tmp_path):
+    """Modules that can be imported, and are forgotten at the end of the test."""
+    monkeypatch.setattr(aliases, "_claimed", {})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    written = []
+
+    def write(**modules):
+        for name, text in modules.items():
+            (tmp_path / f"{name}.py").write_text(text)
+            written.append(name)
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)
 
 
-class ToJobs:
-    def db_for_read(self, model, **hints):
-        return "jobs" if model._meta.app_label == "pgonly_django" else None
-
-    db_for_write = db_for_read
-
-
-class ReadsFromJobs:
-    db_for_read = ToJobs.db_for_read
+def test_without_problems_there_are_none(files):
+    files(renamed_tasks=RENAMED)
+    __import__("renamed_tasks")
+    assert check_task_modules() == []
 
 
-def test_a_database_that_the_router_agrees_with_is_fine(settings, elsewhere):
-    assert found() == found(database="default") == []
-    settings.DATABASE_ROUTERS = [ToJobs()]
-    assert found() == found(database="jobs") == []
+def test_an_alias_that_is_still_a_task_is_an_error(files):
+    """Its module is imported by nothing but the check."""
+    files(renamed_tasks=RENAMED, former_tasks="from pgonly_django import task\n@task\ndef send(): ...\n")
+    __import__("renamed_tasks")
+    (error,) = check_task_modules()
+    assert error.id == "pgonly_django.E502"
+    assert "former_tasks.send is an alias of renamed_tasks.send" in error.msg
 
 
-def test_a_database_that_the_router_does_not_know_of_is_warned_about(elsewhere):
-    (warning,) = found(database="jobs")
-    assert warning.id == "pgonly_django.W001"
-    assert "keeps its jobs in 'jobs', but Job.objects and the admin look in 'default'." in warning.msg
+def test_an_alias_that_is_a_task_of_another_backend_is_an_error(files, settings):
+    settings.TASKS = {**settings.TASKS, "now": {"BACKEND": IMMEDIATE}}
+    former = "from tests.tasks.calls import djangos_task\n@djangos_task(backend='now')\ndef send(): ...\n"
+    files(renamed_tasks=RENAMED, former_tasks=former)
+    __import__("renamed_tasks")
+    (error,) = check_task_modules()
+    assert "renamed_tasks.send has the alias 'former_tasks.send', which is a task of its own" in error.msg
 
 
-def test_a_router_that_leads_elsewhere_for_reading_alone_is_warned_about(settings, elsewhere):
-    settings.DATABASE_ROUTERS = [ReadsFromJobs()]
-    assert [warning.id for warning in found(database="default")] == ["pgonly_django.W001"]
-    assert found() == []  # a replica, where nobody chose a database
+def test_a_former_module_that_imports_the_task_under_its_old_name_is_fine(files):
+    files(renamed_tasks=RENAMED, former_tasks="from renamed_tasks import send\n")
+    __import__("renamed_tasks")
+    assert check_task_modules() == []
 
 
-def test_an_unknown_database_is_an_error():
-    (error,) = found(database="missing")
-    assert error.id == "pgonly_django.E003"
-    assert "Set OPTIONS" in error.hint
+def test_a_module_of_tasks_that_cannot_be_imported_is_an_error(monkeypatch):
+    monkeypatch.setattr(registry, "_failures", {})
+    monkeypatch.setattr(registry.importlib, "import_module", fail)
+    error = next(each for each in check_task_modules() if each.msg.startswith("example_project.screening"))
+    assert (error.id, error.hint[:25]) == ("pgonly_django.E503", "Its jobs would not run. S")
+    assert error.msg == "example_project.screening.tasks cannot be imported: RuntimeError: no such key"
 
 
-def test_without_the_app_the_backend_says_what_to_install(settings):
-    settings.INSTALLED_APPS = []
-    with pytest.raises(ImproperlyConfigured, match='The queue needs "pgonly_django" in INSTALLED_APPS'):
-        PostgresBackend("default", {})
+def fail(_path):
+    raise RuntimeError("no such key")
 
 
-def test_a_database_without_autocommit_is_an_error():
-    with alias("jobs", AUTOCOMMIT=False):
-        (error,) = found(database="jobs")
-    assert (error.id, "AUTOCOMMIT = False" in error.msg) == ("pgonly_django.E004", True)
+OURS = "pgonly_django.tasks.PostgresBackend"
 
 
-def test_a_database_that_is_no_postgresql_names_the_setting_to_change(settings):
-    with alias("lite", ENGINE="django.db.backends.sqlite3"):
-        settings.DATABASE_ROUTERS = [ToLite()]
-        (routed,) = found()
-        (chosen,) = found(database="lite")
-    assert (routed.id, chosen.id) == ("pgonly_django.E003", "pgonly_django.E003")
-    for error in (routed, chosen):
-        assert "Make DATABASES['lite'] a PostgreSQL database" in error.hint
-        assert 'ENGINE "django.db.backends.postgresql"' in error.hint
+def found(settings, queues, *allowed, backend=OURS):
+    settings.TASKS = {
+        f"tasks{number}": {"BACKEND": backend, "QUEUES": names} for number, names in enumerate(allowed)
+    }
+    settings.PGONLY = {**settings.PGONLY, "QUEUES": queues}
+    return [(message.id, message.msg, message.hint) for message in check_names_of_queues()]
 
 
-class ToLite:
-    def db_for_read(self, model, **hints):
-        return "lite" if model._meta.app_label == "pgonly_django" else None
-
-    db_for_write = db_for_read
-
-
-@pytest.mark.parametrize(
-    ("entry", "says"),
-    [
-        (
-            {"max_attempts": 2},
-            "TASKS['default'][\"max_attempts\"] has no effect beside OPTIONS. Put 'max_attempts' in it.",
-        ),
-        ({"DATABASE": "x"}, "Put 'database' in it."),
-        ({"QUEUE": ["ai"]}, "Did you mean 'QUEUES'?"),
-        ({"QUEUES": "ai"}, "must be a list of names, [] for any name, got 'ai'"),
-        ({"QUEUES": None}, "must be a list of names"),
-        ({"QUEUES": iter(["ai"])}, "must be a list of names"),
-        ({"QUEUES": ["x" * 65]}, "a name must be a str of 1 to 64 characters"),
-        ({"QUEUES": [7]}, "got 7"),
-        ({"OPTIONS": None}, "must be a dict, got None"),
-        ({"OPTIONS": {"database": ["default"]}}, "database must be an alias of DATABASES"),
-        ({"OPTIONS": {"max_atempts": 2}}, "Did you mean 'max_attempts'?"),
-        ({"OPTIONS": {"queues": {"ai": {"retention": 7}}}}, "retention must be"),
-        ({"OPTIONS": {"queues": {7: {}}}}, "a name must be a str of 1 to 64 characters without NUL, got 7"),
-        ({"OPTIONS": {7: 1}}, ": 7 is not a setting"),
-        ({7: 1}, '["7"] is not a setting'),
-    ],
-)
-def test_a_wrong_entry_is_an_error_of_the_check_and_stops_enqueueing(settings, entry, says):
-    (error,) = PostgresBackend("default", entry).check()
-    assert error.id == "pgonly_django.E002"
-    assert says in error.msg
-    settings.TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend", **entry}}
-    task(linear)  # a module of tasks can be imported, or the check would not come to say it
-    with pytest.raises(ImproperlyConfigured, match=re.escape(says)):
-        calls.add.enqueue(1)
+def test_limits_of_a_misspelt_queue_are_warned_about_with_the_nearest_name(settings):
+    ((check_id, message, hint),) = found(settings, {"revews": {"max_running": 5}}, ["default", "reviews"])
+    assert check_id == "pgonly_django.W003"
+    assert message.startswith(
+        'PGONLY["QUEUES"] has \'revews\', which no "QUEUES" of TASKS has (default, reviews)'
+    )
+    assert hint == "Did you mean 'reviews'?"
 
 
-def test_an_alias_that_no_row_can_hold_is_an_error():
-    (error,) = PostgresBackend("a" * 65, {}).check()
-    assert "at most 64 characters long, got 65" in error.msg
+def test_a_queue_of_any_entry_is_known(settings):
+    assert found(settings, {"ai": {}, "mail": {}}, ["mail"], ["ai"]) == []
 
 
-def test_defaults_of_a_queue_that_no_task_can_have_are_warned_about():
-    options = {"queues": {"ai": {"max_attempts": 8}, "mial": {"atomic": True}}}
-    (warning,) = PostgresBackend("default", {"QUEUES": ["ai", "mail"], "OPTIONS": options}).check()
-    assert warning.id == "pgonly_django.W002"
-    assert "has 'mial' (did you mean 'mail'?), which \"QUEUES\" lacks" in warning.msg
-    assert PostgresBackend("default", {"QUEUES": [], "OPTIONS": options}).check() == []
+def test_where_an_entry_allows_every_name_nothing_is_misspelt(settings):
+    assert found(settings, {"ai": {}}, ["mail"], []) == []
+
+
+@pytest.mark.parametrize("queues", [{"dead": {"task": "tests.jobs.add"}}, {"default": 5}])
+def test_what_other_checks_report_is_left_to_them(settings, queues):
+    assert found(settings, queues, ["default"]) == []
+    settings.PGONLY = {"QUEUE": {}}
+    assert check_names_of_queues() == []
+
+
+@pytest.mark.parametrize("backend", ["django.tasks.backends.dummy.DummyBackend", "no.such.Backend"])
+def test_entries_of_other_backends_are_left_alone(settings, backend):
+    assert found(settings, {"ai": {}}, ["default"], backend=backend) == []

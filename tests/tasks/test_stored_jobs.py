@@ -18,7 +18,7 @@ from pgonly_django.tasks.stored_jobs import check_stored_jobs
 from tests.aliases import alias
 from tests.jobs.renamed import add_numbers
 from tests.queue.rows import insert_jobs, make, make_running
-from tests.tasks.test_module_checks import IMMEDIATE
+from tests.tasks.test_checks import IMMEDIATE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -193,12 +193,6 @@ def test_jobs_of_a_backend_that_is_no_longer_ours_are_an_error(settings):
     (error,) = check_stored_jobs()
     assert "TASKS['other'] is a ImmediateBackend, not a PostgresBackend." in error.msg
     assert "Keep the entry in TASKS until these jobs have run." in error.hint
-
-
-def test_a_path_that_another_program_has_written_harms_no_terminal():
-    make(task="a.\x1b[2Jb")
-    (error,) = check_stored_jobs()
-    assert error.msg.startswith(r"1 unfinished job of 'a.\x1b[2Jb' in")
 
 
 def test_many_tasks_are_a_few_errors():

@@ -6,7 +6,6 @@ import copy
 from datetime import timedelta
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -134,14 +133,6 @@ def test_tasks_are_hashable_whatever_form_the_names_have():
     named = add.using(unique=["a"])
     assert hash(named) == hash(add.using(unique=("a",)))
     assert hash(per_account_once) == hash(task(unique=("account_id",))(per_account_once.func))
-
-
-def test_djangos_own_decorator_takes_the_options_where_it_passes_them_on():
-    try:
-        unique = calls.djangos_task(unique=["a"])(add.func)
-    except TypeError:
-        pytest.skip("This Django does not pass them on.")
-    assert is_same(unique.enqueue(1, b=1), unique.enqueue(1, b=2))
 
 
 # For how long.
@@ -319,15 +310,6 @@ def test_a_duplicate_stays_one_and_works_like_any_result():
     assert second.wait(1).is_finished
 
 
-def test_an_async_caller_gets_the_same():
-    first = async_to_sync(sync_account.aenqueue)(1)
-    assert is_same(first, async_to_sync(sync_account.aenqueue)(1))
-
-
-def test_a_plain_job_is_no_duplicate():
-    assert not add.enqueue(1).is_duplicate
-
-
 @pytest.mark.django_db(transaction=True)
 def test_a_duplicate_is_not_announced():
     announced = []
@@ -358,12 +340,6 @@ def test_the_winner_may_be_of_another_backend(settings):
     assert second.is_duplicate
 
 
-def test_a_winner_whose_task_is_gone_can_still_be_told():
-    first = sync_account.enqueue(1)
-    Job.objects.update(task="gone.away")
-    assert is_same(first, sync_account.enqueue(1))
-
-
 def test_another_backend_ignores_the_options(settings):
     package = BaseTaskBackend.__module__.removesuffix(".base")
     settings.TASKS = {**settings.TASKS, "dummy": {"BACKEND": f"{package}.dummy.DummyBackend"}}
@@ -382,12 +358,6 @@ def test_a_new_unique_job_is_one_statement_and_a_duplicate_two():
     with CaptureQueriesContext(connection) as queries:
         sync_account.enqueue(1)
     assert len(queries) == 2
-
-
-def test_a_plain_job_is_written_as_ever():
-    with CaptureQueriesContext(connection) as queries:
-        add.enqueue(1)
-    assert "unique" not in queries[0]["sql"]
 
 
 def test_a_unique_job_has_all_columns_of_its_task():
