@@ -148,6 +148,7 @@ class Run:
     claimed_at: float
     lease_until: float
     worker: str = ""  # its name
+    worker_id: str = ""
     slots: int = 1  # how many of the worker's it takes up
     is_limited: bool = False  # a limited claim took it: its end makes room for another job
     started_at: float | None = None

@@ -23,6 +23,7 @@ from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.database.statement import printable
+from pgonly_django.error_texts import as_reason
 from pgonly_django.tables import table
 
 # After so many deaths of its worker a job is a suspect: a process runs one suspect at a time.
@@ -36,7 +37,6 @@ SUSPECT_ROW = f"slots IS NULL AND state = 'ready' AND crashes >= {SUSPECT_FROM}"
 LIMITED_ROW = "slots IS NOT NULL AND state = 'ready'"
 ERRORS_KEPT = 10
 TIMES = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))  # that a person may set
-REASON_LIMIT = 2000
 LOG_LINES_KEPT = 100
 # The key in `progress` under which a worker notes from where the speed is measured; absent: from nought.
 MEASURED_SINCE = "since"
@@ -279,7 +279,7 @@ def key_is_free() -> Q:
 
 def _errors_and(outcome: str, reason: str) -> RawSQL:
     """The column `errors` with an entry for what a person has done."""
-    now, reason = datetime.now(UTC).isoformat(), printable(str(reason))[:REASON_LIMIT]
+    now, reason = datetime.now(UTC).isoformat(), as_reason(reason)
     entry = json.dumps([{"outcome": outcome, "reason": reason, "finished_at": now}])
     return RawSQL(f"({EARLIER_ERRORS}) || %s::jsonb", [entry], output_field=models.JSONField())  # noqa: S611 - our text
 

@@ -23,9 +23,10 @@ from django.db.models.functions import Now
 
 from pgonly_django.database.connect import TRY_AGAIN
 from pgonly_django.database.on_django import first_row
-from pgonly_django.database.statement import Statement, printable
+from pgonly_django.database.statement import Statement
+from pgonly_django.error_texts import as_reason
 from pgonly_django.events import emit
-from pgonly_django.models.job import REASON_LIMIT, ClockTimestamp
+from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.schedule import Outcome, Schedule, Tick
 from pgonly_django.queue.enqueue import aware
 from pgonly_django.scheduling import calls
@@ -278,7 +279,7 @@ class DueSchedules:
             return
         self._put_off[name] = time.monotonic() + PUT_OFF_SECONDS
         said = "It took long. " if turn.is_long else ""
-        problem = printable(f"{said}{type(error).__name__}: {error}")[:REASON_LIMIT]
+        problem = as_reason(f"{said}{type(error).__name__}: {error}")
         row = Schedule.objects.using(self.database).filter(pk=name)
         is_new = row.exclude(problem=problem).update(problem=problem) > 0
         if is_new and self._reported.get(name) != problem:

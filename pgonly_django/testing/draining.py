@@ -18,7 +18,7 @@ from pgonly_django.queue.finish import Outcome
 from pgonly_django.tasks.result import JobResult, result_of
 from pgonly_django.testing.backends import check_queue, databases_of, postgres_backends
 from pgonly_django.testing.inline_worker import DrainError, InlineWorker
-from pgonly_django.worker.ending import Ended
+from pgonly_django.worker.ending import EndedRun
 
 # More runs are a job that enqueues itself, or snoozes for no time: the test would never end.
 RUNS_AT_MOST, RUNS_OF_ONE_JOB = 10_000, 100
@@ -126,7 +126,7 @@ class _Drain:
         return self.until is not None and bool(self.until())
 
 
-def _raise_error_of(ended: Ended) -> NoReturn:
+def _raise_error_of(ended: EndedRun) -> NoReturn:
     """What the job raised; what is no Exception would end the test run, and is the cause of another error."""
     __tracebackhide__ = True
     job, error, finish = ended.run.job, ended.error, ended.finish

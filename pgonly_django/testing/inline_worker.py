@@ -35,9 +35,9 @@ from pgonly_django.worker import job_log, reports
 from pgonly_django.worker.connection import WorkerConnection, load_json
 from pgonly_django.worker.duties.dead_letters import SendDeadLetters
 from pgonly_django.worker.duties.declare import declare
-from pgonly_django.worker.ending import Ended, WorkerFacts
+from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.exchange import Exchanger, ExchangeResult
-from pgonly_django.worker.following import FailureCalls, FinishedSignals
+from pgonly_django.worker.following import FailureCalls, SignalCalls
 from pgonly_django.worker.options import THREADS_LIMIT
 from pgonly_django.worker.reports import last_row_of
 from pgonly_django.worker.running import Executor, is_observed, observe
@@ -126,12 +126,12 @@ class InlineExchanger(Exchanger):
 class InlineExecutor(Executor):
     """Calls jobs in this thread, and cleans up no connection: they are the test's."""
 
-    def run_here(self, run: Run) -> Ended:
+    def run_here(self, run: Run) -> EndedRun:
         """Sync and async tasks. What a job sets in its context, such as a language, is gone behind it."""
         call = async_to_sync(self.acall) if self.tasks.is_async(run.job) else self.call
         return contextvars.copy_context().run(call, run)
 
-    def after(self, ended: Ended, lost: list[str]) -> Ended:
+    def after(self, ended: EndedRun, lost: list[str]) -> EndedRun:
         """The end of a run that has left transactions open in the databases `lost`."""
         return self._without(lost, ended) if lost else ended
 
@@ -146,9 +146,9 @@ class InlineWorker:
         self.claimer = Claimer(self.id, LEASE_FOR, queues)
         self.exchanger = InlineExchanger(cast("WorkerConnection", self.database), self.claimer)
         self.limited = LimitedClaimer(self.id, LEASE_FOR, THREADS_LIMIT, Turns(queues))
-        self.executor = InlineExecutor(alias, WorkerFacts(str(self.id), NAME), _no_delivery)
+        self.executor = InlineExecutor(alias, str(self.id), _no_delivery)
         self.failure_calls = FailureCalls(alias, self.executor.tasks)
-        self.finished_signals = FinishedSignals(alias)
+        self.signals = SignalCalls(alias)
         self.dead_letters = SendDeadLetters(alias, _no_delivery)
 
     def start(self) -> None:
@@ -157,7 +157,7 @@ class InlineWorker:
         with as_in_autocommit():
             declare(self.alias)
 
-    def run_next(self) -> Ended | None:
+    def run_next(self) -> EndedRun | None:
         """Run one job that is ready or due. None where there is none that may start."""
         run = self._claim()
         if run is None:
@@ -168,7 +168,7 @@ class InlineWorker:
             self._tell(ended)
         return ended
 
-    def _run(self, run: Run) -> Ended:
+    def _run(self, run: Run) -> EndedRun:
         with as_in_autocommit(self.watch) as lost, _deadline(run):
             ended = self.executor.run_here(run)
         return self.executor.after(ended, lost)
@@ -198,9 +198,11 @@ class InlineWorker:
                 return
 
     def _run_of(self, job: ClaimedJob, claimed_at: float) -> Run:
-        return Run(job, self.alias, claimed_at=claimed_at, lease_until=math.inf, worker=NAME)
+        return Run(
+            job, self.alias, claimed_at=claimed_at, lease_until=math.inf, worker=NAME, worker_id=str(self.id)
+        )
 
-    def _write(self, ended: Ended) -> Ended:
+    def _write(self, ended: EndedRun) -> EndedRun:
         """Write the end and what the job has reported. Returns the end as it was written."""
         run, finish = ended.run, ended.finish
         if finish is None or ended.committed:
@@ -215,12 +217,12 @@ class InlineWorker:
         ended.finish = None if result.lost else result.as_written(finish)
         return ended
 
-    def _tell(self, ended: Ended) -> None:
+    def _tell(self, ended: EndedRun) -> None:
         job_log.log_end(ended)
         self.failure_calls.call_now(ended)
         if ended.finish is not None and ended.finish.state is State.FAILED:
             self.dead_letters.run_once(_no_connection, threading.Event())
-        self.finished_signals.send_now(ended)
+        self.signals.call_now(ended)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ from pgonly_django.testing.resumable_watch import (
     counting,
     watched,
 )
-from pgonly_django.worker.ending import Ended
+from pgonly_django.worker.ending import EndedRun
 
 STEADY = "Compare what is the same in each run with state=, or leave out what is not with ignore=."
 # Beside 1, after how many items the position of a loop is saved (0: at its end only), and how many have to be unsaved
@@ -262,9 +262,9 @@ class _Rounds:
 
 
 class _OneJobExecutor(InlineExecutor):
-    def _ended(self, run: Run, error: BaseException) -> Ended:
+    def _ended(self, run: Run, error: BaseException) -> EndedRun:
         """A killed process says nothing of it."""
-        return Ended(run, None) if isinstance(error, Killed) else super()._ended(run, error)
+        return EndedRun(run, None) if isinstance(error, Killed) else super()._ended(run, error)
 
 
 class _OneJobWorker(InlineWorker):
@@ -274,7 +274,7 @@ class _OneJobWorker(InlineWorker):
 
     def __init__(self, alias: str, job_id: str) -> None:
         super().__init__(alias, [QUEUE])
-        self.executor: InlineExecutor = _OneJobExecutor(alias, self.executor.worker, self.executor.deliver)
+        self.executor: InlineExecutor = _OneJobExecutor(alias, self.executor.worker_id, self.executor.deliver)
         self._rows = Job.objects.using(alias).filter(pk=job_id)
         self._rows.update(queue=QUEUE)
 
@@ -313,11 +313,11 @@ class _OneJobWorker(InlineWorker):
                         rows.update(**{column: past})
         rescue(self.database.connection(), timedelta(0), timedelta(0))
 
-    def _run(self, run: Run) -> Ended:
+    def _run(self, run: Run) -> EndedRun:
         self.watch.open_calls = 0
         return super()._run(run)
 
-    def _write(self, ended: Ended) -> Ended:
+    def _write(self, ended: EndedRun) -> EndedRun:
         """Writes no end of a run that was killed. Raises Killed then."""
         if not ended.committed:
             self.watch.reached("right before its end was written, when its function had returned")

@@ -101,7 +101,7 @@ class Beside(threading.Thread):
         return max(min(times), 0.0)
 
     def _retire_if_due(self) -> None:
-        reason = self.retirement.reason(is_used_up=self.worker.room.is_used_up)
+        reason = self.retirement.reason(is_used_up=self.worker.capacity.is_used_up)
         if reason is None or self._has_retired:
             return
         self._has_retired = True

@@ -1,19 +1,11 @@
-"""How many jobs to claim beyond the free slots: none, but of queues whose jobs are known to be short.
-
-When to look at the database: for ready jobs, and (see worker/claiming.py) for due ones. Times are time.monotonic().
-
-A NOTIFY may stand for others that were held back for COALESCE_SECONDS, so a second look follows each, and after that
-ever rarer ones: NOTIFY tells of new rows, but not of a row that was locked at the look and is free by now.
-
-Makes scheduled jobs ready at exactly the moment when they are due.
-
-How many more jobs a worker may claim: slots, prefetch, --max-jobs and --max-jobs-per-process, and whether it claims
-at all.
-"""
+"""What a worker claims, and when: its capacity, what it prefetches, and when it looks at the database."""
 
 import time
 from collections import Counter
+from collections.abc import Callable
+from uuid import UUID
 
+from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.queue.claim import DUTY, Claim, ClaimedJob, Claimer
 from pgonly_django.queue.promote import promote
@@ -22,18 +14,20 @@ from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.stopping import Deadline, Shutdown
-from pgonly_django.worker.timers import LOOK_AGAIN_SECONDS, NEVER, REFUSED_SECONDS, Pauses
+from pgonly_django.worker.timers import NEVER, DatabaseTimer, Pauses, Timer
 
-AHEAD_SECONDS = 0.2  # the buffer holds at most this much work
+AHEAD_SECONDS = 0.2  # the buffer of prefetched jobs holds at most this much work
 AHEAD_LIMIT = 500
 SMOOTHING = 0.1
 REFILL_BELOW = 0.5
 # While limited jobs wait for a slot, which comes when the buffer has run down.
 SHARE_BESIDE_LIMITED = 0.1
+WALKED_SECONDS = 5.0  # at most
 
 
 class Prefetch:
-    """Keeps the moving average of each queue's run times."""
+    """How many jobs to claim beyond the free slots: none, but of queues whose jobs are known to be short. It keeps the
+    moving average of each queue's run times."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -48,11 +42,9 @@ class Prefetch:
         self._average.pop(queue, None)
 
     def ahead(self, queue: str) -> int:
-        """How many jobs of `queue` to hold beyond the slots: none unless they are known to be short."""
+        """How many jobs of `queue` to hold beyond the slots."""
         average = self._average.get(queue)
-        if average is None:
-            return 0
-        return min(int(AHEAD_SECONDS / max(average, 1e-6)), AHEAD_LIMIT)
+        return 0 if average is None else min(int(AHEAD_SECONDS / max(average, 1e-6)), AHEAD_LIMIT)
 
     def limits(self, held: int, share: float = 1.0) -> dict[str, int]:
         """For each queue of short jobs: how many of them to claim now, with this `share` of what may be ahead."""
@@ -67,43 +59,36 @@ class Prefetch:
         return most > 0 and held < (self.threads + most) * REFILL_BELOW
 
 
-WALKED_SECONDS = 5.0  # at most
-
-
-class PollTimer:
+class PollTimer(Timer):
     """The next look for ready jobs."""
 
     def __init__(self, options: WorkerOptions, listener: JobsListener) -> None:
+        super().__init__()
         self.drained = False  # the last look, a head claim, found fewer jobs than it may take
         self.busy_at = time.monotonic()
         self._pauses = Pauses(options, listener)
         self._has_backlog = True
         self._had_no_slot = False  # at the last look, which was for queues of short jobs only
-        self._look_at = self._refused_until = 0.0
-        self._look_again_at = NEVER
 
-    def hear_ready(self) -> None:
-        now = time.monotonic()
-        self._look_at, self._look_again_at, self.drained = now, now + LOOK_AGAIN_SECONDS, False
+    def hear(self) -> None:
+        super().hear()
+        self.drained = False
         self._pauses.restart()
-
-    def look_now(self) -> None:
-        """There is a ready job that no NOTIFY tells us of: our own doing."""
-        self._look_at, self.drained = 0.0, False
 
     def wake(self) -> None:
-        """After a sleep: see worker/sleep.py."""
+        """There is a ready job that no NOTIFY tells of: the worker's own doing."""
+        super().wake()
+        self.drained = False
+
+    def restart(self) -> None:
+        """After a sleep."""
         self._pauses.restart()
-        self.look_now()
+        self.wake()
 
     def next_look(self, *, has_slot: bool) -> float:
         if self._has_backlog or (self._had_no_slot and has_slot):
-            return self._refused_until
-        return max(min(self._look_at, self._look_again_at), self._refused_until)
-
-    def put_off(self) -> None:
-        """The database refused the claim, a whole table being locked, say: leave it alone for a moment."""
-        self._refused_until = time.monotonic() + REFUSED_SECONDS
+            return self.not_before
+        return self.due_at
 
     def looked(self, jobs: list[ClaimedJob], claim: Claim, claimer: Claimer, began: float) -> None:
         """A claim that began then took `jobs`: plan the next. For what few or no jobs mean see queue/claim.py."""
@@ -111,15 +96,14 @@ class PollTimer:
         self._has_backlog = len(jobs) >= claim.limit or _fills_a_band(claim, jobs)
         self._had_no_slot = claim.free_slots == 0
         self.drained = claimer.looked_from_head and not self._has_backlog and not self._had_no_slot
-        if began >= self._look_again_at:
-            self._look_again_at = NEVER
         if jobs:
             self.busy_at = now
             self._pauses.restart()
         if not self._has_backlog and claimer.unknown.names():
             # It may have walked over many jobs that it leaves to others (10,000: 10 ms).
-            self._refused_until = now + min(DUTY * (now - began), WALKED_SECONDS)
-        self._look_at = now + self._pauses.next() if claimer.looked_from_head else claimer.head_due_at
+            self.not_before = now + min(DUTY * (now - began), WALKED_SECONDS)
+        next_at = now + self._pauses.next() if claimer.looked_from_head else claimer.head_due_at
+        self.plan(next_at, began=began)
 
 
 def _fills_a_band(claim: Claim, jobs: list[ClaimedJob]) -> bool:
@@ -127,70 +111,97 @@ def _fills_a_band(claim: Claim, jobs: list[ClaimedJob]) -> bool:
     return any(count >= claim.limit_of(queue) for (queue, _), count in counts.items())
 
 
-class Promotion:
-    def __init__(
-        self, options: WorkerOptions, listener: JobsListener, poll_timer: PollTimer, limited: LimitedClaims
-    ) -> None:
-        self.poll_timer = poll_timer
-        self.limited = limited
+class Promotion(DatabaseTimer):
+    """Makes scheduled jobs ready at exactly the moment when they are due, and then calls `look`."""
+
+    def __init__(self, options: WorkerOptions, listener: JobsListener, look: Callable[[], None]) -> None:
+        super().__init__()
+        self._look = look
         self._pauses = Pauses(options, listener)
-        self._due_at = NEVER  # as far as is known
-        self._run_at = self._refused_until = 0.0
-        self._run_again_at = NEVER
+        self.next_job_at = NEVER  # as far as is known
 
-    @property
-    def next_run(self) -> float:
-        return max(min(self._run_at, self._run_again_at), self._refused_until)
-
-    @property
-    def due_at(self) -> float:
-        """Of the next scheduled job, as far as is known."""
-        return self._due_at
-
-    def put_off(self) -> None:
-        """The database refused: leave it alone for a moment."""
-        self._refused_until = time.monotonic() + REFUSED_SECONDS
-
-    def hear_due(self) -> None:
+    def hear(self) -> None:
         """Another process has scheduled a job."""
-        now = time.monotonic()
-        self._run_at, self._run_again_at = now, now + LOOK_AGAIN_SECONDS
+        super().hear()
         self._pauses.restart()
 
     def expect_due(self, in_seconds: float) -> None:
         """We have scheduled a job."""
-        self._due_at = min(self._due_at, time.monotonic() + in_seconds)
-        self._run_at = min(self._run_at, self._due_at)
+        self.next_job_at = min(self.next_job_at, time.monotonic() + in_seconds)
+        self.at = min(self.at, self.next_job_at)
 
-    def wake(self) -> None:
-        """After a sleep: see worker/sleep.py."""
+    def restart(self) -> None:
+        """After a sleep."""
         self._pauses.restart()
-        self._run_at = min(self._due_at, time.monotonic() + self._pauses.next())
+        self.at = min(self.next_job_at, time.monotonic() + self._pauses.next())
 
-    def run_once(self, connection: OwnConnection) -> int:
+    def run(self, connection: OwnConnection) -> int:
+        """Raises psycopg.Error."""
         began = time.monotonic()
         promoted, next_due_in_seconds = promote(connection)
         now = time.monotonic()
-        if promoted or began >= self._due_at:
+        if promoted or began >= self.next_job_at:
             self._pauses.restart()
-        self._due_at = NEVER if next_due_in_seconds is None else now + next_due_in_seconds
-        self._run_at = min(self._due_at, now + self._pauses.next())
-        if began >= self._run_again_at:
-            self._run_again_at = NEVER
+        self.next_job_at = NEVER if next_due_in_seconds is None else now + next_due_in_seconds
+        self.plan(min(self.next_job_at, now + self._pauses.next()), began=began)
         if promoted:
-            self.poll_timer.look_now()
-            self.limited.look_now()
+            self._look()
         return promoted
 
 
-class Room:
-    """Changed by the main loop alone. Any thread may ask `is_closed`."""
+class Claims:
+    """The claims of one worker: what makes them, and when each is due. For the main loop alone."""
+
+    def __init__(self, options: WorkerOptions, worker_id: UUID, listener: JobsListener) -> None:
+        self._queues = options.queues
+        self.claimer = Claimer(worker_id, options.lease_for, options.queues)
+        self.limited = LimitedClaims(options, worker_id, listener, self.claimer.unknown)
+        self.poll_timer = PollTimer(options, listener)
+        self.promotion = Promotion(options, listener, self.look_now)
+        self.prefetch = Prefetch(options.threads)
+
+    def look_now(self) -> None:
+        self.poll_timer.wake()
+        self.limited.wake()
+
+    def look_from_head(self) -> None:
+        """The next suspect may be claimed now: only a head claim finds it."""
+        self.claimer.look_from_head_next()
+        self.look_now()
+
+    def serve(self, queue: str) -> bool:
+        return not self._queues or queue == notify.ANY_QUEUE or queue in self._queues
+
+    def hear(self, kind: str, queue: str) -> None:
+        """A NOTIFY of a queue that this worker serves."""
+        self.limited.hear_queue(kind, queue)
+        if kind == notify.READY:
+            self.poll_timer.hear()
+
+    def restart(self) -> None:
+        """After a sleep."""
+        for timer in (self.poll_timer, self.limited, self.promotion):
+            timer.restart()
+
+    @property
+    def found_nothing(self) -> bool:
+        """By the last looks."""
+        return self.poll_timer.drained and self.limited.drained
+
+
+class Capacity:
+    """How many more jobs a worker may claim: slots, prefetch, --max-jobs and --max-jobs-per-process, and whether it
+    claims at all. Changed by the main loop alone; any thread may ask `is_closed`."""
 
     def __init__(
-        self, options: WorkerOptions, in_flight: InFlight, limited: LimitedClaims, prefetch: Prefetch,
-        shutdown: Shutdown, deadline: Deadline,
-    ) -> None:  # fmt: skip
-        self._in_flight, self._limited, self._prefetch = in_flight, limited, prefetch
+        self,
+        options: WorkerOptions,
+        in_flight: InFlight,
+        claims: Claims,
+        shutdown: Shutdown,
+        deadline: Deadline,
+    ) -> None:
+        self._in_flight, self._limited, self._prefetch = in_flight, claims.limited, claims.prefetch
         self._shutdown, self._deadline, self._threads = shutdown, deadline, options.threads
         of_process = NEVER if options.max_jobs_per_process is None else options.max_jobs_per_process
         of_all = NEVER if options.max_jobs is None else options.max_jobs
@@ -222,7 +233,7 @@ class Room:
 
     @property
     def has_free_slot(self) -> bool:
-        """Beside those that are kept free for a limited job."""
+        """Besides those that are kept free for a limited job."""
         return self.free_slots > self._limited.kept_free
 
     @property

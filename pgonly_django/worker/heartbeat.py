@@ -1,8 +1,5 @@
-"""The thread that renews the leases, and looks at those of others. It has a connection to itself, so that no statement
-of the main loop delays it; while the worker sleeps it has none.
-
-Takes the jobs of dead workers back, after ending the transactions that those have open.
-"""
+"""The thread that renews the leases, and takes the jobs of dead workers back. It has a connection to itself, so that no
+statement of the main loop delays it; while the worker sleeps it has none."""
 
 from __future__ import annotations
 
@@ -12,8 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
-from datetime import timedelta
+from collections.abc import Collection, Iterable
 from typing import Any
 from uuid import UUID
 
@@ -28,47 +24,44 @@ from pgonly_django.events import emit
 from pgonly_django.models.job import FINISHED, State
 from pgonly_django.models.worker import own_version
 from pgonly_django.queue import liveness
-from pgonly_django.queue.finish import Finish
-from pgonly_django.queue.liveness import Beat
 from pgonly_django.queue.rescue import Rescued, end_transactions, rescue
-from pgonly_django.worker import ending
 from pgonly_django.worker.connection import WorkerConnection
+from pgonly_django.worker.ending import never_started
 from pgonly_django.worker.in_flight import InFlight
+from pgonly_django.worker.inbox import RESCUED_FAILED, RESCUED_FINISHED, Notification, Requested, Tell
 from pgonly_django.worker.job_stats import JobStats
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.stopping import REQUESTED
+from pgonly_django.worker.timers import Timer
 
 LOCK_WAIT = "2s"  # of a whole table: rows that are locked are skipped
 AGAIN_SECONDS = 1.0  # after a beat that left no trace in the worker's row
 
 
 class Heartbeat(threading.Thread):
+    """`tell` takes messages for the main loop, whose connection is `main`."""
+
     def __init__(
-        self, worker_id: UUID, options: WorkerOptions, in_flight: InFlight,
-        tell: Callable[[Finish | str], None], main: WorkerConnection, rescue: Rescue, stats: JobStats,
+        self, worker_id: UUID, options: WorkerOptions, in_flight: InFlight, stats: JobStats, main: WorkerConnection,
+        tell: Tell,
     ) -> None:  # fmt: skip
         super().__init__(name="pgonly-heartbeat", daemon=True)
-        self.worker_id = worker_id
-        self.options = options
-        self.in_flight = in_flight
-        self.tell = tell
-        self.rescue = rescue
-        self.stats = stats
+        self.worker_id, self.options, self.in_flight, self.stats = worker_id, options, in_flight, stats
+        self.tell, self._main = tell, main
+        self.rescue = Rescue(options, tell, stats)
         self.database = Reconnecting(
             options.database,
             application_name=f"pgonly heartbeat {worker_id} {options.name}",
             lock_wait=LOCK_WAIT,
             opened=self._register,
             lost=self._emit_failed,
-            back=rescue.wait_until_settled,
+            back=self.rescue.wait_until_settled,
         )
         self.some_running = True  # a job of any worker, as of the last beat
-        self._main = main
+        self.stand_in = StandIn(self)
+        self.beaten_at = time.monotonic()  # when the last beat was complete
         self._over, self._changed = threading.Event(), threading.Event()
         self._is_asleep = False
         self._beat_at = 0.0
-        self.stand_in_at = time.monotonic()  # when the main loop calls stand_in()
-        self._beaten_at = time.monotonic()  # when the last beat was complete
         self._beating = threading.Lock()
         self._unknown: dict[str, int] = {}
 
@@ -85,20 +78,8 @@ class Heartbeat(threading.Thread):
         """End the sleep, and beat at once."""
         if self._is_asleep:
             self._is_asleep, self.some_running = False, True
-            self._beaten_at = self._beat_at = time.monotonic()
+            self.beaten_at = self._beat_at = time.monotonic()
             self._changed.set()
-
-    def stand_in(self, main: WorkerConnection) -> None:
-        """Beat on the connection of the main loop, which calls this every quarter of a lease, where this thread gets
-        none and leases are in danger: the server may have as many as it takes."""
-        now = time.monotonic()
-        self.stand_in_at = now + self.options.heartbeat_seconds
-        overdue = now - self._beaten_at > 2 * self.options.heartbeat_seconds
-        if overdue and self.database.is_away and self._beating.acquire(blocking=False):
-            try:
-                main.ask(self._beat)
-            finally:
-                self._beating.release()
 
     def run(self) -> None:
         while not self._over.is_set():
@@ -106,7 +87,7 @@ class Heartbeat(threading.Thread):
             if self._is_asleep:
                 self._close()
             elif time.monotonic() >= self._beat_at:
-                self._beat_at = time.monotonic() + self._tried()
+                self._beat_at = time.monotonic() + self._beat_and_pause()
             elif time.monotonic() >= self.stats.due_at:  # a long lease has beats far apart
                 self._write_stats()
             pause = None if self._is_asleep else self._next_step() - time.monotonic()
@@ -126,29 +107,25 @@ class Heartbeat(threading.Thread):
         self._unknown = {}
 
     def _write_stats(self) -> None:
-        """Whatever it raises, as in _tried()."""
         try:
             self.database.ask(self.stats.write)
-        except Exception as error:  # noqa: BLE001 - see above
+        except Exception as error:  # noqa: BLE001 - as in _beat_and_pause()
             self.database.lose(error)
-
-    def _tried(self) -> float:
-        """_beat_and_pause(), whatever it raises: without heartbeats every job here would be lost."""
-        try:
-            return self._beat_and_pause()
-        except Exception as error:  # noqa: BLE001 - see above
-            self.database.lose(error)
-            return self.database.pause_seconds
 
     def _beat_and_pause(self) -> float:
-        """One beat. Returns the seconds until the next."""
-        connection = self.database.connection()
-        if connection is None:
+        """One beat, whatever it raises: without heartbeats every job here would be lost. Returns the seconds until the
+        next."""
+        try:
+            connection = self.database.connection()
+            if connection is None:
+                return self.database.pause_seconds
+            if self._main.is_direct:
+                self.database.note_direct()
+            seconds = self.options.heartbeat_seconds
+            return seconds if self.beat(connection) else min(seconds, AGAIN_SECONDS)
+        except Exception as error:  # noqa: BLE001 - see above
+            self.database.lose(error)
             return self.database.pause_seconds
-        if self._main.is_direct:
-            self.database.note_direct()
-        seconds = self.options.heartbeat_seconds
-        return seconds if self.beat(connection) else min(seconds, AGAIN_SECONDS)
 
     def beat(self, connection: OwnConnection) -> bool:
         """Renew what is held, find what is not known, say that this worker lives, rescue from those that do not.
@@ -157,6 +134,14 @@ class Heartbeat(threading.Thread):
         """
         with self._beating:
             return self._beat(connection)
+
+    def beat_if_free(self, main: WorkerConnection) -> None:
+        """On the connection of the main loop, unless this thread is in the middle of a beat."""
+        if self._beating.acquire(blocking=False):
+            try:
+                main.ask(self._beat)
+            finally:
+                self._beating.release()
 
     def _beat(self, connection: OwnConnection) -> bool:
         runs, began = self.in_flight.held(), time.monotonic()
@@ -167,21 +152,17 @@ class Heartbeat(threading.Thread):
         self.rescue.note_contact()
         if beat is None:
             liveness.register(connection, self.facts())
-        else:
-            self._obey(connection, beat)
+        elif beat.request is not None:
+            self.tell(Requested(beat.request))
+        if beat is not None and beat.some_lease_expired:
+            self.rescue.run(connection)
         self.some_running = beat is None or beat.some_running
         is_complete = is_renewed and beat is not None and beat.was_written
         if is_complete:
-            self._beaten_at = began
+            self.beaten_at = began
         if time.monotonic() >= self.stats.due_at:
             self.stats.write(connection)
         return is_complete
-
-    def _obey(self, connection: OwnConnection, beat: Beat) -> None:
-        if beat.request is not None:
-            self.tell(f"{REQUESTED} {beat.request}")
-        if beat.some_lease_expired:
-            self.rescue.run_once(connection)
 
     def _renew(self, connection: OwnConnection, runs: dict[str, Run], began: float) -> bool:
         """Not while the table is locked, as CREATE INDEX does for long: the worker has to say that it lives all the
@@ -214,7 +195,7 @@ class Heartbeat(threading.Thread):
         unknown = {job_id: epoch for job_id, epoch in rows.items() if job_id not in known}
         for job_id, epoch in unknown.items():
             if self._unknown.get(job_id) == epoch:
-                self.tell(ending.never_started(job_id, epoch))
+                self.tell(never_started(job_id, epoch))
         self._unknown = unknown
 
     def _register(self, connection: OwnConnection) -> None:
@@ -240,9 +221,78 @@ class Heartbeat(threading.Thread):
         }
 
 
-# Payloads for one worker alone, with the id of a job: it has failed, so that on_failure and dead letters are due; it is
-# finished, and task_finished is due.
-RESCUED_FAILED, RESCUED_FINISHED = "rescued-failed", "rescued-finished"
+class StandIn(Timer):
+    """Every quarter of a lease: beats on the connection of the main loop, where the thread gets none and leases are in
+    danger. The server may have as many connections as it takes."""
+
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        super().__init__(time.monotonic())
+        self._heartbeat = heartbeat
+
+    def run(self, main: WorkerConnection) -> None:
+        heartbeat, now = self._heartbeat, time.monotonic()
+        seconds = heartbeat.options.heartbeat_seconds
+        self.at = now + seconds
+        if now - heartbeat.beaten_at > 2 * seconds and heartbeat.database.is_away:
+            heartbeat.beat_if_free(main)
+
+
+class Rescue:
+    """Takes the jobs of dead workers back, after ending the transactions that those have open.
+
+    After a time without contact to the database the other workers may have been cut off as well, and be about to
+    return. No worker is declared dead for half a lease then, as after the start of the server.
+    """
+
+    def __init__(self, options: WorkerOptions, tell: Tell, stats: JobStats) -> None:
+        self.lease_for, self.stats, self.tell = options.lease_for, stats, tell
+        self._settle_for = self.lease_for / 2
+        self._contact_at: float | None = None
+        self._settled_at = 0.0
+        self._ends_of_any_role = True
+
+    def note_contact(self) -> None:
+        """The database answers. Call it before and after each beat: one that hung is a time without contact."""
+        now = time.monotonic()
+        if self._contact_at is not None and now - self._contact_at > self._settle_for.total_seconds():
+            self.wait_until_settled()
+        self._contact_at = now
+
+    def forget_contact(self) -> None:
+        """There will be none for a while, and nothing follows from that."""
+        self._contact_at = None
+
+    def wait_until_settled(self) -> None:
+        self._settled_at = time.monotonic() + self._settle_for.total_seconds()
+
+    def run(self, connection: OwnConnection) -> int:
+        if time.monotonic() < self._settled_at:
+            return 0
+        self._end_transactions(connection)
+        rescued = rescue(connection, self.lease_for, self._settle_for)
+        emit_rescued(rescued)
+        self.stats.count_rescued(rescued)
+        for payload in payloads_for_one(rescued):
+            self.tell(Notification.parse(payload))
+        for payload in payloads_for_all(rescued):
+            notify.send(connection, payload)
+            self.tell(Notification.parse(payload))
+        return len(rescued)
+
+    def _end_transactions(self, connection: OwnConnection) -> None:
+        """See queue.rescue. Transactions of roles that may not be ended here keep no others from being ended."""
+        terms = (connection, self.lease_for, self._settle_for)
+        try:
+            ended = end_transactions(*terms, of_any_role=self._ends_of_any_role)
+        except errors.InsufficientPrivilege as error:
+            self._ends_of_any_role = False
+            message = f"What dead workers have open as another role keeps its locks: {str(error).strip()}"
+            emit("worker.transactions_not_ended", message, level=logging.WARNING)
+            ended = end_transactions(*terms, of_any_role=False)
+        for worker_id, pid in ended:
+            message = f"Ended the transaction that the dead worker {worker_id} had open (process {pid} of the server)."
+            facts = {"worker_id": str(worker_id), "pid": pid}
+            emit("worker.transaction_ended", message, level=logging.WARNING, **facts)
 
 
 def emit_rescued(rescued: Iterable[Rescued]) -> None:
@@ -263,68 +313,6 @@ def payloads_for_all(rescued: Collection[Rescued]) -> list[str]:
 
 
 def payloads_for_one(rescued: Collection[Rescued]) -> list[str]:
-    """What one worker does for the others."""
-    finished = [f"{RESCUED_FINISHED} {job.id}" for job in rescued if job.state in FINISHED]
-    return finished + [f"{RESCUED_FAILED} {job.id}" for job in rescued if job.state == State.FAILED]
-
-
-class Rescue:
-    """After a time without contact to the database the other workers may have been cut off as well, and be about to
-    return. No worker is declared dead for half a lease then, as after the start of the server.
-    """
-
-    def __init__(self, options: WorkerOptions, tell: Callable[[str], None], stats: JobStats) -> None:
-        self.options = options
-        self.stats = stats
-        self.tell = tell
-        self._contact_at: float | None = None
-        self._settled_at = 0.0
-        self._ends_of_any_role = True
-
-    @property
-    def _settle_for(self) -> timedelta:
-        return self.options.lease_for / 2
-
-    def note_contact(self) -> None:
-        """The database answers. Call it before and after each beat: one that hung is a time without contact."""
-        now = time.monotonic()
-        if self._contact_at is not None and now - self._contact_at > self._settle_for.total_seconds():
-            self.wait_until_settled()
-        self._contact_at = now
-
-    def forget_contact(self) -> None:
-        """There will be none for a while, and nothing follows from that."""
-        self._contact_at = None
-
-    def wait_until_settled(self) -> None:
-        self._settled_at = time.monotonic() + self._settle_for.total_seconds()
-
-    def run_once(self, connection: OwnConnection) -> int:
-        if time.monotonic() < self._settled_at:
-            return 0
-        self._end_transactions(connection)
-        rescued = rescue(connection, self.options.lease_for, self._settle_for)
-        emit_rescued(rescued)
-        self.stats.count_rescued(rescued)
-        for payload in payloads_for_one(rescued):
-            self.tell(payload)
-        for payload in payloads_for_all(rescued):
-            notify.send(connection, payload)
-            self.tell(payload)
-        return len(rescued)
-
-    def _end_transactions(self, connection: OwnConnection) -> None:
-        """See queue.rescue. Transactions of roles that may not be ended here keep no others from being ended."""
-        terms = (connection, self.options.lease_for, self._settle_for)
-        try:
-            ended = end_transactions(*terms, of_any_role=self._ends_of_any_role)
-        except errors.InsufficientPrivilege as error:
-            self._ends_of_any_role = False
-            message = f"What dead workers have open as another role keeps its locks: {str(error).strip()}"
-            emit("worker.transactions_not_ended", message, level=logging.WARNING)
-            ended = end_transactions(*terms, of_any_role=False)
-        for worker_id, pid in ended:
-            message = f"Ended the transaction that the dead worker {worker_id} had open (process {pid} of the server)."
-            emit(
-                "worker.transaction_ended", message, level=logging.WARNING, worker_id=str(worker_id), pid=pid
-            )
+    """What one worker does for the others: what follows the end of a job."""
+    kinds = [(job, RESCUED_FAILED if job.state == State.FAILED else RESCUED_FINISHED) for job in rescued]
+    return [f"{kind} {job.id}" for job, kind in kinds if job.state in FINISHED]

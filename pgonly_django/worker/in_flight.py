@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pgonly_django.context.run import Run
 from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.queue.finish import Finish
-from pgonly_django.worker.ending import Ended
+from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.exchange import ExchangeResult
 from pgonly_django.worker.timers import NEVER
 
@@ -29,7 +29,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
-        self.ended: dict[str, Ended] = {}  # of these runs, those that are over here and not yet written
+        self.ended: dict[str, EndedRun] = {}  # of these runs, those that are over here and not yet written
         # Still running here, though the job was lost, rescued and claimed again by us.
         self.superseded: list[Run] = []
         # Those that have emitted something: their threads put them in, worker/reports.py takes them out.
@@ -61,7 +61,7 @@ class InFlight:
     def held(self) -> dict[str, Run]:
         return self.runs.copy()
 
-    def end(self, ended: Ended) -> None:
+    def end(self, ended: EndedRun) -> None:
         """The run is over here; its finish is to be written."""
         self.ended[ended.run.job.id] = ended
 
@@ -82,7 +82,7 @@ class InFlight:
         locked = self._locked.get(job_id)
         return locked is None or now >= locked.retry_at
 
-    def settle(self, result: ExchangeResult) -> Iterator[Ended]:
+    def settle(self, result: ExchangeResult) -> Iterator[EndedRun]:
         """What came of the finishes. Yields each end that is written, or has `finish` None since the job was not ours
         any more; these are still to be forgotten."""
         was_changed = bool(result.states or result.replaced)
@@ -98,7 +98,7 @@ class InFlight:
             self._forget_unknown(finish.id)
             ended = self.ended.get(finish.id)
             if ended is not None:
-                yield Ended(ended.run, None)
+                yield EndedRun(ended.run, None)
         for finish in result.locked:
             self.put_off(finish.id)
 

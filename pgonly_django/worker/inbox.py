@@ -1,14 +1,66 @@
-"""Where the main loop waits: at once for messages of threads and signal handlers, and for a socket of the database."""
+"""What the main loop is told, and where it waits: at once for messages of threads and signal handlers, and for a socket
+of the database.
+
+Besides the messages here it gets each run that has ended in this process (EndedRun), and a Finish for a row in its name
+that it does not know.
+"""
+
+from __future__ import annotations
 
 import selectors
 import signal
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Self, TypeVar
+
+from pgonly_django.queue.finish import Finish
+
+# Kinds that only this process and its supervisor send. Wake: look for everything. Retire: end once the jobs are done,
+# and ask for a fresh process. Rescued, with the id of a job: what follows its end is for this worker to do.
+WAKE, RETIRE, RESCUED_FAILED, RESCUED_FINISHED = "wake", "retire", "rescued-failed", "rescued-finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """The payload of a NOTIFY, or what a supervisor or a thread says in the same form: see database/notify.py."""
+
+    kind: str
+    name: str = ""
+
+    @classmethod
+    def parse(cls, payload: str) -> Self:
+        kind, _, name = payload.partition(" ")
+        return cls(kind, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """A heartbeat has read what a person has asked of this worker."""
+
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class LettersSent:
+    """All dead letters are sent that were wanted up to this number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceChecked:
+    """Whether the duties that may not wait until a sleep is over have found nothing to do, but for jobs that a budget
+    holds: `resets_in` is the number of seconds until the first of these budgets begins a new period."""
+
+    is_calm: bool
+    resets_in: float = float("inf")
+
 
 Message = TypeVar("Message")
+Tell = Callable[[Notification | Requested | LettersSent | MaintenanceChecked | Finish], None]
 
 WAKEUPS_AT_ONCE = 4096
 

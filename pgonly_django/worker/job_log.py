@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from pgonly_django.context.run import Run
-from pgonly_django.error_texts import name_of, traceback_of
+from pgonly_django.error_texts import name_of
 from pgonly_django.events import emit, has_listeners
 from pgonly_django.exceptions import Retry, Snooze
 from pgonly_django.logs import facts_of
@@ -15,7 +15,7 @@ from pgonly_django.models.job import State
 from pgonly_django.queue.claim import UNKNOWN_FOR
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.wording import duration
-from pgonly_django.worker.ending import Ended, how_it_ended
+from pgonly_django.worker.ending import EndedRun, how_it_ended
 
 _logger = logging.getLogger("pgonly_django.worker")
 
@@ -41,7 +41,7 @@ def log_start(run: Run) -> None:
     emit("worker.job_started", message, level=logging.DEBUG, queue=job.queue, **facts_of(run))
 
 
-def log_end(ended: Ended) -> None:
+def log_end(ended: EndedRun) -> None:
     run, finish = ended.run, ended.finish
     if finish is None or not finish.started or (ended.error is not None and finish.outcome in TOLD_AT_ONCE):
         return
@@ -52,7 +52,7 @@ def log_end(ended: Ended) -> None:
     message = f"{_ended(run, how.value, seconds)}{_then(finish)}{f': {reason}' if reason else '.'}"
     # An error that holds the job is one for a person to look into.
     error = ended.error if how is Outcome.HELD and "exception" in entry else None
-    exc_info = error and (type(error), error, traceback_of(error))
+    exc_info = error
     facts = {**facts_of(run), "outcome": how.value, "seconds": seconds}
     emit("worker.job_ended", message, level=_level(finish), exc_info=exc_info, **facts)
 
@@ -81,7 +81,7 @@ def _log_failure(run: Run, finish: Finish, error: BaseException, is_news: bool) 
         how = f"failed with {name}" if finish.outcome is Outcome.FAILED else finish.outcome.value
         level = logging.ERROR if finish.state is State.FAILED else logging.WARNING
         facts |= {"outcome": finish.outcome.value, "error": name, "seconds": run.seconds}
-        exc_info = (type(error), error, traceback_of(error))
+        exc_info = error
         message = f"{_ended(run, how, run.seconds)}{_then(finish)}."
         emit("worker.attempt_failed", message, level=level, exc_info=exc_info, **facts)
 

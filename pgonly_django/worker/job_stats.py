@@ -21,7 +21,7 @@ from pgonly_django.queue import stats
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.rescue import Rescued
 from pgonly_django.queue.stats import NUMBERS, TIMES, Counts, counts_of_rescued
-from pgonly_django.worker.ending import Ended
+from pgonly_django.worker.ending import EndedRun
 
 WRITE_SECONDS = 15.0
 # Rows of one statement. Beyond NAMED pairs of a queue and a task, those that are new count under the empty task of
@@ -38,7 +38,7 @@ class JobStats:
     many at once, which costs each less than 1 us."""
 
     def __init__(self) -> None:
-        self._noted: list[Ended] = []
+        self._noted: list[EndedRun] = []
         self._counted: dict[tuple[str, str], Counts] = {}
         self._lock = threading.Lock()
         self._written_at = time.monotonic()

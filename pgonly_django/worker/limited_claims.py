@@ -22,7 +22,7 @@ from pgonly_django.queue.limited.look import Look
 from pgonly_django.queue.limited.turns import Turns
 from pgonly_django.worker.connection import JobsListener
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.timers import LOOK_AGAIN_SECONDS, NEVER, REFUSED_SECONDS, Pauses
+from pgonly_django.worker.timers import NEVER, DatabaseTimer, Pauses, Timer
 
 # The next try when another claim was at a gate: one takes a few milliseconds.
 CONTENDED_SECONDS = (0.005, 0.020)
@@ -34,79 +34,78 @@ FULL_SECONDS = 5.0
 OVERDUE_SECONDS = 1.0
 
 
-class LimitedClaims:
+class RoomNotice(DatabaseTimer):
+    """Tells the other workers that there is room for a limited job, at most once in COALESCE_SECONDS."""
+
+    def __init__(self) -> None:
+        super().__init__(NEVER)
+        self._told_at = 0.0
+
+    def want(self) -> None:
+        self.at = min(self.at, self._told_at + notify.COALESCE_SECONDS)
+
+    def run(self, connection: OwnConnection) -> bool:
+        """Raises psycopg.Error."""
+        notify.send(connection, notify.limited(notify.ANY_QUEUE))
+        self.at, self._told_at = NEVER, time.monotonic()
+        return True
+
+
+class LimitedClaims(Timer):
     def __init__(
-        self,
-        options: WorkerOptions,
-        worker_id: UUID,
-        listener: JobsListener,
-        unknown: UnknownTasks | None = None,
+        self, options: WorkerOptions, worker_id: UUID, listener: JobsListener, unknown: UnknownTasks
     ) -> None:
+        super().__init__()
         self.options = options
-        turns, unknown = Turns(options.queues), unknown or UnknownTasks()
+        turns = Turns(options.queues)
         self.claimer = LimitedClaimer(worker_id, options.lease_for, options.threads, turns, unknown)
+        self.notice = RoomNotice()
         self.drained = False  # the last look found nothing that this worker may take now
-        self.tell_at = NEVER  # when to tell the other workers that there is room
+        self.has_more = False  # which the last look has seen, and no slot was free
+        # When time alone lets a job through that waits: a token, or the end of a cool-down. As of the last look.
+        self.opens_at = NEVER
         self._pauses = Pauses(options, listener)
         self._limited: set[str] = set()  # the queues that have a limit, as of the last look
-        self.has_more = False  # which the last look has seen, and no slot was free
         self._overdue_slots = 0
         self._is_our_turn = False
-        self._look_at = self._refused_until = self._told_at = 0.0
-        self._opens_at = NEVER  # when time alone lets a job through that waits
-        self._look_again_at = NEVER
         self._named: set[str] = set()  # tasks that are too heavy, and were named
 
-    # What the main loop hears.
-
-    def hear(self, payload_kind: str, queue: str) -> None:
+    def hear_queue(self, kind: str, queue: str) -> None:
         """A NOTIFY of a queue that this worker serves."""
-        if payload_kind == notify.LIMITED or queue == notify.ANY_QUEUE or queue in self._limited:
-            now = time.monotonic()
-            self._look_at, self._look_again_at, self.drained = now, now + LOOK_AGAIN_SECONDS, False
+        if kind == notify.LIMITED or queue == notify.ANY_QUEUE or queue in self._limited:
+            self.hear()
+            self.drained = False
             self._pauses.restart()
 
-    def look_now(self) -> None:
-        """There may be a job that no NOTIFY tells us of: our own doing."""
-        self._look_at, self.drained = 0.0, False
-
     def wake(self) -> None:
-        """After a sleep: see worker/sleep.py."""
+        """There may be a job that no NOTIFY tells of: the worker's own doing."""
+        super().wake()
+        self.drained = False
+
+    def restart(self) -> None:
+        """After a sleep."""
         self._pauses.restart()
-        self.look_now()
+        self.wake()
 
     def note_end(self) -> None:
         """A limited job of ours has ended: there is room, for us and for others."""
-        self.look_now()
-        self.tell_at = min(self.tell_at, self._told_at + notify.COALESCE_SECONDS)
+        self.wake()
+        self.notice.want()
 
     def note_ordinary_claim(self, jobs: int) -> None:
         self._is_our_turn = self._is_our_turn or jobs > 0
 
-    def put_off(self) -> None:
-        """The database refused: leave it alone for a moment."""
-        self._refused_until = time.monotonic() + REFUSED_SECONDS
-
-    @property
-    def opens_at(self) -> float:
-        """When time alone lets a job through that waits: a token, or the end of a cool-down. As of the last look."""
-        return self._opens_at
-
-    # What it plans by.
-
     @property
     def kept_free(self) -> int:
-        """So many slots are no business of the ordinary claim."""
+        """How many slots the ordinary claim leaves alone."""
         return self._overdue_slots or int(self.has_more and self._is_our_turn)
 
     def next_look(self, free_slots: int) -> float:
         if self.has_more and free_slots >= max(self._overdue_slots, 1):
-            return self._refused_until
-        return max(min(self._look_at, self._look_again_at), self._refused_until)
+            return self.not_before
+        return self.due_at
 
-    # What it does.
-
-    def run_once(
+    def run(
         self, connection: OwnConnection, free_slots: int, *, jobs_at_most: float, take_suspect: bool
     ) -> Claimed:
         """Look, and claim what may start in `free_slots`. Without any the look says whether one is to be kept free.
@@ -116,19 +115,11 @@ class LimitedClaims:
         claimed = self.claimer.claim(
             connection, seen, free_slots, jobs_at_most=jobs_at_most, take_suspect=take_suspect
         )
-        if began >= self._look_again_at:
-            self._look_again_at = NEVER
-        self._plan(seen, claimed, free_slots)
+        self._plan(seen, claimed, free_slots, began)
         self._name_too_heavy(seen)
         return claimed
 
-    def tell(self, connection: OwnConnection) -> bool:
-        """Tell the other workers that there is room. Raises psycopg.Error."""
-        notify.send(connection, notify.limited(notify.ANY_QUEUE))
-        self.tell_at, self._told_at = NEVER, time.monotonic()
-        return True
-
-    def _plan(self, seen: Look, claimed: Claimed, free_slots: int) -> None:
+    def _plan(self, seen: Look, claimed: Claimed, free_slots: int, began: float) -> None:
         self._limited = set(seen.gates)
         self._overdue_slots = seen.overdue_slots if seen.overdue_slots > free_slots else 0
         left = free_slots - sum(claimed.slots.values())
@@ -137,14 +128,14 @@ class LimitedClaims:
             self._is_our_turn = False
         self.drained = not (claimed.jobs or claimed.was_contended or seen.is_cut or self.has_more)
         if self.drained and not (self.options.queues or seen.is_for_others):
-            self.tell_at = NEVER  # no other worker could use the room
+            self.notice.at = NEVER  # no other worker could use the room
         if claimed.jobs:
             self._pauses.restart()
         now = time.monotonic()
-        self._opens_at = NEVER if seen.opens_in_seconds is None else now + seen.opens_in_seconds
+        self.opens_at = NEVER if seen.opens_in_seconds is None else now + seen.opens_in_seconds
         if claimed.was_contended:
-            self._refused_until = now + random.uniform(*CONTENDED_SECONDS)  # noqa: S311 - no secret
-        self._look_at = now + self._pause(seen, claimed, left)
+            self.not_before = now + random.uniform(*CONTENDED_SECONDS)  # noqa: S311 - no secret
+        self.plan(now + self._pause(seen, claimed, left), began=began)
 
     def _pause(self, seen: Look, claimed: Claimed, left: int) -> float:
         """Until the next look, in seconds."""

@@ -7,49 +7,48 @@ itself.
 import os
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
+from pgonly_django import instruments
 from pgonly_django.compat import uuid7
 from pgonly_django.conf import settings
 from pgonly_django.context.run import Run, lease_end
+from pgonly_django.database import notify
 from pgonly_django.queue import liveness
-from pgonly_django.queue.claim import ClaimedJob, Claimer
+from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.finish import Finish
-from pgonly_django.worker import job_log, reports
-from pgonly_django.worker.claiming import PollTimer, Prefetch, Promotion, Room
-from pgonly_django.worker.connection import WorkerConnection
-from pgonly_django.worker.duties import duties
-from pgonly_django.worker.duties.dead_letters import DeadLettersWanted
+from pgonly_django.worker import inbox, job_log, reports
+from pgonly_django.worker.claiming import Capacity, Claims
+from pgonly_django.worker.connection import ALL, WorkerConnection
 from pgonly_django.worker.duties.declare import declare
-from pgonly_django.worker.ending import Ended, WorkerFacts, never_started
+from pgonly_django.worker.ending import EndedRun, never_started
 from pgonly_django.worker.exchange import Exchanger
-from pgonly_django.worker.following import Ends, FailureCalls, FinishedSignals, tell_stop
-from pgonly_django.worker.heartbeat import Heartbeat, Rescue
+from pgonly_django.worker.following import Calls, Following
 from pgonly_django.worker.in_flight import InFlight
-from pgonly_django.worker.inbox import Inbox
+from pgonly_django.worker.inbox import Inbox, LettersSent, MaintenanceChecked, Notification, Requested
 from pgonly_django.worker.job_stats import JobStats
-from pgonly_django.worker.limited_claims import LimitedClaims
-from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.payloads import RETIRE, WAKE, Payloads
-from pgonly_django.worker.reports import OutputWriter
 from pgonly_django.worker.running import Executor
-from pgonly_django.worker.scheduler import Scheduler
 from pgonly_django.worker.sleep import Sleep
 from pgonly_django.worker.slots import Slots
 from pgonly_django.worker.status import ExitCode, Status, state_of
 from pgonly_django.worker.stopping import LEAVE_SECONDS, Deadline, Shutdown, StopRequests
-from pgonly_django.worker.timers import NEVER, REFUSED_SECONDS
+from pgonly_django.worker.threads import Threads
+from pgonly_django.worker.timers import NEVER, DatabaseTimer, Timer
 from pgonly_django.worker.watchdog import CancelRequests, Watchdog
 
 MESSAGES_AT_ONCE = 1000
 AWAY_SECONDS = 0.1  # between two tries while the database is away
 REPORT_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 60.0
 FIRST_SCHEDULES_SECONDS = 10.0
 LONGEST_LEAVE_SECONDS = 10.0  # of a worker that nobody has told to stop
 CALLS_SECONDS = 5.0  # for signals and on_failure together
 JOIN_SECONDS = 2.0
-STOP_SECONDS = 2.0  # in which instruments send what they have
-# Of the time for leaving, what is kept for the steps behind these calls, instruments and threads.
+INSTRUMENTS_SECONDS = 2.0  # in which they send what they have
+# Of the time for leaving, what is kept for the steps after these calls, instruments and threads.
 AFTER_CALLS, AFTER_INSTRUMENTS, AFTER_THREADS = 0.5, 0.35, 0.15
 WRITES_AT_END = 3
 
@@ -59,64 +58,61 @@ class WorkerLoop:
         """`ends_at`, by time.monotonic(), is the end that --max-seconds sets; None: counted from now."""
         self.options = options
         self.id = uuid7()
-        who = WorkerFacts(str(self.id), options.name)
-        self.inbox: Inbox[Ended | Finish | str] = Inbox()
-        self.in_flight = InFlight()
-        self.database = WorkerConnection(options.database, self.id, options.name, listen=options.listen)
-        self.claimer = Claimer(self.id, options.lease_for, options.queues)
-        self.exchanger = Exchanger(self.database, self.claimer)
-        self.output = OutputWriter(self.database, self.in_flight)
-        self.executor = Executor(options.database, who, self.inbox.put)
+        self.inbox: Inbox[
+            EndedRun | Finish | Notification | Requested | LettersSent | MaintenanceChecked | str
+        ]
+        self.inbox = Inbox()
+        tell, alias = self.inbox.put, options.database
+        self.in_flight, self.stats = InFlight(), JobStats()
+        self.database = WorkerConnection(alias, self.id, options.name, listen=options.listen)
+        self.executor = Executor(alias, str(self.id), tell)
         self.slots = Slots(self.executor, options.threads)
-        self.prefetch = Prefetch(options.threads)
+
         self.deadline = end = Deadline(options, ends_at)
-        self.shutdown = Shutdown(
-            end.grace_seconds, who, jobs_until=end.jobs_until, gives_up_at=end.gives_up_at
+        self.shutdown = Shutdown(end.grace_seconds, jobs_until=end.jobs_until, gives_up_at=end.gives_up_at)
+        self.claims = Claims(options, self.id, self.database.listener)
+        self.claims.claimer.left_early = end.left_early
+        self.capacity = Capacity(options, self.in_flight, self.claims, self.shutdown, end)
+        self.exchanger = Exchanger(self.database, self.claims.claimer)
+        self.output = reports.OutputWriter(self.database, self.in_flight)
+
+        self.threads = self._make_threads()
+        tasks = self.executor.tasks
+        self.calls = Calls(alias, tasks, self.threads.maintenance, tell)
+        self.following = Following(
+            self.in_flight, self.claims, self.capacity, end, self.stats, self.calls, tasks
         )
-        self.poll_timer = PollTimer(options, self.database.listener)
-        self.claimer.left_early = end.left_early
-        unknown = self.claimer.unknown
-        self.limited = LimitedClaims(options, self.id, self.database.listener, unknown)
-        self.promotion = Promotion(options, self.database.listener, self.poll_timer, self.limited)
-        self.watchdog = Watchdog(self.in_flight, self.slots, self.prefetch, end.grace_seconds)
         self.stop_requests = StopRequests(self.id, self.stop, self.drain)
-        self.cancel_requests = CancelRequests(self.in_flight, self.database.listener, self.watchdog)
-        self.finished_signals = FinishedSignals(options.database)
-        self.failure_calls = FailureCalls(options.database, self.executor.tasks)
-        self.stats = JobStats()
-        rescue = Rescue(options, self.inbox.put, self.stats)
-        self.heartbeat = Heartbeat(
-            self.id, options, self.in_flight, self.inbox.put, self.database, rescue, self.stats
-        )
-        self.scheduler = Scheduler(self.id, options, self.database.listener, self.wake)
-        self.maintenance = self._make_maintenance()
-        self.dead_letters = DeadLettersWanted(self.maintenance, self.inbox.put)
-        self.room = Room(options, self.in_flight, self.limited, self.prefetch, self.shutdown, end)
-        self.ends = Ends(
-            self.in_flight, self.room, prefetch=self.prefetch, deadline=end, poll_timer=self.poll_timer,
-            limited=self.limited, promotion=self.promotion, stats=self.stats, dead_letters=self.dead_letters,
-            failure_calls=self.failure_calls, finished_signals=self.finished_signals,
-            look_from_head=self._look_from_head, tasks=self.executor.tasks, unknown=unknown,
-        )  # fmt: skip
         self.sleep = Sleep(
-            self.id, options, self.database, (self.poll_timer, self.limited, self.promotion),
-            (self.heartbeat, self.maintenance, self.scheduler), self.stop_requests, self.slots,
-            (self.finished_signals, self.failure_calls), self._has_nothing_to_do,
+            self.id, options, self.database, self.claims, self.threads, self.stop_requests,
+            (self.slots, self.calls), is_idle=self._has_nothing_to_do,
         )  # fmt: skip
-        self.payloads = Payloads(
-            options.queues, sleep=self.sleep, poll_timer=self.poll_timer, limited=self.limited,
-            promotion=self.promotion, cancel_requests=self.cancel_requests, scheduler=self.scheduler,
-            stop_requests=self.stop_requests, dead_letters=self.dead_letters, failure_calls=self.failure_calls,
-            finished_signals=self.finished_signals, retire=self._retire,
+        watchdog = Watchdog(
+            self.in_flight, self.slots, end.grace_seconds,
+            not_short=self.claims.prefetch.forget, lost=partial(self.following.close, tells_successes=True),
         )  # fmt: skip
+        self.cancel_requests = CancelRequests(self.in_flight, self.database.listener, watchdog)
+        stand_in, failures = self.threads.heartbeat.stand_in, self.calls.failures
+        # What the loop does when it is due: always, and only until it stops.
+        self._timers: list[tuple[Timer, Callable[[], object]]] = [
+            (self.cancel_requests, partial(self._ask, self.cancel_requests)),
+            (self.stop_requests, partial(self._ask, self.stop_requests)),
+            (self.claims.limited.notice, partial(self._ask, self.claims.limited.notice)),
+            (stand_in, partial(stand_in.run, self.database)),
+            (failures, failures.replace_stuck),
+            (watchdog, watchdog.run),
+        ]
+        promotion = self.claims.promotion
+        self._timers_until_stop: list[tuple[Timer, Callable[[], object]]] = [
+            *self._timers, (promotion, partial(self._ask, promotion)), (self.sleep, self.sleep.run)
+        ]  # fmt: skip
         self.turned_at = time.monotonic()
         self.ready, self.left = threading.Event(), threading.Event()
         self._next_report = 0.0
         self._is_leaving = self._is_retiring = False
 
-    def _make_maintenance(self) -> Maintenance:
-        alias, tell = self.options.database, self.inbox.put
-        return Maintenance(alias, duties(alias, tell), tell)
+    def _make_threads(self) -> Threads:
+        return Threads(self.id, self.options, self.in_flight, self.stats, self.database, self.inbox.put)
 
     def stop(self) -> None:
         """Claim no more, tell the jobs, wait for the grace. For signal handlers and any thread."""
@@ -130,15 +126,15 @@ class WorkerLoop:
 
     def wake(self) -> None:
         """Look for jobs now. For any thread."""
-        self.inbox.put(WAKE)
+        self.inbox.put(inbox.WAKE)
 
     def retire(self) -> None:
         """Claim no more, finish what is held, and end with a code that asks for a fresh process. For any thread."""
-        self.inbox.put(RETIRE)
+        self.inbox.put(inbox.RETIRE)
 
     def drain(self) -> None:
         """Claim no more, finish what is held, and end. For the main loop."""
-        self.room.drain()
+        self.capacity.drain()
 
     @property
     def is_stopping(self) -> bool:
@@ -147,16 +143,16 @@ class WorkerLoop:
     def status(self) -> Status:
         """How it goes. For any thread, at once."""
         running = len(self.in_flight.ids)
-        is_stopping, ends = self.room.is_closed or self._is_leaving, self.ends
+        is_stopping, ended = self.capacity.is_closed or self._is_leaving, self.following
         return Status(
             worker_id=str(self.id), name=self.options.name, pid=os.getpid(), threads=self.options.threads,
             state=state_of(
                 is_stopping=is_stopping, is_started=self.ready.is_set(), is_away=self.database.is_away,
                 is_asleep=self.sleep.is_asleep,
             ),
-            running=running, jobs_done=ends.jobs_done, jobs_failed=ends.jobs_failed,
-            jobs_released=ends.jobs_released, stuck_slots=self.slots.stuck, turned_at=self.turned_at,
-            idle_since=None if running else self.poll_timer.busy_at,
+            running=running, jobs_done=ended.jobs_done, jobs_failed=ended.jobs_failed,
+            jobs_released=ended.jobs_released, stuck_slots=self.slots.stuck, turned_at=self.turned_at,
+            idle_since=None if running else self.claims.poll_timer.busy_at,
         )  # fmt: skip
 
     def run(self) -> ExitCode:
@@ -171,12 +167,9 @@ class WorkerLoop:
                 self._turn()
             return self._leave()
         except BaseException:
-            self.maintenance.end()
-            self.scheduler.end()
-            self.heartbeat.end()
+            self.threads.end()
             self.database.close_all()
-            self.finished_signals.close(0.0)
-            self.failure_calls.close(0.0)
+            self.calls.close(0.0)
             self.slots.close(0.0)
             self.inbox.close()
             raise
@@ -184,24 +177,21 @@ class WorkerLoop:
     def _start(self) -> None:
         # First of all, on the main connection: it finds out whether a pooler stands between, which the heartbeat asks;
         # and a short burst may be over before the first beat.
-        facts = self.heartbeat.facts()
+        facts = self.threads.heartbeat.facts()
         self.database.ask(lambda connection: liveness.register(connection, facts))
         self.database.listening.connection()
         declare(self.options.database)
         if settings().queues:  # the workers that run already may not know of these limits
-            self.database.ask(self.limited.tell)
+            self.database.ask(self.claims.limited.notice.run)
         self._start_threads()
-        self.poll_timer.busy_at = time.monotonic()  # the start is no time without jobs
+        self.claims.poll_timer.busy_at = time.monotonic()  # the start is no time without jobs
         self.ready.set()
 
     def _start_threads(self) -> None:
-        self.heartbeat.start()
-        self.maintenance.start()
-        self.finished_signals.start()
-        self.scheduler.start()
+        self.threads.start()
         if self.options.burst:  # a burst does what is due already, and not what is due later
-            self.scheduler.has_looked.wait(self.deadline.at_most(FIRST_SCHEDULES_SECONDS))
-            self.scheduler.end()
+            self.threads.scheduler.has_looked.wait(self.deadline.at_most(FIRST_SCHEDULES_SECONDS))
+            self.threads.scheduler.end()
 
     def _turn(self) -> None:
         self.turned_at = time.monotonic()
@@ -211,17 +201,20 @@ class WorkerLoop:
             self.shutdown.ask()
         if self.shutdown.is_asked:
             self.shutdown.obey(now, self.in_flight)
-            self.scheduler.end()
+            self.threads.scheduler.end()
         if self.sleep.goes_on(now):
             return
-        self._do_duties(now)
+        self._run_timers(now)
         if self.in_flight.forget_cleared():
-            self._look_from_head()
+            self.claims.look_from_head()
         self._exchange(now)
         self._claim_limited(time.monotonic())
         self.stats.count()
-        if self.options.burst and self.ends.has_news and self.in_flight.is_empty:
-            self._look_for_the_last()
+        if self.options.burst and self.following.has_news and self.in_flight.is_empty:
+            # The jobs that have ended may have enqueued others that no NOTIFY tells of: without LISTEN none does, and
+            # one in close succession is held back.
+            self.following.has_news = False
+            self.claims.look_now()
 
     # The inbox.
 
@@ -231,88 +224,92 @@ class WorkerLoop:
         pause = 0.0 if payloads else self._pause(time.monotonic())
         messages = self.inbox.take(MESSAGES_AT_ONCE, pause, self.database.socket)
         for message in (*payloads, *messages, *self.database.heard()):
-            if isinstance(message, Ended):
-                self.ends.take(message)
-            elif isinstance(message, Finish):
-                self.in_flight.release_unknown(message)
-            else:
-                self.payloads.take(message)
+            match message:
+                case EndedRun():
+                    self.following.take(message)
+                case Finish():
+                    self.in_flight.release_unknown(message)
+                case str():
+                    self._hear(Notification.parse(message))
+                case Notification():
+                    self._hear(message)
+                case Requested(request):
+                    self.stop_requests.take(request)
+                case LettersSent(number):
+                    self.calls.dead_letters.note_sent(number)
+                case MaintenanceChecked():
+                    self.sleep.note_checked(message)
+
+    def _hear(self, heard: Notification) -> None:
+        """One of an unknown kind, from a newer worker or another program, is left out."""
+        match heard.kind:
+            case notify.READY | notify.LIMITED if self.claims.serve(heard.name):
+                self.sleep.note_news()
+                self.claims.hear(heard.kind, heard.name)
+            case notify.DUE:
+                self.sleep.note_news()
+                self.claims.promotion.hear()
+            case notify.CANCEL:
+                self.cancel_requests.wake()
+            case notify.SCHEDULES:
+                self.threads.scheduler.hear_changed()
+            case notify.WORKER:
+                self.stop_requests.hear_of(heard.name)
+            case inbox.RESCUED_FAILED | inbox.RESCUED_FINISHED:
+                self.calls.hear_rescued(heard.name, has_failed=heard.kind == inbox.RESCUED_FAILED)
+            case inbox.WAKE:
+                for payload in ALL:
+                    self._hear(Notification.parse(payload))
+            case inbox.RETIRE:
+                self._is_retiring = True
+                self.drain()
 
     def _pause(self, now: float) -> float:
         """How long there is nothing to do but to wait for messages."""
         if self.database.is_away:
             return AWAY_SECONDS
-        times = [now + 60.0, self.shutdown.next_step(now), self.deadline.next_step(now)]
+        times = [now + LONGEST_PAUSE_SECONDS, self.shutdown.next_step(now), self.deadline.next_step(now)]
         times += [self.sleep.wake_at] if self.sleep.is_asleep else self._times_awake(now)
         if self.options.max_idle_seconds is not None and not self._is_busy:
-            times.append(self.poll_timer.busy_at + self.options.max_idle_seconds)
+            times.append(self.claims.poll_timer.busy_at + self.options.max_idle_seconds)
         return max(min(times) - now, 0.0)
 
     def _times_awake(self, now: float) -> list[float]:
-        times = [
-            self.cancel_requests.next_run,
-            self.stop_requests.next_run,
-            self.watchdog.next_run,
-            self.in_flight.next_write(now),
-            self.limited.tell_at,
-            self.failure_calls.next_check(now),
-            self.heartbeat.stand_in_at,
-        ]
+        times = [timer.due_at for timer, _ in self._timers_now]
+        times.append(self.in_flight.next_write(now))
         if self.database.listening.is_away:
             times.append(now + AWAY_SECONDS)
-        if not self.shutdown.is_asked:
-            times += (self.promotion.next_run, self.sleep.next_run)
-            if not self.room.is_closed:
-                times.append(self.limited.next_look(self.room.idle_slots))
-                if self.room.wants_more:
-                    times.append(self._next_look())
+        if not self.capacity.is_closed:
+            times.append(self.claims.limited.next_look(self.capacity.idle_slots))
+            if self.capacity.wants_more:
+                times.append(self._next_look())
         return times
 
     def _next_look(self) -> float:
-        return self.poll_timer.next_look(has_slot=self.room.has_free_slot)
+        return self.claims.poll_timer.next_look(has_slot=self.capacity.has_free_slot)
 
-    def _retire(self, _: str) -> None:
-        self._is_retiring = True
-        self.drain()
+    # Timers.
 
-    def _look_from_head(self) -> None:
-        """The next suspect may be claimed now: only a head claim finds it."""
-        self.claimer.look_from_head_next()
-        self.poll_timer.look_now()
-        self.limited.look_now()
+    @property
+    def _timers_now(self) -> list[tuple[Timer, Callable[[], object]]]:
+        return self._timers if self.shutdown.is_asked else self._timers_until_stop
 
-    def _look_for_the_last(self) -> None:
-        """The jobs that have ended may have enqueued others that no NOTIFY tells of: without LISTEN none does, and one
-        in close succession is held back."""
-        self.ends.has_news = False
-        self.poll_timer.look_now()
-        self.limited.look_now()
+    def _run_timers(self, now: float) -> None:
+        for timer, run in self._timers_now:
+            if now >= timer.due_at:
+                run()
 
-    # Duties.
-
-    def _do_duties(self, now: float) -> None:
-        duties = (self.cancel_requests, self.stop_requests, self.promotion)
-        for duty in duties[:2] if self.shutdown.is_asked else duties:
-            if now >= duty.next_run and self.database.ask(duty.run_once) is None:
-                duty.put_off()
-        if now >= self.heartbeat.stand_in_at:
-            self.heartbeat.stand_in(self.database)
-        if now >= self.sleep.next_run and not self.shutdown.is_asked:
-            self.sleep.run_once()
-        if now >= self.limited.tell_at and self.database.ask(self.limited.tell) is None:
-            self.limited.tell_at = now + REFUSED_SECONDS
-        self.failure_calls.replace_stuck(now)
-        if now >= self.watchdog.next_run:
-            for ended in self.watchdog.run_once():
-                self.ends.close(ended, tells_successes=True)
+    def _ask(self, timer: DatabaseTimer) -> None:
+        if self.database.ask(timer.run) is None:
+            timer.put_off()
 
     # The exchange.
 
     def _exchange(self, now: float) -> None:
         """Write what is to be written and claim what there is room for, in one round trip."""
-        self.output.run_once(now)
+        self.output.run(now)
         finishes = self.in_flight.finishes(now)
-        claim = self.room.claim() if now >= self._next_look() else None
+        claim = self.capacity.claim() if now >= self._next_look() else None
         with reports.being_written:
             is_due = now >= self._next_report or finishes
             reported = reports.reports_of(self.in_flight.runs.values()) if is_due else []
@@ -326,28 +323,26 @@ class WorkerLoop:
         if result is None:
             return
         if result.was_refused:
-            self.poll_timer.put_off()
+            self.claims.poll_timer.put_off()
         if claim is not None and result.claimed:
-            self.poll_timer.looked(result.jobs, claim, self.claimer, began=now)
-            self.limited.note_ordinary_claim(len(result.jobs))
+            self.claims.poll_timer.looked(result.jobs, claim, self.claims.claimer, began=now)
+            self.claims.limited.note_ordinary_claim(len(result.jobs))
         # First the ends: a job that went back may have been claimed again in the same exchange.
-        tells_successes = self.ends.tells_successes()
+        tells_successes = self.following.tells_successes()
         for ended in self.in_flight.settle(result):
-            self.ends.close(ended, tells_successes=tells_successes)
+            self.following.close(ended, tells_successes=tells_successes)
         self._hand_out(result.jobs, claimed_at=now)
 
     def _claim_limited(self, now: float) -> None:
-        free_slots, left = self.room.idle_slots, self.room.jobs_left
-        if self.room.is_closed or now < self.limited.next_look(free_slots):
+        limited, free_slots, left = self.claims.limited, self.capacity.idle_slots, self.capacity.jobs_left
+        if self.capacity.is_closed or now < limited.next_look(free_slots):
             return
-        take_suspect = not self.in_flight.has_suspect
+        suspect = not self.in_flight.has_suspect
         claimed = self.database.ask(
-            lambda connection: self.limited.run_once(
-                connection, free_slots, jobs_at_most=left, take_suspect=take_suspect
-            )
+            lambda connection: limited.run(connection, free_slots, jobs_at_most=left, take_suspect=suspect)
         )
         if claimed is None:
-            self.limited.put_off()
+            limited.put_off()
         elif claimed.jobs:
             self._hand_out(claimed.jobs, now, claimed.slots)
 
@@ -356,8 +351,8 @@ class WorkerLoop:
     ) -> None:
         """`slots`: of limited jobs, by their ids."""
         now, until = time.monotonic(), lease_end(claimed_at, self.options.lease_for)
-        alias, name = self.options.database, self.options.name
-        runs = [Run(job, alias, claimed_at=now, lease_until=until, worker=name) for job in jobs]
+        alias, name, worker_id = self.options.database, self.options.name, self.executor.worker_id
+        runs = [Run(job, alias, now, until, name, worker_id) for job in jobs]
         if slots is not None:
             for run in runs:
                 run.slots, run.is_limited = slots[run.job.id], True
@@ -367,26 +362,23 @@ class WorkerLoop:
             if self.deadline.admit(run):
                 self.slots.submit(run)
             elif run.take():
-                self.in_flight.end(Ended(run, never_started(run.job.id, run.job.lease_epoch)))
-        self.room.jobs_left -= len(jobs)
+                self.in_flight.end(EndedRun(run, never_started(run.job.id, run.job.lease_epoch)))
+        self.capacity.jobs_left -= len(jobs)
 
     # The end.
 
     def _has_nothing_to_do(self) -> bool:
         """Nothing is held, wanted or owed, and the last looks have found nothing."""
-        is_empty = self.in_flight.is_empty and not self.in_flight.superseded
-        has_looked = self.poll_timer.drained and self.limited.drained and self.limited.tell_at == NEVER
-        may_end = self.options.burst or self.room.is_closed
-        return (
-            is_empty
-            and has_looked
-            and not (may_end or self.dead_letters.are_due or self.failure_calls.are_going)
-        )
+        is_empty = self.in_flight.is_empty and not self.in_flight.superseded and not self.slots.stuck
+        has_told = self.claims.limited.notice.at == NEVER and not self.calls.are_going
+        may_end = self.options.burst or self.capacity.is_closed
+        return is_empty and self.claims.found_nothing and has_told and not may_end
 
     @property
     def _is_busy(self) -> bool:
         """It does not end by itself. Letters that are due are to be enqueued, and run here."""
-        return not self.in_flight.is_empty or (self.dead_letters.are_due and not self.shutdown.is_asked)
+        letters_are_due = self.calls.dead_letters.are_due and not self.shutdown.is_asked
+        return not self.in_flight.is_empty or letters_are_due
 
     def _is_done(self) -> bool:
         if not self.in_flight.is_empty:
@@ -396,11 +388,11 @@ class WorkerLoop:
             return gives_up
         if self._is_busy:
             return False
-        idle_seconds = time.monotonic() - self.poll_timer.busy_at
+        idle_seconds = time.monotonic() - self.claims.poll_timer.busy_at
         return (
-            self.room.is_closed
+            self.capacity.is_closed
             or self._is_stuck
-            or (self.options.burst and self.poll_timer.drained and self.limited.drained)
+            or (self.options.burst and self.claims.found_nothing)
             or (self.options.max_idle_seconds is not None and idle_seconds >= self.options.max_idle_seconds)
         )
 
@@ -411,30 +403,45 @@ class WorkerLoop:
     def _leave(self) -> ExitCode:
         self.database.wake()  # its row says that it has stopped
         self._is_leaving = True
-        self.maintenance.end()
-        self.scheduler.end()
-        calls_until = time.monotonic() + CALLS_SECONDS
+        heartbeat, maintenance, scheduler = (
+            self.threads.heartbeat,
+            self.threads.maintenance,
+            self.threads.scheduler,
+        )
+        maintenance.end()
+        scheduler.end()
         self.deadline.leave_by(time.monotonic() + LONGEST_LEAVE_SECONDS, LONGEST_LEAVE_SECONDS)
         self.deadline.leave_by(self.shutdown.leaves_at, LEAVE_SECONDS)
         at_most = self.deadline.at_most
-        self.finished_signals.close(at_most(CALLS_SECONDS, keeps=AFTER_CALLS))
-        self.failure_calls.close(at_most(max(calls_until - time.monotonic(), 0.0), keeps=AFTER_CALLS))
-        tell_stop(at_most(STOP_SECONDS, keeps=AFTER_INSTRUMENTS))
-        self.heartbeat.end()
-        if self.heartbeat.is_alive():  # first, or it may say once more that this worker lives
-            self.heartbeat.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS))
-        if self.limited.tell_at < NEVER:
-            self.database.ask(self.limited.tell)
+        self.calls.close(time.monotonic() + at_most(CALLS_SECONDS, keeps=AFTER_CALLS))
+        _stop_instruments(at_most(INSTRUMENTS_SECONDS, keeps=AFTER_INSTRUMENTS))
+        heartbeat.end()
+        if heartbeat.is_alive():  # first, or it may say once more that this worker lives
+            heartbeat.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS))
+        if self.claims.limited.notice.at < NEVER:
+            self.database.ask(self.claims.limited.notice.run)
         self.database.ask(lambda connection: liveness.stopped(connection, self.id))
         for _ in range(WRITES_AT_END):  # other workers that end may write the same rows
             if self.database.ask(self.stats.write) is not False:
                 break
         self.database.close_all()
         self.slots.close(0.0 if self.shutdown.left_behind else at_most(JOIN_SECONDS, keeps=AFTER_THREADS))
-        for thread in (self.maintenance, self.scheduler):  # a round of it has a connection open
+        for thread in (maintenance, scheduler):  # a round of it has a connection open
             if thread.is_alive():
                 thread.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS))
         self.inbox.close()
         self.left.set()
-        is_replaced = self._is_stuck or self._is_retiring or self.room.is_used_up
+        is_replaced = self._is_stuck or self._is_retiring or self.capacity.is_used_up
         return ExitCode.REPLACE_ME if is_replaced else ExitCode.STOPPED
+
+
+def _stop_instruments(seconds: float) -> None:
+    """Returns after so many seconds at the latest, also where an instrument hangs."""
+    if not instruments.stops.functions:
+        return
+    thread = threading.Thread(
+        target=instruments.call_all, args=(instruments.stops, seconds), name="pgonly-instruments", daemon=True
+    )
+    with suppress(RuntimeError):  # the system starts no more threads
+        thread.start()
+        thread.join(seconds)

@@ -14,6 +14,7 @@ from django.db import connections, models, router, transaction
 from pgonly_django.database.connect import SET_LOCAL, OwnConnection, connect
 from pgonly_django.events import emit
 from pgonly_django.worker.django_connections import close_pools
+from pgonly_django.worker.inbox import MaintenanceChecked, Tell
 from pgonly_django.worker.timers import NEVER
 
 P = ParamSpec("P")
@@ -25,9 +26,6 @@ BUSY_SECONDS = 60.0  # a duty that has found something to do comes again so soon
 KEEP_OPEN_SECONDS = 10.0  # a connection that is needed again sooner stays open
 AFTER_SLEEP_SECONDS = 10.0  # until a round that has become due in a sleep
 LOCK_WAIT = "2s"
-# Payloads for this worker alone, which answer check(). "maintenance-held <seconds>": nothing but jobs that a budget
-# holds, until the first of these budgets begins a new period.
-CALM, NEEDED, HELD = "maintenance-calm", "maintenance-needed", "maintenance-held"
 
 
 class Duty:
@@ -88,13 +86,11 @@ def no_timeout(alias: str) -> Iterator[None]:
 
 
 class Maintenance(threading.Thread):
-    """`tell` takes payloads for this worker, from this thread."""
+    """`tell` takes messages for the main loop, from this thread."""
 
     hurried_seconds = 0.5  # between two runs of a duty that is wanted soon
 
-    def __init__(
-        self, alias: str, duties: Sequence[Duty], tell: Callable[[str], None] = lambda _payload: None
-    ) -> None:
+    def __init__(self, alias: str, duties: Sequence[Duty], tell: Tell = lambda _message: None) -> None:
         super().__init__(name="pgonly-maintenance", daemon=True)
         self.alias = alias
         self._tell = tell
@@ -115,7 +111,7 @@ class Maintenance(threading.Thread):
         self._wanted.set()
 
     def check(self) -> None:
-        """Do the duties that may not wait until a sleep is over, and tell CALM, NEEDED or HELD. For any thread."""
+        """Do the duties that may not wait until a sleep is over, and tell what they have found. For any thread."""
         self._is_asked = True
         self._wanted.set()
 
@@ -164,12 +160,11 @@ class Maintenance(threading.Thread):
     def _check(self) -> None:
         self._is_asked = False
         needed = [duty for duty in self._duties if duty.may_not_wait and self._is_needed(duty)]
-        if not needed:
-            self._tell(CALM)
-        elif len(needed) == 1 and needed[0].resets_in is not None:
-            self._tell(f"{HELD} {needed[0].resets_in}")
+        resets_in = needed[0].resets_in if len(needed) == 1 else None
+        if resets_in is not None:
+            self._tell(MaintenanceChecked(is_calm=True, resets_in=resets_in))
         else:
-            self._tell(NEEDED)
+            self._tell(MaintenanceChecked(is_calm=not needed))
 
     def _is_needed(self, duty: Duty) -> bool:
         """Whether it has found something to do, or failed."""

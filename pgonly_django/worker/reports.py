@@ -1,6 +1,5 @@
-"""Progress and log lines on their way from running jobs to their rows: the main loop writes them with its exchanges.
-
-What running jobs emit, on its way to the table. The end of a job is written after all that it has emitted.
+"""What running jobs say, on its way to the database: progress and log lines, which the main loop writes with its
+exchanges, and what they emit. The end of a job is written after all that it has emitted.
 """
 
 import json
@@ -21,6 +20,11 @@ from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import ROW_ERRORS
 from pgonly_django.worker.in_flight import InFlight
 
+INTERVAL_SECONDS = 0.25
+# What one row's content can cause, and what the right to write this table: the ends of jobs go on.
+REFUSED = (*ROW_ERRORS, psycopg.ProgrammingError)
+CHARACTERS_AT_ONCE = 20_000_000  # of one statement: a message of 1 GB breaks the connection
+
 # The main loop holds it from reports_of() until the reports are written, or put back; and while it writes output.
 being_written = threading.Lock()
 
@@ -35,14 +39,10 @@ def reports_of(runs: Iterable[Run]) -> list[Report]:
 def last_report_of(run: Run) -> list[Report]:
     """What a job has said that is not in its row, for its own transaction to write. Waits for a report that is under
     way: that may find the row locked by this very transaction, and be put back."""
-    if _has_said_anything(run):
+    if any(each is not None for each in (run.progress, run.log_lines, run.unwritten)):
         with being_written:
             run.reports_itself = True
     return [_report(run)] if run.needs_report else []
-
-
-def _has_said_anything(run: Run) -> bool:
-    return any(each is not None for each in (run.progress, run.log_lines, run.unwritten))
 
 
 def _report(run: Run) -> Report:
@@ -65,12 +65,6 @@ def put_back(runs: Mapping[str, Run], reports: Iterable[Report]) -> None:
             run.needs_report = True
 
 
-INTERVAL_SECONDS = 0.25
-# What one row's content can cause, and what the right to write this table: the ends of jobs go on.
-REFUSED = (*ROW_ERRORS, psycopg.ProgrammingError)
-CHARACTERS_AT_ONCE = 20_000_000  # of one statement: a message of 1 GB breaks the connection
-
-
 class OutputWriter:
     """Used by the main loop."""
 
@@ -78,7 +72,7 @@ class OutputWriter:
         self._database, self._in_flight = database, in_flight
         self._next_run = 0.0
 
-    def run_once(self, now: float) -> None:
+    def run(self, now: float) -> None:
         """Write what is new, if it is time. Ends wait for what their jobs have emitted, and are put off where it cannot
         be written now. While no job has emitted anything this looks at none."""
         if not self._in_flight.emitting or not (unwritten := self._unwritten(now)):
@@ -150,9 +144,8 @@ def written_of(connection: OwnConnection, rows: list[SeenRow]) -> set[str]:
     return {job_id for row in rows for job_id in written_of(connection, [row])}
 
 
-def write_last(alias: str, run: Run, finish: Finish) -> bool:
-    """All that is left, on Django's connection, in the transaction that also writes the end. Whether there was any."""
+def write_last(alias: str, run: Run, finish: Finish) -> None:
+    """All that is left, on Django's connection, in the transaction that also writes the end."""
     row = last_row_of(run, finish)
     if row is not None:
         keep(alias, run.job.id, [PartRow(SEEN, row.place, row.start, row.text, row.starts_over)])
-    return row is not None

@@ -1,9 +1,4 @@
-"""One run from the claimed row to its finish: call the task, say how it ended. Called by slots, from their threads.
-
-@task(atomic=True): the function and the finish of its job commit together, or neither does (promise 3).
-
-What instruments put around a run, and what they are told of its end.
-"""
+"""One run from the claimed row to its finish: call the task, say how it ended. Called by slots, from their threads."""
 
 from __future__ import annotations
 
@@ -25,7 +20,7 @@ from pgonly_django.context.memory import Memory
 from pgonly_django.context.run import Run, renewing
 from pgonly_django.context.transactions import retry_while_down
 from pgonly_django.current_job import current_job
-from pgonly_django.error_texts import cut_our_frames, name_of
+from pgonly_django.error_texts import cut_our_frames
 from pgonly_django.exceptions import JobInterrupt, LeaseLost, TransactionLeftOpenError, UnreadableJobError
 from pgonly_django.instruments import Around, JobRun
 from pgonly_django.models.job import State
@@ -45,19 +40,20 @@ from pgonly_django.tasks.backend import OWN_RECEIVERS, has_receivers
 from pgonly_django.tasks.keys import budget_name
 from pgonly_django.tasks.registry import with_fields
 from pgonly_django.tasks.result import build_result
-from pgonly_django.worker import ending, forked_child
+from pgonly_django.worker import ending, forked_child, reports
 from pgonly_django.worker.django_connections import (
     SlotThread,
     aleave_thread_of,
     clean_up_connections,
     leave_thread_of,
 )
-from pgonly_django.worker.ending import Ended, WorkerFacts, how_it_ended, short_pause
+from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.job_log import log_failure, log_start, logs_starts
-from pgonly_django.worker.reports import last_report_of, put_back, write_last
 from pgonly_django.worker.task_lookup import TaskLookup, options_of
 
 DELIVER_AGAIN_SECONDS = 0.1
+KEEPING_SNAPSHOTS = ("repeatable read", "serializable")
+LOST = "lost"
 
 _thread = SlotThread()
 
@@ -74,13 +70,13 @@ class _Call:
 class Executor:
     """Runs jobs for one worker and hands each end to `deliver`, from whatever thread it happens in."""
 
-    def __init__(self, alias: str, worker: WorkerFacts, deliver: Callable[[Ended], None]) -> None:
-        self.worker = worker
+    def __init__(self, alias: str, worker_id: str, deliver: Callable[[EndedRun], None]) -> None:
+        self.alias, self.worker_id = alias, worker_id
         self.deliver = deliver
         self.tasks = TaskLookup()
         self.context_class, self.memory_class = JobContext, Memory
         self._postponed: set[str] = set()  # the tasks of jobs that this worker has postponed
-        self._atomic_runs = AtomicRuns(alias)
+        self._isolation: str | None = None  # of Django's transactions on `alias`
         self._logs_starts = self._sends_starts = False
 
     def look_who_listens(self) -> None:
@@ -91,36 +87,28 @@ class Executor:
     def run(self, run: Run) -> None:
         """Run a sync task in this thread, in a contextvars context to itself; clean up after it. Raises nothing."""
         try:
-            call = self._observed if is_observed() else self._run
+            call = partial(observe, call=self._run) if is_observed() else self._run
             ended = _thread.context.copy().run(call, run)
         except BaseException as error:  # noqa: BLE001 - whatever happens, the row gets its end
             ended = self._last_resort(run, error)
         self._deliver(ended)
 
-    def _observed(self, run: Run) -> Ended:
-        return observe(run, self._run)
-
-    def _run(self, run: Run) -> Ended:
+    def _run(self, run: Run) -> EndedRun:
         ended = self.call(run)
         lost = clean_up_connections(run.job.task)
         if SyncToAsync.context_to_thread_executor:
             lost += leave_thread_of(_thread.place, run.job.task)
         return self._without(lost, ended) if lost else ended
 
-    def call(self, run: Run) -> Ended:
+    def call(self, run: Run) -> EndedRun:
         """Run a sync task in this thread. What it leaves behind is not cleaned up. Raises nothing."""
         current_job.set(run)
         run.started_at = time.monotonic()
         try:
             call = self._prepare(run)
-            if call.is_atomic:
-                finish = self._atomic_runs.run(run, lambda: self._call(run, call))
-            else:
-                finish = self._call(run, call)
-            ended = Ended(run, finish, committed=call.is_atomic)
+            finish = self._call_atomic(run, call) if call.is_atomic else self._call(run, call)
+            ended = EndedRun(run, finish, committed=call.is_atomic)
         except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
-            if forked_child.is_child:
-                forked_child.leave(error)
             ended = self._ended(run, error)
         ended.took_seconds = time.monotonic() - run.started_at
         return ended
@@ -150,190 +138,10 @@ class Executor:
         run.raise_if_swallowed()
         return ending.succeeded(run, value)
 
-    async def arun(self, run: Run) -> None:
-        """Run an async task on the current event loop, in an asyncio task of its own. Raises nothing."""
-        try:
-            ended = await (aobserve(run, self._arun) if is_observed() else self._arun(run))
-        except BaseException as error:  # noqa: BLE001 - whatever happens, the row gets its end
-            ended = self._last_resort(run, error)
-        self._deliver(ended)
+    # @task(atomic=True): the function and the finish of its job commit together, or neither does (promise 3).
 
-    async def _arun(self, run: Run) -> Ended:
-        ended = None
-        try:
-            async with ThreadSensitiveContext() as place:
-                ended = await self.acall(run)
-                if lost := await aleave_thread_of(place, run.job.task):
-                    ended = self._without(lost, ended)
-        except BaseException as error:  # noqa: BLE001 - another job may have cancelled every task of the loop
-            ended = ended or self._last_resort(run, error)
-        return ended
-
-    async def acall(self, run: Run) -> Ended:
-        """See call()."""
-        current_job.set(run)
-        run.started_at = time.monotonic()
-        try:
-            ended = Ended(run, await self._acall(run))
-        except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
-            ended = self._ended(run, error)
-        ended.took_seconds = time.monotonic() - run.started_at
-        return ended
-
-    async def _acall(self, run: Run) -> Finish:
-        """See _call()."""
-        # Into a thread where it may ask the database: a checkpoint, or a receiver of the project.
-        may_query = run.job.lease_epoch > 1 or len(task_started.receivers) > OWN_RECEIVERS
-        call = await sync_to_async(self._prepare_in_thread)(run) if may_query else self._prepare(run)
-        if run.interruption is not None:
-            raise run.interruption
-        task = asyncio.ensure_future(_called(call))
-        run.interrupter.open_task(asyncio.get_running_loop(), task)
-        try:
-            value = (await task).value()
-        except BaseException as error:
-            if forked_child.is_child:
-                forked_child.leave(error)
-            run.interrupter.close()
-            if call.memory is not None:
-                await call.memory.aclose_failed()
-            raise
-        if forked_child.is_child:
-            forked_child.leave()
-        run.interrupter.close()
-        if call.memory is not None:
-            call.memory.close()
-        run.raise_if_swallowed()
-        return ending.succeeded(run, value)
-
-    def _prepare_in_thread(self, run: Run) -> _Call:
-        try:
-            return self._prepare(run)
-        except (StopIteration, GeneratorExit) as error:  # which no future carries out of a thread
-            raise RuntimeError(f"{name_of(error)} was raised before the job's start") from error
-
-    def _prepare(self, run: Run) -> _Call:
-        """What to call. Sends task_started."""
-        job = run.job
-        kinds: tuple[type, ...] = (
-            type(job.args), type(job.kwargs), type(job.options), type(job.errors), type(job.metadata),
-        )  # fmt: skip
-        if Unreadable in kinds:
-            row = ((name, getattr(job, name)) for name in JSON_COLUMNS)
-            raise next(UnreadableJobError(name, it.reason) for name, it in row if isinstance(it, Unreadable))
-        found = run.found_task or self.tasks.find(job)
-        task = found.task if job.run_at is None else with_fields(found.task, run_after=job.run_at)
-        result = run.result = build_result(
-            task=task, id=job.id, status=TaskResultStatus.RUNNING, backend=job.backend,
-            args=job.args, kwargs=job.kwargs or {}, errors=job.errors or (), worker_id=self.worker.id,
-            enqueued_at=job.enqueued_at, started_at=job.started_at, last_attempted_at=job.attempted_at,
-            _attempts=job.attempt, _metadata=job.metadata,
-        )  # fmt: skip
-        if self._logs_starts:
-            log_start(run)
-        if self._sends_starts:
-            task_started.send(type(found.backend), task_result=result)
-            if forked_child.is_child:  # a receiver has forked
-                forked_child.leave()
-        options = found.options if job.options is None else options_of(found, job)
-        if not task.takes_context:
-            return _Call(task.func, result.args, result.kwargs, None, options.atomic)
-        is_first = job.lease_epoch == 1
-        saved = None if is_first else retry_while_down(run, checkpoints.load_checkpoint, job.id)
-        budget = options.budget and self._budget_of(task, options.budget, result)
-        memory = self.memory_class(run, saved or checkpoints.Saved(), is_atomic=options.atomic)
-        if saved is not None and saved.has_output:
-            memory.resume_output(retry_while_down(run, load_output, job.id))
-        context = self.context_class(result, run, memory, budget, partial(short_pause, options))
-        return _Call(task.func, (context, *result.args), result.kwargs, memory, options.atomic)
-
-    def _budget_of(self, task: Any, rule: str, result: Any) -> str | None:
-        signature = call_signature(task.func, task.takes_context)
-        return budget_name(rule, signature, result.args, result.kwargs)
-
-    def _without(self, lost: list[str], ended: Ended) -> Ended:
-        """The end of a run whose rows in the databases `lost` were rolled back behind it: it has not succeeded."""
-        if ended.committed or ended.finish is None or ended.finish.state is not State.SUCCEEDED:
-            return ended
-        failed = self._ended(ended.run, TransactionLeftOpenError(lost))
-        failed.took_seconds = ended.took_seconds
-        return failed
-
-    def _ended(self, run: Run, error: BaseException) -> Ended:
-        """The end of a run that raised `error`, which is logged. Code of the job is called on the way: its backoff,
-        its exception's text."""
-        try:
-            cut_our_frames(error)
-            if isinstance(error, TypeError):
-                error = self.tasks.misfit(run.job) or error
-            error = ending.meaning(run, error)
-            if isinstance(error, LeaseLost):
-                return Ended(run, None)
-            finish = ending.ended_with(run, error, self.tasks.options_of(run.job), self.worker)
-        except BaseException as broken:  # noqa: BLE001 - likewise with what the job raised
-            return self._last_resort(run, broken)
-        is_news = run.job.task not in self._postponed
-        if finish.outcome is Outcome.POSTPONED:
-            self._postponed.add(run.job.task)
-        log_failure(run, finish, error, is_news=is_news)
-        return Ended(run, finish, error=error)
-
-    def give_up(self, run: Run, error: BaseException) -> None:
-        """The end of a run that could not even be begun."""
-        self._deliver(self._last_resort(run, error))
-
-    def _last_resort(self, run: Run, error: BaseException) -> Ended:
-        """The end of a run whose end could not be told. Nothing of the job is called any more."""
-        finish = ending.unrecordable(run, error, self.worker)
-        log_failure(run, finish, error)
-        return Ended(run, finish, run.seconds, error=error)
-
-    def _deliver(self, ended: Ended) -> None:
-        """Until it is taken: a job whose end got lost would keep its lease as long as the worker lives. An exception
-        that a job's own timeout raises here may come after the end was taken: then it is delivered twice."""
-        while True:
-            try:
-                return self.deliver(ended)
-            except BaseException:  # noqa: BLE001 - out of memory, as a rule
-                time.sleep(DELIVER_AGAIN_SECONDS)
-
-
-@dataclass(slots=True)
-class _Returned:
-    """What the function of an async job returned, or raised."""
-
-    returned: Any = None
-    error: BaseException | None = None
-
-    def value(self) -> Any:
-        if self.error is not None:
-            raise self.error
-        return self.returned
-
-
-async def _called(call: _Call) -> _Returned:
-    """Raises nothing: what is raised out of an asyncio task passes through the loop, which looks at its class. Code of
-    the job could lose the wake-up of those who wait for it, and GeneratorExit would close them."""
-    try:
-        return _Returned(await call.function(*call.args, **call.kwargs))
-    except GeneratorExit as error:
-        told = RuntimeError("The job raised GeneratorExit")
-        told.__cause__ = error
-        return _Returned(error=told)
-    except BaseException as error:  # noqa: BLE001 - the caller raises it
-        return _Returned(error=error)
-
-
-KEEPING_SNAPSHOTS = ("repeatable read", "serializable")
-
-
-class AtomicRuns:
-    def __init__(self, alias: str) -> None:
-        self.alias = alias
-        self._isolation: str | None = None
-
-    def run(self, run: Run, call: Callable[[], Finish]) -> Finish:
-        """`call()` and the write of what it returns, in one transaction. Raises what `call` raises, or LeaseLost.
+    def _call_atomic(self, run: Run, call: _Call) -> Finish:
+        """The call, and the write of its finish, in one transaction. Raises what the call raises, or LeaseLost.
 
         A transaction that keeps the snapshot it began with can write a row only if no other has written it since.
         """
@@ -343,21 +151,21 @@ class AtomicRuns:
         last: list[Report] = []
         try:
             with transaction.atomic(using=self.alias):
-                finish = call()
-                last += last_report_of(run)
-                self._write(run, finish, last)
+                finish = self._call(run, call)
+                last += reports.last_report_of(run)
+                self._write_in_transaction(run, finish, last)
         except BaseException:
-            put_back({run.job.id: run}, last)
+            reports.put_back({run.job.id: run}, last)
             raise
         finally:
             run.keeps_snapshot = run.reports_itself = False
         return finish
 
-    def _write(self, run: Run, finish: Finish, last: list[Report]) -> None:
+    def _write_in_transaction(self, run: Run, finish: Finish, last: list[Report]) -> None:
         with connections[self.alias].cursor() as cursor:
             if last:
                 cursor.execute(LAST_REPORT, report_parameters(last))
-            write_last(self.alias, run, finish)
+            reports.write_last(self.alias, run, finish)
             cursor.execute(*finish_statements([finish])[0])
             if cursor.rowcount == 0:
                 run.lease_lost = True
@@ -374,15 +182,178 @@ class AtomicRuns:
             self._isolation = default if chosen is None else chosen.name.replace("_", " ").lower()
         return self._isolation in KEEPING_SNAPSHOTS
 
+    # Async tasks.
 
-LOST, CRASHED = "lost", "crashed"
+    async def arun(self, run: Run) -> None:
+        """Run an async task on the current event loop, in an asyncio task of its own. Raises nothing."""
+        try:
+            ended = await (aobserve(run, self._arun) if is_observed() else self._arun(run))
+        except BaseException as error:  # noqa: BLE001 - whatever happens, the row gets its end
+            ended = self._last_resort(run, error)
+        self._deliver(ended)
+
+    async def _arun(self, run: Run) -> EndedRun:
+        ended = None
+        try:
+            async with ThreadSensitiveContext() as place:
+                ended = await self.acall(run)
+                if lost := await aleave_thread_of(place, run.job.task):
+                    ended = self._without(lost, ended)
+        except BaseException as error:  # noqa: BLE001 - another job may have cancelled every task of the loop
+            ended = ended or self._last_resort(run, error)
+        return ended
+
+    async def acall(self, run: Run) -> EndedRun:
+        """See call()."""
+        current_job.set(run)
+        run.started_at = time.monotonic()
+        try:
+            ended = EndedRun(run, await self._acall(run))
+        except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
+            ended = self._ended(run, error)
+        ended.took_seconds = time.monotonic() - run.started_at
+        return ended
+
+    async def _acall(self, run: Run) -> Finish:
+        """See _call()."""
+        # Into a thread where it may ask the database: a checkpoint, or a receiver of the project.
+        may_query = run.job.lease_epoch > 1 or len(task_started.receivers) > OWN_RECEIVERS
+        call = await sync_to_async(self._prepared)(run) if may_query else self._prepare(run)
+        if isinstance(call, BaseException):
+            raise call
+        if run.interruption is not None:
+            raise run.interruption
+        task = asyncio.ensure_future(_called(call))
+        run.interrupter.open_task(asyncio.get_running_loop(), task)
+        try:
+            value, error = await task
+        except BaseException as cancelled:  # noqa: BLE001 - before its first step
+            value, error = None, cancelled
+        if forked_child.is_child:
+            forked_child.leave(error)
+        run.interrupter.close()
+        if error is not None:
+            if call.memory is not None:
+                await call.memory.aclose_failed()
+            raise error
+        if call.memory is not None:
+            call.memory.close()
+        run.raise_if_swallowed()
+        return ending.succeeded(run, value)
+
+    def _prepared(self, run: Run) -> _Call | BaseException:
+        """See _prepare(). No future carries a StopIteration out of a thread, which would wait for ever."""
+        try:
+            return self._prepare(run)
+        except BaseException as error:  # noqa: BLE001 - the caller raises it
+            return error
+
+    def _prepare(self, run: Run) -> _Call:
+        """What to call. Sends task_started."""
+        job = run.job
+        kinds: tuple[type, ...] = (
+            type(job.args), type(job.kwargs), type(job.options), type(job.errors), type(job.metadata),
+        )  # fmt: skip
+        if Unreadable in kinds:
+            row = ((name, getattr(job, name)) for name in JSON_COLUMNS)
+            raise next(UnreadableJobError(name, it.reason) for name, it in row if isinstance(it, Unreadable))
+        found = run.found_task or self.tasks.find(job)
+        task = found.task if job.run_at is None else with_fields(found.task, run_after=job.run_at)
+        result = run.result = build_result(
+            task=task, id=job.id, status=TaskResultStatus.RUNNING, backend=job.backend,
+            args=job.args, kwargs=job.kwargs or {}, errors=job.errors or (), worker_id=self.worker_id,
+            enqueued_at=job.enqueued_at, started_at=job.started_at, last_attempted_at=job.attempted_at,
+            _attempts=job.attempt, _metadata=job.metadata,
+        )  # fmt: skip
+        if self._logs_starts:
+            log_start(run)
+        if self._sends_starts:
+            task_started.send(type(found.backend), task_result=result)
+            if forked_child.is_child:  # a receiver has forked
+                forked_child.leave()
+        options = found.options if job.options is None else options_of(found, job)
+        if not task.takes_context:
+            return _Call(task.func, result.args, result.kwargs, None, options.atomic)
+        is_first = job.lease_epoch == 1
+        saved = None if is_first else retry_while_down(run, checkpoints.load_checkpoint, job.id)
+        budget = None
+        if options.budget:
+            signature = call_signature(task.func, task.takes_context)
+            budget = budget_name(options.budget, signature, result.args, result.kwargs)
+        memory = self.memory_class(run, saved or checkpoints.Saved(), is_atomic=options.atomic)
+        if saved is not None and saved.has_output:
+            memory.resume_output(retry_while_down(run, load_output, job.id))
+        context = self.context_class(result, run, memory, budget, partial(ending.short_pause, options))
+        return _Call(task.func, (context, *result.args), result.kwargs, memory, options.atomic)
+
+    # What ended it.
+
+    def _without(self, lost: list[str], ended: EndedRun) -> EndedRun:
+        """The end of a run whose rows in the databases `lost` were rolled back after it: it has not succeeded."""
+        if ended.committed or ended.finish is None or ended.finish.state is not State.SUCCEEDED:
+            return ended
+        failed = self._ended(ended.run, TransactionLeftOpenError(lost))
+        failed.took_seconds = ended.took_seconds
+        return failed
+
+    def _ended(self, run: Run, error: BaseException) -> EndedRun:
+        """The end of a run that raised `error`, which is logged. Code of the job is called on the way: its backoff,
+        its exception's text."""
+        try:
+            cut_our_frames(error)
+            if isinstance(error, TypeError):
+                error = self.tasks.misfit(run.job) or error
+            error = ending.meaning(run, error)
+            if isinstance(error, LeaseLost):
+                return EndedRun(run, None)
+            finish = ending.ended_with(run, error, self.tasks.options_of(run.job))
+        except BaseException as broken:  # noqa: BLE001 - likewise with what the job raised
+            return self._last_resort(run, broken)
+        is_news = run.job.task not in self._postponed
+        if finish.outcome is Outcome.POSTPONED:
+            self._postponed.add(run.job.task)
+        log_failure(run, finish, error, is_news=is_news)
+        return EndedRun(run, finish, error=error)
+
+    def give_up(self, run: Run, error: BaseException) -> None:
+        """The end of a run that could not even be begun."""
+        self._deliver(self._last_resort(run, error))
+
+    def _last_resort(self, run: Run, error: BaseException) -> EndedRun:
+        """The end of a run whose end could not be told. Nothing of the job is called any more."""
+        finish = ending.unrecordable(run, error)
+        log_failure(run, finish, error)
+        return EndedRun(run, finish, run.seconds, error=error)
+
+    def _deliver(self, ended: EndedRun) -> None:
+        """Until it is taken: a job whose end got lost would keep its lease as long as the worker lives. An exception
+        that a job's own timeout raises here may come after the end was taken: then it is delivered twice."""
+        if forked_child.is_child:  # the end is its parent's to write
+            forked_child.leave(ended.error)
+        while True:
+            try:
+                return self.deliver(ended)
+            except BaseException:  # noqa: BLE001 - out of memory, as a rule
+                time.sleep(DELIVER_AGAIN_SECONDS)
+
+
+async def _called(call: _Call) -> tuple[Any, BaseException | None]:
+    """What the function of an async job returned, and what it raised. What is raised out of an asyncio task passes
+    through the loop, which looks at its class: a StopIteration or GeneratorExit would not arrive."""
+    try:
+        return await call.function(*call.args, **call.kwargs), None
+    except BaseException as error:  # noqa: BLE001 - the caller raises it
+        return None, error
+
+
+# What instruments put around a run.
 
 
 def is_observed() -> bool:
     return bool(instruments.runs.functions or instruments.steps.functions)
 
 
-def observe(run: Run, call: Callable[[Run], Ended]) -> Ended:
+def observe(run: Run, call: Callable[[Run], EndedRun]) -> EndedRun:
     """`call(run)`, which raises nothing, with what they put around it."""
     seen = _begin(run)
     with Around(instruments.runs, seen, shields=True):
@@ -391,7 +362,7 @@ def observe(run: Run, call: Callable[[Run], Ended]) -> Ended:
     return ended
 
 
-async def aobserve(run: Run, call: Callable[[Run], Awaitable[Ended]]) -> Ended:
+async def aobserve(run: Run, call: Callable[[Run], Awaitable[EndedRun]]) -> EndedRun:
     """See observe()."""
     seen = _begin(run)
     with Around(instruments.runs, seen, shields=True):
@@ -406,8 +377,8 @@ def _begin(run: Run) -> JobRun:
     return seen
 
 
-def note_end(seen: JobRun, ended: Ended) -> None:
-    finish: Any = ended.finish
+def note_end(seen: JobRun, ended: EndedRun) -> None:
+    finish = ended.finish
     seen.error = ended.error
-    seen.outcome = LOST if finish is None else how_it_ended(finish).value
+    seen.outcome = LOST if finish is None else ending.how_it_ended(finish).value
     seen.state = "" if finish is None else finish.state.value

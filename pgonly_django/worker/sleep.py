@@ -20,16 +20,14 @@ from pgonly_django.database import notify
 from pgonly_django.events import emit
 from pgonly_django.queue import liveness
 from pgonly_django.wording import duration
-from pgonly_django.worker.claiming import PollTimer, Promotion
+from pgonly_django.worker.claiming import Claims
 from pgonly_django.worker.connection import WorkerConnection
-from pgonly_django.worker.heartbeat import Heartbeat
-from pgonly_django.worker.limited_claims import LimitedClaims
-from pgonly_django.worker.maintenance import BUSY_SECONDS, Maintenance
+from pgonly_django.worker.inbox import MaintenanceChecked
+from pgonly_django.worker.maintenance import BUSY_SECONDS
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.scheduler import Scheduler
-from pgonly_django.worker.slots import Slots
 from pgonly_django.worker.stopping import StopRequests
-from pgonly_django.worker.timers import NEVER
+from pgonly_django.worker.threads import Threads
+from pgonly_django.worker.timers import NEVER, Timer
 
 # Between two looks whether it may sleep: while its own timers have something to do, and while a job runs elsewhere.
 LOOK_SECONDS, RUNNING_SECONDS = 1.0, 15.0
@@ -49,33 +47,28 @@ class Phase(Enum):
     ASLEEP = auto()
 
 
-class Sleep:
+class Sleep(Timer):
     """For the main loop alone."""
 
     def __init__(
-        self, worker_id: UUID, options: WorkerOptions, database: WorkerConnection,
-        timers: tuple[PollTimer, LimitedClaims, Promotion], threads: tuple[Heartbeat, Maintenance, Scheduler],
-        stop_requests: StopRequests, slots: Slots, others: Sequence[Rests], is_idle: Callable[[], bool],
+        self, worker_id: UUID, options: WorkerOptions, database: WorkerConnection, claims: Claims, threads: Threads,
+        stop_requests: StopRequests, others: Sequence[Rests], *, is_idle: Callable[[], bool],
     ) -> None:  # fmt: skip
         """`is_idle` says whether the main loop has nothing to do."""
         self.worker_id, self.options, self.database = worker_id, options, database
-        self.poll_timer, self.limited, self.promotion = self._timers = timers
-        self.heartbeat, self.maintenance, self.scheduler = self._threads = threads
-        self.slots, self._others, self._is_idle = slots, others, is_idle
-        self._stop_requests = stop_requests
+        self._claims, self._threads, self._stop_requests = claims, threads, stop_requests
+        self._others, self._is_idle = others, is_idle
         self._phase = Phase.AWAKE
         self._heard_at = time.monotonic()
         self._only_looks = False  # since it woke up because it was time
         self.wake_at = self._wake_at_clock = NEVER
-        self.next_run = NEVER
-        if options.sleep_after is not None:
-            self.next_run = self._heard_at + options.sleep_after
+        super().__init__(NEVER if options.sleep_after is None else self._heard_at + options.sleep_after)
 
     @property
     def is_asleep(self) -> bool:
         return self._phase is Phase.ASLEEP
 
-    def hear(self) -> None:
+    def note_news(self) -> None:
         """There may be something to do."""
         if not self._only_looks:
             self._heard_at = time.monotonic()
@@ -92,64 +85,65 @@ class Sleep:
     def _end(self, reason: str) -> None:
         """Connect again, and look for everything: first of all, before a claim, whether it was asked to stop."""
         self._phase = Phase.AWAKE
-        self.next_run = time.monotonic() + LOOK_SECONDS
+        self.at = time.monotonic() + LOOK_SECONDS
         self.database.wake()
-        self._stop_requests.hear(notify.ANY_WORKER)
-        for timer in self._timers:
-            timer.wake()
-        for thread in self._threads:
-            thread.wake()
-        self.maintenance.check()  # jobs that a budget has held may go on
+        self._stop_requests.hear_of(notify.ANY_WORKER)
+        self._claims.restart()
+        self._threads.wake()
+        self._threads.maintenance.check()  # jobs that a budget has held may go on
         emit("worker.awake", f"Awake again: {REASONS[reason]}.", reason=reason)
 
     # How it falls asleep.
 
-    def run_once(self) -> None:
+    def run(self) -> None:
         """Fall asleep, if it may. After a look that was due and has found nothing, that is at once."""
         now, self._only_looks = time.monotonic(), False
         if now < self._quiet_until:
-            self.next_run = self._quiet_until
+            self.at = self._quiet_until
             return
-        if self.heartbeat.some_running:
-            self.next_run = now + RUNNING_SECONDS
+        if self._threads.heartbeat.some_running:
+            self.at = now + RUNNING_SECONDS
             return
-        self.next_run = now + LOOK_SECONDS
+        self.at = now + LOOK_SECONDS
         if self._phase is Phase.AWAKE and self._may_sleep(now, NEVER):
             self._phase = Phase.CHECKING
-            self.maintenance.check()
+            self._threads.maintenance.check()
 
-    def note_checked(self, *, is_calm: bool, resets_in: float = NEVER) -> None:
-        """The maintenance thread has looked. `resets_in`: seconds until a budget that holds jobs has room again."""
+    def note_checked(self, checked: MaintenanceChecked) -> None:
+        """The maintenance thread has looked."""
         if self._phase is not Phase.CHECKING:
             return
         self._phase = Phase.AWAKE
         now = time.monotonic()
-        if not is_calm:
-            self.next_run = now + BUSY_SECONDS
-        elif now >= self._quiet_until and self._may_sleep(now, now + resets_in):
-            self._fall_asleep(now + resets_in)
+        resets_at = now + checked.resets_in
+        if not checked.is_calm:
+            self.at = now + BUSY_SECONDS
+        elif now >= self._quiet_until and self._may_sleep(now, resets_at):
+            self._fall_asleep(resets_at)
 
     @property
     def _quiet_until(self) -> float:
         assert self.options.sleep_after is not None
-        return max(self._heard_at, self.poll_timer.busy_at) + self.options.sleep_after
+        return max(self._heard_at, self._claims.poll_timer.busy_at) + self.options.sleep_after
 
     def _may_sleep(self, now: float, resets_at: float) -> bool:
-        is_idle = self._is_idle() and not self.slots.stuck
-        return is_idle and self._next_due(resets_at) - now >= SHORTEST_SECONDS
+        return self._is_idle() and self._next_due(resets_at) - now >= SHORTEST_SECONDS
 
     def _next_due(self, resets_at: float) -> float:
+        """When it has to wake up. `resets_at`: when a budget that holds jobs has room again."""
         poll_at = NEVER if self.options.poll_seconds is None else time.monotonic() + self.options.poll_seconds
-        return min(poll_at, resets_at, self.scheduler.next_at, self.promotion.due_at, self.limited.opens_at)
+        claims = self._claims
+        due_at = min(claims.promotion.next_job_at, claims.limited.opens_at)
+        return min(poll_at, resets_at, self._threads.scheduler.next_at, due_at)
 
     def _fall_asleep(self, resets_at: float) -> None:
         """Not when a NOTIFY has come before LISTEN ended. What is enqueued from then on is told by a POST alone."""
-        self.next_run = time.monotonic() + RUNNING_SECONDS
+        self.at = time.monotonic() + RUNNING_SECONDS
         answer = self.database.ask(lambda connection: liveness.fall_asleep(connection, self.worker_id))
         if answer is None or not answer.is_asleep:
             return
         if answer.next_due_in_seconds is not None:
-            self.promotion.expect_due(answer.next_due_in_seconds)
+            self._claims.promotion.expect_due(answer.next_due_in_seconds)
         heard = self.database.listening.ask(self.database.listener.close)
         if heard == [] and self._may_sleep(time.monotonic(), resets_at):
             self._let_go(self._next_due(resets_at))
@@ -158,12 +152,11 @@ class Sleep:
 
     def _let_go(self, wake_at: float) -> None:
         self._phase = Phase.ASLEEP
-        self.next_run = NEVER
+        self.at = NEVER
         seconds = wake_at - time.monotonic()
         self.wake_at, self._wake_at_clock = wake_at, time.time() + seconds
-        for thread in self._threads:
-            thread.sleep()
-        for each in (self.slots, *self._others):
+        self._threads.sleep()
+        for each in self._others:
             each.rest()
         self.database.sleep()
         with suppress(Exception):  # a connection may break while it is closed

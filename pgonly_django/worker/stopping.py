@@ -1,13 +1,4 @@
-"""A planned stop, step by step: what the jobs are told, and when they go back.
-
-The end of the process that --max-seconds sets: when the planned stop begins, and what no longer begins before it.
-
-The times, in their order: `claims_until`, `stop_at` (the planned stop), `calls_until` (jobs that have not left are
-interrupted), `jobs_until` (they are released), `ends_at`.
-
-Finds out whether a person wants this worker to stop, or to end once its jobs are done (Worker.objects.stop() and
-drain()). The heartbeats ask too, for the case that the NOTIFY was lost.
-"""
+"""How a worker comes to its end: a planned stop step by step, the end that --max-seconds sets, and what persons ask."""
 
 import logging
 import queue
@@ -24,39 +15,43 @@ from pgonly_django.events import emit
 from pgonly_django.exceptions import JobStopped
 from pgonly_django.queue import liveness
 from pgonly_django.queue.liveness import Request
-from pgonly_django.worker import ending
-from pgonly_django.worker.ending import Ended, WorkerFacts
+from pgonly_django.worker.ending import EndedRun, never_started, released
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.timers import NEVER, REFUSED_SECONDS
+from pgonly_django.worker.timers import NEVER, DatabaseTimer
 
-# So long after the grace the process has ended, whatever hangs.
-LEAVE_SECONDS = 2.0
+LEAVE_SECONDS = 2.0  # after the grace, until the process has ended, whatever hangs
 # Ends that are not written so long after the grace are left to the leases, which run out by themselves.
 GIVE_UP_SECONDS = 1.0
 LAST_SECONDS = 1.0
+# Of --max-seconds at most. Leaving: the ends of the jobs, the row of the worker and its connections.
+GRACE_SHARE, LEAVE_SHARE, LEAVE_AT_MOST_SECONDS = 0.25, 0.1, 1.0
+LEAVE_AT_LEAST_SECONDS = 0.05
+# After so many jobs that lacked time the rest of the queue will lack it too.
+LEFT_AT_MOST = 20
 
 
 def interrupted_before(grace_seconds: float) -> float:
-    """So long before the end of the grace, jobs that have not heeded should_stop get an exception: time for their
-    `finally`."""
+    """The number of seconds before the end of the grace at which jobs that have not heeded should_stop get an
+    exception: time for their `finally`."""
     return min(LAST_SECONDS, grace_seconds / 4)
+
+
+def grace_of(options: WorkerOptions) -> float:
+    """The seconds that running jobs have at a planned stop: --grace-seconds, or less of a short --max-seconds."""
+    if options.max_seconds is None:
+        return options.grace_seconds
+    return min(options.grace_seconds, options.max_seconds * GRACE_SHARE)
 
 
 class Shutdown:
     """Signal handlers and any thread may call ask(), the rest is the main loop's. All times are time.monotonic()."""
 
     def __init__(
-        self,
-        grace_seconds: float,
-        worker: WorkerFacts,
-        *,
-        jobs_until: float = NEVER,
-        gives_up_at: float = NEVER,
+        self, grace_seconds: float, *, jobs_until: float = NEVER, gives_up_at: float = NEVER
     ) -> None:
         """Whenever it is asked: at `jobs_until` the grace is over, at `gives_up_at` the worker leaves."""
         self.grace_seconds = grace_seconds
-        self.worker = worker
         self._jobs_until, self._gives_up_at = jobs_until, gives_up_at
         self.is_asked = False
         self.left_behind = False  # jobs that were given back still run here
@@ -122,7 +117,7 @@ class Shutdown:
         for run in runs:
             run.stop_until, run.stop_requested = until, True
             if run.take():
-                in_flight.end(Ended(run, ending.never_started(run.job.id, run.job.lease_epoch)))
+                in_flight.end(EndedRun(run, never_started(run.job.id, run.job.lease_epoch)))
 
     def _release(self, in_flight: InFlight) -> None:
         """The grace is over: what still runs goes back with its checkpoint; its thread dies with the process.
@@ -132,25 +127,13 @@ class Shutdown:
         for run in [run for job_id, run in in_flight.runs.items() if job_id not in in_flight.ended]:
             run.abandoned = self.left_behind = True
             run.interrupter.interrupt(JobStopped)
-            in_flight.end(Ended(run, ending.released(run, self.worker)))
-
-
-# Of --max-seconds at most. Leaving: the ends of the jobs, the row of the worker and its connections.
-GRACE_SHARE, LEAVE_SHARE, LEAVE_AT_MOST_SECONDS = 0.25, 0.1, 1.0
-LEAVE_AT_LEAST_SECONDS = 0.05
-# After so many jobs that lacked time the rest of the queue will lack it too.
-LEFT_AT_MOST = 20
-
-
-def grace_of(options: WorkerOptions) -> float:
-    """The seconds that running jobs have at a planned stop: --grace-seconds, or less of a short --max-seconds."""
-    if options.max_seconds is None:
-        return options.grace_seconds
-    return min(options.grace_seconds, options.max_seconds * GRACE_SHARE)
+            in_flight.end(EndedRun(run, released(run)))
 
 
 class Deadline:
-    """For the main loop. Without --max-seconds every time is NEVER. All times are time.monotonic()."""
+    """The end of the process that --max-seconds sets, for the main loop. Its times, in their order: `claims_until`,
+    `stop_at` (the planned stop), `calls_until` (jobs that have not left are interrupted), `jobs_until` (they are
+    released), `ends_at`. Without --max-seconds each is NEVER."""
 
     def __init__(self, options: WorkerOptions, ends_at: float | None = None) -> None:
         """`ends_at` None: --max-seconds from now."""
@@ -167,9 +150,8 @@ class Deadline:
         # A job that is claimed has a second, at least, before it is interrupted.
         self.claims_until = min(self.stop_at, self.calls_until - leave_seconds)
         self._is_closed = False
-        self.left_early: set[str] = (
-            set()
-        )  # ids of jobs whose run left for lack of time; they are not claimed again
+        # The ids of jobs whose run left for lack of time: they are not claimed again.
+        self.left_early: set[str] = set()
         # Seconds that a step of this task took, of the runs that ended here.
         self._longest: dict[str, float] = {}
 
@@ -216,7 +198,13 @@ class Deadline:
             return
         self._longest[run.job.task] = max(self._longest.get(run.job.task, 0.0), run.calls.longest_seconds)
         if not run.leaves_early and run.calls.outlast_their_run and run.stop_requested:
-            _emit_outlasted(run)
+            message = (
+                f"{run.job.task} {run.job.id} was stopped by --max-seconds in the middle of its first step, after "
+                f"{run.seconds:.1f} s. The next run calls that step again: where it takes longer than a process lives, "
+                "it never ends and is paid for each time. Give it more --max-seconds, or make the step shorter."
+            )
+            facts = {"job_id": run.job.id, "task": run.job.task, "seconds": round(run.seconds, 1)}
+            emit("worker.step_outlasted", message, level=logging.WARNING, **facts)
 
 
 def _known_to_others(run: Run) -> float:
@@ -225,57 +213,44 @@ def _known_to_others(run: Run) -> float:
     later one begins it."""
     longest_seconds = 0.0
     for entry in run.job.errors if isinstance(run.job.errors, list) else ():
-        with suppress(AttributeError, KeyError, TypeError, ValueError):  # another program may have written it
+        with suppress(
+            AttributeError, KeyError, TypeError, ValueError
+        ):  # of a run that left for another reason
             if datetime.fromisoformat(entry["until"]) > run.now():
-                longest_seconds = max(longest_seconds, float(entry["longest_seconds"]))
+                longest_seconds = max(longest_seconds, entry["longest_seconds"])
     return longest_seconds
 
 
-def _emit_outlasted(run: Run) -> None:
-    message = (
-        f"{run.job.task} {run.job.id} was stopped by --max-seconds in the middle of its first step, after "
-        f"{run.seconds:.1f} s. The next run calls that step again: where it takes longer than a process lives, it "
-        "never ends and is paid for each time. Give it more --max-seconds, or make the step shorter."
-    )
-    facts = {"job_id": run.job.id, "task": run.job.task, "seconds": round(run.seconds, 1)}
-    emit("worker.step_outlasted", message, level=logging.WARNING, **facts)
-
-
-# A payload for this worker alone, with a Request.
-REQUESTED = "requested"
 SAID = {
     Request.STOP: "A person has asked this worker to stop: its jobs are given back after the grace.",
     Request.DRAIN: "A person has asked this worker to end once its jobs are done: it claims no more.",
 }
 
 
-class StopRequests:
-    """For the main loop alone."""
+class StopRequests(DatabaseTimer):
+    """Finds out whether a person wants this worker to stop, or to end once its jobs are done (Worker.objects.stop() and
+    drain()). The heartbeats ask too, for the case that the NOTIFY was lost."""
 
     def __init__(self, worker_id: UUID, stop: Callable[[], None], drain: Callable[[], None]) -> None:
+        super().__init__(NEVER)
         self.worker_id = worker_id
-        self.next_run = NEVER
         self._obey = {Request.STOP: stop, Request.DRAIN: drain}
         self._obeyed: set[Request] = set()
 
-    def put_off(self) -> None:
-        """The database refused: leave it alone for a moment."""
-        self.next_run = time.monotonic() + REFUSED_SECONDS
-
-    def hear(self, worker_id: str) -> None:
+    def hear_of(self, worker_id: str) -> None:
         """A person has asked something of this worker, or of any."""
         if worker_id in (str(self.worker_id), notify.ANY_WORKER):
-            self.next_run = 0.0
+            self.wake()
 
-    def run_once(self, connection: OwnConnection) -> int:
-        self.next_run = NEVER
+    def run(self, connection: OwnConnection) -> bool:
+        """Raises psycopg.Error."""
+        self.at = NEVER
         request = liveness.requested(connection, self.worker_id)
         if request is not None:
             self.take(request)
-        return 0
+        return True
 
     def take(self, name: str) -> None:
-        """One that is unknown, from a newer worker or another program, is left out."""
         for request in Request:
             if request == name and request not in self._obeyed:
                 self._obeyed.add(request)

@@ -1,28 +1,70 @@
-"""When to look at the database: for ready jobs, and (see duties/promotion.py) for due ones. Times are time.monotonic().
+"""When the main loop does things. All times are time.monotonic().
 
 A NOTIFY may stand for others that were held back for COALESCE_SECONDS, so a second look follows each, and after that
 ever rarer ones: NOTIFY tells of new rows, but not of a row that was locked at the look and is free by now.
 """
 
+import time
+
 from pgonly_django.database import notify
+from pgonly_django.database.connect import OwnConnection
 from pgonly_django.worker.connection import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 
+NEVER = float("inf")
 LOOK_AGAIN_SECONDS = notify.COALESCE_SECONDS + 0.002
+REFUSED_SECONDS = 0.1  # for which a database that refused a statement is left alone
 # The first pause between two looks, and how much longer the next ones are, with LISTEN and without. The second look
 # after a NOTIFY takes the first of the pauses, so that the next looks come 1, 5 and 21 seconds later.
 FIRST_PAUSE_SECONDS, GROWTH = 0.25, 4
 BLIND_FIRST_PAUSE_SECONDS, BLIND_GROWTH = 0.1, 2
-REFUSED_SECONDS = 0.1
-NEVER = float("inf")
+
+
+class Timer:
+    """When something is due. `again_at` is the second look after a NOTIFY; nothing comes before `not_before`."""
+
+    def __init__(self, at: float = 0.0) -> None:
+        self.at = at
+        self.again_at, self.not_before = NEVER, 0.0
+
+    @property
+    def due_at(self) -> float:
+        return max(min(self.at, self.again_at), self.not_before)
+
+    def now_due(self, now: float) -> bool:
+        return now >= self.due_at
+
+    def wake(self) -> None:
+        self.at = 0.0
+
+    def hear(self) -> None:
+        """A NOTIFY has come."""
+        now = time.monotonic()
+        self.at, self.again_at = now, now + LOOK_AGAIN_SECONDS
+
+    def plan(self, at: float, *, began: float) -> None:
+        """It was done, from `began` on, and is due again at `at`."""
+        self.at = at
+        if began >= self.again_at:
+            self.again_at = NEVER
+
+    def put_off(self, seconds: float = REFUSED_SECONDS) -> None:
+        self.not_before = time.monotonic() + seconds
+
+
+class DatabaseTimer(Timer):
+    """What is done on the connection that claims."""
+
+    def run(self, connection: OwnConnection) -> object:
+        """Not None. Raises psycopg.Error."""
+        raise NotImplementedError
 
 
 class Pauses:
     """Growing pauses, up to the longest that the options allow."""
 
     def __init__(self, options: WorkerOptions, listener: JobsListener) -> None:
-        self._options = options
-        self._listener = listener
+        self._options, self._listener = options, listener
         self.restart()
 
     def restart(self) -> None:

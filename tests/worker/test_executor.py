@@ -12,7 +12,6 @@ from pgonly_django.context.run import Run
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.queue.finish import Outcome
-from pgonly_django.worker.ending import WorkerFacts
 from pgonly_django.worker.running import Executor
 from tests import jobs
 from tests.jobs import ending, leaving, looping, paying
@@ -33,7 +32,7 @@ def run_of(transactional_db):
 def execute(run):
     """Its end, out of a thread as a worker has them."""
     ends = []
-    executor = Executor("default", WorkerFacts("id", "name"), ends.append)
+    executor = Executor("default", "id", ends.append)
 
     def target():
         asyncio.run(executor.arun(run)) if executor.tasks.is_async(run.job) else executor.run(run)

@@ -105,13 +105,6 @@ def test_a_run_that_has_saved_something_new_begins_another_row_of_snoozes(work):
         make_due(job)
 
 
-@pytest.mark.parametrize("last", [{}, {"in_a_row": "x", "since": 3}, {"since": "2026"}])
-def test_odd_errors_of_another_program_begin_a_row(work, last):
-    result = policies.judged.enqueue("rate")
-    Job.objects.filter(pk=result.id).update(errors=[last])
-    assert run_once(work, result).errors[-1].get("in_a_row") == 1
-
-
 def test_the_policies_of_one_call_win_over_those_of_the_task(work):
     paths = {"never_retry": (), "snooze_on": "tests.no_such_module.RateLimitedError", "hold_on": ValueError}
     job = run(work, policies.judged.using(**paths).enqueue("value"))

@@ -19,6 +19,7 @@ from pgonly_django.models import Job, State
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.queue.liveness import register
+from pgonly_django.worker.inbox import Notification
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
 from tests import jobs
@@ -37,18 +38,17 @@ def worker(transactional_db, settings):
     }  # the server itself has to have been up for half of it
     made = WorkerLoop(WorkerOptions(name="beating"))
     yield made
-    made.heartbeat.end()
-    if made.heartbeat.ident is not None:
-        made.heartbeat.join(10)
-    made.finished_signals.close(5)
+    made.threads.heartbeat.end()
+    if made.threads.heartbeat.ident is not None:
+        made.threads.heartbeat.join(10)
 
 
 def test_a_row_in_its_name_that_it_does_not_know_twice_goes_back(worker, server):
     """A claim whose answer was lost. Once unknown, it may be on its way here."""
     job = make_running(worker.id)
-    worker.heartbeat.beat(server)
+    worker.threads.heartbeat.beat(server)
     assert worker.inbox.take(10, 0) == []
-    worker.heartbeat.beat(server)
+    worker.threads.heartbeat.beat(server)
     (finish,) = worker.inbox.take(10, 0)
     assert (finish.id, finish.lease_epoch, finish.outcome) == (str(job.id), job.lease_epoch, Outcome.RELEASED)
 
@@ -56,41 +56,41 @@ def test_a_row_in_its_name_that_it_does_not_know_twice_goes_back(worker, server)
 def test_a_rescue_wakes_the_other_workers_and_its_own(worker, server, other):
     job = make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR), queue="mail")
     other.execute(f"LISTEN {notify.CHANNEL}")
-    worker.heartbeat.beat(server)  # the first one registers the worker
-    worker.heartbeat.beat(server)
+    worker.threads.heartbeat.beat(server)  # the first one registers the worker
+    worker.threads.heartbeat.beat(server)
     assert fresh(job).state == State.READY
     other.execute("SELECT 1")
     assert [notify.payload for notify in other.notifies(timeout=0)] == ["limited *", "ready mail"]
-    assert worker.inbox.take(10, 0) == ["limited *", "ready mail"]
+    assert worker.inbox.take(10, 0) == [Notification("limited", "*"), Notification("ready", "mail")]
 
 
 def test_a_beat_whose_worker_s_row_is_locked_says_so_and_renews_all_the_same(worker, server, other):
-    worker.heartbeat.beat(server)
-    assert worker.heartbeat.beat(server)
+    worker.threads.heartbeat.beat(server)
+    assert worker.threads.heartbeat.beat(server)
     server.execute("SET lock_timeout = '1s'")
     with other.transaction():
         other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [worker.id])
-        assert not worker.heartbeat.beat(server)
-    assert worker.heartbeat.beat(server)
+        assert not worker.threads.heartbeat.beat(server)
+    assert worker.threads.heartbeat.beat(server)
 
 
 def test_to_register_a_worker_again_waits_for_no_lock(worker, server, other):
-    worker.heartbeat.beat(server)
+    worker.threads.heartbeat.beat(server)
     server.execute("SET lock_timeout = '1s'")
     with other.transaction():
         other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [worker.id])
-        register(server, worker.heartbeat.facts())
+        register(server, worker.threads.heartbeat.facts())
     assert WorkerRow.objects.filter(pk=worker.id).count() == 1
 
 
 def test_a_job_that_a_frozen_worker_holds_in_its_transaction_is_rescued(worker, server, caplog):
     dead = make_worker(silent_for=HOUR)
     job = make_running(dead.id, lease_expires_at=ago(HOUR))
-    worker.heartbeat.beat(server)
+    worker.threads.heartbeat.beat(server)
     with connect("default", application_name=f"pgonly jobs {dead.id}") as frozen:
         frozen.execute("BEGIN")
         frozen.execute("SELECT FROM pgonly_job WHERE id = %s FOR KEY SHARE", [job.id])
-        worker.heartbeat.beat(server)
+        worker.threads.heartbeat.beat(server)
         with pytest.raises(psycopg.OperationalError):
             frozen.execute("COMMIT")
     assert fresh(job).state == State.READY
@@ -110,7 +110,7 @@ def test_a_beat_tells_the_runs_whose_leases_it_has_renewed_and_no_others(worker,
     with other.transaction():
         other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.job.id])
         began = time.monotonic()
-        worker.heartbeat.beat(server)
+        worker.threads.heartbeat.beat(server)
     lease_seconds = worker.options.lease_for.total_seconds()
     assert began <= renewed.lease_until - lease_seconds <= time.monotonic()
     assert (locked.lease_until, locked.lease_lost) == (0.0, False)
@@ -123,7 +123,7 @@ def test_a_beat_tells_a_run_that_its_job_is_to_be_cancelled(worker, server):
     unwanted, wanted = runs = [Run(job, "default", claimed_at=0.0, lease_until=0.0) for job in jobs]
     worker.in_flight.hold(runs)
     Job.objects.filter(pk=unwanted.job.id).update(cancel_requested_at=ago(HOUR))
-    worker.heartbeat.beat(server)
+    worker.threads.heartbeat.beat(server)
     assert (unwanted.cancel_requested, wanted.cancel_requested) == (True, False)
 
 
@@ -133,15 +133,15 @@ def test_a_worker_says_that_it_lives_while_the_table_of_jobs_is_locked_against_w
     (job,) = claim(server, make_claimer(worker_id=worker.id))
     run = Run(job, "default", claimed_at=0.0, lease_until=0.0)
     worker.in_flight.hold([run])
-    worker.heartbeat.beat(server)
+    worker.threads.heartbeat.beat(server)
     WorkerRow.objects.filter(pk=worker.id).update(heartbeat_at=ago(HOUR))
     server.execute("SET lock_timeout = '100ms'")
     with other.transaction():
         other.execute("LOCK TABLE pgonly_job IN SHARE MODE")
-        assert not worker.heartbeat.beat(server)
+        assert not worker.threads.heartbeat.beat(server)
         assert WorkerRow.objects.get(pk=worker.id).heartbeat_at > ago(HOUR / 2)
     assert not run.lease_lost
-    assert worker.heartbeat.beat(server)
+    assert worker.threads.heartbeat.beat(server)
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_no_worker_is_declared_dead_right_after_a_beat_that_failed(worker, other
     job = orphan()
     with other.transaction():
         other.execute("LOCK TABLE pgonly_job")
-        worker.heartbeat.start()
+        worker.threads.heartbeat.start()
         wait_for(lambda: "Heartbeat: " in caplog.text)
         WorkerRow.objects.filter(pk=worker.id).update(heartbeat_at=ago(HOUR))
     wait_for(lambda: WorkerRow.objects.get(pk=worker.id).heartbeat_at > ago(HOUR / 2))
@@ -161,9 +161,9 @@ def test_no_worker_is_declared_dead_right_after_a_beat_that_failed(worker, other
 
 @pytest.mark.slow
 def test_no_worker_is_declared_dead_by_a_beat_that_hung(worker, server, other):
-    worker.heartbeat.beat(server)
+    worker.threads.heartbeat.beat(server)
     job = orphan()
-    beat = threading.Thread(target=worker.heartbeat.beat, args=[server])
+    beat = threading.Thread(target=worker.threads.heartbeat.beat, args=[server])
     with other.transaction():
         other.execute("LOCK TABLE pgonly_job")
         began = time.monotonic()
@@ -203,18 +203,18 @@ def test_where_it_may_not_end_a_transaction_it_says_so_once_and_ends_the_others(
     """A second database of the project's may have another user."""
     first, second, third = roles
     ours, theirs = orphan(), orphan()
-    worker.heartbeat.beat(server)
+    worker.threads.heartbeat.beat(server)
     with holding(theirs, second), holding(ours, first):
         server.execute(f"SET ROLE {third}")
         for _ in range(2):
-            worker.heartbeat.beat(server)
+            worker.threads.heartbeat.beat(server)
     assert caplog.text.count("What dead workers have open as another role keeps its locks") == 1
     assert (fresh(ours).state, fresh(theirs).state) == (State.READY, State.RUNNING)
 
 
 def test_a_worker_that_stops_before_its_first_heartbeat_is_seen_as_stopped(transactional_db):
     worker = WorkerLoop(WorkerOptions(burst=True))
-    worker.heartbeat.end()  # so that its thread ends before it has connected
+    worker.threads.heartbeat.end()  # so that its thread ends before it has connected
     worker.run()
     assert WorkerRow.objects.get(pk=worker.id).stopped_at is not None
 
@@ -229,13 +229,11 @@ def test_an_idle_worker_beats_each_quarter_of_a_lease_and_does_not_look_for_jobs
         """When the main loop has sent its last one."""
         return [at for name, _, at in backends(before) if name.startswith(f"pgonly worker {worker.id}")]
 
-    wait_for(
-        lambda: (
-            worker.poll_timer.drained and worker.poll_timer.next_look(has_slot=True) > time.monotonic() + 20
-        )
-    )
-    wait_for(lambda: worker.promotion.next_run > time.monotonic() + 15)
-    wait_for(lambda: worker.limited.next_look(4) > time.monotonic() + 15)
+    claims = worker.claims
+    wait_for(lambda: claims.poll_timer.drained)
+    wait_for(lambda: claims.poll_timer.next_look(has_slot=True) > time.monotonic() + 20)
+    wait_for(lambda: claims.promotion.due_at > time.monotonic() + 15)
+    wait_for(lambda: worker.claims.limited.next_look(4) > time.monotonic() + 15)
     last, beats = statements(), set()
     until = time.monotonic() + 2 * LEASE.total_seconds()
     wait_for(lambda: beats.add(WorkerRow.objects.get(pk=worker.id).heartbeat_at) or time.monotonic() > until)

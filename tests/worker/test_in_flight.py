@@ -16,7 +16,7 @@ from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.worker import in_flight
-from pgonly_django.worker.ending import Ended
+from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.exchange import ExchangeResult
 from pgonly_django.worker.in_flight import InFlight
 from tests import jobs
@@ -69,7 +69,7 @@ def test_a_job_that_goes_back_may_be_claimed_again_in_the_same_exchange(work):
     enqueue_many([(ending.fail_until, [3]) for _ in range(100)])
     worker = work(threads=2)
     assert set(Job.objects.values_list("state", "attempt")) == {(State.SUCCEEDED, 3)}
-    assert worker.ends.jobs_done == 300
+    assert worker.following.jobs_done == 300
     assert worker.in_flight.superseded == []
 
 
@@ -122,7 +122,7 @@ def test_an_end_is_to_be_written_until_it_is_settled_and_forgotten():
     held, run = InFlight(), run_of()
     held.hold([run])
     assert (held.slots_taken, held.finishes(0.0)) == (1, [])
-    held.end(Ended(run, succeeded(run)))
+    held.end(EndedRun(run, succeeded(run)))
     assert (held.slots_taken, [finish.id for finish in held.finishes(0.0)]) == (0, ["a"])
     for ended in held.settle(ExchangeResult(finished=["a"])):
         held.forget(ended.run)
@@ -132,7 +132,7 @@ def test_an_end_is_to_be_written_until_it_is_settled_and_forgotten():
 def test_an_end_whose_row_is_locked_is_tried_again_after_a_pause():
     held, run = InFlight(), run_of()
     held.hold([run])
-    held.end(Ended(run, succeeded(run)))
+    held.end(EndedRun(run, succeeded(run)))
     now = time.monotonic()
     assert list(held.settle(ExchangeResult(locked=[succeeded(run)]))) == []
     assert held.finishes(now) == []
@@ -143,7 +143,7 @@ def test_an_end_whose_row_is_locked_is_tried_again_after_a_pause():
 def test_a_run_that_was_lost_is_yielded_without_a_finish():
     held, run = InFlight(), run_of()
     held.hold([run])
-    held.end(Ended(run, succeeded(run)))
+    held.end(EndedRun(run, succeeded(run)))
     assert [ended.finish for ended in held.settle(ExchangeResult(lost=[succeeded(run)]))] == [None]
 
 
@@ -153,7 +153,7 @@ def test_of_an_older_run_that_had_begun_the_end_is_waited_for_and_of_another_not
     held.hold([begun])
     held.hold([waiting])
     held.hold([over])
-    held.end(Ended(over, succeeded(over)))
+    held.end(EndedRun(over, succeeded(over)))
     held.hold([run_of(4)])
     assert held.superseded == [begun]
     assert all(run.lease_lost for run in (begun, waiting, over))

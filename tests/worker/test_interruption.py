@@ -85,7 +85,7 @@ def test_stop_in_a_run_that_may_go_on_is_an_error_that_names_the_other_ways(run_
 def test_a_job_that_stops_itself_uses_up_its_attempts(work):
     result = leaving.raise_job_stopped.enqueue()
     worker = work(threads=1)
-    assert worker.ends.jobs_done == 3
+    assert worker.following.jobs_done == 3
     assert (result.job.state, result.job.attempt) == (State.FAILED, 3)
     assert "raised JobStopped itself" in result.job.errors[-1]["reason"]
 

@@ -94,7 +94,7 @@ def test_a_released_job_is_named_and_not_counted(background_worker, lines, marks
     ((level, message),) = lines(result)
     assert level == "INFO"
     assert re.search(r"released after [\d.]+ m?s \(attempt 1 of \d\): Its worker was stopped", message)
-    assert (worker.ends.jobs_done, worker.ends.jobs_released) == (1, 1)
+    assert (worker.following.jobs_done, worker.following.jobs_released) == (1, 1)
 
 
 def test_a_cancelled_job_has_one_line(background_worker, lines, marks):

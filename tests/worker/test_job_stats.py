@@ -15,7 +15,7 @@ from pgonly_django.models import Job, JobStats, State
 from pgonly_django.models.job_stats import BOUNDS
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.worker import job_stats
-from pgonly_django.worker.ending import Ended, never_started
+from pgonly_django.worker.ending import EndedRun, never_started
 from pgonly_django.worker.job_stats import NAMED, ROWS
 from pgonly_django.worker.job_stats import JobStats as Counting
 from tests import jobs
@@ -45,7 +45,7 @@ def ended(server):
         run = Run(job, "default", claimed_at=time.monotonic(), lease_until=float("inf"))
         run.started_at = run.claimed_at if started else None
         given = finish or Finish(job.id, job.lease_epoch, Outcome.SUCCEEDED, State.SUCCEEDED)
-        return Ended(run, given, took_seconds=2.0)
+        return EndedRun(run, given, took_seconds=2.0)
 
     return end
 
@@ -105,7 +105,7 @@ def test_each_end_counts_as_what_it_is(ended, server, end, expected):
 def test_a_run_that_never_began_or_was_lost_does_not_count(ended, server):
     stats = Counting()
     count(stats, ended(never_started("id", 1), started=False))
-    count(stats, Ended(ended().run, None))
+    count(stats, EndedRun(ended().run, None))
     stats.write(server)
     assert not JobStats.objects.exists()
 
@@ -190,10 +190,10 @@ def test_a_lost_connection_loses_no_counts(ended, server):
 def test_a_heartbeat_writes_when_the_last_time_is_long_enough_ago(work, server, ended):
     worker = work()
     count(worker.stats, ended())
-    worker.heartbeat.beat(server)
+    worker.threads.heartbeat.beat(server)
     assert not JobStats.objects.exists()
     worker.stats._written_at -= job_stats.WRITE_SECONDS
-    worker.heartbeat.beat(server)
+    worker.threads.heartbeat.beat(server)
     assert totals()["succeeded"] == 1
 
 
@@ -204,8 +204,8 @@ def test_a_beat_is_complete_whatever_becomes_of_the_statistics(work, server, oth
     server.execute("SET lock_timeout = '50ms'")
     with other.transaction():
         other.execute("LOCK TABLE pgonly_job_stats")
-        worker.heartbeat.beat(server)
-        assert worker.heartbeat.beat(server)
+        worker.threads.heartbeat.beat(server)
+        assert worker.threads.heartbeat.beat(server)
 
 
 def test_a_worker_with_a_long_lease_writes_between_its_beats(background_worker, settings, monkeypatch):
@@ -220,24 +220,24 @@ def test_an_error_in_the_statistics_ends_no_heartbeats(background_worker, settin
     monkeypatch.setattr(job_stats, "WRITE_SECONDS", 0.05)
     settings.PGONLY = {"LEASE_SECONDS": 3600}
     worker = background_worker()
-    wait_for(lambda: worker.heartbeat._beat_at > time.monotonic(), what="the first beat")
+    wait_for(lambda: worker.threads.heartbeat._beat_at > time.monotonic(), what="the first beat")
 
     def write(_connection):
-        if threading.current_thread() is worker.heartbeat:
+        if threading.current_thread() is worker.threads.heartbeat:
             raise MemoryError
 
     monkeypatch.setattr(worker.stats, "write", write)
-    wait_for(lambda: worker.heartbeat.database.is_away, what="the error")
-    assert worker.heartbeat.is_alive()
+    wait_for(lambda: worker.threads.heartbeat.database.is_away, what="the error")
+    assert worker.threads.heartbeat.is_alive()
 
 
 def test_a_worker_writes_before_it_sleeps(background_worker):
     worker = background_worker()
     result = jobs.add.enqueue(1)
-    wait_for(lambda: worker.ends.jobs_done == 1, what="the job to end")
+    wait_for(lambda: worker.following.jobs_done == 1, what="the job to end")
     assert fresh(result.job).state == State.SUCCEEDED
     assert not JobStats.objects.exists()
-    worker.heartbeat.sleep()
+    worker.threads.heartbeat.sleep()
     wait_for(JobStats.objects.exists, what="the counts")
 
 
@@ -258,7 +258,7 @@ def test_a_rescue_counts_deaths_and_what_has_failed_by_them(work, server, settin
     stopped = make_worker(silent_for=HOUR, stopped_at=ago(HOUR))
     make_running(stopped.id, lease_expires_at=ago(HOUR), queue="nowhere")
     worker = work(queues=("elsewhere",))
-    worker.heartbeat.beat(server)
+    worker.threads.heartbeat.beat(server)
     worker.stats.write(server)
     assert set(Job.objects.values_list("state", flat=True)) == {State.READY, State.FAILED}
     assert totals() == {"failed": 1, "crashed": 3, "interrupted": 1}

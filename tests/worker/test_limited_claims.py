@@ -12,6 +12,7 @@ from pgonly_django import enqueue_many
 from pgonly_django.database import notify
 from pgonly_django.models import Job, Limiter, Queue, State
 from pgonly_django.models.job import FINISHED, SUSPECT_FROM
+from pgonly_django.queue.claim import UnknownTasks
 from pgonly_django.queue.limited.look import KEYS_AT_MOST, OVERDUE_SECONDS
 from pgonly_django.worker.connection import JobsListener
 from pgonly_django.worker.limited_claims import FULL_SECONDS, LimitedClaims
@@ -128,7 +129,7 @@ def test_the_end_of_a_job_lets_the_next_one_start_in_a_worker_of_another_queue(
 
 def test_a_job_with_a_key_starts_at_once_in_an_idle_worker(background_worker, only_when_told):
     worker = background_worker(**IDLE)
-    wait_for(lambda: worker.limited.next_look(4) > time.monotonic() + 0.5)
+    wait_for(lambda: worker.claims.limited.next_look(4) > time.monotonic() + 0.5)
     result = pay.enqueue("a", 1)
     wait_for(lambda: result.job.state == State.SUCCEEDED, what="the job")
     (result,) = enqueue_many([(pay, ("a", 2))])
@@ -194,7 +195,7 @@ def test_an_end_of_the_cool_down_by_hand_starts_them(background_worker, limit, o
     Limiter.objects.create(name="deepseek", blocked_until=timezone.now() + HOUR)
     worker = background_worker(**IDLE)
     result = jobs.add.enqueue(1)
-    wait_for(lambda: worker.limited.next_look(4) > time.monotonic() + 0.5)
+    wait_for(lambda: worker.claims.limited.next_look(4) > time.monotonic() + 0.5)
     assert result.job.attempt == 0
     Limiter.objects.all().end_cool_down()
     wait_for(lambda: result.job.state == State.SUCCEEDED)
@@ -232,7 +233,7 @@ def test_the_slots_of_running_jobs_never_pass_the_threads(work):
 
 def test_no_short_job_is_claimed_ahead_beside_a_heavy_one(background_worker, marks):
     worker = background_worker(threads=4)
-    worker.prefetch.note("default", 0.0001)
+    worker.claims.prefetch.note("default", 0.0001)
     heavy = jobs.hold_on.using(slots=3).enqueue("heavy")
     wait_for(lambda: "heavy:started" in marks())
     IN_USE.most = 0
@@ -277,14 +278,14 @@ def test_max_jobs_counts_limited_jobs_too(work, limit):
     limit(max_running=9)
     for n in range(4):
         jobs.add.enqueue(n), pay.enqueue(n, 1)
-    assert work(burst=False, max_jobs=5).ends.jobs_done == 5
+    assert work(burst=False, max_jobs=5).following.jobs_done == 5
     assert Job.objects.filter(state=State.READY, attempt=0).count() == 3
 
 
 def test_a_worker_that_may_run_fewer_jobs_than_a_heavy_one_takes_slots_runs_it(work):
     long_ago = ago(timedelta(seconds=OVERDUE_SECONDS + 5))
     job = make(slots=4, args=[1, 2], ready_at=long_ago)
-    assert work(burst=False, max_jobs=1, max_idle_seconds=5.0).ends.jobs_done == 1
+    assert work(burst=False, max_jobs=1, max_idle_seconds=5.0).following.jobs_done == 1
     assert fresh(job).state == State.SUCCEEDED
 
 
@@ -292,7 +293,7 @@ def test_a_burst_ends_where_more_keys_are_full_than_a_look_walks_over(work):
     for number in range(KEYS_AT_MOST + 5):
         key = f"full {number}"
         make_keyed(key), make_running(concurrency_key=key, concurrency_limit=1, slots=1)
-    assert work(max_idle_seconds=10.0).poll_timer.busy_at > time.monotonic() - 9
+    assert work(max_idle_seconds=10.0).claims.poll_timer.busy_at > time.monotonic() - 9
 
 
 def test_a_job_whose_key_is_empty_runs(work):
@@ -303,7 +304,7 @@ def test_a_job_whose_key_is_empty_runs(work):
 
 def limited_claims(**options) -> LimitedClaims:
     listener = JobsListener("default", listens=True)
-    return LimitedClaims(WorkerOptions(**options), uuid4(), listener)
+    return LimitedClaims(WorkerOptions(**options), uuid4(), listener, UnknownTasks())
 
 
 def test_a_second_look_follows_each_notify(server):
@@ -311,9 +312,9 @@ def test_a_second_look_follows_each_notify(server):
     limited = limited_claims()
     waits = []
     for _ in range(20):  # where the process is not held up, the first look is over before the second is due
-        limited.hear(notify.LIMITED, "default")
+        limited.hear_queue(notify.LIMITED, "default")
         heard_at = time.monotonic()
-        limited.run_once(server, 1, jobs_at_most=9, take_suspect=True)
+        limited.run(server, 1, jobs_at_most=9, take_suspect=True)
         waits.append(limited.next_look(1) - heard_at)
     assert min(waits) <= notify.COALESCE_SECONDS + 0.01
 
@@ -325,10 +326,10 @@ def test_a_job_whose_limit_is_full_is_looked_at_again_since_the_worker_in_the_wa
     make_running()
     limited = limited_claims(poll_seconds=600.0)
     for _ in range(8):  # the pauses grow to ten minutes
-        limited.run_once(server, 1, jobs_at_most=9, take_suspect=True)
+        limited.run(server, 1, jobs_at_most=9, take_suspect=True)
     assert limited.next_look(1) > time.monotonic() + 60, "nothing waits"
     make()
-    limited.run_once(server, 1, jobs_at_most=9, take_suspect=True)
+    limited.run(server, 1, jobs_at_most=9, take_suspect=True)
     assert limited.next_look(1) <= time.monotonic() + FULL_SECONDS
 
 
@@ -338,22 +339,22 @@ def test_other_workers_are_told_of_room_that_this_one_has_too_few_free_slots_for
     limited = limited_claims(threads=4)
     make_keyed("a", slots=slots)
     limited.note_end()
-    limited.run_once(server, 1, jobs_at_most=9, take_suspect=True)
+    limited.run(server, 1, jobs_at_most=9, take_suspect=True)
     assert limited.drained
-    assert limited.tell_at < NEVER
+    assert limited.notice.at < NEVER
     Job.objects.update(slots=1)
-    limited.run_once(server, 1, jobs_at_most=9, take_suspect=True)
-    limited.run_once(server, 0, jobs_at_most=9, take_suspect=True)
-    assert limited.tell_at == NEVER
+    limited.run(server, 1, jobs_at_most=9, take_suspect=True)
+    limited.run(server, 0, jobs_at_most=9, take_suspect=True)
+    assert limited.notice.at == NEVER
 
 
 @pytest.mark.slow
 def test_where_nothing_is_limited_a_wake_causes_no_look(background_worker):
     worker = background_worker(**IDLE)
-    wait_for(lambda: worker.limited.next_look(4) > time.monotonic() + 5, what="the worker to rest")
-    due = worker.limited.next_look(4)
+    wait_for(lambda: worker.claims.limited.next_look(4) > time.monotonic() + 5, what="the worker to rest")
+    due = worker.claims.limited.next_look(4)
     assert jobs.add.enqueue(1).wait(10).return_value == 2
-    assert worker.limited.next_look(4) == due
+    assert worker.claims.limited.next_look(4) == due
 
 
 def test_what_the_database_refuses_is_asked_for_again_a_moment_later(transactional_db, other, limit):
@@ -363,7 +364,7 @@ def test_what_the_database_refuses_is_asked_for_again_a_moment_later(transaction
     with other.transaction():
         other.execute("LOCK TABLE pgonly_queue IN ACCESS EXCLUSIVE MODE")
         worker._claim_limited(time.monotonic())
-        assert worker.limited.next_look(1) > time.monotonic()
+        assert worker.claims.limited.next_look(1) > time.monotonic()
     wait_for(lambda: worker._claim_limited(time.monotonic()) or fresh(result.job).attempt == 1)
     worker.in_flight.runs.clear()
     worker.database.close()
@@ -381,10 +382,10 @@ def test_a_worker_that_brings_limits_tells_those_that_run_already(
     background_worker, settings, only_when_told
 ):
     older = background_worker(queues=("other",), **IDLE)
-    wait_for(lambda: older.limited.next_look(4) > time.monotonic() + 0.5)
-    due = older.limited.next_look(4)
+    wait_for(lambda: older.claims.limited.next_look(4) > time.monotonic() + 0.5)
+    due = older.claims.limited.next_look(4)
     settings.PGONLY = {**settings.PGONLY, "QUEUES": {"other": {"max_running": 1}}}
     background_worker(queues=("default",), **IDLE)
-    wait_for(lambda: older.limited.next_look(4) != due)
+    wait_for(lambda: older.claims.limited.next_look(4) != due)
     result = jobs.add.using(queue_name="other").enqueue(1)
     wait_for(lambda: result.job.state == State.SUCCEEDED)

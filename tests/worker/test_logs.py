@@ -74,7 +74,7 @@ def test_nothing_of_a_job_is_left_behind_it(work, lines):
     assert current_job.get() is None
     logging_jobs.logger.info("outside")
     assert lines[-1] == ("outside", "-", "-", "-", "-")
-    assert worker.ends.jobs_done == 1
+    assert worker.following.jobs_done == 1
 
 
 def test_what_a_record_has_already_stays(lines):

@@ -29,7 +29,7 @@ def test_a_process_claims_no_more_jobs_than_it_may_run_however_short_they_are(tr
     results = [jobs.add.enqueue(1, 2) for _ in range(200)]
     worker = WorkerLoop(WorkerOptions(threads=4, max_jobs_per_process=10))
     assert worker.run() is ExitCode.REPLACE_ME
-    assert Job.objects.filter(state=State.SUCCEEDED).count() == worker.ends.jobs_done == 10
+    assert Job.objects.filter(state=State.SUCCEEDED).count() == worker.following.jobs_done == 10
     assert Job.objects.filter(state=State.READY).count() == len(results) - 10
     connections.close_all()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connection
 
 from pgonly_django import redrive
 from pgonly_django.compat import task_backends
@@ -93,15 +92,6 @@ def test_a_dead_letter_has_that_of_the_failed_job(work, dead):
     assert (letter.result, letter.metadata) == (ACME, ACME)
 
 
-def test_the_letter_of_a_job_whose_metadata_is_no_object_is_sent(run_jobs, dead):
-    result = carrying.fail_with_letter.enqueue()
-    Job.objects.update(metadata=[1])
-    run_jobs()
-    run_jobs()
-    assert Job.objects.get(queue="dead").args == [result.id]
-    assert Job.objects.get(queue="dead").result == {}
-
-
 def test_a_job_that_is_run_again_or_edited_keeps_it(dead):
     job = carrying.fail_with_letter.using(metadata=ACME, dead_letter_queue=None).enqueue().job
     call = {"queue": job.queue, "priority": job.priority, "run_at": None, "args": [True], "kwargs": {}}
@@ -109,15 +99,3 @@ def test_a_job_that_is_run_again_or_edited_keeps_it(dead):
     edit("default", job.pk, version_of(job), {"args": [False], "priority": 5})
     job.refresh_from_db()
     assert (job.args, job.priority, job.metadata) == ([False], 5, ACME)
-
-
-def test_metadata_that_python_cannot_load_fails_its_own_job_and_no_other(run_jobs):
-    broken, other = carrying.tell.enqueue(), carrying.tell.enqueue()
-    with connection.cursor() as cursor:
-        huge = f'{{"n": {"1" * 5000}}}'
-        cursor.execute("UPDATE pgonly_job SET metadata = %s::jsonb WHERE id = %s", [huge, broken.id])
-    run_jobs()
-    broken.refresh()
-    other.refresh()
-    assert other.return_value == {}
-    assert "The metadata of this job cannot be loaded" in broken.errors[0].traceback

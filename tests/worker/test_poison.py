@@ -15,7 +15,6 @@ from pgonly_django.context.run import Run
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.queue.finish import Outcome
-from pgonly_django.worker.ending import WorkerFacts
 from pgonly_django.worker.running import Executor
 from tests import jobs
 from tests.jobs import poison
@@ -111,9 +110,7 @@ def test_an_odd_error_beside_a_cancellation_of_every_task_gets_its_end(backgroun
 
 
 def test_what_breaks_its_own_record_still_says_what_it_was(work):
-    results = {
-        name: getattr(poison, f"sync_{name}").enqueue() for name in ("no_text", "no_traceback", "odd_base")
-    }
+    results = {name: getattr(poison, f"sync_{name}").enqueue() for name in ("no_text", "odd_base")}
     work(threads=1)
     for result in results.values():
         (entry,) = result.job.errors
@@ -134,7 +131,7 @@ def test_an_end_that_is_not_taken_is_handed_in_again(transactional_db):
         delivered.append(ended)
 
     run = Run(job, "default", claimed_at=0.0, lease_until=float("inf"))
-    executor = Executor("default", WorkerFacts("id", "name"), deliver)
+    executor = Executor("default", "id", deliver)
     thread = threading.Thread(target=executor.run, args=(run,))
     thread.start()
     thread.join(10)

@@ -30,7 +30,7 @@ def test_a_ready_job_that_was_locked_when_it_was_looked_for_starts_soon_after_th
     background_worker, other
 ):
     worker = background_worker(poll_seconds=600.0)
-    poll_timer = worker.poll_timer
+    poll_timer = worker.claims.poll_timer
     wait_for(lambda: poll_timer.drained)
     with other.transaction():
         job = make(task="tests.jobs.add", args=[1])
@@ -43,7 +43,7 @@ def test_a_ready_job_that_was_locked_when_it_was_looked_for_starts_soon_after_th
 
 def test_an_idle_worker_looks_ever_more_seldom():
     poll_timer, claimer = PollTimer(WorkerOptions(), JobsListener("default", listens=True)), make_claimer()
-    poll_timer.hear_ready()
+    poll_timer.hear()
     pauses = []
     for _ in range(7):
         poll_timer.looked([], Claim(1, {}, take_suspect=False), claimer, began=time.monotonic() + 1)
@@ -57,7 +57,7 @@ def test_a_claim_that_may_have_walked_over_jobs_of_others_is_followed_by_a_pause
 
     def next_look_after(seconds):
         poll_timer.looked([], claim, claimer, began=time.monotonic() - seconds)
-        poll_timer.hear_ready()
+        poll_timer.hear()
         return poll_timer.next_look(has_slot=True) - time.monotonic()
 
     assert next_look_after(0.1) <= 0.0
@@ -73,10 +73,10 @@ def test_what_was_passed_over_for_want_of_a_slot_is_looked_for_when_one_is_free(
     ahead = Claim(free_slots=0, prefetch_limits={"short": 5}, take_suspect=True)
     answer = worker.exchanger.exchange([], [], ahead)
     assert answer.jobs == []
-    worker.poll_timer.looked(answer.jobs, ahead, worker.claimer, began=0.0)
-    assert not worker.poll_timer.drained
-    assert worker.poll_timer.next_look(has_slot=False) > 0.1
-    assert worker.poll_timer.next_look(has_slot=True) <= 0.1
+    worker.claims.poll_timer.looked(answer.jobs, ahead, worker.claims.claimer, began=0.0)
+    assert not worker.claims.poll_timer.drained
+    assert worker.claims.poll_timer.next_look(has_slot=False) > 0.1
+    assert worker.claims.poll_timer.next_look(has_slot=True) <= 0.1
     worker.database.close()
 
 
@@ -87,20 +87,20 @@ def test_a_second_look_follows_each_notify(transactional_db):
     worker.exchanger.exchange([], [], claim)
     worker.database.close()
     for _ in range(2):  # two in a row: the second look is due after the last
-        worker.poll_timer.hear_ready()
+        worker.claims.poll_timer.hear()
     heard_at = time.monotonic()
-    worker.poll_timer.looked([], claim, worker.claimer, began=heard_at)
-    again_at = worker.poll_timer.next_look(has_slot=True)
+    worker.claims.poll_timer.looked([], claim, worker.claims.claimer, began=heard_at)
+    again_at = worker.claims.poll_timer.next_look(has_slot=True)
     assert again_at <= heard_at + notify.COALESCE_SECONDS + 0.01
-    worker.poll_timer.looked([], claim, worker.claimer, began=again_at)
-    assert worker.poll_timer.next_look(has_slot=True) > heard_at + 1.0
+    worker.claims.poll_timer.looked([], claim, worker.claims.claimer, began=again_at)
+    assert worker.claims.poll_timer.next_look(has_slot=True) > heard_at + 1.0
 
 
 def test_a_job_whose_notify_was_held_back_starts_within_a_second(background_worker):
     worker = background_worker(poll_seconds=60.0)
     with connect("default", application_name="pgonly tests") as other:
         for _ in range(20):
-            wait_for(lambda: worker.poll_timer.drained)
+            wait_for(lambda: worker.claims.poll_timer.drained)
             said_at = time.monotonic()
             other.execute("SELECT pg_notify(%s, %s)", [notify.CHANNEL, notify.ready("default")])
             job = make(task="tests.jobs.add", args=[1])

@@ -72,7 +72,7 @@ def test_a_job_starts_when_its_tick_is_due(background_worker):
 def test_a_change_is_heard_at_once(background_worker):
     schedule = make(next_at=timezone.now() + HOUR)
     worker = background_worker(poll_seconds=600.0)
-    worker.scheduler.has_looked.wait(10)
+    worker.threads.scheduler.has_looked.wait(10)
     Schedule.objects.all().edit(every_seconds=0.3)
     wait_for(lambda: len(ticks(schedule)) > 1)
     Schedule.objects.all().pause()
@@ -81,7 +81,7 @@ def test_a_change_is_heard_at_once(background_worker):
 
 def test_a_change_that_is_rolled_back_is_not_heard(background_worker):
     worker = background_worker(poll_seconds=600.0)
-    worker.scheduler.has_looked.wait(10)
+    worker.threads.scheduler.has_looked.wait(10)
     connection.set_autocommit(False)
     make()
     connection.rollback()
@@ -94,7 +94,7 @@ def test_a_change_that_is_rolled_back_is_not_heard(background_worker):
 def test_a_burst_runs_what_is_due_already(work):
     make()
     make("later", next_at=timezone.now() + HOUR)
-    assert work().ends.jobs_done == 1
+    assert work().following.jobs_done == 1
 
 
 def test_schedules_of_code_run_by_themselves(background_worker, settings):
@@ -111,7 +111,7 @@ def test_a_connection_that_breaks_before_the_tick_costs_a_second(background_work
     due_at = timezone.now() + timedelta(seconds=1.5)
     make(next_at=due_at)
     worker = background_worker()
-    worker.scheduler.has_looked.wait(10)
+    worker.threads.scheduler.has_looked.wait(10)
     server.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
         "AND query LIKE '%pgonly_schedule%' AND pid <> pg_backend_pid()"
@@ -124,10 +124,10 @@ def test_a_connection_that_breaks_before_the_tick_costs_a_second(background_work
 def test_the_thread_ends_with_its_worker_and_leaves_no_connection(background_worker):
     make(next_at=timezone.now() + timedelta(seconds=5), every_seconds=5.0)
     worker = background_worker()
-    worker.scheduler.has_looked.wait(10)
+    worker.threads.scheduler.has_looked.wait(10)
     worker.stop()
     wait_for(worker.left.is_set)
-    assert not worker.scheduler.is_alive()
+    assert not worker.threads.scheduler.is_alive()
 
 
 @pytest.mark.slow
@@ -183,14 +183,14 @@ def test_the_thread_ends_whenever_it_is_asked_to(make_scheduler):
 
 def test_without_schedules_it_keeps_no_connection_open(background_worker, server):
     worker = background_worker()
-    assert worker.scheduler.has_looked.wait(10)
+    assert worker.threads.scheduler.has_looked.wait(10)
     mine = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%pgonly_schedule%'
     """
     connection.close()
     wait_for(lambda: server.execute(mine).fetchone()[0] == 0)
-    assert worker.scheduler._declare_at == NEVER
+    assert worker.threads.scheduler._declare_at == NEVER
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_one_that_hangs_keeps_no_other_from_ticking_and_runs_when_it_returns(bac
     since = clock()
     wait_for(lambda: len(ticks(neighbour, tick_at__gt=since)) >= 3)
     assert due.in_hand["default"] == {"hanging", "another"}
-    assert worker.scheduler.is_alive()
+    assert worker.threads.scheduler.is_alive()
     tasks.released.set()
     wait_for(lambda: len(ticks(hanging)) == 1)
     since = clock()
@@ -225,9 +225,9 @@ def test_one_that_hangs_keeps_no_other_from_ticking_and_runs_when_it_returns(bac
 
 def test_once_one_that_hung_returns_its_next_tick_is_waited_for(background_worker, hanging):
     worker = background_worker()
-    wait_for(lambda: is_hanging() and worker.scheduler.next_at == NEVER)
+    wait_for(lambda: is_hanging() and worker.threads.scheduler.next_at == NEVER)
     tasks.released.set()
-    wait_for(lambda: worker.scheduler.next_at < NEVER)
+    wait_for(lambda: worker.threads.scheduler.next_at < NEVER)
 
 
 def test_one_whose_connection_the_server_ends_while_it_hangs_says_so(
@@ -270,4 +270,4 @@ def test_a_worker_stops_while_one_hangs(background_worker, hanging):
     worker.stop()
     wait_for(worker.left.is_set)
     assert time.monotonic() - begin < 10
-    assert not worker.scheduler.is_alive()
+    assert not worker.threads.scheduler.is_alive()

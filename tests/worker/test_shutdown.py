@@ -9,7 +9,6 @@ from pgonly_django.compat import task_finished
 from pgonly_django.database.connect import connect
 from pgonly_django.exceptions import JobStopped
 from pgonly_django.models import State, Worker
-from pgonly_django.worker.ending import WorkerFacts
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.stopping import LEAVE_SECONDS, Shutdown
 from tests import jobs
@@ -63,7 +62,7 @@ def test_jobs_get_an_exception_before_the_end_of_the_grace_and_are_released_at_i
     job = threading.Thread(target=stay_until_interrupted)
     job.start()
     assert began.wait(20)
-    shutdown = Shutdown(20.0, WorkerFacts("id", "name"))
+    shutdown = Shutdown(20.0)
     shutdown.ask()
     until = shutdown.leaves_at - LEAVE_SECONDS
     shutdown.obey(until - 20.0, held)
@@ -81,7 +80,7 @@ def test_the_grace_counts_from_the_signal_however_late_the_main_loop_hears_of_it
     held, run = InFlight(), run_of()
     assert run.take()
     held.hold([run])
-    shutdown = Shutdown(20.0, WorkerFacts("id", "name"))
+    shutdown = Shutdown(20.0)
     before = time.monotonic()
     shutdown.ask()
     after = time.monotonic()
@@ -109,7 +108,7 @@ def test_a_receiver_and_an_on_failure_that_hang_delay_the_end_of_a_stop_by_two_s
     telling.fail.using(on_failure=telling.hangs).enqueue()
     try:
         assert reached.wait(20)
-        wait_for(lambda: worker.failure_calls.are_going, what="the on_failure")
+        wait_for(lambda: worker.calls.failures.are_going, what="the on_failure")
         began = time.monotonic()
         worker.stop()
         assert worker.left.wait(20)
@@ -123,7 +122,7 @@ def test_a_receiver_and_an_on_failure_that_hang_delay_the_end_of_a_stop_by_two_s
 
 def test_a_stop_without_jobs_promises_no_time(caplog):
     caplog.set_level("INFO", "pgonly_django.worker")
-    shutdown = Shutdown(20.0, worker=None)
+    shutdown = Shutdown(20.0)
     shutdown.ask()
     shutdown.obey(time.monotonic(), InFlight())
     assert caplog.messages == ["Stopping: no job runs here."]

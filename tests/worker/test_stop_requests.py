@@ -57,7 +57,7 @@ def test_a_worker_that_drains_can_be_asked_to_stop(background_worker, marks):
     first = jobs.hold_on.enqueue("first", 60.0)
     wait_for(lambda: "first:started" in marks())
     row_of(worker).drain()
-    wait_for(lambda: worker.room.jobs_left < 0, what="the drain")
+    wait_for(lambda: worker.capacity.jobs_left < 0, what="the drain")
     row_of(worker).stop()
     assert worker.left.wait(10)
     assert fresh(first.job).state == State.READY
@@ -89,19 +89,19 @@ def test_a_worker_that_no_notify_reaches_learns_it_from_its_heartbeat(background
 def test_only_a_request_to_this_worker_is_looked_for_and_each_is_obeyed_once(server):
     worker, obeyed = make_worker(), []
     requests = StopRequests(worker.id, lambda: obeyed.append("stop"), lambda: obeyed.append("drain"))
-    requests.hear(str(make_worker().id))
-    assert requests.next_run == NEVER
+    requests.hear_of(str(make_worker().id))
+    assert requests.due_at == NEVER
     for worker_id in (str(worker.id), notify.ANY_WORKER):
-        requests.hear(worker_id)
-        assert requests.next_run == 0
-        requests.run_once(server)
-        assert requests.next_run == NEVER
+        requests.hear_of(worker_id)
+        assert requests.due_at == 0
+        requests.run(server)
+        assert requests.due_at == NEVER
     assert obeyed == []
     WorkerRow.objects.filter(pk=worker.id).drain()
-    requests.run_once(server)
-    requests.run_once(server)
+    requests.run(server)
+    requests.run(server)
     WorkerRow.objects.filter(pk=worker.id).stop()
-    requests.run_once(server)
+    requests.run(server)
     requests.take("stop")
     requests.take("dance")
     assert obeyed == ["drain", "stop"]

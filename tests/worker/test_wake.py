@@ -17,7 +17,7 @@ def seldom(monkeypatch):
 
 def test_a_worker_that_polls_runs_a_ready_and_a_due_job_once_it_is_woken(background_worker, seldom):
     worker = background_worker(listen=False, poll_seconds=3600.0)
-    wait_for(lambda: worker.poll_timer.drained)
+    wait_for(lambda: worker.claims.poll_timer.drained)
     due = make(state=State.SCHEDULED, run_at=ago(HOUR), task="tests.jobs.add", args=[1])
     ready = add.enqueue(2)
     worker.wake()

@@ -58,7 +58,9 @@ def test_a_job_that_runs_too_long_is_ended(background_worker):
 
 def test_unstarted_claims_go_back_while_a_long_job_holds_the_slot(background_worker, marks):
     worker = background_worker(threads=1)
-    worker.prefetch.note("default", 0.0001)  # jobs here are known to be short, so the worker claims ahead
+    worker.claims.prefetch.note(
+        "default", 0.0001
+    )  # jobs here are known to be short, so the worker claims ahead
     long_one = jobs.hold_on.enqueue("long", 30)
     wait_for(lambda: "long:started" in marks())
     waiting = [jobs.add.enqueue(i) for i in range(5)]

@@ -9,7 +9,7 @@ from django.utils import timezone
 from pgonly_django.compat import InvalidTask, TaskResultStatus
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 from pgonly_django.models.job import SUSPECT_FROM
-from pgonly_django.worker.ending import Ended, succeeded, unrecordable
+from pgonly_django.worker.ending import EndedRun, succeeded, unrecordable
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import ExitCode
@@ -114,7 +114,7 @@ def test_max_jobs_ends_the_worker_after_so_many(work):
     for i in range(10):
         jobs.add.enqueue(i)
     worker = work(burst=False, max_jobs=4)
-    assert worker.ends.jobs_done == 4
+    assert worker.following.jobs_done == 4
     assert Job.objects.filter(state=State.READY).count() == 6
 
 
@@ -124,7 +124,7 @@ def test_max_jobs_ends_the_worker_after_so_many(work):
 @pytest.mark.parametrize("listen", [False, True])
 def test_a_burst_runs_what_its_last_job_has_enqueued(work, is_limited, is_atomic, listen):
     enqueue_one.using(atomic=is_atomic).enqueue(is_limited)
-    assert work(listen=listen).ends.jobs_done == 2
+    assert work(listen=listen).following.jobs_done == 2
     assert set(Job.objects.values_list("state", flat=True)) == {State.SUCCEEDED}
 
 
@@ -132,7 +132,7 @@ def test_a_burst_runs_what_its_last_job_has_enqueued(work, is_limited, is_atomic
 def test_max_idle_costs_nothing_while_a_job_runs_for_longer(work):
     take_slots.enqueue(1, 2.0)
     began = time.thread_time()
-    assert work(burst=False, max_idle_seconds=0.1).ends.jobs_done == 1
+    assert work(burst=False, max_idle_seconds=0.1).following.jobs_done == 1
     assert time.thread_time() - began < 0.6, "the loop does not wait"
 
 
@@ -189,7 +189,7 @@ def test_suspects_never_run_side_by_side_in_a_process(work, marks):
 def prefetched(background_worker, marks):
     """A stopped worker's jobs: one that runs until it is told to stop, and five that were claimed ahead."""
     worker = background_worker(threads=1, grace_seconds=10.0)
-    worker.prefetch.note("default", 0.0001)
+    worker.claims.prefetch.note("default", 0.0001)
     jobs.hold_on.enqueue("long")
     wait_for(lambda: "long:started" in marks())
     results = [jobs.mark_once.enqueue(f"ahead {i}") for i in range(5)]
@@ -208,10 +208,10 @@ def test_claims_that_have_not_begun_go_back_at_a_stop_and_do_not_start_in_the_gr
 
 def test_maintenance_runs_as_long_as_the_worker(background_worker):
     worker = background_worker()
-    assert worker.maintenance.is_alive()
+    assert worker.threads.maintenance.is_alive()
     worker.stop()
-    worker.maintenance.join(10)
-    assert not worker.maintenance.is_alive()
+    worker.threads.maintenance.join(10)
+    assert not worker.threads.maintenance.is_alive()
 
 
 def test_several_suspects_are_all_run_before_a_burst_ends(work):
@@ -224,13 +224,13 @@ def test_several_suspects_are_all_run_before_a_burst_ends(work):
 
 def test_a_worker_that_breaks_down_renews_no_lease(transactional_db):
     worker = WorkerLoop(WorkerOptions(threads=1))
-    worker.inbox.put(object())  # which its loop cannot make head nor tail of
+    worker.inbox.put(EndedRun(None, None))  # which its loop cannot make head nor tail of
     with pytest.raises(AttributeError):
         worker.run()
-    worker.heartbeat.join(5)
-    assert not worker.heartbeat.is_alive()
-    worker.maintenance.join(5)
-    assert not worker.maintenance.is_alive()
+    worker.threads.heartbeat.join(5)
+    assert not worker.threads.heartbeat.is_alive()
+    worker.threads.maintenance.join(5)
+    assert not worker.threads.maintenance.is_alive()
 
 
 def test_of_two_ends_of_a_run_the_first_counts(background_worker, marks):
@@ -239,9 +239,9 @@ def test_of_two_ends_of_a_run_the_first_counts(background_worker, marks):
     result = jobs.sleep_in_slices.enqueue("k", 0.5)
     wait_for(lambda: "k:started" in marks())
     run = worker.in_flight.runs[result.id]
-    worker.inbox.put(Ended(run, succeeded(run, "first")))
-    worker.inbox.put(Ended(run, unrecordable(run, ValueError(), worker.executor.worker)))
+    worker.inbox.put(EndedRun(run, succeeded(run, "first")))
+    worker.inbox.put(EndedRun(run, unrecordable(run, ValueError())))
     assert result.wait(10).return_value == "first"
     assert jobs.add.enqueue(1).wait(10).return_value == 2  # when the job itself has delivered its end
-    wait_for(lambda: worker.ends.jobs_done == 2)
+    wait_for(lambda: worker.following.jobs_done == 2)
     assert (worker.in_flight.ended, worker.in_flight.slots_taken) == ({}, 0)

@@ -299,7 +299,7 @@ def _facts_of(options: WorkerOptions, **more: Any) -> dict[str, Any]:
 
 
 def _emit_stopped(worker: WorkerLoop) -> None:
-    done, released = worker.ends.jobs_done, worker.ends.jobs_released
+    done, released = worker.following.jobs_done, worker.following.jobs_released
     message = f"Stopped after {done} job(s){f', {released} more released' if released else ''}."
     emit("worker.stopped", message, worker=worker.options.name, jobs_done=done, jobs_released=released)
 

@@ -1,7 +1,6 @@
 """Sends the dead letters of jobs that have failed."""
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from threading import Event
 
@@ -9,6 +8,7 @@ from pgonly_django.database import notify
 from pgonly_django.events import emit
 from pgonly_django.queue.failed_jobs import queues_with_unsent
 from pgonly_django.tasks.failures import dead_letter_tasks, send_dead_letters
+from pgonly_django.worker.inbox import LettersSent, Notification, Tell
 from pgonly_django.worker.maintenance import (
     BATCH,
     BUSY_SECONDS,
@@ -19,16 +19,13 @@ from pgonly_django.worker.maintenance import (
     tried,
 )
 
-# A payload for this worker alone, with the number that it belongs to.
-LETTERS_SENT = "letters-sent"
-
 
 class SendDeadLetters(Duty):
-    """Tells the tasks of PGONLY["QUEUES"] of jobs that have failed. `tell` gets the payload that wakes this worker."""
+    """Tells the tasks of PGONLY["QUEUES"] of jobs that have failed. `tell` gets what wakes this worker."""
 
     name, may_not_wait = "Sending dead letters", True
 
-    def __init__(self, alias: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, alias: str, tell: Tell) -> None:
         self.alias = alias
         self.tell = tell
         self.interval = BUSY_SECONDS if dead_letter_tasks() else Duty.interval
@@ -47,15 +44,15 @@ class SendDeadLetters(Duty):
         what = f"Sending dead letters to {queue!r}"
         sent = tried(what, in_batches, lambda: send_dead_letters(self.alias, queue, BATCH), over)
         if sent:
-            for payload in (notify.ready(queue), notify.limited(queue)):  # whichever claim takes them
-                self.tell(payload)
+            for kind in (notify.READY, notify.LIMITED):  # whichever claim takes them
+                self.tell(Notification(kind, queue))
         return sent
 
 
 class DeadLettersWanted:
     """What the main loop knows of them. A burst waits for the letters of its own failures, and runs them."""
 
-    def __init__(self, maintenance: Maintenance, tell: Callable[[str], None]) -> None:
+    def __init__(self, maintenance: Maintenance, tell: Tell) -> None:
         self.maintenance = maintenance
         self.tell = tell
         self._wanted = self._sent = 0
@@ -65,7 +62,7 @@ class DeadLettersWanted:
         """A job has failed."""
         if self._are_used:
             self._wanted += 1
-            done = partial(self.tell, f"{LETTERS_SENT} {self._wanted}")
+            done = partial(self.tell, LettersSent(self._wanted))
             self.maintenance.run_soon(SendDeadLetters, done)
 
     def note_sent(self, number: int) -> None:

@@ -15,10 +15,12 @@ from pgonly_django.exceptions import DatabaseAwayError
 from pgonly_django.queue import liveness
 from pgonly_django.worker.django_connections import name_connections_of_thread
 from pgonly_django.worker.duties import duties
+from pgonly_django.worker.inbox import Tell
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.maintenance import Maintenance, tried
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import ExitCode
+from pgonly_django.worker.threads import Threads
 
 NAME = "tick"
 MAINTENANCE_EVERY = timedelta(minutes=5)  # of all ticks together, by the clock
@@ -48,9 +50,7 @@ class TickMaintenance(Maintenance):
 
     hurried_seconds = 0.0
 
-    def __init__(
-        self, alias: str, tell: Callable[[str], None], connection: Callable[[], OwnConnection]
-    ) -> None:
+    def __init__(self, alias: str, tell: Tell, connection: Callable[[], OwnConnection]) -> None:
         super().__init__(alias, duties(alias, tell), tell)
         self._of_tick = connection
 
@@ -101,8 +101,6 @@ class WebServer:
 
 
 class TickLoop(WorkerLoop):
-    maintenance: TickMaintenance
-
     def __init__(self, alias: str, seconds: float) -> None:
         """Raises ImproperlyConfigured."""
         options = WorkerOptions(
@@ -114,8 +112,11 @@ class TickLoop(WorkerLoop):
         self._beat_at = 0.0
         self._server = WebServer()
 
-    def _make_maintenance(self) -> TickMaintenance:
-        return TickMaintenance(self.options.database, self.inbox.put, self._connection)
+    def _make_threads(self) -> Threads:
+        threads = super()._make_threads()
+        self.maintenance = TickMaintenance(self.options.database, self.inbox.put, self._connection)
+        threads.maintenance = self.maintenance
+        return threads
 
     def _start(self) -> None:
         """Raises DatabaseAwayError, and django.db.Error where the tables are not there."""
@@ -124,20 +125,19 @@ class TickLoop(WorkerLoop):
 
     def _start_threads(self) -> None:
         """What threads of a worker do, done once."""
-        self.finished_signals.start()
-        self.next_tick_in_seconds = self.scheduler.look_once()
+        self.next_tick_in_seconds = self.threads.scheduler.look_once()
         self._beat()  # which also rescues
         if self.database.ask(lambda it: liveness.is_first_of_its_name(it, self.id, MAINTENANCE_EVERY)):
             seconds = self.deadline.ends_at - time.monotonic()
             self.maintenance.run_for(max(seconds * MAINTENANCE_SHARE, 0.0))
 
-    def _do_duties(self, now: float) -> None:
+    def _run_timers(self, now: float) -> None:
         if self._server.is_stopping and not self.shutdown.is_asked:
             self._stop_with_server()
         if now >= self._beat_at:
             self._beat()
         self.maintenance.run_wanted(self.deadline.stop_at)
-        super()._do_duties(now)
+        super()._run_timers(now)
 
     def _stop_with_server(self) -> None:
         """A planned stop, whose grace is over when half of the server's patience is."""
@@ -150,7 +150,7 @@ class TickLoop(WorkerLoop):
 
     def _beat(self) -> None:
         """The heartbeat of a worker, on the connection of the main loop."""
-        is_complete = self.database.ask(self.heartbeat.beat)
+        is_complete = self.database.ask(self.threads.heartbeat.beat)
         seconds = self.options.heartbeat_seconds
         self._beat_at = time.monotonic() + (seconds if is_complete else min(seconds, BEAT_AGAIN_SECONDS))
 

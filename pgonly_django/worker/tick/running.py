@@ -91,9 +91,9 @@ class TickRun(threading.Thread):
         oldest = health.oldest_waiting(self._alias)
         due = [each for each in (seen.next_due_in_seconds, loop.next_tick_in_seconds) if each is not None]
         return {
-            "done": loop.ends.jobs_done,
-            "failed": loop.ends.jobs_failed,
-            "released": loop.ends.jobs_released,
+            "done": loop.following.jobs_done,
+            "failed": loop.following.jobs_failed,
+            "released": loop.following.jobs_released,
             "ready": seen.ready,
             "oldest_seconds": None if oldest is None else round(oldest.seconds, 1),
             "next_due_seconds": round(max(min(due), 0.0), 1) if due else None,

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from uuid import uuid4
 
 import pytest
 from django.utils import timezone
@@ -11,9 +10,8 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
 from pgonly_django.models import State
-from pgonly_django.worker.claiming import PollTimer, Promotion
+from pgonly_django.worker.claiming import Promotion
 from pgonly_django.worker.connection import JobsListener
-from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.timers import REFUSED_SECONDS
 from tests import jobs
@@ -24,8 +22,10 @@ from tests.waiting import wait_for
 @pytest.fixture
 def promotion():
     options, listener = WorkerOptions(), JobsListener("default", listens=True)
-    limited = LimitedClaims(options, uuid4(), listener)
-    return Promotion(options, listener, PollTimer(options, listener), limited)
+    looks = []
+    promotion = Promotion(options, listener, lambda: looks.append(True))
+    promotion.looks = looks
+    return promotion
 
 
 @pytest.fixture
@@ -37,25 +37,25 @@ def server(transactional_db):
 def test_it_runs_next_when_the_next_job_is_due(promotion, server):
     make(state=State.SCHEDULED, run_at=timezone.now() + timedelta(seconds=-1))
     make(state=State.SCHEDULED, run_at=timezone.now() + timedelta(seconds=0.2))
-    assert promotion.run_once(server) == 1
-    assert promotion.next_run <= time.monotonic() + 0.2
-    assert promotion.poll_timer.next_look(has_slot=True) <= time.monotonic()
+    assert promotion.run(server) == 1
+    assert promotion.due_at <= time.monotonic() + 0.2
+    assert promotion.looks
 
 
 def test_what_the_database_refused_is_not_asked_for_again_at_once(promotion):
     now = time.monotonic()
-    assert promotion.next_run <= now
+    assert promotion.due_at <= now
     promotion.put_off()
-    assert now < promotion.next_run <= now + REFUSED_SECONDS + 1.0
+    assert now < promotion.due_at <= now + REFUSED_SECONDS + 1.0
 
 
 def test_an_idle_worker_promotes_ever_more_seldom(promotion, server):
-    promotion.hear_due()
-    promotion._run_again_at = 0.0  # the second look is over as well
+    promotion.hear()
+    promotion.again_at = 0.0  # the second look is over as well
     pauses = []
     for _ in range(7):
-        promotion.run_once(server)
-        pauses.append(round(promotion.next_run - time.monotonic(), 1))
+        promotion.run(server)
+        pauses.append(round(promotion.due_at - time.monotonic(), 1))
     assert pauses == [0.2, 1.0, 4.0, 16.0, 30.0, 30.0, 30.0]
 
 
@@ -67,7 +67,7 @@ def test_a_due_job_that_was_locked_when_it_was_due_starts_soon_after_the_lock(ba
         lock(other, job)
         send_coalesced("default", notify.DUE)
         wait_for(
-            lambda: timezone.now() > due_at and worker.promotion.next_run > time.monotonic() + 0.05,
+            lambda: timezone.now() > due_at and worker.claims.promotion.due_at > time.monotonic() + 0.05,
             what="the promotion that passes it by",
         )
     wait_for(lambda: fresh(job).state == State.SUCCEEDED)

@@ -11,7 +11,7 @@ def test_a_worker_back_from_a_long_silence_declares_no_other_dead_at_once(transa
     settings.PGONLY = {"LEASE_SECONDS": 2}  # the server itself has to have been up for half of it
     silent = make_worker(silent_for=HOUR)
     job = make_running(silent.id, lease_expires_at=ago(HOUR))
-    heartbeat = WorkerLoop(WorkerOptions()).heartbeat
+    heartbeat = WorkerLoop(WorkerOptions()).threads.heartbeat
     with connect("default", application_name="pgonly tests") as server:
         _beat_through_a_gap(heartbeat, server, job, silent)
 

@@ -81,7 +81,7 @@ def test_the_status_is_told_when_it_changes(link):
     link.turn()
     (status,) = told(supervisor, "status")
     assert (status["worker_id"], status["state"]) == (str(link.worker.id), WorkerState.STARTING)
-    link.worker.ends.jobs_released = 7
+    link.worker.following.jobs_released = 7
     link.turn()
     assert told(supervisor, "status")[0]["jobs_released"] == 7
 

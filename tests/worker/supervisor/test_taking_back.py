@@ -99,7 +99,7 @@ def test_what_a_failed_job_leaves_to_be_done_is_left_to_the_one_that_was_asked()
     job = make_running(worker.id, crashes=2)
     over(taking(worker), sibling)
     assert fresh(job).state == State.FAILED
-    assert sibling.told == ["limited *", f"rescued-finished {job.id}", f"rescued-failed {job.id}"]
+    assert sibling.told == ["limited *", f"rescued-failed {job.id}"]
 
 
 def test_while_the_database_is_away_each_is_asked_in_turn_and_it_is_said_once(monkeypatch, caplog):
