@@ -12,9 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from django.db import connection, connections
+from django.db import connection
 
-from benchmarks.servers import free_port
 from pgonly_django.monitoring.in_time import OF_THE_SITE, stats_in_time
 from pgonly_django.monitoring.stats import PARTS
 from tests.aliases import alias
@@ -60,14 +59,6 @@ def test_a_reading_has_its_own_connection_and_closes_it(other):
     wait_for(lambda: other.execute(count).fetchone() <= before)
 
 
-@pytest.mark.django_db(transaction=True)
-def test_with_debug_no_queries_pile_up(settings):
-    settings.DEBUG = True
-    connection.queries_log.clear()
-    read(), read()
-    assert connection.queries == []
-
-
 @pytest.mark.django_db
 def test_inside_a_transaction_it_sees_what_that_has_written():
     make(queue="in a TestCase")
@@ -78,31 +69,16 @@ def test_inside_a_transaction_it_sees_what_that_has_written():
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_a_server_that_never_answers_costs_no_more_than_the_time(silent):
+def test_a_silent_database_takes_no_other_one_away_and_no_more_than_the_time(silent):
     began = time.monotonic()
     (found,) = read(silent, seconds=0.5)
     assert 0.4 < time.monotonic() - began < 5
     assert (found.is_up, set(found.missing)) == (False, set(PARTS))
-
-
-@pytest.mark.slow
-@pytest.mark.django_db(transaction=True)
-def test_a_silent_database_takes_no_other_one_away(silent):
     default, other = read("default", silent)
     assert default.is_up
     assert default.missing == {}
     assert not other.is_up
-    assert other.caches is None
     assert set(other.missing) == set(PARTS) - set(OF_THE_SITE)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_refused_connection_is_answered_at_once(any_database):
-    with alias("gone", HOST="127.0.0.1", PORT=free_port()):
-        (found,) = read("gone")
-    assert not found.is_up
-    assert "did not answer" in found.missing["states"]
-    assert found.seconds < 10
 
 
 @pytest.mark.slow
@@ -154,10 +130,3 @@ def test_a_fork_in_the_middle_of_a_reading_reads_by_itself(other):
             os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     reading.join()
-
-
-@pytest.mark.django_db(transaction=True)
-def test_the_settings_of_the_project_are_left_as_they_are():
-    options = dict(connections.settings["default"]["OPTIONS"])
-    read()
-    assert connections.settings["default"]["OPTIONS"] == options

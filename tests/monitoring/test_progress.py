@@ -25,19 +25,12 @@ def running(progress, began=10 * MINUTE, reported=timedelta(0), **fields):
 def test_the_speed_is_that_of_the_run_and_says_how_long_it_takes():
     progress = running({"done": 200, "total": 1000})
     assert (progress.percent, progress.per_minute, progress.left) == (20, 20, 40 * MINUTE)
+    assert running({"done": 1, "total": 1e12}).left is None, "years are not foretold"
 
 
-def test_a_run_that_resumed_counts_from_where_it_began():
+def test_a_run_that_resumed_counts_from_where_it_began_and_a_second_loop_from_when():
     progress = running({"done": 800, "total": 1000, "since": {"done": 700, "seconds": 0}})
     assert (progress.percent, progress.per_minute, progress.left) == (80, 10, 20 * MINUTE)
-
-
-def test_a_job_that_is_slower_than_a_number_can_say_has_no_speed():
-    progress = running({"done": 5e-324, "total": 1})
-    assert (progress.percent, progress.per_minute, progress.left) == (0, None, None)
-
-
-def test_a_second_loop_counts_from_when_it_began():
     progress = running({"done": 50, "total": 100, "since": {"done": 0, "seconds": 300}})
     assert (progress.per_minute, progress.left) == (10, 5 * MINUTE)
 
@@ -64,7 +57,6 @@ def test_a_worker_that_does_not_say_when_it_reported_is_measured_until_now():
         ({"done": 5, "total": 10, "since": {"done": 5, "seconds": 0}}, {}),
         ({"message": "x"}, {}),
         (None, {}),
-        ([], {}),
     ],
 )
 def test_where_nothing_can_be_measured_there_is_no_speed(progress, fields):
@@ -74,20 +66,10 @@ def test_where_nothing_can_be_measured_there_is_no_speed(progress, fields):
 
 @pytest.mark.parametrize(
     ("done", "total", "percent"),
-    [(0, 10, 0), (999, 1000, 99), (10, 10, 100), (15, 10, 100), (-5, 10, 0), (5, 0, None), (5, None, None),
-     (5, "10", None), (True, 10, None), (1e308, 10, None), (5, 1e-308, 100)],
+    [(0, 10, 0), (999, 1000, 99), (15, 10, 100), (-5, 10, 0), (5, 0, None), (5, None, None), (1e308, 10, None)],
 )  # fmt: skip
 def test_a_percentage_is_whole_and_never_beyond_its_bounds(done, total, percent):
     assert running({"done": done, "total": total}).percent == percent
-
-
-@pytest.mark.parametrize("since", [5, [], {"done": "x", "seconds": None}, {"done": True}])
-def test_what_another_program_wrote_is_no_error(since):
-    assert running({"done": 100, "total": 200, "since": since}).per_minute == 10
-
-
-def test_years_are_not_foretold():
-    assert running({"done": 1, "total": 1e12}).left is None
 
 
 @pytest.mark.django_db

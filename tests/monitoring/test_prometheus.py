@@ -79,17 +79,10 @@ def test_both_formats_are_read_by_their_parsers(accept):
         metric = by_name[family.name.removesuffix("_total")]
         assert family.documentation == metric.text
         assert family.type == metric.kind
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == set(metric.labels)
     optional = {"pgonly_cache_max_entries", "pgonly_cache_max_bytes"}  # the cache of the tests has no bound
     assert {family.name.removesuffix("_total") for family in found} >= set(by_name) - optional
-
-
-def test_each_sample_has_the_labels_that_its_metric_declares():
-    fill()
-    labels = {metric.name: set(metric.labels) for metric in METRICS}
-    for family in families():
-        for sample in family.samples:
-            name = sample.name.removesuffix("_bucket")
-            assert set(sample.labels) - {"le"} == labels[name]
 
 
 def test_the_figures_are_those_of_the_tables():
@@ -189,11 +182,6 @@ def test_names_keep_the_conventions_of_prometheus():
     assert len({metric.name for metric in METRICS}) == len(METRICS)
 
 
-def test_only_the_names_that_are_asked_for():
-    found = samples(names=["pgonly_up", "pgonly_workers_live"])
-    assert sorted(found) == [("pgonly_up",), ("pgonly_workers_live",)]
-
-
 def test_registering_reads_no_database():
     with CaptureQueriesContext(connection) as queries:
         registry = CollectorRegistry(auto_describe=True)
@@ -203,22 +191,16 @@ def test_registering_reads_no_database():
     assert len(queries) == 0
 
 
-def test_each_database_has_its_label(settings, any_database):
+def test_each_database_has_its_label_by_default_those_of_tasks(settings, any_database):
+    ours = settings.TASKS["default"]
+    settings.TASKS = {"default": ours, "second": {**ours, "OPTIONS": {"database": "jobs"}}}
     with alias("jobs"):
         registry = CollectorRegistry()
-        registry.register(PgonlyCollector(["default", "jobs"]))
+        registry.register(PgonlyCollector())
         for name in ("pgonly_up", "pgonly_jobs", "pgonly_sessions_active"):
             (family,) = registry.restricted_registry([name]).collect()
             databases = {sample.labels["database"] for sample in family.samples}
             assert databases == ({"default"} if "sessions" in name else {"default", "jobs"})
-
-
-def test_by_default_the_databases_are_those_of_tasks(settings, any_database):
-    ours = settings.TASKS["default"]
-    settings.TASKS = {"default": ours, "second": {**ours, "OPTIONS": {"database": "jobs"}}}
-    with alias("jobs"):
-        (family,) = [each for each in families() if each.name == "pgonly_up"]
-    assert [sample.labels["database"] for sample in family.samples] == ["default", "jobs"]
 
 
 def test_a_cache_on_a_dead_database_is_down_alone(settings, any_database):

@@ -51,10 +51,6 @@ def test_a_task_of_yesterday_has_zeros_so_that_its_first_run_is_an_increase():
     assert (found.task, found.succeeded, found.failed, sum(found.run_times)) == ("a", 0, 0, 0)
 
 
-def test_without_statistics_there_is_nothing():
-    assert runs_today("default") == ([], 0)
-
-
 def test_beyond_the_cap_tasks_are_counted_together():
     JobStats.objects.bulk_create(
         JobStats(granularity="hour", starts_at=midnight(), queue="q", task=f"task {n}", succeeded=2)
@@ -92,13 +88,6 @@ def test_where_there_are_too_many_rows_the_others_are_not_counted(monkeypatch):
     found, left_out = runs_today("default")
     assert [(each.task, each.succeeded) for each in found] == [("a", 1), ("b", 1)]
     assert left_out == 2
-
-
-def test_tasks_of_an_earlier_hour_come_first():
-    ended(midnight() - DAY / 24, task="z", queue="z", succeeded=1)
-    for number in range(150):
-        ended(task=f"a{number}", queue="a", succeeded=1)
-    assert "z" in {each.task for each in runs_today("default").runs}
 
 
 @pytest.mark.django_db(transaction=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 from django.utils import timezone
 
@@ -20,11 +18,6 @@ def kinds(job):
 
 def facts(job):
     return why_it_waits("default", fresh(job))[0].facts
-
-
-def test_a_job_that_a_free_worker_serves_starts_soon():
-    make_worker()
-    assert kinds(make()) == [Kind.SOON]
 
 
 @pytest.mark.parametrize("state", [State.RUNNING, State.SUCCEEDED, State.FAILED, State.CANCELLED])
@@ -48,15 +41,26 @@ def test_no_live_worker_serves_its_queue(worker):
     assert facts(make(queue="ai")) == {"queue": "ai"}
 
 
+def test_a_job_that_a_free_worker_serves_starts_soon_unless_it_is_a_suspect_or_paused():
+    make_worker()
+    job = make()
+    assert kinds(job) == [Kind.SOON]
+    job.delete()
+    assert kinds(make(crashes=2)) == [Kind.SUSPECT]
+    Queue.objects.create(name="default", paused_at=ago(HOUR))
+    assert kinds(make())[0] == Kind.PAUSED
+
+
+def test_a_scheduled_job_is_due_at_its_time_and_overdue_after_it():
+    job = make(state=State.SCHEDULED, run_at=timezone.now() + HOUR)
+    assert facts(job) == {"run_at": job.run_at}
+    assert kinds(job) == [Kind.DUE]
+    assert kinds(make(state=State.SCHEDULED, run_at=ago(HOUR))) == [Kind.OVERDUE, Kind.UNSERVED]
+
+
 def test_a_worker_of_its_queue_that_sleeps_serves_it_once_it_wakes():
     make_worker(sleeping_since=timezone.now(), silent_for=HOUR)
     assert kinds(make()) == [Kind.ASLEEP]
-
-
-def test_a_paused_queue():
-    make_worker()
-    Queue.objects.create(name="default", paused_at=ago(HOUR))
-    assert kinds(make()) == [Kind.PAUSED]
 
 
 def test_a_limiter_of_the_queue_that_cools_down():
@@ -103,11 +107,6 @@ def test_a_job_of_more_threads_than_a_worker_has():
     assert kinds(make(slots=3)) == [Kind.SOON]
 
 
-def test_a_suspect():
-    make_worker()
-    assert kinds(make(crashes=2)) == [Kind.SUSPECT]
-
-
 def test_the_jobs_that_come_first_are_counted():
     make_worker(threads=2, running=2)
     job = make(priority=1)
@@ -130,17 +129,6 @@ def test_the_jobs_of_its_key_that_come_first_are_counted():
     assert facts(job)["jobs"].number == 1
 
 
-def test_a_scheduled_job_is_due_at_its_time():
-    job = make(state=State.SCHEDULED, run_at=timezone.now() + HOUR)
-    assert facts(job) == {"run_at": job.run_at}
-    assert kinds(job) == [Kind.DUE]
-
-
-def test_an_overdue_job_that_nobody_makes_ready():
-    job = make(state=State.SCHEDULED, run_at=ago(HOUR))
-    assert kinds(job) == [Kind.OVERDUE, Kind.UNSERVED]
-
-
 def test_a_held_job_names_what_holds_it():
     Budget.objects.create(name="p:1", usd=5, spent=5)
     by_budget = make(state=State.HELD, held_by="budget:p:1")
@@ -155,9 +143,3 @@ def test_several_reasons_stand_in_the_order_of_their_strength():
     job = make(crashes=2)
     assert kinds(job) == [Kind.UNSERVED, Kind.PAUSED, Kind.FULL, Kind.SUSPECT]
     assert Job.objects.count() == 2
-
-
-def test_a_time_that_python_cannot_hold_is_no_error():
-    job = make()
-    Job.objects.filter(pk=job.pk).update(ready_at=timezone.now() - timedelta(days=365_000))
-    assert kinds(job)[0] == Kind.UNSERVED
