@@ -14,7 +14,7 @@ from typing import Any
 from pgonly_django.context.calls import Calls
 from pgonly_django.context.output import UnwrittenOutput
 from pgonly_django.exceptions import JobCancelled, JobHeld, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
-from pgonly_django.models.job import LOG_LINES_KEPT
+from pgonly_django.models.job_rows import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob
 
 SOON_SECONDS = 1.0

@@ -13,44 +13,29 @@ from django.db.models import Case, Exists, F, Func, OuterRef, Q, Value, When
 from django.db.models.expressions import RawSQL
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 from django.db.models.functions import Cast
-from django.db.models.lookups import Exact
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.compat import uuid7
-from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.database.statement import printable
 from pgonly_django.error_texts import as_reason
+from pgonly_django.models.job_rows import (
+    CONSTRAINTS,
+    DELETE_AFTER,
+    EARLIER_ERRORS,
+    FAILED_DELETE_AFTER,
+    INDEXES,
+    UNIQUE_ROW,
+)
 from pgonly_django.tables import table
 
-# After so many deaths of its worker a job is a suspect: a process runs one suspect at a time.
-SUSPECT_FROM = 2
-CRASHES_ALLOWED = 3  # after so many it is not started again
-# The rows of pgonly_job_ready and those of pgonly_job_suspect. The values are literals in every statement: with a
-# parameter the planner cannot use the partial index once the prepared plan is generic.
-READY_ROW = f"slots IS NULL AND state = 'ready' AND crashes < {SUSPECT_FROM}"
-SUSPECT_ROW = f"slots IS NULL AND state = 'ready' AND crashes >= {SUSPECT_FROM}"
-# The rows of pgonly_job_limited: jobs with a concurrency key, or of a task that takes several slots.
-LIMITED_ROW = "slots IS NOT NULL AND state = 'ready'"
-ERRORS_KEPT = 10
-TIMES = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))  # that a person may set
-LOG_LINES_KEPT = 100
 # The key in `progress` under which a worker notes from where the speed is measured; absent: from nought.
 MEASURED_SINCE = "since"
-# When the retention of a job that ends now is over; longer than LONGEST is for ever.
-DELETE_AFTER = f"CASE WHEN retention <= interval '{LONGEST.days} days' THEN clock_timestamp() + retention END"
 DELETION = RawSQL(DELETE_AFTER, [], output_field=models.DateTimeField())  # noqa: S611 - our own text
-# The same of a job that fails now: it stays as long as a job that succeeded, and 90 days at least.
-FAILED_FOR = f"""CASE WHEN failed_retention IS NOT NULL THEN failed_retention
-    WHEN retention IS NOT NULL THEN greatest(retention, interval '{FAILED_RETENTION.days} days') END"""
-FAILED_DELETE_AFTER = f"""CASE WHEN {FAILED_FOR} <= interval '{LONGEST.days} days'
-    THEN clock_timestamp() + {FAILED_FOR} END"""
 FAILED_DELETION = RawSQL(FAILED_DELETE_AFTER, [], output_field=models.DateTimeField())  # noqa: S611 - our own text
-# `errors` with room for one more entry.
-EARLIER_ERRORS = f"CASE WHEN jsonb_array_length(errors) >= {ERRORS_KEPT} THEN errors - 0 ELSE errors END"
 
 
 class ClockTimestamp(Func):
@@ -58,12 +43,6 @@ class ClockTimestamp(Func):
 
     template = "clock_timestamp()"
     output_field = models.DateTimeField()
-
-
-def json_is(kind: str, *columns: str) -> Q:
-    """For a CHECK constraint: these JSON columns are of this kind, or NULL."""
-    kinds = (Func(F(name), function="jsonb_typeof", output_field=models.TextField()) for name in columns)
-    return Q(*(Exact(each, kind) for each in kinds))
 
 
 class State(models.TextChoices):
@@ -86,8 +65,6 @@ class UniqueWhile(models.TextChoices):
 
 WAITING = (State.SCHEDULED, State.READY)
 FINISHED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
-# For `state IN (...)`, as pgonly_job_finished has it.
-FINISHED_STATES = ", ".join(f"'{state.value}'" for state in FINISHED)
 # The states from which retry(), cancel(), discard(), hold(), resume() and run_now() may move a job.
 RETRYABLE = (State.FAILED, State.CANCELLED, State.SCHEDULED, State.HELD)
 CANCELLABLE = (*WAITING, State.HELD, State.RUNNING)
@@ -99,16 +76,6 @@ BY_A_PERSON = "a person"  # held_by, where no budget and no error holds the job
 HELD_BY_LENGTH = 255
 RACES = 10  # so often a write is repeated that lost against another job with the same unique_key
 
-# The rows of pgonly_job_unique: no two of them have the same unique_key. A key that counts while its job is waiting is
-# gone with the first claim: the job may be released or tried again, and another one may have the key by then.
-UNIQUE_ROW = Q(unique_key__isnull=False) & (
-    Q(unique_while="retained")
-    | Q(state__in=("scheduled", "ready", "running", "held"))
-    & (Q(unique_while="unfinished") | Q(lease_epoch=0))
-)
-# The same as text, in which PostgreSQL recognizes the condition of the index.
-UNIQUE_ROW_TEXT = """unique_key IS NOT NULL AND (unique_while = 'retained'
-    OR state IN ('scheduled', 'ready', 'running', 'held') AND (unique_while = 'unfinished' OR lease_epoch = 0))"""
 # The finished rows that retry() and redrive() would bring back into it.
 COMES_BACK = (
     Q(unique_key__isnull=False)
@@ -124,8 +91,6 @@ READY_AGAIN = {
     "ready_at": Case(When(KEPT_ITS_PLACE, then=F("ready_at")), default=ClockTimestamp()),
     "ready_again_at": Case(When(KEPT_ITS_PLACE, then=ClockTimestamp()), default=None),
 }
-# As text: when a job has become ready.
-WAITING_SINCE = "greatest(ready_at, ready_again_at)"
 
 
 class JobQuerySet(models.QuerySet["Job"]):
@@ -365,83 +330,8 @@ class Job(models.Model):
             ("operate_job", _("Can retry, cancel, discard, hold and resume jobs")),
             ("view_job_data", _("Can see the arguments, results and tracebacks of jobs")),
         ]
-        indexes = [
-            # For claims: one range per queue and priority. They also find those pairs by a loose scan of it.
-            models.Index(
-                "queue",
-                F("priority").desc(),
-                "ready_at",
-                "id",
-                condition=Q(slots__isnull=True) & Q(state="ready") & Q(crashes__lt=SUSPECT_FROM),
-                name="pgonly_job_ready",
-            ),
-            # Suspects are few and claimed one at a time. The two indexes share no row, so the planner cannot take one
-            # for the other, however old its statistics are.
-            models.Index(
-                "ready_at",
-                condition=Q(slots__isnull=True) & Q(state="ready") & Q(crashes__gte=SUSPECT_FROM),
-                name="pgonly_job_suspect",
-            ),
-            # For limited claims: one range per queue, priority and concurrency key.
-            models.Index(
-                "queue",
-                F("priority").desc(),
-                "concurrency_key",
-                "ready_at",
-                "id",
-                condition=Q(slots__isnull=False) & Q(state="ready"),
-                name="pgonly_job_limited",
-            ),
-            # How many jobs of a concurrency key are running.
-            models.Index(
-                "concurrency_key",
-                condition=Q(slots__isnull=False) & Q(state="running"),
-                name="pgonly_job_limited_running",
-            ),
-            # The jobs that a budget holds.
-            models.Index("held_by", "id", condition=Q(held_by__isnull=False), name="pgonly_job_held"),
-            # Failed jobs whose dead letter is still to be sent.
-            models.Index(
-                "dead_letter_queue",
-                "id",
-                condition=Q(dead_letter_queue__isnull=False)
-                & Q(state="failed")
-                & Q(dead_lettered_at__isnull=True),
-                name="pgonly_job_dead_letter",
-            ),
-            models.Index("run_at", condition=Q(state="scheduled"), name="pgonly_job_scheduled"),
-            # For rescues, the heartbeat's search for unknown claims, and the admin. A renewal changes no column of it.
-            models.Index("queue", condition=Q(state="running"), name="pgonly_job_running"),
-            models.Index(
-                "delete_after",
-                condition=Q(state__in=[state.value for state in FINISHED]),
-                name="pgonly_job_finished",
-            ),
-            # For the admin: the newest failed jobs among millions that succeeded. Written only when a job fails.
-            models.Index("id", condition=Q(state="failed"), name="pgonly_job_failed"),
-            # The same of the cancelled ones, which are counted and listed.
-            models.Index("id", condition=Q(state="cancelled"), name="pgonly_job_cancelled"),
-        ]
-        constraints = [
-            models.UniqueConstraint("unique_key", condition=UNIQUE_ROW, name="pgonly_job_unique"),
-            models.CheckConstraint(
-                condition=~Q(state="running") | Q(worker_id__isnull=False, lease_expires_at__isnull=False),
-                name="pgonly_job_running_has_lease",
-            ),
-            models.CheckConstraint(
-                condition=~Q(state="scheduled") | Q(run_at__isnull=False),
-                name="pgonly_job_scheduled_has_time",
-            ),
-            # What statements for many jobs rely on. A time that Python cannot hold, such as infinity, would break every
-            # list with the row.
-            models.CheckConstraint(
-                condition=json_is("array", "errors", "log") & json_is("object", "metadata"),
-                name="pgonly_job_json",
-            ),
-            models.CheckConstraint(
-                condition=Q(run_at__range=TIMES) & Q(delete_after__range=TIMES), name="pgonly_job_times"
-            ),
-        ]
+        indexes = INDEXES
+        constraints = CONSTRAINTS
 
     def __str__(self) -> str:
         return f"{self.task} {self.id}"

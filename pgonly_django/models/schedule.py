@@ -13,7 +13,8 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.database import notify
 from pgonly_django.models.declared import NAME_LENGTH, Declared, DeclaredQuerySet
-from pgonly_django.models.job import ClockTimestamp, json_is
+from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.job_rows import json_is
 from pgonly_django.tables import table
 
 # next_at of a schedule whose next tick is to be computed: long past, so that a look for due ones finds it.

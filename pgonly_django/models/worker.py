@@ -15,7 +15,8 @@ from pgonly_django.compat import uuid7
 from pgonly_django.conf import settings
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
-from pgonly_django.models.job import ClockTimestamp, Job, State, json_is
+from pgonly_django.models.job import ClockTimestamp, Job, State
+from pgonly_django.models.job_rows import json_is
 from pgonly_django.tables import table
 
 # A heartbeat comes each quarter of a lease. A worker is live while the last one is younger than this part of a lease.

@@ -12,7 +12,8 @@ from django.db.models import F, IntegerField, OuterRef, Subquery
 from django.db.models.expressions import RawSQL
 
 from pgonly_django.models import Limiter, Queue
-from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW, ClockTimestamp
+from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.monitoring.states import Counted, capped
 from pgonly_django.queue.health import SAMPLE, oldest_per_queue
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from django.db import connections
 
-from pgonly_django.models.job import FINISHED_STATES, LIMITED_ROW, READY_ROW, SUSPECT_ROW, State
+from pgonly_django.models.job import State
+from pgonly_django.models.job_rows import FINISHED_STATES, LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue.claim import BANDS_OF_ALL
 from pgonly_django.tables import qualified
 

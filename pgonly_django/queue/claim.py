@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from pgonly_django.database.statement import Params, Statement
-from pgonly_django.models.job import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
+from pgonly_django.models.job_rows import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
 from pgonly_django.models.queue import LIMITED_QUEUES
 from pgonly_django.models.worker import SILENT_AFTER
 from pgonly_django.tables import qualified

@@ -16,7 +16,8 @@ from typing import Any
 import psycopg
 
 from pgonly_django.database.statement import Params
-from pgonly_django.models.job import DELETE_AFTER, EARLIER_ERRORS, FAILED_DELETE_AFTER, LOG_LINES_KEPT, State
+from pgonly_django.models.job import State
+from pgonly_django.models.job_rows import DELETE_AFTER, EARLIER_ERRORS, FAILED_DELETE_AFTER, LOG_LINES_KEPT
 from pgonly_django.queue.checkpoints import NOTHING_NEW_SAVED
 from pgonly_django.tables import qualified
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import connections
 
-from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.tables import qualified
 
 

@@ -8,7 +8,7 @@ import psycopg
 from django.db import connections
 
 from pgonly_django.database import notify
-from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue.claim import BANDS_OF_ALL
 from pgonly_django.tables import qualified
 

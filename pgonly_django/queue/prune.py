@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from pgonly_django.models.job import FINISHED_STATES
+from pgonly_django.models.job_rows import FINISHED_STATES
 from pgonly_django.models.pruning import Pruned, delete_what_can_go
 from pgonly_django.tables import qualified
 

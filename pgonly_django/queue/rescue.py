@@ -26,7 +26,7 @@ from uuid import UUID
 import psycopg
 
 from pgonly_django.database.connect import OwnConnection
-from pgonly_django.models.job import (
+from pgonly_django.models.job_rows import (
     CRASHES_ALLOWED,
     DELETE_AFTER,
     EARLIER_ERRORS,

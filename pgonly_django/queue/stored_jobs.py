@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import Connection, errors
 
 from pgonly_django.database.connect import connect
-from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.tables import qualified
 
 TIMEOUT_SECONDS = 10

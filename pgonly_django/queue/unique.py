@@ -189,7 +189,7 @@ def statement(batch: Sequence[Row]) -> tuple[Statement, Params]:
 
 @cache
 def _statement(*, replaces: bool) -> Statement:
-    from pgonly_django.models.job import UNIQUE_ROW_TEXT
+    from pgonly_django.models.job_rows import UNIQUE_ROW_TEXT
 
     otherwise = REPLACE if replaces else "NOTHING"
     return Statement(INSERT_UNIQUE.format(unique_row=UNIQUE_ROW_TEXT, otherwise=otherwise))
@@ -209,7 +209,8 @@ def _json_of(job_id: str, job: NewJob) -> str:
 
 def _winners(alias: str, keys: list[str]) -> dict[str, Enqueued]:
     """By their keys: the rows that have them now. One may have given its key up since the INSERT met it."""
-    from pgonly_django.models.job import UNIQUE_ROW, Job
+    from pgonly_django.models.job import Job
+    from pgonly_django.models.job_rows import UNIQUE_ROW
 
     rows = Job.objects.using(alias).filter(UNIQUE_ROW, unique_key__in=keys)
     return {

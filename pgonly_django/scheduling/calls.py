@@ -9,7 +9,8 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from pgonly_django.exceptions import PgonlyError
-from pgonly_django.models.job import FINISHED, UNIQUE_ROW, ClockTimestamp, Job
+from pgonly_django.models.job import FINISHED, ClockTimestamp, Job
+from pgonly_django.models.job_rows import UNIQUE_ROW
 from pgonly_django.models.queue import Queue
 from pgonly_django.models.schedule import CatchUp, Outcome, Overlap, Schedule, Tick
 from pgonly_django.scheduling.declaration import as_scheduled

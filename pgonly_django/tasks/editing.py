@@ -20,7 +20,8 @@ from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.exceptions import PgonlyError
 from pgonly_django.models import Job, State
-from pgonly_django.models.job import READY_AGAIN, UNIQUE_ROW, ClockTimestamp
+from pgonly_django.models.job import READY_AGAIN, ClockTimestamp
+from pgonly_django.models.job_rows import UNIQUE_ROW
 from pgonly_django.queue.enqueue import CALL_COLUMNS, NewJob, aware
 from pgonly_django.tasks.failures import dead_letter_tasks
 from pgonly_django.tasks.keys import kept_for_its_key, stored_key

@@ -19,7 +19,8 @@ from pgonly_django.compat import task_finished
 from pgonly_django.error_texts import cut_our_frames
 from pgonly_django.events import emit
 from pgonly_django.instruments import JobRun, sends_finished
-from pgonly_django.models.job import FINISHED, SUSPECT_FROM, Job, State
+from pgonly_django.models.job import FINISHED, Job, State
+from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.tasks.backend import has_receivers
 from pgonly_django.tasks.failures import call_on_failure, on_failure_functions

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pgonly_django.context.run import Run
-from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.finish import Finish
 from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.exchange import ExchangeResult

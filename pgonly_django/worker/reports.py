@@ -13,7 +13,8 @@ from pgonly_django.context.output import UnwrittenOutput
 from pgonly_django.context.run import Run
 from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
 from pgonly_django.events import emit
-from pgonly_django.models.job import LOG_LINES_KEPT, State
+from pgonly_django.models.job import State
+from pgonly_django.models.job_rows import LOG_LINES_KEPT
 from pgonly_django.queue.finish import Finish, Report
 from pgonly_django.queue.output import SEEN, PartRow, SeenRow, keep, write_output
 from pgonly_django.worker.connection import WorkerConnection

@@ -14,13 +14,13 @@ from pgonly_django.models.checkpoint import Step
 from pgonly_django.models.job import (
     CANCELLABLE,
     DISCARDABLE,
-    ERRORS_KEPT,
     HOLDABLE,
     RESUMABLE,
     RETRYABLE,
     STARTABLE,
     State,
 )
+from pgonly_django.models.job_rows import ERRORS_KEPT
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.tables import table
 from pgonly_django.tasks.options import NAME_LENGTH, PATH_LENGTH, TaskOptions

@@ -182,7 +182,7 @@ def test_statements_name_only_states_that_exist():
     }
     refuse(
         [f"{where(name)} asks for the state {state!r}" for state, name in named if state not in State.values],
-        f"A job is {', '.join(State.values)}: the constants in pgonly_django/models/job.py have them.",
+        f"A job is {', '.join(State.values)}: the constants in pgonly_django/models/job_rows.py have them.",
     )
     assert {state for state, _ in named} == set(State.values)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pgonly_django.models.job import CRASHES_ALLOWED, SUSPECT_FROM
+from pgonly_django.models.job_rows import CRASHES_ALLOWED, SUSPECT_FROM
 
 FINISHED = ("succeeded", "failed", "cancelled")
 

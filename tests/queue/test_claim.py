@@ -6,7 +6,8 @@ import pytest
 
 from pgonly_django.compat import new_ids
 from pgonly_django.models import Job
-from pgonly_django.models.job import SUSPECT_FROM, State
+from pgonly_django.models.job import State
+from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.claim import BAND_MEMORY_SECONDS
 from pgonly_django.queue.enqueue import Template
 from tests.queue.rows import HOUR, LEASE, ago, claim, claimer, fresh, make, make_running

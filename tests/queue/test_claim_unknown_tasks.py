@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.claim import UNKNOWN_FOR, UnknownTasks
 from tests.queue.rows import (
     HOUR,

@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from pgonly_django.models import Job, State
-from pgonly_django.models.job import CRASHES_ALLOWED
+from pgonly_django.models.job_rows import CRASHES_ALLOWED
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.queue.prune import prune
 from pgonly_django.queue.rescue import rescue

@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 
 from pgonly_django.models import Checkpoint, Job, Step
-from pgonly_django.models.job import ERRORS_KEPT, LOG_LINES_KEPT, State
+from pgonly_django.models.job import State
+from pgonly_django.models.job_rows import ERRORS_KEPT, LOG_LINES_KEPT
 from pgonly_django.queue import checkpoints, finish
 from pgonly_django.queue.finish import REPORT, Outcome, Report, finish_statements, report_parameters
 from pgonly_django.queue.rescue import rescue

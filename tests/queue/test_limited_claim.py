@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, Queue, State
-from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.queue.limited.gates import PILE

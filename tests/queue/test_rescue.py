@@ -10,7 +10,8 @@ from django.db import transaction
 from pgonly_django.amounts import Cost
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, Worker
-from pgonly_django.models.job import CRASHES_ALLOWED, ERRORS_KEPT, State
+from pgonly_django.models.job import State
+from pgonly_django.models.job_rows import CRASHES_ALLOWED, ERRORS_KEPT
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.rescue import ADVISORY_LOCK, end_transactions, rescue
 from tests.queue.rows import HOUR, LEASE, ago, fresh, make_running, make_worker

@@ -7,7 +7,7 @@ import pytest
 from pgonly_django import task
 from pgonly_django.compat import InvalidTask, TaskResultStatus
 from pgonly_django.exceptions import OptionError
-from pgonly_django.models.job import CRASHES_ALLOWED
+from pgonly_django.models.job_rows import CRASHES_ALLOWED
 from pgonly_django.tasks.failures import check_on_failure
 from pgonly_django.worker import following
 from tests import jobs

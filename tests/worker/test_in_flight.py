@@ -12,7 +12,7 @@ from pgonly_django.context.run import Run
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
-from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.worker import in_flight

@@ -11,7 +11,8 @@ from django.utils import timezone
 from pgonly_django import enqueue_many
 from pgonly_django.database import notify
 from pgonly_django.models import Job, Limiter, Queue, State
-from pgonly_django.models.job import FINISHED, SUSPECT_FROM
+from pgonly_django.models.job import FINISHED
+from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.claim import UnknownTasks
 from pgonly_django.queue.limited.look import KEYS_AT_MOST, OVERDUE_SECONDS
 from pgonly_django.worker.connection import JobsListener

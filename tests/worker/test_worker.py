@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from pgonly_django.compat import InvalidTask, TaskResultStatus
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
-from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.worker.ending import EndedRun, succeeded, unrecordable
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions

@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin.formats import short_name
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
-from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.enqueue import aware
 from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS, known_names
 from pgonly_django.wording import duration

@@ -11,7 +11,7 @@ from django.db import DatabaseError, OperationalError
 from psycopg.errors import QueryCanceled
 
 from pgonly_django.models import Job
-from pgonly_django.models.job import READY_ROW
+from pgonly_django.models.job_rows import READY_ROW
 from pgonly_django.monitoring.conditions import MINUTE, OLD_SNAPSHOT, of_snapshots
 from pgonly_django.monitoring.doctor.reading import (
     OUR_TABLES,

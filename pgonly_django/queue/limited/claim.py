@@ -21,7 +21,7 @@ import psycopg
 
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.database.statement import Params
-from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue.claim import (
     BAND_LIMIT,
     COLUMNS,

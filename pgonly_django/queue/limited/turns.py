@@ -16,7 +16,7 @@ from itertools import groupby, zip_longest
 from typing import NamedTuple
 
 from pgonly_django.database.statement import Params
-from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.claim import BAND_LIMIT, Band
 from pgonly_django.queue.limited.gates import UNLIMITED, Gate
 

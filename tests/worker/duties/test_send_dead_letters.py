@@ -10,7 +10,7 @@ from django.db import connections
 from django.utils import timezone
 
 from pgonly_django.models import Job, State
-from pgonly_django.models.job import CRASHES_ALLOWED
+from pgonly_django.models.job_rows import CRASHES_ALLOWED
 from pgonly_django.tasks.failures import check_dead_letter_tasks, send_dead_letters
 from pgonly_django.worker.duties import duties
 from pgonly_django.worker.maintenance import Maintenance

@@ -1,0 +1,131 @@
+"""The indexes and constraints of pgonly_job, and the rows that they have, as conditions for statements."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django.db import models
+from django.db.models import F, Func, Q
+from django.db.models.lookups import Exact
+
+from pgonly_django.conf import FAILED_RETENTION, LONGEST
+
+# After so many deaths of its worker a job is a suspect: a process runs one suspect at a time.
+SUSPECT_FROM = 2
+CRASHES_ALLOWED = 3  # after so many it is not started again
+# The rows of pgonly_job_ready and those of pgonly_job_suspect. The values are literals in every statement: with a
+# parameter the planner cannot use the partial index once the prepared plan is generic.
+READY_ROW = f"slots IS NULL AND state = 'ready' AND crashes < {SUSPECT_FROM}"
+SUSPECT_ROW = f"slots IS NULL AND state = 'ready' AND crashes >= {SUSPECT_FROM}"
+# The rows of pgonly_job_limited: jobs with a concurrency key, or of a task that takes several slots.
+LIMITED_ROW = "slots IS NOT NULL AND state = 'ready'"
+ERRORS_KEPT = 10
+TIMES = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))  # that a person may set
+LOG_LINES_KEPT = 100
+# When the retention of a job that ends now is over; longer than LONGEST is for ever.
+DELETE_AFTER = f"CASE WHEN retention <= interval '{LONGEST.days} days' THEN clock_timestamp() + retention END"
+# The same of a job that fails now: it stays as long as a job that succeeded, and 90 days at least.
+FAILED_FOR = f"""CASE WHEN failed_retention IS NOT NULL THEN failed_retention
+    WHEN retention IS NOT NULL THEN greatest(retention, interval '{FAILED_RETENTION.days} days') END"""
+FAILED_DELETE_AFTER = f"""CASE WHEN {FAILED_FOR} <= interval '{LONGEST.days} days'
+    THEN clock_timestamp() + {FAILED_FOR} END"""
+# `errors` with room for one more entry.
+EARLIER_ERRORS = f"CASE WHEN jsonb_array_length(errors) >= {ERRORS_KEPT} THEN errors - 0 ELSE errors END"
+# For `state IN (...)`, as pgonly_job_finished has it.
+FINISHED_STATES = "'succeeded', 'failed', 'cancelled'"
+# As text: when a job has become ready.
+WAITING_SINCE = "greatest(ready_at, ready_again_at)"
+# The rows of pgonly_job_unique: no two of them have the same unique_key. A key that counts while its job is waiting is
+# gone with the first claim: the job may be released or tried again, and another one may have the key by then.
+UNIQUE_ROW = Q(unique_key__isnull=False) & (
+    Q(unique_while="retained")
+    | Q(state__in=("scheduled", "ready", "running", "held"))
+    & (Q(unique_while="unfinished") | Q(lease_epoch=0))
+)
+# The same as text, in which PostgreSQL recognizes the condition of the index.
+UNIQUE_ROW_TEXT = """unique_key IS NOT NULL AND (unique_while = 'retained'
+    OR state IN ('scheduled', 'ready', 'running', 'held') AND (unique_while = 'unfinished' OR lease_epoch = 0))"""
+
+INDEXES = [
+    # For claims: one range per queue and priority. They also find those pairs by a loose scan of it.
+    models.Index(
+        "queue",
+        F("priority").desc(),
+        "ready_at",
+        "id",
+        condition=Q(slots__isnull=True) & Q(state="ready") & Q(crashes__lt=SUSPECT_FROM),
+        name="pgonly_job_ready",
+    ),
+    # Suspects are few and claimed one at a time. The two indexes share no row, so the planner cannot take one
+    # for the other, however old its statistics are.
+    models.Index(
+        "ready_at",
+        condition=Q(slots__isnull=True) & Q(state="ready") & Q(crashes__gte=SUSPECT_FROM),
+        name="pgonly_job_suspect",
+    ),
+    # For limited claims: one range per queue, priority and concurrency key.
+    models.Index(
+        "queue",
+        F("priority").desc(),
+        "concurrency_key",
+        "ready_at",
+        "id",
+        condition=Q(slots__isnull=False) & Q(state="ready"),
+        name="pgonly_job_limited",
+    ),
+    # How many jobs of a concurrency key are running.
+    models.Index(
+        "concurrency_key",
+        condition=Q(slots__isnull=False) & Q(state="running"),
+        name="pgonly_job_limited_running",
+    ),
+    # The jobs that a budget holds.
+    models.Index("held_by", "id", condition=Q(held_by__isnull=False), name="pgonly_job_held"),
+    # Failed jobs whose dead letter is still to be sent.
+    models.Index(
+        "dead_letter_queue",
+        "id",
+        condition=Q(dead_letter_queue__isnull=False) & Q(state="failed") & Q(dead_lettered_at__isnull=True),
+        name="pgonly_job_dead_letter",
+    ),
+    models.Index("run_at", condition=Q(state="scheduled"), name="pgonly_job_scheduled"),
+    # For rescues, the heartbeat's search for unknown claims, and the admin. A renewal changes no column of it.
+    models.Index("queue", condition=Q(state="running"), name="pgonly_job_running"),
+    models.Index(
+        "delete_after",
+        condition=Q(state__in=["succeeded", "failed", "cancelled"]),
+        name="pgonly_job_finished",
+    ),
+    # For the admin: the newest failed jobs among millions that succeeded. Written only when a job fails.
+    models.Index("id", condition=Q(state="failed"), name="pgonly_job_failed"),
+    # The same of the cancelled ones, which are counted and listed.
+    models.Index("id", condition=Q(state="cancelled"), name="pgonly_job_cancelled"),
+]
+
+
+def json_is(kind: str, *columns: str) -> Q:
+    """For a CHECK constraint: these JSON columns are of this kind, or NULL."""
+    kinds = (Func(F(name), function="jsonb_typeof", output_field=models.TextField()) for name in columns)
+    return Q(*(Exact(each, kind) for each in kinds))
+
+
+CONSTRAINTS: list[models.BaseConstraint] = [
+    models.UniqueConstraint("unique_key", condition=UNIQUE_ROW, name="pgonly_job_unique"),
+    models.CheckConstraint(
+        condition=~Q(state="running") | Q(worker_id__isnull=False, lease_expires_at__isnull=False),
+        name="pgonly_job_running_has_lease",
+    ),
+    models.CheckConstraint(
+        condition=~Q(state="scheduled") | Q(run_at__isnull=False),
+        name="pgonly_job_scheduled_has_time",
+    ),
+    # What statements for many jobs rely on. A time that Python cannot hold, such as infinity, would break every
+    # list with the row.
+    models.CheckConstraint(
+        condition=json_is("array", "errors", "log") & json_is("object", "metadata"),
+        name="pgonly_job_json",
+    ),
+    models.CheckConstraint(
+        condition=Q(run_at__range=TIMES) & Q(delete_after__range=TIMES), name="pgonly_job_times"
+    ),
+]
