@@ -20,7 +20,6 @@ from pgonly_django.database.operation import run
 from pgonly_django.database.statement import Statement, Values
 from pgonly_django.database.testcase import CALLS, TestcaseConnection
 from pgonly_django.exceptions import PgonlyError
-from pgonly_django.testing.job_settings import JobSettings
 from pgonly_django.worker.django_connections import LEFT_OPEN, ChangeWatch, has_written
 
 # Of Django's connection: the state that a connection without a transaction has.
@@ -36,6 +35,19 @@ _LISTS = ("atomic_blocks", "savepoint_ids", "run_on_commit", "execute_wrappers")
 _METHODS = ("_set_autocommit", "_commit", "_rollback", "close", "_start_transaction_under_autocommit", CALLS)
 _WHOLE, _TRANSACTION, _STATEMENT = "pgonly_drain", "pgonly_drain_transaction", "pgonly_drain_statement"
 _READS = ("SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET", "SHOW", "EXPLAIN", "DECLARE", "FETCH", "CLOSE")
+# Settings that a job changes. A worker's SET LOCAL ends with the job's transaction, and a worker closes a connection on
+# which a job has left a SET. In a TestCase both would last until the test ends, so they are put back when a worker's
+# would be over. What is not named here cannot be put back: SET TRANSACTION, SET CONSTRAINTS, SET SESSION ....
+_SET = re.compile(
+    r"(?:^|;|\*/)\s*(?:set\s+(?P<scope>local\s+|session\s+)?|(?P<reset>reset\s+))"
+    r"(?!transaction|constraints|characteristics|authorization|all\b)(?P<name>time\s+zone|[\w.]+|\"[^\"]+\")",
+    re.IGNORECASE,
+)
+_SET_CONFIG = re.compile(
+    r"set_config\s*\(\s*'(?P<name>[^']+)'.*?,\s*(?P<is_local>true|false|'t\w*'|'f\w*')(?:::\w+)?\s*\)",
+    re.IGNORECASE | re.DOTALL,
+)
+_SETTING_NAMES = {"schema": "search_path", "names": "client_encoding"}
 _SAVEPOINT = re.compile(r'\s*(SAVEPOINT|RELEASE|ROLLBACK\s+TO)(?:\s+SAVEPOINT)?\s+"?(\w+)', re.IGNORECASE)
 
 
@@ -98,7 +110,9 @@ class _SimulatedCommits:
         self.connection, self.watch = connection, watch
         self._is_begun = False  # a transaction of the job, which is a savepoint
         self._last_write = ""  # in it
-        self._settings = JobSettings(connection) if connection.vendor == "postgresql" else None
+        # Settings that the code has changed, with their values from before.
+        self._local: dict[str, str | None] = {}  # by SET LOCAL, in the transaction that is open
+        self._session: dict[str, str | None] = {}
         # Calls of pools during the transaction, and how many there were at each of its savepoints.
         self._calls: list[tuple[Statement, Values]] = []
         self._calls_at: dict[str, int] = {}
@@ -127,8 +141,8 @@ class _SimulatedCommits:
         if self._is_broken:
             is_lost = True
             self._send("ROLLBACK TO SAVEPOINT", _WHOLE)
-        elif self._settings:
-            self._settings.end_run()
+        else:
+            self._put_back(self._session)
         self._send("RELEASE SAVEPOINT", _WHOLE)
         return is_lost
 
@@ -162,10 +176,10 @@ class _SimulatedCommits:
         except BaseException:
             self._send("ROLLBACK TO SAVEPOINT", _STATEMENT)
             self._send("RELEASE SAVEPOINT", _STATEMENT)
-            self._forget_settings()
+            self._local.clear()
             raise
         self._send("RELEASE SAVEPOINT", _STATEMENT)
-        self._end_settings()
+        self._put_back(self._local)
         if not _reads(sql):
             self.watch.committed(str(sql))
         return answer
@@ -211,7 +225,7 @@ class _SimulatedCommits:
                 raise
             self._send("RELEASE SAVEPOINT", _TRANSACTION)
             self._is_begun = False
-            self._end_settings()
+            self._put_back(self._local)
             self.watch.committed(self._last_write)
 
     def _rollback(self) -> None:
@@ -219,7 +233,7 @@ class _SimulatedCommits:
             self._send("ROLLBACK TO SAVEPOINT", _TRANSACTION)
             self._send("RELEASE SAVEPOINT", _TRANSACTION)
             self._is_begun = False
-            self._forget_settings()
+            self._local.clear()  # a rollback puts them back by itself
             self._repeat_calls(0)
 
     def _repeat_calls(self, first: int) -> None:
@@ -233,21 +247,51 @@ class _SimulatedCommits:
                 )
 
     def _note_settings(self, sql: Any, params: Any) -> None:
-        if self._settings and not self._is_broken:
-            self._settings.note(sql, params)
+        """Called before each statement of the job."""
+        text = str(sql)
+        lowered = text.lower()
+        if self.connection.vendor != "postgresql" or "set" not in lowered or self._is_broken:
+            return
+        if "set_config" in lowered and params:
+            text = self.connection.ops.compose_sql(text, params)
+        for name, is_local in _changed_settings(text):
+            value = self._fetch("SELECT current_setting(%s, true)", name)
+            if value is None and "." not in name:
+                continue  # no setting: the text was read wrongly, or PostgreSQL will say so
+            if is_local:
+                self._local.setdefault(name, value)
+            else:  # what SET LOCAL has set before is replaced, also after the transaction
+                self._session.setdefault(name, self._local.pop(name, value))
 
-    def _end_settings(self) -> None:
-        if self._settings:
-            self._settings.end_transaction()
+    def _put_back(self, settings: dict[str, str | None]) -> None:
+        """A setting that did not exist is empty from now on, as it is in PostgreSQL after a SET LOCAL."""
+        before = sorted(settings.items(), key=lambda each: each[0] != "role")  # which may set the others
+        settings.clear()
+        for name, value in before:
+            self._fetch("SELECT set_config(%s, %s, false)", name, value or "")
 
-    def _forget_settings(self) -> None:
-        if self._settings:
-            self._settings.forget_transaction()
+    def _fetch(self, query: str, *params: str) -> str | None:
+        with closing(self.connection.connection.cursor()) as cursor:
+            cursor.execute(query, params)
+            value: str | None = cursor.fetchone()[0]
+            return value
 
     def _send(self, verb: str, savepoint: str) -> None:
         """Not by Django's cursor: queries that a test counts are those of the job."""
         with closing(self.connection.connection.cursor()) as cursor:
             cursor.execute(f"{verb} {savepoint}")
+
+
+def _changed_settings(text: str) -> Iterator[tuple[str, bool]]:
+    """The name of each setting that the statements change, and whether only for the transaction."""
+    for found in _SET.finditer(text):
+        name = found["name"].strip('"').lower()
+        is_local = not found["reset"] and (found["scope"] or "").strip().lower() == "local"
+        name = "timezone" if name.startswith("time") and " " in name else _SETTING_NAMES.get(name, name)
+        if not name.startswith("transaction_"):
+            yield name, is_local
+    for found in _SET_CONFIG.finditer(text):
+        yield found["name"].lower(), found["is_local"].strip("'").lower().startswith("t")
 
 
 def _reads(sql: Any) -> bool:
