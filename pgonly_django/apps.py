@@ -26,7 +26,6 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.embedded import check_embedded
         from pgonly_django.limits.budget_settings import check_budgets
         from pgonly_django.limits.declarations import check_limiters
-        from pgonly_django.progress.views import check_urls
         from pgonly_django.queue.declared_queues import check_queues
         from pgonly_django.scheduling.settings import check_schedules
         from pgonly_django.sessions.checks import check_sessions
@@ -49,7 +48,6 @@ class PgonlyConfig(AppConfig):
         checks.register(neighbours.check_cacheops)
         checks.register(neighbours.check_usersessions)
         checks.register(check_throttles)
-        checks.register(check_urls, checks.Tags.urls)
         checks.register(check_embedded, deploy=True)
         checks.register(check_task_modules, deploy=True)
         checks.register(check_stored_jobs, deploy=True)

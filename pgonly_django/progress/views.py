@@ -1,16 +1,12 @@
-"""The URLs that progress.js asks: what is new of the jobs of a page, once or as server-sent events; and Cancel. With
-their system check."""
+"""The URLs that progress.js asks: what is new of the jobs of a page, once or as server-sent events; and Cancel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
-from django.core import checks
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connections, transaction
 from django.http import (
@@ -21,9 +17,6 @@ from django.http import (
     JsonResponse,
     StreamingHttpResponse,
 )
-from django.template import engines
-from django.template.backends.django import DjangoTemplates
-from django.urls import NoReverseMatch, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
@@ -37,10 +30,6 @@ from pgonly_django.queue.output import Cursor
 
 JOBS_AT_MOST = 20
 RETRY_AFTER_SECONDS = 30
-TAG = "{% job_progress "
-FILES_AT_MOST = 5000
-NOT_THE_PROJECTS = ("site-packages", "dist-packages", "node_modules")
-HINT = 'Add path("pgonly/", include("pgonly_django.urls")) to your urlpatterns. See docs/how-to/progress.md#on-a-page.'
 
 
 @login_not_required
@@ -126,34 +115,3 @@ def _refused() -> HttpResponse:
 # Django refuses ATOMIC_REQUESTS for async views.
 for _alias in connections.settings:
     events = transaction.non_atomic_requests(using=_alias)(events)
-
-
-def check_urls(**_: object) -> list[checks.CheckMessage]:
-    """The system check W004: a template has the tag job_progress, and the URLs that it asks are not there. A warning,
-    since an app may bring templates that the site does not use."""
-    try:
-        reverse("pgonly:progress")
-    except NoReverseMatch:
-        users = [str(file) for file in islice(_templates(), FILES_AT_MOST) if _has_tag(file)]
-    except Exception:  # noqa: BLE001 - of the URLconf, which Django's own checks report
-        return []
-    else:
-        return []
-    message = "has the tag job_progress, and the URLs that it asks are not in your URLconf."
-    return [checks.Warning(f"{users[0]} {message}", hint=HINT, id="pgonly_django.W004")] if users else []
-
-
-def _templates() -> Iterator[Path]:
-    """Of the project, not of what it has installed."""
-    for engine in engines.all():
-        folders = engine.template_dirs if isinstance(engine, DjangoTemplates) else ()
-        for folder in map(Path, folders):
-            if not set(NOT_THE_PROJECTS) & set(folder.parts):
-                yield from folder.rglob("*.html")
-
-
-def _has_tag(file: Path) -> bool:
-    try:
-        return TAG in file.read_text(errors="replace")
-    except OSError:
-        return False

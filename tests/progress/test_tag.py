@@ -9,7 +9,6 @@ from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django.models import State
 from pgonly_django.progress.tokens import TokenRefusedError, grant_of, owner_of
-from pgonly_django.progress.views import check_urls
 from tests.jobs import emitting
 from tests.queue.rows import make, make_running, make_worker
 
@@ -68,15 +67,3 @@ def test_a_missing_include_is_said(render, ada, settings):
     settings.ROOT_URLCONF = "tests.progress.urls_without_ours"
     with pytest.raises(ImproperlyConfigured, match=r'include\("pgonly_django.urls"\)'):
         render("", make(), ada)
-
-
-def test_the_check_finds_a_template_whose_urls_are_missing(settings, tmp_path):
-    settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [tmp_path]}]
-    settings.ROOT_URLCONF = "tests.progress.urls_without_ours"
-    assert [each for each in check_urls() if str(tmp_path) in each.msg] == []
-    page = tmp_path / "page.html"
-    page.write_text("{% load pgonly %}{% job_progress result %}")
-    (found,) = [each for each in check_urls() if str(page) in each.msg]
-    assert (found.id, "include(" in found.hint) == ("pgonly_django.W004", True)
-    settings.ROOT_URLCONF = "tests.urls"
-    assert check_urls() == []
