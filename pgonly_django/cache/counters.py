@@ -10,7 +10,7 @@ BYTES_PER_CLEANING = 32 * 1024 * 1024
 
 
 @dataclass(slots=True)
-class Counts:
+class CacheCounts:
     reads: int = 0
     hits: int = 0
     misses: int = 0
@@ -29,7 +29,7 @@ class Counters:
 
     def reset(self) -> None:
         """Begin at 0, as in a forked process: the parent flushes its own counts."""
-        self.counts = Counts()
+        self.counts = CacheCounts()
         self.lock = threading.Lock()
         # The first cleaning comes after a random share, so that processes which end after a few writes do theirs.
         self._writes_due = random.randint(1, self._writes_allowed)  # noqa: S311 - no secret
@@ -74,10 +74,10 @@ class Counters:
             much = -counts.entries >= self._writes_allowed or -counts.bytes >= self._bytes_allowed
             return self.bounded and much
 
-    def take(self) -> Counts:
+    def take(self) -> CacheCounts:
         """The counts, which begin at 0 again."""
         with self.lock:
-            counts, self.counts = self.counts, Counts()
+            counts, self.counts = self.counts, CacheCounts()
             if not self._was_taken:  # on behalf of the processes that ended before they flushed
                 counts.writes = max(counts.writes, self._writes_allowed)
             self._was_taken, self._bytes_due = True, self._bytes_allowed

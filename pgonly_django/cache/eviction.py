@@ -20,7 +20,7 @@ from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
 from pgonly_django.cache import globs
-from pgonly_django.cache.counters import BYTES_PER_CLEANING, WRITES_PER_CLEANING, Counters, Counts
+from pgonly_django.cache.counters import BYTES_PER_CLEANING, WRITES_PER_CLEANING, CacheCounts, Counters
 from pgonly_django.cache.entry import (
     DELETED_BYTES,
     SIZE,
@@ -110,7 +110,7 @@ class Eviction:
 
     def _begin_to_flush(self) -> bool:
         """For a process that does nothing more before it ends; False where there is nothing to write."""
-        if self.counters.counts == Counts():
+        if self.counters.counts == CacheCounts():
             return False
         background.add(lambda: run(self.flush()), 0)
         return True
@@ -118,7 +118,7 @@ class Eviction:
     def flush_at_exit(self) -> None:
         """Over a connection that is open; a process does not connect in order to end."""
         self.counters.counts.written = 0  # so no vacuum is due: Python starts no thread now
-        if self.counters.counts == Counts() or not self._pool.is_connected():
+        if self.counters.counts == CacheCounts() or not self._pool.is_connected():
             return
         try:
             run(self.flush())

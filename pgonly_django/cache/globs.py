@@ -24,8 +24,11 @@ _NEVER = "(?!)"
 def as_regex(pattern: str) -> str:
     """A glob (`*`, `?`, `[abc]`, `[^a-z]`, backslash escapes) as a POSIX regular expression.
 
-    Every text is a glob: a class without "]", an empty class, and a range from z to a are read as Redis reads them.
+    Every text is a glob: a class without "]", an empty class, and a range from z to a are read as Redis reads them. One
+    with a character that no key has matches nothing.
     """
+    if UNSTORABLE.search(pattern):
+        return _NEVER
     return f"^{''.join(map(_translate, _TOKEN.findall(pattern)))}$"
 
 
@@ -34,26 +37,20 @@ def _translate(token: str) -> str:
         return ".*"
     if token == "?":  # noqa: S105 - a piece of a pattern
         return "."
-    if token[0] == "[":
-        return _translate_class(token[1:])
-    return _NEVER if UNSTORABLE.match(token[-1]) else _literal(token[-1])
-
-
-def _translate_class(inside: str) -> str:
-    negated = inside.startswith("^")
-    members = "".join(map(_translate_member, _MEMBER.findall(inside[negated:])))
+    if token[0] != "[":
+        return _literal(token[-1])
+    negated = token.startswith("[^")
+    members = "".join(map(_translate_member, _MEMBER.findall(token[1 + negated :])))
     if not members:
         return "." if negated else _NEVER
     return f"[{'^' if negated else ''}{members}]"
 
 
 def _translate_member(member: str) -> str:
-    """A range, also of one character. Its ends are moved to characters that a key can hold."""
+    """A range, also of one character."""
     is_range = len(member) == len("a-z")
     low, high = sorted(member[::2]) if is_range else (member[-1], member[-1])
-    low = "\ue000" if "\ud800" <= low <= "\udfff" else max(low, "\x01")
-    high = "\ud7ff" if "\ud800" <= high <= "\udfff" else high
-    return f"{_literal(low)}-{_literal(high)}" if low <= high else ""
+    return f"{_literal(low)}-{_literal(high)}"
 
 
 def _literal(character: str) -> str:

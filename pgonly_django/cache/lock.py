@@ -40,7 +40,7 @@ WITH gone AS (DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
 
 
 @dataclass(slots=True)
-class Attempt:
+class Acquisition:
     """One call of acquire(). `holder` is the text in the row while the lock is ours."""
 
     holder: bytes
@@ -124,9 +124,9 @@ class Lock:
         return float("inf") if chosen is None else chosen
 
     @contextmanager
-    def _attempt(self) -> Iterator[Attempt]:
+    def _attempt(self) -> Iterator[Acquisition]:
         """Gives back the lock that an acquire() may have taken though it ended with an error (Ctrl+C, say)."""
-        attempt = Attempt(secrets.token_hex(8).encode())
+        attempt = Acquisition(secrets.token_hex(8).encode())
         try:
             yield attempt
         except testrun.Refusal:
@@ -149,7 +149,7 @@ class Lock:
         AND %(holder)s::text <> ALL (coalesce(lock.refused, '{}')) RETURNING token""")
     )
 
-    def _acquire(self, attempt: Attempt, patience: float) -> Operation[bool]:
+    def _acquire(self, attempt: Acquisition, patience: float) -> Operation[bool]:
         if (yield from self._take(attempt)):
             return True
         if patience <= 0:
@@ -163,7 +163,7 @@ class Lock:
                 yield watch.next(remaining)
         return True
 
-    def _take(self, attempt: Attempt) -> Operation[bool]:
+    def _take(self, attempt: Acquisition) -> Operation[bool]:
         attempt.may_hold = True
         result = yield from self._store.call(
             self.TAKE, name=self._key, lease=self._lease, holder=attempt.holder

@@ -7,16 +7,17 @@ the computation also ends the claim, and a value that was computed from old data
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Any
 
 from django.core.exceptions import SynchronousOnlyOperation
 
 from pgonly_django import events
 from pgonly_django.cache import call_log
-from pgonly_django.cache.circular import computing, refuse_circular
 from pgonly_django.cache.entry import (
     CHANNEL,
     LIVE,
@@ -35,7 +36,13 @@ from pgonly_django.cache.store import Store, described
 from pgonly_django.database.listener import listener_for, payload
 from pgonly_django.database.operation import Compute, Operation, run
 from pgonly_django.database.statement import integer
-from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnansweredError, UnreadableEntryError
+from pgonly_django.exceptions import (
+    CacheError,
+    CacheUnavailableError,
+    CircularComputationError,
+    UnansweredError,
+    UnreadableEntryError,
+)
 
 NEVER_STALE, LOCK_TIMEOUT = 0, 60.0  # the defaults of get_or_set(), in seconds
 PATIENCE = 2  # lock_timeouts that a caller waits: one for a caller that died computing, one for its successor
@@ -50,6 +57,18 @@ class _Found:
     is_live: bool = False
     is_shown: bool = False  # this caller gets `value`: it is live, or stale while another caller refreshes it
     is_claimed: bool = False  # another caller computes
+
+
+@dataclass(slots=True)
+class _Computation:
+    """Of one entry, while its function runs."""
+
+    place: tuple[str, bool, bytes]
+    name: str
+    is_over: bool = False
+
+
+_running: ContextVar[tuple[_Computation, ...]] = ContextVar("pgonly_cache_computing", default=())
 
 
 @dataclass(slots=True)
@@ -91,7 +110,7 @@ class SingleFlight:
             call_log.say("hit" if found.is_live else "miss", self.key, detail="stale" if is_stale else "")
         if found.is_shown:
             return found
-        refuse_circular(self.store.place(self.key), self.store.name(self.key))
+        self._refuse_circular()
         if self.timeout is not None and self.timeout <= 0:
             return None  # the value will not be stored, so no caller should wait for it
         token = yield from self._claim()
@@ -149,7 +168,9 @@ class SingleFlight:
             )
         except BaseException as error:
             if isinstance(error, UnansweredError) or not isinstance(error, CacheError):
-                self._undo_claim(token)  # the row may say it is ours, or may say so later
+                background.undo(
+                    lambda: run(self._end_claim(token))
+                )  # the row may say it is ours, or may say so later
             raise
         if not result.ntuples:
             return None
@@ -172,9 +193,8 @@ class SingleFlight:
 
     def _compute(self, token: int | None) -> Operation[Any]:
         """Computes without holding a connection. Without a token the value is returned but not stored."""
-        place, name = self.store.place(self.key), self.store.name(self.key)
         try:
-            value = yield Compute(computing(place, name, self.function))
+            value = yield Compute(self._call)
         except GeneratorExit:  # the caller is gone, and an operation that is closed can await nothing
             self._give_up_later(token)
             raise
@@ -184,6 +204,33 @@ class SingleFlight:
         if token is not None:
             yield from self._store(token, value)
         return value
+
+    def _refuse_circular(self) -> None:
+        """Raises CircularComputationError where the caller computes this entry, or is part of its computation."""
+        place, running = self.store.place(self.key), [each for each in _running.get() if not each.is_over]
+        if any(each.place == place for each in running):
+            raise CircularComputationError([*(each.name for each in running), self.store.name(self.key)])
+
+    def _call(self) -> Any:
+        with self._computation():
+            value = self.function()
+        return self._awaited(value) if isawaitable(value) else value
+
+    async def _awaited(self, value: Awaitable[Any]) -> Any:
+        with self._computation():
+            return await value
+
+    @contextmanager
+    def _computation(self) -> Iterator[None]:
+        """A task that the computation started counts as part of it, and no longer when it runs on after it."""
+        computation = _Computation(self.store.place(self.key), self.store.name(self.key))
+        token = _running.set((*_running.get(), computation))
+        try:
+            yield
+        finally:
+            computation.is_over = True
+            with suppress(ValueError):  # the garbage collector ends a forgotten task in another context
+                _running.reset(token)
 
     def _store(self, token: int, value: Any) -> Operation[None]:
         """Store the value. Raises what the serializer raises."""
@@ -268,9 +315,6 @@ class SingleFlight:
     def _give_up_later(self, token: int | None) -> None:
         if token is not None:
             background.add(lambda: run(self._end_claim(token)), self.lock_timeout)
-
-    def _undo_claim(self, token: int) -> None:
-        background.undo(lambda: run(self._end_claim(token)))
 
     def _end_claim(self, token: int) -> Operation[bool]:
         """Whether there was such a claim."""

@@ -152,7 +152,7 @@ def _prepared(alias: str, raw: Raw, statement: Statement) -> _Use | None:
         uses = _uses[raw] = {}
     use = uses.get(statement.name)
     if use is None:
-        if not (_may_prepare(alias, raw) and _has_room(raw, uses)):
+        if not (_may_prepare(alias, raw) and _has_room(uses)):
             return None
         use = uses[statement.name] = _Use()
     if use.prepared_at is not None:
@@ -182,16 +182,12 @@ def _prepare(raw: Raw, statement: Statement, use: _Use) -> None:
         raise
 
 
-def _has_room(raw: Raw, uses: dict[bytes, _Use]) -> bool:
-    """Makes room by forgetting what was never prepared, or else what was prepared first."""
+def _has_room(uses: dict[bytes, _Use]) -> bool:
+    """Makes room by forgetting what was never prepared."""
     if len(uses) >= KEPT_AT_MOST:
         for name, use in tuple(uses.items()):
             if use.prepared_at is None:
                 del uses[name]
-    if len(uses) >= KEPT_AT_MOST and _is_idle(raw):
-        oldest = next(iter(uses))
-        del uses[oldest]
-        _forget(raw, oldest)
     return len(uses) < KEPT_AT_MOST
 
 

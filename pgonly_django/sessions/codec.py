@@ -17,7 +17,6 @@ import json
 import logging
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -52,7 +51,7 @@ _to_json = json.JSONEncoder(separators=(",", ":")).encode
 _security_log = logging.getLogger("django.security.SuspiciousSession")
 
 
-class Codec:
+class SessionCodec:
     def __init__(self, serializer: Any, salt: str) -> None:
         self._serializer = serializer
         self._salt = salt
@@ -79,11 +78,7 @@ class Codec:
         return entries, refused
 
     def changed(self, entries: Entries, stored: Entries) -> Entries:
-        return {
-            name: raw
-            for name, raw in entries.items()
-            if (before := stored.get(name)) != raw and not (before and _reads_as(before, raw))
-        }
+        return {name: raw for name, raw in entries.items() if stored.get(name) != raw}
 
     def column(self, entries: Entries) -> str:
         return _to_json({name: self._member(name, raw) for name, raw in entries.items()})
@@ -92,7 +87,7 @@ class Codec:
         """The session and its entries. A member that cannot be read is logged, left out, and stays in the row."""
         session: dict[Any, Any] = {}
         entries: Entries = {}
-        for name, member in _members(column):
+        for name, member in column.items():
             try:
                 entries[name] = self._read_into(session, name, member)
             except signing.BadSignature:
@@ -107,7 +102,7 @@ class Codec:
 
     def reencrypted(self, column: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """The members that would be stored otherwise now (readable, or under SECRET_KEY), and their new JSON text."""
-        old = {name: member for name, member in _members(column) if self._is_stored_otherwise(name, member)}
+        old = {name: member for name, member in column.items() if self._is_stored_otherwise(name, member)}
         _, entries = self.decode(old)
         return {name: old[name] for name in entries}, self.column(entries)
 
@@ -156,18 +151,6 @@ class Codec:
         value = self._serializer().loads(raw)
         # Not `raw`: a value that has been loaded may be pickled in another way than before.
         return self._bytes(value), value
-
-
-def _members(column: Any) -> Iterable[tuple[str, Any]]:
-    """No members where another program has put something else than an object there."""
-    return column.items() if isinstance(column, dict) else ()
-
-
-def _reads_as(stored: Raw, raw: Raw) -> bool:
-    """A dict may have the keys 1 and "1": JSON writes both and reads one, so the stored text is the longer one."""
-    if isinstance(stored, bytes) or isinstance(raw, bytes) or len(stored) <= len(raw):
-        return False
-    return _to_json(json.loads(stored)) == raw
 
 
 class _NoSerializer:

@@ -31,7 +31,7 @@ from pgonly_django.exceptions import CannotListKeysError
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, hash_user
 from pgonly_django.sessions import expiry, statements
-from pgonly_django.sessions.codec import Codec
+from pgonly_django.sessions.codec import SessionCodec
 from pgonly_django.sessions.statements import Client
 from pgonly_django.tables import qualified
 
@@ -48,7 +48,7 @@ class PreviousSession:
         return None if user_id is None else str(user_id)
 
 
-def move(session_key: str, codec: Codec, client: Client) -> bool:
+def move(session_key: str, codec: SessionCodec, client: Client) -> bool:
     """Move the session here if the previous engine has it. True: there may be a row now, load it again.
 
     An ended or expired row here keeps the previous engine's session out.
@@ -136,7 +136,7 @@ def _seconds_left(store: SessionBase, key: str, data: dict[str, Any]) -> float:
     return float(expiry.age(data.get("_session_expiry"), timezone.now(), store.get_session_cookie_age()))
 
 
-def _column_of(session: PreviousSession, codec: Codec) -> tuple[str, int]:
+def _column_of(session: PreviousSession, codec: SessionCodec) -> tuple[str, int]:
     """The data as stored here, and how many values are left out: a cache accepts values that no serializer encodes."""
     entries, refused = codec.encode_what_can_be(session.data)
     for key in refused:
@@ -146,19 +146,19 @@ def _column_of(session: PreviousSession, codec: Codec) -> tuple[str, int]:
 
 
 @dataclass
-class Counts:
+class ImportCounts:
     moved: int = 0
     kept: int = 0
     left_out: int = 0
 
 
-def import_sessions(codec: Codec, batch: int = 1000) -> Iterator[Counts]:
+def import_sessions(codec: SessionCodec, batch: int = 1000) -> Iterator[ImportCounts]:
     """Move all live sessions that are left. Yields the counts so far after every batch.
 
     A row that is here is never changed, so it may be killed and run again at any time. Values that cannot be encoded
     here are logged by their keys and left out.
     """
-    counts = Counts()
+    counts = ImportCounts()
     sessions = _stored_sessions(batch) if hasattr(_store_of(), "get_model_class") else _cached_sessions()
     while taken := {hash_key(session.key): session for session in islice(sessions, batch)}:
         _insert(taken, codec, counts)
@@ -232,7 +232,7 @@ ON CONFLICT (key_hash) DO NOTHING
 """)
 
 
-def _insert(sessions: dict[bytes, PreviousSession], codec: Codec, counts: Counts) -> None:
+def _insert(sessions: dict[bytes, PreviousSession], codec: SessionCodec, counts: ImportCounts) -> None:
     old = list(sessions.values())
     columns = [_column_of(session, codec) for session in old]
     users = [session.user_id for session in old]

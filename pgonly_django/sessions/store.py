@@ -20,7 +20,7 @@ from django.utils.crypto import get_random_string
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
 from pgonly_django.sessions import expiry, previous_engine, statements
-from pgonly_django.sessions.codec import Codec, Entries
+from pgonly_django.sessions.codec import Entries, SessionCodec
 from pgonly_django.sessions.prune import prune_expired
 from pgonly_django.sessions.statements import Client, Expiry, StoredSession
 
@@ -55,8 +55,8 @@ class SessionStore(SessionBase):
         return Session
 
     @cached_property
-    def codec(self) -> Codec:
-        return Codec(self.serializer, self.key_salt)
+    def codec(self) -> SessionCodec:
+        return SessionCodec(self.serializer, self.key_salt)
 
     def load(self) -> dict[Any, Any]:
         key = self.session_key

@@ -10,7 +10,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from pgonly_django.throttling.counted import Counted
+from pgonly_django.throttling.counted import CountedThrottle
 
 
 def check_throttles(**_: Any) -> list[checks.CheckMessage]:
@@ -21,7 +21,7 @@ def check_throttles(**_: Any) -> list[checks.CheckMessage]:
     for named in getattr(settings, "REST_FRAMEWORK", {}).get("DEFAULT_THROTTLE_CLASSES", ()):
         try:
             throttle = import_string(named) if isinstance(named, str) else named
-            is_wrong = issubclass(throttle, Counted) and throttle.store_or_none() is None
+            is_wrong = issubclass(throttle, CountedThrottle) and throttle.store_or_none() is None
         except (ImportError, TypeError, ImproperlyConfigured):
             continue  # the framework says so, or E101 of the cache
         if is_wrong:

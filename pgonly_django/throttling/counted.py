@@ -75,7 +75,7 @@ ADMIT = for_both_tables(
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class Admittance:
     """What a request got. `wait_seconds` is 0 for an admitted one, else the time until one may be."""
 
     admitted: bool
@@ -83,7 +83,7 @@ class Admission:
     counted: int  # admitted requests in the period, this one too
 
 
-def admit(store: Store, key: bytes, limit: int, seconds: float) -> Operation[Admission]:
+def admit(store: Store, key: bytes, limit: int, seconds: float) -> Operation[Admittance]:
     """Whether a request is one of at most `limit` in any `seconds`; it counts if it is. One statement, and another
     where two requests meet at the last place."""
     if not 0 < seconds <= LONGEST_PERIOD_SECONDS:
@@ -91,7 +91,7 @@ def admit(store: Store, key: bytes, limit: int, seconds: float) -> Operation[Adm
             f"The period must be between 0 and {LONGEST_PERIOD_SECONDS} seconds, got {seconds!r}."
         )
     if limit <= 0:
-        return Admission(admitted=False, wait_seconds=float(seconds), counted=0)
+        return Admittance(admitted=False, wait_seconds=float(seconds), counted=0)
     period, group_size = round(seconds * 1_000_000), math.ceil(limit / TIMES_AT_MOST)
     while True:
         result = yield from store.send(ADMIT, [key, b"%d" % limit, b"%d" % period, b"%d" % group_size])
@@ -104,14 +104,14 @@ def admit(store: Store, key: bytes, limit: int, seconds: float) -> Operation[Adm
         )
     if oldest is not None:
         wait = max(integer(oldest) + period - integer(now), 1) / 1_000_000
-        return Admission(admitted=False, wait_seconds=wait, counted=integer(counted))
+        return Admittance(admitted=False, wait_seconds=wait, counted=integer(counted))
     new, written = is_new == b"\x01", integer(size)
     if store.counters.wrote(entries=new, size=written if new else 0, written=written):
         yield from store.eviction.clean()
-    return Admission(admitted=True, wait_seconds=0.0, counted=integer(counted))
+    return Admittance(admitted=True, wait_seconds=0.0, counted=integer(counted))
 
 
-class Counted:
+class CountedThrottle:
     """Beside the class of a framework, which makes the key and reads the rate.
 
     `cache` is that of the framework's class: any PostgresCache. `fail_open` says what a request gets while the
@@ -129,7 +129,7 @@ class Counted:
         return made
 
     @property
-    def admission(self) -> Admission | None:
+    def admission(self) -> Admittance | None:
         """Of the last request of this thread: Django Ninja has one throttle for all requests of an operation."""
         return getattr(self._of_thread, "admission", None)
 
@@ -147,7 +147,7 @@ class Counted:
                 f"A request was {said} uncounted, since its throttle did not reach the database: {error}"
             )
             events.emit("throttle.failed", message, level=logging.WARNING)
-            admission = Admission(self.fail_open, 0.0 if self.fail_open else RETRY_SECONDS, 0)
+            admission = Admittance(self.fail_open, 0.0 if self.fail_open else RETRY_SECONDS, 0)
         self._of_thread.admission = admission
         return admission.admitted
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from django.http import HttpRequest
 from ninja import throttling
 
-from pgonly_django.throttling.counted import Counted
+from pgonly_django.throttling.counted import CountedThrottle
 
 
-class PostgresThrottle(Counted, throttling.SimpleRateThrottle):  # type: ignore[misc]  # Any where ninja is not installed
+class PostgresThrottle(CountedThrottle, throttling.SimpleRateThrottle):  # type: ignore[misc]  # Any where ninja is not installed
     """In the place of SimpleRateThrottle. Subclasses have get_cache_key(), and `scope` or a rate is given.
 
     It blocks also in async operations, as Ninja's own do: for one statement.

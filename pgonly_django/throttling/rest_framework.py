@@ -6,10 +6,10 @@ from typing import Any
 
 from rest_framework import throttling
 
-from pgonly_django.throttling.counted import Counted
+from pgonly_django.throttling.counted import CountedThrottle
 
 
-class PostgresThrottle(Counted, throttling.SimpleRateThrottle):  # type: ignore[misc]  # rest_framework has no types
+class PostgresThrottle(CountedThrottle, throttling.SimpleRateThrottle):  # type: ignore[misc]  # rest_framework has no types
     """In the place of SimpleRateThrottle. Subclasses have get_cache_key(), and `scope` or `rate`."""
 
     key: str | None

@@ -13,8 +13,10 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from pgonly_django.cache.entry import CHANNEL
+from pgonly_django.cache.pool_user import background
 from pgonly_django.cache.single_flight import SingleFlight
 from pgonly_django.database.listener import payload
+from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry, CacheUsage
 from tests.cache.conftest import expire_by, start_crowd
@@ -338,7 +340,7 @@ def test_reads_by_get_or_set_are_told(cache):
 
 def test_a_claim_that_arrives_after_it_was_given_up_keeps_nobody_waiting(cache):
     flight = SingleFlight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 600, (), False)
-    flight._undo_claim(4711)
+    background.undo(lambda: run(flight._end_claim(4711)))
     CacheEntry.objects.create(
         key=flight.key.decode(), codec=0, expires_at=datetime(1970, 1, 1, tzinfo=UTC), prune_minute=2**31 - 1,
         claim=4711, claimed_until=datetime.now(UTC) + timedelta(minutes=10),

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgonly_django.sessions import SessionStore
-from pgonly_django.sessions.codec import Codec
+from pgonly_django.sessions.codec import SessionCodec
 from tests.interruptions import AbortError, Interrupted, aborted_once
 from tests.sessions.rows import PICKLE
 
@@ -137,7 +137,7 @@ def test_what_a_signal_handler_raises_while_a_value_is_loaded_is_raised_and_no_v
 
 
 def test_what_a_signal_handler_raises_while_a_value_is_brought_over_is_raised():
-    codec = Codec(import_string(PICKLE), "salt")
+    codec = SessionCodec(import_string(PICKLE), "salt")
     session = {"interrupted": Interrupted(to_be_pickled=True), "refused": lambda: None}
     with aborted_once(), pytest.raises(AbortError):
         codec.encode_what_can_be(session)

@@ -9,14 +9,14 @@ import pytest
 from django.db import connections
 
 from pgonly_django.cache import PostgresCache
-from pgonly_django.throttling.counted import Counted
+from pgonly_django.throttling.counted import CountedThrottle
 from tests.neighbours.throttles import admitted
 from tests.waiting import PATIENT
 
 LIMIT = 5
 
 
-class Throttle(Counted):
+class Throttle(CountedThrottle):
     cache = PostgresCache("throttles", {"OPTIONS": PATIENT})
 
 
@@ -25,7 +25,7 @@ def others_go_on_between_lines():
     """In new threads, before each line of count()."""
 
     def traced(frame, event, _):
-        if frame.f_code is not Counted.count.__code__:
+        if frame.f_code is not CountedThrottle.count.__code__:
             return None
         if event == "line":
             time.sleep(0.001)

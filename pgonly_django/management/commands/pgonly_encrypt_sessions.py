@@ -13,7 +13,7 @@ from pgonly_django.conf import settings
 from pgonly_django.models import Session
 from pgonly_django.models.session import SessionQuerySet
 from pgonly_django.sessions import SessionStore
-from pgonly_django.sessions.codec import Codec
+from pgonly_django.sessions.codec import SessionCodec
 from pgonly_django.tables import qualified
 
 # A session that changes this often between our read and our write is in use, and its requests encrypt it.
@@ -75,7 +75,7 @@ REPLACE = qualified(
 )
 
 
-def _reencrypt(codec: Codec, key: str, column: Any) -> bool:
+def _reencrypt(codec: SessionCodec, key: str, column: Any) -> bool:
     for _ in range(TRIES):
         old, new = codec.reencrypted(column)
         if not old:

@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pgonly_django.conf import settings
 from pgonly_django.exceptions import CannotListKeysError
 from pgonly_django.sessions import SessionStore
-from pgonly_django.sessions.previous_engine import Counts, import_sessions
+from pgonly_django.sessions.previous_engine import ImportCounts, import_sessions
 
 
 class Command(BaseCommand):
@@ -30,7 +30,7 @@ class Command(BaseCommand):
                 f"{django_settings.SESSION_ENGINE} still serves, so what changes there after this run would be lost. "
                 'Set SESSION_ENGINE = "pgonly_django.sessions" first.'
             )
-        counts = Counts()
+        counts = ImportCounts()
         try:
             for counts in import_sessions(SessionStore().codec, batch):
                 if verbosity > 1:
@@ -40,7 +40,7 @@ class Command(BaseCommand):
         self.stdout.write(self.style.SUCCESS(_summary(counts)))
 
 
-def _summary(counts: Counts) -> str:
+def _summary(counts: ImportCounts) -> str:
     text = f"{counts.moved} moved, {counts.kept} were here already"
     if counts.left_out:
         text += f"; {counts.left_out} values left out that cannot be encoded here"
