@@ -64,23 +64,6 @@ def test_another_requests_save_leaves_the_user_id_alone():
     assert Session.objects.get().user_id == "7"
 
 
-@pytest.mark.parametrize(
-    "value", [{1: "a", "1": "b"}, {"x": [{None: 1, "null": 2}]}, {True: "yes", "true": "ja", "n": 1}]
-)
-def test_keys_that_json_writes_alike_are_no_change_of_every_later_request(django_assert_num_queries, value):
-    key = stored(odd=value).session_key
-    reader, writer = SessionStore(key), SessionStore(key)
-    assert reader["odd"]
-    writer["odd"] = "set by another request"
-    writer.save()
-    reader["other"] = 1
-    reader.save()
-    assert dict(SessionStore(key).items()) == {"odd": "set by another request", "other": 1}
-    key = stored(odd=value).session_key
-    with django_assert_num_queries(1):
-        SessionStore(key).save()
-
-
 def seconds_left(session: SessionStore) -> float:
     return (Session.objects.for_key(session.session_key).get().expires_at - timezone.now()).total_seconds()
 

@@ -73,23 +73,6 @@ def test_the_command_does_not_undo_what_a_request_writes_meanwhile(settings):
     assert column().count("sealed") == 2
 
 
-@pytest.mark.parametrize("encrypts", [True, False])
-@pytest.mark.parametrize("data", ["[]", "5", '"text"', "[" * 3000 + "]" * 3000, '{"a": [{"sealed": 5}]}'])
-def test_the_command_goes_past_a_row_that_holds_no_session(settings, data, encrypts):
-    encrypt(settings, on=not encrypts)
-    session = stored(a=1)
-    with connection.cursor() as cursor:
-        cursor.execute(ODD_ROW, [data])
-    encrypt(settings, on=encrypts)
-    assert rewrite() == f"1 sessions {'encrypted' if encrypts else 'decrypted'}"
-    assert again(session)["a"] == 1
-
-
-ODD_ROW = """
-INSERT INTO pgonly_session (key_hash, data, expires_at) VALUES ('\\x00', %s, now() + interval '1 day')
-"""
-
-
 def test_a_session_that_gets_another_key_meanwhile_is_rewritten_too(settings):
     sessions = [stored(number=number) for number in range(3)]
     encrypt(settings)
