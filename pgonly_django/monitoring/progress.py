@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeGuard
+from typing import Any
 
 from django.utils import timezone
 
@@ -31,42 +31,30 @@ class JobProgress:
 def job_progress(job: Job, now: datetime | None = None) -> JobProgress:
     """The speed is counted from where the present run began, up to its last report."""
     reported = job.progress if isinstance(job.progress, dict) else {}
-    done = _figure(reported.get("done"))
-    total = None if done is None else _figure(reported.get("total"))
-    if total is not None and total <= 0:
-        total = None
+    done, total = _figure(reported.get("done")), _figure(reported.get("total"))
+    if done is None:
+        return JobProgress(None, None, None, None, None)
     now = now or timezone.now()
-    rate = None if done is None else _per_minute(job, reported.get(MEASURED_SINCE), done, now)
-    left = None
-    if done is not None and total is not None and rate is not None:
-        left = _left(job, total - done, rate, now)
-    return JobProgress(done, total, _percent(done, total), rate, left)
+    rate = _per_minute(job, reported.get(MEASURED_SINCE) or {}, done, now)
+    if total is None or total <= 0:
+        return JobProgress(done, None, None, rate, None)
+    percent = int(100 * min(max(done, 0), total) / total)
+    return JobProgress(done, total, percent, rate, _left(job, total - done, rate, now) if rate else None)
 
 
 def _figure(value: Any) -> float | None:
-    return value if _is_figure(value) else None
+    return value if value is not None and abs(value) < LARGEST_FIGURE else None
 
 
-def _is_figure(value: Any) -> TypeGuard[float]:
-    return type(value) in (int, float) and abs(value) < LARGEST_FIGURE
-
-
-def _percent(done: float | None, total: float | None) -> int | None:
-    if done is None or total is None:
-        return None
-    return int(100 * min(max(done, 0), total) / total)
-
-
-def _per_minute(job: Job, since: Any, done: float, now: datetime) -> float | None:
+def _per_minute(job: Job, since: dict[str, Any], done: float, now: datetime) -> float | None:
     """None where the job does not run, or not long enough, or has done nothing yet."""
     if job.state != State.RUNNING or job.attempted_at is None:
         return None
-    since = since if isinstance(since, dict) else {}
-    first, first_seconds = _figure(since.get("done")) or 0, _figure(since.get("seconds")) or 0.0
+    first, first_seconds = since.get("done") or 0, since.get("seconds") or 0.0
     seconds = (_reported_at(job, now) - job.attempted_at).total_seconds() - first_seconds
     if seconds < MEASURED_SECONDS or done <= first:
         return None
-    return 60 * (done - first) / seconds or None  # too slow for a float
+    return 60 * (done - first) / seconds
 
 
 def _left(job: Job, items: float, per_minute: float, now: datetime) -> timedelta | None:
@@ -78,6 +66,6 @@ def _left(job: Job, items: float, per_minute: float, now: datetime) -> timedelta
 
 
 def _reported_at(job: Job, now: datetime) -> datetime:
-    """Of this run. Workers of the version before do not say when: then the present moment."""
+    """Of this run; before its first report the present moment."""
     at = job.reported_at
     return now if at is None or job.attempted_at is None or at < job.attempted_at else min(at, now)

@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connections
 
 from pgonly_django.cache.backend import PostgresCache, our_caches
-from pgonly_django.cache.entry import SIZE, TABLES
+from pgonly_django.cache.entry import LIVE, SIZE, TABLES
 from pgonly_django.cache.eviction import cache_name
 from pgonly_django.database.on_django import time_limit
 from pgonly_django.monitoring.states import Counted, capped
@@ -20,13 +20,14 @@ from pgonly_django.tables import qualified
 COUNTED_AT_MOST = 5_000  # entries of a cache; sessions
 USERS_AT_MOST = 10
 
-# Index: the primary keys; of the entries one range, 5,001 rows. SIZE reads no value.
+# Index: the primary keys; of the entries one range, `most` rows. SIZE reads no value.
 FIGURES = tuple(
     qualified(f"""
-SELECT entries, bytes, hits, misses, counted.rows, counted.size, pg_total_relation_size('{table}'::regclass)
-FROM (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS size FROM (
-    SELECT {SIZE} AS size FROM {table} WHERE key >= %(start)s::text AND key < %(end)s::text
-    ORDER BY key LIMIT {COUNTED_AT_MOST + 1}) AS entry) AS counted
+SELECT entries, bytes, coalesce(hits, 0), coalesce(misses, 0), counted.rows, counted.size, counted.expired,
+    pg_total_relation_size('{table}'::regclass)
+FROM (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS size, count(*) FILTER (WHERE is_over) AS expired FROM (
+    SELECT {SIZE} AS size, NOT {LIVE} AS is_over FROM {table}
+    WHERE key >= %(start)s::text AND key < %(end)s::text ORDER BY key LIMIT %(most)s::int8) AS entry) AS counted
 LEFT JOIN pgonly_cache_usage ON name = %(name)s::text
 """)
     for table in TABLES
@@ -47,6 +48,7 @@ class CacheFigures:
     table_bytes: int = 0  # on disk, with indexes: of all caches in this table together
     hits: int = 0
     misses: int = 0
+    expired: int = 0  # entries that are not deleted yet, of those that were counted
     problem: str = ""  # why there are no numbers
 
     @property
@@ -56,13 +58,14 @@ class CacheFigures:
         return self.hits / reads if reads else None
 
 
-def caches(limit: timedelta | None = None) -> list[CacheFigures]:
-    """Counts COUNTED_AT_MOST entries of each; of a larger cache it takes what its processes have counted. Where the
-    database of one does not answer, or not within the `limit`, it has a `problem` and no numbers."""
-    return [_figures(alias, cache, limit) for alias, cache in our_caches().items()]
+def caches(limit: timedelta | None = None, *, counts_all: bool = False) -> list[CacheFigures]:
+    """Counts COUNTED_AT_MOST entries of each, or all; of a larger cache it takes what its processes have counted. Where
+    the database of one does not answer, or not within the `limit`, it has a `problem` and no numbers."""
+    most = None if counts_all else COUNTED_AT_MOST
+    return [_figures(alias, cache, limit, most) for alias, cache in our_caches().items()]
 
 
-def _figures(alias: str, cache: PostgresCache, limit: timedelta | None) -> CacheFigures:
+def _figures(alias: str, cache: PostgresCache, limit: timedelta | None, most: int | None) -> CacheFigures:
     store = cache.store
     none = CacheFigures(
         alias=alias,
@@ -73,23 +76,29 @@ def _figures(alias: str, cache: PostgresCache, limit: timedelta | None) -> Cache
         max_bytes=store.max_bytes,
     )
     start = store.namespace
-    parameters = {"start": start, "end": f"{start}\U0010ffff", "name": cache_name(store.durable, start)}
+    parameters = {
+        "start": start,
+        "end": f"{start}\U0010ffff",
+        "name": cache_name(store.durable, start),
+        "most": None if most is None else most + 1,
+    }
     limited: AbstractContextManager[None] = time_limit(store.pool.alias, limit) if limit else nullcontext()
     try:
         with limited, connections[store.pool.alias].cursor() as cursor:
             cursor.execute(FIGURES[store.durable], parameters)
-            ((entries, size, hits, misses, rows, counted_size, table_bytes),) = cursor.fetchall()
+            ((entries, size, hits, misses, rows, counted_size, expired, table_bytes),) = cursor.fetchall()
     except (Error, ImproperlyConfigured) as error:
         return replace(none, problem=" ".join(str(error).split()))
-    is_estimate = rows > COUNTED_AT_MOST
+    is_estimate = most is not None and rows > most
     return replace(
         none,
         entries=max(entries or 0, rows) if is_estimate else rows,
         bytes=max(size or 0, counted_size) if is_estimate else counted_size,
         is_estimate=is_estimate,
         table_bytes=table_bytes,
-        hits=hits or 0,
-        misses=misses or 0,
+        hits=hits,
+        misses=misses,
+        expired=expired,
     )
 
 

@@ -97,7 +97,7 @@ STATEMENTS = {
     **{
         f"monitoring.storage.FIGURES, {table}": (
             sql,
-            {"start": "k", "end": "l", "name": "n"},
+            {"start": "k", "end": "l", "name": "n", "most": 5_001},
             {f"{table}_pkey"},
             5_002,
         )

@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import Error, connections
-from django.db.models import BigIntegerField, Count, Q, Sum
-from django.db.models.expressions import RawSQL
-from django.db.models.functions import Coalesce, Now
+from django.db import connections
 
 from pgonly_django.cache import deletion
 from pgonly_django.cache.backend import PostgresCache, our_caches
-from pgonly_django.cache.entry import SIZE, TABLES
-from pgonly_django.cache.eviction import cache_name
+from pgonly_django.cache.entry import TABLES
 from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
-from pgonly_django.models import CacheEntry, CacheUsage, DurableCacheEntry
+from pgonly_django.monitoring.storage import CacheFigures, caches
 from pgonly_django.tables import table
 
 COLUMNS = "{:16}{:20}{:24}{:>12}{:>12}{:>10}{:>10}"
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    alias: str
-    location: str
-    table: str
-    entries: int
-    bytes: int
-    expired: int
-    hits: int
-    misses: int
-    problem: str = ""  # why there are no numbers
-
-    @property
-    def hit_rate(self) -> float | None:
-        """Hits of all reads that were flushed so far, 0 to 1; None before the first."""
-        reads = self.hits + self.misses
-        return self.hits / reads if reads else None
 
 
 class Command(BaseCommand):
@@ -68,7 +43,7 @@ class Command(BaseCommand):
     def _show(self) -> None:
         heads = "cache", "location", "table", "entries", "bytes", "expired", "hit rate"
         self.stdout.write(COLUMNS.format(*heads))
-        found = _figures()
+        found = caches(counts_all=True)
         for each in found:
             self.stdout.write(_line(each))
         lost = [each.alias for each in found if each.problem]
@@ -103,37 +78,9 @@ class Command(BaseCommand):
         return ours[alias]
 
 
-def _line(each: Figures) -> str:
+def _line(each: CacheFigures) -> str:
     if each.problem:
         return f"{each.alias:16}{each.location:20}{each.table:24}{each.problem}"
     rate = "-" if each.hit_rate is None else f"{each.hit_rate:.1%}"
     numbers = f"{each.entries:,}", f"{each.bytes:,}", f"{each.expired:,}", rate
     return COLUMNS.format(each.alias, each.location, each.table, *numbers)
-
-
-def _figures() -> list[Figures]:
-    """Of each cache. Walks over all entries: monitoring/caches.py does not.
-
-    Where the database of one does not answer, it has a `problem` and no numbers.
-    """
-    found = []
-    for alias, cache in our_caches().items():
-        try:
-            found.append(_figures_of(alias, cache))
-        except (Error, ImproperlyConfigured) as error:
-            problem, table = " ".join(str(error).split()), TABLES[cache.store.durable]
-            found.append(Figures(alias, cache.store.location, table, 0, 0, 0, 0, 0, problem))
-    return found
-
-
-def _figures_of(alias: str, cache: PostgresCache) -> Figures:
-    store = cache.store
-    model = DurableCacheEntry if store.durable else CacheEntry
-    size = RawSQL(SIZE, (), BigIntegerField())  # noqa: S611 - a constant
-    expired = Count("pk", filter=Q(expires_at__lte=Now()))
-    rows = model.objects.using(store.pool.alias).of(store.location)
-    counted = rows.aggregate(entries=Count("pk"), bytes=Coalesce(Sum(size), 0), expired=expired)
-    name = cache_name(store.durable, store.namespace)
-    usage = CacheUsage.objects.using(store.pool.alias).filter(name=name).first()
-    hits, misses = (usage.hits, usage.misses) if usage else (0, 0)
-    return Figures(alias, store.location, TABLES[store.durable], **counted, hits=hits, misses=misses)
