@@ -67,23 +67,10 @@ def writes_atomically_and_fails():
 
 
 @case()
-def sees_no_transaction():
-    return [connection.in_atomic_block, connection.get_autocommit()]
-
-
-@case()
 def goes_on_after_a_statement_that_failed():
     with suppress(Error):
         ask("SELECT 1 / 0")
     mark("goes_on")
-
-
-@case()
-def goes_on_after_a_transaction_that_failed():
-    with suppress(ValueError), transaction.atomic():
-        mark("lost")
-        raise ValueError
-    mark("goes_on_after")
 
 
 @case()
@@ -126,12 +113,6 @@ def fails_on_commit():
 
 
 @case()
-def begins_a_durable_transaction():
-    with transaction.atomic(durable=True):
-        mark("durable")
-
-
-@case()
 def begins_a_durable_transaction_in_another():
     with transaction.atomic(), transaction.atomic(durable=True):
         mark("lost")
@@ -159,34 +140,15 @@ def commits_by_hand():
 
 
 @case()
-def leaves_autocommit_off_behind_a_commit():
-    transaction.set_autocommit(False)
-    mark("committed by hand")
-    transaction.commit()
-
-
-@case()
 def leaves_a_transaction_open():
     transaction.set_autocommit(False)
     mark("lost")
 
 
 @case()
-def leaves_a_transaction_open_in_which_it_read():
-    transaction.set_autocommit(False)
-    return ask("SELECT 1")
-
-
-@case()
 def leaves_an_atomic_block_open():
     transaction.atomic().__enter__()
     mark("lost")
-
-
-@case()
-def leaves_an_atomic_block_open_in_which_it_read():
-    transaction.atomic().__enter__()
-    return ask("SELECT 1")
 
 
 @case()
@@ -216,35 +178,11 @@ def sets_locally_and_rolls_back():
 
 
 @case()
-def sets_locally_outside_of_a_transaction():
-    ask("SET LOCAL statement_timeout = '7s'")
-    return ask("SHOW statement_timeout")
-
-
-@case()
 def sets_a_setting_of_the_project_locally():
     with transaction.atomic():
         ask("SELECT set_config('app.tenant', %s, %s)", "7", True)
         inside = ask("SELECT current_setting('app.tenant', true)")
     return [inside, ask("SELECT current_setting('app.tenant', true)")]
-
-
-@case()
-def sets_twice():
-    with transaction.atomic():
-        ask("SET LOCAL statement_timeout = '7s'")
-        ask("SET statement_timeout = '8s'")
-    with transaction.atomic():
-        ask("SET LOCAL statement_timeout = '9s'")
-    return ask("SHOW statement_timeout")
-
-
-@case()
-def sets_and_rolls_back():
-    with suppress(ValueError), transaction.atomic():
-        ask("SET statement_timeout = '7s'")
-        raise ValueError
-    return ask("SHOW statement_timeout")
 
 
 @case()
@@ -471,9 +409,3 @@ def changes_its_language():
 async def writes_in_a_coroutine():
     await sync_to_async(mark)("coroutine")
     return await Job.objects.filter(pk=current_job.get().job.id).acount()
-
-
-@case()
-async def fails_in_a_coroutine():
-    await sync_to_async(mark)("coroutine:failed")
-    raise ValueError("no")
