@@ -22,7 +22,7 @@ class Values:
     in_row: Saved  # as the open transaction sees the row
     loop_names: set[str] = field(default_factory=set)  # of the loops that have begun
     has_new_step: bool = False
-    steps_with_text: int = 0  # that are new: so many of the first in CheckpointState._steps_with_text
+    steps_with_text: tuple[str, ...] = ()  # the names of those that are new
 
     def copy(self) -> Values:
         return replace(self, reached=self.reached.copy(), loop_names=self.loop_names.copy())
@@ -36,7 +36,6 @@ class CheckpointState:
         self.loaded = saved.copy()
         self._values = Values(saved, self.loaded)
         self._on_commit = on_commit
-        self._steps_with_text: list[str] = []
         # By the names of loops: the connections of the thread of each. A rollback on one of them may take back what the
         # loop's body does.
         self._connections: dict[str, list[Any]] = {}
@@ -110,17 +109,14 @@ class CheckpointState:
     @property
     def kept_parts(self) -> set[str]:
         """The parts of the output that are written, or will be unless this job's own transaction is rolled back."""
-        steps = self._steps_with_text[: self.values.steps_with_text]
-        return {*self.to_write.ends, *map(part_of_step, steps)}
+        return {*self.to_write.ends, *map(part_of_step, self.values.steps_with_text)}
 
     def note_new_step(self, name: str, *, has_text: bool) -> None:
         self.track([connections[self.alias]])
         values = self.values
         values.has_new_step = True
         if has_text:
-            # In the place of those that were rolled back.
-            self._steps_with_text[values.steps_with_text :] = [name]
-            values.steps_with_text += 1
+            values.steps_with_text += (name,)
         self._tell_if_committed()
 
     def track(self, job_connections: Sequence[Any]) -> None:

@@ -1,20 +1,36 @@
-"""`manage.py check --deploy`: whether the modules of tasks can be imported, and whether aliases are free."""
+"""Further system checks: whether the modules of tasks can be imported and aliases are free, whether the names of queues
+are known; and for `check --deploy` whether the unfinished jobs that are stored can run with this code. A worker would
+put them off for an hour, and then fail them."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import psycopg
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 from django.utils.module_loading import import_string
 
 from pgonly_django.compat import InvalidTask
 from pgonly_django.conf import settings
-from pgonly_django.tasks.aliases import claimed, is_another_task
+from pgonly_django.database import testrun
+from pgonly_django.exceptions import WrongArgumentsError
+from pgonly_django.queue.stored_jobs import StoredCall, StoredCalls, stored_calls
+from pgonly_django.tasks.aliases import claimed, imported, is_another_task
+from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.backend import our_backends
-from pgonly_django.tasks.registry import import_tasks
+from pgonly_django.tasks.options import restored
+from pgonly_django.tasks.registry import (
+    UnknownTaskError,
+    backend_of,
+    import_task,
+    import_tasks,
+    with_fields,
+)
 
 DOCS = "See docs/how-to/rolling_deploys.md#check---deploy."
 
@@ -74,3 +90,138 @@ def _unused(name: str, known: list[str]) -> checks.CheckMessage:
     hint = f"Did you mean {near[0]!r}?" if near else 'Add the name to "QUEUES" of TASKS, or take it out here.'
     lack = f'which no "QUEUES" of TASKS has ({", ".join(known)}): no job can be in it.'
     return checks.Warning(f'PGONLY["QUEUES"] has {name!r}, {lack}', hint=hint, id="pgonly_django.W003")
+
+
+TASKS_AT_MOST = 50
+REASON_AT_MOST = 500
+ARGUMENTS_AT_MOST = 1000  # no function has so many parameters
+RENAMED = (
+    'If it was renamed or moved, give the task aliases=["{path}"]. If it was removed, bring it back, or cancel its '
+    "jobs: manage.py pgonly_jobs cancel --task {path}{database}."
+)
+BROKEN = "Mend the import of its module, in the environment in which the workers run."
+FITS = "Give new parameters a default, and keep those that stored jobs pass, until these jobs have run."
+BACKEND = "Keep the entry in TASKS until these jobs have run."
+BACKOFF = "Keep the function at that path until these jobs have run."
+LATE = "Import it in the `tasks` module of an app, or in AppConfig.ready()."
+
+
+class Problem(NamedTuple):
+    reason: str
+    remedy: str
+
+
+@dataclass(slots=True)
+class TaskJobs:
+    """The unfinished jobs of one task: how many, how many of them cannot run, and why the first of those cannot."""
+
+    path: str
+    jobs: int = 0
+    stuck: int = 0
+    problem: Problem = Problem("", "")
+
+    def error(self, alias: str) -> checks.CheckMessage:
+        path = self.path if self.path.isprintable() else repr(self.path)
+        number = f"{self.jobs:,}" if self.stuck == self.jobs else f"{self.stuck:,} of the {self.jobs:,}"
+        which = f"unfinished {'job' if self.jobs == 1 else 'jobs'} of {path} in the database {alias!r}"
+        database = "" if alias == "default" else f" --database {alias}"
+        return checks.Error(
+            f"{number} {which} cannot run with this code. {self.problem.reason[:REASON_AT_MOST]}",
+            hint=f"{self.problem.remedy.format(path=path, database=database)} {DOCS}",
+            id="pgonly_django.E501",
+        )
+
+
+def check_stored_jobs(**_: object) -> list[checks.CheckMessage]:
+    """E501: jobs that cannot run. W501: the database was not asked. W502: not all jobs were looked at."""
+    import_tasks()
+    aliases = frozenset(claimed())  # before the jobs themselves lead to the modules of their tasks
+    return [message for alias in _databases() for message in _check_database(alias, aliases)]
+
+
+def check_jobs_of(alias: str) -> list[checks.CheckMessage]:
+    """The same of one database."""
+    import_tasks()
+    return _check_database(alias, frozenset(claimed()))
+
+
+def _databases() -> list[str]:
+    """Those of the entries in TASKS. E003 and E004 say what is wrong with the others."""
+    aliases = dict.fromkeys(backend.database for backend in our_backends())
+    return [each for each in aliases if each in connections and connections[each].vendor == "postgresql"]
+
+
+def _check_database(alias: str, aliases: Collection[str]) -> list[checks.CheckMessage]:
+    try:
+        stored = stored_calls(alias)
+    except testrun.Refusal:  # in a test that may not use the database
+        return []
+    except (psycopg.Error, ImproperlyConfigured) as error:
+        message = f"The stored jobs of the database {alias!r} were not looked at: {str(error).strip()}"
+        hint = f"Run this check where the database can be reached, after `migrate`. {DOCS}"
+        return [checks.Warning(message, hint=hint, id="pgonly_django.W501")]
+    return [*_errors(alias, stored, aliases), *_left_out(alias, stored)]
+
+
+def _errors(alias: str, stored: StoredCalls, aliases: Collection[str]) -> Iterator[checks.CheckMessage]:
+    tasks: dict[str, TaskJobs] = {}
+    for call in stored.calls:
+        of_task = tasks.setdefault(call.task, TaskJobs(call.task))
+        of_task.jobs += call.jobs
+        if problem := _why_not(call, aliases):
+            of_task.problem = of_task.problem if of_task.stuck else problem
+            of_task.stuck += call.jobs
+    stuck = sorted((each for each in tasks.values() if each.stuck), key=lambda each: (-each.stuck, each.path))
+    for each in stuck[:TASKS_AT_MOST]:
+        yield each.error(alias)
+    if rest := stuck[TASKS_AT_MOST:]:
+        jobs = sum(each.stuck for each in rest)
+        message = f"{jobs:,} unfinished jobs of {len(rest):,} more tasks in the database {alias!r} cannot run either."
+        yield checks.Error(message, hint=DOCS, id="pgonly_django.E501")
+
+
+def _left_out(alias: str, stored: StoredCalls) -> Iterator[checks.CheckMessage]:
+    if stored.left_out:
+        message = f"Not all unfinished jobs of the database {alias!r} were looked at: {stored.left_out}."
+        hint = f"What was found counts; there may be more. {DOCS}"
+        yield checks.Warning(message, hint=hint, id="pgonly_django.W502")
+
+
+def _why_not(call: StoredCall, aliases: Collection[str]) -> Problem | None:
+    """Why these jobs cannot run, as a worker would find out."""
+    try:
+        task = import_task(call.task)
+    except UnknownTaskError as error:
+        return Problem(str(error), RENAMED if _is_gone(call.task, error.__cause__) else BROKEN)
+    if call.task in claimed() and call.task not in aliases and imported(call.task) is None:
+        reason = f"It is an alias of {task.module_path}, whose module a worker would not import for them."
+        return Problem(reason, LATE)
+    try:
+        backend_of(with_fields(task, backend=call.backend))
+    except UnknownTaskError as error:
+        return Problem(str(error), BACKEND)
+    return _what_is_wrong_with_backoff(call) or _what_is_wrong_with_arguments(call, task)
+
+
+def _is_gone(path: str, error: BaseException | None) -> bool:
+    """Whether nothing is at the path. Else its module is there, and fails while it is imported."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{path}.".startswith(f"{error.name}.")
+    return error is None or (isinstance(error, ImportError) and error.name is None)  # import_string()'s own
+
+
+def _what_is_wrong_with_backoff(call: StoredCall) -> Problem | None:
+    try:
+        restored({"backoff": call.backoff} if call.backoff else None)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may fail with anything while it is imported
+        return Problem(f"Their own backoff {call.backoff} cannot be imported: {error}", BACKOFF)
+    return None
+
+
+def _what_is_wrong_with_arguments(call: StoredCall, task: Any) -> Problem | None:
+    positional = [None] * min(call.positional, ARGUMENTS_AT_MOST)
+    try:
+        call_signature(task.func, task.takes_context).check(positional, dict.fromkeys(call.names))
+    except WrongArgumentsError as error:
+        return Problem(str(error), FITS)
+    return None

@@ -7,12 +7,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pgonly_django.compat import InvalidTaskBackend, task_backends
 from pgonly_django.conf import settings
 from pgonly_django.database import testrun
 from pgonly_django.exceptions import PgonlyError, WrongArgumentsError
 from pgonly_django.models import Job
-from pgonly_django.tasks.backend import PostgresBackend
+from pgonly_django.tasks.backend import PostgresBackend, our_backends
 
 QUEUE_SIMILARITY = 0.75  # "mial" and "mail"
 _STEM = re.compile(r"^[a-zA-Z]*")  # of "tenant-7" and "tenant-8" the same
@@ -33,14 +32,7 @@ def postgres_backends() -> list[PostgresBackend]:
         raise NoRowsError(
             "pgonly_django.testing is for tests. Outside of a test run: manage.py runworker --burst runs the jobs."
         )
-    backends = []
-    for alias in task_backends:
-        try:
-            backend = task_backends[alias]
-        except InvalidTaskBackend:  # Django's own check says so
-            continue
-        if isinstance(backend, PostgresBackend):
-            backends.append(backend)
+    backends = list(our_backends())
     if not backends:
         raise NoRowsError(
             "No entry of TASKS is a PostgresBackend, so there are no rows of jobs. ImmediateBackend runs a job in "
