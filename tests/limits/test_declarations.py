@@ -14,16 +14,6 @@ def messages(settings, **limiters):
     return [(message.id, message.msg) for message in check_limiters()]
 
 
-def test_right_entries_have_no_message(settings):
-    whole = {"concurrent": 5, "requests_per_minute": 60, "tokens_per_minute": 90_000}
-    assert (
-        messages(
-            settings, deepseek=whole, slow={"requests_per_minute": 0.5}, free={}, none={"concurrent": None}
-        )
-        == []
-    )
-
-
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
@@ -48,11 +38,6 @@ def test_a_wrong_entry_is_named(settings, entry, said):
 
 def test_a_name_that_no_row_can_have_is_refused(settings):
     assert "a str of 1 to 255 characters" in messages(settings, **{"x" * 256: {}})[0][1]
-
-
-def test_settings_that_are_no_dict_are_another_check_s_business(settings):
-    settings.PGONLY = {"LIMITERS": 5}
-    assert check_limiters() == []
 
 
 def test_a_wrong_entry_is_an_error_when_it_is_used(limits):

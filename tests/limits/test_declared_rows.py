@@ -108,16 +108,6 @@ def test_of_an_old_process_that_was_started_again_nothing_stays_once_it_has_ende
 
 
 @pytest.mark.slow
-def test_two_projects_that_differ_for_ever_do_not_overwrite_each_other_in_turns(start):
-    both, seen = [start(1), start(8)], []
-    for _ in range(3):
-        for each in both:
-            each.uses_all()
-            seen.append(limits())
-    assert seen == [ALL_1, *[ALL_8] * 5]
-
-
-@pytest.mark.slow
 def test_what_a_person_has_edited_stays_and_a_reset_is_to_the_newest(start):
     old, new = start(1), start(8)
     new.uses_all()

@@ -128,15 +128,6 @@ def test_a_row_that_a_person_has_made_is_a_limiter_too(limits):
         assert held("by hand") == 1
 
 
-def test_a_limiter_whose_row_was_deleted_is_declared_again(limits):
-    limits(deepseek={"concurrent": 2})
-    with limiter("deepseek"):
-        pass
-    Limiter.objects.all().delete()
-    with limiter("deepseek"):
-        assert Limiter.objects.get().concurrent == 2
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -173,10 +164,6 @@ class InATestCase(TestCase):
                 assert held() == 1
                 assert not renewal._held
             assert held() == 0
-
-    def test_the_row_of_another_test_was_rolled_back_with_it(self):
-        assert not Limiter.objects.exists()
-        self.test_the_test_s_own_connection_is_used_and_rolled_back()
 
     async def test_async_code_uses_it_too(self):
         with self.settings(PGONLY={"LIMITERS": {"deepseek": {"concurrent": 2}}}):

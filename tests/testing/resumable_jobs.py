@@ -85,15 +85,6 @@ def unsteady(context):
 
 
 @task(takes_context=True)
-def changes_a_prepared_row(context):
-    """Adds again to what it has added."""
-    user = only_test_user()
-    user.first_name += "+"
-    user.save()
-    context.step("pay", pay, 1)
-
-
-@task(takes_context=True)
 def holds_what_others_wait_for(context):
     """A limiter with one slot, a lock and the computation of a cached value, at each of its saves."""
     with limiter("one at a time"), caches["answers"].lock("mine", timeout=600):

@@ -137,30 +137,6 @@ def setting(name):
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(
-    ("sql", "name", "inside"),
-    [
-        ("SET LOCAL statement_timeout = '7s'", "statement_timeout", "7s"),
-        ("set  local work_mem to 65536", "work_mem", "64MB"),
-        ("SET LOCAL TIME ZONE 'Asia/Tokyo'", "timezone", "Asia/Tokyo"),
-        ('/* why */ SET LOCAL "app.tenant" = 7', "app.tenant", "7"),
-        ("SELECT 1; SET LOCAL app.tenant = '8'", "app.tenant", "8"),
-        ("SELECT set_config('app.tenant', '9', true)", "app.tenant", "9"),
-        ("SELECT set_config('app.tenant', concat('a', ')'), true), 1", "app.tenant", "a)"),
-    ],
-)
-def test_a_local_setting_ends_with_the_transaction(sql, name, inside):
-    before = setting(name) or ""
-    with as_in_autocommit():
-        with transaction.atomic():
-            connection.cursor().execute(sql)
-            assert setting(name) == inside
-        assert setting(name) == before
-        connection.cursor().execute(sql)
-        assert setting(name) == before
-
-
-@pytest.mark.django_db
 def test_settings_of_the_test_are_there_again_after_a_job_has_changed_them():
     connection.cursor().execute("SET statement_timeout = '3s'")
     with as_in_autocommit():

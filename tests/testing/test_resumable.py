@@ -130,17 +130,6 @@ def test_what_a_killed_run_held_does_not_delay_the_next(where, declared):
     assert not CacheLock.objects.exists()
 
 
-def test_the_cache_keeps_what_was_written_in_a_transaction_that_the_kill_took_back(db):
-    said = why_not(broken_jobs.counts_in_the_cache_beside_its_transaction)
-    assert "killed right after an entry of the cache was written" in said
-    assert "'number': 2" in said
-
-
-def test_several_items_come_again(db, prepared):
-    said = why_not(broken_jobs.knows_only_its_last_item)
-    assert "right after UPDATE auth_user was committed, with 1 item of a loop done since its position" in said
-
-
 def test_state_in_memory_survives_unless_setup_resets_it(db):
     assert assert_resumable(jobs.forgets_nothing_in_this_process).not_compared == ("result",)
     said = why_not(jobs.forgets_nothing_in_this_process, setup=jobs.REMEMBERED.clear)
@@ -184,12 +173,6 @@ def test_what_differs_without_a_kill_is_not_compared(db, prepared):
     report = assert_resumable(jobs.unsteady, max_kills=5)
     expected = ("auth.User.email", "auth.User.last_login", "auth.User.username", "result.at")
     assert set(expected) <= set(report.not_compared) <= {*expected, "auth.User.date_joined"}
-
-
-def test_a_prepared_row_that_is_changed_twice_is_named_by_its_key(db, prepared):
-    assert f"auth.User {prepared.pk}: first_name is '++' instead of '+'." in why_not(
-        broken_jobs.adds_to_a_row
-    )
 
 
 def test_state_takes_the_place_of_the_rows(db, prepared):
@@ -283,11 +266,6 @@ def test_without_the_database_it_is_refused():
 def test_a_wrong_option_is_refused_with_what_to_do(options, error, said):
     with pytest.raises(error, match=said):
         assert_resumable(of_this_test_module, **options)
-
-
-def test_a_function_is_no_task(db):
-    with pytest.raises(TypeError, match="needs a task"):
-        assert_resumable(jobs.pay, 1)
 
 
 def test_of_many_places_as_many_as_wanted_are_chosen_evenly():
