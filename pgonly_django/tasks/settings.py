@@ -12,7 +12,6 @@ from django.db import connections, router
 from pgonly_django.conf import unknown_key
 from pgonly_django.database.connect import check_vendor
 from pgonly_django.exceptions import OptionError
-from pgonly_django.models import Job
 from pgonly_django.tasks.keys import check_together
 from pgonly_django.tasks.options import (
     NAME_LENGTH,
@@ -151,6 +150,8 @@ def _check_database(entry: TasksEntry, database: str) -> list[checks.CheckMessag
 
 
 def _warnings(entry: TasksEntry, database: str) -> Iterator[checks.CheckMessage]:
+    from pgonly_django.models import Job
+
     routed = {router.db_for_read(Job), router.db_for_write(Job)} - {database}
     if routed and entry.options.get("database"):
         others = " and ".join(map(repr, sorted(routed)))

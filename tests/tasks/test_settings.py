@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -132,3 +134,12 @@ def test_defaults_of_a_queue_that_no_task_can_have_are_warned_about():
     assert warning.id == "pgonly_django.W002"
     assert "has 'mial' (did you mean 'mail'?), which \"QUEUES\" lacks" in warning.msg
     assert PostgresBackend("default", {"QUEUES": [], "OPTIONS": options}).check() == []
+
+
+def test_tasks_and_schedules_can_be_declared_before_the_apps_are_loaded():
+    """TASKS is read while they load."""
+    code = (
+        "from django.conf import settings; settings.configure(); "
+        "import pgonly_django.tasks; from pgonly_django import cron, task"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
