@@ -69,13 +69,12 @@ def _integration() -> PgonlyIntegration | None:
     return found if isinstance(found, PgonlyIntegration) else None
 
 
-def _enqueue(enqueue: Enqueue) -> Any:
-    """A span where a transaction is recorded."""
-    return _publishing(enqueue) if _integration() and sentry_sdk.get_current_span() else None
-
-
 @contextmanager
-def _publishing(enqueue: Enqueue) -> Iterator[None]:
+def _enqueue(enqueue: Enqueue) -> Iterator[None]:
+    """A span where a transaction is recorded."""
+    if not (_integration() and sentry_sdk.get_current_span()):
+        yield
+        return
     first = enqueue.jobs[0]
     with sentry_sdk.start_span(op="queue.publish", name=first.task, origin=ORIGIN) as span:
         yield
@@ -95,14 +94,12 @@ def _headers(_: Enqueue) -> Mapping[str, str]:
     return {name: value for name, value in headers.items() if value}
 
 
-def _run(run: JobRun) -> Any:
-    integration = _integration()
-    return None if integration is None else _processing(run, integration)
-
-
 @contextmanager
-def _processing(run: JobRun, integration: PgonlyIntegration) -> Iterator[None]:
+def _run(run: JobRun) -> Iterator[None]:
     """A scope and a transaction for this run alone."""
+    if (integration := _integration()) is None:
+        yield
+        return
     with (
         _scope_of(run, integration) as transaction,
         sentry_sdk.start_transaction(transaction, custom_sampling_context={"pgonly_job": _facts(run)}),
@@ -128,21 +125,14 @@ def _scope_of(run: JobRun, integration: PgonlyIntegration) -> Iterator[Any]:
     metadata = run.job.metadata if isinstance(run.job.metadata, Mapping) and integration.traces else {}
     headers = {name: metadata[name] for name in HEADERS if isinstance(metadata.get(name), str)}
     task, token = run.job.task, _scope.set(object())
-    with _ending(token), use_isolation_scope(_of_process[0].fork()) as scope:
-        sentry_sdk.get_current_scope().clear()  # a fork: that of a request or a test stays as it is
-        scope.clear_breadcrumbs()
-        scope.add_event_processor(_describes(run, integration))
-        transaction = sentry_sdk.continue_trace(
-            headers, op="queue.process", name=task, source="task", origin=ORIGIN
-        )
-        scope.set_transaction_name(task, source="task")
-        yield transaction
-
-
-@contextmanager
-def _ending(token: contextvars.Token[object]) -> Iterator[None]:
     try:
-        yield
+        with use_isolation_scope(_of_process[0].fork()) as scope:
+            sentry_sdk.get_current_scope().clear()  # a fork: that of a request or a test stays as it is
+            scope.clear_breadcrumbs()
+            scope.add_event_processor(_describes(run, integration))
+            scope.set_transaction_name(task, source="task")
+            of_job = {"op": "queue.process", "name": task, "source": "task", "origin": ORIGIN}
+            yield sentry_sdk.continue_trace(headers, **of_job)
     finally:
         _scope.reset(token)
 
@@ -177,18 +167,15 @@ def _capture_in(transaction: Any, run: JobRun) -> None:
 def _capture(run: JobRun) -> None:
     client, error = sentry_sdk.get_client(), run.error
     if error is None:
-        event: Any = {"level": "error", "message": _message(run), "fingerprint": [run.job.task, run.outcome]}
+        message = f"{run.job.task} {run.outcome}"
+        if run.outcome == "crashed":
+            message = f"{run.job.task} failed: its worker died {run.job.crashes} times while it ran"
+        event: Any = {"level": "error", "message": message, "fingerprint": [run.job.task, run.outcome]}
         sentry_sdk.capture_event(event)
         return
     mechanism = {"type": PgonlyIntegration.identifier, "handled": False}
     event, hint = event_from_exception(error, client_options=client.options, mechanism=mechanism)
     sentry_sdk.capture_event(event, hint=hint)
-
-
-def _message(run: JobRun) -> str:
-    if run.outcome == "crashed":
-        return f"{run.job.task} failed: its worker died {run.job.crashes} times while it ran"
-    return f"{run.job.task} {run.outcome}"
 
 
 def _unless_told(event: Any, hint: Any) -> Any:

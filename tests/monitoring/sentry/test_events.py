@@ -14,7 +14,7 @@ from pgonly_django.events import emit
 from pgonly_django.models import Job, State
 from pgonly_django.monitoring.sentry import PgonlyIntegration
 from pgonly_django.testing import drain
-from pgonly_django.worker.heartbeat import RESCUED_FAILED
+from pgonly_django.worker.inbox import RESCUED_FAILED, Notification
 from tests.jobs import add, reported, sleep_in_slices, stubborn, traced
 from tests.monitoring.sentry.conftest import error_of
 from tests.queue.rows import make
@@ -154,7 +154,7 @@ def test_a_job_that_is_cut_off_is_one_event(sent, background_worker, marks):
 def test_a_job_that_has_killed_its_workers_is_one_event(sent, background_worker):
     worker = background_worker()
     job = make(state=State.FAILED, task="tests.jobs.add", args=[1], crashes=3)
-    worker.payloads.take(f"{RESCUED_FAILED} {job.pk}")
+    worker.inbox.put(Notification(RESCUED_FAILED, str(job.pk)))
     wait_for(lambda: sent.events)
     (event,) = sent.events
     assert event["message"] == "tests.jobs.add failed: its worker died 3 times while it ran"
