@@ -30,6 +30,9 @@ def test_a_setting_follows_override_settings(settings):
     ("value", "message"),
     [
         ({"LEASE_SECONDS": 1}, 'PGONLY["LEASE_SECONDS"] must be at least 2, got 1.'),
+        ({"TICK_SECRET": "hunter2"}, 'PGONLY["TICK_SECRET"] must have at least 16 characters, got 7.'),
+        ({"METRICS_TOKEN": b"a real secret"}, 'PGONLY["METRICS_TOKEN"] must be a str, got bytes.'),
+        ({"TICK_SECONDS": 0}, 'PGONLY["TICK_SECONDS"] must be at least 1, got 0.'),
         ({"LEASE_SECONDS": "60"}, "PGONLY[\"LEASE_SECONDS\"] must be a number, got '60'."),
         ({"LEASE_SECONDS": float("nan")}, 'PGONLY["LEASE_SECONDS"] must be a number, got nan.'),
         ({"LEASE_SECONDS": float("inf")}, 'PGONLY["LEASE_SECONDS"] must be at most 3.1536e+09, got inf.'),

@@ -43,17 +43,13 @@ def test_a_line_from_a_slot_thread_has_its_job(work, lines):
 
 def test_a_line_of_async_code_has_its_job_wherever_it_runs(work, lines):
     results = {word: logging_jobs.log_in_async.enqueue(word) for word in "abc"}
+    below_run = logging_jobs.log_in_run.enqueue("d")
     work(threads=3, name="a worker")
     places = ("task", "sync_to_async", "any thread", "to_thread", "gathered", "created")
     assert sorted(lines) == sorted(
-        of(result, f"{word}: {place}") for word, result in results.items() for place in places
+        [of(result, f"{word}: {place}") for word, result in results.items() for place in places]
+        + [of(below_run, "d: run")]
     )
-
-
-def test_a_line_below_asyncio_run_has_its_job(work, lines):
-    result = logging_jobs.log_in_run.enqueue("a")
-    work(name="a worker")
-    assert lines == [of(result, "a: run")]
 
 
 def test_a_pool_of_threads_needs_a_copy_of_the_context(work, lines):

@@ -28,18 +28,17 @@ def test_what_is_no_status_is_refused(facts):
 
 
 def test_the_state_that_counts_most_is_told():
-    everything = {
-        "is_stopping": True,
-        "is_started": False,
-        "is_away": True,
-        "is_asleep": True,
-    }
-    assert state_of(**everything) == "stopping"
-    assert state_of(**everything | {"is_stopping": False}) == "starting"
-    later = {**everything, "is_stopping": False, "is_started": True}
-    assert state_of(**later) == "asleep"
-    assert state_of(**later | {"is_asleep": False}) == "away"
-    assert state_of(**later | {"is_asleep": False, "is_away": False}) == "ready"
+    facts = {"is_stopping": True, "is_started": False, "is_away": True, "is_asleep": True}
+    told = []
+    for name, value in (
+        ("is_stopping", False),
+        ("is_started", True),
+        ("is_asleep", False),
+        ("is_away", False),
+    ):
+        told.append(state_of(**facts))
+        facts[name] = value
+    assert [*told, state_of(**facts)] == ["stopping", "starting", "asleep", "away", "ready"]
 
 
 def test_a_status_counts_what_runs_and_what_has_ended(background_worker, work):
@@ -58,12 +57,6 @@ def test_a_status_counts_what_runs_and_what_has_ended(background_worker, work):
     stopped = worker.status()
     assert (stopped.state, stopped.jobs_done, stopped.jobs_released) == (WorkerState.STOPPING, 0, 1)
     assert stopped.idle_since is not None
-
-
-def test_a_worker_whose_database_is_away_says_so(background_worker):
-    worker = background_worker()
-    worker.database.is_away = True
-    assert worker.status().state is WorkerState.AWAY
 
 
 def test_a_loop_that_does_not_turn_is_stalled(background_worker):

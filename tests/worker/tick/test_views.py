@@ -18,7 +18,7 @@ from django.views.decorators.http import require_GET
 
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.worker.tick import running, views
-from pgonly_django.worker.tick.views import token
+from pgonly_django.worker.tick.views import is_valid_header, is_valid_token, token
 from tests import jobs
 from tests.aliases import alias
 from tests.jobs import looping, timed
@@ -104,19 +104,8 @@ def test_who_has_no_token_may_not(transactional_db, settings):
         response = Client().get(given)
         assert (response.status_code, "pgonly_tick_url" in response.json()["error"]) == (403, True)
     assert Client().get(plain, headers={"Authorization": "Bearer "}).status_code == 403
-    assert not Worker.objects.exists()
-
-
-def test_the_secret_of_vercel_and_a_token_in_the_query_may(tick, settings):
-    settings.PGONLY = {**settings.PGONLY, "TICK_SECRET": SECRET}
-    plain = reverse("pgonly:tick")
-    assert Client().get(plain, headers={"Authorization": f"Bearer {SECRET}"}).status_code == 200
-    assert Client().get(plain, {"token": token()}).status_code == 200
-    assert Client().get(plain, headers={"Authorization": f"Bearer {SECRET}x"}).status_code == 403
-
-
-def test_other_methods_are_refused(transactional_db):
     assert Client().delete(url()).status_code == 405
+    assert not Worker.objects.exists()
 
 
 @pytest.mark.parametrize("seconds", ["0", "26", "x", "nan", "inf", "-1", ""])
@@ -286,3 +275,48 @@ def test_a_tick_leaves_one_row_behind_and_forgets_old_ones(tick):
     tick()
     (worker,) = Worker.objects.all()
     assert (worker.name, worker.stopped_at is not None, worker.running) == ("tick", True, 0)
+
+
+# Who may.
+
+
+@pytest.fixture
+def secret(settings):
+    settings.PGONLY = {**settings.PGONLY, "TICK_SECRET": SECRET}
+
+
+def test_a_token_holds_until_the_key_changes(settings):
+    before = token()
+    assert is_valid_token(before)
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "another", [settings.SECRET_KEY]
+    assert is_valid_token(before)
+    settings.SECRET_KEY_FALLBACKS = []
+    assert not is_valid_token(before)
+
+
+def test_another_secret_takes_the_url_back(settings):
+    before = token()
+    settings.PGONLY = {**settings.PGONLY, "TICK_SECRET": SECRET}
+    assert not is_valid_token(before)
+    assert is_valid_token(token())
+
+
+@pytest.mark.parametrize("given", ["", "x", "ü", "a:b", ":", " ", "tick :x"])
+def test_what_is_no_token_is_refused(given):
+    assert not is_valid_token(given)
+
+
+def test_the_header_holds_the_secret_or_the_token_and_the_query_the_token(tick, secret):
+    assert is_valid_header(f"Bearer {SECRET}")
+    assert is_valid_header(f"bearer {SECRET}")
+    assert is_valid_header(f"Bearer {token()}")
+    plain = reverse("pgonly:tick")
+    assert Client().get(plain, headers={"Authorization": f"Bearer {SECRET}"}).status_code == 200
+    assert Client().get(plain, {"token": token()}).status_code == 200
+    for wrong in ("", "Bearer", "Bearer ", f"Basic {SECRET}", f"Bearer {SECRET}x", "Bearer ü"):
+        assert not is_valid_header(wrong)
+
+
+def test_without_a_secret_an_empty_one_is_refused():
+    assert not is_valid_header("Bearer ")
+    assert not is_valid_header("Bearer")
