@@ -34,10 +34,7 @@ def test_behind_a_pooler_the_worker_says_so_once_and_polls(workers, marks, poole
 def past_the_pooler(workers, pooler):
     """How to start workers whose statements go through PgBouncer, and which LISTEN past it."""
     settings = connection.settings_dict
-    environment = {
-        "TEST_DIRECT_URL": workers.url,
-        "DJANGO_SETTINGS_MODULE": "tests.process.listen_settings",
-    }
+    environment = {"TEST_DIRECT_URL": workers.url, "DJANGO_SETTINGS_MODULE": "tests.process.listen_settings"}
     workers.url = f"postgres://{settings['USER']}@127.0.0.1:{pooler}/{settings['NAME']}"
     yield environment
     workers.end()  # PgBouncer waits for its clients

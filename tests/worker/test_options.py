@@ -3,12 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pgonly_django.exceptions import OptionError
-from pgonly_django.worker.options import (
-    WorkerOptions,
-    default_grace_seconds,
-    from_environment,
-    platform_port,
-)
+from pgonly_django.worker.options import WorkerOptions, default_grace_seconds, from_environment, platform_port
 
 
 @pytest.mark.parametrize(

@@ -105,10 +105,7 @@ def test_one_worker_that_serves_is_enough_to_be_ready(state):
     ("make", "reason"),
     [
         (lambda: seen(starting=2), "Starting."),
-        (
-            lambda: seen(status(state=WorkerState.STARTING), status(state=WorkerState.STOPPING)),
-            "Starting.",
-        ),
+        (lambda: seen(status(state=WorkerState.STARTING), status(state=WorkerState.STOPPING)), "Starting."),
         (lambda: seen(status(state=WorkerState.STOPPING)), "Stopping."),
         (lambda: seen(status(state=WorkerState.AWAY)), "PostgreSQL does not answer."),
         (lambda: seen(status(), is_stopping=True), "Stopping."),

@@ -10,13 +10,7 @@ from django.core.management.base import CommandError
 
 from pgonly_django.worker.supervisor import processes
 from pgonly_django.worker.supervisor.channel import Channel
-from pgonly_django.worker.supervisor.processes import (
-    CHILD_VARIABLE,
-    as_child,
-    fork,
-    forks,
-    other_threads,
-)
+from pgonly_django.worker.supervisor.processes import CHILD_VARIABLE, as_child, fork, forks, other_threads
 from tests.waiting import wait_for
 
 
