@@ -94,20 +94,6 @@ def test_children_that_are_killed_all_the_time_pay_for_each_step_once(workers, m
 
 
 @pytest.mark.slow
-def test_a_process_that_a_person_drains_finishes_its_job_and_is_replaced(workers, marks):
-    supervisor = start(workers, 2, "--threads", "1", lease=60)
-    result = jobs.hold_on.enqueue("k", 1.0)
-    wait_for(lambda: "k:started" in marks())
-    drained = Worker.objects.filter(pk=job_of(result).worker_id)
-    assert drained.drain() == 1
-    wait_for(lambda: drained.get().stopped_at is not None, what="its end")
-    assert (job_of(result).state, job_of(result).interruptions) == (State.SUCCEEDED, 0)
-    name, pid = drained.get().name, drained.get().pid
-    wait_for(lambda: children(supervisor).get(name, pid) != pid, what="another one in its place")
-    assert f"{name} (pid {pid}) ended with code 0." in supervisor.output
-
-
-@pytest.mark.slow
 def test_a_job_that_kills_its_process_fails_at_the_third_and_a_living_one_tells_of_it(workers, marks):
     supervisor = start(workers, 2, "--threads", "1", lease=60)
     result = growing.kill_the_process.enqueue("k")
@@ -177,16 +163,6 @@ def test_a_child_that_takes_too_much_memory_finishes_its_jobs_and_another_takes_
 
 
 @pytest.mark.slow
-def test_a_child_above_its_memory_is_replaced_while_another_one_finishes_a_long_job(workers, marks):
-    supervisor = start(workers, 2, "--threads", "1", "--max-memory-mb", "200")
-    long = growing.take_memory.enqueue("long", 200, 60.0)
-    wait_for(lambda: "(--max-memory-mb 200)" in supervisor.output, what="the first to retire")
-    pid = growing.take_memory.enqueue("short", 200, 0.0).wait(20).return_value
-    wait_for(lambda: f"(pid {pid}) ended with code 3." in supervisor.output, what="the second to end")
-    assert job_of(long).state == State.RUNNING
-
-
-@pytest.mark.slow
 def test_children_are_replaced_after_so_many_jobs_and_none_is_lost(workers):
     supervisor = start(workers, 2, "--threads", "1", "--max-jobs-per-process", "2")
     seen = set()
@@ -199,18 +175,6 @@ def test_children_are_replaced_after_so_many_jobs_and_none_is_lost(workers):
     assert "job(s) claimed (--max-jobs-per-process 2)" in supervisor.output
     assert "starts again in" not in supervisor.output
     assert Job.objects.exclude(state=State.SUCCEEDED).count() == 0
-
-
-@pytest.mark.slow
-def test_children_that_end_at_their_start_are_started_seldom_and_a_stop_is_obeyed(workers):
-    supervisor = workers.start(
-        "--processes", "2", "--start-method", "spawn", ready=False,
-        DJANGO_SETTINGS_MODULE="tests.process.broken_children_settings",
-    )  # fmt: skip
-    wait_for(lambda: "starts again in 2 s: 2 time(s) in a row" in supervisor.output, 60)
-    supervisor.send(signal.SIGTERM)
-    assert supervisor.wait(10) == 0
-    assert supervisor.output.count("RuntimeError: A broken deploy.") <= 6
 
 
 @pytest.mark.slow

@@ -12,11 +12,11 @@ from tests.waiting import wait_for
 
 @pytest.fixture
 def tick(transactional_db, settings):
-    """Request a tick under WSGI: tick(seconds=20). The answer's JSON; `tick.get` is the whole response."""
+    """Request a tick under WSGI: tick(seconds=20). Returns the answer's JSON."""
 
-    def run(seconds=20.0, **query):
+    def run(seconds=20.0):
         settings.PGONLY = {**settings.PGONLY, "TICK_SECONDS": seconds}
-        response = Client().get(reverse("pgonly:tick", args=[token()]), query)
+        response = Client().get(reverse("pgonly:tick", args=[token()]))
         assert response.status_code == 200, response.content
         return response.json()
 
