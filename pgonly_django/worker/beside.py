@@ -13,12 +13,13 @@ from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.statuses import Statuses
 from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.loop import WorkerLoop
-from pgonly_django.worker.memory import LOOK_SECONDS, Retirement
+from pgonly_django.worker.memory import own_rss_mb
 from pgonly_django.worker.status import Systemd, WorkerState
 from pgonly_django.worker.supervisor.channel import Channel, Link
 
 LINK_SECONDS = 1.0  # a status that has changed is told so often, ...
 STARTING_SECONDS = 0.1  # ... and soon that the worker is ready
+RETIREMENT_SECONDS = 1.0  # between two looks at its jobs and its memory
 AGAIN_SECONDS = 1.0  # after an error that no other code has caught
 JOIN_SECONDS = 2.0
 
@@ -36,7 +37,6 @@ class Beside(threading.Thread):
         health.statuses, health.wake = self._seen, worker.wake
         self.link = None if channel is None else Link(worker, channel)
         self.systemd = Systemd.from_environment() if owns_process and channel is None else None
-        self.retirement = Retirement(worker.options)
         self._has_retired = self._is_over = False
         self._inbox: Inbox[None] = Inbox()
 
@@ -46,7 +46,7 @@ class Beside(threading.Thread):
     def __enter__(self) -> Self:
         if self.link is not None:  # before the first claim: whenever the process dies, its jobs can be found
             self.link.tell_status()
-        if self.link or self.systemd or self.retirement.is_possible or self.health.is_on:
+        if self.link or self.systemd or self._may_retire or self.health.is_on:
             self.start()
         return self
 
@@ -96,13 +96,28 @@ class Beside(threading.Thread):
             times.append(LINK_SECONDS if self.worker.ready.is_set() else STARTING_SECONDS)
         if self.systemd is not None:
             times.append(self.systemd.interval_seconds)
-        if self.retirement.is_possible:
-            times.append(LOOK_SECONDS)
+        if self._may_retire:
+            times.append(RETIREMENT_SECONDS)
         return max(min(times), 0.0)
 
+    @property
+    def _may_retire(self) -> bool:
+        options = self.worker.options
+        return options.max_jobs_per_process is not None or options.max_memory_mb is not None
+
+    def why_to_retire(self) -> str | None:
+        """Why a fresh process is to take the place of this one; None: it continues."""
+        jobs, most = self.worker.options.max_jobs_per_process, self.worker.options.max_memory_mb
+        if self.worker.capacity.is_used_up:
+            return f"{jobs} job(s) claimed (--max-jobs-per-process {jobs})"
+        taken = None if most is None else own_rss_mb()
+        if most is not None and taken is not None and taken > most:
+            return f"{taken:.0f} MB taken (--max-memory-mb {most:g})"
+        return None
+
     def _retire_if_due(self) -> None:
-        reason = self.retirement.reason(is_used_up=self.worker.capacity.is_used_up)
-        if reason is None or self._has_retired:
+        reason = None if self._has_retired else self.why_to_retire()
+        if reason is None:
             return
         self._has_retired = True
         self.worker.retire()

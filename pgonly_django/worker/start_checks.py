@@ -40,6 +40,18 @@ def backends() -> list[PostgresBackend]:
     return ours
 
 
+def refuse_too_little_memory(options: WorkerOptions) -> None:
+    """Raises CommandError where a process takes more before its first job than it may: each one would be replaced at
+    once."""
+    taken = own_rss_mb()
+    if options.max_memory_mb is not None and taken is not None and taken > options.max_memory_mb:
+        raise CommandError(
+            f"--max-memory-mb {options.max_memory_mb:g} is less than the {taken:.0f} MB that the process takes before "
+            "its first job. Leave room for the jobs.",
+            returncode=2,
+        )
+
+
 def warnings_of(options: WorkerOptions, *, has_port: bool) -> Iterator[str]:
     """What keeps no worker from running, and is a mistake as a rule."""
     here = [backend.queues for backend in backends() if backend.database == options.database]

@@ -4,16 +4,19 @@ import os
 import threading
 
 import pytest
+from django.db import connections
 
 from pgonly_django.events import subscribe
+from pgonly_django.models import Job, State
 from pgonly_django.worker import beside as module
 from pgonly_django.worker import status as status_module
 from pgonly_django.worker.beside import Beside
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.status import WorkerState
+from pgonly_django.worker.status import ExitCode, WorkerState
 from pgonly_django.worker.supervisor.channel import Channel
+from tests import jobs
 from tests.waiting import wait_for
 from tests.worker.health.test_server import ask, free_port
 
@@ -84,6 +87,14 @@ def test_a_worker_without_a_supervisor_retires_too(idle_worker, caplog):
     assert idle_worker.inbox.take(10, 0.0) == ["retire"]
 
 
+def test_a_process_retires_above_its_memory(transactional_db):
+    def why(most):
+        return Beside(WorkerLoop(WorkerOptions(max_memory_mb=most)), Health()).why_to_retire()
+
+    assert "MB taken (--max-memory-mb 1)" in why(1.0)
+    assert why(1_000_000) is None
+
+
 def test_an_error_does_not_silence_the_process(supervised, monkeypatch):
     monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
     said = []
@@ -92,7 +103,7 @@ def test_an_error_does_not_silence_the_process(supervised, monkeypatch):
     with beside:
         told(supervisor, "status")
         with monkeypatch.context() as patch:
-            patch.setattr(beside.retirement, "reason", lambda **_: 1 / 0)
+            patch.setattr(beside, "why_to_retire", lambda: 1 / 0)
             wait_for(lambda: "worker.status_not_told" in said)
         beside.worker.following.jobs_released = 7
         wait_for(lambda: told(supervisor, "status")[-1]["jobs_released"] == 7)
@@ -119,3 +130,46 @@ def test_a_main_loop_that_hangs_is_not_live_while_its_health_port_answers(backgr
         assert b"has not turned for" in ask(health, "GET", "/ready")[1]
         goes_on.set()
         wait_for(lambda: ask(health, "GET", "/ready")[0] == 200)
+
+
+# How a worker retires.
+
+
+def test_a_process_claims_no_more_jobs_than_it_may_run_however_short_they_are(transactional_db):
+    results = [jobs.add.enqueue(1, 2) for _ in range(200)]
+    worker = WorkerLoop(WorkerOptions(threads=4, max_jobs_per_process=10))
+    assert worker.run() is ExitCode.REPLACE_ME
+    assert Job.objects.filter(state=State.SUCCEEDED).count() == worker.following.jobs_done == 10
+    assert Job.objects.filter(state=State.READY).count() == len(results) - 10
+    connections.close_all()
+
+
+def test_a_worker_that_ends_by_max_jobs_asks_for_no_fresh_process(transactional_db):
+    jobs.add.enqueue(1, 2)
+    worker = WorkerLoop(WorkerOptions(threads=1, max_jobs=1, max_jobs_per_process=2))
+    assert worker.run() is ExitCode.STOPPED
+    connections.close_all()
+
+
+def test_a_process_that_has_run_all_jobs_of_its_worker_asks_for_no_other(work):
+    jobs.add.enqueue(1)
+    assert work(max_jobs=1, max_jobs_per_process=1).code is ExitCode.STOPPED
+
+
+def test_a_worker_that_retires_finishes_what_it_holds_and_claims_no_more(background_worker, marks):
+    worker = background_worker(threads=1)
+    first = jobs.hold_on.enqueue("first", 1.0)
+    wait_for(lambda: "first:started" in marks())
+    later = jobs.mark_once.enqueue("later")
+    worker.retire()
+    wait_for(worker.left.is_set)
+    first.refresh()
+    assert first.is_finished
+    assert (first.job.interruptions, later.job.state) == (0, "ready")
+
+
+def test_a_worker_that_has_retired_asks_for_a_fresh_process(transactional_db):
+    worker = WorkerLoop(WorkerOptions(threads=1))
+    worker.retire()
+    assert worker.run() is ExitCode.REPLACE_ME
+    connections.close_all()

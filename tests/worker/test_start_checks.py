@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from django.core.management import CommandError
 
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.start_checks import warnings_of
+from pgonly_django.worker.start_checks import refuse_too_little_memory, warnings_of
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,12 @@ def test_a_worker_that_nothing_would_wake_for_a_new_job_says_so(settings, option
     warnings = list(warnings_of(WorkerOptions(**options), has_port=has_port))
     assert bool(warnings) is is_warned
     assert all("--poll-seconds" in each for each in warnings)
+
+
+def test_less_memory_than_the_process_takes_at_its_start_is_refused():
+    """Each process would be replaced before its first job."""
+    with pytest.raises(
+        CommandError, match=r"--max-memory-mb 1 is less than the .* MB that the process takes"
+    ):
+        refuse_too_little_memory(WorkerOptions(max_memory_mb=1))
+    refuse_too_little_memory(WorkerOptions(max_memory_mb=1_000_000))

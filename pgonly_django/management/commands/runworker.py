@@ -24,9 +24,13 @@ from pgonly_django.worker.beside import Beside
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import PortTakenError
 from pgonly_django.worker.loop import WorkerLoop
-from pgonly_django.worker.memory import refuse_too_little_memory
 from pgonly_django.worker.options import RULES, WorkerOptions, from_environment, parse_queues, platform_port
-from pgonly_django.worker.start_checks import backends, check_database, warnings_of
+from pgonly_django.worker.start_checks import (
+    backends,
+    check_database,
+    refuse_too_little_memory,
+    warnings_of,
+)
 from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.stopping import grace_of
 from pgonly_django.worker.supervisor.channel import is_database_there
@@ -161,10 +165,7 @@ class Command(BaseCommand):
             self._warn(line)
         if options.processes > 1 and options.start_method != "spawn" and not self._reloads:
             import_tasks()  # before the forks, so that the memory is shared
-        try:
-            refuse_too_little_memory(options)
-        except OptionError as error:
-            raise CommandError(str(error), returncode=2) from error
+        refuse_too_little_memory(options)
 
     def _serve(self, options: WorkerOptions, child: Child | None = None) -> None:
         """`child`: of a supervisor, which has prepared everything, has the health port, and counts the idle seconds of
