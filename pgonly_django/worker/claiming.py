@@ -9,7 +9,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.queue.claim import DUTY, Claim, ClaimedJob, Claimer
 from pgonly_django.queue.promote import promote
-from pgonly_django.worker.connection import JobsListener
+from pgonly_django.worker.connection import JobsListener, WorkerConnection
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.options import WorkerOptions
@@ -114,10 +114,10 @@ def _fills_a_band(claim: Claim, jobs: list[ClaimedJob]) -> bool:
 class Promotion(DatabaseTimer):
     """Makes scheduled jobs ready at exactly the moment when they are due, and then calls `look`."""
 
-    def __init__(self, options: WorkerOptions, listener: JobsListener, look: Callable[[], None]) -> None:
-        super().__init__()
+    def __init__(self, options: WorkerOptions, database: WorkerConnection, look: Callable[[], None]) -> None:
+        super().__init__(database)
         self._look = look
-        self._pauses = Pauses(options, listener)
+        self._pauses = Pauses(options, database.listener)
         self.next_job_at = NEVER  # as far as is known
 
     def hear(self) -> None:
@@ -135,8 +135,7 @@ class Promotion(DatabaseTimer):
         self._pauses.restart()
         self.at = min(self.next_job_at, time.monotonic() + self._pauses.next())
 
-    def run(self, connection: OwnConnection) -> int:
-        """Raises psycopg.Error."""
+    def ask(self, connection: OwnConnection) -> int:
         began = time.monotonic()
         promoted, next_due_in_seconds = promote(connection)
         now = time.monotonic()
@@ -152,12 +151,12 @@ class Promotion(DatabaseTimer):
 class Claims:
     """The claims of one worker: what makes them, and when each is due. For the main loop alone."""
 
-    def __init__(self, options: WorkerOptions, worker_id: UUID, listener: JobsListener) -> None:
+    def __init__(self, options: WorkerOptions, worker_id: UUID, database: WorkerConnection) -> None:
         self._queues = options.queues
         self.claimer = Claimer(worker_id, options.lease_for, options.queues)
-        self.limited = LimitedClaims(options, worker_id, listener, self.claimer.unknown)
-        self.poll_timer = PollTimer(options, listener)
-        self.promotion = Promotion(options, listener, self.look_now)
+        self.limited = LimitedClaims(options, worker_id, database, self.claimer.unknown)
+        self.poll_timer = PollTimer(options, database.listener)
+        self.promotion = Promotion(options, database, self.look_now)
         self.prefetch = Prefetch(options.threads)
 
     def look_now(self) -> None:

@@ -135,11 +135,11 @@ class Heartbeat(threading.Thread):
         with self._beating:
             return self._beat(connection)
 
-    def beat_if_free(self, main: WorkerConnection) -> None:
+    def beat_on_main(self) -> None:
         """On the connection of the main loop, unless this thread is in the middle of a beat."""
         if self._beating.acquire(blocking=False):
             try:
-                main.ask(self._beat)
+                self._main.ask(self._beat)
             finally:
                 self._beating.release()
 
@@ -229,12 +229,12 @@ class StandIn(Timer):
         super().__init__(time.monotonic())
         self._heartbeat = heartbeat
 
-    def run(self, main: WorkerConnection) -> None:
+    def run(self) -> None:
         heartbeat, now = self._heartbeat, time.monotonic()
         seconds = heartbeat.options.heartbeat_seconds
         self.at = now + seconds
         if now - heartbeat.beaten_at > 2 * seconds and heartbeat.database.is_away:
-            heartbeat.beat_if_free(main)
+            heartbeat.beat_on_main()
 
 
 class Rescue:

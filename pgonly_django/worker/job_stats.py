@@ -14,6 +14,7 @@ from operator import add
 import psycopg
 
 from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
+from pgonly_django.database.reconnecting import Reconnecting
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
 from pgonly_django.models.job_stats import BOUNDS, BUCKETS
@@ -24,6 +25,7 @@ from pgonly_django.queue.stats import NUMBERS, TIMES, Counts, counts_of_rescued
 from pgonly_django.worker.ending import EndedRun
 
 WRITE_SECONDS = 15.0
+WRITES_AT_END = 3
 # Rows of one statement. Beyond NAMED pairs of a queue and a task, those that are new count under the empty task of
 # their queue; beyond ROWS under the empty one of all queues.
 NAMED, ROWS = 400, 499
@@ -107,6 +109,11 @@ class JobStats:
             return False
         self._has_failed = False
         return True
+
+    def write_last(self, database: Reconnecting) -> None:
+        for _ in range(WRITES_AT_END):  # other workers that end may write the same rows
+            if database.ask(self.write) is not False:
+                return
 
     def _make(self, queue: str, task: str) -> Counts:
         """Where there are too many, those that take what is left."""

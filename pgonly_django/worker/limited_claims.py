@@ -20,7 +20,7 @@ from pgonly_django.queue.claim import UnknownTasks
 from pgonly_django.queue.limited.claim import Claimed, LimitedClaimer
 from pgonly_django.queue.limited.look import Look
 from pgonly_django.queue.limited.turns import Turns
-from pgonly_django.worker.connection import JobsListener
+from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.timers import NEVER, DatabaseTimer, Pauses, Timer
 
@@ -37,15 +37,14 @@ OVERDUE_SECONDS = 1.0
 class RoomNotice(DatabaseTimer):
     """Tells the other workers that there is room for a limited job, at most once in COALESCE_SECONDS."""
 
-    def __init__(self) -> None:
-        super().__init__(NEVER)
+    def __init__(self, database: WorkerConnection) -> None:
+        super().__init__(database, NEVER)
         self._told_at = 0.0
 
     def want(self) -> None:
         self.at = min(self.at, self._told_at + notify.COALESCE_SECONDS)
 
-    def run(self, connection: OwnConnection) -> bool:
-        """Raises psycopg.Error."""
+    def ask(self, connection: OwnConnection) -> bool:
         notify.send(connection, notify.limited(notify.ANY_QUEUE))
         self.at, self._told_at = NEVER, time.monotonic()
         return True
@@ -53,18 +52,18 @@ class RoomNotice(DatabaseTimer):
 
 class LimitedClaims(Timer):
     def __init__(
-        self, options: WorkerOptions, worker_id: UUID, listener: JobsListener, unknown: UnknownTasks
+        self, options: WorkerOptions, worker_id: UUID, database: WorkerConnection, unknown: UnknownTasks
     ) -> None:
         super().__init__()
         self.options = options
         turns = Turns(options.queues)
         self.claimer = LimitedClaimer(worker_id, options.lease_for, options.threads, turns, unknown)
-        self.notice = RoomNotice()
+        self.notice = RoomNotice(database)
         self.drained = False  # the last look found nothing that this worker may take now
         self.has_more = False  # which the last look has seen, and no slot was free
         # When time alone lets a job through that waits: a token, or the end of a cool-down. As of the last look.
         self.opens_at = NEVER
-        self._pauses = Pauses(options, listener)
+        self._pauses = Pauses(options, database.listener)
         self._limited: set[str] = set()  # the queues that have a limit, as of the last look
         self._overdue_slots = 0
         self._is_our_turn = False
@@ -105,7 +104,7 @@ class LimitedClaims(Timer):
             return self.not_before
         return self.due_at
 
-    def run(
+    def claim(
         self, connection: OwnConnection, free_slots: int, *, jobs_at_most: float, take_suspect: bool
     ) -> Claimed:
         """Look, and claim what may start in `free_slots`. Without any the look says whether one is to be kept free.

@@ -7,11 +7,9 @@ itself.
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
+from typing import Any
 
-from pgonly_django import instruments
 from pgonly_django.compat import uuid7
 from pgonly_django.conf import settings
 from pgonly_django.context.run import Run, lease_end
@@ -20,12 +18,13 @@ from pgonly_django.queue import liveness
 from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.finish import Finish
 from pgonly_django.worker import inbox, job_log, reports
+from pgonly_django.worker.calls import Calls, stop_instruments
 from pgonly_django.worker.claiming import Capacity, Claims
 from pgonly_django.worker.connection import ALL, WorkerConnection
 from pgonly_django.worker.duties.declare import declare
 from pgonly_django.worker.ending import EndedRun, never_started
 from pgonly_django.worker.exchange import Exchanger
-from pgonly_django.worker.following import Calls, Following
+from pgonly_django.worker.following import Following
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import Inbox, LettersSent, MaintenanceChecked, Notification, Requested
 from pgonly_django.worker.job_stats import JobStats
@@ -36,7 +35,7 @@ from pgonly_django.worker.slots import Slots
 from pgonly_django.worker.status import ExitCode, Status, state_of
 from pgonly_django.worker.stopping import LEAVE_SECONDS, Deadline, Shutdown, StopRequests
 from pgonly_django.worker.threads import Threads
-from pgonly_django.worker.timers import NEVER, DatabaseTimer, Timer
+from pgonly_django.worker.timers import NEVER, Timer
 from pgonly_django.worker.watchdog import CancelRequests, Watchdog
 
 MESSAGES_AT_ONCE = 1000
@@ -46,11 +45,9 @@ LONGEST_PAUSE_SECONDS = 60.0
 FIRST_SCHEDULES_SECONDS = 10.0
 LONGEST_LEAVE_SECONDS = 10.0  # of a worker that nobody has told to stop
 CALLS_SECONDS = 5.0  # for signals and on_failure together
-JOIN_SECONDS = 2.0
-INSTRUMENTS_SECONDS = 2.0  # in which they send what they have
+JOIN_SECONDS = INSTRUMENTS_SECONDS = 2.0  # in which instruments send what they have
 # Of the time for leaving, what is kept for the steps after these calls, instruments and threads.
 AFTER_CALLS, AFTER_INSTRUMENTS, AFTER_THREADS = 0.5, 0.35, 0.15
-WRITES_AT_END = 3
 
 
 class WorkerLoop:
@@ -58,31 +55,26 @@ class WorkerLoop:
         """`ends_at`, by time.monotonic(), is the end that --max-seconds sets; None: counted from now."""
         self.options = options
         self.id = uuid7()
-        self.inbox: Inbox[
-            EndedRun | Finish | Notification | Requested | LettersSent | MaintenanceChecked | str
-        ]
-        self.inbox = Inbox()
+        self.inbox: Inbox[Any] = Inbox()  # EndedRun, Finish, and what worker/inbox.py has
         tell, alias = self.inbox.put, options.database
         self.in_flight, self.stats = InFlight(), JobStats()
         self.database = WorkerConnection(alias, self.id, options.name, listen=options.listen)
         self.executor = Executor(alias, str(self.id), tell)
         self.slots = Slots(self.executor, options.threads)
-
         self.deadline = end = Deadline(options, ends_at)
         self.shutdown = Shutdown(end.grace_seconds, jobs_until=end.jobs_until, gives_up_at=end.gives_up_at)
-        self.claims = Claims(options, self.id, self.database.listener)
+        self.claims = Claims(options, self.id, self.database)
         self.claims.claimer.left_early = end.left_early
         self.capacity = Capacity(options, self.in_flight, self.claims, self.shutdown, end)
         self.exchanger = Exchanger(self.database, self.claims.claimer)
         self.output = reports.OutputWriter(self.database, self.in_flight)
-
         self.threads = self._make_threads()
         tasks = self.executor.tasks
         self.calls = Calls(alias, tasks, self.threads.maintenance, tell)
         self.following = Following(
             self.in_flight, self.claims, self.capacity, end, self.stats, self.calls, tasks
         )
-        self.stop_requests = StopRequests(self.id, self.stop, self.drain)
+        self.stop_requests = StopRequests(self.id, self.database, self.stop, self.capacity.drain)
         self.sleep = Sleep(
             self.id, options, self.database, self.claims, self.threads, self.stop_requests,
             (self.slots, self.calls), is_idle=self._has_nothing_to_do,
@@ -91,21 +83,13 @@ class WorkerLoop:
             self.in_flight, self.slots, end.grace_seconds,
             not_short=self.claims.prefetch.forget, lost=partial(self.following.close, tells_successes=True),
         )  # fmt: skip
-        self.cancel_requests = CancelRequests(self.in_flight, self.database.listener, watchdog)
-        stand_in, failures = self.threads.heartbeat.stand_in, self.calls.failures
-        # What the loop does when it is due: always, and only until it stops.
-        self._timers: list[tuple[Timer, Callable[[], object]]] = [
-            (self.cancel_requests, partial(self._ask, self.cancel_requests)),
-            (self.stop_requests, partial(self._ask, self.stop_requests)),
-            (self.claims.limited.notice, partial(self._ask, self.claims.limited.notice)),
-            (stand_in, partial(stand_in.run, self.database)),
-            (failures, failures.replace_stuck),
-            (watchdog, watchdog.run),
-        ]
-        promotion = self.claims.promotion
-        self._timers_until_stop: list[tuple[Timer, Callable[[], object]]] = [
-            *self._timers, (promotion, partial(self._ask, promotion)), (self.sleep, self.sleep.run)
+        self.cancel_requests = CancelRequests(self.in_flight, self.database, watchdog)
+        # What the loop does when it is due; while it stops only the first ones.
+        self._timers_of_stop: list[Timer] = [
+            self.cancel_requests, self.stop_requests, self.claims.limited.notice, self.threads.heartbeat.stand_in,
+            self.calls.failures, watchdog,
         ]  # fmt: skip
+        self._timers = [*self._timers_of_stop, self.claims.promotion, self.sleep]
         self.turned_at = time.monotonic()
         self.ready, self.left = threading.Event(), threading.Event()
         self._next_report = 0.0
@@ -131,10 +115,6 @@ class WorkerLoop:
     def retire(self) -> None:
         """Claim no more, finish what is held, and end with a code that asks for a fresh process. For any thread."""
         self.inbox.put(inbox.RETIRE)
-
-    def drain(self) -> None:
-        """Claim no more, finish what is held, and end. For the main loop."""
-        self.capacity.drain()
 
     @property
     def is_stopping(self) -> bool:
@@ -182,7 +162,7 @@ class WorkerLoop:
         self.database.listening.connection()
         declare(self.options.database)
         if settings().queues:  # the workers that run already may not know of these limits
-            self.database.ask(self.claims.limited.notice.run)
+            self.database.ask(self.claims.limited.notice.ask)
         self._start_threads()
         self.claims.poll_timer.busy_at = time.monotonic()  # the start is no time without jobs
         self.ready.set()
@@ -202,6 +182,7 @@ class WorkerLoop:
         if self.shutdown.is_asked:
             self.shutdown.obey(now, self.in_flight)
             self.threads.scheduler.end()
+            self._timers = self._timers_of_stop
         if self.sleep.goes_on(now):
             return
         self._run_timers(now)
@@ -262,7 +243,7 @@ class WorkerLoop:
                     self._hear(Notification.parse(payload))
             case inbox.RETIRE:
                 self._is_retiring = True
-                self.drain()
+                self.capacity.drain()
 
     def _pause(self, now: float) -> float:
         """How long there is nothing to do but to wait for messages."""
@@ -275,7 +256,7 @@ class WorkerLoop:
         return max(min(times) - now, 0.0)
 
     def _times_awake(self, now: float) -> list[float]:
-        times = [timer.due_at for timer, _ in self._timers_now]
+        times = [timer.due_at for timer in self._timers]
         times.append(self.in_flight.next_write(now))
         if self.database.listening.is_away:
             times.append(now + AWAY_SECONDS)
@@ -288,20 +269,10 @@ class WorkerLoop:
     def _next_look(self) -> float:
         return self.claims.poll_timer.next_look(has_slot=self.capacity.has_free_slot)
 
-    # Timers.
-
-    @property
-    def _timers_now(self) -> list[tuple[Timer, Callable[[], object]]]:
-        return self._timers if self.shutdown.is_asked else self._timers_until_stop
-
     def _run_timers(self, now: float) -> None:
-        for timer, run in self._timers_now:
+        for timer in self._timers:
             if now >= timer.due_at:
-                run()
-
-    def _ask(self, timer: DatabaseTimer) -> None:
-        if self.database.ask(timer.run) is None:
-            timer.put_off()
+                timer.run()
 
     # The exchange.
 
@@ -339,7 +310,7 @@ class WorkerLoop:
             return
         suspect = not self.in_flight.has_suspect
         claimed = self.database.ask(
-            lambda connection: limited.run(connection, free_slots, jobs_at_most=left, take_suspect=suspect)
+            lambda connection: limited.claim(connection, free_slots, jobs_at_most=left, take_suspect=suspect)
         )
         if claimed is None:
             limited.put_off()
@@ -403,45 +374,27 @@ class WorkerLoop:
     def _leave(self) -> ExitCode:
         self.database.wake()  # its row says that it has stopped
         self._is_leaving = True
-        heartbeat, maintenance, scheduler = (
-            self.threads.heartbeat,
-            self.threads.maintenance,
-            self.threads.scheduler,
-        )
-        maintenance.end()
-        scheduler.end()
+        self.threads.maintenance.end()
+        self.threads.scheduler.end()
         self.deadline.leave_by(time.monotonic() + LONGEST_LEAVE_SECONDS, LONGEST_LEAVE_SECONDS)
         self.deadline.leave_by(self.shutdown.leaves_at, LEAVE_SECONDS)
         at_most = self.deadline.at_most
         self.calls.close(time.monotonic() + at_most(CALLS_SECONDS, keeps=AFTER_CALLS))
-        _stop_instruments(at_most(INSTRUMENTS_SECONDS, keeps=AFTER_INSTRUMENTS))
-        heartbeat.end()
-        if heartbeat.is_alive():  # first, or it may say once more that this worker lives
-            heartbeat.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS))
+        stop_instruments(at_most(INSTRUMENTS_SECONDS, keeps=AFTER_INSTRUMENTS))
+        self.threads.heartbeat.end()  # first, or it may say once more that this worker lives
+        self.threads.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS), self.threads.heartbeat)
         if self.claims.limited.notice.at < NEVER:
-            self.database.ask(self.claims.limited.notice.run)
+            self.database.ask(self.claims.limited.notice.ask)
         self.database.ask(lambda connection: liveness.stopped(connection, self.id))
-        for _ in range(WRITES_AT_END):  # other workers that end may write the same rows
-            if self.database.ask(self.stats.write) is not False:
-                break
+        self.stats.write_last(self.database)
         self.database.close_all()
         self.slots.close(0.0 if self.shutdown.left_behind else at_most(JOIN_SECONDS, keeps=AFTER_THREADS))
-        for thread in (maintenance, scheduler):  # a round of it has a connection open
-            if thread.is_alive():
-                thread.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS))
+        for thread in (
+            self.threads.maintenance,
+            self.threads.scheduler,
+        ):  # a round of it has a connection open
+            self.threads.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS), thread)
         self.inbox.close()
         self.left.set()
         is_replaced = self._is_stuck or self._is_retiring or self.capacity.is_used_up
         return ExitCode.REPLACE_ME if is_replaced else ExitCode.STOPPED
-
-
-def _stop_instruments(seconds: float) -> None:
-    """Returns after so many seconds at the latest, also where an instrument hangs."""
-    if not instruments.stops.functions:
-        return
-    thread = threading.Thread(
-        target=instruments.call_all, args=(instruments.stops, seconds), name="pgonly-instruments", daemon=True
-    )
-    with suppress(RuntimeError):  # the system starts no more threads
-        thread.start()
-        thread.join(seconds)

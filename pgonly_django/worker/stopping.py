@@ -15,6 +15,7 @@ from pgonly_django.events import emit
 from pgonly_django.exceptions import JobStopped
 from pgonly_django.queue import liveness
 from pgonly_django.queue.liveness import Request
+from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.ending import EndedRun, never_started, released
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.options import WorkerOptions
@@ -231,8 +232,10 @@ class StopRequests(DatabaseTimer):
     """Finds out whether a person wants this worker to stop, or to end once its jobs are done (Worker.objects.stop() and
     drain()). The heartbeats ask too, for the case that the NOTIFY was lost."""
 
-    def __init__(self, worker_id: UUID, stop: Callable[[], None], drain: Callable[[], None]) -> None:
-        super().__init__(NEVER)
+    def __init__(
+        self, worker_id: UUID, database: WorkerConnection, stop: Callable[[], None], drain: Callable[[], None]
+    ) -> None:
+        super().__init__(database, NEVER)
         self.worker_id = worker_id
         self._obey = {Request.STOP: stop, Request.DRAIN: drain}
         self._obeyed: set[Request] = set()
@@ -242,8 +245,7 @@ class StopRequests(DatabaseTimer):
         if worker_id in (str(self.worker_id), notify.ANY_WORKER):
             self.wake()
 
-    def run(self, connection: OwnConnection) -> bool:
-        """Raises psycopg.Error."""
+    def ask(self, connection: OwnConnection) -> bool:
         self.at = NEVER
         request = liveness.requested(connection, self.worker_id)
         if request is not None:

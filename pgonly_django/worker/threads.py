@@ -39,6 +39,11 @@ class Threads:
         for thread in (self.heartbeat, self.maintenance, self.scheduler):
             thread.wake()
 
+    @staticmethod
+    def join(seconds: float, thread: Heartbeat | Maintenance | Scheduler) -> None:
+        if thread.is_alive():
+            thread.join(seconds)
+
     def end(self) -> None:
         for thread in (self.heartbeat, self.maintenance, self.scheduler):
             thread.end()

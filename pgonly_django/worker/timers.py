@@ -8,7 +8,7 @@ import time
 
 from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection
-from pgonly_django.worker.connection import JobsListener
+from pgonly_django.worker.connection import JobsListener, WorkerConnection
 from pgonly_django.worker.options import WorkerOptions
 
 NEVER = float("inf")
@@ -31,9 +31,6 @@ class Timer:
     def due_at(self) -> float:
         return max(min(self.at, self.again_at), self.not_before)
 
-    def now_due(self, now: float) -> bool:
-        return now >= self.due_at
-
     def wake(self) -> None:
         self.at = 0.0
 
@@ -48,15 +45,27 @@ class Timer:
         if began >= self.again_at:
             self.again_at = NEVER
 
-    def put_off(self, seconds: float = REFUSED_SECONDS) -> None:
-        self.not_before = time.monotonic() + seconds
+    def put_off(self) -> None:
+        """The database refused: leave it alone for a moment."""
+        self.not_before = time.monotonic() + REFUSED_SECONDS
+
+    def run(self) -> None:
+        raise NotImplementedError
 
 
 class DatabaseTimer(Timer):
     """What is done on the connection that claims."""
 
-    def run(self, connection: OwnConnection) -> object:
-        """Not None. Raises psycopg.Error."""
+    def __init__(self, database: WorkerConnection, at: float = 0.0) -> None:
+        super().__init__(at)
+        self.database = database
+
+    def run(self) -> None:
+        if self.database.ask(self.ask) is None:
+            self.put_off()
+
+    def ask(self, connection: OwnConnection) -> object:
+        """Do it. Returns something else than None. Raises psycopg.Error."""
         raise NotImplementedError
 
 

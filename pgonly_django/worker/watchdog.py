@@ -9,7 +9,7 @@ from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LeaseLost
 from pgonly_django.queue.liveness import cancel_requested
-from pgonly_django.worker.connection import JobsListener
+from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.ending import EndedRun, closed_by_force, never_started
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.slots import Slots
@@ -89,19 +89,18 @@ class Watchdog(Timer):
 class CancelRequests(DatabaseTimer):
     """Finds out which of the running jobs somebody wants cancelled."""
 
-    def __init__(self, in_flight: InFlight, listener: JobsListener, watchdog: Watchdog) -> None:
-        super().__init__()
-        self.in_flight, self.listener, self.watchdog = in_flight, listener, watchdog
+    def __init__(self, in_flight: InFlight, database: WorkerConnection, watchdog: Watchdog) -> None:
+        super().__init__(database)
+        self.in_flight, self.watchdog = in_flight, watchdog
 
     @property
     def due_at(self) -> float:
         return super().due_at if self.in_flight.runs else NEVER
 
-    def run(self, connection: OwnConnection) -> int:
-        """Raises psycopg.Error."""
+    def ask(self, connection: OwnConnection) -> int:
         wanted = cancel_requested(connection, list(self.in_flight.runs))
         for job_id in wanted:
             self.in_flight.runs[job_id].cancel_requested = True
             self.watchdog.wake()
-        self.at = NEVER if self.listener.listens else time.monotonic() + BLIND_INTERVAL_SECONDS
+        self.at = NEVER if self.database.listener.listens else time.monotonic() + BLIND_INTERVAL_SECONDS
         return len(wanted)

@@ -15,7 +15,7 @@ from pgonly_django.models.job import FINISHED
 from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.claim import UnknownTasks
 from pgonly_django.queue.limited.look import KEYS_AT_MOST, OVERDUE_SECONDS
-from pgonly_django.worker.connection import JobsListener
+from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.limited_claims import FULL_SECONDS, LimitedClaims
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
@@ -304,8 +304,8 @@ def test_a_job_whose_key_is_empty_runs(work):
 
 
 def limited_claims(**options) -> LimitedClaims:
-    listener = JobsListener("default", listens=True)
-    return LimitedClaims(WorkerOptions(**options), uuid4(), listener, UnknownTasks())
+    database = WorkerConnection("default", uuid4(), "tests")
+    return LimitedClaims(WorkerOptions(**options), uuid4(), database, UnknownTasks())
 
 
 def test_a_second_look_follows_each_notify(server):
@@ -315,7 +315,7 @@ def test_a_second_look_follows_each_notify(server):
     for _ in range(20):  # where the process is not held up, the first look is over before the second is due
         limited.hear_queue(notify.LIMITED, "default")
         heard_at = time.monotonic()
-        limited.run(server, 1, jobs_at_most=9, take_suspect=True)
+        limited.claim(server, 1, jobs_at_most=9, take_suspect=True)
         waits.append(limited.next_look(1) - heard_at)
     assert min(waits) <= notify.COALESCE_SECONDS + 0.01
 
@@ -327,10 +327,10 @@ def test_a_job_whose_limit_is_full_is_looked_at_again_since_the_worker_in_the_wa
     make_running()
     limited = limited_claims(poll_seconds=600.0)
     for _ in range(8):  # the pauses grow to ten minutes
-        limited.run(server, 1, jobs_at_most=9, take_suspect=True)
+        limited.claim(server, 1, jobs_at_most=9, take_suspect=True)
     assert limited.next_look(1) > time.monotonic() + 60, "nothing waits"
     make()
-    limited.run(server, 1, jobs_at_most=9, take_suspect=True)
+    limited.claim(server, 1, jobs_at_most=9, take_suspect=True)
     assert limited.next_look(1) <= time.monotonic() + FULL_SECONDS
 
 
@@ -340,12 +340,12 @@ def test_other_workers_are_told_of_room_that_this_one_has_too_few_free_slots_for
     limited = limited_claims(threads=4)
     make_keyed("a", slots=slots)
     limited.note_end()
-    limited.run(server, 1, jobs_at_most=9, take_suspect=True)
+    limited.claim(server, 1, jobs_at_most=9, take_suspect=True)
     assert limited.drained
     assert limited.notice.at < NEVER
     Job.objects.update(slots=1)
-    limited.run(server, 1, jobs_at_most=9, take_suspect=True)
-    limited.run(server, 0, jobs_at_most=9, take_suspect=True)
+    limited.claim(server, 1, jobs_at_most=9, take_suspect=True)
+    limited.claim(server, 0, jobs_at_most=9, take_suspect=True)
     assert limited.notice.at == NEVER
 
 

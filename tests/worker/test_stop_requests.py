@@ -88,20 +88,20 @@ def test_a_worker_that_no_notify_reaches_learns_it_from_its_heartbeat(background
 
 def test_only_a_request_to_this_worker_is_looked_for_and_each_is_obeyed_once(server):
     worker, obeyed = make_worker(), []
-    requests = StopRequests(worker.id, lambda: obeyed.append("stop"), lambda: obeyed.append("drain"))
+    requests = StopRequests(worker.id, None, lambda: obeyed.append("stop"), lambda: obeyed.append("drain"))
     requests.hear_of(str(make_worker().id))
     assert requests.due_at == NEVER
     for worker_id in (str(worker.id), notify.ANY_WORKER):
         requests.hear_of(worker_id)
         assert requests.due_at == 0
-        requests.run(server)
+        requests.ask(server)
         assert requests.due_at == NEVER
     assert obeyed == []
     WorkerRow.objects.filter(pk=worker.id).drain()
-    requests.run(server)
-    requests.run(server)
+    requests.ask(server)
+    requests.ask(server)
     WorkerRow.objects.filter(pk=worker.id).stop()
-    requests.run(server)
+    requests.ask(server)
     requests.take("stop")
     requests.take("dance")
     assert obeyed == ["drain", "stop"]

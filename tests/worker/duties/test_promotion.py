@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.utils import timezone
@@ -11,7 +12,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
 from pgonly_django.models import State
 from pgonly_django.worker.claiming import Promotion
-from pgonly_django.worker.connection import JobsListener
+from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.timers import REFUSED_SECONDS
 from tests import jobs
@@ -21,9 +22,9 @@ from tests.waiting import wait_for
 
 @pytest.fixture
 def promotion():
-    options, listener = WorkerOptions(), JobsListener("default", listens=True)
     looks = []
-    promotion = Promotion(options, listener, lambda: looks.append(True))
+    database = WorkerConnection("default", uuid4(), "tests")
+    promotion = Promotion(WorkerOptions(), database, lambda: looks.append(True))
     promotion.looks = looks
     return promotion
 
@@ -37,7 +38,7 @@ def server(transactional_db):
 def test_it_runs_next_when_the_next_job_is_due(promotion, server):
     make(state=State.SCHEDULED, run_at=timezone.now() + timedelta(seconds=-1))
     make(state=State.SCHEDULED, run_at=timezone.now() + timedelta(seconds=0.2))
-    assert promotion.run(server) == 1
+    assert promotion.ask(server) == 1
     assert promotion.due_at <= time.monotonic() + 0.2
     assert promotion.looks
 
@@ -54,7 +55,7 @@ def test_an_idle_worker_promotes_ever_more_seldom(promotion, server):
     promotion.again_at = 0.0  # the second look is over as well
     pauses = []
     for _ in range(7):
-        promotion.run(server)
+        promotion.ask(server)
         pauses.append(round(promotion.due_at - time.monotonic(), 1))
     assert pauses == [0.2, 1.0, 4.0, 16.0, 30.0, 30.0, 30.0]
 
