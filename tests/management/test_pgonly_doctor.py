@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
 
 from tests.aliases import alias
-from tests.process.conftest import database_url
 from tests.queue.rows import HOUR, ago, make, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -117,9 +115,3 @@ def test_a_server_that_does_not_answer_is_told_without_a_traceback():
     done = run("--json", **away)
     assert done.returncode == 2
     assert "error" in json.loads(done.stdout)
-
-
-def test_as_a_process_of_its_own(django_db_setup):
-    done = run("--only", "server,tables", DATABASE_URL=database_url(connection.settings_dict))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "ok       Tables" in done.stdout

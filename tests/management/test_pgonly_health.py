@@ -79,12 +79,6 @@ def test_each_limit_may_fail(health):
     assert health(*wide, "--max-failed", "0", "--within", "10s")[0] == 0
 
 
-def test_the_error_names_what_is_not_as_it_should_be():
-    make(ready_at=ago(HOUR))
-    with pytest.raises(CommandError, match=r"^Not healthy: workers, oldest_ready\.$"):
-        call_command("pgonly_health", "--max-oldest-ready", "60")
-
-
 def test_one_queue_is_looked_at_alone(health):
     make_worker(queues=["mail"])
     make(ready_at=ago(HOUR), queue="ai")
@@ -138,8 +132,7 @@ def test_latency_looks_behind_the_oldest_job_that_waits(monkeypatch):
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--within", "abc"), ("--max-latency", "-1"), ("--max-latency", "nan"), ("--max-failed", "x"),
-        ("--min-workers", "-1"), ("--max-failed", "9" * 5000), ("--within", "9" * 400),
+        ("--within", "abc"), ("--max-latency", "-1"), ("--max-failed", "x"), ("--max-failed", "9" * 5000),
         ("--within", "99999999999999d"), ("--database", "no"),
     ],
 )  # fmt: skip
@@ -179,17 +172,6 @@ def test_a_database_that_does_not_answer_in_time_is_unknown(monkeypatch, other):
     with connection.cursor() as cursor:
         cursor.execute("SHOW statement_timeout")
         assert cursor.fetchone() != ("100ms",)
-
-
-def test_in_a_transaction_of_the_caller_no_setting_changes(health):
-    def timeout():
-        with connection.cursor() as cursor:
-            cursor.execute("SHOW statement_timeout")
-            return cursor.fetchone()
-
-    before = timeout()
-    health()
-    assert timeout() == before
 
 
 @pytest.mark.django_db(transaction=True)
