@@ -177,9 +177,9 @@ class Memory:
         text = to_json(value, f"The result of step {name!r}")
         paid = spending.stored(cost, is_in_transaction=is_in_transaction(connections[self._run.alias]))
         call, output = current_step_call(), self.output
-        said = output.keep_step(call) if output is not None and call is not None else []
+        said = output.keep_step(call) if output is not None else []
         kept, is_new = self._fenced(checkpoints.save_step, name, text, paid, said)
-        if output is not None and call is not None:
+        if output is not None:
             output.note_kept_step(call, said, is_new=is_new)
         if is_new:
             self.state.note_new_step(name, has_text=bool(said))

@@ -72,10 +72,9 @@ class Loop:
 _calls: ContextVar[tuple[StepCall, ...]] = ContextVar("pgonly_step_calls", default=())
 
 
-def current_step_call() -> StepCall | None:
+def current_step_call() -> StepCall:
     """The innermost one around the code that asks."""
-    calls = _calls.get()
-    return calls[-1] if calls else None
+    return _calls.get()[-1]
 
 
 @contextmanager
@@ -96,7 +95,7 @@ class RunOutput:
         self.earlier = earlier or {}
         self.chunks: list[Chunk] = []
         self.changed: deque[int] = deque()
-        self.is_closed = False
+        self.is_closed = False  # the run is over: what its threads emit from now on is dropped
         self.limit = limit
         self.was_cut = False  # by a loop, to before what stood at the checkpoint
         self._lease_epoch = lease_epoch
@@ -386,10 +385,6 @@ class UnwrittenOutput:
     def put_back(self) -> None:
         """It may be in the table, or come there later: the next row begins where it began, or before."""
         self._taken = None
-
-    def close(self) -> None:
-        """The run is over: what its threads emit from now on is dropped."""
-        self.output.is_closed = True
 
     def _go_back(self) -> None:
         """To before what the job has changed."""

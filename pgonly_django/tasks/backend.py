@@ -52,7 +52,7 @@ from pgonly_django.tasks.options import (
     validate_place,
 )
 from pgonly_django.tasks.result import JobResult, as_duplicate, build_result, result_of
-from pgonly_django.tasks.settings import TasksEntry
+from pgonly_django.tasks.settings import TasksEntry, check_tasks_entry
 from pgonly_django.tasks.task import PostgresTask
 
 PREPARED_AT_MOST = 1024
@@ -149,11 +149,17 @@ class PostgresBackend(BaseTaskBackend):
         return self._insert_many(jobs)
 
     def _insert_many(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
-        if any(new.unique for _, new in jobs):
-            with transaction.atomic(using=self.database):
-                by_place = dict(self._insert_some(jobs, are_unique=True))
-                by_place |= self._insert_some(jobs, are_unique=False)
-            return [by_place[place] for place in range(len(jobs))]
+        if not any(new.unique for _, new in jobs):
+            return self._copy(jobs)
+        results: dict[int, JobResult] = {}
+        with transaction.atomic(using=self.database):
+            for write, are_unique in ((self._insert_unique, True), (self._copy, False)):
+                places = [at for at, (_, new) in enumerate(jobs) if (new.unique is not None) is are_unique]
+                results |= zip(places, write([jobs[at] for at in places]) if places else (), strict=True)
+        return [results[at] for at in range(len(jobs))]
+
+    def _copy(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
+        """See insert_many(); none of them is unique."""
         database, new_jobs = self.database, [new for _, new in jobs]
         templates = templates_of(new_jobs)
         ids, enqueued_at = insert_many(database, new_jobs, templates)
@@ -162,14 +168,6 @@ class PostgresBackend(BaseTaskBackend):
         payloads = payloads_of(new_jobs, templates, enqueued_at)
         self._tell_after_commit(database, payloads, results, None)
         return results
-
-    def _insert_some(
-        self, jobs: Sequence[tuple[Any, NewJob]], *, are_unique: bool
-    ) -> Iterable[tuple[int, JobResult]]:
-        """With their places among all."""
-        places = [place for place, (_, new) in enumerate(jobs) if (new.unique is not None) is are_unique]
-        write = self._insert_unique if are_unique else self._insert_many
-        return zip(places, write([jobs[place] for place in places]) if places else (), strict=True)
 
     def _insert_unique(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
         """See insert_many(). A job that is there already is not announced again; but when it is due may be new."""
@@ -192,8 +190,6 @@ class PostgresBackend(BaseTaskBackend):
         return result_of(job)
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:  # noqa: ARG002 - the signature of a check
-        from pgonly_django.tasks.settings import check_tasks_entry
-
         return check_tasks_entry(self.entry)
 
     def options_of(self, task: Any, overrides: Mapping[str, Any] | None = None) -> TaskOptions:
@@ -272,13 +268,12 @@ def _result_of(task: Any, written: Enqueued) -> JobResult:
     if written.winner is not None:
         return as_duplicate(result_of(written.winner))
     assert written.job is not None
-    return _result(task, written.id, written.job, written.enqueued_at, is_duplicate=written.is_duplicate)
+    result = _result(task, written.id, written.job, written.enqueued_at)
+    return as_duplicate(result) if written.is_duplicate else result
 
 
-def _result(
-    task: Any, job_id: str, new: NewJob, enqueued_at: Any, *, is_duplicate: bool = False
-) -> JobResult:
-    result = build_result(
+def _result(task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:
+    return build_result(
         task=task,
         id=job_id,
         status=TaskResultStatus.READY,
@@ -290,7 +285,6 @@ def _result(
         worker_id=None,
         _metadata=new.metadata and _decode(new.metadata),
     )
-    return as_duplicate(result) if is_duplicate else result
 
 
 def has_receivers(signal: Signal, level: int) -> bool:

@@ -124,7 +124,7 @@ def last_row_of(run: Run, finish: Finish | None) -> SeenRow | None:
     """What is left to write of a run that ends so."""
     if run.unwritten is None or finish is None:
         return None
-    run.unwritten.close()
+    run.unwritten.output.is_closed = True
     return run.unwritten.take(has_succeeded=finish.state is State.SUCCEEDED)
 
 
