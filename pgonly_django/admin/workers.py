@@ -28,9 +28,9 @@ from pgonly_django.monitoring.workers import JOB_COLUMNS
 
 JOBS_SHOWN = 100
 _OTHERWISE = gettext_lazy(
-    "A worker that has stopped, or is of a version that does not listen, cannot be asked."
+    "A worker that has stopped cannot be asked."
 )
-_STARTED = Q(stopped_at=None, version__isnull=False, stop_requested_at=None)
+_STARTED = Q(stopped_at=None, stop_requested_at=None)
 
 
 def _may_stop(worker: Any) -> bool:

@@ -400,9 +400,7 @@ TABLES = [
         heartbeat_at=DateTimeField(db_default=ClockTimestamp()),
         stopped_at=DateTimeField(null=True),
         sleeping_since=DateTimeField(help_text="It has no connection since then.", null=True),
-        version=CharField(
-            help_text="Of pgonly-django; empty: of one that does not say.", max_length=64, null=True
-        ),
+        version=CharField(help_text="Of pgonly-django.", max_length=64),
         stop_requested_at=DateTimeField(
             help_text="It was asked to stop, and to give its jobs back.", null=True
         ),

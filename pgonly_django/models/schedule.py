@@ -177,7 +177,7 @@ class Schedule(Declared):
         return self.next_at is not None and self.next_at.year > UNPLANNED.year
 
 
-class Outcome(models.TextChoices):
+class TickOutcome(models.TextChoices):
     ENQUEUED = "enqueued", _("Enqueued")
     SKIPPED = "skipped", _("Skipped")
 
@@ -188,7 +188,7 @@ class Tick(models.Model):
     schedule = models.ForeignKey(Schedule, models.CASCADE, related_name="ticks", db_index=False)
     tick_at = models.DateTimeField(help_text=_("When it was due."))
     at = models.DateTimeField(db_default=ClockTimestamp(), help_text=_("When a worker came to it."))
-    outcome = models.CharField(max_length=16, choices=Outcome, default=Outcome.ENQUEUED)
+    outcome = models.CharField(max_length=16, choices=TickOutcome, default=TickOutcome.ENQUEUED)
     reason = models.CharField(max_length=NAME_LENGTH, default="", help_text=_("Why it was skipped."))
     job_id = models.UUIDField(null=True, help_text=_("Its job, which may have been pruned."))
     by_person = models.BooleanField(default=False)

@@ -51,8 +51,8 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         return self.live().filter(stop_requested_at=None, drain_requested_at=None)
 
     def stoppable(self) -> WorkerQuerySet:
-        """Those that stop() and drain() may ask: they have not stopped, and are of a version that knows of it."""
-        return self.filter(stopped_at=None, version__isnull=False)
+        """Those that stop() and drain() may ask: they have not stopped."""
+        return self.filter(stopped_at=None)
 
     def stop(self) -> int:
         """Ask these workers to stop, as SIGTERM does: their jobs may save a checkpoint, and are given back within the
@@ -101,11 +101,7 @@ class Worker(models.Model):
     heartbeat_at = models.DateTimeField(db_default=ClockTimestamp())
     stopped_at = models.DateTimeField(null=True)
     sleeping_since = models.DateTimeField(null=True, help_text=_("It has no connection since then."))
-    version = models.CharField(  # noqa: DJ001 - NULL is what the versions before leave
-        max_length=VERSION_LENGTH,
-        null=True,
-        help_text=_("Of pgonly-django; empty: of one that does not say."),
-    )
+    version = models.CharField(max_length=VERSION_LENGTH, help_text=_("Of pgonly-django."))
     stop_requested_at = models.DateTimeField(
         null=True, help_text=_("It was asked to stop, and to give its jobs back.")
     )

@@ -93,10 +93,6 @@ class StepCost:
     is_noted: bool = True
 
 
-# Stored beside the numbers of items, which alone a worker of version 0.1 reads.
-KEYS = "(keys)"
-
-
 class Position(NamedTuple):
     """Where a loop stands: how many items are done; of rows that are read by their primary keys also the last one done,
     and the last one that the loop is to come to."""
@@ -128,16 +124,12 @@ def load_checkpoint(alias: str, job_id: str) -> Saved:
 
 
 def _positions(stored: dict[str, Any]) -> dict[str, Position]:
-    """The keys of a loop count where they belong to its number: a worker of version 0.1 leaves them as they are."""
-    keys = stored.pop(KEYS) if isinstance(stored.get(KEYS), dict) else {}
-    at = {name: Position(*keys.get(name, ())) for name in stored}
-    return {name: at[name] if at[name].done == done else Position(done) for name, done in stored.items()}
+    return {name: Position(*at) if isinstance(at, list) else Position(at) for name, at in stored.items()}
 
 
 def positions_json(positions: Mapping[str, Position]) -> str:
-    counts = {name: at.done for name, at in positions.items()}
-    keys = {name: at for name, at in positions.items() if at.after is not None}
-    return json.dumps({KEYS: keys} | counts if keys else counts)
+    """By the names of the loops: the number of items, or all of a Position that has keys."""
+    return json.dumps({name: at.done if at.after is None else at for name, at in positions.items()})
 
 
 def save_checkpoint(

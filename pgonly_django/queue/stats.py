@@ -16,7 +16,7 @@ from pgonly_django.tables import qualified
 
 
 @dataclass(slots=True)
-class Counts:
+class RunCounts:
     """Of one task from one queue: columns of pgonly_job_stats."""
 
     queue: str
@@ -34,11 +34,11 @@ NUMBERS = ("succeeded", "failed", "retried", "interrupted", "crashed")
 TIMES = ("waiting_times", "run_times")
 
 
-def counts_of_rescued(rescued: Iterable[Rescued]) -> list[Counts]:
+def counts_of_rescued(rescued: Iterable[Rescued]) -> list[RunCounts]:
     """What a rescue has found out: runs whose worker died, and jobs that have failed by that."""
-    counted: dict[tuple[str, str], Counts] = {}
+    counted: dict[tuple[str, str], RunCounts] = {}
     for job in rescued:
-        counts = counted.setdefault((job.queue, job.task), Counts(job.queue, job.task))
+        counts = counted.setdefault((job.queue, job.task), RunCounts(job.queue, job.task))
         if job.was_stopped:
             counts.interrupted += 1
         else:
@@ -70,7 +70,7 @@ ON CONFLICT (granularity, starts_at, queue, task) DO UPDATE SET {", ".join(_ADDE
 """)
 
 
-def add(connection: psycopg.Connection[Any], counted: Iterable[Counts]) -> None:
+def add(connection: psycopg.Connection[Any], counted: Iterable[RunCounts]) -> None:
     """Add these to the present minute and hour, with one statement."""
     rows = sorted(counted, key=attrgetter("queue", "task"))
     parameters: dict[str, Any] = {

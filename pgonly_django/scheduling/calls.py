@@ -12,7 +12,7 @@ from pgonly_django.exceptions import PgonlyError
 from pgonly_django.models.job import FINISHED, ClockTimestamp, Job
 from pgonly_django.models.job_rows import UNIQUE_ROW
 from pgonly_django.models.queue import Queue
-from pgonly_django.models.schedule import CatchUp, Outcome, Overlap, Schedule, Tick
+from pgonly_django.models.schedule import CatchUp, Overlap, Schedule, Tick, TickOutcome
 from pgonly_django.scheduling.declaration import as_scheduled
 from pgonly_django.tasks.registry import import_task
 
@@ -48,7 +48,7 @@ def enqueue(task: Any, schedule: Schedule, at: datetime | None = None) -> dict[s
     call = task if at is None else task.using(run_after=at)
     result = call.enqueue(*schedule.args, **schedule.kwargs)
     if result.is_duplicate:
-        return {"outcome": Outcome.SKIPPED, "reason": f"The job {result.id} has its unique key."}
+        return {"outcome": TickOutcome.SKIPPED, "reason": f"The job {result.id} has its unique key."}
     return {"job_id": str(result.id)}
 
 

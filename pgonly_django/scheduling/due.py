@@ -27,7 +27,7 @@ from pgonly_django.database.statement import Statement
 from pgonly_django.error_texts import as_reason
 from pgonly_django.events import emit
 from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.models.schedule import Outcome, Schedule, Tick
+from pgonly_django.models.schedule import Schedule, Tick, TickOutcome
 from pgonly_django.queue.enqueue import aware
 from pgonly_django.scheduling import calls
 from pgonly_django.scheduling.timing import CronLine, Interval, Timing, TimingError, due
@@ -231,7 +231,7 @@ class DueSchedules:
             done += 1
             if time.monotonic() >= until:
                 break
-        for outcome in Outcome:
+        for outcome in TickOutcome:
             first_row(self.database, PRUNE_TICKS, {"schedule": schedule.name, "outcome": outcome.value})
         return done
 
@@ -252,7 +252,7 @@ class DueSchedules:
         """Returns what its row says of it; None where it has to wait."""
         name = schedule.name
         reason = calls.reason_to_skip(schedule, task.queue_name, self.database)
-        columns: dict[str, Any] = {"outcome": Outcome.SKIPPED, "reason": reason}
+        columns: dict[str, Any] = {"outcome": TickOutcome.SKIPPED, "reason": reason}
         if not reason:
             if calls.waits_for_replaced(schedule, self.database):
                 return None

@@ -21,7 +21,7 @@ from pgonly_django.models.job_stats import BOUNDS, BUCKETS
 from pgonly_django.queue import stats
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.rescue import Rescued
-from pgonly_django.queue.stats import NUMBERS, TIMES, Counts, counts_of_rescued
+from pgonly_django.queue.stats import NUMBERS, TIMES, RunCounts, counts_of_rescued
 from pgonly_django.worker.ending import EndedRun
 
 WRITE_SECONDS = 15.0
@@ -41,7 +41,7 @@ class JobStats:
 
     def __init__(self) -> None:
         self._noted: list[EndedRun] = []
-        self._counted: dict[tuple[str, str], Counts] = {}
+        self._counted: dict[tuple[str, str], RunCounts] = {}
         self._lock = threading.Lock()
         self._written_at = time.monotonic()
         self._has_failed = False  # the last write
@@ -115,7 +115,7 @@ class JobStats:
             if database.ask(self.write) is not False:
                 return
 
-    def _make(self, queue: str, task: str) -> Counts:
+    def _make(self, queue: str, task: str) -> RunCounts:
         """Where there are too many, those that take what is left."""
         key = (queue, task)
         for other, at_most in (((queue, ""), NAMED), (("", ""), ROWS)):
@@ -123,10 +123,10 @@ class JobStats:
                 key = other
         if key not in self._counted:
             zeros = [0] * BUCKETS
-            self._counted[key] = Counts(*key, waiting_times=zeros, run_times=zeros.copy())
+            self._counted[key] = RunCounts(*key, waiting_times=zeros, run_times=zeros.copy())
         return self._counted[key]
 
-    def _merge(self, added: Counts) -> None:
+    def _merge(self, added: RunCounts) -> None:
         with self._lock:
             counts = self._make(added.queue, added.task)
             for name in NUMBERS:

@@ -190,15 +190,11 @@ def test_keys_of_other_types_are_stored_and_read_back(server, model):
         assert walk(model.objects.all(), stored(at)) == whole[number:]
 
 
-def test_a_position_of_an_older_version_is_a_number_of_rows():
-    assert stored(Position(4)) == Position(4)
-    at = _positions({"items": 4, "(keys)": {"items": [3, 17, 99]}})
-    assert at == {"items": Position(4)}  # it went on from the third, and left the key as it was
-
-
-def test_an_older_version_reads_the_number_of_rows():
-    text = positions_json({"items": Position(3, 17, 99), "others": Position(5)})
-    assert json.loads(text) == {"items": 3, "others": 5, "(keys)": {"items": [3, 17, 99]}}
+def test_a_position_is_stored_as_a_number_unless_it_has_keys():
+    at = {"items": Position(3, 17, 99), "others": Position(5)}
+    text = positions_json(at)
+    assert json.loads(text) == {"items": [3, 17, 99], "others": 5}
+    assert _positions(json.loads(text)) == at
 
 
 @pytest.mark.parametrize(

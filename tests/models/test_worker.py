@@ -19,10 +19,9 @@ def heard(connection):
 
 
 @pytest.mark.parametrize("verb", ["stop", "drain"])
-def test_those_are_asked_that_have_not_stopped_and_know_of_it(verb):
+def test_those_are_asked_that_have_not_stopped(verb):
     live, silent = make_worker(), make_worker(silent_for=HOUR)
     make_worker(stopped_at=ago(HOUR))
-    make_worker(version=None)
     rows = Worker.objects.all()
     assert getattr(rows, verb)() == 2
     asked = Worker.objects.exclude(**{f"{verb}_requested_at": None})

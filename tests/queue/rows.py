@@ -61,7 +61,6 @@ def make_running(worker_id: UUID | None = None, **facts) -> Job:
 
 
 def make_worker(silent_for: timedelta = timedelta(0), **facts) -> Worker:
-    """Of this version, unless `facts` say version=None."""
     given = {
         "name": "w",
         "hostname": "h",

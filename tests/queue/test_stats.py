@@ -10,7 +10,7 @@ from django.db import connection
 
 from pgonly_django.models import JobStats
 from pgonly_django.models.job_stats import BOUNDS, BUCKETS, KEPT
-from pgonly_django.queue.stats import BATCH, Counts, add, prune
+from pgonly_django.queue.stats import BATCH, RunCounts, add, prune
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,8 +23,8 @@ def rows(granularity):
 
 def test_counts_are_added_to_the_present_minute_and_hour(server):
     began = datetime.now(UTC)
-    add(server, [Counts("ai", "tasks.a", 3, 1, waiting_times=[1, 3], run_times=[0, 0, 4])])
-    add(server, [Counts("ai", "tasks.a", 2, 0, 5, waiting_times=[0, 0, 7]), Counts("ai", "tasks.b", 1)])
+    add(server, [RunCounts("ai", "tasks.a", 3, 1, waiting_times=[1, 3], run_times=[0, 0, 4])])
+    add(server, [RunCounts("ai", "tasks.a", 2, 0, 5, waiting_times=[0, 0, 7]), RunCounts("ai", "tasks.b", 1)])
     expected = [
         ("ai", "tasks.a", 5, 1, 5, [1, 3, 7], [0, 0, 4]),
         ("ai", "tasks.b", 1, 0, 0, [], []),
@@ -44,18 +44,18 @@ def test_counts_are_added_to_the_present_minute_and_hour(server):
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu"])
 def test_an_hour_begins_with_an_hour_of_utc_whatever_the_time_zone_of_the_session(server, zone):
     server.execute(f"SET timezone = '{zone}'")
-    add(server, [Counts("ai", "tasks.a", 1)])
+    add(server, [RunCounts("ai", "tasks.a", 1)])
     assert JobStats.objects.get(granularity="hour").starts_at.astimezone(UTC).minute == 0
 
 
 def test_two_workers_that_write_the_same_rows_at_once_lose_nothing(server, other):
     names = [f"tasks.t{number}" for number in range(20)]
     with server.transaction():
-        add(server, [Counts("ai", name, 1) for name in names])
+        add(server, [RunCounts("ai", name, 1) for name in names])
         other.execute("SET lock_timeout = '50ms'")
         with pytest.raises(Exception, match="lock timeout"):
-            add(other, [Counts("ai", name, 1) for name in reversed(names)])
-    add(other, [Counts("ai", name, 1) for name in reversed(names)])
+            add(other, [RunCounts("ai", name, 1) for name in reversed(names)])
+    add(other, [RunCounts("ai", name, 1) for name in reversed(names)])
     totals = JobStats.objects.filter(granularity="hour").values_list("succeeded", flat=True)
     assert sum(totals) == 40
 

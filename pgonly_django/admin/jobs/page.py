@@ -21,7 +21,6 @@ from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.masking import MASK
 from pgonly_django.models import Checkpoint, CostEntry, Job, State, Worker
-from pgonly_django.queue.checkpoints import KEYS
 from pgonly_django.queue.output import read_output
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.wording import duration
@@ -165,11 +164,11 @@ def checkpoint_of(job: Job, mask: JobMask, *, sees_data: bool) -> dict[str, Any]
     if saved is None:
         return None
     shows_value = sees_data and saved.value is not None
-    positions = {name: count for name, count in (saved.positions or {}).items() if name != KEYS}
+    done = {name: at[0] if isinstance(at, list) else at for name, at in saved.positions.items()}
     return {
         "saved_at": saved.saved_at,
         "value": pretty_json(mask.value(saved.value)) if shows_value else "",
-        "positions": [(name, f"{count:,}") for name, count in positions.items()],
+        "positions": [(name, f"{count:,}") for name, count in done.items()],
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from example_project.screening.demo.seeding.jobs import CUSTOMERS
 from example_project.screening.demo.seeding.rows import MODULE, ago
 from pgonly_django.models import Schedule, Tick
-from pgonly_django.models.schedule import UNPLANNED, Outcome
+from pgonly_django.models.schedule import UNPLANNED, TickOutcome
 
 NEW_WORK = "new work for the demo"
 WEEKLY = "reports of the week"
@@ -33,5 +33,5 @@ def _write_ticks() -> None:
     for weeks in range(1, 6):
         at = ago(days=7 * weeks).replace(hour=6, minute=0, second=0, microsecond=0)
         skipped = weeks == 2  # noqa: PLR2004 - one of them
-        outcome = {"outcome": Outcome.SKIPPED, "reason": "An earlier run is unfinished."} if skipped else {}
+        outcome = {"outcome": TickOutcome.SKIPPED, "reason": "An earlier run is unfinished."} if skipped else {}
         Tick.objects.create(schedule_id=WEEKLY, tick_at=at, at=at + timedelta(seconds=0.2), **outcome)
