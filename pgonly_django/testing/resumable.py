@@ -156,8 +156,8 @@ class _Rounds:
         self._setup, self._state = setup, state
         self._tables = Tables(aliases, ignored)
         self._pseudo_rows = [label for label in (RESULT, STATE) if label not in ignored]
-        prepared = self._tables.read() | {label: {"": {}} for label in self._pseudo_rows}
-        self._comparison = Comparison(prepared, self._tables.references)
+        pseudo: Rows = {label: {"": {}} for label in self._pseudo_rows}
+        self._comparison = Comparison(self._tables.prepared | pseudo)
         for alias in aliases:
             _execute(alias, f"SAVEPOINT {SAVEPOINT}")
 

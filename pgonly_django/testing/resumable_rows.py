@@ -1,7 +1,7 @@
 """What a round has left in the databases, and in words how that differs from what another one has left.
 
 Rows that the test had prepared are compared by their primary key. Of new rows the keys may differ, so those are
-compared as a bag: how many there are with the same values. A reference to a new row counts as that row's values. What
+compared as a bag: how many there are with the same values. A reference to one new row counts as one to another. What
 already differs between two runs without a kill (the time of a save, a random id) is compared as empty or not.
 """
 
@@ -32,7 +32,6 @@ OF_OURS: dict[type[models.Model], tuple[str, Collection[str], str]] = {
 }
 IS_A_TABLE = "SELECT FROM pg_class WHERE oid = to_regclass(%s) AND relkind IN ('r', 'p')"
 SHOWN, SHOWN_CHARACTERS = 3, 300  # rows of a model in a message, and how much of a value
-REFERENCES_FOLLOWED = 2
 FIELD_PARTS = 3  # app, model, field
 
 Row = dict[str, Any]
@@ -67,23 +66,32 @@ class Tables:
     """The tables of the project's models and some of ours, in the databases that the test may use."""
 
     def __init__(self, aliases: Iterable[str], ignored: Collection[str]) -> None:
-        self.references: dict[Field, str] = {}  # the label of the rows that a foreign key names
         self._selects: dict[str, list[str]] = {}  # by alias
-        self._fields: dict[str, dict[str, str]] = {}  # by label: the fields by their columns
         self._keys: dict[str, list[str]] = {}  # by label: the columns of the primary key
+        # By label and column: the field, and the label of the rows that it names as a foreign key.
+        self._fields: dict[str, dict[str, tuple[str, str | None]]] = {}
         for alias in aliases:
             if connections[alias].vendor == "postgresql":
                 for model in apps.get_models(include_auto_created=True):
                     self._add(alias, model, ignored)
+        self.prepared: Rows = {label: {} for label in self._fields}
+        self.prepared = self.read()
 
     def read(self) -> Rows:
         rows: Rows = {label: {} for label in self._fields}
         for alias, selects in self._selects.items():
             for label, text in _fetch(alias, " UNION ALL ".join(selects)):
                 row = json.loads(text, parse_float=_rounded)
-                key = ",".join(str(row[column]) for column in self._keys[label])
-                rows[label][key] = {name: row[column] for column, name in self._fields[label].items()}
+                rows[label][",".join(str(row[column]) for column in self._keys[label])] = {
+                    name: self._value(row[column], target)
+                    for column, (name, target) in self._fields[label].items()
+                }
         return rows
+
+    def _value(self, value: Any, target: str | None) -> Any:
+        if value is None or target is None:
+            return value
+        return f"{target} {value}" if str(value) in self.prepared.get(target, ()) else f"a new {target}"
 
     def _add(self, alias: str, model: type[models.Model], ignored: Collection[str]) -> None:
         meta = _meta(model)
@@ -97,15 +105,13 @@ class Tables:
         self._keys[label] = [str(field.column) for field in meta.pk_fields]
         self._fields[label] = {}
         for field in meta.local_concrete_fields:
+            is_ours = names is None or field.name in names
             # A key that the database counts says nothing: a run that was rolled back has used up some.
             is_counted = isinstance(field, models.AutoField)
-            if field.column and not is_counted and (names is None or field.name in names):
-                if f"{meta.label}.{field.name}" in ignored:
-                    continue
-                self._fields[label][field.column] = field.name
-                if field.remote_field and field.target_field.primary_key:
-                    target = _meta(field.target_field.model).label
-                    self.references[label, field.name] = _labelled(target, alias)
+            if field.column and is_ours and not is_counted and f"{meta.label}.{field.name}" not in ignored:
+                is_key = field.remote_field and field.target_field.primary_key
+                target = _labelled(_meta(field.target_field.model).label, alias) if is_key else None
+                self._fields[label][field.column] = field.name, target
         select = f"SELECT '{label}', to_jsonb(t)::text FROM {table} AS t WHERE {condition}"
         self._selects.setdefault(alias, []).append(select)
 
@@ -115,16 +121,15 @@ class Comparison:
     """`prepared` are the rows before the job, `unsteady` fields that differ anyway."""
 
     prepared: Rows
-    references: dict[Field, str]
     unsteady: frozenset[Field] = frozenset()
 
     def unsteady_fields(self, one: Rows, two: Rows) -> frozenset[Field]:
         """The fields that differ between two runs without a kill."""
         found = set()
         for label in one.keys() - {STATE}:
-            names = {name for rows in (one, two) for row in rows[label].values() for name in row}
-            columns = {name: [self._column(rows, label, name) for rows in (one, two)] for name in names}
-            found |= {(label, name) for name, (first, second) in columns.items() if first != second}
+            for name in {name for rows in (one, two) for row in rows[label].values() for name in row}:
+                if self._column(one, label, name) != self._column(two, label, name):
+                    found.add((label, name))
         return frozenset(found)
 
     def differences(self, expected: Rows, got: Rows) -> list[str]:
@@ -145,40 +150,28 @@ class Comparison:
             if wanted is not found:
                 yield f"{where} was {'kept' if wanted is None else 'deleted'}."
             return
-        forms = self._form(expected, label, wanted), self._form(got, label, found)
+        forms = self._form(label, wanted), self._form(label, found)
         for name in {**forms[0], **forms[1]}:
             values = [form.get(name) for form in forms]
             if values[0] != values[1]:
                 place = f"{where}: {name}" if name else where
-                yield f"{place} is {short(values[1])} instead of {short(values[0])}."
+                yield f"{place} is {_short(values[1])} instead of {_short(values[0])}."
 
     def _new_rows(self, rows: Rows, label: str) -> Counter[str]:
         new = (row for key, row in rows[label].items() if key not in self.prepared[label])
-        return Counter(json.dumps(self._form(rows, label, row)) for row in new)
+        return Counter(json.dumps(self._form(label, row)) for row in new)
 
     def _column(self, rows: Rows, label: str, name: str) -> Any:
-        """The values of a field: of the prepared rows by key, of the new ones in any order. References to new rows are
-        all the same here, since the values of those rows are compared."""
-        values = {
-            key: self._value(rows, (label, name), row.get(name), depth=0) for key, row in rows[label].items()
+        """The values of a field: of the prepared rows by key, of the new ones in any order."""
+        values = {key: json.dumps(row.get(name)) for key, row in rows[label].items()}
+        prepared = {key: values.pop(key, "") for key in self.prepared[label]}
+        return prepared, Counter(values.values())
+
+    def _form(self, label: str, row: Row) -> Row:
+        shown = {
+            name: value and "(some value)" for name, value in row.items() if (label, name) in self.unsteady
         }
-        prepared = {key: values.pop(key) for key in self.prepared[label] if key in values}
-        return prepared, Counter(json.dumps(value) for value in values.values())
-
-    def _form(self, rows: Rows, label: str, row: Row, depth: int = REFERENCES_FOLLOWED) -> Row:
-        return {name: self._value(rows, (label, name), value, depth) for name, value in row.items()}
-
-    def _value(self, rows: Rows, field: Field, value: Any, depth: int) -> Any:
-        if value is None or field in self.unsteady:
-            return None if value is None else "(some value)"
-        label, key = self.references.get(field), str(value)
-        if label is None:
-            return value
-        if label not in rows:
-            return f"some {label}"
-        if key in self.prepared[label] or key not in rows[label]:
-            return f"{label} {key}"
-        return self._form(rows, label, rows[label][key], depth - 1) if depth else f"a new {label}"
+        return row | shown
 
 
 def result_row(result: Any) -> Row:
@@ -191,7 +184,7 @@ def rounded(value: Any) -> Any:
     return json.loads(json.dumps(value), parse_float=_rounded)
 
 
-def short(value: Any) -> str:
+def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
@@ -224,13 +217,9 @@ def _bags_differ(wanted: Counter[str], found: Counter[str]) -> str:
     count = f"{found.total()} new {rows} instead of {wanted.total()}."
     said = ["other values in new rows." if is_as_many else count]
     for what, forms in (("Too many", found - wanted), ("Missing", wanted - found)):
-        shown = [short(_without_empty(json.loads(form))) for form in list(forms.elements())[:SHOWN]]
+        rows_shown = [json.loads(form) for form in list(forms.elements())[:SHOWN]]
+        shown = [_short({name: it for name, it in row.items() if it is not None}) for row in rows_shown]
         more = forms.total() - len(shown)
         if shown:
             said.append(f"{what}: {'; '.join(shown)}{f' and {more} more' if more else ''}.")
     return " ".join(said)
-
-
-def _without_empty(form: Row) -> Row:
-    nested = ((name, _without_empty(it) if isinstance(it, dict) else it) for name, it in form.items())
-    return {name: value for name, value in nested if value is not None}
