@@ -20,7 +20,6 @@ IN_ONE_DATABASE = re.compile(
 ON_SERVERS_OF_THEIR_OWN = {
     "cache/failure/test_outages.py",
     "cache/failure/test_paid_answers.py",
-    "cache/test_servers.py",
     "monitoring/doctor/test_examination.py",
     "outages.py",
     "process/test_locks.py",

@@ -81,13 +81,6 @@ def test_a_sum_and_a_pattern_are_named(cache, said):
     assert said() == [("set", ":1:n"), ("set", ":1:n"), ("delete", ":1:n*")]
 
 
-def test_a_set_says_how_large_and_for_how_long(cache, said, caplog):
-    cache.set("k", "v" * 100, timeout=60)
-    (message,) = caplog.messages
-    assert message.startswith("set ':1:k' in call log: ")
-    assert message.endswith(" bytes, for 60 s")
-
-
 def test_a_clear_is_told_at_info(cache, caplog):
     cache.set("k", 1)
     with caplog.at_level(logging.INFO, "pgonly_django.cache"):
@@ -108,11 +101,3 @@ def test_a_filter_that_raises_breaks_no_call(cache, said, capsys):
     finally:
         logger.removeFilter(broken)
     assert "could not be logged" in capsys.readouterr().err
-
-
-def test_nothing_is_said_above_debug(cache, caplog):
-    with caplog.at_level(logging.INFO, "pgonly_django.cache"):
-        cache.set("k", 1)
-        cache.get("k")
-        cache.delete("k")
-    assert caplog.records == []

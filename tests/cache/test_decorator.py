@@ -9,7 +9,6 @@ from itertools import combinations
 from uuid import UUID
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.db.models import TextChoices
 from django.utils.functional import SimpleLazyObject
@@ -18,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgonly_django.cache import cached
-from pgonly_django.models import CacheEntry
 from tests.waiting import PATIENT
 
 calls = []
@@ -292,26 +290,3 @@ def test_an_async_function_is_kept_by_other_backends_too(settings, backend):
     settings.CACHES = {**settings.CACHES, "foreign": {"BACKEND": f"django.core.cache.backends.{backend}"}}
     assert asyncio.run(doubled(5)) == 10
     assert asyncio.run(doubled(5)) == 10
-
-
-@cached(60, key="refreshed", stale=3600, lock_timeout=600)
-def refreshed():
-    """Where there is a stale value, it asks for itself while it refreshes."""
-    calls.append(CacheEntry.objects.get().claimed_until - datetime.now(UTC))
-    return "first" if len(calls) == 1 else f"second after {refreshed()}"
-
-
-@cached(60, key="refreshed", stale=timedelta(hours=1), lock_timeout=timedelta(minutes=10))
-async def arefreshed():
-    """See refreshed()."""
-    entry = await CacheEntry.objects.aget()
-    calls.append(entry.claimed_until - datetime.now(UTC))
-    return "first" if len(calls) == 1 else f"second after {await arefreshed()}"
-
-
-@pytest.mark.parametrize("function", [refreshed, async_to_sync(arefreshed)], ids=["sync", "async"])
-def test_stale_and_lock_timeout_are_those_of_its_get_or_set(function):
-    assert function() == "first"
-    CacheEntry.objects.update(expires_at=datetime.now(UTC) - timedelta(minutes=30))
-    assert function() == "second after first"
-    assert all(timedelta(minutes=9) < lease <= timedelta(minutes=10) for lease in calls)

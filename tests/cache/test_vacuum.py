@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 
 import pytest
@@ -68,13 +67,6 @@ def test_after_a_clear_others_have_the_space_at_once(cache, without_autovacuum):
     assert full > empty + 2_000_000
     cache.clear()
     assert on_disk() < empty + 200_000
-
-
-def test_after_an_awaited_clear_others_have_the_space_at_once(cache, without_autovacuum):
-    cache.set_many({f"key:{number}": os.urandom(20_000) for number in range(100)})
-    before = on_disk()
-    asyncio.run(cache.aclear())
-    assert on_disk() < before / 2
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from types import SimpleNamespace
 
 import pytest
@@ -204,19 +203,3 @@ def test_a_lost_connection_costs_a_warning_and_no_more(caplog):
     finally:
         connections["default"].close()
     assert "Could not wake the workers" in caplog.text
-
-
-def test_each_thread_has_its_own_connection_and_cursor(listening):
-    def enqueue():
-        try:
-            add.enqueue(1)
-            add.enqueue(2)
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=enqueue) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=10)
-    assert Job.objects.count() == 8

@@ -234,16 +234,6 @@ def test_a_name_that_is_taken_already_is_used():
     assert [number(value) for value in range(4)] == [0, 1, 2, 3]
 
 
-def test_a_migration_under_a_prepared_statement_costs_no_call():
-    with connection.cursor() as cursor:
-        cursor.execute("CREATE TEMPORARY TABLE changing AS SELECT 1 AS a")
-        everything = Statement("SELECT * FROM changing")
-        assert [int(ask(everything)[0]) for _ in range(8)] == [1] * 8
-        cursor.execute("ALTER TABLE changing ADD COLUMN b int DEFAULT 2")
-        assert [[int(field) for field in ask(everything)] for _ in range(8)] == [[1, 2]] * 8
-    connection.close()
-
-
 def test_after_a_migration_the_statement_is_prepared_again():
     with table_that_changes() as (everything, change):
         before = prepared_at()
@@ -284,16 +274,6 @@ def begin() -> None:
         cursor.execute(PID.sql)
 
 
-def test_two_statements_of_the_same_text_are_one_to_the_server():
-    connection.close()
-    one, other = (Statement("SELECT %(number)s::int + 2") for _ in range(2))
-    assert one.name == other.name
-    with transaction.atomic():
-        for value in range(8):
-            assert int(ask(one, number=value)[0]) == int(ask(other, number=value)[0]) == value + 2
-    assert len(prepared()) == 1
-
-
 class TenantsDatabase(DatabaseWrapper):
     """As in django-tenants: making a cursor chooses the schema."""
 
@@ -330,17 +310,6 @@ def test_a_plan_is_made_again_now_and_then(monkeypatch):
     monkeypatch.setattr(on_django, "PLAN_SECONDS", 0.0)
     number(1)
     assert prepared_at() > before
-
-
-def test_what_was_discarded_is_planned_again_all_the_same(monkeypatch):
-    for value in range(8):
-        number(value)
-    with connection.cursor() as cursor:
-        cursor.execute("DISCARD ALL")
-    monkeypatch.setattr(on_django, "PLAN_SECONDS", 0.0)
-    assert [number(value) for value in range(4)] == [0, 1, 2, 3]
-    with transaction.atomic():
-        assert [number(value) for value in range(4)] == [0, 1, 2, 3]
 
 
 def test_without_the_means_everything_goes_through_psycopg(monkeypatch):

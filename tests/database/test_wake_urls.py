@@ -10,7 +10,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.core import signing
 from django.db import connection, transaction
 from django.test import override_settings
@@ -75,11 +74,6 @@ def test_a_rolled_back_enqueue_posts_nothing(sleeping):
         add.enqueue(1)
         raise ZeroDivisionError
     assert posts(sleeping) == 0
-
-
-def test_an_async_enqueue_posts(sleeping):
-    async_to_sync(add.aenqueue)(1)
-    assert posts(sleeping) == 1
 
 
 @pytest.mark.parametrize(
@@ -149,16 +143,6 @@ def test_a_url_that_hangs_delays_neither_the_caller_nor_another_url(settings, sl
         wake_urls.flush(0.01)  # gives up in time
         sleeping.answers.set()
         all_idle()
-
-
-def test_a_url_that_answers_too_late_is_tried_again(sleeping, monkeypatch, caplog):
-    monkeypatch.setattr(wake_urls, "TIMEOUT_SECONDS", 0.05)
-    monkeypatch.setattr(wake_urls, "RETRY_SECONDS", (0.0, 0.0))
-    sleeping.answers.clear()
-    add.enqueue(1)
-    wait_for(lambda: len(sleeping.asked) == 3)
-    all_idle()
-    assert "timed out" in caplog.text
 
 
 def test_failures_are_said_once_and_end_with_the_retry_that_succeeds(sleeping, monkeypatch, caplog):

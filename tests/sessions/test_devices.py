@@ -13,7 +13,7 @@ from model_bakery import baker
 
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, user_id_of
-from pgonly_django.sessions import SessionStore, devices
+from pgonly_django.sessions import devices
 from pgonly_django.sessions.devices import device_name, page_of_devices, place_of
 from tests.contract import django_source
 from tests.sessions.urls import urlpatterns
@@ -214,15 +214,6 @@ def test_what_is_inside_the_sessions_is_not_read(ada):
     ]
     assert '"data" IS NOT NULL' in listing
     assert '"data"' not in listing.partition("FROM")[0]
-
-
-def test_a_session_that_never_expires_does_not_break_the_page(ada):
-    laptop = browser_of(ada, "a/1")
-    session = SessionStore(key_of(laptop))
-    session.set_expiry(10**12)
-    session.save()
-    Session.objects.update(expires_at="9999-12-31T23:59Z")
-    assert laptop.get("/devices/").status_code == 200
 
 
 class BelowANamespace:

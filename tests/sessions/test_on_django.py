@@ -6,12 +6,10 @@ from enum import Enum
 
 import psycopg
 import pytest
-from django.db import DataError, OperationalError, connection, transaction
-from django.test.utils import CaptureQueriesContext
+from django.db import OperationalError, connection, transaction
 
 from pgonly_django.database import on_django
 from pgonly_django.sessions import SessionStore
-from pgonly_django.sessions.statements import Client
 
 
 @pytest.fixture
@@ -31,17 +29,6 @@ def prepared() -> list[str]:
 
 def load_often(key: str, times: int = 8) -> list[int]:
     return [SessionStore(key)["a"] for _ in range(times)]
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_statement_is_prepared_after_some_uses_and_nothing_of_djangos_is(key):
-    connection.close()
-    load_often(key, 3)
-    assert prepared() == []
-    load_often(key)
-    assert len(prepared()) == 1
-    assert "pgonly_session" in prepared()[0]
-    assert connection.connection.prepare_threshold is None
 
 
 def test_a_session_is_part_of_the_tests_own_transaction(key):
@@ -66,19 +53,6 @@ def test_with_autocommit_off_a_session_is_part_of_the_callers_commit(key):
         transaction.set_autocommit(True)
     assert SessionStore(kept.session_key)["b"] == 2
     assert SessionStore(key)["a"] == 1
-
-
-def test_whoever_watches_djangos_statements_sees_ours(key):
-    seen = []
-
-    def watch(execute, sql, params, many, context):
-        seen.append(sql)
-        return execute(sql, params, many, context)
-
-    with connection.execute_wrapper(watch), CaptureQueriesContext(connection) as captured:
-        load_often(key, 1)
-    assert len(seen) == len(captured) == 1
-    assert "pgonly_session" in seen[0]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -150,20 +124,6 @@ def save_often(key: str, times: int = 8, **values) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_prepared_statement_that_opens_a_transaction_is_rolled_back_with_it(key):
-    save_often(key)
-    with pytest.raises(RuntimeError), transaction.atomic():
-        session = SessionStore(key)
-        session._session_cache, session._stored = (
-            {"a": 2},
-            {"a": "1"},
-        )  # no load before: the save is the first
-        session.save()
-        raise RuntimeError
-    assert SessionStore(key)["a"] == 1
-
-
-@pytest.mark.django_db(transaction=True)
 def test_names_and_values_arrive_as_they_are_when_prepared(key):
     odd = ['"', "\\", "a,b", "{}", "NULL", "", "'", "ä", "%s", "$1"]
     save_often(key, **dict.fromkeys(odd, "kept"))
@@ -191,27 +151,6 @@ def test_a_key_may_be_an_enums_member(key, prepared_before):
     del session[Key.CART]
     session.save()
     assert "cart" not in SessionStore(key)
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("prepared_before", [0, 8])
-def test_what_text_cannot_hold_is_refused_not_cut_off(key, prepared_before):
-    save_often(key, prepared_before)
-    session = SessionStore(key)
-    session.client = Client(user_agent="Mozilla\0/5.0")
-    session["a"] = 2
-    with pytest.raises(DataError, match="NUL"):
-        session.save()
-    assert SessionStore(key)["a"] == 1
-
-
-@pytest.mark.django_db(transaction=True)
-def test_statements_that_somebody_discarded_are_prepared_again(key):
-    load_often(key)
-    with connection.cursor() as cursor:
-        cursor.execute("DISCARD ALL")
-    assert load_often(key) == [1] * 8
-    assert len(prepared()) == 1
 
 
 @pytest.mark.django_db(transaction=True)

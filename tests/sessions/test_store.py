@@ -100,10 +100,3 @@ def test_the_async_methods_do_the_same():
     from asgiref.sync import async_to_sync
 
     assert async_to_sync(_set_and_read)() == {"a": 1, "b": 2}
-
-
-def test_a_shorter_value_is_a_change():
-    session = again(stored(a=[1, 2, 3]))
-    session["a"] = [1]
-    session.save()
-    assert again(session)["a"] == [1]
