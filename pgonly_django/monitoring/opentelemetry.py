@@ -75,8 +75,7 @@ def _headers(_: Enqueue) -> Mapping[str, str]:
 
 def _context_of(metadata: Any) -> Context:
     """What the enqueue has sent, and nothing of what goes on here."""
-    headers = metadata if isinstance(metadata, Mapping) else {}
-    return propagate.extract({k: v for k, v in headers.items() if isinstance(v, str)}, Context())
+    return propagate.extract({k: v for k, v in (metadata or {}).items() if isinstance(v, str)}, Context())
 
 
 def _flush(tracer_provider: Any, seconds: float) -> None:

@@ -122,7 +122,7 @@ def _run(run: JobRun) -> Iterator[None]:
 @contextmanager
 def _scope_of(run: JobRun, integration: PgonlyIntegration) -> Iterator[Any]:
     """With nothing of another job in it, and the trace of the enqueue."""
-    metadata = run.job.metadata if isinstance(run.job.metadata, Mapping) and integration.traces else {}
+    metadata = (run.job.metadata or {}) if integration.traces else {}
     headers = {name: metadata[name] for name in HEADERS if isinstance(metadata.get(name), str)}
     task, token = run.job.task, _scope.set(object())
     try:
@@ -225,7 +225,7 @@ def _arguments(job: Any) -> dict[str, str]:
     from pgonly_django.tasks.masking import JobMask
     from pgonly_django.tasks.metadata import TRACE_HEADERS
 
-    mask, metadata = JobMask(), job.metadata if isinstance(job.metadata, dict) else {}
+    mask, metadata = JobMask(), job.metadata or {}
     carried = {name: value for name, value in metadata.items() if name not in TRACE_HEADERS}
     values = {
         "args": mask.args(job.task, job.args),

@@ -16,7 +16,6 @@ from pgonly_django.models.budget import HELD_BY
 from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_FROM
 from pgonly_django.monitoring.queues import IN_USE
 from pgonly_django.monitoring.states import capped
-from pgonly_django.monitoring.workers import queues_of
 from pgonly_django.tables import qualified
 
 COUNTED_AT_MOST = 1_000
@@ -94,7 +93,7 @@ def _of_workers(alias: str, job: Job) -> Iterator[Reason]:
     rows = (
         Worker.objects.using(alias).claiming().values_list("queues", "threads", "running", "sleeping_since")
     )
-    serving = [row[1:] for row in rows if job.queue in (queues_of(row[0]) or [job.queue])]
+    serving = [row[1:] for row in rows if job.queue in (row[0] or [job.queue])]
     if not serving:
         yield Reason(Kind.UNSERVED, {"queue": job.queue})
         return

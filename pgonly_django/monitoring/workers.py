@@ -31,18 +31,9 @@ class WorkerFigures:
     jobs: list[Job]  # that it holds; without their large columns
 
     @property
-    def queues(self) -> list[str]:
-        return queues_of(self.row.queues)
-
-    @property
     def is_late(self) -> bool:
         """It holds jobs, and its heartbeat should have come by now."""
         return bool(self.jobs) and not self.is_live
-
-
-def queues_of(column: Any) -> list[str]:
-    """What `queues` of a worker's row says. Empty: it serves all."""
-    return [str(name) for name in column] if isinstance(column, list) else []
 
 
 def workers(alias: str) -> list[WorkerFigures]:
@@ -79,8 +70,8 @@ def running_jobs(alias: str) -> list[Job]:
 def served_queues(alias: str) -> set[str] | None:
     """The queues of which live workers take jobs. None: some of them serve all queues."""
     served: set[str] = set()
-    for column in Worker.objects.using(alias).claiming().values_list("queues", flat=True):
-        if not (queues := queues_of(column)):
+    for queues in Worker.objects.using(alias).claiming().values_list("queues", flat=True):
+        if not queues:
             return None
         served.update(queues)
     return served
@@ -104,7 +95,7 @@ def worker_totals(alias: str, queues: Collection[str] = (), max_age: timedelta |
     started: list[Any] = list(
         Worker.objects.using(alias).filter(stopped_at=None).annotate(now=ClockTimestamp())
     )
-    rows = [row for row in started if not queues or {*(queues_of(row.queues) or queues)} & {*queues}]
+    rows = [row for row in started if not queues or {*(row.queues or queues)} & {*queues}]
     live: list[Any] = []
     silent: list[Any] = []
     for row in rows:

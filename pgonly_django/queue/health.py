@@ -28,7 +28,7 @@ def unknown_queues(alias: str, queues: Sequence[str]) -> list[str]:
     """Those that no worker serves by name, that have no row of their own, and no job that known_names() finds: typing
     errors, as a rule."""
     served = Worker.objects.using(alias).values_list("queues", flat=True)
-    known = {name for names in served if isinstance(names, list) for name in names if isinstance(name, str)}
+    known = {name for names in served for name in names}
     known |= set(Queue.objects.using(alias).filter(name__in=queues).values_list("name", flat=True))
     known |= set(known_names(alias, KNOWN_QUEUES))
     return [name for name in queues if name not in known]

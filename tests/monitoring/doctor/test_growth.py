@@ -72,6 +72,14 @@ def test_each_threshold_is_named_when_it_is_passed(site, monkeypatch, limit, wor
     assert finding.fact.count("(limit") == 1
 
 
+def test_sessions_that_compute_are_the_cpu(site, monkeypatch):
+    monkeypatch.setattr(growth, "WATCH_SECONDS", 1.0)
+    monkeypatch.setattr(growth.os, "cpu_count", lambda: 1)
+    with busy_client("SELECT sum(n) FROM generate_series(1, 1000000) AS n"):
+        _rate, cpu = growth.activity("default")
+    assert cpu.value > 0.3
+
+
 @pytest.mark.slow
 def test_transactions_of_all_clients_are_counted(site, monkeypatch):
     """By the statistics of the server, to which a session adds its own at most once a second."""
@@ -79,14 +87,6 @@ def test_transactions_of_all_clients_are_counted(site, monkeypatch):
     with busy_client("SELECT 1"):
         rate, _cpu = growth.activity("default")
     assert rate.value > 50
-
-
-def test_sessions_that_compute_are_the_cpu(site, monkeypatch):
-    monkeypatch.setattr(growth, "WATCH_SECONDS", 1.0)
-    monkeypatch.setattr(growth.os, "cpu_count", lambda: 1)
-    with busy_client("SELECT sum(n) FROM generate_series(1, 1000000) AS n"):
-        _rate, cpu = growth.activity("default")
-    assert cpu.value > 0.3
 
 
 @contextmanager
@@ -115,14 +115,11 @@ def test_a_server_elsewhere_does_not_say_how_many_cores_it_has(site, monkeypatch
     assert "sessions on the CPU on average" in finding.fact
 
 
-def test_other_sessions_say_nothing_of_users(site, settings):
+def test_a_site_without_sessions_or_caches_of_ours_is_told_nothing_of_them(settings, site):
     settings.SESSION_ENGINE = "django.contrib.sessions.backends.db"
     finding = found("growth")["D140"]
     assert finding.data["users_a_day"] is None
     assert "users a day unknown" in finding.fact
-
-
-def test_a_site_without_a_cache_of_ours_is_told_nothing(settings, db):
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     assert found("growth") == {}
 
@@ -144,14 +141,6 @@ def test_what_takes_too_long_is_left_out(site, monkeypatch):
     assert finding.data["users_a_day"] is None
     assert "users a day not counted in time" in finding.fact
     assert finding.data["model_usd_30_days"] == 0
-
-
-def test_measuring_changes_no_statistics_of_the_cache(site):
-    from django.core.cache import caches
-
-    found("growth")
-    counts = caches["default"].store.eviction.counters.counts
-    assert (counts.hits, counts.misses) == (0, 0)
 
 
 def test_sessions_and_costs_are_read_where_routers_keep_them(own_server, site):
