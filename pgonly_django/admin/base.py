@@ -9,7 +9,9 @@ from django.contrib.admin.actions import delete_selected as djangos_delete_selec
 from django.contrib.admin.utils import quote
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.functional import Promise
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
@@ -28,11 +30,6 @@ DELETED_AT_ONCE = 500
 def stylesheets(*names: str) -> list[str]:
     """For the Media of an admin: what all our pages need, then these."""
     return [f"pgonly_django/{name}.css" for name in ("theme", "admin", "list", "live", *names)]
-
-
-def is_refresh(request: HttpRequest) -> bool:
-    """Whether live.js asks, whose page shows no messages: they would be lost to the window that has asked for them."""
-    return "X-Pgonly-Live" in request.headers
 
 
 class ReadOnlyAdmin(ModelAdmin):
@@ -63,6 +60,17 @@ class ReadOnlyAdmin(ModelAdmin):
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
         """Read what the cells show beside the columns, for the `rows` of one page of the list together."""
+
+    def links(self, request: HttpRequest) -> Links:
+        return Links(request, self.admin_site)
+
+    def page(
+        self, request: HttpRequest, template: str, title: str | Promise, **context: Any
+    ) -> TemplateResponse:
+        """A page of ours that is neither a list nor that of one row."""
+        request.current_app = self.admin_site.name  # as Django's own views set it
+        context |= {**self.admin_site.each_context(request), "title": title, "opts": self.opts}
+        return TemplateResponse(request, f"admin/pgonly_django/{template}", context)
 
     def url_name(self, page: str) -> str:
         """The name of this model's page, such as "pgonly_django_job_change"."""
@@ -107,6 +115,9 @@ class Links:
 
     def to_page(self, model: type[Model], key: Any) -> str:
         return self.address(model, "change", quote(key)) if self.may_view(model) else ""
+
+    def to_row(self, row: Model) -> str:
+        return self.to_page(type(row), row.pk)
 
     def address(self, model: type[Model], page: str, *args: str, **query: str) -> str:
         """Also of a page that the reader may not open."""

@@ -156,24 +156,23 @@ class BudgetAdmin(DeclaredAdmin):
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
         """Each gets `held_jobs`, how many it holds, and `held_url`, the list of these."""
-        links = Links(request, self.admin_site)
+        links = self.links(request)
         counts = held_jobs(budget.name for budget in rows)
         for budget in rows:
             budget.held_jobs, budget.held_url = counts[budget.name], held_url(budget, links)
 
     def page_of(self, request: HttpRequest, budget: Any) -> dict[str, Any]:
         self.prepare_rows(request, [budget])
-        links = Links(request, self.admin_site)
+        links = self.links(request)
         jobs = Job.objects.using(router.db_for_read(Job)).held(f"{HELD_BY}{budget.name}")
         costs: Any = CostEntry.objects.using(router.db_for_read(CostEntry)).filter(budget=budget.name)
         newest = with_job_urls(list(costs.order_by("-at")[:COSTS_SHOWN]), links)
         return {
-            "raises": RAISE,
             "state_badge": state_badge(budget),
             "spent": spent(budget),
             "reserved": formats.money(budget.reserved),
             "period": period(budget),
-            "jobs": [(job, links.to_page(Job, job.pk)) for job in jobs.order_by("pk")[:JOBS_SHOWN]],
+            "jobs": [(job, links.to_row(job)) for job in jobs.order_by("pk")[:JOBS_SHOWN]],
             "costs": [(entry, task(entry), cost(entry)) for entry in newest],
             "sums": [sums_by(costs, "task")],
         }

@@ -11,14 +11,12 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
-from django.utils.functional import Promise
+from django.urls import URLPattern, path
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
-from pgonly_django.admin.base import delete_selected
+from pgonly_django.admin.base import Links, delete_selected
 from pgonly_django.admin.verbs import VerbAdmin, log_once
 from pgonly_django.cache import PostgresCache, deletion
 from pgonly_django.cache.backend import our_caches
@@ -27,7 +25,6 @@ from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry, DurableCacheEntry
 from pgonly_django.monitoring.storage import CacheFigures, caches
-from pgonly_django.tables import name_of
 
 _SERIALIZERS = {PICKLE: "pickle", JSON: "JSON", OWN: gettext_lazy("own serializer")}
 _COMPRESSORS = {ZLIB: ", zlib", ZSTD: ", zstd"}
@@ -82,8 +79,20 @@ def content(entry: Any) -> str:
     return formats.json_block(value)
 
 
-def numbers(cache: CacheFigures) -> dict[str, Any]:
-    """The cells of one cache, on the page of all and in the overview."""
+def numbers_of_caches(links: Links) -> list[dict[str, Any]]:
+    """The cells of the caches whose entries the reader may view, for the page of all and for the overview, each with
+    the address of the page that clears it, "" where he may not."""
+    rows = []
+    for each in caches():
+        model = DurableCacheEntry if each.table.endswith("_durable") else CacheEntry
+        if links.may_view(model):
+            may_clear = links.site.get_model_admin(model).has_delete_permission(links.request)
+            clear_url = links.address(model, "clear", each.alias) if may_clear else ""
+            rows.append({"clear_url": clear_url, **_numbers(each)})
+    return rows
+
+
+def _numbers(cache: CacheFigures) -> dict[str, Any]:
     about, bar = "~" if cache.is_estimate else "", ""
     if cache.max_bytes:
         bar = formats.progress_bar(cache.bytes, cache.max_bytes)
@@ -186,32 +195,11 @@ class EntryAdmin(VerbAdmin):
     def page_of(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         return {"heading": row.name}
 
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        return super().changelist_view(request, {"numbers_url": self._numbers_url, **(extra_context or {})})
-
     def numbers_view(self, request: HttpRequest) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        admins = self._admins_to_view(request)
-        rows = [
-            {"clear_url": admins[each.table].clear_url(request), **numbers(each)}
-            for each in caches()
-            if each.table in admins
-        ]
-        return self._page(request, "numbers.html", _("Caches"), rows=rows)
-
-    def _admins_to_view(self, request: HttpRequest) -> dict[str, EntryAdmin]:
-        """By table: the admins of this kind on this site whose entries this person may view."""
-        site, models = self.admin_site, self.opts.app_config.get_models()
-        admins = [site.get_model_admin(model) for model in models if site.is_registered(model)]
-        entry_admins = [each for each in admins if isinstance(each, EntryAdmin)]
-        return {
-            name_of(each.opts.db_table): each for each in entry_admins if each.has_view_permission(request)
-        }
-
-    def clear_url(self, request: HttpRequest) -> str:
-        """The name of the page that clears a cache of this table; "" for a person who may not."""
-        return f"admin:{self.url_name('clear')}" if self.has_delete_permission(request) else ""
+        rows = numbers_of_caches(self.links(request))
+        return self.page(request, "cacheentry/numbers.html", _("Caches"), rows=rows)
 
     def clear_view(self, request: HttpRequest, alias: str) -> HttpResponse:
         if not self.has_delete_permission(request):
@@ -221,7 +209,7 @@ class EntryAdmin(VerbAdmin):
             raise Http404
         if request.method != "POST":
             title = _("Clear the cache %s?") % alias
-            return self._page(request, "clear.html", title, alias=alias)
+            return self.page(request, "cacheentry/clear.html", title, alias=alias)
         try:
             run(deletion.clear(cache.store))  # not cache.clear(), which only logs that it failed
         except CacheError as error:
@@ -230,15 +218,4 @@ class EntryAdmin(VerbAdmin):
         else:
             log_once(request.user.pk, self.model, f"the cache {alias!r}", _("Cleared."))
             messages.success(request, _("The cache '%s' was cleared.") % alias)
-        return HttpResponseRedirect(reverse(self._numbers_url, current_app=self.admin_site.name))
-
-    @property
-    def _numbers_url(self) -> str:
-        return f"admin:{self.url_name('numbers')}"
-
-    def _page(
-        self, request: HttpRequest, template: str, title: str | Promise, **context: Any
-    ) -> HttpResponse:
-        context |= self.admin_site.each_context(request)
-        context |= {"title": title, "opts": self.opts, "numbers_url": self._numbers_url}
-        return TemplateResponse(request, f"admin/pgonly_django/cacheentry/{template}", context)
+        return HttpResponseRedirect(self.links(request).address(self.model, "numbers"))

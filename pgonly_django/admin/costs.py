@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db import OperationalError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html
@@ -22,7 +19,7 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.base import Links, ReadOnlyAdmin
-from pgonly_django.database.on_django import time_limit, timed_out
+from pgonly_django.admin.paging import in_time
 from pgonly_django.models import CostEntry, Job
 
 DAYS = (1, 7, 30, 90)
@@ -61,8 +58,7 @@ def with_job_urls(entries: list[Any], links: Links) -> list[Any]:
     return entries
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
+class Sums(NamedTuple):
     column: str
     groups: list[CostGroup]
     is_complete: bool
@@ -77,12 +73,9 @@ class CostGroup(NamedTuple):
 def sums_by(entries: Any, column: str) -> Sums:
     """The dearest groups of `entries` by `column`: "task", "queue" or "budget". They are of all rows, or of the newest
     ones where that takes too long."""
-    try:
-        with time_limit(entries.db, SUMS_LIMIT):
-            return Sums(column, _groups(entries, column), is_complete=True)
-    except OperationalError as error:
-        if not timed_out(error):
-            raise
+    groups = in_time(entries.db, SUMS_LIMIT, lambda: _groups(entries, column))
+    if groups is not None:
+        return Sums(column, groups, is_complete=True)
     newest = entries.order_by("-at").values("pk")[:NEWEST]
     rows = entries.model.objects.using(entries.db).filter(pk__in=newest)
     return Sums(column, _groups(rows, column), is_complete=False)
@@ -125,7 +118,7 @@ class CostAdmin(ReadOnlyAdmin):
     change_list_template = "admin/pgonly_django/costentry/change_list.html"
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
-        with_job_urls(rows, Links(request, self.admin_site))
+        with_job_urls(rows, self.links(request))
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -146,28 +139,16 @@ class CostAdmin(ReadOnlyAdmin):
         view = self.admin_site.admin_view(self.sums_view)
         return [path("sums/", view, name=self.url_name("sums")), *super().get_urls()]
 
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        return super().changelist_view(request, {"sums_url": self._sums_url, **(extra_context or {})})
-
     def sums_view(self, request: HttpRequest) -> HttpResponse:
         """What was spent in the last days: per task, queue and budget."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         days = _chosen(request.GET.get("days")) or DAYS[1]
         entries = self.get_queryset(request).filter(at__gte=_ago(days))
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("Sums of costs"),
-            "opts": self.opts,
-            "sums_url": self._sums_url,
-            "choices": [(choice, _label(choice), choice == days) for choice in DAYS],
-            "sums": [sums_by(entries, column) for column in ("task", "queue", "budget")],
-        }
-        return TemplateResponse(request, "admin/pgonly_django/costentry/sums.html", context)
-
-    @property
-    def _sums_url(self) -> str:
-        return f"admin:{self.url_name('sums')}"
+        choices = [(choice, _label(choice), choice == days) for choice in DAYS]
+        sums = [sums_by(entries, column) for column in ("task", "queue", "budget")]
+        title = _("Sums of costs")
+        return self.page(request, "costentry/sums.html", title, choices=choices, sums=sums)
 
 
 def _chosen(value: str | None) -> int | None:

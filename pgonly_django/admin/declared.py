@@ -10,6 +10,7 @@ from django.contrib.admin.options import ModelAdmin
 from django.db.models import Q
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.functional import Promise
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -32,6 +33,29 @@ RESET = Verb(
     allowed=Q(edited_at__isnull=False, declared__isnull=False),
     allows=lambda row: row.edited_at is not None and row.declared is not None,
 )
+
+
+def pause_and_resume(pauses: Promise | str, resumes: Promise | str) -> tuple[Verb, Verb]:
+    """For rows with `paused_at`. The texts say what either does."""
+    pause = Verb(
+        name="pause",
+        method=lambda _request, rows: rows.pause(),
+        label=_("Pause"),
+        hint=pauses,
+        logged=_("Paused."),
+        allowed=Q(paused_at=None),
+        allows=lambda row: row.paused_at is None,
+    )
+    resume = Verb(
+        name="resume",
+        method=lambda _request, rows: rows.resume(),
+        label=_("Resume"),
+        hint=resumes,
+        logged=_("Resumed."),
+        allowed=Q(paused_at__isnull=False),
+        allows=lambda row: row.paused_at is not None,
+    )
+    return pause, resume
 
 
 def origin_badge(row: Any) -> SafeString:

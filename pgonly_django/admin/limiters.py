@@ -161,7 +161,7 @@ class LimiterAdmin(DeclaredAdmin):
         super().delete_model(request, obj)
 
     def page_of(self, request: HttpRequest, limiter: Any) -> dict[str, Any]:
-        links = Links(request, self.admin_site)
+        links = self.links(request)
         held = HELD.filter(limiter=limiter.name).order_by("taken_at")
         waiters = LIVE_WAITERS.filter(limiter=limiter.name).order_by("ticket")
         return {

@@ -8,17 +8,15 @@ from django import forms
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.db import router
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
-from pgonly_django.admin.base import Links
-from pgonly_django.admin.declared import RESET, DeclaredAdmin, ModelForm, origin_badge
+from pgonly_django.admin.declared import RESET, DeclaredAdmin, ModelForm, origin_badge, pause_and_resume
 from pgonly_django.admin.paging import label_of
-from pgonly_django.admin.verbs import Verb
 from pgonly_django.conf import settings
 from pgonly_django.models import Job, Limiter, Queue, QueueTokens
 from pgonly_django.monitoring.queues import COUNTED_AT_MOST, IN_USE
@@ -26,23 +24,9 @@ from pgonly_django.queue.declared_queues import what_is_wrong
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
 
 LIMITS = ("max_running", "rate_count", "rate_seconds", "limiter")
-PAUSE = Verb(
-    name="pause",
-    method=lambda _request, queues: queues.pause(),
-    label=gettext_lazy("Pause"),
-    hint=gettext_lazy("No further job of it starts; running jobs go on."),
-    logged=gettext_lazy("Paused."),
-    allowed=Q(paused_at=None),
-    allows=lambda queue: queue.paused_at is None,
-)
-RESUME = Verb(
-    name="resume",
-    method=lambda _request, queues: queues.resume(),
-    label=gettext_lazy("Resume"),
-    hint=gettext_lazy("Its jobs start again, as far as its limits allow."),
-    logged=gettext_lazy("Resumed."),
-    allowed=Q(paused_at__isnull=False),
-    allows=lambda queue: queue.paused_at is not None,
+PAUSE, RESUME = pause_and_resume(
+    gettext_lazy("No further job of it starts; running jobs go on."),
+    gettext_lazy("Its jobs start again, as far as its limits allow."),
 )
 
 
@@ -175,5 +159,5 @@ class QueueAdmin(DeclaredAdmin):
             "state_badge": state_badge(queue),
             "waiting": waiting(queue),
             "running": running(queue),
-            "jobs_url": Links(request, self.admin_site).to_list(Job, queue=queue.name),
+            "jobs_url": self.links(request).to_list(Job, queue=queue.name),
         }

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.db import router
-from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.base import Links
-from pgonly_django.admin.declared import RESET, DeclaredAdmin, TimeZoneForm, origin_badge
+from pgonly_django.admin.declared import RESET, DeclaredAdmin, TimeZoneForm, origin_badge, pause_and_resume
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.verbs import Verb
 from pgonly_django.models import Job, Schedule, State, Tick
@@ -55,23 +55,9 @@ RUN = Verb(
     logged=gettext_lazy("Run now."),
     refusals=(RunRefusedError,),
 )
-PAUSE = Verb(
-    name="pause",
-    method=lambda _request, schedules: schedules.pause(),
-    label=gettext_lazy("Pause"),
-    hint=gettext_lazy("No more ticks until it is resumed; also across deploys."),
-    logged=gettext_lazy("Paused."),
-    allowed=Q(paused_at=None),
-    allows=lambda schedule: schedule.paused_at is None,
-)
-RESUME = Verb(
-    name="resume",
-    method=lambda _request, schedules: schedules.resume(),
-    label=gettext_lazy("Resume"),
-    hint=gettext_lazy("Ticks that passed during the pause stay passed."),
-    logged=gettext_lazy("Resumed."),
-    allowed=Q(paused_at__isnull=False),
-    allows=lambda schedule: schedule.paused_at is not None,
+PAUSE, RESUME = pause_and_resume(
+    gettext_lazy("No more ticks until it is resumed; also across deploys."),
+    gettext_lazy("Ticks that passed during the pause stay passed."),
 )
 
 
@@ -291,7 +277,7 @@ class ScheduleAdmin(DeclaredAdmin):
             "state_badge": state_badge(schedule),
             "words": words(schedule),
             "upcoming": upcoming(schedule),
-            "ticks": self._ticks(schedule, Links(request, self.admin_site)),
+            "ticks": self._ticks(schedule, self.links(request)),
         }
 
     def _ticks(self, schedule: Schedule, links: Links) -> list[dict[str, Any]]:
@@ -304,7 +290,7 @@ class ScheduleAdmin(DeclaredAdmin):
         shown = []
         for tick in ticks:
             job = found.get(tick.job_id) if tick.job_id else None
-            url = links.to_page(Job, job.pk) if job else ""
+            url = links.to_row(job) if job else ""
             badge = job_badge(job.state if job else None) if tick.job_id else None
             shown.append({"tick": tick, "url": url, "badge": badge})
         return shown

@@ -22,7 +22,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
-from pgonly_django.admin.base import is_refresh
 from pgonly_django.admin.paging import TimedChangeList
 from pgonly_django.admin.verbs import Verb, VerbAdmin
 from pgonly_django.conf import settings
@@ -220,7 +219,8 @@ class SessionAdmin(VerbAdmin):
         return []
 
     def _warn(self, request: HttpRequest, text: Any) -> None:
-        if not is_refresh(request):
+        """Not live.js, whose page shows no messages: they would be lost to the window that has asked for them."""
+        if "X-Pgonly-Live" not in request.headers:
             self.message_user(request, text, messages.WARNING)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:

@@ -26,7 +26,7 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from pgonly_django.admin.base import Links, ReadOnlyAdmin
+from pgonly_django.admin.base import ReadOnlyAdmin
 
 AT_ONCE = 10_000
 BATCH = 1_000
@@ -190,7 +190,7 @@ class VerbAdmin(ReadOnlyAdmin):
             came_from, {request.get_host()}, require_https=request.is_secure()
         ):
             return came_from
-        links = Links(request, self.admin_site)
+        links = self.links(request)
         is_left = self.get_queryset(request).filter(pk=row.pk).exists()
         if is_left:
             return links.address(self.model, "change", quote(row.pk))

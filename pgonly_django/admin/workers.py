@@ -27,14 +27,12 @@ from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.monitoring.workers import JOB_COLUMNS
 
 JOBS_SHOWN = 100
-_OTHERWISE = gettext_lazy(
-    "A worker that has stopped cannot be asked."
-)
+_OTHERWISE = gettext_lazy("A worker that has stopped cannot be asked.")
 _STARTED = Q(stopped_at=None, stop_requested_at=None)
 
 
 def _may_stop(worker: Any) -> bool:
-    return worker.version is not None and worker.stop_requested_at is None and worker.is_live(worker.now)
+    return worker.stop_requested_at is None and bool(worker.is_live(worker.now))
 
 
 STOP = Verb(
@@ -117,11 +115,6 @@ def since(worker: Any) -> SafeString:
     return formats.time_tag(worker.started_at, formats.age(worker.started_at, end))
 
 
-@admin.display(description=gettext_lazy("version"))
-def version(worker: Any) -> str:
-    return worker.version or _("one that does not say")
-
-
 @admin.register(Worker)
 class WorkerAdmin(VerbAdmin):
     list_display = (life, worker_name, served, "threads", held, heartbeat, since)
@@ -131,7 +124,7 @@ class WorkerAdmin(VerbAdmin):
     ordering = ("-heartbeat_at",)
     verbs = (STOP, DRAIN)
     actions = tuple(verb.as_action("workers") for verb in verbs)
-    fields: ClassVar[Any] = (version, served, "threads", heartbeat, since)
+    fields: ClassVar[Any] = ("version", served, "threads", heartbeat, since)
     readonly_fields = fields
 
     def get_urls(self) -> list[URLPattern]:
@@ -157,7 +150,7 @@ class WorkerAdmin(VerbAdmin):
         return {
             "state_badge": life(worker),
             "place": place(worker),
-            "jobs": held_jobs(jobs, Links(request, self.admin_site), sees_data=may_see_data(request)),
+            "jobs": held_jobs(jobs, self.links(request), sees_data=may_see_data(request)),
         }
 
 
@@ -166,7 +159,7 @@ def held_jobs(jobs: Iterable[Job], links: Links, *, sees_data: bool) -> list[dic
         {
             "job": job,
             "task": formats.short_name(job.task),
-            "url": links.to_page(Job, job.pk),
+            "url": links.to_row(job),
             "progress": progress_of(job, sees_data=sees_data),
             "time": formats.age(job.attempted_at) if job.attempted_at else "",
         }

@@ -139,7 +139,6 @@ def test_a_person_stops_and_drains_a_worker(admin_client, admin_user, verb, badg
         ({"drain_requested_at": "2026-01-01T00:00Z"}, ["stop"]),
         ({"stop_requested_at": "2026-01-01T00:00Z"}, []),
         ({"stopped_at": "2026-01-01T00:00Z"}, []),
-        ({"version": None}, []),
         ({"heartbeat_at": "2026-01-01T00:00Z"}, []),
     ],
 )

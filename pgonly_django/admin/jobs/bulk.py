@@ -1,4 +1,5 @@
-"""A verb over many jobs: those that are selected, or all that a list shows. A page asks first, and a message reports.
+"""A verb over many jobs: those that are selected, or all that a list shows; and the redrive of failed ones. A page asks
+first, and a message reports.
 
 At most AT_ONCE jobs change at a time, the newest first, in transactions of BATCH jobs each. A process
 that is killed in the middle has done whole batches; the same action again does the rest.
@@ -11,9 +12,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import ValidationError
 from django.db import OperationalError
 from django.db.models import BooleanField, Case, CharField, F, QuerySet, Value, When
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -23,15 +26,18 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from pgonly_django.admin.base import Links
 from pgonly_django.admin.jobs.change_list import JobChangeList
+from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.jobs.verbs import IS_CANCELLING, JobVerb
-from pgonly_django.admin.paging import label_of
-from pgonly_django.admin.verbs import AT_ONCE, Done, VerbAdmin
+from pgonly_django.admin.paging import in_time, label_of
+from pgonly_django.admin.verbs import AT_ONCE, Done, VerbAdmin, log_once
 from pgonly_django.database.on_django import time_limit, timed_out
+from pgonly_django.exceptions import PgonlyError
 from pgonly_django.models import Job, State
+from pgonly_django.tasks.redrive import Redriven, redrive
+from pgonly_django.tasks.registry import UnknownTaskError
 
-TEMPLATE = "admin/pgonly_django/job/bulk.html"
+REASONS_SHOWN = 5
 SEARCH_LIMIT = timedelta(seconds=5)
 NO_JOB = UUID(int=0)  # Django wants a selection, also for "all"
 
@@ -54,7 +60,7 @@ def bulk_view(model_admin: VerbAdmin, request: HttpRequest, name: str) -> HttpRe
     """The page that asks, for all jobs that the list with the filters of this address shows."""
     model_admin.check_may_operate(request)
     verb: Any = model_admin.verb_named(name)
-    address = Links(request, model_admin.admin_site).address(Job, "changelist")
+    address = model_admin.links(request).address(Job, "changelist")
     try:
         changelist: Any = model_admin.get_changelist_instance(request)
     except IncorrectLookupParameters:
@@ -64,13 +70,11 @@ def bulk_view(model_admin: VerbAdmin, request: HttpRequest, name: str) -> HttpRe
 
 
 def _perform(model_admin: VerbAdmin, request: HttpRequest, verb: JobVerb, jobs: QuerySet[Job]) -> None:
+    newest = jobs.filter(verb.allowed).order_by("-pk").values_list("pk", flat=True)
     try:
-        refused = refusals(verb, jobs)
         with time_limit(jobs.db, SEARCH_LIMIT):
-            newest = jobs.filter(verb.allowed).order_by("-pk").values_list("pk", flat=True)
-            keys = list(newest[: AT_ONCE + 1])
-        chosen: Any = Job.objects.using(jobs.db).filter(pk__in=keys[:AT_ONCE])
-        done = verb.perform(request, chosen)
+            refused, keys = refusals(verb, jobs), list(newest[: AT_ONCE + 1])
+        done = verb.perform(request, Job.objects.using(jobs.db).filter(pk__in=keys[:AT_ONCE]))
     except OperationalError as error:
         if not timed_out(error):
             raise
@@ -100,7 +104,7 @@ def _report(
         said.append(_("Left alone: %s.") % ", ".join(refused))
     told = " ".join(said)
     if more:
-        links = Links(request, model_admin.admin_site)
+        links = model_admin.links(request)
         told = format_html(
             '{} <a href="{}bulk/{}/?{}">{}</a>',
             told, links.address(Job, "changelist"), verb.name, request.GET.urlencode(),
@@ -127,8 +131,7 @@ def refusals(verb: JobVerb, jobs: QuerySet[Job]) -> list[str]:
     )
     is_allowed = Case(When(verb.allowed, then=True), default=False, output_field=BooleanField())
     others = jobs.alias(is_allowed=is_allowed).filter(is_allowed=False).order_by("-pk")
-    with time_limit(jobs.db, SEARCH_LIMIT):
-        found = Counter(others.annotate(reason=reason).values_list("reason", flat=True)[:AT_ONCE])
+    found = Counter(others.annotate(reason=reason).values_list("reason", flat=True)[:AT_ONCE])
     return [f"{count:,} {_words(reason, count)}" for reason, count in found.most_common()]
 
 
@@ -151,35 +154,112 @@ def _page(
     """`address`: of the list, to which the answer goes."""
     selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
     is_all = changelist is not None or request.POST.get("select_across") == "1"
-    context = {
-        **model_admin.admin_site.each_context(request),
-        "title": _("%s jobs") % verb.label,
-        "opts": model_admin.opts,
-        "media": model_admin.media,
-        "verb": verb,
-        "is_all": is_all,
-        "changelist": changelist,
-        "selected": [NO_JOB] if is_all else selected,
-        "address": address,
-        "at_once": f"{AT_ONCE:,}",
+    return model_admin.page(
+        request,
+        "job/bulk.html",
+        _("%s jobs") % verb.label,
+        verb=verb,
+        is_all=is_all,
+        changelist=changelist,
+        selected=[NO_JOB] if is_all else selected,
+        address=address,
+        at_once=f"{AT_ONCE:,}",
         **_numbers(verb, jobs),
-    }
-    return TemplateResponse(request, TEMPLATE, context)
+    )
 
 
 def _numbers(verb: JobVerb, jobs: QuerySet[Job]) -> dict[str, Any]:
     """How many there are, and why the others are left alone; nothing where that takes too long."""
-    try:
-        with time_limit(jobs.db, SEARCH_LIMIT):
-            count = jobs.filter(verb.allowed).order_by("-pk").values("pk")[: AT_ONCE + 1].count()
-        refused = refusals(verb, jobs)
-    except OperationalError as error:
-        if not timed_out(error):
-            raise
+    allowed = jobs.filter(verb.allowed).order_by("-pk").values("pk")[: AT_ONCE + 1]
+    found = in_time(jobs.db, SEARCH_LIMIT, lambda: (allowed.count(), refusals(verb, jobs)))
+    if found is None:
         return {"took_too_long": True, "count": 0}
+    count, refused = found
     return {
         "count": count,
         "count_label": label_of(count, AT_ONCE),
         "refused": refused,
         "has_more": count > AT_ONCE,
     }
+
+
+class RedriveForm(forms.Form):
+    per_minute = forms.FloatField(
+        label=gettext_lazy("Jobs a minute"),
+        required=False,
+        min_value=0.001,
+        help_text=gettext_lazy("They start evenly spread. Empty: all now."),
+    )
+    arguments = forms.JSONField(
+        label=gettext_lazy("New arguments"),
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 4, "cols": 60}),
+        help_text=gettext_lazy('By name, as JSON: {"model": "deepseek-chat"}. Empty: as they are.'),
+    )
+
+    def __init__(self, data: Any, *, sees_data: bool) -> None:
+        """Who may not see the arguments does not choose others: they could send what is in a job elsewhere."""
+        super().__init__(data)
+        if not sees_data:
+            del self.fields["arguments"]
+
+    def clean_arguments(self) -> dict[str, Any]:
+        arguments = self.cleaned_data["arguments"] or {}
+        if not isinstance(arguments, dict):
+            raise ValidationError(_('It must be an object of names and values, such as {"model": "x"}.'))
+        return arguments
+
+
+@admin.action(
+    permissions=["operate"], description=gettext_lazy("Redrive selected %(verbose_name_plural)s ...")
+)
+def redrive_jobs(
+    model_admin: VerbAdmin, request: HttpRequest, queryset: QuerySet[Job]
+) -> TemplateResponse | None:
+    """Ask first, and then do it: for AT_ONCE jobs at most, those that have failed longest ago."""
+    oldest: Any = queryset.filter(state=State.FAILED).order_by("pk")[: AT_ONCE + 1]
+    form = RedriveForm(request.POST if "apply" in request.POST else None, sees_data=may_see_data(request))
+    if form.is_valid():
+        try:
+            done = redrive(oldest[:AT_ONCE], **form.cleaned_data)
+        except (PgonlyError, UnknownTaskError) as error:
+            form.add_error("arguments" if "arguments" in form.fields else None, str(error))
+        else:
+            _tell_of_redrive(model_admin, request, done, form.cleaned_data)
+            return None
+    return _redrive_page(model_admin, request, form, len(oldest.values_list("pk", flat=True)))
+
+
+def _tell_of_redrive(
+    model_admin: VerbAdmin, request: HttpRequest, done: Redriven, how: dict[str, Any]
+) -> None:
+    counted = ngettext("%s job", "%s jobs", done.jobs) % f"{done.jobs:,}"
+    if done.jobs:
+        names = ", ".join(how.get("arguments", ()))
+        said = _("Redriven with another %s.") % names if names else _("Redriven.")
+        log_once(request.user.pk, Job, counted, said)
+        model_admin.message_user(request, _("Redriven: %s.") % counted, messages.SUCCESS)
+    if done.left or not done.jobs:
+        left = ngettext("%s was left alone.", "%s were left alone.", done.left) % f"{done.left:,}"
+        told = [*done.reasons.items()][:REASONS_SHOWN] if may_see_data(request) else []
+        reasons = [f"{job_id}: {reason}" for job_id, reason in told]
+        text = " ".join([left, *reasons]) if done.left else _("None of them has failed.")
+        model_admin.message_user(request, text, messages.WARNING)
+
+
+def _redrive_page(
+    model_admin: VerbAdmin, request: HttpRequest, form: RedriveForm, count: int
+) -> TemplateResponse:
+    return model_admin.page(
+        request,
+        "job/redrive.html",
+        _("Redrive failed jobs"),
+        form=form,
+        count=f"{min(count, AT_ONCE):,}",
+        has_jobs=count > 0,
+        has_more=count > AT_ONCE,
+        selected=request.POST.getlist(ACTION_CHECKBOX_NAME),
+        select_across=request.POST.get("select_across", "0"),
+        checkbox_name=ACTION_CHECKBOX_NAME,
+        back=request.get_full_path(),
+    )

@@ -21,7 +21,6 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.verbs import VerbAdmin
@@ -37,7 +36,6 @@ from pgonly_django.tasks.masking import JobMask
 from pgonly_django.tasks.options import NAME_LENGTH, YEARS
 from pgonly_django.tasks.registry import UnknownTaskError, import_task
 
-TEMPLATE = "admin/pgonly_django/job/call.html"
 CALL = ("queue", "priority", "args", "kwargs")
 CHARACTERS_AT_MOST = 100_000
 # How long a row may be locked by somebody else.
@@ -148,21 +146,12 @@ def _log(request: HttpRequest, job: Job, text: str) -> None:
 
 
 def _page_of(model_admin: VerbAdmin, request: HttpRequest, job_id: Any) -> str:
-    return Links(request, model_admin.admin_site).address(Job, "change", str(job_id))
+    return model_admin.links(request).address(Job, "change", str(job_id))
 
 
 def _render(model_admin: VerbAdmin, request: HttpRequest, form: CallForm, **texts: Any) -> TemplateResponse:
-    request.current_app = model_admin.admin_site.name  # as Django's own views set it
-    context = {
-        **model_admin.admin_site.each_context(request),
-        "opts": model_admin.opts,
-        "form": form,
-        "job": form.job,
-        "job_name": short_name(form.job.task),
-        "back": _page_of(model_admin, request, form.job.pk),
-        **texts,
-    }
-    return TemplateResponse(request, TEMPLATE, context)
+    name, back = short_name(form.job.task), _page_of(model_admin, request, form.job.pk)
+    return model_admin.page(request, "job/call.html", form=form, job_name=name, back=back, **texts)
 
 
 class LocalDateTime(forms.DateTimeInput):

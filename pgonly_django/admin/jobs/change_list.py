@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.admin.views.main import PAGE_VAR, SEARCH_VAR
-from django.db import OperationalError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
@@ -18,9 +17,8 @@ from django.utils.translation import gettext as _
 from pgonly_django.admin.jobs.cells import LISTED
 from pgonly_django.admin.jobs.filters import SelectFilter, in_state
 from pgonly_django.admin.jobs.verbs import LARGE, JobVerb
-from pgonly_django.admin.paging import WHOLE_VAR, BoundedChangeList, capped_counts, label_of
+from pgonly_django.admin.paging import WHOLE_VAR, BoundedChangeList, capped_counts, in_time, label_of
 from pgonly_django.admin.verbs import VerbAdmin
-from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.models import Job, State
 
 STATE_VAR = "state__exact"
@@ -93,13 +91,8 @@ class JobChangeList(BoundedChangeList):
 
     def _counted(self, jobs: Mapping[str, QuerySet[Job]], limit: timedelta | None = None) -> dict[str, int]:
         alias = self.queryset.db
-        try:
-            with time_limit(alias, limit or (SEARCH_COUNTS_LIMIT if self.query else COUNTS_LIMIT)):
-                return capped_counts(alias, jobs)
-        except OperationalError as error:
-            if not timed_out(error):
-                raise
-            return {}
+        limit = limit or (SEARCH_COUNTS_LIMIT if self.query else COUNTS_LIMIT)
+        return in_time(alias, limit, lambda: capped_counts(alias, jobs)) or {}
 
     @property
     def state(self) -> str:

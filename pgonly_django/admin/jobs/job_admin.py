@@ -21,15 +21,14 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.base import Links, delete_selected, stylesheets
+from pgonly_django.admin.base import delete_selected, stylesheets
 from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs import cells, filters
-from pgonly_django.admin.jobs.bulk import bulk_action, bulk_view
+from pgonly_django.admin.jobs.bulk import bulk_action, bulk_view, redrive_jobs
 from pgonly_django.admin.jobs.calls import again_view, edit_view
 from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.data import is_of_data, may_see_data
 from pgonly_django.admin.jobs.page import page_context
-from pgonly_django.admin.jobs.redrive import redrive_jobs
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.admin.verbs import VerbAdmin
@@ -97,7 +96,7 @@ class JobAdmin(VerbAdmin):
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
         """Each gets what its cells show, and its `address`, from which the reader comes back to this list."""
-        links = Links(request, self.admin_site)
+        links = self.links(request)
         kept: Any = {"preserved_filters": self.get_preserved_filters(request), "opts": self.opts}
         for job in rows:
             job.address = add_preserved_filters(kept, links.address(Job, "change", str(job.pk)))
@@ -128,7 +127,7 @@ class JobAdmin(VerbAdmin):
 
     def page_of(self, request: HttpRequest, job: Job) -> dict[str, Any]:
         may_operate = self.has_operate_permission(request)
-        page = page_context(job, Links(request, self.admin_site), sees_data=may_see_data(request))
+        page = page_context(job, self.links(request), sees_data=may_see_data(request))
         return page | {
             "title": short_name(job.task),
             "may_delete": self.has_delete_permission(request, job),

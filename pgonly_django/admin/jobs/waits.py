@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
-from django.db import OperationalError, router
+from django.db import router
 from django.db.models import Model
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import age, brief, exact_time, money, whole
-from pgonly_django.database.on_django import time_limit, timed_out
+from pgonly_django.admin.paging import in_time
 from pgonly_django.masking import MASK
 from pgonly_django.models import Budget, Job, Limiter, Queue, State, Worker
 from pgonly_django.models.job import BY_A_PERSON, WAITING
@@ -56,13 +56,7 @@ def reasons_to_wait(job: Job, links: Links, *, hides_keys: bool) -> dict[str, An
     if job.state not in (*WAITING, State.HELD):
         return None
     alias = router.db_for_read(Job, instance=job)
-    try:
-        with time_limit(alias, TIME_LIMIT):
-            reasons = why_it_waits(alias, job)
-    except OperationalError as error:
-        if not timed_out(error):
-            raise
-        return None
+    reasons = in_time(alias, TIME_LIMIT, lambda: why_it_waits(alias, job))
     if not reasons:
         return None
     lines = [_line(reason, job, hides_keys=hides_keys) for reason in reasons]

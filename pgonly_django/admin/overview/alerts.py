@@ -56,27 +56,27 @@ def _of_queues(overview: Overview) -> Found:
     """How late the others are is in the panel of queues."""
     for finding in conditions.of_queues(overview.queues, served_queues(alias_of(Worker))):
         if finding.about is None:
-            yield finding, overview.list_url(Job, state__exact=State.READY)
+            yield finding, overview.to_list(Job, state__exact=State.READY)
         elif finding.id != conditions.QUEUE_LATE.id:
-            yield finding, overview.list_url(Job, queue=finding.about.name)
+            yield finding, overview.to_list(Job, queue=finding.about.name)
 
 
 def _of_workers(overview: Overview) -> Found:
     for finding in conditions.of_workers(overview.workers):
         if finding.about.is_late:
-            yield finding, overview.page_url(finding.about.row)
+            yield finding, overview.to_row(finding.about.row)
 
 
 def _of_failures(overview: Overview) -> Found:
     for finding in conditions.of_failures(failed_jobs(alias_of(Job))):
-        yield finding, overview.list_url(Job, state__exact=State.FAILED)
+        yield finding, overview.to_list(Job, state__exact=State.FAILED)
 
 
 def _of_budgets(overview: Overview) -> Found:
     for budget in overview.budgets:
         if number := budget.held_jobs.number:
             jobs = ngettext("%s job", "%s jobs", number) % budget.held_jobs.label
-            url = held_url(budget, overview.links) or overview.page_url(budget)
+            url = held_url(budget, overview) or overview.to_row(budget)
             yield conditions.BUDGET_HOLDS.finding(name=brief(budget.name), _jobs=jobs), url
 
 
@@ -85,7 +85,7 @@ def _of_schedules(overview: Overview) -> Found:
     for schedule in with_problem(alias_of(Schedule)):
         problem = brief(for_reader(schedule, sees_data=sees_data).said, 200)
         finding = conditions.SCHEDULE_FAILS.finding(name=brief(schedule.name), problem=problem)
-        yield finding, overview.page_url(schedule)
+        yield finding, overview.to_row(schedule)
 
 
 def _of_limiters(overview: Overview) -> Found:
@@ -93,14 +93,14 @@ def _of_limiters(overview: Overview) -> Found:
         if limiter.blocked_until is not None and limiter.blocked_until > limiter.now:
             seconds = (limiter.blocked_until - limiter.now).total_seconds()
             finding = conditions.LIMITER_COOLS_DOWN.finding(name=brief(limiter.name), seconds=seconds)
-            yield finding, overview.page_url(limiter)
+            yield finding, overview.to_row(limiter)
 
 
 def _of_snapshots(overview: Overview) -> Found:
     found = old_snapshots(alias_of(Job), conditions.OLD_SNAPSHOT.limit)
     for finding in conditions.of_snapshots(found):
         jobs = finding.about.jobs
-        yield finding, overview.page_url(jobs[0]) if len(jobs) == 1 else ""
+        yield finding, overview.to_row(jobs[0]) if len(jobs) == 1 else ""
 
 
 # What is read, and the models of which a person may view one to be told.

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from django.contrib.admin import AdminSite
 from django.contrib.admin.utils import quote
 from django.db import Error, OperationalError, router
 from django.db.models import Model
-from django.http import HttpRequest
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 
@@ -32,12 +29,8 @@ T = TypeVar("T")
 logger = logging.getLogger("pgonly_django.admin")
 
 
-class Overview:
+class Overview(Links):
     """One request for the page. What several panels need is read once."""
-
-    def __init__(self, request: HttpRequest, site: AdminSite) -> None:
-        self.request, self.site = request, site
-        self.links = Links(request, site)
 
     @cached_property
     def period(self) -> Period:
@@ -60,16 +53,6 @@ class Overview:
     def budgets(self) -> list[Any]:
         return budgets(alias_of(Budget))
 
-    def may_view(self, *models: type[Model]) -> bool:
-        """Whether this site has pages of these models that the person may see."""
-        return self.links.may_view(*models)
-
-    def list_url(self, model: type[Model], **query: str) -> str:
-        return self.links.to_list(model, **query)
-
-    def page_url(self, row: Model) -> str:
-        return self.links.to_page(type(row), row.pk)
-
     def buttons(self, row: Model, *names: str) -> list[dict[str, Any]]:
         """For the verbs of these names that the person may use on the row now. Without names: all."""
         model_admin = self.site.get_model_admin(type(row))
@@ -77,7 +60,7 @@ class Overview:
         return [
             {
                 "verb": verb,
-                "url": self.links.address(type(row), "operate", quote(row.pk), verb.name),
+                "url": self.address(type(row), "operate", quote(row.pk), verb.name),
                 "next": self.request.get_full_path(),
             }
             for verb in verbs
@@ -89,8 +72,7 @@ def alias_of(model: type[Model]) -> str:
     return router.db_for_read(model)
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
+class Panel(NamedTuple):
     name: str  # its template is admin/pgonly_django/overview/<name>.html
     title: Promise | str
     # It is shown to persons who may view one of these models.
@@ -102,13 +84,12 @@ class Panel:
     is_wide: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """A panel with what it has to show, or with the reason why it shows nothing."""
 
     panel: Panel
-    figures: dict[str, Any] = field(default_factory=dict)
-    problem: str = ""
+    figures: dict[str, Any]
+    problem: str
 
     @property
     def template(self) -> str:

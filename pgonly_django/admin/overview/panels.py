@@ -28,7 +28,7 @@ from pgonly_django.models import (
     Worker,
 )
 from pgonly_django.monitoring.limits import schedules as newest_schedules
-from pgonly_django.monitoring.storage import CacheFigures, OfUser, caches, sessions
+from pgonly_django.monitoring.storage import OfUser, sessions
 from pgonly_django.monitoring.workers import WorkerFigures
 
 ALERTS_SHOWN, WORKERS_SHOWN, JOBS_OF_A_WORKER = 20, 25, 5
@@ -53,8 +53,8 @@ def queues_panel(overview: Overview) -> dict[str, Any]:
             {
                 "queue": queue,
                 "state": queues.state_badge(row) if row else formats.badge("live", _("Open")),
-                "url": overview.page_url(row) if row else "",
-                "waiting_url": overview.list_url(Job, queue=queue.name),
+                "url": overview.to_row(row) if row else "",
+                "waiting_url": overview.to_list(Job, queue=queue.name),
                 "running": queues.running(row) if row else queue.running.label,
                 "rate": queues.rate(row) if row else "-",
                 "oldest": _age(queue.oldest_seconds),
@@ -79,7 +79,7 @@ def workers_panel(overview: Overview) -> dict[str, Any]:
     return {
         "rows": [_worker(overview, worker) for worker in found[:WORKERS_SHOWN]],
         "more": max(len(found) - WORKERS_SHOWN, 0),
-        "url": overview.list_url(Worker),
+        "url": overview.to_list(Worker),
     }
 
 
@@ -88,12 +88,11 @@ def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
     jobs, sees_data = worker.jobs[:JOBS_OF_A_WORKER], may_see_data(overview.request)
     return {
         "worker": worker,
-        "url": overview.page_url(row),
+        "url": overview.to_row(row),
         "badge": workers.life(row),
         "served": workers.served(row),
-        "version": row.version or "",
         "silent": formats.whole(worker.silent_for),
-        "jobs": workers.held_jobs(jobs, overview.links, sees_data=sees_data),
+        "jobs": workers.held_jobs(jobs, overview, sees_data=sees_data),
         "more": max(len(worker.jobs) - JOBS_OF_A_WORKER, 0),
         "buttons": overview.buttons(row),
     }
@@ -104,7 +103,7 @@ def schedules_panel(overview: Overview) -> dict[str, Any]:
     return _rows(
         {
             "row": schedules.for_reader(row, sees_data=sees_data),
-            "url": overview.page_url(row),
+            "url": overview.to_row(row),
             "badge": schedules.state_badge(row),
             "words": schedules.words(row),
             "next": schedules.next_tick(row),
@@ -117,7 +116,7 @@ def limiters_panel(overview: Overview) -> dict[str, Any]:
     return _rows(
         {
             "row": row,
-            "url": overview.page_url(row),
+            "url": overview.to_row(row),
             "badge": limiters.state_badge(row),
             "in_use": limiters.in_use(row),
             "waiting": limiters.waiting(row),
@@ -139,13 +138,13 @@ def budgets_panel(overview: Overview) -> dict[str, Any]:
     return _rows(
         {
             "row": row,
-            "url": overview.page_url(row),
+            "url": overview.to_row(row),
             "badge": budgets.state_badge(row),
             "period": budgets.period(row),
             "spent": budgets.spent(row),
             "reserved": budgets.reserved(row),
             "held": row.held_jobs.label if row.held_jobs.number else "-",
-            "held_url": budgets.held_url(row, overview.links) if row.held_jobs.number else "",
+            "held_url": budgets.held_url(row, overview) if row.held_jobs.number else "",
             "buttons": overview.buttons(row, "resume") if row.held_jobs.number else [],
         }
         for row in overview.budgets
@@ -153,27 +152,13 @@ def budgets_panel(overview: Overview) -> dict[str, Any]:
 
 
 def caches_panel(overview: Overview) -> dict[str, Any]:
-    return _rows(
-        {**cache_entries.numbers(cache), "clear_url": _clear_url(overview, cache)}
-        for cache in caches()
-        if overview.may_view(_model_of(cache))
-    )
+    return _rows(cache_entries.numbers_of_caches(overview))
 
 
 def _rows(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Without rows there is no panel."""
     found = list(rows)
     return {"rows": found} if found else {}
-
-
-def _model_of(cache: CacheFigures) -> type[CacheEntry | DurableCacheEntry]:
-    return DurableCacheEntry if cache.table.endswith("_durable") else CacheEntry
-
-
-def _clear_url(overview: Overview, cache: CacheFigures) -> str:
-    model = _model_of(cache)
-    may_clear = overview.site.get_model_admin(model).has_delete_permission(overview.request)
-    return overview.links.address(model, "clear", cache.alias) if may_clear else ""
 
 
 def cache_aliases() -> Iterable[str]:
@@ -190,12 +175,12 @@ def sessions_panel(overview: Overview) -> dict[str, Any]:
             {
                 "name": formats.brief(names.get(each.user_id, each.user_id)),
                 "active": each.active,
-                "url": overview.list_url(Session, q=each.user_id, state="active"),
+                "url": overview.to_list(Session, q=each.user_id, state="active"),
                 "buttons": overview.buttons(_newest_of(each), "revoke_user"),
             }
             for each in found.by_user
         ],
-        "url": overview.list_url(Session, state="active"),
+        "url": overview.to_list(Session, state="active"),
     }
 
 

@@ -40,10 +40,10 @@ def states_panel(overview: Overview) -> dict[str, Any]:
     counts = jobs_by_state(alias_of(Job))
     return {
         "states": [
-            (state, state.label, count.label, overview.links.to_list(Job, state__exact=state.value))
+            (state, state.label, count.label, overview.to_list(Job, state__exact=state.value))
             for state, count in counts.items()
         ],
-        "all_url": overview.links.to_list(Job),
+        "all_url": overview.to_list(Job),
     }
 
 
@@ -122,7 +122,7 @@ def times_panel(overview: Overview) -> dict[str, Any]:
         {
             "figures": each,
             "task": formats.short_name(each.task) or _("other tasks"),
-            "url": overview.links.to_list(Job, queue=each.queue, task=each.task) if each.task else "",
+            "url": overview.to_list(Job, queue=each.queue, task=each.task) if each.task else "",
             "waited": _pair(each.waiting_p50, each.waiting_p95),
             "took": _pair(each.run_p50, each.run_p95),
         }

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
-from pgonly_django.admin.jobs import redrive
+from pgonly_django.admin.jobs import bulk as redrive
 from pgonly_django.models import Job, State
 from tests.admin.conftest import LIST, make_job
 from tests.jobs import redriving
