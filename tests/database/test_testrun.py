@@ -85,13 +85,13 @@ ALL = [f"{PACKAGE}.{suite}" for suite in ("suite_django", "suite_drain", "suite_
     ("least", "command"),
     [
         pytest.param(
-            36, [*DJANGO, *ALL], id="Django's runner, also with tests that drain and that kill jobs"
+            28, [*DJANGO, *ALL], id="Django's runner, also with tests that drain and that kill jobs"
         ),
-        pytest.param(20, [*DJANGO, "--parallel=2", f"{PACKAGE}.suite_django"], id="its processes"),
+        pytest.param(17, [*DJANGO, "--parallel=2", f"{PACKAGE}.suite_django"], id="its processes"),
         pytest.param(
             5, [*DJANGO, f"{PACKAGE}.suite_django.InSimpleTestCase"], id="without any test database"
         ),
-        pytest.param(20, [*DJANGO, "--keepdb", f"{PACKAGE}.suite_django"], id="keeping the test databases"),
+        pytest.param(17, [*DJANGO, "--keepdb", f"{PACKAGE}.suite_django"], id="keeping the test databases"),
         pytest.param(90, PYTEST, id="pytest"),
         pytest.param(5, [*PYTEST, *ONE_PROCESS, "-k", "without_the_mark"], id="pytest without any"),
     ],
