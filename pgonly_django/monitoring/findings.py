@@ -103,8 +103,12 @@ def _time(seconds: float) -> str:
     return duration(seconds if seconds < 1 else int(seconds))
 
 
+def _ago(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{_time(seconds)} ago"
+
+
 FORMATS: dict[str, Callable[[Any], str]] = {
-    "time": _time, "size": size, "names": named, "sql": identifier, "literal": quote,
+    "time": _time, "ago": _ago, "size": size, "names": named, "sql": identifier, "literal": quote,
 }  # fmt: skip
 
 

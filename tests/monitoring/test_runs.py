@@ -112,7 +112,9 @@ def test_no_number_falls_while_workers_write(ends):
     with transaction.atomic():
         seen = {}
         for task, count, name in ends:
-            counts = written.RunCounts("q", task, waiting_times=[0, count], run_times=[count], **{name: count})
+            counts = written.RunCounts(
+                "q", task, waiting_times=[0, count], run_times=[count], **{name: count}
+            )
             _write(counts)
             for each in runs_today("default").runs:
                 now = [*each[2:7], *each.waiting_times, *each.run_times]

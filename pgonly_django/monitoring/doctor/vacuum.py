@@ -157,7 +157,7 @@ autovacuum_is_behind = by_sql(
         "D034",
         Level.WARNING,
         "Autovacuum is behind: {table} has {dead_rows:n dead row} beside {live_rows:,} live ones. It should start at "
-        "{starts_at:,}; the last vacuum was {_since}.",
+        "{starts_at:,}; the last vacuum was {last_vacuum_seconds_ago:ago}.",
         "VACUUM (ANALYZE, VERBOSE) {_schema:sql}.{table:sql}; and give autovacuum more to do at a time: "
         f"ALTER SYSTEM SET autovacuum_vacuum_cost_limit = 2000; {RELOAD}",
         limit=15 * MINUTE,
@@ -172,7 +172,7 @@ WITH {OUR_TABLES}, counted AS (
     WHERE NOT EXISTS (SELECT FROM pg_stat_progress_vacuum AS now
         WHERE now.datname = current_database() AND now.relid = t.oid)
 )
-SELECT *, coalesce((last_vacuum_seconds_ago / 60)::int8 || ' min ago', 'never') AS _since FROM counted
+SELECT * FROM counted
 WHERE dead_rows >= greatest(2 * starts_at, 10000) AND coalesce(last_vacuum_seconds_ago, 'infinity') >= %(limit)s
 ORDER BY dead_rows DESC
 """,
@@ -249,7 +249,7 @@ SELECT age, autovacuum_freeze_max_age, (
 FROM (SELECT pg_catalog.age(datfrozenxid) AS age,
     current_setting('autovacuum_freeze_max_age')::int8 AS autovacuum_freeze_max_age
     FROM pg_database WHERE datname = current_database()) AS found
-WHERE age >= least(%(limit)s * autovacuum_freeze_max_age, 1500000000)
+WHERE age >= least(%(limit)s::float8 * autovacuum_freeze_max_age, 1500000000)
 """,
 )
 

@@ -33,5 +33,7 @@ def _write_ticks() -> None:
     for weeks in range(1, 6):
         at = ago(days=7 * weeks).replace(hour=6, minute=0, second=0, microsecond=0)
         skipped = weeks == 2  # noqa: PLR2004 - one of them
-        outcome = {"outcome": TickOutcome.SKIPPED, "reason": "An earlier run is unfinished."} if skipped else {}
+        outcome = (
+            {"outcome": TickOutcome.SKIPPED, "reason": "An earlier run is unfinished."} if skipped else {}
+        )
         Tick.objects.create(schedule_id=WEEKLY, tick_at=at, at=at + timedelta(seconds=0.2), **outcome)
