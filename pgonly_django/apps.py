@@ -15,14 +15,7 @@ class PgonlyConfig(AppConfig):
         from pgonly_django import neighbours
         from pgonly_django.cache.checks import check_caches, check_pools
         from pgonly_django.conf import check_settings, schema
-        from pgonly_django.database import (
-            in_schema,
-            listener,
-            placement,
-            server_kind,
-            testrun,
-            wake_urls,
-        )
+        from pgonly_django.database import in_schema, listener, placement, server_kind, testrun, wake_urls
         from pgonly_django.embedded import check_embedded
         from pgonly_django.limits.budget_settings import check_budgets
         from pgonly_django.limits.declarations import check_limiters
@@ -33,27 +26,17 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.tasks.failures import check_dead_letter_tasks, check_on_failure
         from pgonly_django.throttling.checks import check_throttles
 
-        checks.register(check_settings)
-        checks.register(listener.check_listen_database)
-        checks.register(check_queues)
-        checks.register(check_names_of_queues)
-        checks.register(check_schedules)
-        checks.register(check_dead_letter_tasks)
-        checks.register(check_on_failure)
-        checks.register(check_limiters)
-        checks.register(check_sessions)
-        checks.register(check_budgets)
-        checks.register(neighbours.check_cachalot)
-        checks.register(neighbours.check_cacheops)
-        checks.register(neighbours.check_usersessions)
-        checks.register(check_throttles)
-        checks.register(check_embedded, deploy=True)
-        checks.register(check_task_modules, deploy=True)
-        checks.register(check_stored_jobs, deploy=True)
+        for check in (
+            check_settings, listener.check_listen_database, check_queues, check_names_of_queues, check_schedules,
+            check_dead_letter_tasks, check_on_failure, check_limiters, check_sessions, check_budgets,
+            neighbours.check_cachalot, neighbours.check_cacheops, neighbours.check_usersessions, check_throttles,
+        ):  # fmt: skip
+            checks.register(check)
+        for check in (check_embedded, check_task_modules, check_stored_jobs):
+            checks.register(check, deploy=True)
+        for check in (check_pools, server_kind.check_server, placement.check_placement):
+            checks.register(check, checks.Tags.database)
         checks.register(check_caches, checks.Tags.caches)
-        checks.register(check_pools, checks.Tags.database)
-        checks.register(server_kind.check_server, checks.Tags.database)
-        checks.register(placement.check_placement, checks.Tags.database)
         pre_migrate.connect(placement.refuse_elsewhere, sender=self, dispatch_uid=placement.__name__)
         neighbours.leave_our_tables_alone()
         testrun.remember_names()

@@ -2,9 +2,8 @@
 
 from pgonly_django.models.budget import Budget, CostEntry, Reservation
 from pgonly_django.models.cache_entry import CacheEntry, CacheLock, CacheUsage, DurableCacheEntry
-from pgonly_django.models.checkpoint import Checkpoint, Step
+from pgonly_django.models.checkpoint import Checkpoint, JobOutput, Step
 from pgonly_django.models.job import Job, State
-from pgonly_django.models.job_output import JobOutput
 from pgonly_django.models.job_stats import JobStats
 from pgonly_django.models.limiter import Limiter, LimiterSlot, LimiterWaiter
 from pgonly_django.models.queue import Queue, QueueTokens

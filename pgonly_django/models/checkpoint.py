@@ -1,6 +1,6 @@
-"""What a job finds again when it resumes: its checkpoint and the results of its steps.
+"""What a job finds again when it resumes: its checkpoint, the results of its steps, and what it has emitted.
 
-Both have tables of their own: inside a two-hour atomic() a write to the job's row would lock it, and the heartbeat
+They have tables of their own: inside a two-hour atomic() a write to the job's row would lock it, and the heartbeat
 could not renew the lease. Which other files know the columns: ARCHITECTURE.md, "When you change a column".
 """
 
@@ -14,6 +14,7 @@ from pgonly_django.models.job import ClockTimestamp, Job
 from pgonly_django.tables import table
 
 STEP_NAME_LENGTH = 255
+PART_LENGTH = 264  # "step ", and the longest name of a step
 
 
 class Checkpoint(models.Model):
@@ -51,3 +52,27 @@ class Step(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class JobOutput(models.Model):
+    """One row of many: the text of this part of the output is cut to `start` characters, and `text` comes behind."""
+
+    id = models.BigAutoField(primary_key=True)
+    job = models.ForeignKey(Job, models.CASCADE, related_name="outputs", db_index=False)
+    part = models.CharField(
+        max_length=PART_LENGTH,
+        blank=True,
+        help_text=_("Empty: what readers see. Else whose text a later run says again: a step, a loop."),
+    )
+    place = models.BigIntegerField(help_text=_("The order of the rows: lease_epoch * 2^32 and a number."))
+    start = models.IntegerField(help_text=_("So many characters stay of what was there before."))
+    text = models.TextField()
+
+    class Meta:
+        db_table = table("pgonly_job_output")
+        verbose_name = _("output of a job")
+        verbose_name_plural = _("outputs of jobs")
+        constraints = [models.UniqueConstraint("job", "part", "place", name="pgonly_job_output_once")]
+
+    def __str__(self) -> str:
+        return f"output of {self.job_id}"

@@ -22,7 +22,7 @@ from uuid import UUID
 import psycopg
 from django.db import connections
 
-from pgonly_django.models.job_output import PART_LENGTH
+from pgonly_django.models.checkpoint import PART_LENGTH
 from pgonly_django.tables import qualified
 
 SEEN = ""  # the part that readers see
