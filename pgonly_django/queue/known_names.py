@@ -1,9 +1,15 @@
-"""Finds the queues, tasks and errors that there are, for people to choose from, without reading ten million rows."""
+"""What stored jobs name: the queues, tasks and errors, for people to choose from, without reading ten million rows; and
+the calls of the unfinished ones, for `check --deploy`, which asks whether the code can still run them."""
 
 from __future__ import annotations
 
-from django.db import connections
+from dataclasses import dataclass
+from typing import Any
 
+from django.db import connections
+from psycopg import Connection, errors
+
+from pgonly_django.database.connect import connect
 from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.tables import qualified
 
@@ -61,3 +67,74 @@ def queue_count(alias: str) -> int:
     with connections[alias].cursor() as cursor:
         cursor.execute(COUNT_QUEUES)
         return int(cursor.fetchone()[0])
+
+
+TIMEOUT_SECONDS = 10
+# So many rows of each index are looked at where a look at all takes longer than that.
+SAMPLE = 20_000
+# Calls of a task with as many arguments, and with the same names, are of one kind.
+KINDS_AT_MOST = 1000
+
+UNFINISHED = (READY_ROW, SUSPECT_ROW, LIMITED_ROW, "state = 'scheduled'", "state = 'running'",
+              "state = 'held' AND held_by IS NOT NULL")  # fmt: skip
+_ROWS = " UNION ALL ".join(
+    qualified(f"(SELECT task, backend, options, args, kwargs FROM pgonly_job WHERE {rows} LIMIT %(limit)s)")
+    for rows in UNFINISHED
+)
+# Index: one for each of UNFINISHED: pgonly_job_ready, _suspect, _limited, _scheduled, _running and _held. All of these
+# rows are read, and none of the finished ones. The keys of a JSONB object have an order of their own.
+STORED_CALLS = qualified(f"""
+WITH unfinished AS ({_ROWS})
+SELECT task, backend, CASE jsonb_typeof(options -> 'backoff') WHEN 'string' THEN options ->> 'backoff' END AS backoff,
+    jsonb_array_length(args) AS positional, ARRAY(SELECT jsonb_object_keys(kwargs)) AS names, count(*) AS jobs
+FROM unfinished GROUP BY 1, 2, 3, 4, 5 ORDER BY jobs DESC, task LIMIT %(kinds)s
+""")
+
+# For the transaction: behind a pooler others use the connection too. Where most jobs of a big table are unfinished,
+# PostgreSQL would rather read the whole of it, once for each index.
+SETTINGS = (
+    "SELECT set_config('statement_timeout', %(timeout)s, true), set_config('lock_timeout', '2s', true), "
+    "set_config('enable_seqscan', 'off', true)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCall:
+    """`jobs` make this kind of call: with so many positional arguments, and keyword arguments of these names.
+    `backoff`: the dotted path of their own, if they have one."""
+
+    task: str
+    backend: str
+    backoff: str | None
+    positional: int
+    names: list[str]
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCalls:
+    """The most frequent calls first. `left_out`: in words, which jobs were not looked at; "" where all were."""
+
+    calls: list[StoredCall]
+    left_out: str = ""
+
+
+def stored_calls(alias: str) -> StoredCalls:
+    """Takes about 20 s at most, and as long as it takes to connect. Raises psycopg.Error."""
+    with connect(alias, application_name="pgonly check") as connection:
+        try:
+            calls = _look(connection, limit=None)
+        except errors.QueryCanceled:
+            calls = _look(connection, limit=SAMPLE)
+            reason = f"a look at all took longer than {TIMEOUT_SECONDS} s"
+            return StoredCalls(calls, f"{reason}, so it was at most {SAMPLE:,} jobs of each state")
+    if len(calls) > KINDS_AT_MOST:
+        return StoredCalls(calls[:KINDS_AT_MOST], f"they are of more than {KINDS_AT_MOST:,} kinds")
+    return StoredCalls(calls)
+
+
+def _look(connection: Connection[Any], limit: int | None) -> list[StoredCall]:
+    with connection.transaction():
+        connection.execute(SETTINGS, {"timeout": f"{TIMEOUT_SECONDS}s"})
+        rows = connection.execute(STORED_CALLS, {"limit": limit, "kinds": KINDS_AT_MOST + 1})
+        return [StoredCall(*row) for row in rows]

@@ -19,7 +19,7 @@ from pgonly_django.compat import InvalidTask
 from pgonly_django.conf import settings
 from pgonly_django.database import testrun
 from pgonly_django.exceptions import WrongArgumentsError
-from pgonly_django.queue.stored_jobs import StoredCall, StoredCalls, stored_calls
+from pgonly_django.queue.known_names import StoredCall, StoredCalls, stored_calls
 from pgonly_django.tasks.aliases import claimed, imported, is_another_task
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.backend import our_backends

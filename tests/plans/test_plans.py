@@ -13,7 +13,7 @@ from django.db import connection
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job
 from pgonly_django.models.job_rows import UNIQUE_ROW
-from pgonly_django.queue.stored_jobs import SETTINGS, STORED_CALLS
+from pgonly_django.queue.known_names import SETTINGS, STORED_CALLS
 from pgonly_django.tables import qualified
 from tests.guards import refuse
 from tests.plans.found import OF_THE_QUEUE, positional, shown, where_is

@@ -66,7 +66,6 @@ ELSEWHERE = (
     "admin.",
     "monitoring.",
     "queue.known_names.",
-    "queue.stored_jobs.",
 )  # below, in tests/admin/jobs/test_plans.py, in tests/monitoring/test_plans.py and in test_plans.py
 
 

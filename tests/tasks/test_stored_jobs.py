@@ -12,7 +12,7 @@ from django.db import connection
 from django.utils import timezone
 
 from pgonly_django.models import Job, State
-from pgonly_django.queue import stored_jobs as queries
+from pgonly_django.queue import known_names as queries
 from pgonly_django.tasks import aliases, checks
 from pgonly_django.tasks.checks import check_stored_jobs
 from tests.aliases import alias
