@@ -69,8 +69,8 @@ OF_JOBS = (
     ),
 )  # fmt: skip
 OTHERS = (
-    """INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at)
-    SELECT md5('worker ' || n)::uuid, 'worker ' || n, 'host-' || n %% 5, 1000 + n, '[]', 16, 10,
+    """INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, version, started_at, heartbeat_at)
+    SELECT md5('worker ' || n)::uuid, 'worker ' || n, 'host-' || n %% 5, 1000 + n, '[]', 16, 10, '1',
         clock_timestamp() - interval '1 hour', clock_timestamp() + interval '1 hour'
     FROM generate_series(0, %(workers)s - 1) AS n""",
     """INSERT INTO pgonly_queue (name, max_running) SELECT 'queue ' || n, 50 FROM generate_series(0, 4) AS n""",

@@ -81,13 +81,15 @@ INSERT INTO pgonly_queue_tokens (queue, tokens, refilled_at)
 SELECT 'another ' || n, 1, clock_timestamp() FROM generate_series(2, 200) AS n
 """
 WORKERS = """
-INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, heartbeat_at, started_at)
-VALUES (%(worker)s, 'alive', 'host', 1, '[]', 8, 0, clock_timestamp(), clock_timestamp()),
-    (%(silent)s, 'silent', 'host', 2, '[]', 8, 0, clock_timestamp() - interval '1 hour', clock_timestamp())
+INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, version, heartbeat_at, started_at)
+VALUES (%(worker)s, 'alive', 'host', 1, '[]', 8, 0, '1', clock_timestamp(), clock_timestamp()),
+    (%(silent)s, 'silent', 'host', 2, '[]', 8, 0, '1', clock_timestamp() - interval '1 hour', clock_timestamp())
 """
 STOPPED = """
-INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, heartbeat_at, started_at, stopped_at)
-SELECT gen_random_uuid(), 'stopped', 'host', 3, '[]', 8, 0, clock_timestamp(), clock_timestamp(), clock_timestamp()
+INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, version, heartbeat_at, started_at,
+    stopped_at)
+SELECT gen_random_uuid(), 'stopped', 'host', 3, '[]', 8, 0, '1', clock_timestamp(), clock_timestamp(),
+    clock_timestamp()
 FROM generate_series(1, %(stopped)s)
 """
 # Every running job has five steps and a checkpoint, and so has one finished job in ten.
