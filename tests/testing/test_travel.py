@@ -102,17 +102,6 @@ def test_retries_snoozes_and_throttles_have_moved_on(where):
         drain(queue="default")
 
 
-def test_rates_of_queues_have_moved_on(db, settings):
-    settings.PGONLY = {**settings.PGONLY, "QUEUES": {"slow": {"rate": (1, 3600)}}}
-    for number in range(3):
-        echo.using(queue_name="slow").enqueue(number)
-    assert values() == [0]
-    with time_travel(HOUR):
-        assert values() == [1]
-        with time_travel(HOUR):
-            assert values() == [2]
-
-
 @both
 def test_a_cool_down_is_over(where, declared):
     declared(deepseek={})
