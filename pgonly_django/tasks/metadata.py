@@ -53,18 +53,16 @@ BAGGAGE = "baggage"
 
 def instrumented(jobs: Jobs, write: Callable[[Jobs], list[Any]], *, is_bulk: bool) -> list[Any]:
     """`write(jobs)`, the jobs with what they carry. It returns their results, and raises what it raises."""
-    seen = [_seen(new) for _, new in jobs]
+    seen = [
+        EnqueuedJob(new.template.task, new.template.queue, json.loads(new.metadata or "{}"))
+        for _, new in jobs
+    ]
     enqueue = Enqueue(list(seen), is_bulk)
     with Around(instruments.enqueues, enqueue):
         results = write(_with_headers(jobs, _headers(enqueue)))
         for job, result in zip(seen, results, strict=True):
             job.id, job.is_duplicate = result.id, result.is_duplicate
     return results
-
-
-def _seen(new: NewJob) -> EnqueuedJob:
-    metadata = {} if new.metadata is None else json.loads(new.metadata)
-    return EnqueuedJob(new.template.task, new.template.queue, metadata)
 
 
 def _headers(enqueue: Enqueue) -> dict[str, str]:

@@ -67,13 +67,6 @@ def writes_atomically_and_fails():
 
 
 @case()
-def goes_on_after_a_statement_that_failed():
-    with suppress(Error):
-        ask("SELECT 1 / 0")
-    mark("goes_on")
-
-
-@case()
 def swallows_an_error_in_a_transaction():
     with transaction.atomic():
         mark("lost")
@@ -183,14 +176,6 @@ def sets_a_setting_of_the_project_locally():
         ask("SELECT set_config('app.tenant', %s, %s)", "7", True)
         inside = ask("SELECT current_setting('app.tenant', true)")
     return [inside, ask("SELECT current_setting('app.tenant', true)")]
-
-
-@case()
-def sets_in_another_way():
-    with transaction.atomic():
-        ask("SET LOCAL TIME ZONE 'Asia/Tokyo'")
-        ask('SET LOCAL "app.other" = 7; SET LOCAL work_mem TO 65536')
-    return [ask(f"SELECT current_setting('{name}', true)") for name in ("timezone", "app.other", "work_mem")]
 
 
 @case()
