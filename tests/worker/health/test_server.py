@@ -211,7 +211,13 @@ def test_a_forked_child_of_a_job_keeps_no_port_taken(served):
         port = served.server.port
         served.close()
         assert client.recv(1) == b""
-        ProbeServer("127.0.0.1", port, Response).close()
+
+        def is_free():  # once the thread has noticed
+            with contextlib.suppress(PortTakenError):
+                ProbeServer("127.0.0.1", port, Response).close()
+                return True
+
+        wait_for(is_free, 5.0)
     finally:
         os.write(writing, b"!")
         os.waitpid(pid, 0)
