@@ -1,9 +1,11 @@
-"""The flags that choose jobs and their database, and the nearest name of one that there is not."""
+"""What commands about jobs share: the flags that choose jobs and their database, and the nearest name of one that there
+is not."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -12,7 +14,7 @@ from operator import or_
 from typing import Any
 from uuid import UUID
 
-from django.core.management.base import CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections, router
 from django.db.models import Q
 from django.db.models.functions import Coalesce
@@ -26,6 +28,29 @@ from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TA
 LENGTH = re.compile(r"(\d+)\s*(s|min|m|h|d|w)$")
 UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 WHICH = "Say which jobs: ids, --queue, --task, --state, --error, --since, --until, or --all."
+
+
+CONNECT_TIMEOUT_SECONDS = "10"
+
+
+class JobCommand(BaseCommand):
+    """A command that asks the database of jobs and ends with its exit code."""
+
+    epilog = ""
+    requires_system_checks = ()  # some of Django's ask the database, and ours import every task
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(prog_name, subcommand, epilog=self.epilog, **kwargs)
+
+    def add_common(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help="for programs")
+        parser.add_argument("--database", metavar="ALIAS", help="Default: where the router keeps jobs.")
+
+    def give_up_connecting(self) -> None:
+        """After a time, as a program that watches wants it. Where Django's mark of a command line is missing, the
+        environment is that of the caller."""
+        if getattr(self, "_called_from_command_line", False):
+            os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT_SECONDS)
 
 
 def add_filters(parser: argparse.ArgumentParser, *, takes_queues: bool = False) -> None:

@@ -15,10 +15,9 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.conf import settings
 from pgonly_django.monitoring.findings import Condition, Finding, Level, database_flag
-from pgonly_django.monitoring.queues import QueueFigures
+from pgonly_django.monitoring.queues import Counted, QueueFigures
 from pgonly_django.monitoring.runs import Failed
 from pgonly_django.monitoring.snapshots import OldSnapshot
-from pgonly_django.monitoring.states import Counted
 from pgonly_django.monitoring.workers import WorkerFigures
 from pgonly_django.wording import duration
 

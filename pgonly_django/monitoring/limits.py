@@ -13,7 +13,7 @@ from django.db.models.functions import Coalesce
 from pgonly_django.models import Budget, Job, Limiter, LimiterSlot, LimiterWaiter, Schedule
 from pgonly_django.models.budget import HELD_BY
 from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.monitoring.states import Counted, capped
+from pgonly_django.monitoring.queues import Counted, capped
 from pgonly_django.tables import qualified
 
 LIMITERS_AT_MOST = 50

@@ -22,7 +22,7 @@ from django.db.models import Model
 from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.models import Budget, Job, Limiter, Schedule, Session, State
 from pgonly_django.monitoring.limits import budgets, limiters, schedules, with_problem
-from pgonly_django.monitoring.queues import QueueFigures, queues
+from pgonly_django.monitoring.queues import Counted, QueueFigures, jobs_by_state, queues
 from pgonly_django.monitoring.runs import (
     EndedRuns,
     Failed,
@@ -35,7 +35,6 @@ from pgonly_django.monitoring.runs import (
     times,
 )
 from pgonly_django.monitoring.snapshots import OldSnapshot, old_snapshots
-from pgonly_django.monitoring.states import Counted, jobs_by_state
 from pgonly_django.monitoring.storage import CacheFigures, SessionFigures, caches, sessions
 from pgonly_django.monitoring.workers import (
     WorkerFigures,

@@ -14,7 +14,7 @@ from pgonly_django.cache.backend import PostgresCache, our_caches
 from pgonly_django.cache.entry import LIVE, SIZE, TABLES
 from pgonly_django.cache.eviction import cache_name
 from pgonly_django.database.on_django import time_limit
-from pgonly_django.monitoring.states import Counted, capped
+from pgonly_django.monitoring.queues import Counted, capped
 from pgonly_django.tables import qualified
 
 COUNTED_AT_MOST = 5_000  # entries of a cache; sessions

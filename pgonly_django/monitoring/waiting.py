@@ -14,8 +14,7 @@ from django.utils import timezone
 from pgonly_django.models import Budget, Job, Queue, State, Worker
 from pgonly_django.models.budget import HELD_BY
 from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_FROM
-from pgonly_django.monitoring.queues import IN_USE
-from pgonly_django.monitoring.states import capped
+from pgonly_django.monitoring.queues import IN_USE, capped
 from pgonly_django.tables import qualified
 
 COUNTED_AT_MOST = 1_000

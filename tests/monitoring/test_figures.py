@@ -15,11 +15,10 @@ from pgonly_django.compat import uuid7
 from pgonly_django.models import Budget, CacheUsage, JobStats, Queue, Schedule, State
 from pgonly_django.models.job_stats import BOUNDS
 from pgonly_django.monitoring import limits as limits_module
-from pgonly_django.monitoring import states as states_module
+from pgonly_django.monitoring import queues as states_module
 from pgonly_django.monitoring.limits import budgets, schedules
-from pgonly_django.monitoring.queues import queues
+from pgonly_django.monitoring.queues import jobs_by_state, queues
 from pgonly_django.monitoring.runs import Period, failed_jobs, percentile, throughput, times
-from pgonly_django.monitoring.states import jobs_by_state
 from pgonly_django.monitoring.storage import caches
 from pgonly_django.queue.known_names import queue_count
 from tests.admin.conftest import make_job
@@ -51,7 +50,7 @@ def test_counts_end_at_their_cap(monkeypatch):
     for number, cap in ((30_001, 10), (10_001, 4), (10_000, 3)):
         sql = sql.replace(str(number), str(cap))
     monkeypatch.setattr(states_module, "STATES", sql)
-    monkeypatch.setattr(states_module, "COUNTED_AT_MOST", 3)
+    monkeypatch.setattr(states_module, "OF_A_STATE_AT_MOST", 3)
     for _ in range(5):
         make_job(State.FAILED), make_job(State.SUCCEEDED), make()
     found = jobs_by_state("default")

@@ -13,7 +13,7 @@ from django.db import connection
 from pgonly_django.cache.entry import TABLES as CACHE_TABLES
 from pgonly_django.database.connect import connect
 from pgonly_django.models.budget import HELD_BY
-from pgonly_django.monitoring import limits, queues, runs, states, storage, waiting
+from pgonly_django.monitoring import limits, queues, runs, storage, waiting
 from pgonly_django.queue import health
 from tests.guards import refuse
 from tests.plans.found import OF_THE_QUEUE, found, shown, sql_of, where
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 
 OTHERS = ["pgonly_session", *CACHE_TABLES]
 ALL = ", ".join([*OF_THE_QUEUE, *OTHERS])
-CAP = states.COUNTED_AT_MOST + 1
+CAP = queues.OF_A_STATE_AT_MOST + 1
 OF_STATES = {f"pgonly_job_{name}" for name in (
     "scheduled", "ready", "suspect", "limited", "running", "held", "failed", "cancelled")}  # fmt: skip
 SMALL = {"pgonly_queue", "pgonly_cache_usage"}
@@ -34,7 +34,7 @@ STATS = {"pgonly_job_stats_once"}
 # The statement, its parameters, the indexes that it uses, and how many rows it may read.
 STATEMENTS = {
     # The rows of a node are counted at each of its parents that scans it again.
-    "monitoring.states.STATES": (states.STATES, {}, OF_STATES, 12 * CAP),
+    "monitoring.queues.STATES": (queues.STATES, {}, OF_STATES, 12 * CAP),
     "monitoring.queues.COUNTS": (
         queues.COUNTS,
         {"queues": ["queue 1", "keyed", "limited", "none"]},
@@ -139,7 +139,7 @@ def test_the_statement_keeps_to_its_indexes_and_its_cap(server: psycopg.Connecti
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     read_whole = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
     # Finished jobs are counted wherever the table has them, and no further than the cap.
-    read_whole -= SMALL | ({"pgonly_job"} if name == "monitoring.states.STATES" else set())
+    read_whole -= SMALL | ({"pgonly_job"} if name == "monitoring.queues.STATES" else set())
     optional = {"pgonly_cache_usage_pkey", "pgonly_job_finished", "pgonly_job_pkey"}
     rows = sum(map(rows_read, nodes))
     wrong = [

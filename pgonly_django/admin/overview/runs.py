@@ -14,8 +14,8 @@ from django.utils.translation import gettext_lazy
 from pgonly_django.admin import formats
 from pgonly_django.admin.overview.overview import Overview, alias_of
 from pgonly_django.models import Job
+from pgonly_django.monitoring.queues import jobs_by_state
 from pgonly_django.monitoring.runs import Period, throughput, times
-from pgonly_django.monitoring.states import jobs_by_state
 from pgonly_django.wording import duration
 
 PERIODS = {

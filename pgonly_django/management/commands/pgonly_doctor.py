@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, connections
 
-from pgonly_django.management.selection import job_database, nearest
+from pgonly_django.management.selection import JobCommand, job_database, nearest
 from pgonly_django.monitoring.doctor.examination import NAMES, Examination, examine
 from pgonly_django.monitoring.findings import ORDER, Finding, Level, counted
 
@@ -24,7 +23,6 @@ It changes nothing. Each finding has an id, which docs/how-to/doctor.md explains
 Exit codes: 0 nothing of the level --fail-on, or worse; 1 there is such a finding; 2 it could not look: the database
 does not answer, or a wrong flag.
 """
-CONNECT_TIMEOUT_SECONDS = "10"
 COULD_NOT_LOOK = 2
 NEVER = "never"
 WIDEST, NARROWEST = 110, 60
@@ -33,12 +31,9 @@ STYLES = {Level.ERROR: "ERROR", Level.WARNING: "WARNING", Level.INFO: "NOTICE"}
 COUNTED = {Level.ERROR: "error", Level.WARNING: "warning", Level.INFO: "note"}
 
 
-class Command(BaseCommand):
+class Command(JobCommand):
     help = "Say what is wrong with the database, the settings and the workers, and what to do about it."
-    requires_system_checks = ()  # some of Django's ask the database, and what is wrong is told here
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        return super().create_parser(prog_name, subcommand, epilog=EPILOG, **kwargs)
+    epilog = EPILOG
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
@@ -47,15 +42,12 @@ class Command(BaseCommand):
         add("--skip", action="append", metavar="SUBJECT", help="all but this one")
         levels, error = (Level.ERROR.value, Level.WARNING.value, NEVER), Level.ERROR.value
         add("--fail-on", choices=levels, default=error, help="exit with 1 from here on. Default: error.")
-        add("--json", action="store_true", help="for programs")
-        add("--database", metavar="ALIAS", help="Default: where the router keeps jobs.")
+        self.add_common(parser)
 
     def handle(self, *_: Any, **flags: Any) -> None:
         """Raises CommandError, with the exit code."""
         only, skip = subjects_of("--only", flags["only"]), subjects_of("--skip", flags["skip"])
-        # Django's mark of a call from a command line: else the variable is the caller's.
-        if getattr(self, "_called_from_command_line", False):
-            os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT_SECONDS)
+        self.give_up_connecting()
         alias = job_database(flags["database"])
         vendor = connections[alias].vendor
         if vendor not in ("postgresql", "cockroachdb"):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, ProgrammingError, connections, transaction
 
-from pgonly_django.management.selection import job_database, length
+from pgonly_django.management.selection import JobCommand, job_database, length
 from pgonly_django.monitoring.conditions import NO_WORKER
 from pgonly_django.monitoring.findings import counted
 from pgonly_django.monitoring.workers import worker_totals
@@ -25,17 +24,13 @@ Without limits it judges the workers alone, and shows the rest. Times are second
 Exit codes: 0 healthy; 1 not healthy: a limit does not hold; 2 unknown: the database does not answer, or a wrong flag.
 """
 STATEMENT_TIMEOUT = "10s"
-CONNECT_TIMEOUT_SECONDS = "10"
 UNKNOWN = 2
 UNKNOWN_QUEUE = "--queue {}: no worker, no job and no limit names it. Is it written so?"
 
 
-class Command(BaseCommand):
+class Command(JobCommand):
     help = "Say whether workers live, and how long jobs wait and how many fail."
-    requires_system_checks = ()  # some of Django's ask the database, and ours import every task
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        return super().create_parser(prog_name, subcommand, epilog=EPILOG, **kwargs)
+    epilog = EPILOG
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
@@ -50,14 +45,11 @@ class Command(BaseCommand):
         add("--max-failed", type=number, metavar="N", help="so many jobs may have failed")
         within, quarter = "how far back the last two look. Default: 15min.", timedelta(minutes=15)
         add("--within", type=seconds, default=quarter, metavar="TIME", help=within)
-        add("--json", action="store_true", help="for programs")
-        add("--database", metavar="ALIAS", help="Default: where the router keeps jobs.")
+        self.add_common(parser)
 
     def handle(self, *_: Any, **flags: Any) -> None:
         """Raises CommandError, with the exit code."""
-        # Django's mark of a call from a command line: else the variable is the caller's.
-        if getattr(self, "_called_from_command_line", False):
-            os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT_SECONDS)
+        self.give_up_connecting()
         alias = job_database(flags["database"])
         try:
             checks, unknown = _examine(alias, flags, flags["queue"] or ())

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 
 from pgonly_django.compat import uuid7
@@ -94,12 +94,9 @@ CHANGES = {
 }  # fmt: skip
 
 
-class Command(BaseCommand):
+class Command(selection.JobCommand):
     help = "List, show and change jobs."
-    requires_system_checks = ()  # some of Django's ask the database, and ours import every task
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        return super().create_parser(prog_name, subcommand, epilog=EPILOG, **kwargs)
+    epilog = EPILOG
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
@@ -107,9 +104,10 @@ class Command(BaseCommand):
         for verb, text in (texts | {verb: change.help for verb, change in CHANGES.items()}).items():
             added = verbs.add_parser(verb, help=text, description=text.capitalize() + ".")
             _add_flags(verb, added)
+            self.add_common(added)
         paused = verbs.add_parser("pause", help="let no job of these queues start")
         paused.add_argument("queues", nargs="+", metavar="QUEUE")
-        _add_common(paused)
+        self.add_common(paused)
 
     def handle(self, *_: Any, verb: str, **flags: Any) -> None:
         """Raises CommandError. What was written to a closed pipe is no loss."""
@@ -230,12 +228,6 @@ def _add_flags(verb: str, parser: argparse.ArgumentParser) -> None:
         )
         hint = "a new value of a parameter, as JSON or text (may be repeated)"
         parser.add_argument("--argument", action="append", type=argument, metavar="NAME=VALUE", help=hint)
-    _add_common(parser)
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--database", metavar="ALIAS", help="Default: where the router keeps jobs.")
 
 
 def _limit(text: str) -> int:
