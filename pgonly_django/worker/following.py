@@ -28,6 +28,7 @@ class Following:
         calls: Calls, tasks: TaskLookup,
     ) -> None:  # fmt: skip
         self._in_flight, self._claims, self._capacity = in_flight, claims, capacity
+        self._poll_timer, self._prefetch = claims.poll_timer, claims.prefetch
         self._deadline, self._calls, self._tasks = deadline, calls, tasks
         self._note = stats.note
         self.jobs_done = self.jobs_failed = self.jobs_released = 0
@@ -49,7 +50,7 @@ class Following:
         if in_flight.runs.get(run.job.id) is not run or run.job.id in in_flight.ended:
             return  # an end was delivered before and counts: see Executor._deliver()
         if not run.is_limited:
-            self._claims.prefetch.note(run.job.queue, ended.took_seconds)
+            self._prefetch.note(run.job.queue, ended.took_seconds)
         finish = ended.finish
         if finish is not None and finish.outcome is Outcome.POSTPONED and run.job.task in self._tasks.missing:
             self._claims.claimer.unknown.note(run.job.task)
@@ -78,7 +79,7 @@ class Following:
             self._claims.limited.note_end()
         if run.job.crashes >= SUSPECT_FROM:
             self._claims.look_from_head()
-        self._claims.poll_timer.busy_at = time.monotonic()
+        self._poll_timer.busy_at = time.monotonic()
         self._note(ended)
         if finish is None:
             job_log.log_fenced(run)
@@ -92,7 +93,7 @@ class Following:
         if state is State.SCHEDULED:
             self._claims.promotion.expect_due(delay_seconds)
         elif state is State.READY:
-            self._claims.poll_timer.wake()
+            self._poll_timer.wake()
         elif state is State.FAILED:
             self._calls.dead_letters.want()
             self._calls.failures.call_later(ended)
