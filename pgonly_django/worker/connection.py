@@ -1,8 +1,5 @@
 """The main loop's connection: claims, ends, promotion and NOTIFY travel on it. No thread and no second connection
-stand between a NOTIFY and the claim that it causes; only with PGONLY["LISTEN_DATABASE"] there is one that listens.
-
-Hears NOTIFY on the connection that claims.
-"""
+stand between a NOTIFY and the claim that it causes; only with PGONLY["LISTEN_DATABASE"] there is one that listens."""
 
 import json
 import logging
@@ -29,6 +26,7 @@ from pgonly_django.worker.inbox import wait_for_input
 # A row that somebody else holds locked must not hold up all the others: a statement waits this long at most. Shorter
 # than the commit of a heartbeat takes would be too short.
 LOCK_WAIT = "50ms"
+SELF_TEST_SECONDS = 2.0
 
 # Without the search for white space around it.
 _scan = make_scanner(json.JSONDecoder())  # type: ignore[arg-type] # typeshed only knows the C class
@@ -42,7 +40,7 @@ class WorkerConnection(Reconnecting):
             lock_wait=LOCK_WAIT,
             opened=self._prepare,
             lost=self._emit_lost,
-            back=self._emit_back,
+            back=lambda: emit("worker.database_back", "PostgreSQL is back."),
         )
         self.listener = JobsListener(alias, listens=listen)
         self.listening: Reconnecting = self  # which connection hears NOTIFY
@@ -100,9 +98,6 @@ class WorkerConnection(Reconnecting):
             if self.listener.reaches_postgres:
                 self.note_direct()
 
-    def _emit_back(self) -> None:
-        emit("worker.database_back", "PostgreSQL is back.")
-
     def _emit_cut(self, error: Exception) -> None:
         self.listener.note_cut()
         message = f"Polling until the connection that listens is open again: {str(error).strip()}"
@@ -128,8 +123,7 @@ def load_json(data: bytes | str) -> Any:
         return Unreadable(str(error))
 
 
-SELF_TEST_SECONDS = 2.0
-UNAVAILABLE = "LISTEN does not work here ({why}): looking for jobs by polling instead."
+# All that could have been sent while there was no connection.
 ALL = (
     notify.ready(notify.ANY_QUEUE),
     notify.DUE,
@@ -161,7 +155,7 @@ class JobsListener:
             connection.execute(f"LISTEN {notify.CHANNEL}")
             if not self._is_tested:
                 self._test(connection)
-        self._heard.extend(ALL)  # that could have been sent while there was no connection
+        self._heard.extend(ALL)
 
     def note_cut(self) -> None:
         """The connection is lost, and nothing is heard until another one is open. For one that does nothing else."""
@@ -216,4 +210,5 @@ class JobsListener:
     def _give_up(self, why: str) -> None:
         self.listens = self._shall_listen = False
         self._is_tested = True
-        emit("worker.listen_unavailable", UNAVAILABLE.format(why=why), level=logging.WARNING)
+        message = f"LISTEN does not work here ({why}): looking for jobs by polling instead."
+        emit("worker.listen_unavailable", message, level=logging.WARNING)

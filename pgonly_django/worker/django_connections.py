@@ -1,21 +1,8 @@
-"""Django's own connections in a worker process: whose they are, and when either side notices that the other is gone.
-
-After a job: no transaction stays open, no broken connection stays in the slot, idle ones follow CONN_MAX_AGE.
-
-Finds out whether a job has changed its connection for the jobs after it: settings, role, session locks, temporary
-tables. It reads the statements that Django sends, which costs no round trip and less than a microsecond each.
-
-A process keeps no connection for long that it does not need. A thread without work closes those that CONN_MAX_AGE
-keeps open; while the worker sleeps those of Django's pools are closed too, and ours for caches and limiters. All are
-opened again when they are needed.
-
-The threads in which sync_to_async() runs a job's ORM calls. Each job has one, with connections that are closed
-behind it: the one that asgiref shares in a process would keep a broken connection.
-"""
+"""Django's own connections in a worker process: their names and keepalives, and what is done about them after a job and
+while a thread has no work. Each is opened again when it is needed."""
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import logging
 import os
@@ -24,7 +11,6 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -40,6 +26,10 @@ from pgonly_django.events import emit
 # For the project's own name: with a space and a UUID, the 63 bytes of a name. PostgreSQL writes what is not ASCII in
 # four bytes for each, and would cut off the id.
 NAME_LENGTH = 26
+KEEP_OPEN_SECONDS = 60.0  # by a thread that has nothing to do
+LEAVE_SECONDS = 1.0
+# ACTIVE: an interruption came during a statement; psycopg's Python implementation leaves the rest of it unread.
+LEFT_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
 
 # The server's side of a connection whose machine lost its power: without this it keeps transaction and locks for
 # two hours (Linux's default), and a job that saved a checkpoint inside atomic() could not be rescued for so long.
@@ -48,6 +38,8 @@ SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalive
     set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '30000', false)
 """
 
+# Whose they are.
+
 
 @contextmanager
 def connections_of_worker(worker_id: UUID) -> Iterator[None]:
@@ -55,13 +47,12 @@ def connections_of_worker(worker_id: UUID) -> Iterator[None]:
     that they do not: a job would wait for up to a quarter of an hour, its lease renewed all the while. Options of the
     project win.
 
-    Their names in pg_stat_activity bear the worker's id, behind the name that the project gives them. If this process
+    Their names in pg_stat_activity have the worker's id, after the name that the project gives them. If this process
     is frozen, another worker finds and ends the transactions that it has open, and rescues its jobs.
     """
-    ours: list[Any] = [connection for connection in connections.all() if connection.vendor == "postgresql"]
-    settings = [connections.settings[connection.alias] for connection in ours]
+    settings = [connections.settings[connection.alias] for connection in _ours()]
     before = [each["OPTIONS"] for each in settings]
-    for connection, each in zip(ours, settings, strict=True):
+    for connection, each in zip(_ours(), settings, strict=True):
         each["OPTIONS"] = {**NOTICE_DEAD_PEERS, **each["OPTIONS"], "application_name": _name(each, worker_id)}
         if each["OPTIONS"].get("pool"):
             connection.close_pool()  # it was made with the old options
@@ -77,12 +68,15 @@ def connections_of_worker(worker_id: UUID) -> Iterator[None]:
 def name_connections_of_thread(worker_id: UUID) -> None:
     """The names alone, and for the connections that this thread opens: in a web process, whose other threads are no
     workers. Below a pool of Django's they keep theirs: it is shared by all."""
-    ours: list[Any] = [connection for connection in connections.all() if connection.vendor == "postgresql"]
-    for connection in ours:
+    for connection in _ours():
         settings = connection.settings_dict
         if not settings["OPTIONS"].get("pool"):
             options = {**settings["OPTIONS"], "application_name": _name(settings, worker_id)}
             connection.settings_dict = {**settings, "OPTIONS": options}
+
+
+def _ours() -> list[Any]:
+    return [connection for connection in connections.all() if connection.vendor == "postgresql"]
 
 
 def _name(settings: dict[str, Any], worker_id: UUID) -> str:
@@ -95,6 +89,52 @@ def _notice_dead_client(connection: Any, **_: Any) -> None:
     if connection.vendor == "postgresql" and not connection.settings_dict["HOST"].startswith("/"):
         connection.connection.execute(NOTICE_DEAD_CLIENT)
 
+
+# Whether a job has changed its connection for the jobs after it.
+
+# What the ORM sends, and what Django sends for atomic().
+PLAIN = ("select", "insert", "update", "delete", "with", "savepoint", "release", "rollback")
+_STATEMENT = re.compile(
+    r"(?:^|;|\*/)\s*(?:set\s+(?!local\b|transaction\b|constraints\b)|reset\b|discard\b|listen\b|load\b|do\b|call\b"
+    r"|prepare\b(?!\s+transaction)|deallocate\b|declare\b.*\bwith\s+hold\b|create\s+(?:local\s+|global\s+)?temp)",
+    re.DOTALL,
+)
+_LOCAL_SETTING = re.compile(r"set_config\s*\([^()]*,\s*true\s*\)")
+
+
+class ChangeWatch:
+    """An execute wrapper, which costs less than a microsecond for each statement. `is_changed` is true once the effect
+    of one outlasts its transaction: a setting, a role, a session lock, a temporary table."""
+
+    __slots__ = ("is_changed",)
+
+    def __init__(self) -> None:
+        self.is_changed = False
+
+    def __call__(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        if not self.is_changed:
+            if isinstance(sql, bytes):
+                text = sql.decode(errors="replace")
+            elif hasattr(sql, "as_string"):  # psycopg's composed SQL
+                text = sql.as_string(context["connection"].connection)
+            else:
+                text = str(sql)
+            self.is_changed = outlasts_its_transaction(text)
+        return execute(sql, params, many, context)
+
+
+def outlasts_its_transaction(sql: str) -> bool:
+    text = sql.lower()
+    if "advisory_lock" in text or " into temp" in text:
+        return True
+    if "set_config" in text and "set_config" in _LOCAL_SETTING.sub("", text):
+        return True
+    if text.startswith(PLAIN) and ";" not in text:
+        return False
+    return _STATEMENT.search(text) is not None
+
+
+# After a job: no transaction stays open, no broken connection stays in the slot, idle ones follow CONN_MAX_AGE.
 
 # The aliases that this thread connected to. Asking Django for all of them costs 3 us a job, most of which use none.
 _thread = threading.local()
@@ -156,9 +196,10 @@ def _clean_up_all(aliases: set[str], task: str) -> list[str]:
             broken = error
             # The next job gets another one, and the server keeps no session of this one: not even where Django has
             # forgotten the connection, which it does when it fails to close it.
-            for close in (partial(_throw_away, connection), opened.close):
-                with suppress(BaseException):
-                    close()
+            with suppress(BaseException):
+                _throw_away(connection)
+            with suppress(BaseException):
+                opened.close()
     if broken is not None:
         raise broken
     return lost
@@ -194,10 +235,6 @@ def has_written(connection: Any, status: TransactionStatus | None) -> bool:
     return status is TransactionStatus.INERROR
 
 
-# ACTIVE: an interruption came during a statement; psycopg's Python implementation leaves the rest of it unread.
-LEFT_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
-
-
 def _throw_away(connection: Any) -> None:
     """Close the connection, and forget Django's wrapper and its state. What a job has changed beyond a rollback must
     not go back to Django's pool: there it is closed itself."""
@@ -210,73 +247,8 @@ def _throw_away(connection: Any) -> None:
         del connections[connection.alias]
 
 
-# What the ORM sends, and what Django sends for atomic().
-PLAIN = ("select", "insert", "update", "delete", "with", "savepoint", "release", "rollback")
-_STATEMENT = re.compile(
-    r"(?:^|;|\*/)\s*(?:set\s+(?!local\b|transaction\b|constraints\b)|reset\b|discard\b|listen\b|load\b|do\b|call\b"
-    r"|prepare\b(?!\s+transaction)|deallocate\b|declare\b.*\bwith\s+hold\b|create\s+(?:local\s+|global\s+)?temp)",
-    re.DOTALL,
-)
-_LOCAL_SETTING = re.compile(r"set_config\s*\([^()]*,\s*true\s*\)")
-
-
-class ChangeWatch:
-    """An execute wrapper. `is_changed` is true once the effect of a statement outlasts its transaction."""
-
-    __slots__ = ("is_changed",)
-
-    def __init__(self) -> None:
-        self.is_changed = False
-
-    def __call__(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        if not self.is_changed:
-            if isinstance(sql, bytes):
-                text = sql.decode(errors="replace")
-            elif hasattr(sql, "as_string"):  # psycopg's composed SQL
-                text = sql.as_string(context["connection"].connection)
-            else:
-                text = str(sql)
-            self.is_changed = outlasts_its_transaction(text)
-        return execute(sql, params, many, context)
-
-
-def outlasts_its_transaction(sql: str) -> bool:
-    text = sql.lower()
-    if "advisory_lock" in text or " into temp" in text:
-        return True
-    if "set_config" in text and "set_config" in _LOCAL_SETTING.sub("", text):
-        return True
-    if text.startswith(PLAIN) and ";" not in text:
-        return False
-    return _STATEMENT.search(text) is not None
-
-
-KEEP_OPEN_SECONDS = 60.0  # by a thread that has nothing to do
-
-Message = TypeVar("Message")
-
-
-def take_from(inbox: queue.SimpleQueue[Message]) -> Message:
-    """The next message. While none comes this thread closes its connections."""
-    while True:
-        try:
-            return inbox.get(timeout=KEEP_OPEN_SECONDS)
-        except queue.Empty:
-            with contextlib.suppress(Exception):  # a connection may break while it is closed
-                connections.close_all()
-
-
-def close_pools() -> None:
-    """Close what pools of this process keep open. Raises what Django raises for a pool that it cannot close."""
-    pool.close_all_idle()
-    for alias in connections:
-        connection: Any = connections[alias]
-        if connection.vendor == "postgresql" and connection.settings_dict["OPTIONS"].get("pool"):
-            connection.close()
-            connection.close_pool()
-
-
-LEAVE_SECONDS = 1.0
+# The threads in which sync_to_async() runs a job's ORM calls. Each job has one, with connections that are closed after
+# it: the one that asgiref shares in a process would keep a broken connection.
 
 
 class SlotThread(threading.local):
@@ -294,7 +266,7 @@ def leave_thread_of(place: ThreadSensitiveContext, task: str) -> list[str]:
     executor = SyncToAsync.context_to_thread_executor.pop(place, None)
     if executor is None:
         return []
-    cleaned_up = executor.submit(_leave, task)
+    cleaned_up = executor.submit(clean_up_connections, task, closes=True)
     executor.shutdown(wait=False)
     try:
         return cleaned_up.result(LEAVE_SECONDS)
@@ -304,8 +276,31 @@ def leave_thread_of(place: ThreadSensitiveContext, task: str) -> list[str]:
 
 async def aleave_thread_of(place: ThreadSensitiveContext, task: str) -> list[str]:
     """The same after an async job, while `place` is entered."""
-    return await sync_to_async(_leave)(task) if place in SyncToAsync.context_to_thread_executor else []
+    if place not in SyncToAsync.context_to_thread_executor:
+        return []
+    return await sync_to_async(clean_up_connections)(task, closes=True)
 
 
-def _leave(task: str) -> list[str]:
-    return clean_up_connections(task, closes=True)
+# Without work.
+
+Message = TypeVar("Message")
+
+
+def take_from(inbox: queue.SimpleQueue[Message]) -> Message:
+    """The next message. While none comes this thread closes its connections."""
+    while True:
+        try:
+            return inbox.get(timeout=KEEP_OPEN_SECONDS)
+        except queue.Empty:
+            with suppress(Exception):  # a connection may break while it is closed
+                connections.close_all()
+
+
+def close_pools() -> None:
+    """Close what pools of this process keep open: those for caches and limiters, and Django's. Raises what Django
+    raises for a pool that it cannot close."""
+    pool.close_all_idle()
+    for connection in _ours():
+        if connection.settings_dict["OPTIONS"].get("pool"):
+            connection.close()
+            connection.close_pool()

@@ -27,9 +27,9 @@ from pgonly_django.queue import liveness
 from pgonly_django.queue.rescue import Rescued, end_transactions, rescue
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.ending import never_started
+from pgonly_django.worker.following import RunCounter
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import RESCUED_FAILED, RESCUED_FINISHED, Notification, Requested, Tell
-from pgonly_django.worker.job_stats import JobStats
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.timers import Timer
 
@@ -41,7 +41,7 @@ class Heartbeat(threading.Thread):
     """`tell` takes messages for the main loop, whose connection is `main`."""
 
     def __init__(
-        self, worker_id: UUID, options: WorkerOptions, in_flight: InFlight, stats: JobStats, main: WorkerConnection,
+        self, worker_id: UUID, options: WorkerOptions, in_flight: InFlight, stats: RunCounter, main: WorkerConnection,
         tell: Tell,
     ) -> None:  # fmt: skip
         super().__init__(name="pgonly-heartbeat", daemon=True)
@@ -244,7 +244,7 @@ class Rescue:
     return. No worker is declared dead for half a lease then, as after the start of the server.
     """
 
-    def __init__(self, options: WorkerOptions, tell: Tell, stats: JobStats) -> None:
+    def __init__(self, options: WorkerOptions, tell: Tell, stats: RunCounter) -> None:
         self.lease_for, self.stats, self.tell = options.lease_for, stats, tell
         self._settle_for = self.lease_for / 2
         self._contact_at: float | None = None

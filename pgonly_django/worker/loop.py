@@ -18,16 +18,15 @@ from pgonly_django.queue import liveness
 from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.finish import Finish
 from pgonly_django.worker import inbox, job_log, reports
-from pgonly_django.worker.calls import Calls, stop_instruments
 from pgonly_django.worker.claiming import Capacity, Claims
 from pgonly_django.worker.connection import ALL, WorkerConnection
 from pgonly_django.worker.duties.declare import declare
+from pgonly_django.worker.end_calls import EndCalls, stop_instruments
 from pgonly_django.worker.ending import EndedRun, never_started
 from pgonly_django.worker.exchange import Exchanger
-from pgonly_django.worker.following import Following
+from pgonly_django.worker.following import Following, RunCounter
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import Inbox, LettersSent, MaintenanceChecked, Notification, Requested
-from pgonly_django.worker.job_stats import JobStats
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.running import Executor
 from pgonly_django.worker.sleep import Sleep
@@ -57,7 +56,7 @@ class WorkerLoop:
         self.id = uuid7()
         self.inbox: Inbox[Any] = Inbox()  # EndedRun, Finish, and what worker/inbox.py has
         tell, alias = self.inbox.put, options.database
-        self.in_flight, self.stats = InFlight(), JobStats()
+        self.in_flight, self.stats = InFlight(), RunCounter()
         self.database = WorkerConnection(alias, self.id, options.name, listen=options.listen)
         self.executor = Executor(alias, str(self.id), tell)
         self.slots = Slots(self.executor, options.threads)
@@ -70,7 +69,7 @@ class WorkerLoop:
         self.output = reports.OutputWriter(self.database, self.in_flight)
         self.threads = self._make_threads()
         tasks = self.executor.tasks
-        self.calls = Calls(alias, tasks, self.threads.maintenance, tell)
+        self.calls = EndCalls(alias, tasks, self.threads.maintenance, tell)
         self.following = Following(
             self.in_flight, self.claims, self.capacity, end, self.stats, self.calls, tasks
         )

@@ -15,9 +15,7 @@ from pgonly_django.events import emit
 from pgonly_django.worker.django_connections import take_from
 from pgonly_django.worker.running import Executor
 
-LATE = (
-    "An exception was raised in a slot's thread between two jobs, as by a timeout that a job has left behind."
-)
+LATE = "An exception was raised in a slot's thread between two jobs, as by a timeout that a job left behind."
 
 
 class Slots:

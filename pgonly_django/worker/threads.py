@@ -6,10 +6,10 @@ from uuid import UUID
 
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties import duties
+from pgonly_django.worker.following import RunCounter
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import WAKE, Notification, Tell
-from pgonly_django.worker.job_stats import JobStats
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.scheduler import Scheduler
@@ -19,7 +19,7 @@ class Threads:
     """For the main loop, which `tell` tells something."""
 
     def __init__(
-        self, worker_id: UUID, options: WorkerOptions, in_flight: InFlight, stats: JobStats, main: WorkerConnection,
+        self, worker_id: UUID, options: WorkerOptions, in_flight: InFlight, stats: RunCounter, main: WorkerConnection,
         tell: Tell,
     ) -> None:  # fmt: skip
         self.heartbeat = Heartbeat(worker_id, options, in_flight, stats, main, tell)

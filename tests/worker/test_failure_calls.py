@@ -9,7 +9,7 @@ from pgonly_django.compat import InvalidTask, TaskResultStatus
 from pgonly_django.exceptions import OptionError
 from pgonly_django.models.job_rows import CRASHES_ALLOWED
 from pgonly_django.tasks.failures import check_on_failure
-from pgonly_django.worker import calls
+from pgonly_django.worker import end_calls
 from tests import jobs
 from tests.jobs import burying, ending, telling
 from tests.jobs.telling import told
@@ -129,7 +129,7 @@ def test_a_transaction_that_the_function_leaves_open_is_rolled_back(work, marks,
 def test_a_function_that_hangs_keeps_one_thread_and_the_next_failures_get_another(
     background_worker, monkeypatch, caplog
 ):
-    monkeypatch.setattr(calls, "HANGS_SECONDS", 0.1)
+    monkeypatch.setattr(end_calls, "HANGS_SECONDS", 0.1)
     first = telling.fail.using(on_failure=telling.hangs).enqueue()
     background_worker()
     wait_for(lambda: told == [first.id])
@@ -141,13 +141,13 @@ def test_a_function_that_hangs_keeps_one_thread_and_the_next_failures_get_anothe
 
 
 def test_only_so_many_threads_hang(background_worker, monkeypatch, caplog):
-    monkeypatch.setattr(calls, "HANGS_SECONDS", 0.05)
+    monkeypatch.setattr(end_calls, "HANGS_SECONDS", 0.05)
     background_worker()
-    for _ in range(calls.THREADS_AT_MOST + 3):
+    for _ in range(end_calls.THREADS_AT_MOST + 3):
         telling.fail.using(on_failure=telling.hangs).enqueue()
-    wait_for(lambda: f"Threads stuck so: {calls.THREADS_AT_MOST}." in caplog.text)
+    wait_for(lambda: f"Threads stuck so: {end_calls.THREADS_AT_MOST}." in caplog.text)
     assert jobs.add.enqueue(1).wait(10).return_value == 2
-    assert len(told) == calls.THREADS_AT_MOST
+    assert len(told) == end_calls.THREADS_AT_MOST
 
 
 def takes_one(result): ...

@@ -164,7 +164,7 @@ def _send_signal(result: Any, error: BaseException | None) -> None:
 
 
 class FailureCalls(CallThread):
-    """Calls `on_failure`, and the instruments. Best effort: a worker that is killed right after the commit does not."""
+    """Calls `on_failure`, and the instruments. A worker that is killed right after the commit does not."""
 
     def __init__(self, alias: str, tasks: TaskLookup) -> None:
         super().__init__("pgonly-on-failure")
@@ -241,7 +241,7 @@ def _name_of(ended: Ended) -> str:
     return ended if isinstance(ended, str) else f"{ended.run.job.task} {ended.run.job.id}"
 
 
-class Calls:
+class EndCalls:
     """What the project, and this package, are told of ended runs: signals, on_failure, dead letters."""
 
     def __init__(self, alias: str, tasks: TaskLookup, maintenance: Maintenance, tell: Tell) -> None:
