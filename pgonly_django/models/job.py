@@ -3,9 +3,8 @@ know its columns: ARCHITECTURE.md, "When you change a column"."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, models, transaction
@@ -28,6 +27,7 @@ from pgonly_django.models.job_rows import (
     EARLIER_ERRORS,
     FAILED_DELETE_AFTER,
     INDEXES,
+    TAKEN_BACK,
     UNIQUE_ROW,
 )
 from pgonly_django.tables import table
@@ -140,16 +140,8 @@ class JobQuerySet(models.QuerySet["Job"]):
             RETRYABLE,
             notify.ready(notify.ANY_QUEUE),
             state=State.READY,
-            held_by=None,
             ready_at=ClockTimestamp(),
-            ready_again_at=None,
-            attempt=0,
-            crashes=0,
-            result=None,
-            cancel_requested_at=None,
-            finished_at=None,
-            delete_after=None,
-            dead_lettered_at=None,
+            **TAKEN_BACK,
         )
 
     def cancel(self) -> int:
@@ -244,9 +236,9 @@ def key_is_free() -> Q:
 
 def _errors_and(outcome: str, reason: str) -> RawSQL:
     """The column `errors` with an entry for what a person has done."""
-    now, reason = datetime.now(UTC).isoformat(), as_reason(reason)
-    entry = json.dumps([{"outcome": outcome, "reason": reason, "finished_at": now}])
-    return RawSQL(f"({EARLIER_ERRORS}) || %s::jsonb", [entry], output_field=models.JSONField())  # noqa: S611 - our text
+    entry = "jsonb_build_object('outcome', %s::text, 'reason', %s::text, 'finished_at', clock_timestamp())"
+    params = [outcome, as_reason(reason)]
+    return RawSQL(f"({EARLIER_ERRORS}) || {entry}", params, output_field=models.JSONField())  # noqa: S611 - our text
 
 
 class Job(models.Model):

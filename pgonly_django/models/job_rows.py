@@ -31,6 +31,18 @@ FAILED_DELETE_AFTER = f"""CASE WHEN {FAILED_FOR} <= interval '{LONGEST.days} day
     THEN clock_timestamp() + {FAILED_FOR} END"""
 # `errors` with room for one more entry.
 EARLIER_ERRORS = f"CASE WHEN jsonb_array_length(errors) >= {ERRORS_KEPT} THEN errors - 0 ELSE errors END"
+# What retry() and redrive() take back, so that a job runs again with all its attempts.
+TAKEN_BACK = {"attempt": 0, "crashes": 0} | dict.fromkeys(
+    (
+        "ready_again_at",
+        "held_by",
+        "result",
+        "cancel_requested_at",
+        "finished_at",
+        "delete_after",
+        "dead_lettered_at",
+    )
+)
 # For `state IN (...)`, as pgonly_job_finished has it.
 FINISHED_STATES = "'succeeded', 'failed', 'cancelled'"
 # As text: when a job has become ready.

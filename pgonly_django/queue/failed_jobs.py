@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from django.db import IntegrityError, connections, transaction
 
+from pgonly_django.models.job_rows import TAKEN_BACK
 from pgonly_django.tables import qualified
 
 # The rows of pgonly_job_dead_letter.
@@ -63,15 +64,15 @@ UPDATE pgonly_job AS job SET
     unique_while = call.unique_while, unique_until = call.unique_until
 FROM json_populate_recordset(NULL::pgonly_job, %(calls)s::json) AS call WHERE job.id = call.id
 """)
-# Index: the primary key (for "state || ''" see queue/finish.py). What it takes back is what JobQuerySet.retry() takes
-# back.
-REDRIVE = qualified("""
+_TAKEN_BACK = ", ".join(
+    f"{name} = {'NULL' if value is None else value}" for name, value in TAKEN_BACK.items()
+)
+# Index: the primary key (for "state || ''" see queue/finish.py).
+REDRIVE = qualified(f"""
 UPDATE pgonly_job AS job SET
     state = CASE WHEN again.delay > 0 THEN 'scheduled' ELSE 'ready' END,
     run_at = CASE WHEN again.delay > 0 THEN clock_timestamp() + make_interval(secs => again.delay) ELSE job.run_at END,
-    ready_at = clock_timestamp(), ready_again_at = NULL,
-    attempt = 0, crashes = 0, result = NULL, held_by = NULL, cancel_requested_at = NULL, finished_at = NULL,
-    delete_after = NULL, dead_lettered_at = NULL
+    ready_at = clock_timestamp(), {_TAKEN_BACK}
 FROM unnest(%(ids)s::uuid[], %(delays)s::float8[]) AS again(id, delay)
 WHERE job.id = again.id AND job.state || '' = 'failed'
 RETURNING job.id::text
