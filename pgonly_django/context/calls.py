@@ -20,6 +20,13 @@ from pgonly_django.queue.checkpoints import StepCost
 MARGIN, STORE_SECONDS = 1.2, 0.05
 
 _is_inside = ContextVar("pgonly_inside_step", default=False)
+# All pauses of one step together. Ending the run and beginning another one costs two transactions and the place in the
+# queue, and the backoff of a first snooze alone takes longer: 7.5 to 15 s.
+SHORT_SECONDS = 5.0
+# Also where it asks for less: a provider that says 0 is not called more than ten times.
+SHORTEST_SECONDS = 0.5
+# An amount, a Cost, or a function of the step's result that returns one of the two.
+CostOf = Amount | Cost | Callable[[Any], Any]
 
 
 class Calls:
@@ -71,13 +78,6 @@ class Calls:
         return bool(self._under_way) and not _is_inside.get()
 
 
-# All pauses of one step together. Ending the run and beginning another one costs two transactions and the place in the
-# queue, and the backoff of a first snooze alone takes longer: 7.5 to 15 s.
-SHORT_SECONDS = 5.0
-# Also where it asks for less: a provider that says 0 is not called more than ten times.
-SHORTEST_SECONDS = 0.5
-
-
 class StepPauses:
     """Of one step. `asked` says how long its error asks to wait; None where the error is to leave the step."""
 
@@ -102,10 +102,6 @@ class StepPauses:
                 raise
             self._left_seconds -= pause
             self._until = time.monotonic() + pause
-
-
-# An amount, a Cost, or a function of the step's result that returns one of the two.
-CostOf = Amount | Cost | Callable[[Any], Any]
 
 
 class Spending:

@@ -18,6 +18,15 @@ from pgonly_django.models.job_rows import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob
 
 SOON_SECONDS = 1.0
+_set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_set_async_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)  # by address
+# CPython raises a pending exception at a jump backwards, so one is enough. Taking it back (NULL) does not help: up to
+# 3.12 that leaves a flag behind which slows all threads, and with which 3.11 hangs under a debugger or coverage.
+JUMPS = 100
+Task = tuple[asyncio.AbstractEventLoop, "asyncio.Task[object]"]
+# Held while the heartbeat renews leases. A thread that holds it while it sets `keeps_snapshot` knows that no renewal of
+# that row is under way.
+renewing = threading.Lock()
 
 
 class Counting:
@@ -46,16 +55,6 @@ class Counting:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
-
-
-_set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_set_async_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)  # by address
-
-# CPython raises a pending exception at a jump backwards, so one is enough. Taking it back (NULL) does not help: up to
-# 3.12 that leaves a flag behind which slows all threads, and with which 3.11 hangs under a debugger or coverage.
-JUMPS = 100
-
-Task = tuple[asyncio.AbstractEventLoop, "asyncio.Task[object]"]
 
 
 class Interrupter:
@@ -118,11 +117,6 @@ def take(token: list[None]) -> bool:
     except IndexError:
         return False
     return True
-
-
-# Held while the heartbeat renews leases. A thread that holds it while it sets `keeps_snapshot` knows that no renewal of
-# that row is under way.
-renewing = threading.Lock()
 
 
 def lease_end(asked_at: float, lease_for: timedelta) -> float:

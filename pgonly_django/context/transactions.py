@@ -20,6 +20,9 @@ _SAVEPOINT = re.compile(
     r'\s*(SAVEPOINT|RELEASE|ROLLBACK(?:\s+(?:WORK|TRANSACTION))?\s+TO)(?:\s+SAVEPOINT)?\s+("[^"]+"|\w+)',
     re.IGNORECASE,
 )
+T = TypeVar("T")
+PAUSE_SECONDS = 0.5
+CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected)
 
 
 def is_in_transaction(connection: Any) -> bool:
@@ -114,12 +117,6 @@ class RollbackTracker(Generic[Snapshot]):
             self._has_failed = False
             self._restore(self._savepoints[place][1] if place >= 0 else self.before)
             del self._savepoints[place + 1 :]
-
-
-T = TypeVar("T")
-
-PAUSE_SECONDS = 0.5
-CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected)
 
 
 def retry_while_down(run: Run, statement: Callable[..., T], *arguments: Any) -> T:

@@ -16,6 +16,9 @@ from pgonly_django.models.schedule import CatchUp, Overlap, Schedule, Tick, Tick
 from pgonly_django.scheduling.declaration import as_scheduled
 from pgonly_django.tasks.registry import import_task
 
+# Ticks of each outcome that are kept of a schedule; the newest.
+KEPT = 100
+
 
 class ElsewhereError(PgonlyError):
     """The jobs of a schedule's task are not in the database of the schedule."""
@@ -66,10 +69,6 @@ def run_now(schedules: QuerySet[Schedule]) -> int:
                 schedule=schedule, tick_at=ClockTimestamp(), by_person=True, **columns
             )
     return len(schedules)
-
-
-# Ticks of each outcome that are kept of a schedule; the newest.
-KEPT = 100
 
 
 def reason_to_skip(schedule: Schedule, queue: str, database: str) -> str:

@@ -38,6 +38,42 @@ TURN_SECONDS = 1.0
 
 # By database: the schedules whose turns take longer. Each has a thread of its own until it returns.
 in_hand: defaultdict[str, set[str]] = defaultdict(set)
+# A schedule whose job cannot be enqueued here comes again so much later: another worker may know its task by then,
+# and a deploy may bring it.
+PUT_OFF_SECONDS = 30.0
+# All that is due is locked by another worker, which is about to move next_at on, or has died; or a statement was
+# cancelled.
+LOCKED_SECONDS = 0.25
+# Between two looks whether the run has ended that a tick replaces and whose unique key its job needs.
+REPLACING_SECONDS = 1.0
+# What a schedule that catches up enqueues within this time, at most, is one transaction; then the others have their
+# turns.
+PORTION_SECONDS = 0.5
+# A worker that is frozen inside the transaction keeps its schedule from ticking for so long.
+LIMITS = Statement("""
+SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '30s', true),
+    set_config('idle_in_transaction_session_timeout', '30s', true)
+""")
+# Index: pgonly_tick_once, which it is all about.
+NOTE_TICK = Statement(
+    qualified("""
+INSERT INTO pgonly_tick (schedule_id, tick_at, outcome, reason, by_person)
+VALUES (%(schedule)s::text, %(tick_at)s, 'enqueued', '', false)
+ON CONFLICT (schedule_id, tick_at) DO NOTHING RETURNING id
+""")
+)
+# Index: pgonly_tick_once. The newest of each outcome stay: while a long run has many ticks skipped, its own is there.
+PRUNE_TICKS = Statement(
+    qualified(f"""
+WITH pruned AS (
+    DELETE FROM pgonly_tick WHERE schedule_id = %(schedule)s::text AND outcome = %(outcome)s::text AND tick_at < (
+        SELECT tick_at FROM pgonly_tick WHERE schedule_id = %(schedule)s::text AND outcome = %(outcome)s::text
+        ORDER BY tick_at DESC OFFSET {calls.KEPT - 1} LIMIT 1
+    ) RETURNING id
+)
+SELECT count(*) FROM pruned
+""")
+)
 
 
 class Turn:
@@ -71,45 +107,6 @@ class Turn:
             in_hand[self.database].add(self.name)
         assert self._on_long is not None
         self._on_long()
-
-
-# A schedule whose job cannot be enqueued here comes again so much later: another worker may know its task by then,
-# and a deploy may bring it.
-PUT_OFF_SECONDS = 30.0
-# All that is due is locked by another worker, which is about to move next_at on, or has died; or a statement was
-# cancelled.
-LOCKED_SECONDS = 0.25
-# Between two looks whether the run has ended that a tick replaces and whose unique key its job needs.
-REPLACING_SECONDS = 1.0
-# What a schedule that catches up enqueues within this time, at most, is one transaction; then the others have their
-# turns.
-PORTION_SECONDS = 0.5
-
-# A worker that is frozen inside the transaction keeps its schedule from ticking for so long.
-LIMITS = Statement("""
-SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '30s', true),
-    set_config('idle_in_transaction_session_timeout', '30s', true)
-""")
-# Index: pgonly_tick_once, which it is all about.
-NOTE_TICK = Statement(
-    qualified("""
-INSERT INTO pgonly_tick (schedule_id, tick_at, outcome, reason, by_person)
-VALUES (%(schedule)s::text, %(tick_at)s, 'enqueued', '', false)
-ON CONFLICT (schedule_id, tick_at) DO NOTHING RETURNING id
-""")
-)
-# Index: pgonly_tick_once. The newest of each outcome stay: while a long run has many ticks skipped, its own is there.
-PRUNE_TICKS = Statement(
-    qualified(f"""
-WITH pruned AS (
-    DELETE FROM pgonly_tick WHERE schedule_id = %(schedule)s::text AND outcome = %(outcome)s::text AND tick_at < (
-        SELECT tick_at FROM pgonly_tick WHERE schedule_id = %(schedule)s::text AND outcome = %(outcome)s::text
-        ORDER BY tick_at DESC OFFSET {calls.KEPT - 1} LIMIT 1
-    ) RETURNING id
-)
-SELECT count(*) FROM pruned
-""")
-)
 
 
 class DueSchedules:

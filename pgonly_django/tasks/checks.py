@@ -33,6 +33,18 @@ from pgonly_django.tasks.registry import (
 )
 
 DOCS = "See docs/how-to/rolling_deploys.md#check---deploy."
+TASKS_AT_MOST = 50
+REASON_AT_MOST = 500
+ARGUMENTS_AT_MOST = 1000  # no function has so many parameters
+RENAMED = (
+    'If it was renamed or moved, give the task aliases=["{path}"]. If it was removed, bring it back, or cancel its '
+    "jobs: manage.py pgonly_jobs cancel --task {path}{database}."
+)
+BROKEN = "Mend the import of its module, in the environment in which the workers run."
+FITS = "Give new parameters a default, and keep those that stored jobs pass, until these jobs have run."
+BACKEND = "Keep the entry in TASKS until these jobs have run."
+BACKOFF = "Keep the function at that path until these jobs have run."
+LATE = "Import it in the `tasks` module of an app, or in AppConfig.ready()."
 
 
 def check_task_modules(**_: object) -> list[checks.CheckMessage]:
@@ -90,20 +102,6 @@ def _unused(name: str, known: list[str]) -> checks.CheckMessage:
     hint = f"Did you mean {near[0]!r}?" if near else 'Add the name to "QUEUES" of TASKS, or take it out here.'
     lack = f'which no "QUEUES" of TASKS has ({", ".join(known)}): no job can be in it.'
     return checks.Warning(f'PGONLY["QUEUES"] has {name!r}, {lack}', hint=hint, id="pgonly_django.W003")
-
-
-TASKS_AT_MOST = 50
-REASON_AT_MOST = 500
-ARGUMENTS_AT_MOST = 1000  # no function has so many parameters
-RENAMED = (
-    'If it was renamed or moved, give the task aliases=["{path}"]. If it was removed, bring it back, or cancel its '
-    "jobs: manage.py pgonly_jobs cancel --task {path}{database}."
-)
-BROKEN = "Mend the import of its module, in the environment in which the workers run."
-FITS = "Give new parameters a default, and keep those that stored jobs pass, until these jobs have run."
-BACKEND = "Keep the entry in TASKS until these jobs have run."
-BACKOFF = "Keep the function at that path until these jobs have run."
-LATE = "Import it in the `tasks` module of an app, or in AppConfig.ready()."
 
 
 class Problem(NamedTuple):

@@ -22,6 +22,8 @@ METADATA_LIMIT = 8192
 TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
 # Task, args, kwargs, and the metadata as JSON; None: that of the task.
 Call = tuple[Any, Sequence[Any], Mapping[str, Any], str | None]
+Jobs = Sequence[tuple[Any, NewJob]]
+BAGGAGE = "baggage"
 
 
 def metadata_text(metadata: Mapping[str, Any] | None, where: str) -> str | None:
@@ -45,10 +47,6 @@ def metadata_text(metadata: Mapping[str, Any] | None, where: str) -> str | None:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-
-
-Jobs = Sequence[tuple[Any, NewJob]]
-BAGGAGE = "baggage"
 
 
 def instrumented(jobs: Jobs, write: Callable[[Jobs], list[Any]], *, is_bulk: bool) -> list[Any]:

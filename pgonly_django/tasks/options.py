@@ -30,6 +30,12 @@ from pgonly_django.tasks.error_policies import (
 NAME_LENGTH, PATH_LENGTH = 64, 255  # of the columns
 NAME_RULE = f"a str of 1 to {NAME_LENGTH} characters without NUL"
 YEARS = range(1000, 9000)  # PostgreSQL and Python can both hold these in every time zone
+MAX_ATTEMPTS_LIMIT = 1000
+UNIQUE_WHILE = ("waiting", "unfinished", "retained")
+CONCURRENCY_LIMIT, SLOTS_LIMIT = 10_000, 1000
+DURATION = f"a positive timedelta of at most {LONGEST.days:,} days"
+# Called with (task_result, error).
+OnFailure = Callable[..., Any]
 
 
 def validate_fields(task: Any) -> None:
@@ -71,14 +77,6 @@ def what_is_wrong_with_name(name: Any) -> str:
     """For a message: the rule for names of queues, where `name` breaks it; else the empty string."""
     fits = isinstance(name, str) and 0 < len(name) <= NAME_LENGTH and printable(name) == name
     return "" if fits else NAME_RULE
-
-
-MAX_ATTEMPTS_LIMIT = 1000
-UNIQUE_WHILE = ("waiting", "unfinished", "retained")
-CONCURRENCY_LIMIT, SLOTS_LIMIT = 10_000, 1000
-DURATION = f"a positive timedelta of at most {LONGEST.days:,} days"
-# Called with (task_result, error).
-OnFailure = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

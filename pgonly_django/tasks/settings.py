@@ -23,6 +23,7 @@ from pgonly_django.tasks.options import (
 
 KEYS = ("BACKEND", "QUEUES", "OPTIONS")
 NO_DEFAULTS = ("database", "queues")  # in OPTIONS, and no defaults of tasks
+DOCS = "docs/how-to/queue.md#another-database"
 
 
 class TasksEntry:
@@ -119,9 +120,6 @@ class TasksEntry:
             check_together(TaskOptions(**values))
         except OptionError as error:
             raise OptionError(f"{where}: {error}") from error
-
-
-DOCS = "docs/how-to/queue.md#another-database"
 
 
 def check_tasks_entry(entry: TasksEntry) -> list[checks.CheckMessage]:
