@@ -5,10 +5,9 @@ docs/explanation/how_far_it_goes.md has the argument, docs/how-to/move_the_cache
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
-from statistics import fmean, quantiles
+from statistics import quantiles
 from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
@@ -22,13 +21,13 @@ from pgonly_django.database.on_django import timed_out
 from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CostEntry, Session
-from pgonly_django.monitoring.doctor.reading import rows, value
+from pgonly_django.monitoring.doctor.reading import value
 from pgonly_django.monitoring.findings import Condition, Finding, Level
 from pgonly_django.tables import qualified
 
-USERS_A_DAY, TRANSACTIONS_A_SECOND, CPU_SHARE, P99_MILLISECONDS, MODEL_USD = 50_000, 1_000, 0.7, 50.0, 700
-# The server is watched for so long, in so many samples; a cache is asked so often.
-WATCH_SECONDS, SAMPLES, CALLS, CALLS_SECONDS = 0.5, 10, 200, 1.0
+USERS_A_DAY, TRANSACTIONS_A_SECOND, P99_MILLISECONDS, MODEL_USD = 50_000, 1_000, 50.0, 700
+# The server is watched for so long; a cache is asked so often.
+WATCH_SECONDS, CALLS, CALLS_SECONDS = 0.5, 200, 1.0
 
 # No index: reads the sessions once, within the time of reading().
 USERS = qualified(f"""
@@ -37,13 +36,7 @@ SELECT count(*) FROM (
     WHERE user_id IS NOT NULL AND last_seen_at > statement_timestamp() - interval '1 day' LIMIT {2 * USERS_A_DAY}
 ) AS seen
 """)
-# Of this database; then the sessions of all that compute, and wait for nothing. inet_server_addr: NULL on a socket.
-ACTIVITY = """
-SELECT (SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()) AS transactions,
-    (SELECT count(*) FROM pg_stat_activity
-     WHERE state = 'active' AND wait_event IS NULL AND pid <> pg_backend_pid()) AS computing,
-    coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true) AS is_local
-"""
+TRANSACTIONS = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
 # Else a transaction of the caller's sees the same statistics until its end.
 NEW_SNAPSHOT = "SELECT pg_stat_clear_snapshot()"
 COSTS = qualified("SELECT coalesce(sum(usd), 0) FROM pgonly_cost WHERE at > now() - interval '30 days'")
@@ -76,7 +69,8 @@ def growth(alias: str) -> Iterator[Finding]:
     """Nothing where no cache of this site is ours."""
     if not (ours := our_caches()):
         return
-    measured = [users_a_day(alias), *activity(alias), *map(p99, ours, ours.values()), model_costs(alias)]
+    caches = map(p99, ours, ours.values())
+    measured = [users_a_day(alias), transactions_a_second(alias), *caches, model_costs(alias)]
     over = [each for each in measured if each.value is not None and each.value > each.limit]
     figures: dict[str, Any] = {each.name: each.value for each in measured}
     yield (MOVES if over else STAYS).finding(
@@ -117,27 +111,15 @@ def _in_time(model: type[Model], alias: str, sql: str) -> Any:
         raise
 
 
-def activity(alias: str) -> Iterator[Measured]:
-    """Transactions a second, and how busy the CPU of the server is, during WATCH_SECONDS. Of a server elsewhere SQL
-    does not know how many cores it has."""
-    began, seen = time.monotonic(), []
-    for _ in range(SAMPLES):
-        value(alias, NEW_SNAPSHOT)
-        seen += rows(alias, ACTIVITY)
-        time.sleep(WATCH_SECONDS / SAMPLES)
-    own = 2 * SAMPLES - 1  # these looks are transactions too
-    transactions = max(0, seen[-1]["transactions"] - seen[0]["transactions"] - own)
-    rate = transactions / (time.monotonic() - began)
+def transactions_a_second(alias: str) -> Measured:
+    """Of all clients of this database, during WATCH_SECONDS."""
+    began, first = time.monotonic(), value(alias, TRANSACTIONS)
+    time.sleep(WATCH_SECONDS)
+    value(alias, NEW_SNAPSHOT)
+    own = 2  # these looks are transactions too
+    rate = max(0, value(alias, TRANSACTIONS) - first - own) / (time.monotonic() - began)
     text = f"{rate:,.0f} transactions a second (limit {TRANSACTIONS_A_SECOND:,})"
-    yield Measured("transactions_a_second", round(rate, 1), TRANSACTIONS_A_SECOND, text)
-    computing = fmean(each["computing"] for each in seen)
-    if not seen[0]["is_local"]:
-        text = f"{computing:.1f} sessions on the CPU on average; compare with the server's cores (limit 70 %)"
-        yield Measured("cpu_share", None, CPU_SHARE, text)
-        return
-    share = min(1.0, computing / (os.cpu_count() or 1))  # more sessions may compute than there are processors
-    text = f"CPU of the server {share:.0%} (limit {CPU_SHARE:.0%})"
-    yield Measured("cpu_share", round(share, 3), CPU_SHARE, text)
+    return Measured("transactions_a_second", round(rate, 1), TRANSACTIONS_A_SECOND, text)
 
 
 def p99(alias: str, cache: PostgresCache) -> Measured:
