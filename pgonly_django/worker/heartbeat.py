@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
@@ -270,13 +270,8 @@ class Rescue:
             return 0
         self._end_transactions(connection)
         rescued = rescue(connection, self.lease_for, self._settle_for)
-        emit_rescued(rescued)
         self.stats.count_rescued(rescued)
-        for payload in payloads_for_one(rescued):
-            self.tell(Notification.parse(payload))
-        for payload in payloads_for_all(rescued):
-            notify.send(connection, payload)
-            self.tell(Notification.parse(payload))
+        announce(connection, rescued, self.tell)
         return len(rescued)
 
     def _end_transactions(self, connection: OwnConnection) -> None:
@@ -295,24 +290,20 @@ class Rescue:
             emit("worker.transaction_ended", message, level=logging.WARNING, **facts)
 
 
-def emit_rescued(rescued: Iterable[Rescued]) -> None:
+def announce(connection: OwnConnection, rescued: Collection[Rescued], tell: Tell) -> None:
+    """Log what was rescued, and notify every worker. That of this process is told as well, and also does what follows
+    the end of a job."""
     for job in rescued:
         message = (
             f"{job.task} {job.id} of the dead worker {job.worker} is {job.state} (crashes: {job.crashes})."
         )
         level = logging.ERROR if job.state == State.FAILED else logging.WARNING
         emit("queue.rescued", message, level=level, job_id=str(job.id), task=job.task, state=job.state)
-
-
-def payloads_for_all(rescued: Collection[Rescued]) -> list[str]:
-    """What every worker is notified of."""
+        if job.state in FINISHED:
+            tell(Notification(RESCUED_FAILED if job.state == State.FAILED else RESCUED_FINISHED, str(job.id)))
     payloads = {notify.ready(job.queue) for job in rescued if job.state == State.READY}
     if rescued:  # also one that has failed leaves room behind
         payloads.add(notify.limited(notify.ANY_QUEUE))
-    return sorted(payloads)
-
-
-def payloads_for_one(rescued: Collection[Rescued]) -> list[str]:
-    """What one worker does for the others: what follows the end of a job."""
-    kinds = [(job, RESCUED_FAILED if job.state == State.FAILED else RESCUED_FINISHED) for job in rescued]
-    return [f"{kind} {job.id}" for job, kind in kinds if job.state in FINISHED]
+    for payload in sorted(payloads):
+        notify.send(connection, payload)
+        tell(Notification.parse(payload))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from pgonly_django.events import emit
+from pgonly_django.worker.inbox import Notification
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.status import Status
 from pgonly_django.worker.supervisor.taking_back import take_back
@@ -135,7 +136,7 @@ class Link:
         if "retire" in message:
             self.worker.retire()
         if isinstance(message.get("payload"), str):  # for the main loop, as a NOTIFY brings them
-            self.worker.inbox.put(message["payload"])
+            self.worker.inbox.put(Notification.parse(message["payload"]))
         # A connect may hang: then the supervisor asks again, and gets the one answer when that is over.
         if isinstance(dead := message.get("take_back"), dict) and self._is_free:
             self._is_free = False

@@ -15,12 +15,12 @@ from uuid import UUID
 import psycopg
 from psycopg import errors
 
-from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection, connect
 from pgonly_django.events import emit
 from pgonly_django.queue import stats
 from pgonly_django.queue.rescue import TakenBack, end_sessions, rescue_known_dead
-from pgonly_django.worker.heartbeat import emit_rescued, payloads_for_all, payloads_for_one
+from pgonly_django.worker.heartbeat import announce
+from pgonly_django.worker.inbox import Tell
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 ANSWER_SECONDS = 1.0  # then another one is asked; what both do is done once
@@ -138,11 +138,9 @@ class TakingBack:
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
 
 
-def take_back(
-    alias: str, dead: Mapping[str, bool], name: str, tell: Callable[[str], None] = lambda _: None
-) -> dict[str, Any]:
+def take_back(alias: str, dead: Mapping[str, bool], name: str, tell: Tell = lambda _: None) -> dict[str, Any]:
     """In a living process: give the jobs of `dead` back, which says for each worker whether its end was planned. `tell`
-    takes payloads for the worker of this process. Returns what JSON can hold: how many jobs of each worker went back,
+    tells the worker of this process. Returns what JSON can hold: how many jobs of each worker went back,
     the workers that have some left, and the error that kept the rest from being done."""
     taken: dict[str, int] = {}
     still: list[str] = []
@@ -161,21 +159,13 @@ def take_back(
     return {"taken": taken, "still": still, "error": ""}
 
 
-def _take_back_one(
-    connection: OwnConnection, worker_id: UUID, planned: bool, tell: Callable[[str], None]
-) -> TakenBack:
+def _take_back_one(connection: OwnConnection, worker_id: UUID, planned: bool, tell: Tell) -> TakenBack:
     try:
         end_sessions(connection, [worker_id])
     except errors.InsufficientPrivilege:  # sessions of roles that may not be ended here keep their locks
         end_sessions(connection, [worker_id], of_any_role=False)
-    with connection.session_settings(), connection.transaction():
-        found = rescue_known_dead(connection, [worker_id], planned=planned)
-        for_all = payloads_for_all(found.rescued)
-        for payload in for_all:
-            notify.send(connection, payload)
-    emit_rescued(found.rescued)
-    for payload in (*for_all, *payloads_for_one(found.rescued)):
-        tell(payload)
+    found = rescue_known_dead(connection, [worker_id], planned=planned)
+    announce(connection, found.rescued, tell)
     if found.rescued:
         with suppress(psycopg.Error):  # the jobs have gone back: a second try would not find them
             stats.add(connection, stats.counts_of_rescued(found.rescued))

@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from pgonly_django.worker.inbox import Notification
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import WorkerState
@@ -91,7 +92,7 @@ def test_what_the_supervisor_says_reaches_the_main_loop(link):
     supervisor.send({"payload": "wake"})
     supervisor.send({"retire": True})
     link.turn()
-    assert link.worker.inbox.take(10, 0.0) == ["wake", "retire"]
+    assert link.worker.inbox.take(10, 0.0) == [Notification("wake"), "retire"]
 
 
 def test_it_takes_the_jobs_of_a_dead_process_back_and_answers(link):
@@ -106,7 +107,8 @@ def test_it_takes_the_jobs_of_a_dead_process_back_and_answers(link):
 
     assert wait_for(answers) == [{"taken": {str(dead.id): 1}, "still": [], "error": ""}]
     assert fresh(job).state == "ready"
-    assert sorted(link.worker.inbox.take(10, 0.0)) == ["limited *", f"ready {job.queue}"]
+    told = [Notification("limited", "*"), Notification("ready", job.queue)]
+    assert link.worker.inbox.take(10, 0.0) == told
 
 
 def test_a_worker_stops_when_the_supervisor_is_gone(link, caplog):

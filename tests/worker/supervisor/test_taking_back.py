@@ -11,6 +11,7 @@ from pgonly_django.database import wake_urls
 from pgonly_django.database.connect import connect
 from pgonly_django.models import JobStats
 from pgonly_django.models.job import State
+from pgonly_django.worker.inbox import Notification
 from pgonly_django.worker.supervisor import taking_back as module
 from pgonly_django.worker.supervisor.taking_back import Dead, TakingBack, ThisProcess, take_back
 from tests.http_receiver import receiver
@@ -81,7 +82,7 @@ def test_all_workers_hear_of_it_also_the_one_that_was_asked():
         listener.execute("LISTEN pgonly_jobs")
         over(taking(worker), sibling)
         heard = {notify.payload for notify in listener.notifies(timeout=5, stop_after=2)}
-    assert heard == set(sibling.told) == {"ready ai", "limited *"}
+    assert heard == {f"{each.kind} {each.name}" for each in sibling.told} == {"ready ai", "limited *"}
 
 
 def test_workers_that_sleep_are_woken(settings):
@@ -99,7 +100,7 @@ def test_what_a_failed_job_leaves_to_be_done_is_left_to_the_one_that_was_asked()
     job = make_running(worker.id, crashes=2)
     over(taking(worker), sibling)
     assert fresh(job).state == State.FAILED
-    assert sibling.told == ["limited *", f"rescued-failed {job.id}"]
+    assert sibling.told == [Notification("rescued-failed", str(job.id)), Notification("limited", "*")]
 
 
 def test_while_the_database_is_away_each_is_asked_in_turn_and_it_is_said_once(monkeypatch, caplog):
