@@ -8,6 +8,7 @@ import pytest
 from django.utils import timezone
 
 from pgonly_django.models import Queue
+from pgonly_django.monitoring import conditions
 from pgonly_django.monitoring.findings import Condition, Level
 from tests.monitoring.doctor.conftest import found
 from tests.queue.rows import HOUR, ago, make, make_running, make_worker
@@ -96,3 +97,18 @@ def test_one_that_has_died_without_jobs_is_a_note():
     make_worker(name="live")
     make_worker(SILENT, name="w7")
     assert found("workers")["D122"].level == Level.INFO
+
+
+def test_a_threshold_stands_once_for_the_doctor_the_overview_and_the_checks(admin_client, monkeypatch):
+    pytest.importorskip("health_check")
+    from pgonly_django.monitoring.health_checks import NotifyArrives, QueueLatency, WorkersAlive
+
+    make_worker(queues=["mail"]), make(queue="ai", ready_at=ago(HOUR / 2))
+    for limit, is_told in ((HOUR / 3, True), (HOUR, False)):
+        monkeypatch.setattr(conditions.QUEUE_UNSERVED, "limit", limit.total_seconds())
+        monkeypatch.setattr(conditions.QUEUE_LATE, "limit", limit.total_seconds())
+        assert ("D111" in found("queues")) == is_told
+        assert ("No live worker serves" in admin_client.get("/admin/pgonly_django/").text) == is_told
+    limits = conditions.NO_WORKER.limit, conditions.NOTIFY_LOST.limit
+    assert (WorkersAlive().min_workers, NotifyArrives().max_seconds) == limits
+    assert QueueLatency().max_seconds == 300

@@ -113,13 +113,17 @@ def _in_time(model: type[Model], alias: str, sql: str) -> Any:
 
 def transactions_a_second(alias: str) -> Measured:
     """Of all clients of this database, during WATCH_SECONDS."""
-    began, first = time.monotonic(), value(alias, TRANSACTIONS)
+    first, began = _transactions(alias), time.monotonic()
     time.sleep(WATCH_SECONDS)
-    value(alias, NEW_SNAPSHOT)
     own = 2  # these looks are transactions too
-    rate = max(0, value(alias, TRANSACTIONS) - first - own) / (time.monotonic() - began)
+    rate = max(0, _transactions(alias) - first - own) / (time.monotonic() - began)
     text = f"{rate:,.0f} transactions a second (limit {TRANSACTIONS_A_SECOND:,})"
     return Measured("transactions_a_second", round(rate, 1), TRANSACTIONS_A_SECOND, text)
+
+
+def _transactions(alias: str) -> int:
+    value(alias, NEW_SNAPSHOT)
+    return int(value(alias, TRANSACTIONS))
 
 
 def p99(alias: str, cache: PostgresCache) -> Measured:
