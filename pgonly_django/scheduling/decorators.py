@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from pgonly_django.compat import InvalidTask, Task
 from pgonly_django.exceptions import OptionError
 from pgonly_django.scheduling.declaration import Declaration, as_scheduled
-from pgonly_django.tasks.aliases import first_path
 from pgonly_django.tasks.arguments import call_signature
+from pgonly_django.tasks.registry import first_path
 
 AnyTask = TypeVar("AnyTask")
 

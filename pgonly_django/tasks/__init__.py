@@ -4,8 +4,7 @@ task, backend, bulk   @task, enqueue() and enqueue_many()
 options, settings     the options of a task, one entry of settings.TASKS, which layer wins, and the system check of both
 arguments, keys       whether a call fits the function and JSON; what follows from its arguments
 metadata              what jobs carry beside their arguments
-result, registry      from a row back to a result and to its task
-aliases               former paths of tasks
+result, registry      from a row back to a result, and to its task, also by a former path
 error_policies        what the options say of a kind of error
 failures              `on_failure` and dead letters
 editing, redrive      a person changes a job, or runs it again

@@ -39,7 +39,6 @@ from pgonly_django.queue.enqueue import (
     templates_of,
 )
 from pgonly_django.queue.unique import Enqueued, insert_unique
-from pgonly_django.tasks.aliases import first_path
 from pgonly_django.tasks.arguments import CallSignature, call_signature
 from pgonly_django.tasks.failures import check_dead_letter_queue
 from pgonly_django.tasks.keys import Columns, UniqueFunction, call_columns, kept_for_its_key, uniqueness
@@ -51,6 +50,7 @@ from pgonly_django.tasks.options import (
     validate_fields,
     validate_place,
 )
+from pgonly_django.tasks.registry import first_path
 from pgonly_django.tasks.result import JobResult, as_duplicate, build_result, result_of
 from pgonly_django.tasks.settings import TasksEntry, check_tasks_entry
 from pgonly_django.tasks.task import PostgresTask

@@ -20,15 +20,17 @@ from pgonly_django.conf import settings
 from pgonly_django.database import testrun
 from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.queue.known_names import StoredCall, StoredCalls, stored_calls
-from pgonly_django.tasks.aliases import claimed, imported, is_another_task
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.backend import our_backends
 from pgonly_django.tasks.options import restored
 from pgonly_django.tasks.registry import (
     UnknownTaskError,
     backend_of,
+    claimed,
     import_task,
     import_tasks,
+    imported,
+    is_another_task,
     with_fields,
 )
 

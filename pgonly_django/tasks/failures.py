@@ -20,7 +20,6 @@ from django.utils.module_loading import import_string
 from pgonly_django.compat import InvalidTask
 from pgonly_django.conf import settings
 from pgonly_django.exceptions import WrongArgumentsError
-from pgonly_django.queue.failed_jobs import mark_sent, unsent
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.metadata import Call
 from pgonly_django.tasks.options import TaskOptions, is_on_failure
@@ -109,6 +108,8 @@ def dead_letter_task(queue: str) -> PostgresTask:
 def send_dead_letters(alias: str, queue: str, limit: int) -> int:
     """Send the letters of at most `limit` failed jobs: exactly once for each failure, since one transaction enqueues
     and marks them. A letter has the metadata of its job. Returns how many. Raises as dead_letter_task()."""
+    from pgonly_django.queue.failed_jobs import mark_sent, unsent
+
     task = dead_letter_task(queue)
     backend: Any = task.get_backend()
     if backend.database != alias:

@@ -1,33 +1,36 @@
-"""From the dotted path in a row back to the Task in the code. A task that stands at the path comes before one that has
-it as an alias."""
+"""Tasks by their paths: which modules declare them, and from the path in a row back to the task in the code, also by
+a former path, `@task(aliases=["shop.tasks.old_name"])`. A task that stands at the path comes before one that has it as
+an alias."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import fields
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
-
-from django.utils.module_loading import import_string
-
-from pgonly_django.compat import InvalidTaskBackend, Task
-from pgonly_django.tasks.aliases import claimed
-from pgonly_django.tasks.task import PostgresTask
-
-if TYPE_CHECKING:
-    from pgonly_django.models import Job
-
-
 import logging
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
 
 from django.apps import apps
-from django.utils.module_loading import module_has_submodule
+from django.utils.module_loading import import_string, module_has_submodule
 
+from pgonly_django.compat import InvalidTask, InvalidTaskBackend, Task
+from pgonly_django.database.statement import printable
 from pgonly_django.events import emit
+from pgonly_django.tasks.options import PATH_LENGTH
+
+RULE = 'a list of dotted paths such as ["shop.tasks.old_name"]'
+
+# The tasks by their aliases, of all modules that are imported so far.
+_claimed: dict[str, Any] = {}
+
+MODULE = "tasks"
+TRY_AGAIN_SECONDS = 30.0
+
+# Of modules that could not be imported: why, and when they are tried again, by time.monotonic().
+_failures: dict[str, tuple[str, float]] = {}
 
 
 class UnknownTaskError(ImportError):
@@ -36,13 +39,6 @@ class UnknownTaskError(ImportError):
 
 class UnfitArgumentsError(UnknownTaskError):
     """The task here has another signature than where the job was enqueued, as happens during a deploy."""
-
-
-MODULE = "tasks"
-TRY_AGAIN_SECONDS = 30.0
-
-# Of modules that could not be imported: why, and when they are tried again, by time.monotonic().
-_failures: dict[str, tuple[str, float]] = {}
 
 
 @lru_cache(maxsize=1024)
@@ -78,24 +74,6 @@ def _import(path: str) -> Any:
     return task
 
 
-def task_of(job: Job) -> Any:
-    """See find_task(); where that raises, a stand-in of the task's name that raises the same when it is called."""
-    try:
-        task = find_task(job.task, job.backend, job.queue, job.priority)
-        return task if job.run_at is None else with_fields(task, run_after=job.run_at)
-    except UnknownTaskError as error:
-        message = str(error)
-
-    def unknown(*_args: Any, **_kwargs: Any) -> Any:
-        raise UnknownTaskError(message)
-
-    module, _, name = job.task.rpartition(".")
-    unknown.__module__, unknown.__qualname__, unknown.__name__ = module, name, name
-    known = {"func": unknown, "backend": job.backend, "queue_name": job.queue, "priority": job.priority}
-    defaults = {spec.name: spec.default for spec in fields(PostgresTask)}
-    return _unvalidated(PostgresTask, {**defaults, **known, "run_after": job.run_at})
-
-
 def backend_of(task: Any) -> Any:
     """Raises UnknownTaskError when TASKS has no such entry (any more), or it is not ours."""
     try:
@@ -111,10 +89,10 @@ def backend_of(task: Any) -> Any:
 def with_fields(task: Any, **changes: Any) -> Any:
     """A copy of the task with these fields changed, not validated."""
     values = {name: getattr(task, name) for name in task.__dataclass_fields__}
-    return _unvalidated(type(task), {**values, **changes})
+    return unvalidated(type(task), {**values, **changes})
 
 
-def _unvalidated(kind: type[Any], values: Mapping[str, Any]) -> Any:
+def unvalidated(kind: type[Any], values: Mapping[str, Any]) -> Any:
     """A task that no backend has validated: its row exists, whatever QUEUES says today."""
     made = object.__new__(kind)
     for name, value in values.items():
@@ -146,3 +124,71 @@ def _import_module(path: str) -> None:
         _failures[path] = reason, time.monotonic() + TRY_AGAIN_SECONDS
     else:
         _failures.pop(path, None)
+
+
+def validated_aliases(aliases: Any, place: str) -> tuple[str, ...]:
+    """Raises InvalidTask, with the `place` of the task, for anything but dotted paths, each named once."""
+    if not isinstance(aliases, list | tuple):
+        raise InvalidTask(f"{place}: aliases must be {RULE}, got {aliases!r}.")
+    for alias in aliases:
+        if not _is_path(alias):
+            raise InvalidTask(f"{place}: aliases must be {RULE}, got {alias!r} among them.")
+    for alias in aliases:
+        if aliases.count(alias) > 1:
+            raise InvalidTask(f"{place}: aliases has {alias!r} twice. Name each path once.")
+    return tuple(aliases)
+
+
+def claim(task: Any, place: str) -> None:
+    """Note the aliases of a task. Raises InvalidTask where another task has one of them, or stands at that path. A
+    module that is imported again replaces what it claimed."""
+    path = task.module_path
+    if (claimant := _claimed.get(path)) is not None:
+        raise InvalidTask(f"{place}: {path} is an alias of {claimant.module_path}. {_remedy(path)}")
+    for alias in task.aliases:
+        if alias == path:
+            raise InvalidTask(f"{place}: aliases has the task's own path. Take {alias!r} out.")
+        if (claimant := _claimed.get(alias)) is not None and claimant.module_path != path:
+            other = f"{claimant.module_path} has the alias {alias!r} too"
+            raise InvalidTask(f"{place}: {other}. Jobs of that path can run one task only.")
+        if is_another_task(imported(alias), task):
+            raise InvalidTask(f"{place}: the alias {alias!r} is a task of its own. {_remedy(alias)}")
+    for alias in task.aliases:
+        known = _claimed.get(alias)
+        if known is None or known.func is not task.func:  # a copy by .using() has another queue
+            _claimed[alias] = task
+
+
+def claimed() -> dict[str, Any]:
+    """The tasks by their aliases, of all modules that are imported so far."""
+    return dict(_claimed)
+
+
+def first_path(task: Any) -> str:
+    """The path under which the task was known first. It names the task in what has to survive a change of its path:
+    unique keys and schedules."""
+    aliases: tuple[str, ...] = getattr(task, "aliases", ())
+    path: str = task.module_path
+    return aliases[0] if aliases else path
+
+
+def is_another_task(found: Any, task: Any) -> bool:
+    """False where the module of the alias imports the task under its former name."""
+    return isinstance(found, Task) and found.module_path != task.module_path
+
+
+def imported(path: str) -> Any:
+    """What stands at the path, if its module is imported."""
+    module, _, name = path.rpartition(".")
+    return getattr(sys.modules.get(module), "__dict__", {}).get(name)
+
+
+def _remedy(path: str) -> str:
+    return f"Take the alias out, or remove the task {path}."
+
+
+def _is_path(value: Any) -> bool:
+    if not isinstance(value, str) or not 0 < len(value) <= PATH_LENGTH or printable(value) != value:
+        return False
+    parts = value.split(".")
+    return len(parts) > 1 and all(part.isidentifier() for part in parts)

@@ -14,7 +14,8 @@ from asgiref.sync import sync_to_async
 
 from pgonly_django.compat import TaskError, TaskResult, TaskResultStatus
 from pgonly_django.exceptions import WaitTimeoutError, WrongArgumentsError
-from pgonly_django.tasks.registry import task_of
+from pgonly_django.tasks.registry import UnknownTaskError, find_task, unvalidated, with_fields
+from pgonly_django.tasks.task import PostgresTask
 
 if TYPE_CHECKING:
     from pgonly_django.models import Job
@@ -179,7 +180,7 @@ def build_result(*, errors: Sequence[dict[str, Any]], worker_id: str | None, **v
 def result_of(job: Job) -> JobResult:
     is_recorded = job.state not in ("running", "succeeded")  # its last run, among the errors
     return build_result(
-        task=task_of(job),
+        task=_task_of(job),
         id=str(job.id),
         status=STATUS[job.state],
         backend=job.backend,
@@ -195,6 +196,24 @@ def result_of(job: Job) -> JobResult:
         _attempts=job.attempt,
         _metadata=job.metadata,
     )
+
+
+def _task_of(job: Job) -> Any:
+    """See find_task(); where that raises, a stand-in of the task's name that raises the same when it is called."""
+    try:
+        task = find_task(job.task, job.backend, job.queue, job.priority)
+        return task if job.run_at is None else with_fields(task, run_after=job.run_at)
+    except UnknownTaskError as error:
+        message = str(error)
+
+    def unknown(*_args: Any, **_kwargs: Any) -> Any:
+        raise UnknownTaskError(message)
+
+    module, _, name = job.task.rpartition(".")
+    unknown.__module__, unknown.__qualname__, unknown.__name__ = module, name, name
+    known = {"func": unknown, "backend": job.backend, "queue_name": job.queue, "priority": job.priority}
+    defaults = {spec.name: spec.default for spec in fields(PostgresTask)}
+    return unvalidated(PostgresTask, {**defaults, **known, "run_after": job.run_at})
 
 
 def as_duplicate(result: JobResult) -> JobResult:

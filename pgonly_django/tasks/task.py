@@ -10,12 +10,12 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 from pgonly_django.compat import InvalidTask, Task, TaskContext
 from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import BackoffFunction
-from pgonly_django.tasks.aliases import claim, first_path, validated_aliases
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.error_policies import ErrorClasses
 from pgonly_django.tasks.keys import call_columns, uniqueness
 from pgonly_django.tasks.metadata import metadata_text
 from pgonly_django.tasks.options import OF_ONE_CALL, OPTION_NAMES, OnFailure, TaskOptions, validated
+from pgonly_django.tasks.registry import claim, first_path, validated_aliases
 
 P = ParamSpec("P")
 T = TypeVar("T")

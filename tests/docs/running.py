@@ -23,7 +23,7 @@ from django.urls.resolvers import RegexPattern, URLResolver
 
 from pgonly_django import events
 from pgonly_django.scheduling import decorators
-from pgonly_django.tasks import aliases
+from pgonly_django.tasks import registry
 from pgonly_django.tasks.registry import find_task
 from tests import urls
 from tests.aliases import alias
@@ -48,13 +48,13 @@ class Run(contextlib.ExitStack):
     def __enter__(self) -> Self:
         super().__enter__()
         self.enter_context(restored_modules())
-        for registry in (
+        for known in (
             os.environ,
             decorators._declared,
-            aliases._claimed,
+            registry._claimed,
             admin.site._registry,
         ):
-            self.enter_context(restored(registry))
+            self.enter_context(restored(known))
         self.callback(events._listeners.__setitem__, slice(None), events._listeners[:])
         self.callback(find_task.cache_clear)
         sys.modules[self.module.__name__] = self.module

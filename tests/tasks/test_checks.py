@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pgonly_django.compat import BaseTaskBackend
-from pgonly_django.tasks import aliases, registry
+from pgonly_django.tasks import registry
 from pgonly_django.tasks.checks import check_names_of_queues, check_task_modules
 
 IMMEDIATE = (
@@ -19,7 +19,7 @@ RENAMED = "from pgonly_django import task\n@task(aliases=['former_tasks.send'])\
 @pytest.fixture
 def files(monkeypatch, tmp_path):
     """Modules that can be imported, and are forgotten at the end of the test."""
-    monkeypatch.setattr(aliases, "_claimed", {})
+    monkeypatch.setattr(registry, "_claimed", {})
     monkeypatch.syspath_prepend(str(tmp_path))
     written = []
 

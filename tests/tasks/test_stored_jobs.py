@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Job, State
 from pgonly_django.queue import known_names as queries
-from pgonly_django.tasks import aliases, checks
+from pgonly_django.tasks import checks, registry
 from pgonly_django.tasks.checks import check_stored_jobs
 from tests.aliases import alias
 from tests.jobs.renamed import add_numbers
@@ -44,7 +44,7 @@ def test_jobs_that_can_run_are_fine():
 
 def test_an_alias_in_a_module_that_no_worker_imports_is_an_error(monkeypatch, tmp_path):
     """Here the job of the present path leads to that module; a worker may meet the other job first."""
-    monkeypatch.setattr(aliases, "_claimed", {})
+    monkeypatch.setattr(registry, "_claimed", {})
     monkeypatch.syspath_prepend(str(tmp_path))
     text = "from pgonly_django import task\n@task(aliases=['former.send'])\ndef send(): ...\n"
     (tmp_path / "beside_tasks.py").write_text(text)

@@ -157,7 +157,7 @@ def test_what_is_killed_before_the_commit_has_sent_nothing(other):
         raise KilledError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pgonly_django.tasks.failures.mark_sent", kill)
+        patch.setattr("pgonly_django.queue.failed_jobs.mark_sent", kill)
         with pytest.raises(KilledError):
             send_dead_letters("default", "dead", 10)
     connections["default"].close()
