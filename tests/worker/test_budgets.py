@@ -199,14 +199,3 @@ def test_a_job_waits_for_the_database_and_loses_no_attempt(background_worker, ca
     assert result.wait(20).job.state == State.SUCCEEDED
     assert result.attempts == 1
     assert state() == money(0.1, 0)
-
-
-def test_a_job_that_waits_for_the_database_can_be_cancelled(background_worker, cap):
-    cap(1)
-    background_worker()
-    with no_connections():
-        result = spending.pay_and_say_so.enqueue(0.1)
-        wait_for(lambda: result.job.state == State.RUNNING, what="the start")
-        result.cancel()
-        wait_for(lambda: result.job.state == State.CANCELLED, what="the cancellation")
-    assert state() == money(0, 0)

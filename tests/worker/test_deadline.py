@@ -8,12 +8,9 @@ import time
 
 import pytest
 
-from pgonly_django.exceptions import OptionError
 from pgonly_django.models import Job, State
-from pgonly_django.worker.ending import LEFT_EARLY
 from pgonly_django.worker.loop import WorkerLoop
-from pgonly_django.worker.options import WorkerOptions, from_environment
-from pgonly_django.worker.status import WorkerState
+from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.stopping import Deadline
 from pgonly_django.worker.timers import NEVER
 from tests import jobs
@@ -39,15 +36,6 @@ def test_each_step_is_paid_once_over_many_invocations(work, marks):
     job = result.job
     assert (job.state, job.attempt, job.crashes) == (State.SUCCEEDED, 1, 0)
     assert job.interruptions == invocations - 1
-
-
-@pytest.mark.slow
-def test_no_step_begins_that_would_outlast_the_process(work, marks):
-    result = timed.pay_in_turn.enqueue("k", 4, 0.6)
-    assert invoke_until_done(work, result, max_seconds=2.0, grace_seconds=0.1) > 1
-    assert marks() == [f"k:{n}" for n in range(4)]
-    assert result.job.errors[0]["reason"] == LEFT_EARLY
-    assert (result.job.attempt, result.job.errors[0]["outcome"]) == (1, "released")
 
 
 def run_until(ends_at):
@@ -147,14 +135,6 @@ def test_a_step_that_outlasts_the_process_is_named(work, marks, caplog, task):
     wait_for(lambda: not worker.slots.alive(), what="its thread to end")
 
 
-@pytest.mark.slow
-def test_a_job_that_was_stopped_between_its_steps_is_not_named(work, marks, caplog):
-    result = timed.pay_in_turn.enqueue("k", 60, 0.1)
-    work(threads=1, max_seconds=3.0)
-    assert result.job.interruptions == 1
-    assert "first step" not in caplog.text
-
-
 def test_time_left_is_known_from_the_start(work):
     result = timed.tell_time_left.enqueue()
     work(max_seconds=60.0)
@@ -169,13 +149,6 @@ def test_a_worker_without_jobs_ends_by_itself_and_an_idle_one_does_not_claim_at_
     assert worker.left.wait(10)
     result = jobs.add.enqueue(1)
     assert result.job.state == State.READY
-
-
-@pytest.mark.slow
-def test_a_worker_that_sleeps_ends_by_itself_as_well(background_worker):
-    worker = background_worker(max_seconds=10.0, sleep_after=1.0)
-    wait_for(lambda: worker.status().state is WorkerState.ASLEEP, what="the worker to sleep")
-    assert worker.left.wait(20)
 
 
 @pytest.mark.slow
@@ -229,18 +202,6 @@ def test_what_follows_the_last_job_has_one_end_and_each_step_leaves_time_for_the
     assert deadline.at_most(5.0, keeps=0.5) == 5.0
     deadline.leave_by(now, 10.0)
     assert deadline.at_most(5.0) < 0.1
-
-
-@pytest.mark.parametrize("value", [0, 0.5, -1, float("nan"), float("inf")])
-def test_max_seconds_is_validated(value):
-    with pytest.raises(OptionError, match="--max-seconds must be 1 or more, got"):
-        WorkerOptions(max_seconds=value)
-
-
-def test_max_seconds_is_an_environment_variable():
-    assert from_environment({"PGONLY_WORKER_MAX_SECONDS": "540"}) == {"max_seconds": 540.0}
-    with pytest.raises(OptionError, match="PGONLY_WORKER_MAX_SECONDS must be a number of seconds"):
-        from_environment({"PGONLY_WORKER_MAX_SECONDS": "9min"})
 
 
 def test_nothing_is_left_running(work):

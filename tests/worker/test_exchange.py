@@ -15,7 +15,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, Claimer
-from pgonly_django.queue.finish import Finish, Outcome, Report
+from pgonly_django.queue.finish import Outcome, Report
 from pgonly_django.queue.liveness import cancel_requested, stopped
 from pgonly_django.queue.promote import promote
 from pgonly_django.worker.connection import WorkerConnection
@@ -224,14 +224,6 @@ def test_the_other_workers_are_told_of_jobs_that_wait_again(exchanger, other, ou
     assert fresh(job).state == state
     other.execute("SELECT 1")
     assert [each.payload for each in other.notifies(timeout=0)] == payloads
-
-
-def test_an_end_that_was_written_twice_is_one(exchanger):
-    job = make_running()
-    finish = Finish(str(job.id), job.lease_epoch, Outcome.SUCCEEDED, State.SUCCEEDED)
-    assert exchanger.exchange([finish], [], None).finished == [str(job.id)]
-    answer = exchanger.exchange([finish], [], None)
-    assert (answer.finished, answer.lost, answer.locked) == ([str(job.id)], [], [])
 
 
 @pytest.mark.parametrize(

@@ -118,17 +118,6 @@ def succeeded(run):
     return Finish(run.job.id, run.job.lease_epoch, Outcome.SUCCEEDED, State.SUCCEEDED)
 
 
-def test_an_end_is_to_be_written_until_it_is_settled_and_forgotten():
-    held, run = InFlight(), run_of()
-    held.hold([run])
-    assert (held.slots_taken, held.finishes(0.0)) == (1, [])
-    held.end(EndedRun(run, succeeded(run)))
-    assert (held.slots_taken, [finish.id for finish in held.finishes(0.0)]) == (0, ["a"])
-    for ended in held.settle(ExchangeResult(finished=["a"])):
-        held.forget(ended.run)
-    assert held.is_empty
-
-
 def test_an_end_whose_row_is_locked_is_tried_again_after_a_pause():
     held, run = InFlight(), run_of()
     held.hold([run])
@@ -138,13 +127,6 @@ def test_an_end_whose_row_is_locked_is_tried_again_after_a_pause():
     assert held.finishes(now) == []
     assert now < held.next_write(now) <= now + 1.0
     assert len(held.finishes(held.next_write(now))) == 1
-
-
-def test_a_run_that_was_lost_is_yielded_without_a_finish():
-    held, run = InFlight(), run_of()
-    held.hold([run])
-    held.end(EndedRun(run, succeeded(run)))
-    assert [ended.finish for ended in held.settle(ExchangeResult(lost=[succeeded(run)]))] == [None]
 
 
 def test_of_an_older_run_that_had_begun_the_end_is_waited_for_and_of_another_not():
@@ -158,16 +140,6 @@ def test_of_an_older_run_that_had_begun_the_end_is_waited_for_and_of_another_not
     assert held.superseded == [begun]
     assert all(run.lease_lost for run in (begun, waiting, over))
     assert not waiting.take()  # no slot starts it
-    assert held.finishes(0.0) == []
-
-
-def test_a_row_that_we_know_by_now_is_not_released():
-    held, run = InFlight(), run_of(2)
-    held.hold([run])
-    held.release_unknown(succeeded(run))
-    held.release_unknown(succeeded(run_of(3, id="b")))
-    assert [finish.id for finish in held.finishes(0.0)] == ["b"]
-    held.hold([run_of(3, id="b")])
     assert held.finishes(0.0) == []
 
 

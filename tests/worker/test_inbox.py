@@ -79,12 +79,6 @@ def test_what_the_database_sends_wakes_as_well(inbox):
         timer.join()
 
 
-def test_the_time_ends_a_wait_for_nothing(inbox):
-    began = time.monotonic()
-    assert inbox.take(1, 0.1) == []
-    assert time.monotonic() - began >= 0.1
-
-
 def test_a_wake_up_that_came_without_a_wait_ends_no_later_one(inbox):
     timer = later(lambda: [inbox.put(number) for number in range(3)])
     taken = []

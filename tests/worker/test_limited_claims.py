@@ -58,14 +58,6 @@ def test_a_burst_runs_all_limited_jobs_as_far_as_they_have_room(work, limit):
     assert set(Job.objects.values_list("state", "attempt")) == {(State.SUCCEEDED, 1)}
 
 
-def test_without_listen_a_burst_does_so_as_well(work, limit):
-    limit(max_running=1)
-    results = [count_beside.enqueue() for _ in range(3)]
-    results += [pay.enqueue("a", n) for n in range(3)]
-    work(listen=False)
-    assert {result.job.state for result in results} == {State.SUCCEEDED}
-
-
 def test_a_burst_ends_when_what_waits_has_no_room_now(work, limit):
     limit("paused", paused_at=timezone.now()), limit("rated", rate_count=1, rate_seconds=600.0)
     Job.objects.update(queue="paused") if jobs.add.using(queue_name="paused").enqueue(1) else None
@@ -134,12 +126,6 @@ def test_a_job_with_a_key_starts_at_once_in_an_idle_worker(background_worker, on
     result = pay.enqueue("a", 1)
     wait_for(lambda: result.job.state == State.SUCCEEDED, what="the job")
     (result,) = enqueue_many([(pay, ("a", 2))])
-    wait_for(lambda: result.job.state == State.SUCCEEDED, what="the job")
-
-
-def test_a_scheduled_job_with_a_key_starts_when_it_is_due(background_worker):
-    background_worker(**IDLE)
-    result = pay.using(run_after=timezone.now() + timedelta(seconds=1.2)).enqueue("a", 1)
     wait_for(lambda: result.job.state == State.SUCCEEDED, what="the job")
 
 
@@ -295,12 +281,6 @@ def test_a_burst_ends_where_more_keys_are_full_than_a_look_walks_over(work):
         key = f"full {number}"
         make_keyed(key), make_running(concurrency_key=key, concurrency_limit=1, slots=1)
     assert work(max_idle_seconds=10.0).claims.poll_timer.busy_at > time.monotonic() - 9
-
-
-def test_a_job_whose_key_is_empty_runs(work):
-    result = pay.enqueue("", 1)
-    work()
-    assert result.job.state == State.SUCCEEDED
 
 
 def limited_claims(**options) -> LimitedClaims:

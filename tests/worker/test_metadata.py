@@ -32,10 +32,6 @@ def test_a_job_reads_its_metadata(work, task):
     assert run(work, task).return_value == ACME
 
 
-def test_a_limited_job_reads_it_too(work):
-    assert run(work, carrying.tell.using(concurrency_key="k")).return_value == ACME
-
-
 def test_a_job_without_metadata_reads_an_empty_mapping(run_jobs):
     result = carrying.tell.enqueue()
     run_jobs()
@@ -47,10 +43,6 @@ def test_the_job_cannot_change_it(work):
     result = run(work, carrying.change.using(max_attempts=1))
     assert "does not support item assignment" in result.errors[0].traceback
     assert dict(result.metadata) == ACME
-
-
-def test_each_attempt_has_it(work):
-    assert run(work, carrying.tell_at_last).return_value == [3, ACME]
 
 
 @pytest.mark.django_db

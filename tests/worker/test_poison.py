@@ -109,16 +109,6 @@ def test_an_odd_error_beside_a_cancellation_of_every_task_gets_its_end(backgroun
     assert poison.cancel_every_task_with_its_end.enqueue().wait(20).job.state == State.FAILED
 
 
-def test_what_breaks_its_own_record_still_says_what_it_was(work):
-    results = {name: getattr(poison, f"sync_{name}").enqueue() for name in ("no_text", "odd_base")}
-    work(threads=1)
-    for result in results.values():
-        (entry,) = result.job.errors
-        assert entry["exception"].startswith("tests.jobs.poison.")
-        assert 'poison.py"' in entry["traceback"]
-    assert "its text cannot be had: SystemExit" in results["no_text"].job.errors[0]["message"]
-
-
 def test_an_end_that_is_not_taken_is_handed_in_again(transactional_db):
     make(task="tests.jobs.add", args=[1])
     with connect("default", application_name="pgonly tests") as server:
@@ -146,3 +136,13 @@ def test_an_exception_that_comes_to_a_thread_between_two_jobs_costs_no_slot(back
     result = jobs.add.enqueue(1).wait(10)
     assert (result.return_value, result.attempts) == (2, 1)
     assert "between two jobs" in caplog.text
+
+
+def test_what_breaks_its_own_record_still_says_what_it_was(work):
+    results = {name: getattr(poison, f"sync_{name}").enqueue() for name in ("no_text", "odd_base")}
+    work(threads=1)
+    for result in results.values():
+        (entry,) = result.job.errors
+        assert entry["exception"].startswith("tests.jobs.poison.")
+        assert 'poison.py"' in entry["traceback"]
+    assert "its text cannot be had: SystemExit" in results["no_text"].job.errors[0]["message"]

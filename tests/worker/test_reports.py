@@ -1,15 +1,25 @@
+"""What jobs emit reaches readers while they run, and in the end it is the text of one run."""
+
 from __future__ import annotations
 
+import logging
 import time
 
 import pytest
 from django.db import connection
 
+from pgonly_django.context.memory import text_of
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
-from pgonly_django.models import State
+from pgonly_django.exceptions import WrongArgumentsError
+from pgonly_django.models import Job, JobOutput, State
+from pgonly_django.queue import output as statements
+from pgonly_django.worker import reports as writer
+from pgonly_django.worker.in_flight import LOCKED_RETRY_SECONDS
 from tests import jobs
-from tests.jobs import watched
+from tests.gate import Gate
+from tests.jobs import emitting, watched
+from tests.queue.rows import lock, make_running
 from tests.waiting import wait_for
 
 
@@ -53,3 +63,223 @@ def test_progress_is_written_twice_a_second_at_most(background_worker):
     assert (
         2 <= len(seen) <= lasted / 0.5 + 4
     )  # the first, the last one, the end, and one renewal of the lease
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    gate = Gate()
+    monkeypatch.setattr(emitting, "GATE", gate)
+    yield gate
+    gate.opened.set()
+
+
+def test_output_can_be_read_from_any_offset(run_jobs):
+    result = emitting.say.enqueue("One, ", "two, ", "three.")
+    run_jobs()
+    answer = result.output()
+    assert (answer.text, answer.keep) == ("One, two, three.", 0)
+    nothing_new = result.output(after=answer.offset)
+    assert (nothing_new.text, nothing_new.keep, nothing_new.offset) == ("", None, answer.offset)
+    assert nothing_new.applied_to(answer.text) == "One, two, three."
+
+
+def test_output_is_visible_while_the_job_runs_inside_of_a_transaction(background_worker, gate):
+    background_worker()
+    result = emitting.say_and_wait_inside.enqueue("Hello", ", world")
+    assert gate.reached.wait(10)
+    answer = wait_for(lambda: (seen := result.output()).text and seen, what="output")
+    assert answer.text == "Hello"
+    gate.opened.set()
+    result.wait(10)
+    assert result.output(after=answer.offset).applied_to("Hello") == "Hello, world"
+
+
+def test_an_end_waits_until_all_output_is_written(background_worker, gate, server):
+    worker = background_worker()
+    result = emitting.say_and_wait.enqueue("Hello", ", world")
+    assert gate.reached.wait(10)
+    wait_for(lambda: result.output().text, what="output")
+    run = worker.in_flight.runs[result.id]
+    with server.transaction():
+        lock(server, result.job)
+        gate.opened.set()
+        wait_for(
+            lambda: result.id in worker.in_flight.ended and run.unwritten.output.is_closed, what="the end"
+        )
+    result.wait(10)
+    assert result.output().text == "Hello, world"
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The ids of the jobs of each statement that writes output."""
+    seen = []
+
+    def write(connection, rows):
+        seen.append([row.id for row in rows])
+        return statements.write_output(connection, rows)
+
+    monkeypatch.setattr(writer, "write_output", write)
+    return seen
+
+
+def test_an_end_whose_output_cannot_be_written_is_tried_again_after_pauses(
+    background_worker, gate, server, written
+):
+    worker = background_worker()
+    result = emitting.say_and_wait.enqueue("Hello", ", world")
+    assert gate.reached.wait(10)
+    with server.transaction():
+        lock(server, result.job)
+        gate.opened.set()
+        wait_for(lambda: result.id in worker.in_flight.ended, what="the end")
+        written.clear()
+        began = time.monotonic()
+        for number in range(30):  # each of them makes the main loop turn
+            jobs.add.enqueue(number, 1).wait(10)
+        pauses = (time.monotonic() - began) / LOCKED_RETRY_SECONDS[0]
+        assert sum(result.id in ids for ids in written) <= pauses + 2
+    result.wait(10)
+    assert result.output().text == "Hello, world"
+
+
+def test_the_worker_looks_at_runs_that_have_emitted_and_at_no_others(background_worker, gate):
+    worker = background_worker()
+    assert jobs.add.enqueue(1, 1).wait(10).is_finished
+    assert worker.in_flight.emitting == set()
+    result = emitting.say_and_wait.enqueue("Hello", ", world")
+    assert gate.reached.wait(10)
+    assert [run.job.id for run in worker.in_flight.emitting] == [result.id]
+    gate.opened.set()
+    result.wait(10)
+    jobs.add.enqueue(1, 2).wait(10)  # the main loop turns
+    wait_for(lambda: not worker.in_flight.emitting, what="the run to be forgotten")
+
+
+def test_a_run_that_has_lost_its_job_is_not_looked_at(background_worker, gate, server):
+    worker = background_worker()
+    result = emitting.say_and_wait.enqueue("Hello", ", world")
+    assert gate.reached.wait(10)
+    Job.objects.filter(pk=result.id).update(
+        lease_epoch=5, state=State.HELD, held_by="a test", lease_expires_at=None
+    )
+    gate.opened.set()
+    wait_for(lambda: result.id not in worker.in_flight.runs, what="the end of the run")
+    jobs.add.enqueue(1, 2).wait(10)
+    wait_for(lambda: not worker.in_flight.emitting, what="the run to be forgotten")
+
+
+def test_output_that_is_too_much_for_one_statement_goes_out_in_several(server, written, monkeypatch):
+    monkeypatch.setattr(writer, "CHARACTERS_AT_ONCE", 5)
+    running = [make_running() for _ in range(3)]
+    rows = [statements.SeenRow(str(job.pk), 1, statements.place(1, 1), 0, "four") for job in running]
+    assert writer.written_of(server, rows) == {row.id for row in rows}
+    assert [len(ids) for ids in written] == [1, 1, 1]
+
+
+def test_a_failed_attempt_leaves_nothing_in_the_output_of_the_next(run_jobs):
+    result = emitting.say_until_the_third_attempt.enqueue()
+    run_jobs()
+    assert (result.job.attempt, result.output().text) == (3, "Attempt 3")
+
+
+def test_an_atomic_job_has_its_output_with_its_end(run_jobs):
+    result = emitting.say_in_a_transaction.enqueue("a", "b")
+    run_jobs()
+    assert (result.job.state, result.output().text) == (State.SUCCEEDED, "a2 b2 ")
+
+
+def test_each_run_of_a_job_that_snoozes_begins_its_output_again(work):
+    result = emitting.count_snoozes.enqueue()
+    work()
+    wait_for(lambda: work() and result.job.state == State.SUCCEEDED, what="the last look")
+    assert result.output().text == "Look 3"
+
+
+def test_a_job_that_is_retried_by_a_person_says_again_what_it_does_again(run_jobs):
+    result = emitting.tell_a_story.enqueue()
+    run_jobs()
+    Job.objects.filter(pk=result.id).update(state=State.FAILED)
+    assert result.retry()
+    run_jobs()
+    assert result.output().text == emitting.STORY
+
+
+def test_output_beyond_the_limit_is_dropped_and_the_log_says_so_once(run_jobs, settings):
+    settings.PGONLY = {"OUTPUT_LIMIT": 1000}
+    result = emitting.say.enqueue("a" * 999, "bb", "c", "d")
+    run_jobs()
+    assert (result.job.state, result.output().text) == (State.SUCCEEDED, "a" * 999 + "b")
+    (line,) = result.job.log
+    assert line["text"] == (
+        'The output is longer than PGONLY["OUTPUT_LIMIT"], 1,000 characters. The rest is not kept.'
+    )
+
+
+def test_what_text_of_postgresql_cannot_hold_is_made_visible(run_jobs):
+    result = emitting.say.enqueue("a", "")
+    run_jobs()
+    assert result.output().text == "a"
+    assert text_of("nul \x00 and half \ud83d") == "nul \\x00 and half \\ud83d"
+
+
+@pytest.mark.parametrize("chunk", [b"bytes", 1, None, ["a"]])
+def test_what_is_no_text_is_refused(chunk):
+    with pytest.raises(TypeError, match="takes text, got"):
+        text_of(chunk)
+
+
+@pytest.mark.parametrize("after", [-1, "1", 1.0, True, None, 2**63])
+def test_an_offset_that_no_answer_gave_is_refused(transactional_db, after):
+    with pytest.raises(WrongArgumentsError, match="after must be the offset"):
+        emitting.say.enqueue().output(after=after)
+
+
+def test_a_job_that_does_not_emit_costs_no_statement_and_no_row(run_jobs, monkeypatch):
+    def refuse(*_):
+        pytest.fail("a statement for output")
+
+    for name in ("write_output", "load_output", "keep"):
+        monkeypatch.setattr(statements, name, refuse)
+    result = jobs.count_to.enqueue(3)
+    run_jobs()
+    assert result.job.state == State.SUCCEEDED
+    assert not JobOutput.objects.exists()
+
+
+def test_output_that_postgresql_refuses_harms_no_other_job(work, monkeypatch, caplog):
+    caplog.set_level(logging.WARNING, "pgonly_django")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE pgonly_job_output ADD CONSTRAINT no_b CHECK (text <> 'b')")
+    try:
+        results = [emitting.say.enqueue(each) for each in ("a", "b", "c")]
+        work()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE pgonly_job_output DROP CONSTRAINT no_b")
+    assert [each.job.state for each in results] == [State.SUCCEEDED] * 3
+    assert [each.output().text for each in results] == ["a", "", "c"]
+    assert f"Output of {results[1].id} not stored" in caplog.text
+
+
+def test_where_output_may_not_be_written_jobs_end_all_the_same(background_worker, gate, server, caplog):
+    worker = background_worker()
+    result = emitting.say_and_wait.enqueue("Hello", ", world")
+    assert gate.reached.wait(10)
+    # As for a worker whose role got no rights on a table that a migration of another role has made.
+    server.execute("ALTER TABLE pgonly_job_output RENAME TO tests_not_ours")
+    try:
+        gate.opened.set()
+        assert result.wait(10).is_finished
+    finally:
+        server.execute("ALTER TABLE tests_not_ours RENAME TO pgonly_job_output")
+    assert not worker.database.is_away
+    assert f"Output of {result.id} not stored" in caplog.text
+
+
+def test_output_goes_with_its_job(run_jobs):
+    result = emitting.say.enqueue("a")
+    run_jobs()
+    assert JobOutput.objects.exists()
+    Job.objects.filter(pk=result.id).delete()
+    assert not JobOutput.objects.exists()

@@ -91,12 +91,6 @@ def test_a_change_that_is_rolled_back_is_not_heard(background_worker):
     assert list(Schedule.objects.values_list("name", flat=True)) == ["second"]
 
 
-def test_a_burst_runs_what_is_due_already(work):
-    make()
-    make("later", next_at=timezone.now() + HOUR)
-    assert work().following.jobs_done == 1
-
-
 def test_schedules_of_code_run_by_themselves(background_worker, settings):
     entry = {"task": "tests.jobs.add", "every": 0.3, "args": [1]}
     settings.PGONLY = {**settings.PGONLY, "SCHEDULES": {"often": entry}}

@@ -1,3 +1,5 @@
+"""A held job takes up no slot and no attempt, and goes on from where it stood."""
+
 from __future__ import annotations
 
 from datetime import datetime, timedelta
@@ -5,13 +7,77 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
+from pgonly_django.compat import TaskResultStatus
 from pgonly_django.context import calls
 from pgonly_django.models import Job, State
-from pgonly_django.worker import ending
+from pgonly_django.worker import ending as worker_ending
 from pgonly_django.worker.ending import FREE_FOR
+from tests import jobs
 from tests.gate import Gate
-from tests.jobs import burying, policies
+from tests.jobs import burying, ending, holding, policies, unstorable
 from tests.waiting import wait_for
+
+
+def test_backoff_schedules_the_retry(run_jobs):
+    result = jobs.fail.using(
+        backoff=jobs.Backoff(base=timezone.timedelta(hours=1), cap=timezone.timedelta(hours=1))
+    )
+    result = result.enqueue()
+    run_jobs()
+    job = result.job
+    assert job.state == State.SCHEDULED
+    assert job.attempt == 1
+    result.refresh()
+    assert result.status == TaskResultStatus.READY
+
+
+def test_a_snoozed_job_runs_again_without_using_an_attempt(marks, background_worker):
+    background_worker()
+    result = ending.snooze_once.enqueue("k")
+    assert result.wait(20).return_value == "awake"
+    assert result.job.attempt == 1
+    assert marks() == ["k", "k"]
+
+
+def test_a_job_that_polls_goes_to_the_end_of_its_queue_though_it_has_saved_a_step(run_jobs):
+    result = ending.submit_and_poll.enqueue()
+    place = result.job.ready_at
+    run_jobs()
+    assert result.job.state == State.SCHEDULED
+    assert result.job.ready_at > place
+
+
+def test_retry_uses_the_attempt_and_its_own_delay(run_jobs):
+    result = ending.ask_for_retry.enqueue()
+    run_jobs()
+    assert result.job.state == State.FAILED
+    assert [entry["outcome"] for entry in result.job.errors] == ["retried", "retried"]
+
+
+def test_discard_fails_at_once_with_the_reason(run_jobs):
+    result = ending.give_up.enqueue()
+    run_jobs()
+    job = result.job
+    assert (job.state, job.attempt) == (State.FAILED, 1)
+    assert job.errors[0]["reason"] == "pointless"
+
+
+@pytest.mark.parametrize("task", [unstorable.return_nul, unstorable.return_nan])
+def test_a_result_that_json_cannot_hold_fails_only_its_own_job(run_jobs, task):
+    bad = task.enqueue()
+    good = [jobs.add.enqueue(i) for i in range(10)]
+    run_jobs()
+    assert bad.job.state == State.FAILED
+    assert "The return value of" in bad.job.errors[0]["message"]
+    assert bad.job.attempt == 1
+    assert [result.wait(1).return_value for result in good] == [i + 1 for i in range(10)]
+
+
+def test_an_exception_with_unstorable_text_is_stored_readably(run_jobs):
+    result = unstorable.raise_nul.enqueue()
+    run_jobs()
+    assert result.job.errors[0]["message"] == "bad \\x00 text \\ud800"
+
 
 HOUR = timedelta(hours=1)
 
@@ -40,17 +106,6 @@ def test_an_error_that_is_never_retried_fails_its_job_at_once_with_its_traceback
     assert entry["outcome"] == "failed"
     assert "is never retried." in entry["reason"]
     assert "raise errors[0]" in entry["traceback"]
-
-
-def test_an_error_out_of_a_task_group_is_judged_as_if_it_were_alone(work):
-    job = run(work, policies.judged_in_a_group.enqueue())
-    assert (job.state, job.attempt) == (State.FAILED, 1)
-
-
-@pytest.mark.parametrize("names", [["other"], ["rate", "other"]])
-def test_an_error_without_a_policy_is_retried_as_ever(work, names):
-    job = run(work, policies.judged.enqueue(*names))
-    assert (job.state, job.attempt) == (State.FAILED, 3)
 
 
 @pytest.mark.parametrize("names", [["money"], ["money", "rate"]])
@@ -124,14 +179,6 @@ def test_a_backoff_with_djangos_parameters_sees_the_result_with_this_error_and_m
     assert "Its backoff asked for no further attempt." in job.errors[-1]["reason"]
 
 
-@pytest.mark.slow
-def test_a_time_out_can_be_named_too(work):
-    job = run(work, policies.too_slow.enqueue())
-    assert (job.state, job.attempt) == (State.FAILED, 1)
-    assert job.errors[0]["outcome"] == "timed out"
-    assert "JobTimedOut is never retried." in job.errors[0]["reason"]
-
-
 def test_every_end_of_a_run_that_fails_keeps_its_row(run_jobs, settings):
     settings.PGONLY = {**settings.PGONLY, "QUEUES": {"dead": {"task": "tests.jobs.burying.note"}}}
     short = {"retention": timedelta(seconds=1)}
@@ -200,7 +247,7 @@ def test_a_step_waits_in_place_for_errors_of_snooze_on_alone(work, marks):
 def test_a_stop_or_a_cancel_ends_the_wait_in_place(background_worker, marks, monkeypatch, task, ends_by):
     monkeypatch.setattr(policies, "GATE", Gate())
     monkeypatch.setattr(calls, "SHORT_SECONDS", 60)
-    monkeypatch.setattr(ending, "SHORT_SECONDS", 60)
+    monkeypatch.setattr(worker_ending, "SHORT_SECONDS", 60)
     worker = background_worker()
     result = task.enqueue(1, 60)
     assert policies.GATE.reached.wait(10)
@@ -221,3 +268,44 @@ def test_the_first_snooze_of_a_short_wait_is_as_short(work):
     job = run_once(work, result)
     assert job.errors[0]["in_a_row"] == 2
     assert job.run_at - datetime.fromisoformat(job.errors[0]["finished_at"]) >= timedelta(seconds=14.5)
+
+
+def test_a_job_that_asks_a_person_is_held_and_goes_on_from_its_checkpoint(run_jobs, marks):
+    result = holding.ask_a_person.enqueue("paid")
+    run_jobs()
+    job = result.job
+    assert (job.state, job.held_by, job.attempt, job.finished_at) == (State.HELD, "the job", 0, None)
+    assert (job.errors[-1]["outcome"], job.errors[-1]["reason"]) == ("held", "Is this right?")
+    run_jobs()
+    assert result.job.state == State.HELD
+    assert result.resume()
+    run_jobs()
+    job = result.job
+    assert (job.state, job.result, job.attempt, job.held_by) == (State.SUCCEEDED, "asked", 1, None)
+    assert marks() == ["paid"]
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("task", holding.OVER, ids=lambda task: task.name)
+def test_a_run_that_is_told_to_end_is_held_whatever_it_makes_of_that(run_jobs, marks, task):
+    result = task.enqueue("k")
+    run_jobs()
+    job = result.job
+    assert (job.state, job.held_by, job.attempt) == (State.HELD, "budget:x", 0)
+    assert job.errors[-1]["reason"] == "No money is left."
+    assert marks() == []
+
+
+def test_a_held_job_that_was_asked_to_cancel_is_cancelled(run_jobs):
+    result = holding.ask_a_person.enqueue("k")
+    Job.objects.filter(pk=result.id).update(cancel_requested_at=result.enqueued_at)
+    run_jobs()
+    assert (result.job.state, result.job.held_by) == (State.CANCELLED, None)
+
+
+def test_whoever_waits_for_a_held_job_sees_it_as_ready(run_jobs):
+    result = holding.ask_a_person.enqueue("k")
+    run_jobs()
+    assert result.job.state == State.HELD
+    result.refresh()
+    assert (result.status.name, result.is_finished, result.attempts) == ("READY", False, 0)

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
 
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
 from pgonly_django.models import Job, State
 from pgonly_django.queue.claim import Claim
-from pgonly_django.worker.claiming import WALKED_SECONDS, PollTimer
-from pgonly_django.worker.connection import JobsListener
+from pgonly_django.worker.claiming import WALKED_SECONDS, PollTimer, Prefetch, Promotion
+from pgonly_django.worker.connection import JobsListener, WorkerConnection
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.timers import REFUSED_SECONDS
@@ -107,3 +112,99 @@ def test_a_job_whose_notify_was_held_back_starts_within_a_second(background_work
             if time.monotonic() - said_at > notify.COALESCE_SECONDS:  # too late to be held back
                 other.execute("SELECT pg_notify(%s, %s)", [notify.CHANNEL, notify.ready("default")])
             wait_for(lambda job=job: Job.objects.get(pk=job.pk).state == State.SUCCEEDED, 20, "its end")
+
+
+def paced(threads=4, **seconds):
+    prefetch = Prefetch(threads)
+    for queue, average in seconds.items():
+        prefetch.note(queue, average)
+    return prefetch
+
+
+def test_a_queue_whose_run_times_are_not_known_is_not_claimed_ahead():
+    assert paced().ahead("ai") == 0
+    assert paced().limits(held=0) == {}
+
+
+def test_long_jobs_are_not_claimed_ahead():
+    prefetch = paced(ai=7200.0, mail=0.3)
+    assert (prefetch.ahead("ai"), prefetch.ahead("mail")) == (0, 0)
+    assert prefetch.limits(held=0) == {}
+    assert prefetch.wants_more(held=3)
+    assert not prefetch.wants_more(held=4)
+
+
+def test_short_jobs_are_claimed_ahead_for_a_fifth_of_a_second():
+    prefetch = paced(ai=7200.0, mail=0.01)
+    assert prefetch.ahead("mail") == 20
+    assert prefetch.limits(held=4) == {"mail": 20}
+    assert prefetch.wants_more(held=11)
+    assert not prefetch.wants_more(held=12)
+
+
+def test_one_long_job_among_short_ones_ends_the_claims_ahead():
+    prefetch = paced(mail=0.001)
+    prefetch.note("mail", 7200.0)
+    assert prefetch.ahead("mail") == 0
+
+
+def test_a_queue_that_had_to_give_claims_back_is_not_known_to_be_short_any_more():
+    prefetch = paced(mail=0.001)
+    prefetch.forget("mail")
+    assert prefetch.ahead("mail") == 0
+    prefetch.forget("mail")
+
+
+@pytest.fixture
+def promotion():
+    looks = []
+    database = WorkerConnection("default", uuid4(), "tests")
+    promotion = Promotion(WorkerOptions(), database, lambda: looks.append(True))
+    promotion.looks = looks
+    return promotion
+
+
+def test_it_runs_next_when_the_next_job_is_due(promotion, server):
+    make(state=State.SCHEDULED, run_at=timezone.now() + timedelta(seconds=-1))
+    make(state=State.SCHEDULED, run_at=timezone.now() + timedelta(seconds=0.2))
+    assert promotion.ask(server) == 1
+    assert promotion.due_at <= time.monotonic() + 0.2
+    assert promotion.looks
+
+
+def test_what_the_database_refused_is_not_promoted_again_at_once(promotion):
+    now = time.monotonic()
+    assert promotion.due_at <= now
+    promotion.put_off()
+    assert now < promotion.due_at <= now + REFUSED_SECONDS + 1.0
+
+
+def test_an_idle_worker_promotes_ever_more_seldom(promotion, server):
+    promotion.hear()
+    promotion.again_at = 0.0  # the second look is over as well
+    pauses = []
+    for _ in range(7):
+        promotion.ask(server)
+        pauses.append(round(promotion.due_at - time.monotonic(), 1))
+    assert pauses == [0.2, 1.0, 4.0, 16.0, 30.0, 30.0, 30.0]
+
+
+def test_a_due_job_that_was_locked_when_it_was_due_starts_soon_after_the_lock(background_worker, other):
+    worker = background_worker(poll_seconds=600.0)
+    due_at = timezone.now() + timedelta(seconds=1)
+    job = make(task="tests.jobs.add", args=[1], state=State.SCHEDULED, run_at=due_at)
+    with other.transaction():
+        lock(other, job)
+        send_coalesced("default", notify.DUE)
+        wait_for(
+            lambda: timezone.now() > due_at and worker.claims.promotion.due_at > time.monotonic() + 0.05,
+            what="the promotion that passes it by",
+        )
+    wait_for(lambda: fresh(job).state == State.SUCCEEDED)
+
+
+def test_a_due_time_announced_right_behind_another_is_kept(background_worker):
+    background_worker()
+    jobs.add.using(run_after=timezone.now() + timezone.timedelta(hours=1)).enqueue(1)
+    soon = jobs.add.using(run_after=timezone.now() + timezone.timedelta(seconds=0.5)).enqueue(1)
+    assert soon.wait(8).return_value == 2

@@ -76,13 +76,6 @@ def test_notifies_that_come_along_with_an_answer_are_heard(listener, line):
     assert listener.hear(line) == ["ready one", "due"]
 
 
-def test_a_new_connection_has_missed_everything(line):
-    listener = JobsListener("default", listens=True)
-    listener.open(line)
-    assert listener.reaches_postgres
-    assert {"ready *", "due", "cancel *"} <= set(listener.hear(line))
-
-
 def test_who_shall_not_listen_knows_nothing_of_the_other_end(line):
     listener = JobsListener("default", listens=False)
     listener.open(line)

@@ -1,22 +1,33 @@
+"""The main loop asks on a connection of ours alone. On one of Django's it would meet errors that it takes for the end
+of the process, such as that of a server which has just gone away."""
+
 from __future__ import annotations
 
+import threading
 import time
+import traceback
 
 import pytest
+from django.db.backends.signals import connection_created
 from django.db.models import F
 from django.utils import timezone
 
 from pgonly_django.compat import InvalidTask, TaskResultStatus
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 from pgonly_django.models.job_rows import SUSPECT_FROM
+from pgonly_django.worker import timers
 from pgonly_django.worker.ending import EndedRun, succeeded, unrecordable
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.status import ExitCode
+from pgonly_django.worker.status import ExitCode, WorkerState
 from tests import jobs
-from tests.jobs import ending, transactions, watched
+from tests.database.test_reconnecting import no_token
+from tests.jobs import add, ending, transactions, watched
 from tests.jobs.limited import enqueue_one, take_slots
+from tests.queue.rows import HOUR, ago, make, make_running
 from tests.waiting import wait_for
+from tests.worker.conftest import MAIN_LOOP
+from tests.worker.test_connection import cut
 
 
 def test_a_job_runs_and_its_result_is_there(work):
@@ -37,14 +48,6 @@ def test_async_tasks_run_on_the_event_loop_and_sync_ones_in_slots(work):
     assert {result.wait(1).return_value for result in in_slots} <= {f"pgonly-slot-{i}" for i in range(1, 5)}
 
 
-def test_an_async_task_has_the_whole_context(work):
-    result = jobs.count_async.enqueue(5)
-    work()
-    assert result.wait(1).return_value == 30
-    assert result.job.checkpoint.value == {"total": 30}
-    assert result.job.steps.count() == 5
-
-
 def test_jobs_that_are_claimed_together_begin_in_the_order_of_their_priority(work, marks):
     priorities = [(number * 7) % 5 - 2 for number in range(120)]
     for priority in priorities:
@@ -59,18 +62,6 @@ def without(priorities, one):
     left = list(priorities)
     left.remove(one)
     return left
-
-
-def test_a_failing_job_is_retried_and_keeps_each_traceback(work):
-    result = jobs.fail.enqueue("broken")
-    work()
-    result.refresh()
-    assert result.status == TaskResultStatus.FAILED
-    assert len(result.errors) == 3
-    assert "ValueError: broken" in result.errors[0].traceback
-    assert result.errors[0].exception_class is ValueError
-    assert [entry["attempt"] for entry in result.job.errors] == [1, 2, 3]
-    assert all(entry["finished_at"] >= entry["started_at"] for entry in result.job.errors)
 
 
 def test_a_job_that_succeeds_at_last_has_its_earlier_errors(work):
@@ -154,17 +145,6 @@ def test_without_listen_jobs_are_found_by_polling(background_worker):
     assert not worker.database.listener.listens
 
 
-@pytest.mark.slow
-def test_ten_thousand_rows_in_mixed_queues_each_run_once(work, marks):
-    from pgonly_django import enqueue_many
-
-    enqueue_many(
-        [(jobs.mark_once.using(queue_name=f"q{i % 7}", priority=i % 3), (str(i),)) for i in range(1000)]
-    )
-    work(threads=8)
-    assert sorted(marks(), key=int) == [str(i) for i in range(1000)]
-
-
 def test_a_run_is_told_by_the_next_heartbeat_that_its_lease_is_gone(background_worker, marks, settings):
     settings.PGONLY = {"LEASE_SECONDS": 2}
     background_worker()
@@ -245,3 +225,89 @@ def test_of_two_ends_of_a_run_the_first_counts(background_worker, marks):
     assert jobs.add.enqueue(1).wait(10).return_value == 2  # when the job itself has delivered its end
     wait_for(lambda: worker.following.jobs_done == 2)
     assert (worker.in_flight.ended, worker.in_flight.slots_taken) == ({}, 0)
+
+
+@pytest.fixture
+def opened():
+    """For each connection of Django's that a main loop has opened: the functions that led to it."""
+    found = []
+
+    def note(**_):
+        if threading.current_thread().name == MAIN_LOOP:
+            found.append([frame.name for frame in traceback.extract_stack()])
+
+    connection_created.connect(note)
+    yield found
+    connection_created.disconnect(note)
+
+
+@pytest.mark.slow
+def test_a_main_loop_opens_no_connection_of_django_once_it_has_declared_its_queues(
+    settings, background_worker, opened
+):
+    settings.PGONLY = {
+        "LEASE_SECONDS": 2,
+        "QUEUES": {"few": {"max_running": 1}, "dead": {"task": "tests.jobs.burying.note"}},
+    }
+    worker = background_worker(threads=2)
+    made = [
+        jobs.add.enqueue(1, 2),
+        jobs.count_to.enqueue(3),
+        jobs.add_async.enqueue(1, 2),
+        jobs.add.using(queue_name="few").enqueue(1, 2),
+        ending.fail_until.enqueue(2),
+        ending.give_up.enqueue(),
+    ]
+    due = make(state=State.SCHEDULED, run_at=ago(HOUR), task="tests.jobs.add", args=[1, 2])
+    orphan = make_running(task="tests.jobs.add", args=[1, 2], lease_expires_at=ago(HOUR))
+    asleep = jobs.sleep_in_slices.enqueue("cancelled")
+    wait_for(lambda: Job.objects.get(pk=asleep.id).state == State.RUNNING)
+    Job.objects.filter(pk=asleep.id).cancel()
+    ids = [*[result.id for result in made], due.id, orphan.id, asleep.id]
+    wait_for(lambda: not Job.objects.filter(pk__in=ids, finished_at=None).exists())
+    worker.stop()
+    assert worker.left.wait(10)
+    assert opened
+    assert [names for names in opened if "declare_queues" not in names] == []
+
+
+@pytest.mark.slow
+def test_a_backend_that_cannot_fetch_its_password_for_a_while_ends_no_worker(background_worker, marks):
+    worker = background_worker(threads=2)
+    result = jobs.sleep_in_slices.enqueue("a", 2.0)
+    wait_for(marks)
+    with no_token():
+        cut()
+        wait_for(lambda: worker.status().state is WorkerState.AWAY)
+        some_tries = time.monotonic() + 1.0
+        wait_for(lambda: time.monotonic() > some_tries)
+        assert worker.status().state is WorkerState.AWAY
+    assert result.wait(30).attempts == 1
+    assert jobs.add.enqueue(1, 2).wait(30).return_value == 3
+
+
+@pytest.fixture
+def seldom(monkeypatch):
+    """The first pause between two looks is an hour."""
+    monkeypatch.setattr(timers, "BLIND_FIRST_PAUSE_SECONDS", 3600.0)
+
+
+def test_a_worker_that_polls_runs_a_ready_and_a_due_job_once_it_is_woken(background_worker, seldom):
+    worker = background_worker(listen=False, poll_seconds=3600.0)
+    wait_for(lambda: worker.claims.poll_timer.drained)
+    due = make(state=State.SCHEDULED, run_at=ago(HOUR), task="tests.jobs.add", args=[1])
+    ready = add.enqueue(2)
+    worker.wake()
+    wait_for(lambda: Job.objects.filter(pk__in=[due.pk, ready.id], state=State.SUCCEEDED).count() == 2)
+
+
+def test_a_failing_job_is_retried_and_keeps_each_traceback(work):
+    result = jobs.fail.enqueue("broken")
+    work()
+    result.refresh()
+    assert result.status == TaskResultStatus.FAILED
+    assert len(result.errors) == 3
+    assert "ValueError: broken" in result.errors[0].traceback
+    assert result.errors[0].exception_class is ValueError
+    assert [entry["attempt"] for entry in result.job.errors] == [1, 2, 3]
+    assert all(entry["finished_at"] >= entry["started_at"] for entry in result.job.errors)

@@ -1,0 +1,222 @@
+"""One run, without a worker around it.
+
+Projects whose transactions keep a snapshot: REPEATABLE READ or SERIALIZABLE, by OPTIONS or by the database."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+from django.db import connection, connections
+from psycopg import IsolationLevel
+
+from pgonly_django.compat import TaskResultStatus, task_started
+from pgonly_django.context.run import Run
+from pgonly_django.context.transactions import retry_while_down
+from pgonly_django.database.connect import connect
+from pgonly_django.exceptions import AtomicStepError
+from pgonly_django.models import Job, State, Step
+from pgonly_django.queue import checkpoints
+from pgonly_django.queue.finish import Outcome
+from pgonly_django.testing import drain
+from pgonly_django.worker.running import Executor
+from tests import jobs
+from tests.jobs import ending, leaving, looping, paying, transactions, watched
+from tests.queue.rows import claim, claimer, fresh, make
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def run_of(transactional_db):
+    def make_run(task, *args):
+        make(task=task.module_path, args=args)
+        with connect("default", application_name="pgonly tests") as server:
+            (job,) = claim(server, claimer())
+        return Run(job, "default", claimed_at=0.0, lease_until=float("inf"))
+
+    return make_run
+
+
+def execute(run):
+    """Its end, out of a thread as a worker has them."""
+    ends = []
+    executor = Executor("default", "id", ends.append)
+
+    def target():
+        asyncio.run(executor.arun(run)) if executor.tasks.is_async(run.job) else executor.run(run)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join(20)
+    (ended,) = ends
+    return ended
+
+
+@pytest.mark.parametrize("task", [leaving.swallow, leaving.swallow_async])
+@pytest.mark.parametrize("wish", ["cancel_requested", "stop_requested"])
+def test_a_job_that_has_to_end_before_its_start_is_not_called(run_of, marks, task, wish):
+    run = run_of(task, "k")
+    setattr(run, wish, True)
+    expected = Outcome.CANCELLED if wish == "cancel_requested" else Outcome.RELEASED
+    assert execute(run).finish.outcome is expected
+    assert marks() == []
+
+
+@pytest.mark.parametrize("task", [looping.fail_at_the_third, looping.fail_at_the_third_async])
+def test_a_job_that_fails_goes_on_at_the_item_it_failed_in(run_jobs, marks, task):
+    result = task.enqueue("k")
+    run_jobs()
+    assert result.job.attempt == 2
+    assert marks() == ["k:0", "k:1", "k:2", "k:2", "k:3", "k:4"]
+
+
+def test_an_async_job_that_exits_fails_alone(run_jobs):
+    exits, others = ending.exit_async.enqueue(), [jobs.add_async.enqueue(i, 1) for i in range(5)]
+    run_jobs()
+    assert exits.job.state == State.SCHEDULED
+    assert "SystemExit" in exits.job.errors[0]["exception"]
+    assert [other.wait(1).return_value for other in others] == [1, 2, 3, 4, 5]
+
+
+def test_a_paid_step_survives_the_loss_of_its_connection(work, marks):
+    result = paying.pay_and_lose_the_connection.enqueue("paid")
+    work(threads=1)
+    assert result.wait(1).return_value == 7
+    assert (result.job.attempt, marks()) == (1, ["paid"])
+
+
+def test_a_receiver_of_task_started_may_use_the_orm_for_async_jobs_too(run_jobs):
+    seen = []
+
+    def receiver(sender, task_result, **_):
+        seen.append(Job.objects.get(pk=task_result.id).state)
+
+    task_started.connect(receiver)
+    try:
+        result = jobs.add_async.enqueue(1, 1)
+        run_jobs()
+    finally:
+        task_started.disconnect(receiver)
+    assert seen == [State.RUNNING]
+    assert result.wait(1).status == TaskResultStatus.SUCCESSFUL
+
+
+def test_an_atomic_job_keeps_its_progress_and_log(work):
+    result = transactions.report_atomically.enqueue()
+    work()
+    assert result.progress == {"done": 5, "total": 5, "message": ""}
+    assert [line["text"] for line in result.job.log] == ["hello"]
+
+
+def test_an_atomic_job_keeps_its_progress_and_log_while_its_row_is_locked(work):
+    result = watched.report_while_its_row_is_locked.enqueue()
+    work()
+    assert result.wait(1).status == TaskResultStatus.SUCCESSFUL
+    assert result.progress == {"done": 5, "total": 5, "message": ""}
+    assert [line["text"] for line in result.job.log] == ["hello"]
+
+
+def test_an_atomic_task_commits_with_its_finish(work, marks):
+    good, bad = (
+        transactions.mark_atomically.enqueue("good"),
+        transactions.mark_atomically.enqueue("bad", fail=True),
+    )
+    work()
+    assert marks() == ["good"]
+    assert good.job.state == State.SUCCEEDED
+    assert bad.job.state == State.FAILED
+
+
+def test_an_atomic_job_that_lost_its_lease_leaves_no_effect(work, marks):
+    result = watched.mark_without_a_lease.enqueue("zombie")
+    work()
+    assert marks() == []
+    assert result.job.state == State.RUNNING
+
+
+@pytest.mark.parametrize("where", ["worker", "drain"])
+@pytest.mark.parametrize("task", [transactions.step_atomically, transactions.step_atomically_async])
+def test_a_step_of_an_atomic_job_is_refused_before_it_is_called(work, marks, task, where):
+    """A kill would roll it back with the job, and the next run would pay again."""
+    result = task.using(max_attempts=1).enqueue("k")
+    work() if where == "worker" else drain(raise_errors=False)
+    assert result.job.state == State.FAILED
+    assert result.job.errors[-1]["exception"] == f"{AtomicStepError.__module__}.AtomicStepError"
+    assert "Leave out atomic=True" in result.job.errors[-1]["message"]
+    assert (marks(), Step.objects.count()) == ([], 0)
+
+
+LEVELS = (IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE)
+
+
+@pytest.fixture(params=[(level, place) for level in LEVELS for place in ("OPTIONS", "database")], ids=str)
+def snapshots(request, transactional_db, settings):
+    """New connections of Django's keep snapshots."""
+    settings.PGONLY = {"LEASE_SECONDS": 2}
+    level, place = request.param
+    name = connection.settings_dict["NAME"]
+    with connect("default", application_name="owner") as owner, pytest.MonkeyPatch.context() as patch:
+        if place == "OPTIONS":
+            ours = connections.settings["default"]
+            patch.setitem(ours, "OPTIONS", {**ours["OPTIONS"], "isolation_level": level})
+        else:
+            wanted = level.name.replace("_", " ").lower()
+            owner.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{wanted}'")
+        yield
+        owner.execute(f"ALTER DATABASE {name} RESET ALL")
+    connections.close_all()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("snapshots")
+def test_an_atomic_job_commits_though_its_leases_were_renewed(work, marks, caplog):
+    result = transactions.mark_atomically_over_two_beats.enqueue("k")
+    work()
+    assert (result.job.state, result.job.errors) == (State.SUCCEEDED, [])
+    assert result.job.progress == {"done": 1, "total": 2, "message": ""}
+    assert [line["text"] for line in result.job.log] == ["after two beats"]
+    assert marks() == ["k", "paid k", "paid k again"]
+    assert "away" not in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("snapshots")
+def test_jobs_with_steps_that_are_no_transaction_of_their_own_succeed_side_by_side(work, caplog):
+    results = [jobs.slow_count.enqueue(5, 0.05, f"k{i}") for i in range(4)]
+    work()
+    assert [result.wait(1).return_value for result in results] == [5] * 4
+    assert {result.job.attempt for result in results} == {1}
+    assert "away" not in caplog.text
+
+
+@pytest.mark.usefixtures("snapshots")
+def test_a_checkpoint_whose_row_another_transaction_wrote_is_saved_again(transactional_db):
+    make()
+    with connect("default", application_name="other") as other:
+        (job,) = claim(other, claimer())
+        run = Run(job, "default", claimed_at=time.monotonic(), lease_until=time.monotonic() + 60)
+        saving = threading.Thread(target=_save, args=[run])
+        with other.transaction():
+            other.execute("SELECT FROM pgonly_job FOR UPDATE")
+            other.execute("UPDATE pgonly_job SET log = '[1]'")
+            saving.start()
+            with connect("default", application_name="looker") as looker:
+                wait_for(lambda: looker.execute(WAITS).fetchone() == (1,), what="it to wait for the row")
+    saving.join(10)
+    assert fresh(job).checkpoint.value == 7
+
+
+WAITS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%pgonly_checkpoint%'
+"""
+
+
+def _save(run):
+    connection.ensure_connection()
+    try:
+        retry_while_down(run, checkpoints.save_checkpoint, run.job.id, run.job.lease_epoch, "7", "{}")
+    finally:
+        connections.close_all()
