@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+from django.db import models
 from django.utils import timezone
 from psycopg.sql import quote
 
@@ -28,6 +29,23 @@ def ago(delta: timedelta):
 def make(**facts) -> Job:
     """A ready job, unless `facts` say otherwise."""
     return Job.objects.create(**{"task": "tests.jobs.add", **facts})
+
+
+# A value for each kind of column, so that a new column is filled, too.
+FILLED = {
+    models.CharField: "x",
+    models.DateTimeField: ago(HOUR),
+    models.DurationField: timedelta(days=9),
+    models.IntegerField: 30,
+    models.SmallIntegerField: 30,
+    models.UUIDField: "00000000-0000-4000-8000-000000000001",
+}
+
+
+def filled(*but: str) -> dict[str, object]:
+    """A value for every column of a job that is no JSON, `but` for some."""
+    columns = {field.name: FILLED[type(field)] for field in Job._meta.fields if type(field) in FILLED}
+    return {name: value for name, value in columns.items() if name not in ("id", "state", *but)}
 
 
 def insert_jobs(rows: str, **columns: str) -> str:

@@ -10,7 +10,19 @@ from pgonly_django.models.job import State
 from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.claim import BAND_MEMORY_SECONDS
 from pgonly_django.queue.enqueue import Template
-from tests.queue.rows import HOUR, LEASE, ago, claim, claimer, fresh, make, make_running
+from tests.queue.rows import (
+    HOUR,
+    LEASE,
+    ago,
+    claim,
+    claim_limited,
+    claimer,
+    filled,
+    fresh,
+    limited_claimer,
+    make,
+    make_running,
+)
 
 ON_THE_FLOORS = 3600.0
 
@@ -38,6 +50,33 @@ def test_the_first_start_of_a_job_is_kept(server):
 def test_only_ready_jobs_are_claimed(server, state):
     make_running(state=state, run_at=ago(HOUR))
     assert claim(server, claimer()) == []
+
+
+PLACE = (
+    "queue",
+    "priority",
+    "ready_at",
+    "slots",
+    "concurrency_key",
+    "concurrency_limit",
+    "crashes",
+    "unique_key",
+)
+
+
+@pytest.mark.parametrize("crashes", [0, SUSPECT_FROM])
+@pytest.mark.parametrize("limited", [{}, {"slots": 1, "concurrency_key": "a", "concurrency_limit": 99}])
+def test_no_ready_job_is_left_for_ever_whatever_else_its_row_says(server, limited, crashes):
+    """A condition that a claim has, and the indexes have not, would leave rows that no claim takes."""
+    by, by_limited = claimer(), limited_claimer(threads=99)
+    for column, value in filled(*PLACE).items():
+        job = make(crashes=crashes, **limited, **{column: value})
+        found = claim_limited(server, by_limited, 99) if limited else claim(server, by)
+        assert ids(found) == [str(job.id)], column
+    if not (limited or crashes):
+        jobs = [make(**{column: value}) for column, value in filled(*PLACE).items()]
+        by.head_due_at = float("inf")
+        assert set(ids(claim(server, by, 99))) == set(ids(jobs)), "from the floors"
 
 
 def test_jobs_of_a_band_come_oldest_first(server):

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
-from django.db import models
 
 from pgonly_django.models import Job, State
 from pgonly_django.queue.failed_jobs import Again, redrive_batch
-from tests.queue.rows import HOUR, ago, fresh, make
+from tests.queue.rows import HOUR, ago, filled, fresh, make
 
-# One value for each kind of column, so that a new column is filled, too.
-FILLED = {
-    models.CharField: "x",
-    models.DateTimeField: ago(HOUR),
-    models.DurationField: timedelta(days=9),
-    models.IntegerField: 3,
-    models.SmallIntegerField: 3,
-    models.UUIDField: "00000000-0000-4000-8000-000000000001",
-}
 OWN = {"id", "enqueued_at"}  # of each row
 
 
 def make_failed_with_every_column_filled() -> Job:
-    filled = {
-        field.name: FILLED[type(field)]
-        for field in Job._meta.fields
-        if type(field) in FILLED and field.name not in OWN | {"unique_key"}
-    }
     texts = {"result": 1, "progress": {"done": 1}, "metadata": {"a": 1}, "errors": [{"outcome": "failed"}]}
-    return make(**{**filled, **texts, "state": State.FAILED, "unique_while": "unfinished"})
+    return make(**{**filled("unique_key"), **texts, "state": State.FAILED})
 
 
 @pytest.mark.django_db
