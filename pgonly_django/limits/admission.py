@@ -14,9 +14,8 @@ from uuid import UUID, uuid4
 
 from pgonly_django.current_job import current_job
 from pgonly_django.database import testrun
-from pgonly_django.database.connect import TRY_AGAIN
 from pgonly_django.database.listener import Watch, listener_for
-from pgonly_django.database.operation import Operation, Signal, run
+from pgonly_django.database.operation import Operation, run
 from pgonly_django.database.pool import Pool
 from pgonly_django.database.statement import integer
 from pgonly_django.events import emit
@@ -24,15 +23,13 @@ from pgonly_django.exceptions import (
     LimiterTimeoutError,
     LimitsError,
     LimitsUnansweredError,
-    LimitsUnavailableError,
 )
 from pgonly_django.limits.declarations import declare, no_such_limiter
 from pgonly_django.limits.limiter_statements import ADD_SLOTS, CHANNEL, ENTER, LEAVE, RENEW_SLOTS, WAKE
-from pgonly_django.limits.pool_user import background, call
+from pgonly_django.limits.pool_user import background, call, while_away
 from pgonly_django.limits.renewal import LEASE_SECONDS
 
 PATIENCE_SECONDS = 60.0  # that a caller waits for a database that is away
-RETRY_SECONDS = 0.5
 FAR_LOOK_SECONDS = 5.0  # where many are before it; see FAR in limiter_statements.py
 _TRUE = b"\x01"
 
@@ -106,24 +103,12 @@ class LimiterAdmission:
             raise_if_interrupted()
 
     def _look(self, give_up_at: float, *, may_wait: bool) -> Operation[EnterAnswer]:
-        """Try to get in. While PostgreSQL is away it tries again; its ticket stays its own. In a job that goes on until
-        the run has to end, as with all that a job writes."""
-        is_bounded = current_job.get() is None
-        patience_ends_at = min(time.monotonic() + PATIENCE_SECONDS, give_up_at) if is_bounded else give_up_at
+        """Try to get in. While PostgreSQL is away it tries again; its ticket stays its own."""
         while True:
-            raise_if_interrupted()
-            try:
-                found = yield from self._try(may_wait)
-            except LimitsError as error:
-                is_away = isinstance(error, LimitsUnavailableError)
-                is_passing = is_away or isinstance(error.__cause__, TRY_AGAIN)
-                if not is_passing or time.monotonic() >= patience_ends_at:
-                    raise
-                yield Signal(RETRY_SECONDS)
-            else:
-                if found.is_in or not found.lacks_slots:
-                    return found
-                yield from call(self.pool, ADD_SLOTS, name=self.name)
+            found = yield from while_away(lambda: self._try(may_wait), PATIENCE_SECONDS, give_up_at)
+            if found.is_in or not found.lacks_slots:
+                return found
+            yield from call(self.pool, ADD_SLOTS, name=self.name)
 
     def _try(self, may_wait: bool) -> Operation[EnterAnswer]:
         for again in (False, True):  # a test has rolled the row back, or a person has deleted it

@@ -34,7 +34,7 @@ from pgonly_django.limits import budget_settings
 from pgonly_django.limits.budget_settings import BudgetDeclaration
 from pgonly_django.limits.budget_statements import RENEW, RESERVE, SETTLE, ReserveAnswer, answer_in
 from pgonly_django.limits.declared_rows import FOLLOWS, DeclaredRows
-from pgonly_django.limits.pool_user import background, call, pool, refuse_event_loop
+from pgonly_django.limits.pool_user import background, call, pool, refuse_event_loop, while_away
 from pgonly_django.limits.provider_answers import is_unpaid
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.models.budget import HELD_BY
@@ -44,8 +44,7 @@ from pgonly_django.models.budget import HELD_BY
 WAIT_SECONDS = 10.0
 AGAIN_SECONDS = (5.0, 15.0)
 PAUSE_SECONDS = (0.05, 1.0)
-AWAY_SECONDS = 0.5  # between two tries while the database is away
-PATIENCE_SECONDS = 5.0  # that a caller outside of jobs waits for it
+PATIENCE_SECONDS = 5.0  # that a caller outside of jobs waits for a database that is away
 DAY_SECONDS = 86_400.0
 NO_JOB = {"job_id": None, "task": "", "queue": ""}
 UNPAID = {"usd": Decimal(0), "tokens_in": None, "tokens_out": None, "is_recorded": 0, "is_estimate": 0}
@@ -169,24 +168,11 @@ class BudgetReservation:
 
     def _make(self) -> Operation[None]:
         job, give_up_at, pause = current_job.get(), time.monotonic() + WAIT_SECONDS, PAUSE_SECONDS[0]
-        while not (answer := (yield from self._look(job))).is_made:
+        while not (answer := (yield from while_away(lambda: self._try(job), PATIENCE_SECONDS))).is_made:
             self._raise_unless_it_may_wait(job, answer, give_up_at)
             yield Signal(pause)
             pause = min(pause * 2, PAUSE_SECONDS[1])
         renewal.keep(self)
-
-    def _look(self, job: CurrentJob | None) -> Operation[ReserveAnswer]:
-        """Try to reserve. While the database is away a job waits, unless its run has to end; others for a moment."""
-        give_up_at = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            if job is not None:
-                job.raise_if_interrupted()
-            try:
-                return (yield from self._try(job))
-            except LimitsUnavailableError:
-                if job is None and time.monotonic() >= give_up_at:
-                    raise
-            yield Signal(AWAY_SECONDS)
 
     def _try(self, job: CurrentJob | None) -> Operation[ReserveAnswer]:
         if self._declaration is not None:

@@ -11,21 +11,20 @@ from weakref import ref
 
 from pgonly_django.conf import LONGEST_SECONDS
 from pgonly_django.current_job import current_job
-from pgonly_django.database.operation import Operation, Signal, run
+from pgonly_django.database.operation import Operation, run
 from pgonly_django.database.pool import Pool
 from pgonly_django.database.statement import printable
 from pgonly_django.events import emit
-from pgonly_django.exceptions import LimitsUnavailableError, NestedLimiterError, WrongArgumentsError
+from pgonly_django.exceptions import NestedLimiterError, WrongArgumentsError
 from pgonly_django.limits.admission import LimiterAdmission
 from pgonly_django.limits.declarations import declare, no_such_limiter
 from pgonly_django.limits.limiter_statements import COOL_DOWN
-from pgonly_django.limits.pool_user import call, pool, refuse_event_loop
+from pgonly_django.limits.pool_user import call, pool, refuse_event_loop, while_away
 from pgonly_django.limits.provider_answers import seconds_of
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.models.limiter import WHO_LENGTH
 
-# That a cool_down() waits for a PostgreSQL that is away.
-PATIENCE_SECONDS, RETRY_SECONDS = 5.0, 0.5
+PATIENCE_SECONDS = 5.0  # that a cool_down() outside of jobs waits for a PostgreSQL that is away
 Duration = float | timedelta  # seconds, or a timedelta
 
 # What this thread, or this task and those that started it, is inside of.
@@ -194,16 +193,8 @@ def _who() -> str:
 
 
 def cool_down(pool: Pool, name: str, seconds: float) -> Operation[None]:
-    """Let no caller in for so many seconds. Raises UnknownLimiterError and LimitsError, the latter for a PostgreSQL
-    that has been away for PATIENCE_SECONDS."""
-    patience_ends_at = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            return (yield from _cool_down(pool, name, seconds))
-        except LimitsUnavailableError:
-            if time.monotonic() >= patience_ends_at:
-                raise
-        yield Signal(RETRY_SECONDS)
+    """Let no caller in for so many seconds. Raises UnknownLimiterError and LimitsError."""
+    yield from while_away(lambda: _cool_down(pool, name, seconds), PATIENCE_SECONDS)
 
 
 def _cool_down(pool: Pool, name: str, seconds: float) -> Operation[None]:

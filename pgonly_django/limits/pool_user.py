@@ -6,10 +6,12 @@ takes neither all connections nor the others' time: see call().
 
 import asyncio
 import contextlib
+import math
 import os
 import time
+from collections.abc import Callable
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import router
@@ -18,17 +20,21 @@ from psycopg.pq.abc import PGresult
 
 from pgonly_django import exceptions
 from pgonly_django.conf import settings
+from pgonly_django.current_job import current_job
 from pgonly_django.database.background import Background
+from pgonly_django.database.connect import TRY_AGAIN
 from pgonly_django.database.operation import Operation, Signal
 from pgonly_django.database.pool import Pool, PoolUser, pool_for
 from pgonly_django.database.statement import Statement
 from pgonly_django.database.testcase import Advice
 from pgonly_django.models import Limiter
 
+T = TypeVar("T")
 TIMEOUT_SECONDS = 5.0  # that a statement may take, and the time that it may wait for a connection
 # That a statement waits for a row, and how long the row then counts as locked. Among those who only spend from one
 # budget a turn comes sooner: 64 statements of 5 ms each are 0.3 s.
 LOCK_SECONDS = 0.5
+AGAIN_SECONDS = 0.5  # between two tries while the database is away
 LOOK_SECONDS = 0.5  # after which a call that waits for its turn looks by itself
 # No call takes longer. What an interruption between two bytecodes leaves in _calls must not count for ever.
 LONGEST_SECONDS = 4 * TIMEOUT_SECONDS
@@ -50,7 +56,7 @@ _locked_at: dict[tuple[str, str], float] = {}
 os.register_at_fork(after_in_child=_calls.clear)  # those are the parent's
 
 
-def limits_error(error: exceptions.DatabaseCallError) -> exceptions.LimitsError:
+def _limits_error(error: exceptions.DatabaseCallError) -> exceptions.LimitsError:
     """What a caller gets for an error of the pool."""
     if isinstance(error, exceptions.DatabaseUnansweredError):
         return exceptions.LimitsUnansweredError(*error.args)
@@ -62,7 +68,7 @@ def limits_error(error: exceptions.DatabaseCallError) -> exceptions.LimitsError:
 LIMITS = PoolUser(
     name="limits",
     size_option='PGONLY["LIMITS_POOL_SIZE"]',
-    error=limits_error,
+    error=_limits_error,
     advice=Advice(
         without_database="Limiters and budgets are rows there.",
         in_other_thread=(
@@ -143,6 +149,27 @@ def _locked(name: str) -> exceptions.LimitsUnavailableError:
     return exceptions.LimitsUnavailableError(
         f"Another transaction holds the row of {name!r}: no call of it is admitted or settled before that has ended."
     )
+
+
+def while_away(
+    attempt: Callable[[], Operation[T]], patience_seconds: float, give_up_at: float = math.inf
+) -> Operation[T]:
+    """The result of `attempt`, tried again while the database is away, until `give_up_at` by time.monotonic(): in a job
+    until its run has to end, as with all that a job writes, elsewhere for `patience_seconds`. Raises the interruption
+    of a run that has to end."""
+    if (job := current_job.get()) is None:
+        give_up_at = min(time.monotonic() + patience_seconds, give_up_at)
+    while True:
+        if job is not None:
+            job.raise_if_interrupted()
+        try:
+            return (yield from attempt())
+        except exceptions.LimitsError as error:
+            is_away = isinstance(error, exceptions.LimitsUnavailableError)
+            is_passing = is_away or isinstance(error.__cause__, TRY_AGAIN)
+            if not is_passing or time.monotonic() >= give_up_at:
+                raise
+        yield Signal(AGAIN_SECONDS)
 
 
 def refuse_event_loop(what: str) -> None:

@@ -47,8 +47,7 @@ class LeaseRenewal:
 
     def forget(self) -> None:
         self._held: WeakSet[Held] = WeakSet()
-        # Reentrant: the garbage collector may run drop() in this thread while it has the lock.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._is_failing = False
 
@@ -85,12 +84,10 @@ class LeaseRenewal:
                 continue
 
     def run_once(self) -> None:
-        with self._lock:
-            of_now = self._held
-            everything = tuple(of_now)
         kinds: dict[tuple[Pool, Statement], list[Held]] = defaultdict(list)
-        for held in everything:
-            kinds[held.pool, held.RENEW].append(held)
+        with self._lock:
+            for held in self._held:
+                kinds[held.pool, held.RENEW].append(held)
         failed = False
         for (pool, statement), some in kinds.items():
             try:
@@ -100,14 +97,12 @@ class LeaseRenewal:
             except BaseException as error:  # noqa: BLE001 - else this process would renew no lease any more
                 failed = True
                 if not self._is_failing:
-                    emit(
-                        "limits.not_renewed",
+                    message, is_known = (
                         f"Leases not renewed, tried again: {error}",
-                        level=logging.WARNING,
-                        exc_info=not isinstance(error, LimitsError),
+                        isinstance(error, LimitsError),
                     )
-        if self._held is of_now:
-            self._is_failing = failed
+                    emit("limits.not_renewed", message, level=logging.WARNING, exc_info=not is_known)
+        self._is_failing = failed
 
     def _renew(self, pool: Pool, statement: Statement, some: list[Held]) -> None:
         ids = [held.id for held in some]
