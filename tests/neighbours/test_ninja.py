@@ -6,22 +6,16 @@ import asyncio
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.cache import cache
 from django.test import AsyncClient, override_settings
 from django.urls import path
-from ninja import NinjaAPI, throttling
+from ninja import NinjaAPI
 
 from pgonly_django.throttling.ninja import (
     AnonRateThrottle,
     AuthRateThrottle,
-    UserRateThrottle,
 )
 from tests.jobs import add
 from tests.neighbours.throttles import (
-    Slowly,
-    admitted,
-    admitted_in_processes,
-    database_away,
     documented,
     request,
 )
@@ -48,17 +42,6 @@ async def enqueue_async(request):
 urlpatterns = [path("", api.urls)]
 
 
-def test_the_frameworks_own_throttle_lets_too_many_through(transactional_db):
-    class Own(throttling.UserRateThrottle):
-        cache = Slowly(cache)
-
-    assert admitted(lambda: Own("5/m").allow_request(request(ANN))) > LIMIT
-
-
-def test_several_processes_get_exactly_the_rate(transactional_db):
-    assert admitted_in_processes(lambda: UserRateThrottle("5/m").allow_request(request(ANN))) == LIMIT
-
-
 @override_settings(ROOT_URLCONF=__name__)
 def test_a_refused_request_is_told_when_to_come_again(transactional_db, client):
     answers = [client.get("/enqueue") for _ in range(LIMIT + 1)]
@@ -73,17 +56,6 @@ def test_an_async_operation_is_throttled_too(transactional_db):
         return [await AsyncClient().get("/wait") for _ in range(3)]
 
     assert [answer.status_code for answer in asyncio.run(ask())] == [200, 200, 429]
-
-
-@pytest.mark.parametrize("opens", [True, False])
-def test_without_a_database_the_option_decides(opens, transactional_db, any_database):
-    with database_away() as away:
-
-        class Throttle(UserRateThrottle):
-            cache = away
-            fail_open = opens
-
-        assert Throttle("5/m").allow_request(request(ANN)) is opens
 
 
 def test_the_page_shows_throttles_that_work(transactional_db):
