@@ -2,19 +2,16 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from uuid import UUID
 
 from pgonly_django.database import notify
-from pgonly_django.database.connect import OwnConnection
 from pgonly_django.queue.claim import DUTY, Claim, ClaimedJob, Claimer
-from pgonly_django.queue.promote import promote
 from pgonly_django.worker.connection import JobsListener, WorkerConnection
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.stopping import Deadline, Shutdown
-from pgonly_django.worker.timers import NEVER, DatabaseTimer, Pauses, Timer
+from pgonly_django.worker.timers import NEVER, Pauses, Promotion, Timer
 
 AHEAD_SECONDS = 0.2  # the buffer of prefetched jobs holds at most this much work
 AHEAD_LIMIT = 500
@@ -109,43 +106,6 @@ class PollTimer(Timer):
 def _fills_a_band(claim: Claim, jobs: list[ClaimedJob]) -> bool:
     counts = Counter((job.queue, job.priority) for job in jobs)
     return any(count >= claim.limit_of(queue) for (queue, _), count in counts.items())
-
-
-class Promotion(DatabaseTimer):
-    """Makes scheduled jobs ready at exactly the moment when they are due, and then calls `look`."""
-
-    def __init__(self, options: WorkerOptions, database: WorkerConnection, look: Callable[[], None]) -> None:
-        super().__init__(database)
-        self._look = look
-        self._pauses = Pauses(options, database.listener)
-        self.next_job_at = NEVER  # as far as is known
-
-    def hear(self) -> None:
-        """Another process has scheduled a job."""
-        super().hear()
-        self._pauses.restart()
-
-    def expect_due(self, in_seconds: float) -> None:
-        """We have scheduled a job."""
-        self.next_job_at = min(self.next_job_at, time.monotonic() + in_seconds)
-        self.at = min(self.at, self.next_job_at)
-
-    def restart(self) -> None:
-        """After a sleep."""
-        self._pauses.restart()
-        self.at = min(self.next_job_at, time.monotonic() + self._pauses.next())
-
-    def ask(self, connection: OwnConnection) -> int:
-        began = time.monotonic()
-        promoted, next_due_in_seconds = promote(connection)
-        now = time.monotonic()
-        if promoted or began >= self.next_job_at:
-            self._pauses.restart()
-        self.next_job_at = NEVER if next_due_in_seconds is None else now + next_due_in_seconds
-        self.plan(min(self.next_job_at, now + self._pauses.next()), began=began)
-        if promoted:
-            self._look()
-        return promoted
 
 
 class Claims:

@@ -3,6 +3,7 @@ threads, so that a slow function delays no claim."""
 
 from __future__ import annotations
 
+import json
 import logging
 import queue
 import threading
@@ -15,18 +16,20 @@ from typing import Any
 from django.db import connections
 
 from pgonly_django import instruments
-from pgonly_django.compat import task_finished
+from pgonly_django.compat import TaskError, task_finished
+from pgonly_django.context.run import Run
 from pgonly_django.error_texts import cut_our_frames
 from pgonly_django.events import emit
 from pgonly_django.instruments import JobRun, sends_finished
 from pgonly_django.models.job import FINISHED, Job, State
+from pgonly_django.queue.finish import Finish
 from pgonly_django.tasks.backend import has_receivers
 from pgonly_django.tasks.failures import call_on_failure, on_failure_functions
-from pgonly_django.tasks.result import result_of
+from pgonly_django.tasks.result import STATUS, result_of
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.django_connections import clean_up_connections, take_from
 from pgonly_django.worker.duties.dead_letters import DeadLettersWanted
-from pgonly_django.worker.ending import EndedRun, result_of_end
+from pgonly_django.worker.ending import EndedRun, changed_result
 from pgonly_django.worker.inbox import Tell
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.running import note_end
@@ -239,6 +242,17 @@ def _emit_on_failure_failed(ended: Ended) -> None:
 
 def _name_of(ended: Ended) -> str:
     return ended if isinstance(ended, str) else f"{ended.run.job.task} {ended.run.job.id}"
+
+
+def result_of_end(run: Run, finish: Finish) -> Any:
+    """The TaskResult of a run, as the job's row says it, without reading the row. None where the task was not found."""
+    changes: dict[str, Any] = {"status": STATUS[finish.state]}
+    if finish.result is not None:
+        changes["_return_value"] = json.loads(finish.result)
+    entry, told = json.loads(finish.entry) if finish.entry is not None else {}, None
+    if entry.get("exception"):
+        told = TaskError(exception_class_path=entry["exception"], traceback=entry["traceback"])
+    return changed_result(run, told, **changes)
 
 
 class EndCalls:

@@ -37,7 +37,6 @@ from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.error_policies import errors_in, policy_of
 from pgonly_django.tasks.options import TaskOptions
 from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError
-from pgonly_django.tasks.result import STATUS
 
 # A task that is not known is looked for again, after growing pauses, for UNKNOWN_FOR: a rolling deploy.
 UNKNOWN_PAUSE_SECONDS = (2.0, 60.0)
@@ -351,27 +350,13 @@ def _backoff_delay(
     return delay, "Its backoff asked for no further attempt." if delay is None else ""
 
 
-# The TaskResult of the run, as the job's row will say it, without reading the row. None where the task was not found.
-
-
 def _result_after(run: Run, error: BaseException) -> Any:
-    """For a backoff: as if this failure were the job's last."""
+    """The TaskResult for a backoff: as if this failure were the job's last. None where the task was not found."""
     told = TaskError(exception_class_path=path_of(error), traceback=traceback_text(error))
-    return _changed_result(run, told, status=TaskResultStatus.FAILED)
+    return changed_result(run, told, status=TaskResultStatus.FAILED)
 
 
-def result_of_end(run: Run, finish: Finish) -> Any:
-    """For those who are told of the job's end."""
-    changes: dict[str, Any] = {"status": STATUS[finish.state]}
-    if finish.result is not None:
-        changes["_return_value"] = json.loads(finish.result)
-    entry, told = json.loads(finish.entry) if finish.entry is not None else {}, None
-    if entry.get("exception"):
-        told = TaskError(exception_class_path=entry["exception"], traceback=entry["traceback"])
-    return _changed_result(run, told, **changes)
-
-
-def _changed_result(run: Run, told: TaskError | None, **changes: Any) -> Any:
+def changed_result(run: Run, told: TaskError | None, **changes: Any) -> Any:
     if run.result is None:
         return None
     result = copy.copy(run.result)

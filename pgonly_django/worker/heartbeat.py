@@ -27,10 +27,10 @@ from pgonly_django.queue import liveness
 from pgonly_django.queue.rescue import Rescued, end_transactions, rescue
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.ending import never_started
-from pgonly_django.worker.following import RunCounter
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import RESCUED_FAILED, RESCUED_FINISHED, Notification, Requested, Tell
 from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.run_counter import RunCounter
 from pgonly_django.worker.timers import Timer
 
 LOCK_WAIT = "2s"  # of a whole table: rows that are locked are skipped

@@ -24,10 +24,11 @@ from pgonly_django.worker.duties.declare import declare
 from pgonly_django.worker.end_calls import EndCalls, stop_instruments
 from pgonly_django.worker.ending import EndedRun, never_started
 from pgonly_django.worker.exchange import Exchanger
-from pgonly_django.worker.following import Following, RunCounter
+from pgonly_django.worker.following import Following
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import Inbox, LettersSent, MaintenanceChecked, Notification, Requested
 from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.run_counter import RunCounter
 from pgonly_django.worker.running import Executor
 from pgonly_django.worker.sleep import Sleep
 from pgonly_django.worker.slots import Slots

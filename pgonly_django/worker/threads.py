@@ -6,12 +6,12 @@ from uuid import UUID
 
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties import duties
-from pgonly_django.worker.following import RunCounter
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import WAKE, Notification, Tell
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.run_counter import RunCounter
 from pgonly_django.worker.scheduler import Scheduler
 
 

@@ -5,9 +5,11 @@ ever rarer ones: NOTIFY tells of new rows, but not of a row that was locked at t
 """
 
 import time
+from collections.abc import Callable
 
 from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection
+from pgonly_django.queue.promote import promote
 from pgonly_django.worker.connection import JobsListener, WorkerConnection
 from pgonly_django.worker.options import WorkerOptions
 
@@ -84,3 +86,40 @@ class Pauses:
         pause = min(self._next, self._options.longest_pause(listening=listens))
         self._next = pause * (GROWTH if listens else BLIND_GROWTH)
         return pause
+
+
+class Promotion(DatabaseTimer):
+    """Makes scheduled jobs ready at exactly the moment when they are due, and then calls `look`."""
+
+    def __init__(self, options: WorkerOptions, database: WorkerConnection, look: Callable[[], None]) -> None:
+        super().__init__(database)
+        self._look = look
+        self._pauses = Pauses(options, database.listener)
+        self.next_job_at = NEVER  # as far as is known
+
+    def hear(self) -> None:
+        """Another process has scheduled a job."""
+        super().hear()
+        self._pauses.restart()
+
+    def expect_due(self, in_seconds: float) -> None:
+        """We have scheduled a job."""
+        self.next_job_at = min(self.next_job_at, time.monotonic() + in_seconds)
+        self.at = min(self.at, self.next_job_at)
+
+    def restart(self) -> None:
+        """After a sleep."""
+        self._pauses.restart()
+        self.at = min(self.next_job_at, time.monotonic() + self._pauses.next())
+
+    def ask(self, connection: OwnConnection) -> int:
+        began = time.monotonic()
+        promoted, next_due_in_seconds = promote(connection)
+        now = time.monotonic()
+        if promoted or began >= self.next_job_at:
+            self._pauses.restart()
+        self.next_job_at = NEVER if next_due_in_seconds is None else now + next_due_in_seconds
+        self.plan(min(self.next_job_at, now + self._pauses.next()), began=began)
+        if promoted:
+            self._look()
+        return promoted

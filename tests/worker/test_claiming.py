@@ -12,11 +12,11 @@ from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
 from pgonly_django.models import Job, State
 from pgonly_django.queue.claim import Claim
-from pgonly_django.worker.claiming import WALKED_SECONDS, PollTimer, Prefetch, Promotion
+from pgonly_django.worker.claiming import WALKED_SECONDS, PollTimer, Prefetch
 from pgonly_django.worker.connection import JobsListener, WorkerConnection
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.timers import REFUSED_SECONDS
+from pgonly_django.worker.timers import REFUSED_SECONDS, Promotion
 from tests import jobs
 from tests.queue.rows import claimer as make_claimer
 from tests.queue.rows import fresh, lock, make

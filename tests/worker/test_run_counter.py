@@ -14,10 +14,10 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, JobStats, State
 from pgonly_django.models.job_stats import BOUNDS
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker import following
+from pgonly_django.worker import run_counter
 from pgonly_django.worker.ending import EndedRun, never_started
-from pgonly_django.worker.following import NAMED, ROWS
-from pgonly_django.worker.following import RunCounter as Counting
+from pgonly_django.worker.run_counter import NAMED, ROWS
+from pgonly_django.worker.run_counter import RunCounter as Counting
 from tests import jobs
 from tests.queue.rows import HOUR, ago, claim, claimer, fresh, make, make_running, make_worker
 from tests.waiting import wait_for
@@ -192,7 +192,7 @@ def test_a_heartbeat_writes_when_the_last_time_is_long_enough_ago(work, server, 
     count(worker.stats, ended())
     worker.threads.heartbeat.beat(server)
     assert not JobStats.objects.exists()
-    worker.stats._written_at -= following.WRITE_SECONDS
+    worker.stats._written_at -= run_counter.WRITE_SECONDS
     worker.threads.heartbeat.beat(server)
     assert totals()["succeeded"] == 1
 
@@ -200,7 +200,7 @@ def test_a_heartbeat_writes_when_the_last_time_is_long_enough_ago(work, server, 
 def test_a_beat_is_complete_whatever_becomes_of_the_statistics(work, server, other, ended):
     worker = work()
     count(worker.stats, ended())
-    worker.stats._written_at -= following.WRITE_SECONDS
+    worker.stats._written_at -= run_counter.WRITE_SECONDS
     server.execute("SET lock_timeout = '50ms'")
     with other.transaction():
         other.execute("LOCK TABLE pgonly_job_stats")
@@ -209,7 +209,7 @@ def test_a_beat_is_complete_whatever_becomes_of_the_statistics(work, server, oth
 
 
 def test_a_worker_with_a_long_lease_writes_between_its_beats(background_worker, settings, monkeypatch):
-    monkeypatch.setattr(following, "WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(run_counter, "WRITE_SECONDS", 0.05)
     settings.PGONLY = {"LEASE_SECONDS": 3600}
     background_worker()
     jobs.add.enqueue(1)
@@ -217,7 +217,7 @@ def test_a_worker_with_a_long_lease_writes_between_its_beats(background_worker, 
 
 
 def test_an_error_in_the_statistics_ends_no_heartbeats(background_worker, settings, monkeypatch):
-    monkeypatch.setattr(following, "WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(run_counter, "WRITE_SECONDS", 0.05)
     settings.PGONLY = {"LEASE_SECONDS": 3600}
     worker = background_worker()
     wait_for(lambda: worker.threads.heartbeat._beat_at > time.monotonic(), what="the first beat")
