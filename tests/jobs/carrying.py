@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pgonly_django import Retry, task
-from tests.jobs import AT_ONCE
+from pgonly_django import task
 
 
 @task(takes_context=True)
@@ -24,13 +23,6 @@ def tell_atomic(context):
 @task(takes_context=True)
 def change(context):
     context.metadata["tenant"] = "other"
-
-
-@task(takes_context=True, max_attempts=3, backoff=AT_ONCE)
-def tell_at_last(context):
-    if context.attempt < 3:
-        raise Retry(0)
-    return [context.attempt, dict(context.metadata)]
 
 
 @task(takes_context=True, max_attempts=1, dead_letter_queue="dead")

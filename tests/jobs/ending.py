@@ -82,11 +82,6 @@ def run_too_long():
 
 
 @task
-def discard_with_an_exception():
-    raise Discard(ValueError("the cause"))
-
-
-@task
 async def exit_async():
     sys.exit(1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 
 from asgiref.sync import sync_to_async
@@ -68,13 +67,6 @@ ERRORS = {
 def judged(*names):
     errors = [ERRORS[name](name) for name in names]
     raise errors[0] if len(errors) == 1 else ExceptionGroup("several", errors)
-
-
-@task(max_attempts=3, backoff=AT_ONCE, never_retry=ValueError)
-async def judged_in_a_group():
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_fail())
-        group.create_task(asyncio.sleep(60))
 
 
 async def _fail():

@@ -93,13 +93,6 @@ def test_a_name_that_a_module_does_not_have_is_gone(path):
     assert "give the task aliases" in error.hint
 
 
-def test_the_hint_works(capsys):
-    make(task=GONE)
-    call_command("pgonly_jobs", "cancel", "--task", GONE)
-    assert Job.objects.get().state == State.CANCELLED
-    assert check_stored_jobs() == []
-
-
 @pytest.mark.parametrize(
     "row",
     [
