@@ -138,13 +138,13 @@ class Link:
         if isinstance(message.get("payload"), str):  # for the main loop, as a NOTIFY brings them
             self.worker.inbox.put(Notification.parse(message["payload"]))
         # A connect may hang: then the supervisor asks again, and gets the one answer when that is over.
-        if isinstance(dead := message.get("take_back"), dict) and self._is_free:
+        if isinstance(dead := message.get("take_back"), list) and self._is_free:
             self._is_free = False
             threading.Thread(
                 target=self._take_back, args=(dead,), name="pgonly-taking-back", daemon=True
             ).start()
 
-    def _take_back(self, dead: dict[str, bool]) -> None:
+    def _take_back(self, dead: list[list[Any]]) -> None:
         name = f"pgonly taking back {self.worker.id}"
         self._answers.append(take_back(self.worker.options.database, dead, name, self.worker.inbox.put))
         self._is_free = True

@@ -88,7 +88,7 @@ class Process:
                     self.was_ready = self.was_ready or self.status.state is not WorkerState.STARTING
             if isinstance(message.get("retire"), str):
                 self.retires_for = message["retire"]
-            if {"taken", "still", "error"} <= message.keys():
+            if isinstance(message.get("taken_back"), list):
                 self.answers.append(message)
             self.is_out_of_time = self.is_out_of_time or message.get("is_out_of_time") is True
             self.holds_nothing = self.holds_nothing or message.get("holds_nothing") is True

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import psycopg
@@ -18,7 +18,7 @@ from psycopg import errors
 from pgonly_django.database.connect import OwnConnection, connect
 from pgonly_django.events import emit
 from pgonly_django.queue import stats
-from pgonly_django.queue.rescue import TakenBack, end_sessions, rescue_known_dead
+from pgonly_django.queue.rescue import end_sessions, rescue_known_dead
 from pgonly_django.worker.heartbeat import announce
 from pgonly_django.worker.inbox import Tell
 
@@ -27,15 +27,13 @@ ANSWER_SECONDS = 1.0  # then another one is asked; what both do is done once
 LOCK_WAIT = "2s"
 
 
-@dataclass
-class Dead:
+class Dead(NamedTuple):
     """A process whose end was seen."""
 
     worker_id: str
     name: str
     planned: bool  # it was told to stop, so that its jobs are not blamed
-    ended_at: float
-    taken: int = 0
+    ended_at: float  # time.monotonic(), which is the same clock in all processes of a machine
 
 
 class Living(Protocol):
@@ -60,7 +58,7 @@ class ThisProcess:
     def ask(self, message: dict[str, Any]) -> None:
         threading.Thread(target=self._take_back, args=(message["take_back"],), daemon=True).start()
 
-    def _take_back(self, dead: Mapping[str, bool]) -> None:
+    def _take_back(self, dead: Iterable[Sequence[Any]]) -> None:
         self.answers.append(take_back(self._alias, dead, "pgonly supervisor"))
         self._wake()
 
@@ -106,26 +104,17 @@ class TakingBack:
         if self._asked is None and self._dead and now >= self._due_at and living:
             self._asked = living[self._tries % len(living)]
             self._due_at = now + ANSWER_SECONDS
-            self._asked.ask({"take_back": {dead.worker_id: dead.planned for dead in self._dead.values()}})
+            self._asked.ask({"take_back": list(self._dead.values())})
 
     def _take_note(self, process: Living, answer: Mapping[str, Any], now: float) -> None:
         """Of an answer, whenever it comes."""
-        for worker_id, count in answer["taken"].items():
-            dead = self._dead.get(worker_id)
-            if dead is None:
-                continue
-            dead.taken += count
-            if worker_id not in answer["still"]:
-                del self._dead[worker_id]
+        for worker_id in map(str, answer["taken_back"]):
+            if self._dead.pop(worker_id, None) is not None:
                 self._is_late, self._pause = False, FIRST_PAUSE_SECONDS
-                if dead.taken:
-                    taken, seconds = f"{dead.taken} job(s) of {dead.name}", now - dead.ended_at
-                    message = f"{taken} were taken back {seconds:.2f} s after its end."
-                    emit("worker.jobs_taken_back", message, worker=dead.name, jobs=dead.taken)
         if process is self._asked:
             self._asked, self._due_at = None, now
-            if self._dead and (answer["error"] or answer["still"]):
-                self._put_off(now, answer["error"] or "rows are locked")
+            if self._dead and (error := answer.get("error")):
+                self._put_off(now, str(error))
 
     def _put_off(self, now: float, reason: str) -> None:
         if not self._is_late:
@@ -138,35 +127,39 @@ class TakingBack:
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
 
 
-def take_back(alias: str, dead: Mapping[str, bool], name: str, tell: Tell = lambda _: None) -> dict[str, Any]:
-    """In a living process: give the jobs of `dead` back, which says for each worker whether its end was planned. `tell`
-    tells the worker of this process. Returns what JSON can hold: how many jobs of each worker went back,
-    the workers that have some left, and the error that kept the rest from being done."""
-    taken: dict[str, int] = {}
-    still: list[str] = []
+def take_back(
+    alias: str, dead: Iterable[Sequence[Any]], name: str, tell: Tell = lambda _: None
+) -> dict[str, Any]:
+    """In a living process: give the jobs of the `dead` back. `tell` tells the worker of this process. Returns what JSON
+    can hold: the ids of the workers in whose name none is left, and the error that kept it from the others."""
+    over: list[str] = []
+    error = ""
     try:
         with connect(alias, application_name=name) as connection:
             connection.apply_session_settings(lock_wait=LOCK_WAIT)
-            for (
-                worker_id,
-                planned,
-            ) in dead.items():  # a row that is locked keeps the other workers from nothing
-                found = _take_back_one(connection, UUID(worker_id), planned, tell)
-                taken[worker_id] = len(found.rescued)
-                still += map(str, found.still)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
-        return {"taken": taken, "still": still, "error": str(error) or type(error).__name__}
-    return {"taken": taken, "still": still, "error": ""}
+            for each in (Dead(*facts) for facts in dead):
+                if _take_back_one(connection, each, tell):
+                    over.append(each.worker_id)
+                else:  # a row that is locked keeps the other workers from nothing
+                    error = "rows are locked"
+    except Exception as raised:  # noqa: BLE001 - whatever it is, it is tried again
+        error = str(raised) or type(raised).__name__
+    return {"taken_back": over, "error": error}
 
 
-def _take_back_one(connection: OwnConnection, worker_id: UUID, planned: bool, tell: Tell) -> TakenBack:
+def _take_back_one(connection: OwnConnection, dead: Dead, tell: Tell) -> bool:
+    """Whether none is left."""
+    workers = [UUID(dead.worker_id)]
     try:
-        end_sessions(connection, [worker_id])
+        end_sessions(connection, workers)
     except errors.InsufficientPrivilege:  # sessions of roles that may not be ended here keep their locks
-        end_sessions(connection, [worker_id], of_any_role=False)
-    found = rescue_known_dead(connection, [worker_id], planned=planned)
-    announce(connection, found.rescued, tell)
-    if found.rescued:
+        end_sessions(connection, workers, of_any_role=False)
+    rescued, still = rescue_known_dead(connection, workers, planned=dead.planned)
+    announce(connection, rescued, tell)
+    if rescued:
+        seconds = time.monotonic() - dead.ended_at
+        message = f"{len(rescued)} job(s) of {dead.name} were taken back {seconds:.2f} s after its end."
+        emit("worker.jobs_taken_back", message, worker=dead.name, jobs=len(rescued))
         with suppress(psycopg.Error):  # the jobs have gone back: a second try would not find them
-            stats.add(connection, stats.counts_of_rescued(found.rescued))
-    return found
+            stats.add(connection, stats.counts_of_rescued(rescued))
+    return not still

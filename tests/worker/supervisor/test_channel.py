@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import pytest
 
@@ -99,13 +100,13 @@ def test_it_takes_the_jobs_of_a_dead_process_back_and_answers(link):
     link, supervisor = link
     dead = make_worker()
     job = make_running(dead.id)
-    supervisor.send({"take_back": {str(dead.id): False}})
+    supervisor.send({"take_back": [[str(dead.id), "a", False, time.monotonic()]]})
 
     def answers():
         link.turn()
-        return [message for message in supervisor.receive() if "taken" in message]
+        return [message for message in supervisor.receive() if "taken_back" in message]
 
-    assert wait_for(answers) == [{"taken": {str(dead.id): 1}, "still": [], "error": ""}]
+    assert wait_for(answers) == [{"taken_back": [str(dead.id)], "error": ""}]
     assert fresh(job).state == "ready"
     told = [Notification("limited", "*"), Notification("ready", job.queue)]
     assert link.worker.inbox.take(10, 0.0) == told

@@ -160,7 +160,7 @@ def test_an_answer_that_comes_late_counts(monkeypatch):
     worker, slow = make_worker(), Sibling(is_mute=True)
     taking_back = taking(worker)
     taking_back.turn(time.monotonic(), [slow])
-    slow.answers.append({"taken": {str(worker.id): 2, "unknown": 1}, "still": [], "error": ""})
+    slow.answers.append({"taken_back": [str(worker.id), "unknown"], "error": ""})
     taking_back.turn(time.monotonic() + module.ANSWER_SECONDS, [slow])
     assert taking_back.is_over
 
