@@ -76,3 +76,10 @@ def person(client, db):
         return user
 
     return log_in
+
+
+@pytest.fixture
+def rows():
+    from tests.admin.rows import rows_of_all_models
+
+    return rows_of_all_models()

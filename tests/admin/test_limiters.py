@@ -128,20 +128,6 @@ def test_a_cool_down_begins_and_ends_by_buttons_and_is_logged(admin_client):
     assert "operate/end_cool_down/" not in admin_client.get(PAGE).content.decode()
 
 
-def test_a_longer_cool_down_is_not_made_shorter(admin_client):
-    make()
-    admin_client.post(f"{LIST}deepseek/operate/cool_down_15/")
-    admin_client.post(f"{LIST}deepseek/operate/cool_down_1/")
-    assert Limiter.objects.get().blocked_until - timezone.now() > timedelta(minutes=14)
-
-
-def test_a_person_without_the_permission_has_no_buttons(client, person):
-    make()
-    person("view_limiter")
-    assert "Cool down" not in client.get(PAGE).content.decode()
-    assert client.post(f"{LIST}deepseek/operate/cool_down_1/").status_code == 403
-
-
 def test_only_what_the_settings_do_not_declare_is_deleted_with_its_slots(admin_client, settings):
     make()
     take()

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from uuid import uuid4
 
 import pytest
 from django.utils import timezone
 
 from pgonly_django.models import (
-    Budget,
-    Checkpoint,
-    CostEntry,
     Job,
-    JobStats,
-    Limiter,
-    LimiterSlot,
-    Schedule,
-    Session,
     State,
-    Step,
 )
 from tests.admin.conftest import LIST, make_job, page_of
 from tests.admin.jobs.test_cells import cells
@@ -38,20 +28,6 @@ def _naive(settings):
     settings.TIME_ZONE = "Asia/Kathmandu"  # five hours and three quarters before UTC
 
 
-@pytest.mark.sample(2)
-@pytest.mark.parametrize("state", State.values)
-def test_the_list_and_the_page_of_every_state_open(admin_client, state):
-    entry = {"outcome": "failed", "attempt": 1, "started_at": AWARE, "finished_at": AWARE}
-    fields = {"errors": [entry], "started_at": MOMENT, "log": [{"at": AWARE, "text": "hello"}]}
-    if state in (State.SUCCEEDED, State.FAILED, State.CANCELLED):
-        fields |= {"attempted_at": MOMENT, "finished_at": MOMENT, "delete_after": timezone.now()}
-    job = make_job(state, cancel_requested_at=MOMENT, **fields)
-    Checkpoint.objects.create(job=job, value=1)
-    Step.objects.create(job=job, name="ask")
-    assert admin_client.get(LIST).status_code == 200
-    assert admin_client.get(page_of(job)).status_code == 200
-
-
 def test_a_time_is_edited_as_it_is_shown(admin_client):
     job = make_job(State.SCHEDULED, run_at=MOMENT + timedelta(days=3650), args=[1])
     address = f"{LIST}{job.pk}/edit/"
@@ -62,42 +38,6 @@ def test_a_time_is_edited_as_it_is_shown(admin_client):
         == 302
     )
     assert (Job.objects.get().run_at, Job.objects.get().priority) == (datetime(2036, 3, 1, 9, 45), 3)
-
-
-@pytest.mark.parametrize("period", ["hour", "day", "week"])
-def test_the_overview_opens(admin_client, period):
-    worker = make_worker()
-    make_job(State.RUNNING, worker_id=worker.pk, attempted_at=MOMENT)
-    make_job(State.READY, ready_at=MOMENT)
-    stats = {"queue": "default", "task": "tests.jobs.add", "starts_at": timezone.now(), "succeeded": 7}
-    (
-        JobStats.objects.create(granularity="minute", **stats),
-        JobStats.objects.create(granularity="hour", **stats),
-    )
-    Limiter.objects.create(name="l", blocked_until=timezone.now() + timedelta(hours=1))
-    Schedule.objects.create(name="s", task="tests.jobs.add", every_seconds=60, next_at=MOMENT)
-    answer = admin_client.get(f"/admin/pgonly_django/?period={period}")
-    assert "pgonly-problem" not in answer.text
-    assert "<strong>7</strong> succeeded" in answer.text
-
-
-def test_budgets_and_costs_open(admin_client):
-    budget = Budget.objects.create(name="p", usd=1, edited_at=MOMENT, declared={"usd": "1"})
-    CostEntry.objects.create(usd=1, budget="p", at=MOMENT)
-    for page in ("budget/", f"budget/{budget.pk}/change/", "costentry/?days=90", "costentry/sums/"):
-        assert admin_client.get(f"/admin/pgonly_django/{page}").status_code == 200, page
-
-
-def test_limiters_open(admin_client):
-    limiter = Limiter.objects.create(
-        name="l", concurrent=2, declared={}, edited_at=MOMENT, blocked_until=timezone.now(),
-        tokens_per_minute=6, tokens=-5, refilled_at=timezone.now(),
-    )  # fmt: skip
-    LimiterSlot.objects.create(
-        limiter="l", number=1, holder=uuid4(), taken_at=MOMENT, expires_at=timezone.now()
-    )
-    for page in ("limiter/", f"limiter/{limiter.pk}/change/"):
-        assert admin_client.get(f"/admin/pgonly_django/{page}").status_code == 200, page
 
 
 def test_a_time_in_a_column_and_the_same_one_in_json_read_alike(admin_client):
@@ -122,13 +62,6 @@ def test_the_workers_are_listed_with_their_times(admin_client):
     response = admin_client.get(WORKERS)
     assert "2 min 5 s ago" in cells(response, "heartbeat")[1]
     assert f'title="{LOCAL}"' in cells(response, "life")[0]
-
-
-def test_the_sessions_are_listed(admin_client):
-    Session.objects.create(key_hash="ab" * 32, data={}, expires_at=timezone.now() + timedelta(hours=1))
-    response = admin_client.get("/admin/pgonly_django/session/")
-    assert "Active" in cells(response, "state_badge")[0]
-    assert admin_client.get(f"/admin/pgonly_django/session/{'ab' * 32}/change/").status_code == 200
 
 
 def test_a_discarded_job_says_when_in_utc(admin_client):

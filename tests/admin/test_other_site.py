@@ -11,19 +11,10 @@ from django.contrib.admin import AdminSite
 from django.urls import path
 from django.utils import timezone
 
-from pgonly_django.models import (
-    Budget,
-    CostEntry,
-    DurableCacheEntry,
-    Job,
-    Limiter,
-    LimiterSlot,
-    Queue,
-    State,
-)
+from pgonly_django.models import Budget, Job, Limiter, Queue, State
 from pgonly_django.tasks.editing import version_of
 from tests.admin.conftest import make_entry, make_job, make_session
-from tests.admin.test_workers import make_worker
+from tests.admin.rows import pages_of
 
 pytestmark = pytest.mark.django_db
 
@@ -50,31 +41,17 @@ def office(request, settings, admin_client):
 HOME = "/office/pgonly_django/"
 
 
-def pages() -> list[str]:
-    job, session, entry = make_job(State.FAILED), make_session(), make_entry(DurableCacheEntry)
-    make_worker()
-    make_entry()
-    Budget.objects.create(name="p:1", usd=1)
-    Limiter.objects.create(name="l:1", concurrent=1)
-    LimiterSlot.objects.create(
-        limiter="l:1", number=1, holder=job.pk, who=f"job {job.pk} (x)", expires_at="9999-01-01T00:00:00Z"
-    )
-    held = make_job(State.HELD, held_by="budget:p:1")
-    CostEntry.objects.create(usd=1, budget="p:1", job_id=job.pk)
-    return [
-        "", "?period=week", "job/", "job/?state__exact=failed", "job/bulk/retry/",
-        f"job/{job.pk}/change/", f"job/{job.pk}/again/",
-        f"job/{held.pk}/edit/", f"job/{job.pk}/delete/", f"job/{job.pk}/history/", "worker/", "session/",
-        f"session/{session.pk}/change/", f"session/{session.pk}/delete/", "cacheentry/", "cacheentry/numbers/",
-        "durablecacheentry/", f"durablecacheentry/{entry.pk}/change/", "durablecacheentry/clear/answers/",
-        "budget/", "budget/p_3A1/change/", "limiter/", "limiter/l_3A1/change/", "costentry/", "costentry/sums/",
-    ]  # fmt: skip
-
-
 @pytest.mark.slow
-def test_every_page_opens_and_leads_to_this_site_only(office):
-    for page in pages():
-        answer = office.get(HOME + page)
+def test_every_page_opens_and_leads_to_this_site_only(office, rows):
+    job, held = rows[Job][-1], rows[Job][2]
+    of_jobs = (
+        "bulk/retry/",
+        *(f"{job.pk}/{page}/" for page in ("again", "delete", "history")),
+        f"{held.pk}/edit/",
+    )
+    more = [f"{HOME}job/{page}" for page in of_jobs] + [f"{HOME}durablecacheentry/clear/answers/"]
+    for page in {page for model in rows for page in pages_of(model, rows, HOME)}.union(more):
+        answer = office.get(page)
         assert answer.status_code == 200, page
         links = re.findall(r'(?:href|action)="(/[^"]*)"', answer.text)
         assert links

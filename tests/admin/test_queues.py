@@ -72,13 +72,6 @@ def test_a_button_pauses_and_resumes(admin_client, name):
     assert queue.paused_at is None
 
 
-def test_an_action_pauses_many(admin_client):
-    Queue.objects.named("a", "b", "c")
-    chosen = {"action": "pause_queues", "_selected_action": ["a", "b"]}
-    admin_client.post(LIST, chosen)
-    assert set(Queue.objects.filter(paused_at__isnull=False).values_list("name", flat=True)) == {"a", "b"}
-
-
 def test_an_edit_survives_a_deploy_until_it_is_reset(admin_client):
     declared()
     assert admin_client.post(PAGE, {**FORM, "max_running": "2"}).status_code == 302
@@ -123,15 +116,3 @@ def test_only_a_queue_that_no_setting_declares_can_be_deleted(admin_client, sett
     assert admin_client.post(f"{LIST}ai/delete/", {"post": "yes"}).status_code == 403
     assert admin_client.post(f"{LIST}other/delete/", {"post": "yes"}).status_code == 302
     assert Queue.objects.get().name == "ai"
-
-
-def test_without_the_permission_to_operate_there_is_no_button(client, django_user_model):
-    from django.contrib.auth.models import Permission
-
-    user = django_user_model.objects.create_user("viewer", is_staff=True)
-    user.user_permissions.add(*Permission.objects.filter(codename="view_queue"))
-    client.force_login(user)
-    declared()
-    assert b">Pause<" not in client.get(PAGE).content
-    assert client.post(f"{LIST}ai/operate/pause/").status_code == 403
-    assert Queue.objects.get().paused_at is None

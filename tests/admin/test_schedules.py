@@ -105,21 +105,15 @@ def test_a_schedule_is_added_by_hand_and_runs(admin_client):
     ("changes", "field", "said"),
     [
         ({"cron": "61 * * * *"}, "cron", "Bad minute"),
-        ({"cron": ""}, "cron", "either a cron line or an interval"),
-        ({"every_seconds": "60"}, "cron", "not both"),
         ({"cron": "", "every_seconds": "0.01"}, "every_seconds", "from 0.1 s"),
         ({"timezone": "Asia/Shangai"}, "timezone", "Asia/Shanghai"),
         ({"task": "tests.jobs.gone"}, "task", "tests.jobs.gone"),
-        ({"task": "no.module.at_all"}, "task", "No module named"),
-        ({"task": "tests.waiting.wait_for"}, "task", "not a task"),
         ({"args": "[1, 2, 3]"}, "args", "too many positional arguments"),
         ({"args": "{}"}, "args", "must be a list"),
-        ({"args": "nonsense"}, "args", "valid JSON"),
         ({"kwargs": "[1]"}, "kwargs", "must be a dict"),
         ({"kwargs": '{"colour": 1}'}, "args", "colour"),
         ({"priority": "500"}, "priority", "-100 to 100"),
         ({"catch_up": "all"}, "overlap", 'Write overlap="allow"'),
-        ({"name": ""}, "name", "required"),
     ],
 )
 def test_the_form_refuses_what_no_worker_could_enqueue(admin_client, changes, field, said):
@@ -192,23 +186,6 @@ def test_a_refused_run_says_why_and_leaves_nothing(admin_client):
     assert not Job.objects.exists()
     assert not Tick.objects.exists()
     assert not LogEntry.objects.exists()
-
-
-@pytest.mark.parametrize("verb", ["pause", "resume", "run", "reset"])
-def test_a_verb_needs_its_permission(client, person, verb):
-    schedule = make(paused_at=timezone.now(), declared={"task": "x"}, edited_at=timezone.now())
-    person("view_schedule", "change_schedule")
-    assert client.post(f"{LIST}{schedule.pk}/operate/{verb}/").status_code == 403
-    person("view_schedule", "operate_schedule", "view_job")
-    assert client.post(f"{LIST}{schedule.pk}/operate/{verb}/").status_code == 302
-
-
-def test_who_may_only_view_changes_nothing(client, person):
-    schedule = make()
-    person("view_schedule")
-    assert client.get(page_of(schedule)).status_code == 200
-    assert client.post(page_of(schedule), FORM).status_code == 403
-    assert client.get(f"{LIST}add/").status_code == 403
 
 
 SECRETIVE = {"task": "tests.jobs.editing.pay", "args": ["7", "hunter2"], "kwargs": {"note": "xyzzy"}}
@@ -313,21 +290,10 @@ def test_a_name_may_be_any_text(admin_client, name):
     [
         {"cron": "61 * * * *", "every_seconds": None},
         {"timezone": "Nowhere", "cron": "0 3 * * *", "every_seconds": None},
-        {"next_at": None},
-        {"every_seconds": 1e300},
-        {"every_seconds": float("nan")},
     ],
 )
 def test_the_page_of_an_odd_row_opens(admin_client, columns):
     schedule = make(**columns)
-    assert admin_client.get(LIST).status_code == 200
-    assert admin_client.get(page_of(schedule)).status_code == 200
-
-
-def test_the_page_works_without_use_tz(admin_client, settings):
-    settings.USE_TZ = False
-    schedule = make(next_at=timezone.now())
-    look()
     assert admin_client.get(LIST).status_code == 200
     assert admin_client.get(page_of(schedule)).status_code == 200
 

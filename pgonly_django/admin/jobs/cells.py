@@ -146,11 +146,10 @@ def progress_cell(job: Any) -> str:
         return ""
     told = " · ".join(filter(None, (progress["figures"], " ".join(progress["message"].split()))))
     second = formats.folded(f"far-{job.pk}", told, MESSAGE_SHOWN)
-    if progress["total"] is None:
+    if not progress["bar"]:
         return second
-    bar = formats.progress_bar(progress["done"], progress["total"])
-    percent = formats.percentage(progress["done"], progress["total"])
-    return format_html('<span class="pgonly-bar">{} {}</span>{}', bar, percent, second)
+    bar = '<span class="pgonly-bar">{} {}%</span>{}'
+    return format_html(bar, progress["bar"], progress["percent"], second)
 
 
 @admin.display(description=gettext_lazy("time"))

@@ -7,7 +7,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.formats import brief, whole
+from pgonly_django.admin.formats import brief, progress_bar, whole
 from pgonly_django.models import Job
 from pgonly_django.monitoring.progress import job_progress
 
@@ -29,16 +29,15 @@ def is_of_data(lookup: str) -> bool:
 
 
 def progress_of(job: Job, *, sees_data: bool) -> dict[str, Any] | None:
-    """`done`, `total`, both as `figures`, `percent`, `message`, and as words `speed` and `left`. None when the job
-    reported nothing that can be shown. Without `sees_data` no message, which may have values of the job in it."""
+    """A `bar` and its `percent` where the total is known; `figures`, `speed` and `left` as words; the `message`, not
+    without `sees_data`: it may have values of the job in it. None when nothing was reported that can be shown."""
     progress = job_progress(job)
     message = brief((job.progress or {}).get("message") or "", MESSAGE_SHOWN) if sees_data else ""
     if progress.done is None and not message:
         return None
     figures = [f"{number:,}" for number in (progress.done, progress.total) if number is not None]
     return {
-        "done": progress.done,
-        "total": progress.total,
+        "bar": "" if progress.total is None else progress_bar(progress.done or 0, progress.total),
         "percent": progress.percent,
         "figures": " / ".join(figures),
         "speed": _speed(progress.per_minute),

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from pgonly_django.admin import verbs
 from pgonly_django.admin.jobs import bulk
-from pgonly_django.admin.jobs.verbs import CANCEL, RETRY
+from pgonly_django.admin.jobs.verbs import RETRY
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from tests.admin.conftest import LIST, make_job
@@ -291,22 +291,3 @@ def test_a_page_that_was_narrowed_says_so(admin_client, monkeypatch):
     with connection.cursor() as cursor:
         cursor.execute(insert_jobs("generate_series(1, 20000)", args="jsonb_build_array(repeat('x', 1000))"))
     assert '<p class="pgonly-note"' in ask(admin_client, "cancel", "?q=needle").text
-
-
-@pytest.mark.slow
-def test_ten_thousand_jobs_change_at_once(admin_client):
-    with connection.cursor() as cursor:
-        cursor.execute(insert_jobs("generate_series(1, 10003)", state="'failed'"))
-    page = ask(admin_client, "retry", "?state__exact=failed")
-    assert facts(page)["Jobs"].startswith("10,000+")
-    (text,) = told(confirm(admin_client, page))
-    assert text.startswith("Retry: 10,000 jobs.")
-    assert Job.objects.filter(state=State.READY).count() == LogEntry.objects.count() == 10_000
-
-
-def test_the_hint_and_the_button_of_each_verb_are_on_its_page(admin_client):
-    make_job(State.SCHEDULED)
-    page = ask(admin_client, "cancel")
-    assert facts(page)["Cancel"] == CANCEL.hint
-    assert 'name="csrfmiddlewaretoken"' in page.text
-    assert fields(page)[1]["confirmed"] == ["yes"]

