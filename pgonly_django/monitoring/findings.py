@@ -14,7 +14,6 @@ from psycopg.sql import quote
 
 from pgonly_django.wording import duration
 
-KB = 1024
 NAMED_AT_MOST = 5
 
 
@@ -41,8 +40,8 @@ class Finding:
     subject: str = ""  # of the doctor; examine() fills it in
 
     def as_dict(self) -> dict[str, Any]:
-        names = ("id", "fact", "advice", "data", "subject")
-        return {**{name: getattr(self, name) for name in names}, "level": self.level.value}
+        names = ("id", "level", "fact", "advice", "data", "subject")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(slots=True)
@@ -69,16 +68,6 @@ class Condition:
             data={name: value for name, value in facts.items() if not name.startswith("_")},
             about=about,
         )
-
-
-def size(of_bytes: float | None) -> str:
-    """ "12 kB", "340 MB", "1.2 GB"."""
-    left = of_bytes or 0
-    for unit in ("bytes", "kB", "MB"):
-        if left < KB:
-            return f"{left:.0f} {unit}"
-        left /= KB
-    return f"{left:,.1f} GB"
 
 
 def counted(number: int, noun: str) -> str:
@@ -108,7 +97,7 @@ def _ago(seconds: float | None) -> str:
 
 
 FORMATS: dict[str, Callable[[Any], str]] = {
-    "time": _time, "ago": _ago, "size": size, "names": named, "sql": identifier, "literal": quote,
+    "time": _time, "ago": _ago, "names": named, "sql": identifier, "literal": quote,
 }  # fmt: skip
 
 

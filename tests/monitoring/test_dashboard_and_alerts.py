@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 
@@ -176,92 +174,3 @@ def test_the_dashboard_is_for_any_data_source_and_knows_its_variables(exposed):
     for name in ("database", "queue"):
         query, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variables[name]["definition"]).groups()
         assert label in check(query, exposed)
-
-
-# Series of a name, and the alerts that they cause: as `promtool test rules` has them.
-FIRING = {
-    "PgonlyScrapeFailing": {},
-    "PgonlyDatabaseDown": {'pgonly_up{database="d"}': 0},
-    "PgonlyStatsMissing": {'pgonly_up{database="d"}': 1, 'pgonly_stats_missing{database="d",part="runs"}': 1},
-    "PgonlyNoWorker": {'pgonly_workers_live{database="d"}': 0},
-    "PgonlyQueueUnserved": {
-        'pgonly_queue_oldest_waiting_seconds{database="d",queue="q"}': 61,
-        'pgonly_queue_served{database="d",queue="q"}': 0,
-        'pgonly_queue_paused{database="d",queue="q"}': 0,
-    },
-    "PgonlyWorkerSilent": {'pgonly_workers_silent{database="d"}': 0, 'pgonly_workers_late{database="d"}': 1},
-    "PgonlyJobsWait": {
-        'pgonly_queue_oldest_waiting_seconds{database="d",queue="q"}': 601,
-        'pgonly_queue_paused{database="d",queue="q"}': 0,
-    },
-    "PgonlyFailureRatio": {
-        'pgonly_runs_total{database="d",queue="q",task="t",outcome="failed"}': "0+1x200",
-        'pgonly_runs_total{database="d",queue="q",task="t",outcome="succeeded"}': "0+2x200",
-    },
-    "PgonlyQueuePaused": {
-        'pgonly_queue_waiting_jobs{database="d",queue="q"}': 1,
-        'pgonly_queue_paused{database="d",queue="q"}': 1,
-    },
-    "PgonlySchedulesFail": {'pgonly_schedules_failing{database="d"}': 1},
-    "PgonlyOldSnapshot": {'pgonly_oldest_snapshot_seconds{database="d"}': 901},
-    "PgonlyCacheNearBound": {
-        'pgonly_cache_entries{database="d",cache="c"}': 96,
-        'pgonly_cache_max_entries{database="d",cache="c"}': 100,
-    },
-    "PgonlyCacheDown": {'pgonly_cache_up{database="d",cache="c"}': 0},
-    "PgonlyBudgetHolds": {'pgonly_budget_held_jobs{database="d",budget="b"}': 2},
-    "PgonlyWorkerStalled": {'pgonly_worker_last_turn_age_seconds{worker="w"}': 91},
-    "PgonlySlotsStuck": {'pgonly_worker_stuck_slots{worker="w"}': 1},
-}
-QUIET = {
-    "PgonlyFailureRatio": {
-        'pgonly_runs_total{database="d",queue="q",task="t",outcome="failed"}': "0+0x200",
-        'pgonly_runs_total{database="d",queue="q",task="t",outcome="succeeded"}': "0+2x200",
-    },
-    "PgonlyJobsWait": {
-        'pgonly_queue_oldest_waiting_seconds{database="d",queue="q"}': 601,
-        'pgonly_queue_paused{database="d",queue="q"}': 1,
-    },
-    "PgonlyStatsMissing": {'pgonly_up{database="d"}': 0, 'pgonly_stats_missing{database="d",part="runs"}': 1},
-    "PgonlyCacheNearBound": {'pgonly_cache_entries{database="d",cache="c"}': 96},
-    "PgonlyScrapeFailing": {'pgonly_up{database="d"}': 0},
-}
-
-
-def test_every_alert_has_series_that_cause_it():
-    refuse(
-        sorted(set(FIRING) ^ {rule["alert"] for rule in rules()}),
-        f"FIRING of this file, tests/monitoring/test_dashboard_and_alerts.py, has series for each alert of "
-        f"deploy/{ALERTS.name}, and for no other.",
-    )
-
-
-@pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool here")
-@pytest.mark.parametrize(("cases", "fires"), [(FIRING, True), (QUIET, False)], ids=["fires", "is quiet"])
-def test_prometheus_itself_says_when_an_alert_fires(tmp_path, cases, fires):
-    """At 90 min: count() leaves the labels and texts of the alert out."""
-    tests = [
-        {
-            "interval": "1m",
-            "input_series": [
-                {"series": series, "values": value if isinstance(value, str) else f"{value}x200"}
-                for series, value in {**of_alert, "up": 1}.items()
-            ],
-            "promql_expr_test": [
-                {
-                    "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)',
-                    "eval_time": "90m",
-                    "exp_samples": [{"labels": "{}", "value": int(fires)}],
-                }
-            ],
-        }
-        for alert, of_alert in cases.items()
-    ]
-    file = tmp_path / "tests.yaml"
-    file.write_text(
-        yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": tests})
-    )
-    ended = subprocess.run(
-        ["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr

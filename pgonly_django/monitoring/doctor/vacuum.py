@@ -87,19 +87,19 @@ slots = by_sql(
     Condition(
         "D023",
         Level.WARNING,
-        "Nothing reads from the {type} replication slot {slot!r}, which keeps {bytes:size} of WAL on the disk of the "
+        "Nothing reads from the {type} replication slot {slot!r}, which keeps {_wal} of WAL on the disk of the "
         "server{_dead_rows}.",
         "Start its standby or subscriber again, or drop it: SELECT pg_drop_replication_slot({slot:literal});",
         error_from=10 * 1024**3,  # disks of small servers have 20 GB
         measure="bytes",
     ),
     f"""
-SELECT slot_name AS slot, slot_type AS type, coalesce(greatest(age(xmin), age(catalog_xmin)), 0) AS transactions,
-    coalesce(' and dead rows of the last ' || greatest(age(xmin), age(catalog_xmin)) || ' transactions', '')
-        AS _dead_rows,
-    coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
-        restart_lsn), 0)::int8 AS bytes
-FROM pg_replication_slots WHERE NOT active AND (restart_lsn IS NOT NULL OR xmin IS NOT NULL OR catalog_xmin IS NOT NULL)
+SELECT *, pg_size_pretty(bytes) AS _wal, CASE WHEN transactions > 0
+    THEN ' and dead rows of the last ' || transactions || ' transactions' ELSE '' END AS _dead_rows
+FROM (SELECT slot_name AS slot, slot_type AS type, coalesce(greatest(age(xmin), age(catalog_xmin)), 0) AS transactions,
+    coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::int8 AS bytes
+    FROM pg_replication_slots
+    WHERE NOT active AND (restart_lsn IS NOT NULL OR xmin IS NOT NULL OR catalog_xmin IS NOT NULL)) AS slots
 ORDER BY bytes DESC LIMIT {SHOWN_AT_MOST}
 """,
 )
