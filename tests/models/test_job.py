@@ -25,7 +25,7 @@ from pgonly_django.queue.finish import Outcome
 from pgonly_django.tables import table
 from pgonly_django.tasks.options import NAME_LENGTH, PATH_LENGTH, TaskOptions
 from pgonly_django.worker import options
-from tests.queue.rows import HOUR, ago, claim, claimer, finish_of, fresh, make, make_running, write
+from tests.queue.rows import HOUR, ago, finish_of, fresh, make, make_running, write
 
 MINUTE = timedelta(minutes=1)
 
@@ -232,14 +232,6 @@ def test_a_job_released_after_its_cancellation_ends_cancelled(server):
     job = make_running()
     Job.objects.cancel()
     write(server, finish_of(job, Outcome.RELEASED, State.READY, costs_attempt=False))
-    assert fresh(job).state == State.CANCELLED
-
-
-def test_a_job_claimed_while_it_is_cancelled_learns_of_it(server):
-    job = make()
-    (claimed,) = claim(server, claimer())
-    Job.objects.cancel()
-    assert write(server, finish_of(claimed, Outcome.CANCELLED, State.CANCELLED)) == 1
     assert fresh(job).state == State.CANCELLED
 
 

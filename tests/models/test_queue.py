@@ -11,13 +11,6 @@ ON_THE_FLOORS = 3600.0
 pytestmark = pytest.mark.django_db
 
 
-def test_a_queue_that_is_named_has_a_row_and_no_limit():
-    assert Queue.objects.named("ai", "mail", "ai").count() == 2
-    Queue.objects.named("ai").edit(max_running=3)
-    assert Queue.objects.named("ai").get().max_running == 3
-    assert Queue.objects.get(name="mail").max_running is None
-
-
 def test_a_pause_says_how_many_queues_it_changed():
     queues = Queue.objects.named("ai", "mail")
     assert (queues.pause(), queues.pause(), queues.resume(), queues.resume()) == (2, 0, 2, 0)

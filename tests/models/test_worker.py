@@ -40,16 +40,6 @@ def test_the_workers_are_told_after_the_commit_each_by_its_id(verb, other):
     assert heard(other) == sorted(f"worker {each.pk}" for each in workers)
 
 
-def test_nobody_is_told_of_what_was_rolled_back(other):
-    worker = make_worker()
-    other.execute(f"LISTEN {notify.CHANNEL}")
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
-        Worker.objects.stop()
-        1 / 0  # noqa: B018 - it raises
-    worker.refresh_from_db()
-    assert (heard(other), worker.stop_requested_at) == ([], None)
-
-
 def test_many_are_told_by_one_notify(other, monkeypatch):
     monkeypatch.setattr(module, "TOLD_APART", 2)
     for _ in range(3):
@@ -57,13 +47,6 @@ def test_many_are_told_by_one_notify(other, monkeypatch):
     other.execute(f"LISTEN {notify.CHANNEL}")
     assert Worker.objects.all().drain() == 3
     assert heard(other) == ["worker *"]
-
-
-def test_where_no_worker_is_asked_none_is_told(other):
-    make_worker(stopped_at=ago(HOUR))
-    other.execute(f"LISTEN {notify.CHANNEL}")
-    assert Worker.objects.stop() == 0
-    assert heard(other) == []
 
 
 def test_the_jobs_that_a_worker_holds_are_counted_by_their_rows():

@@ -90,28 +90,18 @@ def limited_claimed(held):
     return limited_claim.CLAIM, {"ids": held, "worker": WORKER, "lease_for": LEASE}
 
 
-def succeeded(held):
-    batch = [Finish(job_id, 1, Outcome.SUCCEEDED, State.SUCCEEDED, result="1") for job_id in held]
-    (statement,) = finish.finish_statements(batch)
+def ended(outcome, state, **options):
+    """For the ids of jobs: the statement that writes such ends."""
+
+    def statement(held):
+        batch = [Finish(job_id, 1, outcome, state, result="1", entry="{}") for job_id in held]
+        (statement,) = finish.finish_statements(batch, **options)
+        return statement
+
     return statement
 
 
-def succeeded_unless_locked(held):
-    batch = [Finish(job_id, 1, Outcome.SUCCEEDED, State.SUCCEEDED, result="1") for job_id in held]
-    (statement,) = finish.finish_statements(batch, skip_locked=True)
-    return statement
-
-
-def failed_unless_locked(held):
-    batch = [Finish(job_id, 1, Outcome.FAILED, State.FAILED, entry="{}") for job_id in held]
-    (statement,) = finish.finish_statements(batch, skip_locked=True)
-    return statement
-
-
-def failed(held):
-    batch = [Finish(job_id, 1, Outcome.FAILED, State.FAILED, entry="{}") for job_id in held]
-    (statement,) = finish.finish_statements(batch)
-    return statement
+SUCCEEDED, NOT = (Outcome.SUCCEEDED, State.SUCCEEDED), (Outcome.FAILED, State.FAILED)
 
 
 def reports(held):
@@ -193,163 +183,115 @@ GATE_ROWS = {"pgonly_queue_pkey", "pgonly_queue_tokens_pkey", "pgonly_limiter_pk
 LOOKED_AT = READY | LIMITED | LIMITED_RUNNING | SUSPECT
 NONE: set[str] = set()
 
-# Name -> SQL and parameters for the ids of some running jobs; the indexes it must use, and those it also may.
+# Name -> SQL and parameters, or a function that makes them for the ids of some running jobs; the indexes it must use,
+# and those it also may.
 STATEMENTS = {
-    "claim, head of all queues": (lambda _: head_claim(), READY | PRIMARY | SUSPECT, QUEUE),
-    "claim, head of given queues": (
-        lambda _: head_claim("queue 3", "queue 1"),
-        READY | PRIMARY | SUSPECT,
-        QUEUE,
-    ),
-    "claim, floors": (lambda _: floor_claim(), READY | PRIMARY, QUEUE),
+    "claim, head of all queues": (head_claim(), READY | PRIMARY | SUSPECT, QUEUE),
+    "claim, head of given queues": (head_claim("queue 3", "queue 1"), READY | PRIMARY | SUSPECT, QUEUE),
+    "claim, floors": (floor_claim(), READY | PRIMARY, QUEUE),
     "claim, head, beside others": (
-        lambda _: head_claim(unknown=["tests.jobs.gone"]),
+        head_claim(unknown=["tests.jobs.gone"]),
         READY | PRIMARY | SUSPECT,
         QUEUE | WORKER_ROW,
     ),
     "claim, floors, beside others": (
-        lambda _: floor_claim(unknown=["tests.jobs.gone"]),
+        floor_claim(unknown=["tests.jobs.gone"]),
         READY | PRIMARY,
         QUEUE | WORKER_ROW,
     ),
-    "enqueue, unique": (lambda _: texts(enqueue_unique()), UNIQUE | PRIMARY, NONE),
-    "enqueue, debounced": (lambda _: texts(enqueue_unique(HOUR)), UNIQUE | PRIMARY, NONE),
+    "enqueue, unique": (texts(enqueue_unique()), UNIQUE | PRIMARY),
+    "enqueue, debounced": (texts(enqueue_unique(HOUR)), UNIQUE | PRIMARY),
     "limited, gates": (
-        lambda _: (gates.GATES, {"all_queues": True, "queues": []}),
+        (gates.GATES, {"all_queues": True, "queues": []}),
         READY | LIMITED | SUSPECT | RUNNING,
         GATE_ROWS,
     ),
-    "limited, look of all queues": (lambda _: limited_look(), LOOKED_AT, NONE),
-    "limited, look of given queues": (lambda _: limited_look("queue 3", "keyed", "limited"), LOOKED_AT, NONE),
-    "limited, keys": (lambda _: (gates.KEYS, {"keys": ["flood", "few"]}), LIMITED_RUNNING, NONE),
-    "limited, candidates of a key": (lambda _: candidates(GroupKind.KEYED, key="few"), LIMITED, WORKER_ROW),
-    "limited, candidates of a flood": (
-        lambda _: candidates(GroupKind.KEYED, key="flood"),
-        LIMITED,
-        WORKER_ROW,
-    ),
-    "limited, candidates without a key": (lambda _: candidates(GroupKind.KEYLESS), LIMITED, WORKER_ROW),
-    "limited, candidates of a queue": (lambda _: candidates(GroupKind.PLAIN, "limited"), READY, WORKER_ROW),
-    "limited, suspects of a queue": (lambda _: candidates(GroupKind.SUSPECT, "limited"), SUSPECT, WORKER_ROW),
-    "limited, claim": (limited_claimed, PRIMARY, NONE),
-    "limited, claimed": (
-        lambda held: (limited_claim.CLAIMED, {"ids": held, "worker": WORKER}),
-        PRIMARY,
-        NONE,
-    ),
-    "finish, succeeded": (succeeded, PRIMARY, NONE),
-    "finish, anything else": (failed, PRIMARY | STEP | CHECKPOINT, NONE),
-    "finish, succeeded unless locked": (succeeded_unless_locked, PRIMARY, NONE),
-    "finish, anything else unless locked": (failed_unless_locked, PRIMARY | STEP | CHECKPOINT, NONE),
-    "renew": (renewal, PRIMARY, NONE),
-    "report": (reports, PRIMARY, NONE),
-    "cancel requested": (lambda held: (liveness.CANCEL_REQUESTED, {"ids": held}), PRIMARY, NONE),
-    "claimed by": (lambda _: (liveness.CLAIMED_BY, {"worker": WORKER}), RUNNING, NONE),
-    "heartbeat": (
-        lambda _: (liveness.HEARTBEAT, {"worker": WORKER, "running": 3}),
-        RUNNING | WORKER_ROW,
-        NONE,
-    ),
-    "worker requested": (lambda _: (liveness.REQUESTED, {"worker": WORKER}), WORKER_ROW, NONE),
-    "fall asleep": (
-        lambda _: (liveness.FALL_ASLEEP, {"worker": WORKER}),
-        RUNNING | SCHEDULED | WORKER_ROW,
-        NONE,
-    ),
-    "worker stopped": (lambda _: (liveness.STOPPED, {"id": WORKER}), WORKER_ROW, NONE),
-    "whose": (lambda held: (finish.WHOSE, {"ids": held}), PRIMARY, NONE),
-    "save checkpoint": (
-        lambda held: values(checkpoints.SAVE_CHECKPOINT, "1", "{}", held[0], 1),
-        PRIMARY,
-        NONE,
-    ),
-    "load checkpoint": (
-        lambda held: values(checkpoints.LOAD_CHECKPOINT, held[0]),
-        CHECKPOINT | OUTPUT,
-        NONE,
-    ),
-    "find step": (lambda held: values(checkpoints.FIND_STEP, "step 3", held[0], 1), PRIMARY | STEP, NONE),
-    "write output": (written_output, PRIMARY | OUTPUT, NONE),
+    "limited, look of all queues": (limited_look(), LOOKED_AT),
+    "limited, look of given queues": (limited_look("queue 3", "keyed", "limited"), LOOKED_AT),
+    "limited, keys": ((gates.KEYS, {"keys": ["flood", "few"]}), LIMITED_RUNNING),
+    "limited, candidates of a key": (candidates(GroupKind.KEYED, key="few"), LIMITED, WORKER_ROW),
+    "limited, candidates of a flood": (candidates(GroupKind.KEYED, key="flood"), LIMITED, WORKER_ROW),
+    "limited, candidates without a key": (candidates(GroupKind.KEYLESS), LIMITED, WORKER_ROW),
+    "limited, candidates of a queue": (candidates(GroupKind.PLAIN, "limited"), READY, WORKER_ROW),
+    "limited, suspects of a queue": (candidates(GroupKind.SUSPECT, "limited"), SUSPECT, WORKER_ROW),
+    "limited, claim": (limited_claimed, PRIMARY),
+    "limited, claimed": (lambda held: (limited_claim.CLAIMED, {"ids": held, "worker": WORKER}), PRIMARY),
+    "finish, succeeded": (ended(*SUCCEEDED), PRIMARY),
+    "finish, anything else": (ended(*NOT), PRIMARY | STEP | CHECKPOINT),
+    "finish, succeeded unless locked": (ended(*SUCCEEDED, skip_locked=True), PRIMARY),
+    "finish, anything else unless locked": (ended(*NOT, skip_locked=True), PRIMARY | STEP | CHECKPOINT),
+    "renew": (renewal, PRIMARY),
+    "report": (reports, PRIMARY),
+    "cancel requested": (lambda held: (liveness.CANCEL_REQUESTED, {"ids": held}), PRIMARY),
+    "claimed by": ((liveness.CLAIMED_BY, {"worker": WORKER}), RUNNING),
+    "heartbeat": ((liveness.HEARTBEAT, {"worker": WORKER, "running": 3}), RUNNING | WORKER_ROW),
+    "worker requested": ((liveness.REQUESTED, {"worker": WORKER}), WORKER_ROW),
+    "fall asleep": ((liveness.FALL_ASLEEP, {"worker": WORKER}), RUNNING | SCHEDULED | WORKER_ROW),
+    "worker stopped": ((liveness.STOPPED, {"id": WORKER}), WORKER_ROW),
+    "whose": (lambda held: (finish.WHOSE, {"ids": held}), PRIMARY),
+    "save checkpoint": (lambda held: values(checkpoints.SAVE_CHECKPOINT, "1", "{}", held[0], 1), PRIMARY),
+    "load checkpoint": (lambda held: values(checkpoints.LOAD_CHECKPOINT, held[0]), CHECKPOINT | OUTPUT),
+    "find step": (lambda held: values(checkpoints.FIND_STEP, "step 3", held[0], 1), PRIMARY | STEP),
+    "write output": (written_output, PRIMARY | OUTPUT),
     "keep output": (
         lambda held: values(output.KEEP_OUTPUT, held[0], ["step a"], [1], [0], ["a"]),
         NONE,
         PRIMARY,
     ),
-    "output starts over": (lambda held: values(output.START_OVER, held[0], ["step 1"]), OUTPUT, NONE),
-    "load output": (lambda held: values(output.LOAD_OUTPUT, held[0]), OUTPUT, NONE),
+    "output starts over": (lambda held: values(output.START_OVER, held[0], ["step 1"]), OUTPUT),
+    "load output": (lambda held: values(output.LOAD_OUTPUT, held[0]), OUTPUT),
     "read pieces of outputs": (
         lambda held: (
             output.READ_PIECES,
             {"ids": [held[0]], "afters": [2], "places": [3], "given": [1], "sizes": [100]},
         ),
         OUTPUT,
-        NONE,
     ),
-    "save step": (lambda held: values(checkpoints.SAVE_STEP, "new", "1", held[0], 1), PRIMARY, NONE),
+    "save step": (lambda held: values(checkpoints.SAVE_STEP, "new", "1", held[0], 1), PRIMARY),
     "save paid step": (
         lambda held: values(
             checkpoints.SAVE_PAID_STEP, "new", "1", "0.1", 1, 1, held[0], 1, "p", WORKER, True
         ),
         PRIMARY,
-        NONE,
     ),
     "rescue": (
-        lambda _: (rescue.RESCUE, {"lease_for": LEASE, "settle_for": timedelta(0)}),
+        (rescue.RESCUE, {"lease_for": LEASE, "settle_for": timedelta(0)}),
         RUNNING | PRIMARY | WORKER_ROW | STEP | CHECKPOINT,
-        NONE,
     ),
     "end transactions": (
-        lambda _: (
+        (
             rescue.END_TRANSACTIONS,
             {"lease_for": LEASE, "settle_for": timedelta(0), "of_any_role": True},
         ),
         RUNNING | WORKER_ROW,
-        NONE,
     ),
     "known dead, rescue": (
-        lambda _: (rescue.RESCUE_KNOWN_DEAD, {"workers": [WORKER]}),
+        (rescue.RESCUE_KNOWN_DEAD, {"workers": [WORKER]}),
         RUNNING | PRIMARY | STEP | CHECKPOINT,
         WORKER_ROW,
     ),
-    "known dead, still running": (
-        lambda _: (rescue.STILL_RUNNING, {"workers": [WORKER]}),
-        RUNNING,
-        NONE,
-    ),
-    "known dead, stop": (lambda _: (rescue.STOP, {"workers": [WORKER]}), NONE, WORKER_ROW),
-    "promote": (lambda _: (promote.PROMOTE, {}), SCHEDULED | PRIMARY, NONE),
-    "prune": (
-        lambda _: (prune.PRUNE, {"limit": 1000}),
-        FINISHED | PRIMARY | STEP | CHECKPOINT | OUTPUT,
-        NONE,
-    ),
-    "prune, these": (
-        lambda held: (prune.PRUNE_THESE, {"ids": held}),
-        PRIMARY | STEP | CHECKPOINT | OUTPUT,
-        NONE,
-    ),
-    "prune, expired": (lambda _: (prune.EXPIRED, {"limit": 1000}), FINISHED, NONE),
-    "prune, expire": (lambda held: (prune.EXPIRE, {"ids": held}), PRIMARY, NONE),
-    "prune, put off": (lambda held: (prune.PUT_OFF, {"id": held[0]}), PRIMARY, NONE),
-    "last report": (lambda held: (finish.LAST_REPORT, reports(held)[1]), PRIMARY, NONE),
-    "schedules, next": (lambda _: of_queryset(due_schedules().next()), SCHEDULE, NONE),
-    "schedules, due": (lambda _: of_queryset(due_schedules().due()), SCHEDULE, NONE),
+    "known dead, still running": ((rescue.STILL_RUNNING, {"workers": [WORKER]}), RUNNING),
+    "known dead, stop": ((rescue.STOP, {"workers": [WORKER]}), NONE, WORKER_ROW),
+    "promote": ((promote.PROMOTE, {}), SCHEDULED | PRIMARY),
+    "prune": ((prune.PRUNE, {"limit": 1000}), FINISHED | PRIMARY | STEP | CHECKPOINT | OUTPUT),
+    "prune, these": (lambda held: (prune.PRUNE_THESE, {"ids": held}), PRIMARY | STEP | CHECKPOINT | OUTPUT),
+    "prune, expired": ((prune.EXPIRED, {"limit": 1000}), FINISHED),
+    "prune, expire": (lambda held: (prune.EXPIRE, {"ids": held}), PRIMARY),
+    "prune, put off": (lambda held: (prune.PUT_OFF, {"id": held[0]}), PRIMARY),
+    "last report": (lambda held: (finish.LAST_REPORT, reports(held)[1]), PRIMARY),
+    "schedules, next": (lambda _: of_queryset(due_schedules().next()), SCHEDULE),
+    "schedules, due": (lambda _: of_queryset(due_schedules().due()), SCHEDULE),
     "ticks, newest runs": (
         lambda _: of_queryset(calls.newest_runs(Schedule(name="schedule 7"), "default")),
         TICK,
-        NONE,
     ),
     "ticks, prune": (
-        lambda _: (due.PRUNE_TICKS.sql, {"schedule": "schedule 7", "outcome": "enqueued"}),
+        (due.PRUNE_TICKS.sql, {"schedule": "schedule 7", "outcome": "enqueued"}),
         TICK,
         {"pgonly_tick_pkey"},
     ),
     "redrive, page": (lambda _: as_django_sends(redrive_page(Job.objects.failed(), WORKER)), FAILED, UNIQUE),
-    "redrive": (
-        lambda held: (failed_jobs.REDRIVE, {"ids": held, "delays": [1.0] * len(held)}),
-        PRIMARY,
-        NONE,
-    ),
+    "redrive": (lambda held: (failed_jobs.REDRIVE, {"ids": held, "delays": [1.0] * len(held)}), PRIMARY),
     "redrive, calls": (
         lambda held: (
             failed_jobs.WRITE_CALLS,
@@ -358,49 +300,43 @@ STATEMENTS = {
         PRIMARY,
         UNIQUE,
     ),
-    "dead letters, unsent": (
-        lambda _: (failed_jobs.UNSENT, {"queue": "dead", "limit": 1000}),
-        DEAD_LETTER,
-        NONE,
-    ),
-    "dead letters, sent": (lambda held: (failed_jobs.MARK, {"ids": held}), PRIMARY, NONE),
-    "dead letters, queues": (lambda _: (failed_jobs.QUEUES, {}), DEAD_LETTER, NONE),
+    "dead letters, unsent": ((failed_jobs.UNSENT, {"queue": "dead", "limit": 1000}), DEAD_LETTER),
+    "dead letters, sent": (lambda held: (failed_jobs.MARK, {"ids": held}), PRIMARY),
+    "dead letters, queues": ((failed_jobs.QUEUES, {}), DEAD_LETTER),
     "health, oldest of all queues": (
-        lambda _: (health.OLDEST_OF_ALL, {}),
+        (health.OLDEST_OF_ALL, {}),
         READY | LIMITED | SUSPECT | SCHEDULED,
         QUEUE,
     ),
     "health, oldest of given queues": (
-        lambda _: (health.OLDEST_OF_GIVEN, {"queues": ["queue 3", "keyed"]}),
+        (health.OLDEST_OF_GIVEN, {"queues": ["queue 3", "keyed"]}),
         READY | LIMITED | SUSPECT | SCHEDULED,
         QUEUE,
     ),
-    "health, oldest per queue": (
-        lambda _: (health.OLDEST_PER_QUEUE, {}),
-        READY | LIMITED | SUSPECT | SCHEDULED,
-        NONE,
-    ),
+    "health, oldest per queue": ((health.OLDEST_PER_QUEUE, {}), READY | LIMITED | SUSPECT | SCHEDULED),
     "health, latency": (
         lambda held: (health.LATENCY, {"before": held[0], "within": HOUR, "queues": ["queue 3"]}),
         RUNNING | PRIMARY,
-        NONE,
     ),
-    "health, failures": (lambda _: (health.FAILURES, {"within": HOUR, "queues": []}), FAILED, NONE),
-    "waiting": (lambda _: (promote.WAITING, {}), READY | LIMITED | SUSPECT | SCHEDULED, NONE),
-    "first of its name": (
-        lambda _: (liveness.FIRST_OF_ITS_NAME, {"id": WORKER, "part": HOUR}),
-        WORKER_ROW,
-        NONE,
-    ),
+    "health, failures": ((health.FAILURES, {"within": HOUR, "queues": []}), FAILED),
+    "waiting": ((promote.WAITING, {}), READY | LIMITED | SUSPECT | SCHEDULED),
+    "first of its name": ((liveness.FIRST_OF_ITS_NAME, {"id": WORKER, "part": HOUR}), WORKER_ROW),
     "forget stopped workers": (
-        lambda _: (liveness.FORGET_STOPPED, {"name": "stopped", "older_than": HOUR}),
+        (liveness.FORGET_STOPPED, {"name": "stopped", "older_than": HOUR}),
         WORKER_ROW,
-        NONE,
     ),
-    "job stats, prune minutes": (lambda _: prune_stats("minute", 52), STATS, {"pgonly_job_stats_pkey"}),
-    "job stats, prune hours": (lambda _: prune_stats("hour", 780), STATS, {"pgonly_job_stats_pkey"}),
-    "forget workers": (lambda _: (liveness.FORGET, {"older_than": timedelta(days=1)}), WORKER_ROW, NONE),
+    "job stats, prune minutes": (prune_stats("minute", 52), STATS, {"pgonly_job_stats_pkey"}),
+    "job stats, prune hours": (prune_stats("hour", 780), STATS, {"pgonly_job_stats_pkey"}),
+    "forget workers": ((liveness.FORGET, {"older_than": timedelta(days=1)}), WORKER_ROW),
 }
+
+
+def asked(name, held):
+    """SQL and parameters of one of STATEMENTS, for the ids of some running jobs."""
+    statement = STATEMENTS[name][0]
+    return statement(held) if callable(statement) else statement
+
+
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
 INSERTS = {"scheduling.due.NOTE_TICK", "queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.limited.gates.SPEND",
            "queue.liveness.REGISTER", "queue.stats.ADD"}  # fmt: skip

@@ -10,7 +10,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.queue.claim import BAND_LIMIT
 from pgonly_django.worker.claiming import AHEAD_LIMIT
 from pgonly_django.worker.options import THREADS_LIMIT
-from tests.plans.statements import STATEMENTS
+from tests.plans.statements import STATEMENTS, asked
 from tests.plans.table import jobs, rows_before_indexes
 from tests.plans.test_plans import FORGET_STATISTICS, numbered
 
@@ -43,7 +43,7 @@ def server(django_db_setup, django_db_blocker):
 @pytest.mark.parametrize("statistics", ["ANALYZE pgonly_job", FORGET_STATISTICS], ids=["warm", "cold"])
 def test_the_estimate_does_not_grow_with_the_ready_jobs(server, statistics, name, kind):
     server.execute(statistics)
-    positional, values = numbered(*STATEMENTS[name][0]([]))
+    positional, values = numbered(*asked(name, []))
     with server.transaction(force_rollback=True), psycopg.ClientCursor(server) as cursor:
         cursor.execute(f"SET LOCAL plan_cache_mode = {kind}")
         cursor.execute(f"PREPARE claim AS {positional}")

@@ -17,7 +17,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import State
 from tests.guards import refuse
 from tests.plans.found import TABLES, found, positional, shown, sql_of, where
-from tests.plans.statements import INSERTS, PARTS, STATEMENTS
+from tests.plans.statements import INSERTS, PARTS, STATEMENTS, asked
 from tests.plans.table import WORKER, rows_before_indexes
 from tests.plans.test_plans import numbered, walk
 from tests.queue.rows import insert_jobs
@@ -150,7 +150,7 @@ def test_a_statement_of_the_cache_reads_no_whole_table(server, name):
 
 
 def of_queue(server, name):
-    return planned(server, numbered(*STATEMENTS[name][0]([str(WORKER)]))[0])
+    return planned(server, numbered(*asked(name, [str(WORKER)]))[0])
 
 
 def test_every_table_is_asked_about(server):
@@ -188,7 +188,7 @@ def test_statements_name_only_states_that_exist():
 
 def test_every_statement_is_asked_about():
     """A new one of the queue is named here until it is in statements.py; those of sessions and cache are found."""
-    planned = {build(["id"])[0] for build, _, _ in STATEMENTS.values()}
+    planned = {asked(name, ["id"])[0] for name in STATEMENTS}
     left = {
         name for name, each in FOUND.items() if sql_of(each) not in planned and not name.startswith(ELSEWHERE)
     }

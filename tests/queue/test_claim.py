@@ -85,13 +85,6 @@ def test_jobs_of_a_band_come_oldest_first(server):
     assert ids(claim(server, by, 1) + claim(server, by, 1)) == ids([early, late])
 
 
-def test_what_became_ready_again_queues_up_behind(server):
-    again = make(id="00000000-0000-7000-8000-000000000000", enqueued_at=ago(HOUR), ready_at=ago(timedelta(0)))
-    waiting = make(ready_at=ago(timedelta(minutes=1)))
-    assert ids(claim(server, claimer(), 1)) == ids([waiting])
-    assert fresh(again).state == State.READY
-
-
 def test_what_is_claimed_together_is_put_in_the_order_of_service(server):
     for place in range(30):
         make(queue="ab"[place % 2], priority=(place * 7) % 3, ready_at=ago(place * HOUR))
@@ -143,12 +136,6 @@ def test_given_queues_keep_their_order_on_the_floors(server):
     claim(server, by, 1), claim(server, by, 2, took_seconds=ON_THE_FLOORS)
     make(queue="a"), make(queue="b")
     assert [job.queue for job in claim(server, by, 1)] == ["b"]
-
-
-def test_priorities_count_within_a_given_queue(server):
-    make(queue="a", priority=1)
-    urgent = make(queue="a", priority=2)
-    assert ids(claim(server, claimer("a"), 1)) == ids([urgent])
 
 
 def test_no_more_is_claimed_than_there_is_room_for(server):
@@ -295,11 +282,3 @@ def test_a_claim_returns_all_that_a_run_needs(server):
         "ready_at",
     ):
         assert getattr(claimed, name) == getattr(job if name != "ready_at" else Job.objects.get(), name)
-
-
-def test_a_claim_locks_no_job_that_it_does_not_take(server, other):
-    for _ in range(5):
-        make()
-    with server.transaction():
-        assert len(claim(server, claimer(), 2)) == 2
-        assert len(claim(other, claimer(), 10)) == 3

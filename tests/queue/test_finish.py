@@ -44,24 +44,6 @@ def test_a_success_keeps_the_result_and_sets_the_end_and_the_pruning_time(server
     assert abs(row.delete_after - row.finished_at - HOUR) < timedelta(milliseconds=1)
 
 
-def test_without_retention_a_finished_job_is_never_due_for_pruning(server):
-    job = make_running(retention=None)
-    write(server, finish_of(job, result="1"))
-    assert fresh(job).delete_after is None
-
-
-def test_a_result_of_none_is_an_empty_column(server):
-    job = make_running()
-    write(server, finish_of(job, result="null"))
-    assert fresh(job).result is None
-
-
-def test_results_of_a_batch_reach_their_own_jobs(server):
-    jobs = [make_running() for _ in range(20)]
-    write(server, *[finish_of(job, result=str(place)) for place, job in enumerate(jobs)])
-    assert [fresh(job).result for job in jobs] == list(range(20))
-
-
 @pytest.mark.parametrize(
     ("outcome", "state"), [(Outcome.SUCCEEDED, State.SUCCEEDED), (Outcome.FAILED, State.FAILED)]
 )
@@ -104,14 +86,6 @@ def test_a_failed_attempt_waits_for_its_delay_and_is_on_record(server):
     (error,) = row.errors
     assert (error["attempt"], error["exception"]) == (2, "builtins.ValueError")
     assert error["started_at"] <= error["finished_at"]
-
-
-def test_the_last_attempt_ends_the_job(server):
-    job = make_running(retention=HOUR)
-    write(server, finish_of(job, Outcome.FAILED, State.FAILED, entry=entry()))
-    row = fresh(job)
-    assert (row.state, row.is_finished) == (State.FAILED, True)
-    assert row.delete_after > row.finished_at
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,9 @@ from __future__ import annotations
 import threading
 import time
 from datetime import timedelta
-from uuid import uuid4
 
 import psycopg
 import pytest
-from django.utils import timezone
 
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, Queue, State
@@ -366,11 +364,6 @@ def test_no_more_jobs_are_claimed_than_asked_for_however_many_slots_they_take(se
     assert len(by.claim(server, seen, 9, jobs_at_most=2, take_suspect=True).jobs) == 2
 
 
-def test_what_has_lost_its_key_limit_counts_as_one_at_a_time(server):
-    make(concurrency_key="a", slots=1), make(concurrency_key="a", slots=1)
-    assert len(claim_limited(server, limited_claimer())) == 1
-
-
 # Slots.
 
 
@@ -504,12 +497,3 @@ def test_many_claims_at_once_never_pass_a_limit(keyed):
         thread.join(60)
     assert Job.objects.filter(state=State.SUCCEEDED).count() == 200
     assert 3 <= highest[0] <= 5
-
-
-def test_a_claim_whose_answer_was_lost_is_known_by_its_worker(server):
-    """As an ordinary one: the rows stand in its name, and its heartbeat gives them back."""
-    worker = uuid4()
-    make_keyed("a")
-    claim_limited(server, limited_claimer(worker_id=worker))
-    assert Job.objects.get().worker_id == worker
-    assert Job.objects.get().lease_expires_at > timezone.now()

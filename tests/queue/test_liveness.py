@@ -32,11 +32,6 @@ def test_renewing_moves_the_end_of_the_lease_on(server):
     assert fresh(job).lease_expires_at > job.lease_expires_at + LEASE - 2 * SOON
 
 
-def test_an_expired_lease_that_nobody_took_is_renewed(server):
-    job = make_running(lease_expires_at=ago(HOUR))
-    assert renew(server, held(job), LEASE)[str(job.id)].renewed
-
-
 def test_a_job_that_somebody_else_took_is_missing_from_the_answer(server):
     mine, taken, over = make_running(), make_running(lease_epoch=3), make_running(state=State.SUCCEEDED)
     before = fresh(taken).lease_expires_at
@@ -68,10 +63,6 @@ def test_a_row_that_a_checkpoint_in_an_open_transaction_refers_to_is_renewed(ser
     with other.transaction():
         other.execute("SELECT FROM pgonly_job WHERE id = %s FOR KEY SHARE", [job.id])
         assert renew(server, held(job), LEASE)[str(job.id)].renewed
-
-
-def test_nothing_held_takes_no_statement():
-    assert renew(None, {}, LEASE) == {}
 
 
 def test_a_worker_finds_all_rows_in_its_name(server):

@@ -115,21 +115,6 @@ def test_the_third_crash_ends_the_job_and_says_so(server, dead):
     assert row.delete_after - row.finished_at >= HOUR - timedelta(milliseconds=1)
 
 
-def test_a_poisonous_job_among_innocent_ones_is_the_only_one_to_fail(server):
-    poisonous, *innocent = [orphan(make_worker(silent_for=HOUR)) for _ in range(4)]
-    for _ in range(CRASHES_ALLOWED):
-        worker = make_worker(silent_for=HOUR)
-        for job in (poisonous, *innocent):
-            row = fresh(job)
-            row.state, row.worker_id, row.lease_expires_at = State.RUNNING, worker.id, ago(HOUR)
-            # A process runs one suspect at a time: by then the innocent have ended well.
-            row.crashes = row.crashes if job is poisonous else 0
-            row.save()
-        rescue(server, LEASE, NONE)
-    assert states(poisonous) == [(State.FAILED, CRASHES_ALLOWED)]
-    assert {state for state, _ in states(*innocent)} == {State.READY}
-
-
 def dies(server, job):
     """The worker that runs the job dies. Returns how the row stands then."""
     rescue(server, LEASE, NONE)
@@ -176,12 +161,6 @@ def test_a_job_that_saves_the_same_in_each_life_fails_at_the_third_death(server,
     assert ends == [(State.READY, 1), (State.READY, 2), (State.FAILED, 3)]
 
 
-def test_the_rescue_of_an_older_version_noted_nothing_so_that_nothing_counts_as_new(server, dead):
-    job = orphan(dead, crashes=2, errors=[{"outcome": "crashed"}])
-    save(job, step="made before")
-    assert dies(server, job) == (State.FAILED, 3)
-
-
 def test_a_suspect_that_has_saved_something_new_does_not_clear_its_neighbours(server, dead):
     progressing, neighbour = orphan(dead), orphan(dead)
     for _ in range(2):
@@ -218,13 +197,6 @@ def test_a_locked_job_is_left_for_the_next_rescue(server, other, dead):
     assert len(rescue(server, LEASE, NONE)) == 1
 
 
-def test_a_job_with_a_checkpoint_in_an_open_transaction_is_not_rescued(server, other, dead):
-    job = orphan(dead)
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR KEY SHARE", [job.id])
-        assert rescue(server, LEASE, NONE) == []
-
-
 def test_one_rescuer_at_a_time(server, other, dead):
     orphan(dead)
     with other.transaction():
@@ -258,16 +230,6 @@ def frozen(dead):
     """A connection of the dead worker's, as runworker names them."""
     with connect("default", application_name=f"pgonly jobs {dead.id}") as connection:
         yield connection
-
-
-def test_what_a_dead_worker_has_open_elsewhere_is_ended_too(server, frozen, dead):
-    """The next run of its job may need the rows that it has locked."""
-    orphan(dead)
-    frozen.execute("BEGIN")
-    frozen.execute("SELECT pg_current_xact_id()")
-    assert end_transactions(server, LEASE, NONE) == [(dead.id, frozen.info.backend_pid)]
-    with pytest.raises(psycopg.OperationalError):
-        frozen.execute("COMMIT")
 
 
 def test_what_a_dead_worker_has_open_is_ended_so_that_its_jobs_can_be_rescued(server, frozen, dead):

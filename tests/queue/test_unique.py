@@ -19,9 +19,8 @@ from pgonly_django.models.job import State
 from pgonly_django.queue import unique as module
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.queue.promote import promote
-from pgonly_django.queue.rescue import rescue
-from tests.queue.rows import HOUR, LEASE, ago, claim, claimer, finish_of, fresh, write
-from tests.tasks.calls import add, backend, hourly, per_account_once, reindex, sync_account
+from tests.queue.rows import HOUR, ago, claim, claimer, finish_of, fresh, write
+from tests.tasks.calls import add, hourly, per_account_once, reindex, sync_account
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -81,14 +80,6 @@ def test_a_loser_does_not_abort_the_transaction_of_its_caller():
         assert sync_account.enqueue(1).is_duplicate
         add.enqueue(2)
     assert Job.objects.count() == 2
-
-
-def test_a_job_belongs_to_the_transaction_that_enqueued_it():
-    with transaction.atomic():
-        assert not sync_account.enqueue(1).is_duplicate
-        assert sync_account.enqueue(1).is_duplicate
-        transaction.set_rollback(True)
-    assert not sync_account.enqueue(1).is_duplicate
 
 
 def test_a_savepoint_that_is_rolled_back_frees_the_key():
@@ -347,27 +338,6 @@ def test_no_end_of_a_run_conflicts_with_a_job_that_has_the_key_by_then(server, u
     assert third.is_duplicate is (until != "unfinished" or not is_over)
 
 
-@pytest.mark.parametrize("until", ["waiting", "unfinished", "retained"])
-def test_a_rescue_does_not_conflict_with_a_job_that_has_the_key_by_then(server, until):
-    unique = sync_account.using(unique_while=until)
-    unique.enqueue(1)
-    claimed(server)
-    unique.enqueue(1)
-    Job.objects.filter(state=State.RUNNING).update(lease_expires_at=ago(MINUTE))
-    (rescued,) = rescue(server, LEASE, timedelta(0))
-    assert rescued.state == State.READY
-    assert len(claimed(server)) == Job.objects.count()
-
-
-def test_resuming_a_job_that_held_its_key_does_not_conflict():
-    for until in ("waiting", "unfinished", "retained"):
-        unique = sync_account.using(unique_while=until)
-        unique.enqueue(until)
-        Job.objects.hold()
-        assert unique.enqueue(until).is_duplicate
-    assert Job.objects.resume() == 3
-
-
 # retry().
 
 
@@ -413,17 +383,6 @@ def test_a_later_one_that_succeeded_keeps_none_from_being_retried():
     assert fresh(failed.job).state == State.READY
 
 
-def test_a_key_that_is_taken_while_retry_is_under_way_breaks_nothing(beside, other):
-    first = sync_account.enqueue(1)
-    Job.objects.update(state=State.FAILED, lease_epoch=1)
-    with transaction.atomic():
-        second = sync_account.enqueue(1)
-        retried = beside(first.retry)
-        wait_until_blocked(other)
-    assert retried.result(30) is False
-    assert [fresh(each.job).state for each in (first, second)] == [State.FAILED, State.READY]
-
-
 def test_a_caller_whose_retry_lost_can_go_on_in_its_transaction(beside, other):
     first = sync_account.enqueue(1)
     Job.objects.update(state=State.FAILED, lease_epoch=1)
@@ -439,13 +398,6 @@ def test_a_caller_whose_retry_lost_can_go_on_in_its_transaction(beside, other):
         wait_until_blocked(other)
     assert retried.result(30) is False
     assert Job.objects.filter(task__endswith="add").count() == 1
-
-
-def test_a_retried_job_has_its_key_again():
-    first = sync_account.enqueue(1)
-    Job.objects.update(state=State.FAILED, lease_epoch=1)
-    assert first.retry()
-    assert sync_account.enqueue(1).id == first.id
 
 
 # enqueue_many().
@@ -495,12 +447,6 @@ def test_one_bad_call_among_unique_ones_writes_nothing():
     with pytest.raises(ZeroDivisionError):
         enqueue_many([(sync_account, [1]), (add.using(unique=lambda a: 1 / a), [0])])
     assert not Job.objects.exists()
-
-
-def test_old_rows_without_a_key_exclude_nothing():
-    backend().enqueue(sync_account, [1], {})
-    Job.objects.update(unique_key=None, unique_while=None, unique_until=None)
-    assert not sync_account.enqueue(1).is_duplicate
 
 
 def test_a_key_counts_as_its_row_says_also_where_the_code_says_something_else_by_now():
