@@ -53,13 +53,13 @@ def detach(each: socket.socket) -> None:
 
 
 def leave(error: BaseException | None = None) -> NoReturn:
-    """The end of a child that comes back out of a job, as at the end of a Python script.
+    """The end of a child that has done its work or comes back out of a job, as at the end of a Python script.
 
     The job's end is its parent's to write, and what is open is its parent's to close.
     """
-    is_exit = isinstance(error, SystemExit)
-    if error is not None and not is_exit:
-        traceback.print_exception(error)
+    with suppress(Exception):
+        if error is not None and not isinstance(error, SystemExit):
+            traceback.print_exception(error)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # closed, or its reader has gone
             stream.flush()

@@ -16,20 +16,20 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError
 from django.db import connections
 from django.utils import autoreload
 
 from pgonly_django.events import emit
+from pgonly_django.worker import forked_child
 from pgonly_django.worker.status import Status, WorkerState
 from pgonly_django.worker.supervisor.channel import Channel
 from pgonly_django.worker.timers import NEVER
@@ -197,22 +197,12 @@ def fork(name: str, ends_at: float | None, live: Callable[[Child], None]) -> Pro
             pid = os.fork()
         if pid == 0:
             ours.close()
-            _end_after(lambda: live(Child(name, theirs, ends_at)))
+            try:
+                live(Child(name, theirs, ends_at))
+            except BaseException as error:  # noqa: BLE001 - the parent's stack lies below: nothing may come back to it
+                forked_child.leave(error)
+            forked_child.leave()
     return Process(name, pid, ours, "forked")
-
-
-def _end_after(live: Callable[[], None]) -> NoReturn:
-    code = 1
-    try:
-        live()
-        code = 0
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:  # noqa: BLE001 - the parent's stack lies below: nothing may come back to it
-        with suppress(BaseException):
-            traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 def spawn(name: str, ends_at: float | None) -> Process:
