@@ -104,7 +104,7 @@ def after(seconds: str) -> str:
 EXPIRE = f"SET expires_at = e, prune_minute = {minute_of('e')}"
 
 
-class Row(NamedTuple):
+class EntryRow(NamedTuple):
     """The parameters of a write, as they are sent."""
 
     key: bytes
@@ -121,7 +121,7 @@ class Row(NamedTuple):
         return size_of(len(self.key), 0 if self.value is None else len(self.value))
 
 
-ROW = " ".join(Row._fields)
+ROW = " ".join(EntryRow._fields)
 
 # Every column that a write sets, with its value. A claim ends with a write.
 _VALUES = {

@@ -26,7 +26,7 @@ from pgonly_django.cache.entry import (
     SIZE,
     VALUE,
     WAKE_UP,
-    Row,
+    EntryRow,
     after,
     for_both_tables,
     minute_of,
@@ -251,7 +251,7 @@ class SingleFlight:
         else:
             yield from self._store_row(token, row)
 
-    def _store_row(self, token: int, row: Row) -> Operation[None]:
+    def _store_row(self, token: int, row: EntryRow) -> Operation[None]:
         """Where the database is away, in the background: the value was paid for, so it is stored when the database is
         back."""
         try:
@@ -266,7 +266,7 @@ class SingleFlight:
             self._store_later(token, row)
             raise
 
-    def _store_later(self, token: int, row: Row) -> None:
+    def _store_later(self, token: int, row: EntryRow) -> None:
         def store() -> None:
             try:
                 run(self._fill(token, row))
@@ -284,7 +284,7 @@ class SingleFlight:
         f"{ROW} token payload",
     )
 
-    def _fill(self, token: int, row: Row) -> Operation[None]:
+    def _fill(self, token: int, row: EntryRow) -> Operation[None]:
         """Write the row and wake the callers who wait, if the claim is still ours."""
         result = yield from self.store.send(self.FILL, [*row, b"%d" % token, payload(self.key)])
         if call_log.is_on(call_log.DEBUG):
