@@ -31,7 +31,7 @@ VERSION = "SELECT version()"
 MARKS = """
 SELECT to_regproc('aurora_version') IS NOT NULL, current_setting('neon.timeline_id', true) IS NOT NULL,
     EXISTS (SELECT FROM pg_roles WHERE rolname = 'supabase_admin'),
-    EXISTS (SELECT FROM pg_extension WHERE extname = 'citus'), current_setting('yb_enable_listen_notify', true)
+    EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')
 """
 
 
@@ -42,7 +42,6 @@ class ServerKind:
     is_neon: bool = False
     is_supabase: bool = False
     has_citus: bool = False
-    yugabyte_listens: str | None = None  # its setting yb_enable_listen_notify
 
     @property
     def is_cockroach(self) -> bool:
