@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from math import isfinite
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 from pgonly_django.conf import settings
+from pgonly_django.current_job import CurrentJob
 from pgonly_django.database.operation import Operation, arun
 from pgonly_django.exceptions import LimiterTimeoutError, UnknownBudgetError
-from pgonly_django.limits import admission, budget, budget_settings, limiter
-from pgonly_django.limits.admission import LimiterAdmission
+from pgonly_django.limits import budget, budget_settings, limiter
+from pgonly_django.limits.admission import LimiterAdmission, raise_if_interrupted
 from pgonly_django.limits.budget import BudgetReservation
 from pgonly_django.limits.budget_statements import ReserveAnswer
 from pgonly_django.limits.declarations import limits_of, unknown
@@ -105,15 +106,26 @@ def fake_limits() -> Iterator[FakeLimits]:
     `with fake_limits() as limits:` and then `limits.uses`, `limits.cool_downs`, `limits.reservations`; with
     `limits.refuse("deepseek")` and `limits.use_up("project:7")` the test says what fails.
     """
-    fakes = FakeLimits()
-    seams = _Seams(fakes)
+    fakes, pool = FakeLimits(), _NoPool()
+
+    def cool_down(_: Any, name: str, seconds: float) -> Operation[None]:
+        _check_limiter(name)
+        fakes.cool_downs.append(LimiterCoolDown(name, seconds))
+        return
+        yield
+
+    replaced: list[tuple[Any, str, Any]] = [
+        (limiter, "pool", lambda: pool),
+        (limiter, "cool_down", cool_down),
+        (limiter, "LimiterAdmission", type("Admission", (_FakeAdmission,), {"fakes": fakes})),
+        (budget, "pool", lambda: pool),
+        (budget, "BudgetReservation", type("Reservation", (_FakeReservation,), {"fakes": fakes})),
+        (renewal, "keep", lambda _: None),
+    ]
     with ExitStack() as patches:
-        for target, name, fake in seams.all():
+        for target, name, fake in replaced:
             patches.enter_context(mock.patch.object(target, name, fake))
-        try:
-            yield fakes
-        finally:
-            seams.close()
+        yield fakes
 
 
 class _NoPool:
@@ -125,86 +137,56 @@ class _NoPool:
         return arun(operation)
 
 
-class _Seams:
-    """What stands between limiters, budgets and the database, replaced. `held` is what a limiter or a budget gave."""
+class _FakeAdmission(LimiterAdmission):
+    """Is let in at once."""
 
-    def __init__(self, fakes: FakeLimits) -> None:
-        self.fakes = fakes
-        self._uses: dict[LimiterAdmission, LimiterUse] = {}
-        self._spending: dict[BudgetReservation, BudgetUse] = {}
-        self._pool = _NoPool()
+    fakes: ClassVar[FakeLimits]
+    use: LimiterUse
 
-    def all(self) -> Iterator[tuple[Any, str, Any]]:
-        yield limiter, "pool", lambda: self._pool
-        yield limiter, "cool_down", lambda _, name, seconds: self._cool_down(name, seconds)
-        yield renewal, "keep", lambda _: None
-        yield LimiterAdmission, "enter", _as_method(self._enter)
-        yield LimiterAdmission, "leave", _as_method(self._leave)
-        yield LimiterAdmission, "abandon", lambda held: setattr(held, "is_in", False)
-        yield budget, "pool", lambda: self._pool
-        yield BudgetReservation, "_try", lambda held, _: self._reserve(held)
-        yield BudgetReservation, "_write", _as_method(self._settle)
-
-    def close(self) -> None:
-        """No caller is inside of what was faked."""
-        for held in self._uses:
-            held.is_in = False
-
-    def _enter(self, held: LimiterAdmission, timeout: float) -> Operation[None]:
-        admission.raise_if_interrupted()
-        _check_limiter(held.name)
-        if held.name in self.fakes._refused:  # noqa: SLF001 - our own
-            raise LimiterTimeoutError(held.name, timeout if isfinite(timeout) else 0)
-        limits = limits_of(held.name, settings().limiters[held.name])
-        held.is_in, held.has_slot = True, limits["concurrent"] is not None
-        taken = held.tokens, held.requests
-        self._uses[held] = LimiterUse(held.name, *taken, *taken)
-        self.fakes.uses.append(self._uses[held])
+    def enter(self, timeout: float) -> Operation[None]:
+        raise_if_interrupted()
+        _check_limiter(self.name)
+        if self.name in self.fakes._refused:  # noqa: SLF001 - our own
+            raise LimiterTimeoutError(self.name, timeout if isfinite(timeout) else 0)
+        limits = limits_of(self.name, settings().limiters[self.name])
+        self.is_in, self.has_slot = True, limits["concurrent"] is not None
+        self.use = LimiterUse(self.name, self.tokens, self.requests, self.tokens, self.requests)
+        self.fakes.uses.append(self.use)
         return
         yield
 
-    def _leave(self, held: LimiterAdmission, requests: float, tokens: float) -> Operation[None]:
-        use = self._uses[held]
-        use.requests, use.tokens, use.is_over = requests, tokens, True
-        held.is_in = False
+    def leave(self, requests: float, tokens: float) -> Operation[None]:
+        self.use.requests, self.use.tokens, self.use.is_over = requests, tokens, True
+        self.is_in = False
         return
         yield
 
-    def _cool_down(self, name: str, seconds: float) -> Operation[None]:
-        _check_limiter(name)
-        self.fakes.cool_downs.append(LimiterCoolDown(name, seconds))
-        return
-        yield
+    def abandon(self) -> None:
+        self.is_in = False
 
-    def _reserve(self, held: BudgetReservation) -> Operation[ReserveAnswer]:
-        declaration = held._declaration  # noqa: SLF001 - what it was made with
-        if declaration is None:
-            raise UnknownBudgetError(held.budget, budget_settings.nearest(held.budget))
-        cap, spent = declaration.usd, self.fakes.spent(held.budget)
-        if held.budget in self.fakes._used_up:  # noqa: SLF001 - our own
+
+class _FakeReservation(BudgetReservation):
+    """Is made at once, unless the test has used its budget up."""
+
+    fakes: ClassVar[FakeLimits]
+    use: BudgetUse
+
+    def _try(self, job: CurrentJob | None) -> Operation[ReserveAnswer]:  # noqa: ARG002 - the overridden signature
+        if self._declaration is None:
+            raise UnknownBudgetError(self.budget, budget_settings.nearest(self.budget))
+        cap, spent = self._declaration.usd, self.fakes.spent(self.budget)
+        if self.budget in self.fakes._used_up:  # noqa: SLF001 - our own
             return ReserveAnswer(False, cap, cap, Decimal(0))
-        self._spending[held] = BudgetUse(held.budget, held.usd, held.step)
-        self.fakes.reservations.append(self._spending[held])
-        return ReserveAnswer(True, cap, spent, held.usd)
+        self.use = BudgetUse(self.budget, self.usd, self.step)
+        self.fakes.reservations.append(self.use)
+        return ReserveAnswer(True, cap, spent, self.usd)
         yield
 
-    def _settle(
-        self, held: BudgetReservation, *, usd: Decimal, is_estimate: int, **values: Any
-    ) -> Operation[bool]:
-        use = self._spending[held]
-        use.spent, use.is_estimate = usd, bool(is_estimate)
-        use.tokens_in, use.tokens_out = values["tokens_in"], values["tokens_out"]
+    def _write(self, **values: Any) -> Operation[bool]:
+        self.use.spent, self.use.is_estimate = values["usd"], bool(values["is_estimate"])
+        self.use.tokens_in, self.use.tokens_out = values["tokens_in"], values["tokens_out"]
         return True
         yield
-
-
-def _as_method(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function, which becomes a method: a bound one would stay what it is."""
-
-    def method(held: Any, *args: Any, **values: Any) -> Any:
-        return function(held, *args, **values)
-
-    return method
 
 
 def _check_limiter(name: str) -> None:
