@@ -7,7 +7,7 @@ import argparse
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
@@ -51,6 +51,12 @@ class JobCommand(BaseCommand):
         environment is that of the caller."""
         if getattr(self, "_called_from_command_line", False):
             os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT_SECONDS)
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Whatever the terminal cannot show is escaped."""
+        encoding = getattr(self.stdout, "encoding", None) or "utf-8"
+        for line in lines:
+            self.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def add_filters(parser: argparse.ArgumentParser, *, takes_queues: bool = False) -> None:

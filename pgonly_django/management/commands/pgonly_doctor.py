@@ -60,7 +60,7 @@ class Command(JobCommand):
         if flags["json"]:
             self.stdout.write(json.dumps(found.as_dict(), default=str))
         else:
-            self.stdout.writelines(f"{line}\n" for line in self._lines_of(found))
+            self.say(self._lines_of(found))
         limit = flags["fail_on"]
         if limit != NEVER and found.has(Level(limit)):
             raise SystemExit(1)

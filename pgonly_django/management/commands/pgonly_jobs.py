@@ -138,23 +138,23 @@ class Command(selection.JobCommand):
         jobs = job_output.with_last_error(selection.select(alias, flags))
         found = jobs.iterator() if flags["limit"] == 0 else jobs[: flags["limit"]]
         if flags["json"]:
-            self._say(job_output.json_array(job_output.listed(found)))
+            self.say(job_output.json_array(job_output.listed(found)))
             return
         lines = map(job_output.line, found)
         first = next(lines, None)
         if first is None:
             selection.refuse_unknown(alias, flags)
-            self._say(["No jobs."])
+            self.say(["No jobs."])
         else:
-            self._say([job_output.HEADS, first])
-            self._say(lines)
+            self.say([job_output.HEADS, first])
+            self.say(lines)
 
     def _show(self, alias: str, flags: dict[str, Any]) -> None:
         selection.refuse_unknown(alias, flags)
         annotations = {f"last_{key}": expression for key, expression in job_output.LAST.items()}
         for job in Job.objects.using(alias).filter(pk__in=flags["ids"]).annotate(**annotations):
             found = job_output.details(job)
-            self._say([job_output.as_json(found)] if flags["json"] else job_output.lines_of(found))
+            self.say([job_output.as_json(found)] if flags["json"] else job_output.lines_of(found))
 
     # Changing.
 
@@ -173,11 +173,11 @@ class Command(selection.JobCommand):
                 else {"changed": change(alias, jobs, verb, flags)}
             )
         if flags["json"]:
-            self._say([job_output.as_json(answer)])
+            self.say([job_output.as_json(answer)])
         elif flags["dry_run"]:
-            self._say([f"{counted(matched, 'job')} would be {CHANGES[verb].past}."])
+            self.say([f"{counted(matched, 'job')} would be {CHANGES[verb].past}."])
         else:
-            self._say(_sentences(answer, CHANGES[verb].past))
+            self.say(_sentences(answer, CHANGES[verb].past))
 
     def _redrive(self, jobs: Any, flags: dict[str, Any]) -> dict[str, Any]:
         from pgonly_django.tasks.redrive import redrive
@@ -197,14 +197,9 @@ class Command(selection.JobCommand):
         changed = rows.pause() if verb == "pause" else rows.resume()
         answer = {"verb": verb, "queues": sorted(set(names)), "changed": changed}
         past = "paused" if verb == "pause" else "resumed"
-        self._say(
+        self.say(
             [job_output.as_json(answer)] if flags["json"] else [f"{changed} of {len(set(names))} {past}."]
         )
-
-    def _say(self, lines: Iterable[str]) -> None:
-        encoding = getattr(self.stdout, "encoding", None) or "utf-8"
-        for line in lines:
-            self.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _add_flags(verb: str, parser: argparse.ArgumentParser) -> None:
