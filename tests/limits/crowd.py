@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import django
@@ -59,6 +61,34 @@ def take_tokens(number: int, users: int, seconds: float, tokens: float) -> list[
 
     together(users, work)
     return times
+
+
+def spend(number: int, seconds: float) -> dict[str, int]:
+    """Every call reserves, takes a moment, and is settled, given back or left."""
+    from pgonly_django import budget
+    from pgonly_django.exceptions import BudgetExceededError
+
+    report(os.getpid())
+    random.seed(number)
+    counts = {"made": 0, "refused": 0}
+    stop_at = time.monotonic() + seconds
+    while time.monotonic() < stop_at:
+        reserved = round(random.uniform(0.001, 0.05), random.randint(3, 6))
+        try:
+            with suppress(KeyError), budget("shared", "1.00").reserve(reserved) as reservation:
+                time.sleep(random.uniform(0, 0.02))
+                what = random.random()
+                if what < 0.5:
+                    reservation.settle(random.uniform(0, reserved / 20))
+                elif what < 0.95:
+                    reservation.release()
+                elif what < 0.97:
+                    raise KeyError
+            counts["made"] += 1
+        except BudgetExceededError:
+            counts["refused"] += 1
+            time.sleep(random.uniform(0, 0.01))
+    return counts
 
 
 def wait_for_ever(number: int) -> None:
