@@ -51,9 +51,6 @@ from pgonly_django.testing.resumable_watch import (
 from pgonly_django.worker.ending import EndedRun
 
 STEADY = "Compare what is the same in each run with state=, or leave out what is not with ignore=."
-# Beside 1, after how many items the position of a loop is saved (0: at its end only), and how many have to be unsaved
-# for a place to be another one: one item comes again, or all of the loop.
-PACES = {0: 1}
 SAVEPOINT, QUEUE = "pgonly_round", "assert_resumable"
 LEASES: tuple[tuple[type[models.Model], str], ...] = (
     (LimiterSlot, "expires_at"),
@@ -164,7 +161,7 @@ class _Rounds:
     def report(self, kill_at: Sequence[int], max_kills: int) -> ResumableReport:
         """Do all rounds. Raises NotResumableError for the first kill after which something differs."""
         __tracebackhide__ = True
-        expected, again = self._undisturbed(1), self._undisturbed(1)
+        expected, again = self._undisturbed(), self._undisturbed()
         self._learn_what_is_unsteady(expected, again)
         places = list(self._places(expected))
         numbers = _chosen(sorted(set(kill_at)), len(places), max_kills)
@@ -175,15 +172,15 @@ class _Rounds:
         return ResumableReport(where, tuple(numbers), dict(expected.calls), tuple(unsteady))
 
     def _places(self, expected: _Round) -> Iterator[KillPlace]:
+        """In production the position of a loop is saved once a second: one item comes again, or all of the loop."""
         yield from expected.places
-        has_loops = any("of the loop" in place.where for place in expected.places)
-        for pace, least in PACES.items() if has_loops else ():
-            yield from (place for place in self._undisturbed(pace).places if place.unsaved >= least)
+        if any("of the loop" in place.where for place in expected.places):
+            yield from (place for place in self._undisturbed(saves_items=False).places if place.unsaved)
 
     def _kill_and_compare(self, place: KillPlace, expected: _Round, which: str) -> None:
         __tracebackhide__ = True
         with self._round():
-            killed = self._run(KillWatch(place.pace, place.number))
+            killed = self._run(KillWatch(saves_items=place.saves_items, kill_at=place.number))
             if not killed.is_dead:
                 raise NotTestableError(
                     f"{self._task} has to do the same in each run. One reached place {place.number} "
@@ -191,17 +188,17 @@ class _Rounds:
                 )
             when = f"{self._task} is not resumable. It was killed {place} ({which}), and resumed."
             self._worker.rescue()
-            resumed = self._run(KillWatch(place.pace, resumes=True))
+            resumed = self._run(KillWatch(saves_items=place.saves_items, resumes=True))
             self._require_success(f"{when}\nThe resumed run", NotResumableError)
             got = self._left(killed, resumed)
         if found := self._differences(expected, got):
             points = "\n".join(f"* {each}" for each in found)
             raise NotResumableError(f"{when}\n{points}")
 
-    def _undisturbed(self, pace: int) -> _Round:
+    def _undisturbed(self, *, saves_items: bool = True) -> _Round:
         __tracebackhide__ = True
         with self._round():
-            watch = self._run(KillWatch(pace))
+            watch = self._run(KillWatch(saves_items=saves_items))
             self._require_success(f"{self._task}, without a kill,", NotTestableError)
             return self._left(watch)
 

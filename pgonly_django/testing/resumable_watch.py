@@ -37,23 +37,25 @@ class Killed(BaseException):
 @dataclass(frozen=True)
 class KillPlace:
     where: str  # "right after ..."
-    pace: int
-    number: int  # among the places of a run of this pace
+    saves_items: bool  # see KillWatch
+    number: int  # among the places of such a run
     unsaved: int  # items of a loop that are done while its saved position is that of an earlier one
 
     def __str__(self) -> str:
-        if self.pace == 1:
+        if self.saves_items:
             return self.where
         items = "item" if self.unsaved == 1 else "items"
         return f"{self.where}, with {self.unsaved} {items} of a loop done since its position was saved"
 
 
 class KillWatch(CommitWatch):
-    """Of one run, and of the one that resumes it. `pace`: the position of a loop is saved after so many items, 0: at
-    its end only."""
+    """Of one run, and of the one that resumes it. `saves_items`: the position of a loop is saved after each item; else
+    at its end only."""
 
-    def __init__(self, pace: int, kill_at: int | None = None, *, resumes: bool = False) -> None:
-        self.pace, self.kill_at, self.resumes = pace, kill_at, resumes
+    def __init__(
+        self, *, saves_items: bool = True, kill_at: int | None = None, resumes: bool = False
+    ) -> None:
+        self.saves_items, self.kill_at, self.resumes = saves_items, kill_at, resumes
         self.places: list[KillPlace] = []
         self.calls: Counter[str] = Counter()  # how often each step and each function of `paid` was called
         self.is_dead = False
@@ -72,7 +74,7 @@ class KillWatch(CommitWatch):
         if self._quiet:
             return
         unsaved = max(self._unsaved.values(), default=0)
-        self.places.append(KillPlace(where, self.pace, len(self.places) + 1, unsaved))
+        self.places.append(KillPlace(where, self.saves_items, len(self.places) + 1, unsaved))
         if len(self.places) == self.kill_at:
             self.is_dead = True
             raise Killed
@@ -99,7 +101,7 @@ class KillWatch(CommitWatch):
     def item_is_done(self, loop: str) -> bool:
         """Whether it is time to save its position."""
         self._unsaved[loop] += 1
-        return self.pace > 0 and self._unsaved[loop] >= self.pace
+        return self.saves_items
 
     def saved(self) -> None:
         """The positions of all loops."""
@@ -161,8 +163,8 @@ class WatchedContext(JobContext):
 
 
 class WatchedMemory(Memory):
-    """Has places before and after what it saves, and saves positions of loops at the pace of the watch instead of once
-    a second."""
+    """Has places before and after what it saves, and saves positions of loops as the watch says instead of once a
+    second."""
 
     watch: ClassVar[KillWatch]
 
