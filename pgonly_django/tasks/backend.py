@@ -117,6 +117,10 @@ class PostgresBackend(BaseTaskBackend):
         of a unique job may be that of another one: `is_duplicate`."""
         new = self._new_job(task, args, kwargs)
         require_autocommit(self.database, "enqueue()")
+        return self.insert(task, new)
+
+    def insert(self, task: Any, new: NewJob) -> JobResult:
+        """See enqueue(); the job is one of prepare_many()."""
         if watches_enqueues():
             result: JobResult
             (result,) = instrumented([(task, new)], lambda jobs: [self._insert(*jobs[0])], is_bulk=False)

@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from django.db import IntegrityError, OperationalError, transaction
@@ -22,13 +23,12 @@ from pgonly_django.exceptions import PgonlyError
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import READY_AGAIN, ClockTimestamp
 from pgonly_django.models.job_rows import UNIQUE_ROW
-from pgonly_django.queue.enqueue import CALL_COLUMNS, NewJob, aware
+from pgonly_django.queue.enqueue import CALL_COLUMNS, NewJob, Template, aware
 from pgonly_django.tasks.failures import dead_letter_tasks
-from pgonly_django.tasks.keys import kept_for_its_key, stored_key
-from pgonly_django.tasks.options import TaskOptions, failed_retention_of, restored
+from pgonly_django.tasks.keys import kept_for_its_key
+from pgonly_django.tasks.options import TaskOptions, failed_retention_of, restored, stored_retention
 from pgonly_django.tasks.registry import UnknownTaskError, backend_of, find_task
 from pgonly_django.tasks.result import JobResult
-from pgonly_django.tasks.task import PostgresTask
 
 EDITABLE = (State.SCHEDULED, State.READY, State.HELD)
 FIELDS = ("queue", "priority", "run_at", "args", "kwargs")
@@ -201,54 +201,37 @@ def run_again(
     result: JobResult
     with _refusals_in_words(args, kwargs):
         task = find_task(job.task, job.backend, queue, priority)
-        moment = None if run_at is None else aware(run_at)
-        call = task.using(run_after=moment, **_options_of(job, task, backend_of(task)))
-        result = call.enqueue(*args, **kwargs)
+        backend = backend_of(task)
+        call = task.using(run_after=None if run_at is None else aware(run_at))
+        metadata = json.dumps(job.metadata) if job.metadata else None
+        ((_task, new),) = backend.prepare_many([(call, args, kwargs, metadata)])
+        template = _template_of(job, new, backend.options_of(task))
+        result = backend.insert(call, new._replace(template=template, own=_own_of(job, new)))
     return result
 
 
-def _options_of(job: Job, task: Any, backend: Any) -> dict[str, Any]:
-    """A plain Task, of Django's own decorator, has none."""
-    if not isinstance(task, PostgresTask):
-        return {}
-    usual = backend.options_of(task)
-    metadata = {"metadata": job.metadata} if job.metadata else {}
-    changed = {name: value for name, value in _columns(job, usual).items() if value != getattr(usual, name)}
-    return restored(job.options) | metadata | changed | _own_key(job, task, backend)
+def _template_of(job: Job, new: NewJob, usual: TaskOptions) -> Template:
+    """With the options that have a column as the row of `job` has them. A unique key may need a longer retention.
+    Raises ImportError for a backoff that is gone."""
+    restored(job.options)
+    letters, known = job.dead_letter_queue, dead_letter_tasks()
+    return replace(
+        new.template,
+        max_attempts=job.max_attempts,
+        options=json.dumps(job.options) if job.options else None,
+        max_runtime=job.max_runtime,
+        retention=kept_for_its_key(job.retention, usual),
+        failed_retention=stored_retention(kept_for_its_key(failed_retention_of(job.failed_retention), usual)),
+        dead_letter_queue=letters if letters is None or letters in known else new.template.dead_letter_queue,
+    )
 
 
-def _columns(job: Job, usual: TaskOptions) -> dict[str, Any]:
-    """The options that have a column, as the row has them. One that the row cannot tell is as `usual`."""
-    queue = job.dead_letter_queue
-    columns: dict[str, Any] = {
-        "max_attempts": job.max_attempts,
-        "max_runtime": job.max_runtime,
-        "retention": _retention(job.retention, usual.retention, usual),
-        "failed_retention": _retention(
-            failed_retention_of(job.failed_retention), usual.failed_retention, usual
-        ),
-        "slots": job.slots or 1,
-    }
-    if queue is None or queue in dead_letter_tasks():  # not one that has no task any more
-        columns["dead_letter_queue"] = queue
-    if job.concurrency_limit is not None:  # the row of a job without a key has none
-        columns["concurrency_limit"] = job.concurrency_limit
-    return columns
-
-
-def _retention(stored: timedelta | None, usual: timedelta | None, options: TaskOptions) -> timedelta | None:
-    """That of a row with a unique key may have been made longer for its key."""
-    return usual if stored == kept_for_its_key(usual, options) else stored
-
-
-def _own_key(job: Job, task: Any, backend: Any) -> dict[str, Any]:
-    """The concurrency key, where .using() gave the job another one than its task makes of its arguments. A key that is
-    stored as a hash cannot be given again."""
-    key = job.concurrency_key
+def _own_of(job: Job, new: NewJob) -> dict[str, Any] | None:
+    """The columns of the concurrency key: those that were chosen for `job` alone stay, the others follow the new call.
+    Of arguments that do not fit any more nothing is known."""
     try:
-        ((_task, new),) = backend.prepare_many([(task, job.args, job.kwargs, None)])
-    except Exception:  # noqa: BLE001 - of arguments that do not fit any more nothing is known
-        return {}
-    if key == (new.own or {}).get("concurrency_key") or (key is not None and stored_key(key) != key):
-        return {}
-    return {"concurrency_key": None if key is None else lambda *_args, **_kwargs: key}
+        columns, _ = keys_that_follow(job, _prepared(job, {}), new)
+    except EditError:
+        return None if new.own is None else dict(new.own)
+    own = {name: columns.get(name, getattr(job, name)) for name in CALL_COLUMNS}
+    return {name: value for name, value in own.items() if value is not None} or None
