@@ -87,7 +87,7 @@ def _shown(report: Examination) -> dict[str, Any]:
             for finding in subject.findings
             if finding.level == level
         ],
-        "healthy": [subject.title for subject in report.subjects if subject.level is None],
+        "healthy": [subject.title for subject in report.subjects if not subject.findings],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
@@ -17,7 +17,7 @@ from pgonly_django.database.listener import listen_alias
 from pgonly_django.models import Job, Worker
 from pgonly_django.monitoring.conditions import NOTIFY_LOST
 from pgonly_django.monitoring.doctor.reading import belongs_to, by_sql, is_direct, reading, rows
-from pgonly_django.monitoring.findings import Condition, Finding, Level, counted, identifier
+from pgonly_django.monitoring.findings import Condition, Finding, Level, counted
 from pgonly_django.monitoring.listening import seconds_until_heard
 
 # A worker claims on one, renews leases on one, and opens one for maintenance and schedules.
@@ -40,85 +40,55 @@ POOLS_TOO_LARGE = Condition(
     'Lower OPTIONS["POOL_SIZE"] of CACHES, OPTIONS["pool"]["max_size"] of DATABASES, PGONLY["LIMITS_POOL_SIZE"] or '
     "runworker --threads; put a pooler before the server; or: {_raise}",
 )
-# reserved_connections is there from PostgreSQL 16 on. -1: no limit; superusers have none.
+# Of the server, and of this role and this database where they have one; superusers have none. reserved_connections is
+# there from PostgreSQL 16 on.
 LIMITS = """
-SELECT current_setting('max_connections')::int AS most,
-    current_setting('superuser_reserved_connections')::int
-        + coalesce(current_setting('reserved_connections', true), '0')::int AS reserved,
+SELECT most - reserved AS allowed,
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' OR usename IS NOT NULL) AS used,
-    CASE WHEN rolsuper THEN -1 ELSE rolconnlimit END AS of_role,
-    (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user) AS by_role,
-    CASE WHEN rolsuper THEN -1 ELSE datconnlimit END AS of_database,
-    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename IS NOT NULL) AS in_database,
-    current_user::text AS role, current_database()::text AS database
-FROM pg_roles, pg_database WHERE rolname = current_user AND datname = current_database()
+    format('max_connections %%s less %%s reserved', most, reserved) AS "limit",
+    format('ALTER SYSTEM SET max_connections = %%s; and restart the server', most * 2) AS _raise
+FROM (SELECT current_setting('max_connections')::int AS most, current_setting('superuser_reserved_connections')::int
+    + coalesce(current_setting('reserved_connections', true), '0')::int AS reserved) AS settings
+UNION ALL
+SELECT rolconnlimit, (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user),
+    'CONNECTION LIMIT of the role ' || rolname, format('ALTER ROLE %%I CONNECTION LIMIT -1;', rolname)
+FROM pg_roles WHERE rolname = current_user AND NOT rolsuper AND rolconnlimit >= 0
+UNION ALL
+SELECT datconnlimit,
+    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename IS NOT NULL),
+    'CONNECTION LIMIT of the database ' || datname, format('ALTER DATABASE %%I CONNECTION LIMIT -1;', datname)
+FROM pg_database, pg_roles
+WHERE datname = current_database() AND rolname = current_user AND NOT rolsuper AND datconnlimit >= 0
 """
-
-
-class Limit(NamedTuple):
-    allowed: int
-    used: int
-    what: str  # that sets it
-    how_to_raise: str
-
-
-def _limits(alias: str) -> list[Limit]:
-    (row,) = rows(alias, LIMITS)
-    most, role, database = row["most"], row["role"], row["database"]
-    found = [
-        Limit(
-            most - row["reserved"],
-            row["used"],
-            f"max_connections {most} less {row['reserved']} reserved",
-            f"ALTER SYSTEM SET max_connections = {most * 2}; and restart the server",
-        ),
-        Limit(
-            row["of_role"],
-            row["by_role"],
-            f"CONNECTION LIMIT of the role {role}",
-            f"ALTER ROLE {identifier(role)} CONNECTION LIMIT -1;",
-        ),
-        Limit(
-            row["of_database"],
-            row["in_database"],
-            f"CONNECTION LIMIT of the database {database}",
-            f"ALTER DATABASE {identifier(database)} CONNECTION LIMIT -1;",
-        ),
-    ]
-    return [limit for limit in found if limit.allowed >= 0]
-
-
-def in_use(alias: str) -> Iterator[Finding]:
-    """D081: the connections are nearly used up now."""
-    for allowed, used, what, how_to_raise in _limits(alias):
-        part = used / max(allowed, 1)
-        if part >= NEARLY_USED_UP.limit:
-            yield NEARLY_USED_UP.finding(
-                used=used, allowed=allowed, limit=what, _part=part, _raise=how_to_raise
-            )
+in_use = by_sql(
+    NEARLY_USED_UP,
+    f"""
+SELECT * FROM (SELECT *, used / greatest(allowed, 1)::float8 AS _part FROM ({LIMITS}) AS limits) AS used_up
+WHERE _part >= %(limit)s
+""",
+)
 
 
 def pools(alias: str) -> Iterator[Finding]:
     """D082: one process alone, or all of them together, may open more than there are. Behind a pooler they may."""
     if not is_direct(alias):
         return
-    limit = min(_limits(alias), key=lambda each: each.allowed)
+    limit = min(rows(alias, LIMITS), key=lambda row: row["allowed"])
+    allowed = limit["allowed"]
     of_web, web = of_a_process(alias) + (_django_pool(alias) or 1), web_processes()
     workers, of_workers = _of_workers(alias)
     wanted = of_web * web + of_workers
-    if wanted > limit.allowed:
+    if wanted > allowed:
         parts = f"{counted(web, 'process/processes')} of the site {of_web} each"
         yield POOLS_TOO_LARGE.finding(
-            level=Level.ERROR if of_web > limit.allowed else None,
+            level=Level.ERROR if of_web > allowed else None,
             wanted=wanted,
-            allowed=limit.allowed,
-            limit=limit.what,
+            **limit,
             web_processes=web,
             of_a_web_process=of_web,
             workers=workers,
             of_workers=of_workers,
             _parts=f"{parts}, {counted(workers, 'live worker')} {of_workers} together" if workers else parts,
-            _raise=limit.how_to_raise,
         )
 
 

@@ -88,11 +88,6 @@ class Examined:
     title: Promise | str
     findings: list[Finding] = field(default_factory=list)
 
-    @property
-    def level(self) -> Level | None:
-        """The worst; None: nothing was found."""
-        return min((each.level for each in self.findings), key=ORDER.index, default=None)
-
 
 @dataclass(frozen=True, slots=True)
 class Examination:
