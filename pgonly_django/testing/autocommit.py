@@ -302,21 +302,20 @@ def _reads(sql: Any) -> bool:
 def _closing_what_is_changed(simulated: set[str], lost: list[str]) -> Iterator[None]:
     """Outside of a TestCase transactions are real. A connection on which the job has left one open, a setting or a
     lock is closed, as by a worker."""
-    watches = {}
+    watches: dict[str, ChangeWatch] = {}
     for connection in connections.all(initialized_only=True):
         if connection.alias not in simulated:
-            watches[connection.alias] = connection.execute_wrappers, ChangeWatch()
-            connection.execute_wrappers.insert(0, watches[connection.alias][1])
+            watches[connection.alias] = ChangeWatch()
+            connection.execute_wrappers.insert(0, watches[connection.alias])
     try:
         yield
     finally:
-        for wrappers, watch in watches.values():
-            if watch in wrappers:
-                wrappers.remove(watch)
         for connection in list(connections.all(initialized_only=True)):
+            watch = watches.get(connection.alias)
+            if watch is not None and watch in connection.execute_wrappers:
+                connection.execute_wrappers.remove(watch)
             if connection.alias not in simulated and connection.connection is not None:
-                _, watch = watches.get(connection.alias, (None, ChangeWatch()))
-                _close_if_changed(connection, lost, is_changed=watch.is_changed)
+                _close_if_changed(connection, lost, is_changed=watch is not None and watch.is_changed)
 
 
 def _close_if_changed(connection: Any, lost: list[str], *, is_changed: bool) -> None:
