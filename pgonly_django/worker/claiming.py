@@ -11,7 +11,7 @@ from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.stopping import Deadline, Shutdown
-from pgonly_django.worker.timers import NEVER, Pauses, Promotion, Timer
+from pgonly_django.worker.timers import NEVER, LookTimer, Promotion
 
 AHEAD_SECONDS = 0.2  # the buffer of prefetched jobs holds at most this much work
 AHEAD_LIMIT = 500
@@ -56,31 +56,14 @@ class Prefetch:
         return most > 0 and held < (self.threads + most) * REFILL_BELOW
 
 
-class PollTimer(Timer):
-    """The next look for ready jobs."""
+class PollTimer(LookTimer):
+    """The next look for ready jobs. `drained`: the last one, a head claim, found fewer than it may take."""
 
     def __init__(self, options: WorkerOptions, listener: JobsListener) -> None:
-        super().__init__()
-        self.drained = False  # the last look, a head claim, found fewer jobs than it may take
+        super().__init__(options, listener)
         self.busy_at = time.monotonic()
-        self._pauses = Pauses(options, listener)
         self._has_backlog = True
         self._had_no_slot = False  # at the last look, which was for queues of short jobs only
-
-    def hear(self) -> None:
-        super().hear()
-        self.drained = False
-        self._pauses.restart()
-
-    def wake(self) -> None:
-        """There is a ready job that no NOTIFY tells of: the worker's own doing."""
-        super().wake()
-        self.drained = False
-
-    def restart(self) -> None:
-        """After a sleep."""
-        self._pauses.restart()
-        self.wake()
 
     def next_look(self, *, has_slot: bool) -> float:
         if self._has_backlog or (self._had_no_slot and has_slot):

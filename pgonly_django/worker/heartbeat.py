@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Collection
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -245,11 +246,14 @@ class Rescue:
     """
 
     def __init__(self, options: WorkerOptions, tell: Tell, stats: RunCounter) -> None:
-        self.lease_for, self.stats, self.tell = options.lease_for, stats, tell
-        self._settle_for = self.lease_for / 2
+        self.options, self.stats, self.tell = options, stats, tell
         self._contact_at: float | None = None
         self._settled_at = 0.0
         self._ends_of_any_role = True
+
+    @property
+    def _settle_for(self) -> timedelta:
+        return self.options.lease_for / 2
 
     def note_contact(self) -> None:
         """The database answers. Call it before and after each beat: one that hung is a time without contact."""
@@ -269,14 +273,14 @@ class Rescue:
         if time.monotonic() < self._settled_at:
             return 0
         self._end_transactions(connection)
-        rescued = rescue(connection, self.lease_for, self._settle_for)
+        rescued = rescue(connection, self.options.lease_for, self._settle_for)
         self.stats.count_rescued(rescued)
         announce(connection, rescued, self.tell)
         return len(rescued)
 
     def _end_transactions(self, connection: OwnConnection) -> None:
         """See queue.rescue. Transactions of roles that may not be ended here keep no others from being ended."""
-        terms = (connection, self.lease_for, self._settle_for)
+        terms = (connection, self.options.lease_for, self._settle_for)
         try:
             ended = end_transactions(*terms, of_any_role=self._ends_of_any_role)
         except errors.InsufficientPrivilege as error:

@@ -22,7 +22,7 @@ from pgonly_django.queue.limited.look import Look
 from pgonly_django.queue.limited.turns import Turns
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.timers import NEVER, DatabaseTimer, Pauses, Timer
+from pgonly_django.worker.timers import NEVER, DatabaseTimer, LookTimer
 
 # The next try when another claim was at a gate: one takes a few milliseconds.
 CONTENDED_SECONDS = (0.005, 0.020)
@@ -50,20 +50,18 @@ class RoomNotice(DatabaseTimer):
         return True
 
 
-class LimitedClaims(Timer):
+class LimitedClaims(LookTimer):
     def __init__(
         self, options: WorkerOptions, worker_id: UUID, database: WorkerConnection, unknown: UnknownTasks
     ) -> None:
-        super().__init__()
+        super().__init__(options, database.listener)
         self.options = options
         turns = Turns(options.queues)
         self.claimer = LimitedClaimer(worker_id, options.lease_for, options.threads, turns, unknown)
         self.notice = RoomNotice(database)
-        self.drained = False  # the last look found nothing that this worker may take now
         self.has_more = False  # which the last look has seen, and no slot was free
         # When time alone lets a job through that waits: a token, or the end of a cool-down. As of the last look.
         self.opens_at = NEVER
-        self._pauses = Pauses(options, database.listener)
         self._limited: set[str] = set()  # the queues that have a limit, as of the last look
         self._overdue_slots = 0
         self._is_our_turn = False
@@ -73,18 +71,6 @@ class LimitedClaims(Timer):
         """A NOTIFY of a queue that this worker serves."""
         if kind == notify.LIMITED or queue == notify.ANY_QUEUE or queue in self._limited:
             self.hear()
-            self.drained = False
-            self._pauses.restart()
-
-    def wake(self) -> None:
-        """There may be a job that no NOTIFY tells of: the worker's own doing."""
-        super().wake()
-        self.drained = False
-
-    def restart(self) -> None:
-        """After a sleep."""
-        self._pauses.restart()
-        self.wake()
 
     def note_end(self) -> None:
         """A limited job of ours has ended: there is room, for us and for others."""

@@ -88,6 +88,30 @@ class Pauses:
         return pause
 
 
+class LookTimer(Timer):
+    """The next look for jobs that may start."""
+
+    def __init__(self, options: WorkerOptions, listener: JobsListener) -> None:
+        super().__init__()
+        self.drained = False  # the last look has found all that this worker may take now
+        self._pauses = Pauses(options, listener)
+
+    def hear(self) -> None:
+        super().hear()
+        self.drained = False
+        self._pauses.restart()
+
+    def wake(self) -> None:
+        """There may be a job that no NOTIFY tells of: the worker's own doing."""
+        super().wake()
+        self.drained = False
+
+    def restart(self) -> None:
+        """After a sleep."""
+        self._pauses.restart()
+        self.wake()
+
+
 class Promotion(DatabaseTimer):
     """Makes scheduled jobs ready at exactly the moment when they are due, and then calls `look`."""
 

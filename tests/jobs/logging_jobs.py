@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
-from concurrent.futures import ThreadPoolExecutor
 
 from asgiref.sync import sync_to_async
 
@@ -38,14 +36,6 @@ async def _say(text):
 def log_in_run(word):
     """A sync job with an event loop of its own."""
     asyncio.run(_say(f"{word}: run"))
-
-
-@task
-def log_in_pool(word):
-    """As docs/how-to/logging.md shows it; and without the copy, where the line has no job."""
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(contextvars.copy_context().run, logger.info, "%s: copied", word).result()
-        pool.submit(logger.info, "%s: plain", word).result()
 
 
 @task(max_attempts=2, backoff=AT_ONCE)

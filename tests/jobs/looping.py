@@ -44,40 +44,6 @@ async def roll_back_and_note_async(context, key):
         raise ValueError("once")
 
 
-@task(takes_context=True, max_attempts=1)
-def leave_and_loop_again(context, key):
-    for i in context.iterate("abc"):
-        mark(f"{key}:{i}")
-        if i == "b":
-            break
-    for i in context.iterate("xyz"):
-        mark(f"{key}:{i}")
-
-
-@task(takes_context=True, max_attempts=1)
-async def leave_and_loop_again_async(context, key):
-    async for i in context.aiterate("abc"):
-        await sync_to_async(mark)(f"{key}:{i}")
-        if i == "b":
-            break
-    async for i in context.aiterate("xyz"):
-        await sync_to_async(mark)(f"{key}:{i}")
-
-
-@task(takes_context=True, max_attempts=1)
-def nest_loops(context, key):
-    for outer in context.iterate(range(3)):
-        for inner in context.iterate(range(3)):
-            mark(f"{key}:{outer}.{inner}")
-
-
-@task(takes_context=True, max_attempts=1)
-async def nest_loops_async(context, key):
-    async for outer in context.aiterate(range(3)):
-        async for inner in context.aiterate(range(3)):
-            await sync_to_async(mark)(f"{key}:{outer}.{inner}")
-
-
 @task(takes_context=True)
 def loop_slowly(context, key, items, pause):
     for i in context.iterate(range(items)):

@@ -21,11 +21,6 @@ def pay(key):
     return 7
 
 
-@task(takes_context=True)
-def pay_and_lose_the_connection(context, key):
-    return context.step("pay", pay, key)
-
-
 def pay_once(key, answer=None):
     mark(f"paid {key}")
     return answer

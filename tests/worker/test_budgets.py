@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
-from decimal import Decimal
 
 import pytest
 from django.utils import timezone
@@ -170,18 +169,6 @@ def test_a_job_that_waited_too_long_for_calls_under_way_comes_again_by_itself(wo
     result.retry()
     work(threads=1)
     assert result.job.state == State.SUCCEEDED
-
-
-def test_a_held_job_can_be_cancelled_discarded_or_retried(work, cap):
-    cap(0.5)
-    results = [spending.pay_once.enqueue(0.6) for _ in range(3)]
-    work(threads=1)
-    results[0].cancel()
-    Job.objects.filter(pk=results[1].id).discard()
-    results[2].retry()
-    assert [result.job.state for result in results] == [State.CANCELLED, State.FAILED, State.READY]
-    assert Job.objects.filter(held_by__isnull=False).count() == 0
-    assert Budget.objects.get().usd == Decimal("0.5")
 
 
 def test_the_budgets_in_the_settings_have_rows_before_they_are_used(transactional_db, settings):

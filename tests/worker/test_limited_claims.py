@@ -23,7 +23,7 @@ from pgonly_django.worker.timers import NEVER
 from tests import jobs
 from tests.jobs import ending, watched
 from tests.jobs.limited import IN_USE, count_beside, pay, take_slots
-from tests.queue.rows import HOUR, ago, fresh, make, make_keyed, make_running
+from tests.queue.rows import ago, fresh, make, make_keyed, make_running
 from tests.waiting import wait_for
 
 IDLE = {"poll_seconds": 600.0}  # so that nothing is found by polling
@@ -108,7 +108,9 @@ def test_the_end_of_a_job_lets_the_next_one_start_in_a_worker_of_another_queue(
     first = keyed.enqueue({"fail": 3.0, "succeed": 3.0}.get(ending_of, "k"))
     wait_for(lambda: first.job.state == State.RUNNING)
     second = jobs.mark_once.using(concurrency_key="k", queue_name="b").enqueue("second")
-    wait_for(lambda: theirs.limited.next_look(4) > time.monotonic() + 0.5, what="the other worker to rest")
+    wait_for(
+        lambda: theirs.claims.limited.next_look(4) > time.monotonic() + 0.5, what="the other worker to rest"
+    )
     assert "second" not in marks()
     if ending_of == "cancel":
         first.cancel()
@@ -118,15 +120,6 @@ def test_the_end_of_a_job_lets_the_next_one_start_in_a_worker_of_another_queue(
         wait_for(lambda: first.job.state in FINISHED)
     wait_for(lambda: second.job.state == State.SUCCEEDED, what="the second job")
     assert second.job.attempt == 1
-
-
-def test_a_job_with_a_key_starts_at_once_in_an_idle_worker(background_worker, only_when_told):
-    worker = background_worker(**IDLE)
-    wait_for(lambda: worker.claims.limited.next_look(4) > time.monotonic() + 0.5)
-    result = pay.enqueue("a", 1)
-    wait_for(lambda: result.job.state == State.SUCCEEDED, what="the job")
-    (result,) = enqueue_many([(pay, ("a", 2))])
-    wait_for(lambda: result.job.state == State.SUCCEEDED, what="the job")
 
 
 def test_a_pause_keeps_jobs_from_starting_and_its_end_starts_them(background_worker, only_when_told):
@@ -175,17 +168,6 @@ def test_while_its_limiter_cools_down_no_job_of_a_queue_starts(background_worker
     result.wait(10)
     assert (result.job.attempt, result.job.lease_epoch) == (1, 1)
     assert result.job.attempted_at >= until
-
-
-def test_an_end_of_the_cool_down_by_hand_starts_them(background_worker, limit, only_when_told):
-    limit(limiter="deepseek")
-    Limiter.objects.create(name="deepseek", blocked_until=timezone.now() + HOUR)
-    worker = background_worker(**IDLE)
-    result = jobs.add.enqueue(1)
-    wait_for(lambda: worker.claims.limited.next_look(4) > time.monotonic() + 0.5)
-    assert result.job.attempt == 0
-    Limiter.objects.all().end_cool_down()
-    wait_for(lambda: result.job.state == State.SUCCEEDED)
 
 
 def test_a_flood_of_short_jobs_does_not_keep_limited_ones_from_starting(work, limit):

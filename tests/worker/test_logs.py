@@ -52,18 +52,6 @@ def test_a_line_of_async_code_has_its_job_wherever_it_runs(work, lines):
     )
 
 
-def test_a_pool_of_threads_needs_a_copy_of_the_context(work, lines):
-    result = logging_jobs.log_in_pool.enqueue("a")
-    work(name="a worker")
-    assert lines == [of(result, "a: copied"), ("a: plain", "-", "-", "-", "-")]
-
-
-def test_each_attempt_has_its_number(work, lines):
-    result = logging_jobs.log_and_fail.enqueue("a")
-    work(name="a worker")
-    assert lines == [of(result, "a"), of(result, "a", attempt=2)]
-
-
 def test_nothing_of_a_job_is_left_behind_it(work, lines):
     logging_jobs.log_in_thread.enqueue("a")
     worker = work(threads=1, name="a worker")

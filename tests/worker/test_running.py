@@ -23,7 +23,7 @@ from pgonly_django.queue.finish import Outcome
 from pgonly_django.testing import drain
 from pgonly_django.worker.running import Executor
 from tests import jobs
-from tests.jobs import ending, leaving, looping, paying, transactions, watched
+from tests.jobs import ending, leaving, looping, transactions, watched
 from tests.queue.rows import claim, claimer, fresh, make
 from tests.waiting import wait_for
 
@@ -78,13 +78,6 @@ def test_an_async_job_that_exits_fails_alone(run_jobs):
     assert exits.job.state == State.SCHEDULED
     assert "SystemExit" in exits.job.errors[0]["exception"]
     assert [other.wait(1).return_value for other in others] == [1, 2, 3, 4, 5]
-
-
-def test_a_paid_step_survives_the_loss_of_its_connection(work, marks):
-    result = paying.pay_and_lose_the_connection.enqueue("paid")
-    work(threads=1)
-    assert result.wait(1).return_value == 7
-    assert (result.job.attempt, marks()) == (1, ["paid"])
 
 
 def test_a_receiver_of_task_started_may_use_the_orm_for_async_jobs_too(run_jobs):

@@ -124,21 +124,6 @@ def test_the_thread_ends_with_its_worker_and_leaves_no_connection(background_wor
     assert not worker.threads.scheduler.is_alive()
 
 
-@pytest.mark.slow
-def test_two_workers_enqueue_each_tick_once(background_worker):
-    begin = timezone.now() + SOON
-    schedule = make(next_at=begin, every_seconds=0.1, overlap="allow", catch_up="all")
-    background_worker(), background_worker()
-    wait_for(lambda: Job.objects.count() >= 30)
-    Schedule.objects.all().pause()
-    time.sleep(0)  # the tick that is under way may still come
-    rows = wait_for(lambda: ticks(schedule))
-    assert [row.tick_at for row in rows] == [
-        begin + timedelta(seconds=0.1) * place for place in range(len(rows))
-    ]
-    assert sorted(job.run_at for job in Job.objects.all())[: len(rows)] == [row.tick_at for row in rows]
-
-
 def test_an_unplanned_schedule_is_planned_by_whoever_looks_first(make_scheduler):
     schedule = make(next_at=UNPLANNED)
     make_scheduler().run_once()

@@ -266,19 +266,3 @@ def test_a_stop_ends_the_sleep_and_the_row_says_so(sleeping_worker):
     row = row_of(worker)
     assert (row.stopped_at is not None, row.sleeping_since) == (True, None)
     assert not WorkerRow.objects.live().exists()
-
-
-def test_asked_to_stop_it_does_so_once_it_wakes(sleeping_worker):
-    worker = sleeping_worker()
-    assert WorkerRow.objects.filter(pk=worker.id).stop() == 1
-    some_time()
-    assert is_asleep(worker)
-    worker.wake()
-    assert worker.left.wait(10)
-    assert row_of(worker).stopped_at is not None
-
-
-@pytest.mark.slow
-def test_max_idle_seconds_ends_a_worker_that_sleeps(sleeping_worker):
-    worker = sleeping_worker(max_idle_seconds=2.5)
-    assert worker.left.wait(10)

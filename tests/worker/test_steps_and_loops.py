@@ -58,22 +58,6 @@ def test_a_loop_that_was_rolled_back_is_made_again_though_something_else_was_sav
     assert sorted(marks()) == [f"k:{i}" for i in range(5)]
 
 
-@pytest.mark.parametrize("task", [looping.leave_and_loop_again, looping.leave_and_loop_again_async])
-def test_a_second_loop_under_the_name_of_one_that_was_left_is_refused(run_jobs, marks, task):
-    result = task.enqueue("k")
-    run_jobs()
-    assert result.job.state == State.FAILED
-    assert "begun a loop named 'items' already" in result.job.errors[0]["message"]
-    assert marks() == ["k:a", "k:b"]
-
-
-@pytest.mark.parametrize("task", [looping.nest_loops, looping.nest_loops_async])
-def test_a_loop_inside_another_of_its_name_is_refused(run_jobs, task):
-    result = task.enqueue("k")
-    run_jobs()
-    assert "begun a loop named 'items' already" in result.job.errors[0]["message"]
-
-
 def test_a_checkpoint_is_what_it_was_when_it_was_saved(run_jobs):
     result = paying.sum_up.enqueue()
     run_jobs()

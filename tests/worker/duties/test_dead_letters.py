@@ -59,12 +59,6 @@ def test_a_burst_runs_letters_one_at_a_time_where_their_task_wants_it(work, mark
     assert marks() == [result.id]
 
 
-def test_the_failure_of_an_atomic_job_counts(run_jobs, marks):
-    result = burying.fail_atomic.enqueue()
-    run_jobs()
-    assert marks() == [result.id]
-
-
 def test_a_worker_without_a_free_job_waits_for_its_letters_before_it_leaves(work):
     result = burying.fail.using(max_attempts=1).enqueue()
     work(max_jobs=1, burst=False)
