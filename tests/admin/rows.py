@@ -80,3 +80,17 @@ def pages_of(model, rows, home):
     if model is not CostEntry:  # its list leads to no pages
         pages += [f"{of_model}{quote(str(row.pk))}/change/" for row in rows[model]]
     return pages
+
+
+def all_pages(home):
+    """Those of new rows of all models, and the pages of a job that are not its own."""
+    rows = rows_of_all_models()
+    failed, held = rows[Job][-1], rows[Job][2]
+    of_jobs = ["bulk/retry/", f"{held.pk}/edit/"]
+    of_jobs += [f"{failed.pk}/{page}/" for page in ("again", "delete", "history")]
+    pages = {page for model in rows for page in pages_of(model, rows, home)}
+    return (
+        sorted(pages)
+        + [f"{home}job/{page}" for page in of_jobs]
+        + [f"{home}durablecacheentry/clear/answers/"]
+    )

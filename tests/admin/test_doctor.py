@@ -8,7 +8,7 @@ from django.db import connection
 from pgonly_django.admin.doctor import parts_of
 from pgonly_django.monitoring.doctor import server
 from pgonly_django.monitoring.findings import Level
-from tests.admin.test_content_security_policy import broken
+from tests.admin.test_roles import broken
 from tests.monitoring.doctor.conftest import no_limits_of_the_machine
 from tests.queue.rows import HOUR, ago, make, make_worker
 

@@ -159,7 +159,9 @@ def test_each_role_opens_exactly_the_pages_of_its_permissions(client, role):
             alias = "answers" if name == "durablecacheentry" else "none"
             full = f"{HOME}{name}/{address}".replace("<path:alias>", alias)
             full = full.replace("<str:name>", "cancel").format(quote(row.pk))
-            statuses[page] = client.get(full).status_code
+            answer = client.get(full)
+            statuses[page] = answer.status_code
+            assert broken(answer.text) == [], page
             wanted[page] = expected(page, role)
     if role == "superuser":
         wanted["pgonly_django_cacheentry_clear"] = 404  # no cache of the tests is in that table
@@ -201,6 +203,7 @@ def test_each_role_presses_exactly_the_buttons_of_its_permissions_and_each_leave
     for (name, verb), make in OF_VERBS.items():
         row = make()
         page = client.get(f"{HOME}{name}/{quote(row.pk)}/change/").text
+        assert broken(page) == [], (name, verb)
         answer = press(client, name, verb, row)
         entries = [(entry.user, entry.object_id, entry.change_message) for entry in LogEntry.objects.all()]
         assert f'pgonly-button-{verb}"' in page or not allows(role, name), (name, verb)
@@ -249,3 +252,32 @@ def test_an_operator_sees_nothing_of_what_jobs_and_sessions_hold(client):
     ]  # fmt: skip
     assert [address for address in addresses if "Atlantis" in client.get(HOME + address).text] == []
     assert client.get(f"{HOME}job/", {"q": "Atlantis"}).context["cl"].result_count == 0
+
+
+# Every page works under `Content-Security-Policy: default-src 'self'`: nothing inline, and nothing of other sites.
+FORBIDDEN = {
+    "a style attribute": r"<[^>]*\sstyle\s*=",
+    "an inline style": r"<style\b",
+    "an inline script": r"<script(?![^>]*\bsrc=)(?![^>]*type=\"application/json\")",
+    "a handler": r"<[^>]*\son\w+\s*=",
+    "a javascript address": r"=\s*[\"']?javascript:",
+    "another site": r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"(?:https?:)?//",
+}
+
+
+def broken(html: str) -> list[str]:
+    return [name for name, pattern in FORBIDDEN.items() if re.search(pattern, html, re.IGNORECASE)]
+
+
+def test_the_patterns_find_what_they_forbid():
+    html = (
+        '<p style="color:red" onclick="x()"></p><style></style><script>1</script><a href="javascript:1"></a>'
+    )
+    assert broken(html + '<script src="//cdn.example.org/x.js"></script>') == [*FORBIDDEN]
+    assert broken('<script src="/static/x.js"></script><p title="on=1">style = 1</p>') == []
+
+
+def test_no_page_that_asks_before_an_action_has_anything_inline(admin_client):
+    for action in ("redrive_jobs", "delete_selected", "retry_jobs"):
+        data = {"action": action, "_selected_action": [make_job(State.FAILED).pk]}
+        assert broken(admin_client.post(f"{HOME}job/", data, follow=True).text) == [], action

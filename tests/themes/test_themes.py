@@ -17,15 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 STYLES = ROOT / "pgonly_django" / "static" / "pgonly_django"
 FOR_VISITORS = {"sessions.css", "progress.css"}  # pages of the site, not of the admin
 LISTS = [
-    "job/",
-    "worker/",
-    "session/",
-    "cacheentry/",
-    "durablecacheentry/",
-    "budget/",
-    "limiter/",
-    "costentry/",
-]
+    "job/", "worker/", "session/", "cacheentry/", "durablecacheentry/", "budget/", "limiter/", "costentry/",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["settings", "themes.unfold", "themes.jazzmin"])
@@ -57,8 +50,8 @@ def test_the_styles_of_lists_find_them(seen):
 
 def test_the_page_of_a_row_has_its_buttons(seen):
     assert "resume" in seen["budget/p_3A1/change/"]["buttons"]
-    (job,) = [page for page in seen if page.startswith("job/") and page.endswith("change/")]
-    assert "retry" in seen[job]["buttons"]
+    jobs = [page for page in seen if page.startswith("job/") and page.endswith("change/")]
+    assert any("retry" in seen[page]["buttons"] for page in jobs)
 
 
 def test_only_one_stylesheet_knows_the_colours_of_themes():

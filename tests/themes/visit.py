@@ -20,12 +20,12 @@ def visit(database: str) -> dict[str, Any]:
     from django.db import transaction
     from django.test import Client
 
-    from tests.admin.test_other_site import pages
+    from tests.admin.rows import all_pages
 
     client = Client(raise_request_exception=True)
     with transaction.atomic():
         client.force_login(get_user_model().objects.create_superuser("theme"))
-        seen = {page: facts(client.get(f"/admin/pgonly_django/{page}")) for page in ["", *pages()]}
+        seen = {page: facts(client.get(f"/admin/pgonly_django/{page}")) for page in all_pages("")}
         transaction.set_rollback(True)
     return seen
 
