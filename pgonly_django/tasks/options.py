@@ -146,10 +146,6 @@ def _is_text_or_none(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value != "")
 
 
-def _is_key_rule(value: Any) -> bool:
-    return _is_text_or_none(value) or callable(value)
-
-
 def _is_unique_rule(value: Any) -> bool:
     is_list = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
     return value is None or isinstance(value, bool) or is_list or callable(value)
@@ -160,10 +156,6 @@ def _is_backoff(value: Any) -> bool:
         return isinstance(value, Backoff) or backoff_parameters(value) is not None
     except OptionError:
         return False
-
-
-def _is_queue_or_none(value: Any) -> bool:
-    return value is None or not what_is_wrong_with_name(value)
 
 
 def is_on_failure(value: Any) -> bool:
@@ -186,7 +178,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_runtime": (_is_duration_or_none, f"{DURATION} or None"),
     "atomic": (lambda value: isinstance(value, bool), "True or False"),
     "retention": (_is_duration_or_none, f"{DURATION} or None (keep for ever)"),
-    "concurrency_key": (_is_key_rule, KEY_RULE),
+    "concurrency_key": (lambda value: _is_text_or_none(value) or callable(value), KEY_RULE),
     "concurrency_limit": (
         _is_from_1_to(CONCURRENCY_LIMIT),
         f"a whole number from 1 to {CONCURRENCY_LIMIT:,}",
@@ -194,7 +186,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "slots": (_is_from_1_to(SLOTS_LIMIT), f"a whole number from 1 to {SLOTS_LIMIT}"),
     "failed_retention": (_is_duration_or_none, f"{DURATION} or None (keep for ever)"),
     "dead_letter_queue": (
-        _is_queue_or_none,
+        lambda value: value is None or not what_is_wrong_with_name(value),
         f"the name of a queue, of 1 to {NAME_LENGTH} characters, or None",
     ),
     **dict.fromkeys(POLICIES, (is_error_classes, ERRORS_RULE)),
