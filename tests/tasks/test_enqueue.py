@@ -11,12 +11,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from pgonly_django import enqueue_many
-from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued, tasks_logger
+from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued, task_finished, tasks_logger
 from pgonly_django.exceptions import NotStorableError, WrongArgumentsError
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.queue.values import NESTING_LIMIT
 from pgonly_django.tables import qualified
+from pgonly_django.tasks.backend import has_receivers
 from tests import jobs
 from tests.jobs import nest
 from tests.tasks import calls
@@ -213,3 +214,28 @@ def test_where_django_logs_the_enqueue_its_line_is_enough(enqueued, caplog):
     result = add.enqueue(1)
     assert enqueued() == []
     assert sum(result.id in message for message in caplog.messages) == 1
+
+
+@pytest.fixture
+def quiet(caplog):
+    """Nobody listens and nothing below a warning is logged."""
+    with caplog.at_level(logging.WARNING, tasks_logger.name):
+        yield caplog
+
+
+def test_a_signal_that_only_django_would_log_is_not_heard_while_it_would_not(quiet):
+    assert not has_receivers(task_finished, logging.INFO)
+    assert has_receivers(task_finished, logging.ERROR)
+    with quiet.at_level(logging.INFO, tasks_logger.name):
+        assert has_receivers(task_finished, logging.INFO)
+
+
+def test_a_receiver_of_the_project_s_hears_whatever_is_logged(quiet):
+    def receiver(**facts): ...
+
+    task_finished.connect(receiver)
+    try:
+        assert has_receivers(task_finished, logging.INFO)
+    finally:
+        task_finished.disconnect(receiver)
+    assert not has_receivers(task_finished, logging.INFO)
