@@ -82,20 +82,13 @@ def test_programs_get_the_findings(doctor):
         (["--only", "vacum"], "--only 'vacum' is no subject; did you mean 'vacuum'"),
         (["--skip", "queues,x"], "--skip 'x' is no subject"),
         (["--database", "defualt"], "--database 'defualt' is not in DATABASES"),
+        (["--database", "lite"], r"DATABASES\['lite'\] is sqlite"),
     ],
 )
-def test_a_wrong_flag(flags, message):
-    with pytest.raises(CommandError, match=message) as raised:
+def test_a_wrong_flag(flags, message, any_database):
+    lite = alias("lite", ENGINE="django.db.backends.sqlite3", NAME=":memory:")
+    with lite, pytest.raises(CommandError, match=message) as raised:
         call_command("pgonly_doctor", *flags)
-    assert raised.value.returncode == 2
-
-
-def test_another_database_than_postgresql(any_database):
-    with (
-        alias("lite", ENGINE="django.db.backends.sqlite3", NAME=":memory:"),
-        pytest.raises(CommandError, match=r"DATABASES\['lite'\] is sqlite") as raised,
-    ):
-        call_command("pgonly_doctor", "--database", "lite")
     assert raised.value.returncode == 2
 
 

@@ -30,19 +30,15 @@ def test_a_pool_of_one_process_that_is_larger_than_the_server(settings):
 
 
 @pytest.mark.django_db
-def test_workers_that_together_may_open_more():
+def test_workers_that_together_may_open_more_unless_they_are_silent():
+    make_worker(threads=300, silent_for=timedelta(hours=2))
+    assert found("connections") == {}
     for _ in range(3):
         make_worker(threads=100)
     finding = found("connections")["D082"]
     assert finding.level == Level.WARNING
     assert finding.data["workers"] == 3
     assert finding.data["of_workers"] >= 300
-
-
-@pytest.mark.django_db
-def test_a_worker_that_is_silent_or_asleep_has_no_connections():
-    make_worker(threads=300, silent_for=timedelta(hours=2))
-    assert found("connections") == {}
 
 
 @pytest.mark.django_db
