@@ -61,7 +61,6 @@ RESUME = Verb(
 )
 START_OVER = Verb(
     name="start_over",
-    method=lambda _request, budgets: budgets.start_over(),
     label=gettext_lazy("Start over"),
     hint=gettext_lazy("Count what is spent from zero again. The costs are kept."),
     logged=gettext_lazy("Counts from zero again."),

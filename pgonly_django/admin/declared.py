@@ -26,7 +26,6 @@ else:
 
 RESET = Verb(
     name="reset",
-    method=lambda _request, rows: rows.reset(),
     label=_("Reset"),
     hint=_("Say again what settings or code say; the edits are lost."),
     logged=_("Reset to what settings or code say."),
@@ -39,7 +38,6 @@ def pause_and_resume(pauses: Promise | str, resumes: Promise | str) -> tuple[Ver
     """For rows with `paused_at`. The texts say what either does."""
     pause = Verb(
         name="pause",
-        method=lambda _request, rows: rows.pause(),
         label=_("Pause"),
         hint=pauses,
         logged=_("Paused."),
@@ -48,7 +46,6 @@ def pause_and_resume(pauses: Promise | str, resumes: Promise | str) -> tuple[Ver
     )
     resume = Verb(
         name="resume",
-        method=lambda _request, rows: rows.resume(),
         label=_("Resume"),
         hint=resumes,
         logged=_("Resumed."),

@@ -48,7 +48,6 @@ COOL_DOWN = _cool_down(1, gettext_lazy("Cool down for 1 min"))
 COOL_DOWN_LONG = _cool_down(15, gettext_lazy("Cool down for 15 min"))
 END_COOL_DOWN = Verb(
     name="end_cool_down",
-    method=lambda _request, limiters: limiters.end_cool_down(),
     label=gettext_lazy("End the cool-down"),
     hint=gettext_lazy("Those who wait get in, as far as there is room."),
     logged=gettext_lazy("Cool-down ended."),

@@ -46,10 +46,10 @@ class Done:
 class Verb:
     # In addresses and in the names of actions.
     name: str
-    # Calls the QuerySet's verb. Returns how many rows it changed.
-    method: Callable[[HttpRequest, Any], int]
     label: Promise | str
     logged: Promise | str
+    # What it does to a QuerySet. Returns how many rows it changed. None: the QuerySet's method of its name.
+    method: Callable[[HttpRequest, Any], int] | None = None
     hint: Promise | str = ""
     # What the person should know where nothing was changed.
     otherwise: Promise | str = ""
@@ -88,7 +88,7 @@ class Verb:
             rows = model.objects.using(database)
             allowed = rows.filter(self.allowed, pk__in=keys).defer(*self.deferred)
             locked = list(allowed.order_by("pk").select_for_update(no_key=True))
-            count = self.method(request, rows.filter(pk__in=[row.pk for row in locked]))
+            count = self._do(request, rows.filter(pk__in=[row.pk for row in locked]))
             if locked:
                 LogEntry.objects.log_actions(user_id, locked, CHANGE, str(self.logged))
         asked = sum(map(self.only_asks, locked))
@@ -102,10 +102,13 @@ class Verb:
         The verb is done before it is logged: a log that fails does not undo it.
         """
         user_id = request.user.pk  # the verb may log this person out
-        count = self.method(request, rows)
+        count = self._do(request, rows)
         if count:
             log_once(user_id, rows.model, _counted(model_admin.opts, count), str(self.logged))
         model_admin.message_user(request, *self.outcome(model_admin.opts, Done(count)))
+
+    def _do(self, request: HttpRequest, rows: Any) -> int:
+        return self.method(request, rows) if self.method else getattr(rows, self.name)()
 
     def outcome(self, opts: Options[Any], done: Done) -> tuple[str, int]:
         """What to tell the person, and the level of the message."""

@@ -37,7 +37,6 @@ def _may_stop(worker: Any) -> bool:
 
 STOP = Verb(
     name="stop",
-    method=lambda _request, workers: workers.stop(),
     label=gettext_lazy("Stop"),
     hint=gettext_lazy(
         "As SIGTERM does: its jobs may save a checkpoint, and are given back. A supervisor or a platform may "
@@ -50,7 +49,6 @@ STOP = Verb(
 )
 DRAIN = Verb(
     name="drain",
-    method=lambda _request, workers: workers.drain(),
     label=gettext_lazy("Drain"),
     hint=gettext_lazy(
         "It claims no more jobs and ends once its own are finished. A supervisor or a platform may start another "

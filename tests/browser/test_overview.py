@@ -15,9 +15,6 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
-# How often the page has been fetched again.
-LOOKS = "performance.getEntriesByType('resource').filter((entry) => entry.initiatorType === 'fetch').length"
-
 
 @pytest.mark.process
 def test_the_overview_shows_live_that_a_worker_was_killed_and_that_another_takes_its_job_over(
@@ -73,13 +70,3 @@ def test_the_keyboard_alone_pauses_a_queue(person):
     assert outline != "none" or shadow != "none", "the focus is not to be seen"
     page.keyboard.press("Enter")
     wait_for(lambda: Queue.objects.get(name="mail").paused_at is not None)
-
-
-def test_the_switch_stops_the_refresh_and_is_remembered(person):
-    page = person().goes_to(APP)
-    page.get_by_label("Live").uncheck()
-    page.reload()
-    assert not page.get_by_label("Live").is_checked()
-    assert page.evaluate(LOOKS) == 0
-    page.get_by_label("Live").check()
-    wait_for(lambda: page.evaluate(LOOKS), what="a look at the page")

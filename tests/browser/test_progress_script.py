@@ -20,13 +20,8 @@ PAGE = """<!doctype html><title>page</title><script src="/progress.js" defer></s
 <form class="pgonly-progress-cancel" action="/cancel/"><input name="token"><button>Cancel</button></form>
 <p data-part="note" hidden>Trying again.</p></div>"""
 JOB = {
-    "state": "running",
-    "label": "Running",
-    "percent": 5,
-    "token": "t",
-    "may_cancel": True,
-    "is_over": False,
-}
+    "state": "running", "label": "Running", "percent": 5, "token": "t", "may_cancel": True, "is_over": False,
+}  # fmt: skip
 
 
 class ProgressPage:
@@ -89,6 +84,14 @@ def test_a_long_output_is_asked_for_piece_by_piece_without_a_pause(progress, exp
     expect(progress.page.locator("[data-part=output]")).to_have_text("Hello")
     progress.is_asked(1)
     assert "after=7" in progress.asked[0].request.url
+
+
+def test_text_that_is_said_again_replaces_what_followed_and_an_emoji_is_one_character(progress, expect):
+    progress.is_asked(1)
+    progress.answers(jobs=[{**JOB, "output": {"text": "Both \U0001f600 agree", "keep": 0, "offset": "1"}}])
+    progress.is_asked(1)
+    progress.answers(jobs=[{**JOB, "output": {"text": "disagree", "keep": 7, "offset": "2"}}])
+    expect(progress.page.locator("[data-part=output]")).to_have_text("Both \U0001f600 disagree")
 
 
 def test_two_boxes_of_one_job_ask_once_and_both_show_it(progress, expect):

@@ -55,7 +55,6 @@ def _verb(states: Sequence[State], *, condition: Q | None = None, **texts_and_me
 RESUME = _verb(
     RESUMABLE,
     name="resume",
-    method=lambda _request, jobs: jobs.resume(),
     label=_("Resume"),
     hint=_("Goes on from its last checkpoint, with the attempts that it has left."),
     logged=_("Resumed."),
@@ -63,7 +62,6 @@ RESUME = _verb(
 RUN_NOW = _verb(
     STARTABLE,
     name="run_now",
-    method=lambda _request, jobs: jobs.run_now(),
     label=_("Run now"),
     hint=_("Ready now instead of at its time, with the attempts that it has left."),
     logged=_("Made ready before its time."),
@@ -79,7 +77,6 @@ HOLD = _verb(
 RETRY = _verb(
     RETRYABLE,
     name="retry",
-    method=lambda _request, jobs: jobs.retry(),
     label=_("Retry"),
     hint=_("Ready now, with all its attempts again, from its last checkpoint."),
     logged=_("Retried."),
@@ -89,7 +86,6 @@ RETRY = _verb(
 CANCEL = _verb(
     CANCELLABLE,
     name="cancel",
-    method=lambda _request, jobs: jobs.cancel(),
     label=_("Cancel"),
     hint=_("A waiting job is cancelled at once; a running job is asked to stop."),
     logged=_("Cancelled."),
@@ -98,7 +94,6 @@ CANCEL = _verb(
 DISCARD = _verb(
     DISCARDABLE,
     name="discard",
-    method=lambda _request, jobs: jobs.discard(),
     label=_("Discard"),
     hint=_("Failed now, without another attempt. Its dead letter is sent, and it may be retried."),
     logged=_("Discarded."),

@@ -260,16 +260,6 @@ def test_sessions_are_counted_by_user(shown):
     assert "ada 2" in text
 
 
-def test_all_sessions_of_a_user_are_revoked_with_a_button(admin_client):
-    ada, grace = User.objects.create_user("ada"), User.objects.create_user("grace")
-    log_in(str(ada.pk)), log_in(str(ada.pk)), log_in(str(grace.pk))
-    html = panels(admin_client.get(PAGE))["sessions"]
-    action = re.search(r'ada</a>.*?action="([^"]*/operate/revoke_user/)"', html, re.DOTALL).group(1)
-    assert admin_client.post(action, {"next": PAGE})["Location"] == PAGE
-    assert not Session.objects.for_user(ada).exists()
-    assert Session.objects.for_user(grace).exists()
-
-
 def test_caches_schedules_limiters_and_budgets_are_shown(shown):
     Budget.objects.create(name="b", usd=1)
     Limiter.objects.create(name="l", concurrent=3)
