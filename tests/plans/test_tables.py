@@ -110,7 +110,7 @@ def refuse_whole_reads(name, nodes, allowed=frozenset()):
     )
 
 
-def of_sessions(server, name):
+def of_one_table(server, name):
     return planned(server, positional(sql_of(FOUND[name]))[0])
 
 
@@ -121,18 +121,14 @@ def of_cache(server, name, table):
 
 @pytest.mark.parametrize("name", OF_SESSIONS)
 def test_a_statement_of_the_sessions_reads_no_whole_table(server, name):
-    refuse_whole_reads(name, of_sessions(server, name))
-
-
-def of_limits(server, name):
-    return planned(server, positional(sql_of(FOUND[name]))[0])
+    refuse_whole_reads(name, of_one_table(server, name))
 
 
 @pytest.mark.parametrize("name", OF_LIMITS)
 def test_a_statement_of_the_limits_reads_no_whole_table(server, name):
     # The names of all limiters, when an unknown one is asked for.
     allowed = {"pgonly_limiter"} if name == "limits.declarations.NAMES" else set()
-    refuse_whole_reads(name, of_limits(server, name), allowed)
+    refuse_whole_reads(name, of_one_table(server, name), allowed)
 
 
 # Locks are few, and freed ones are deleted: their table has no index but its key. A cache has one row of usage.
@@ -157,8 +153,7 @@ def test_every_table_is_asked_about(server):
     """A new one fails here until its statements are among those above."""
     plans = [
         *(of_queue(server, name) for name in STATEMENTS),
-        *(of_sessions(server, name) for name in OF_SESSIONS),
-        *(of_limits(server, name) for name in OF_LIMITS),
+        *(of_one_table(server, name) for name in (*OF_SESSIONS, *OF_LIMITS)),
         *(of_cache(server, name, table) for name in OF_CACHE for table in CACHE_TABLES),
     ]
     asked = {node["Relation Name"] for nodes in plans for node in nodes if "Relation Name" in node}

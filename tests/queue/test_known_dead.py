@@ -58,12 +58,6 @@ def test_a_worker_that_died_before_it_had_a_row_is_no_exception(server, transact
     assert states(job) == [(State.READY, 1)]
 
 
-def test_the_jobs_of_each_worker_are_judged_for_themselves(server, dead):
-    suspect, innocent = make_running(dead.id, crashes=2), make_running(make_worker().id)
-    rescue_known_dead(server, [dead.id, innocent.worker_id])
-    assert states(suspect, innocent) == [(State.FAILED, 3), (State.READY, 1)]
-
-
 def test_a_locked_job_is_named_and_is_blamed_later(server, other, dead):
     """Were its worker marked as stopped at once, a job that kills each worker would never be counted."""
     locked, free = make_running(dead.id), make_running(dead.id)

@@ -102,10 +102,7 @@ class LimitedClaimer:
     def look(self, connection: OwnConnection, free_slots: int | None = None, *, take_suspect: bool) -> Look:
         """`free_slots` None: all. Raises psycopg.Error."""
         free = self.threads if free_slots is None else free_slots
-        return look(
-            connection, self.turns, self.threads, free_slots=free, take_suspect=take_suspect,
-            leaving=self._leaving(),
-        )  # fmt: skip
+        return look(connection, self.turns, self.threads, free, self._leaving(), take_suspect=take_suspect)
 
     def claim(
         self,

@@ -108,32 +108,23 @@ class Look:
 
 
 def look(
-    connection: OwnConnection,
-    turns: Turns,
-    threads: int,
-    free_slots: int,
-    leaving: Params,
-    *,
-    take_suspect: bool,
-) -> Look:
+    connection: OwnConnection, turns: Turns, threads: int, free_slots: int, leaving: Params, *, take_suspect: bool
+) -> Look:  # fmt: skip
     """`free_slots`: of the worker's `threads`. `leaving`: parameters of NOT_LEFT_TO_OTHERS. Raises psycopg.Error."""
     limited = gates.by_queue(gates.ask(connection, turns.queues))
     found = _groups(connection, limited, turns, leaving, take_suspect=take_suspect)
     with_room = [group for group in found if group.has_room]
-    now, here = (
-        [group for group in with_room if group.fits(slots, take_suspect=take_suspect)]
-        for slots in (free_slots or threads, threads)
-    )
-    behind = (
-        group for group in with_room if group.kind is GroupKind.KEYLESS
-    )  # a smaller job may stand there
+    now = [group for group in with_room if group.fits(free_slots or threads, take_suspect=take_suspect)]
+    here = [group for group in with_room if group.fits(threads, take_suspect=take_suspect)]
+    # Behind a job without a key that does not fit there may be a smaller one.
+    keyless = [group for group in with_room if group.kind is GroupKind.KEYLESS]
+    is_full = any(gate.has_waiting and gate.is_full for gate in limited.values())
     seen = Look(
         limited,
-        turns.in_order(dict.fromkeys([*here, *behind])),
+        turns.in_order(dict.fromkeys([*here, *keyless])),
         too_heavy=[group for group in with_room if group.slots > threads],
         is_cut=_is_cut(found, now, turns),
-        has_full=len(with_room) < len(found)
-        or any(gate.has_waiting and gate.is_full for gate in limited.values()),
+        has_full=is_full or len(with_room) < len(found),
         is_for_others=not take_suspect or bool(leaving["unknown"]) or len(now) < len(with_room),
     )
     heavy = [group for group in here if group.slots > 1 and group.waited_seconds >= OVERDUE_SECONDS]
