@@ -59,7 +59,7 @@ SERVERS = {
         "This database has the extension Citus. Tables of pgonly_django must stay local tables of the coordinator: "
         "SELECT ... FOR UPDATE and recursive queries, as claims are, work within one shard only.",
         "Connect workers and sites to the coordinator, and distribute none of these tables: "
-        "SELECT undistribute_table('pgonly_job');",
+        "SELECT undistribute_table('public.pgonly_job');",
     ),
 }
 POOLER = Condition(
