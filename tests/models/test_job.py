@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from datetime import timedelta
 
 import psycopg
@@ -25,7 +24,7 @@ from pgonly_django.queue.finish import Outcome
 from pgonly_django.tables import table
 from pgonly_django.tasks.options import NAME_LENGTH, PATH_LENGTH, TaskOptions
 from pgonly_django.worker import options
-from tests.queue.rows import HOUR, ago, finish_of, fresh, make, make_running, write
+from tests.queue.rows import HOUR, ago, finish_of, fresh, make, make_running, wait_until_blocked, write
 
 MINUTE = timedelta(minutes=1)
 
@@ -223,7 +222,7 @@ def test_a_job_cancelled_while_its_release_is_under_way_ends_cancelled(server, o
         write(server, finish_of(job, Outcome.RELEASED, State.READY, costs_attempt=False))
         cancelling = threading.Thread(target=cancel_in_its_own_connection)
         cancelling.start()
-        wait_until_somebody_waits_for_a_lock(other)
+        wait_until_blocked(other)
     cancelling.join(timeout=10)
     assert fresh(job).state == State.CANCELLED
 
@@ -242,13 +241,6 @@ def cancel_in_its_own_connection():
         Job.objects.cancel()
     finally:
         connection.close()
-
-
-def wait_until_somebody_waits_for_a_lock(connection):
-    query = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    deadline = time.monotonic() + 10
-    while connection.execute(query).rowcount == 0:
-        assert time.monotonic() < deadline, "nobody waited"
 
 
 def test_what_may_be_named_fits_its_column():

@@ -11,12 +11,13 @@ from django.utils import timezone
 from psycopg.sql import quote
 
 from pgonly_django.conf import settings
-from pgonly_django.models import Job, Worker
+from pgonly_django.models import Job, Queue, Worker
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.limited.claim import LimitedClaimer
 from pgonly_django.queue.limited.turns import Turns
+from tests.waiting import wait_for
 
 LEASE = timedelta(seconds=settings().lease_seconds)
 HOUR = timedelta(hours=1)
@@ -138,3 +139,23 @@ def claim_limited(connection, by: LimitedClaimer, free_slots=10, *, take_suspect
 
 def make_keyed(key, limit=1, **facts) -> Job:
     return make(**{"concurrency_key": key, "concurrency_limit": limit, "slots": 1, **facts})
+
+
+def ids(jobs) -> list[str]:
+    return [str(job.id) for job in jobs]
+
+
+def keys(jobs) -> list[str]:
+    """The concurrency keys of claimed jobs, in order."""
+    found = dict(Job.objects.values_list("id", "concurrency_key"))
+    return [found[fresh(job).id] for job in jobs]
+
+
+def limit(queue="default", **limits) -> None:
+    Queue.objects.update_or_create(name=queue, defaults=limits)
+
+
+def wait_until_blocked(other, count=1):
+    """Until so many statements wait for a lock."""
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    wait_for(lambda: other.execute(sql).fetchone()[0] >= count)

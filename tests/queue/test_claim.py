@@ -19,16 +19,13 @@ from tests.queue.rows import (
     claimer,
     filled,
     fresh,
+    ids,
     limited_claimer,
     make,
     make_running,
 )
 
 ON_THE_FLOORS = 3600.0
-
-
-def ids(jobs) -> list[str]:
-    return [str(job.id) for job in jobs]
 
 
 def test_a_claim_makes_the_job_run_for_its_worker_under_a_new_lease(server):
