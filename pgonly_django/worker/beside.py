@@ -70,9 +70,11 @@ class Beside(threading.Thread):
             try:
                 self._turn()
             except Exception as error:  # noqa: BLE001 - a process that tells nothing is killed with its jobs
-                name = "worker.health_failed" if self.link is None else "worker.status_not_told"
                 said = f"How the worker is could not be told, trying again: {error!r}"
-                emit(name, said, level=logging.ERROR, exc_info=True)
+                if self.link is None:
+                    emit("worker.health_failed", said, level=logging.ERROR, exc_info=True)
+                else:
+                    emit("worker.status_not_told", said, level=logging.ERROR, exc_info=True)
                 time.sleep(AGAIN_SECONDS)
 
     def _turn(self) -> None:

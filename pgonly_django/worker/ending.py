@@ -288,7 +288,8 @@ def _again(run: Run, outcome: Outcome, error: BaseException, delay: float | None
     """Another attempt after `delay` seconds, where one is left; None: the job fails."""
     if delay is None or run.job.attempt >= run.job.max_attempts:
         return finish(run, outcome, State.FAILED, error=error, reason=reason)
-    return finish(run, outcome, State.SCHEDULED, delay=delay, error=error, reason=reason)
+    state = State.SCHEDULED if delay > 0 else State.READY
+    return finish(run, outcome, state, delay=delay, error=error, reason=reason)
 
 
 def _next_free_retry(run: Run) -> tuple[int, str] | None:
