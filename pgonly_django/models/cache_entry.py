@@ -52,7 +52,7 @@ class AbstractEntry(models.Model):
     key = models.TextField(primary_key=True)
     value = models.BinaryField(null=True)
     number = models.BigIntegerField(null=True)
-    # How `value` was written (cache/codec.py): units are the serializer, tens the compressor. 0: see `number`.
+    # How `value` was written (cache/entry.py): units are the serializer, tens the compressor. 0: see `number`.
     codec = models.SmallIntegerField()
     expires_at = models.DateTimeField(null=True)
     # The minute since 1970 after which the row may be deleted; coarse, so most writes leave its index alone.
