@@ -31,6 +31,12 @@ def test_backoff_schedules_the_retry(run_jobs):
     assert result.status == TaskResultStatus.READY
 
 
+def test_a_retry_without_a_pause_makes_the_job_ready_at_once(run_jobs):
+    result = ending.ask_for_retry.enqueue()
+    run_jobs(max_jobs=1)
+    assert (result.job.state, result.job.attempt) == (State.READY, 1)
+
+
 def test_a_snoozed_job_runs_again_without_using_an_attempt(marks, background_worker):
     background_worker()
     result = ending.snooze_once.enqueue("k")
