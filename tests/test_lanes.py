@@ -18,6 +18,7 @@ IN_ONE_DATABASE = re.compile(
     r"current_database\(\)|datname = |\bpid = |pg_blocking_pids|strpos\(application_name|application_name = %s"
 )
 ON_SERVERS_OF_THEIR_OWN = {
+    "cache/test_servers.py",
     "cache/failure/test_outages.py",
     "cache/failure/test_paid_answers.py",
     "monitoring/doctor/test_examination.py",
