@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 # So many jobs may take a key and finish, one after the other, between the INSERT and the look for the one that has it;
 # and so many conflicts there may be in a row where a statement is a transaction of its own.
 TRIES = 100
-JOBS_AT_ONCE = 1000  # in one statement
+# Of one statement. Its parameter may have 1 GB.
+JOBS_AT_ONCE, CHARACTERS_AT_ONCE = 1000, 100_000_000
 
 _COLUMNS = [name for name in (*TEMPLATE_COLUMNS, *CALL_COLUMNS) if name != "run_at"]
 # Index: pgonly_job_unique, the primary key. `expired` gives up the keys whose period is over, before any row is
@@ -157,7 +158,13 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
         same.setdefault((repr(unique.period), repr(unique.debounce)), []).append(row)
     for _, batch in sorted(same.items()):
         batch.sort(key=lambda row: _unique(row[1]).key)
-        yield from (batch[start : start + JOBS_AT_ONCE] for start in range(0, len(batch), JOBS_AT_ONCE))
+        start, length = 0, 0
+        for place, (_, job) in enumerate(batch):
+            length += len(job.args) + len(job.kwargs)
+            if place - start == JOBS_AT_ONCE or (length > CHARACTERS_AT_ONCE and place > start):
+                yield batch[start:place]
+                start, length = place, len(job.args) + len(job.kwargs)
+        yield batch[start:]
 
 
 def _write(alias: str, batch: Sequence[Row]) -> dict[str, Enqueued]:

@@ -32,6 +32,8 @@ from pgonly_django.tasks.registry import UnknownTaskError, import_task
 
 KEYS = tuple(each.name for each in fields(Declaration) if each.name != "name")
 STALE_AFTER = 3 * CONFIRM_EVERY
+# A service whose only worker was killed may be back within minutes, which is longer than a lease.
+LIVE_WITHIN = timedelta(minutes=6)
 HINT = "See docs/how-to/schedules.md#settings."
 
 
@@ -125,7 +127,7 @@ def declare(database: str, worker_id: UUID, lease_for: timedelta) -> set[str]:
     mine = declared(database)
     rows: Any = Schedule.objects.using(database)
     rows.declare({name: each.columns() for name, each in mine.items()})
-    others = Worker.objects.using(database).live(lease_for).exclude(pk=worker_id)
+    others = Worker.objects.using(database).live(max(lease_for, LIVE_WITHIN)).exclude(pk=worker_id)
     if not others.asleep().exists():
         _delete_stale(database, mine, is_alone=not others.exists())
     return set(mine)

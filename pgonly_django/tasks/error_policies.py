@@ -68,7 +68,10 @@ def _loaded(path: str) -> Any:
     """What stands at this path of the modules that are imported: a class may have another path, too. Nothing is
     imported: the error was raised here, so its class is loaded, and a class that is gone can be raised no more."""
     module, _, name = path.rpartition(".")
-    return getattr(sys.modules.get(module), name, None)
+    try:
+        return getattr(sys.modules.get(module), name, None)
+    except Exception:  # noqa: BLE001 - a module may have a __getattr__ of its own
+        return None
 
 
 def _path(kind: type) -> str:

@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from inspect import isfunction
 from numbers import Real
 from typing import Any
@@ -18,6 +18,7 @@ from pgonly_django.compat import InvalidTask
 from pgonly_django.conf import FAILED_RETENTION, LONGEST, unknown_key
 from pgonly_django.database.statement import printable
 from pgonly_django.exceptions import OptionError
+from pgonly_django.queue.enqueue import aware
 from pgonly_django.queue.retry import BACKOFF_RULE, Backoff, BackoffFunction, backoff_parameters, described
 from pgonly_django.tasks.error_policies import (
     ERRORS_RULE,
@@ -29,7 +30,7 @@ from pgonly_django.tasks.error_policies import (
 
 NAME_LENGTH, PATH_LENGTH = 64, 255  # of the columns
 NAME_RULE = f"a str of 1 to {NAME_LENGTH} characters without NUL"
-YEARS = range(1000, 9000)  # PostgreSQL and Python can both hold these in every time zone
+YEARS = range(1000, 9000)  # of UTC: PostgreSQL and Python can both hold these in every time zone
 MAX_ATTEMPTS_LIMIT = 1000
 UNIQUE_WHILE = ("waiting", "unfinished", "retained")
 CONCURRENCY_LIMIT, SLOTS_LIMIT = 10_000, 1000
@@ -54,8 +55,13 @@ def validate_fields(task: Any) -> None:
     if not isinstance(moment, datetime | None):
         remedy = "for a delay: timezone.now() + delay."
         raise InvalidTask(f"run_after must be an aware datetime. It cannot be {moment!r}; {remedy}")
-    if moment is not None and moment.year not in YEARS:
-        raise InvalidTask(f"run_after must lie in the years {YEARS[0]} to {YEARS[-1]}, got {moment}.")
+    if moment is not None and not is_in_years(moment):
+        raise InvalidTask(f"run_after must lie in the years {YEARS[0]} to {YEARS[-1]} of UTC, got {moment}.")
+
+
+def is_in_years(moment: datetime) -> bool:
+    """Whether the column can hold it: the constraint pgonly_job_times says the same."""
+    return datetime(YEARS.start, 1, 1, tzinfo=UTC) <= aware(moment) < datetime(YEARS.stop, 1, 1, tzinfo=UTC)
 
 
 def validate_place(task: Any) -> None:

@@ -192,12 +192,17 @@ class Exchanger:
             reason = f"PostgreSQL refused what the job left behind: {str(error).strip().splitlines()[0]}"
             entry = json.dumps({"outcome": Outcome.FAILED.value, "reason": reason})
             failure = Finish(finish.id, finish.lease_epoch, Outcome.FAILED, State.FAILED, entry=entry)
-        try:
-            result = self._pipeline(connection, [failure], (), None)
-        except (*TRY_AGAIN, *ROW_ERRORS):
-            return ExchangeResult(locked=[finish])  # it stays ours, is tried again, and delays no other
-        result.replaced[finish.id] = failure
-        return result
+        # Without the entry, where the row's own errors take no entry any more.
+        for attempt in (failure, replace(failure, entry=None)):
+            try:
+                result = self._pipeline(connection, [attempt], (), None)
+            except TRY_AGAIN:
+                break
+            except ROW_ERRORS:
+                continue
+            result.replaced[finish.id] = attempt
+            return result
+        return ExchangeResult(locked=[finish])  # it stays ours, is tried again, and delays no other
 
 
 def _jobs(cursor: psycopg.Cursor[Any]) -> list[ClaimedJob]:

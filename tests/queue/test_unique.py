@@ -15,6 +15,7 @@ from pgonly_django.database import notify
 from pgonly_django.exceptions import UniqueKeyError
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
+from pgonly_django.queue import unique
 from pgonly_django.queue.promote import promote
 from tests.queue.rows import ago, claim, claimer, fresh, wait_until_blocked
 from tests.tasks.calls import add, hourly, reindex, sync_account
@@ -122,6 +123,20 @@ def test_batches_in_opposite_orders_do_not_wait_for_each_other(beside):
     results = [beside(enqueue_many, calls) for calls in (one, one[::-1], one, one[::-1])]
     winners = [result for future in results for result in future.result(60) if not result.is_duplicate]
     assert len(winners) == Job.objects.count() == 300
+
+
+def test_a_batch_is_cut_where_it_would_be_too_long_for_one_statement(monkeypatch):
+    monkeypatch.setattr(unique, "CHARACTERS_AT_ONCE", 1000)
+    monkeypatch.setattr(unique, "JOBS_AT_ONCE", 3)
+    sizes = [10, 10, 10, 10, 3000, 400, 400, 400, 1, 1, 1, 1]
+    calls = [(sync_account, [f"{number}" * size]) for number, size in enumerate(sizes)]
+    written, write = [], unique._write
+    monkeypatch.setattr(unique, "_write", lambda alias, batch: written.append(batch) or write(alias, batch))
+    results = enqueue_many(calls)
+    assert [result.args for result in results] == [args for _, args in calls]
+    assert Job.objects.count() == len(calls)
+    lengths = [[len(job.args) + len(job.kwargs) for _, job in batch] for batch in written]
+    assert all(len(batch) == 1 or (len(batch) <= 3 and sum(batch) <= 1000) for batch in lengths)
 
 
 def test_a_key_whose_period_is_over_is_given_up_once(beside, other):

@@ -256,6 +256,16 @@ def test_once_the_old_version_is_gone_its_rows_go_too(deploy):
     assert names() == ["both"]
 
 
+def test_a_service_that_was_killed_may_be_back_within_minutes(deploy):
+    deploy(old=NIGHTLY)
+    killed = make_worker(timedelta(minutes=5))  # whose only worker it was
+    deploy(new=OFTEN)
+    assert names() == ["new", "old"]
+    killed.delete()
+    deploy(new=OFTEN)
+    assert names() == ["new"]
+
+
 def test_the_rows_of_a_worker_that_sleeps_stay(deploy):
     deploy(old=NIGHTLY, both=OFTEN)
     sleeper = make_worker(DAY, sleeping_since=timezone.now())

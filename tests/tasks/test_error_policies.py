@@ -48,6 +48,17 @@ def test_a_class_can_be_named_by_its_path_and_by_another_path_of_it(monkeypatch)
     assert policy_of(BurstLimitedError(), options(snooze_on="limits_of_somebody.RateLimited")) == "snooze_on"
 
 
+def test_a_module_whose_own_getattr_raises_has_no_such_class(monkeypatch):
+    def getattr_of_module(name):
+        raise ImportError(name)
+
+    package = ModuleType("lazy_package")
+    package.__getattr__ = getattr_of_module
+    monkeypatch.setitem(sys.modules, "lazy_package", package)
+    both = options(never_retry="lazy_package.Error", snooze_on=ValueError)
+    assert policy_of(ValueError(), both) == "snooze_on"
+
+
 @pytest.mark.parametrize("path", ["no_such_package.Error", "tests.jobs.policies.NoSuchError", "os.path"])
 def test_a_path_where_no_class_stands_any_more_matches_nothing_and_imports_nothing(path):
     before = set(sys.modules)

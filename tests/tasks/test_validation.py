@@ -60,6 +60,16 @@ class Priority(enum.IntEnum):
         ("run_after", datetime(2030, 1, 1), "run_after must be an aware datetime"),
         ("run_after", datetime.max.replace(tzinfo=UTC), "in the years 1000 to 8999"),
         ("run_after", datetime.min.replace(tzinfo=UTC), "in the years 1000 to 8999"),
+        (
+            "run_after",
+            datetime(8999, 12, 31, 23, tzinfo=timezone.get_fixed_timezone(-5 * HOUR)),
+            "in the years 1000 to 8999",
+        ),
+        (
+            "run_after",
+            datetime(1000, 1, 1, 1, tzinfo=timezone.get_fixed_timezone(5 * HOUR)),
+            "in the years 1000 to 8999",
+        ),
         ("backend", 5, "backend must be an alias of TASKS, got 5"),
         ("backend", ["default"], "backend must be an alias of TASKS"),
     ],

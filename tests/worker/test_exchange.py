@@ -93,6 +93,17 @@ def test_one_that_cannot_be_stored_beside_locked_ones_fails_alone(exchanger, oth
     assert [fresh(job).state for job in (bad, good)] == [State.FAILED, State.SUCCEEDED]
 
 
+def test_an_end_whose_row_takes_no_entry_any_more_is_a_failure_without_one(exchanger, other):
+    job = make_running()
+    other.execute("ALTER TABLE pgonly_job ADD CONSTRAINT tests_none CHECK (errors = '[]') NOT VALID")
+    try:
+        answer = exchanger.exchange([finish_of(job, result='"\\u0000"')], [], None)
+    finally:
+        other.execute("ALTER TABLE pgonly_job DROP CONSTRAINT tests_none")
+    assert (answer.finished, answer.locked) == ([str(job.id)], [])
+    assert (fresh(job).state, fresh(job).errors) == (State.FAILED, [])
+
+
 def test_a_locked_table_is_no_lost_database(exchanger, other, caplog):
     job, report = make_running(), None
     before = exchanger.database.connection()

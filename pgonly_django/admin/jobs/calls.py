@@ -33,7 +33,7 @@ from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.editing import EDITABLE, EditError, UnfitCallError, edit, run_again, version_of
 from pgonly_django.tasks.masking import JobMask
-from pgonly_django.tasks.options import NAME_LENGTH, YEARS
+from pgonly_django.tasks.options import NAME_LENGTH, YEARS, is_in_years
 from pgonly_django.tasks.registry import UnknownTaskError, import_task
 
 CALL = ("queue", "priority", "args", "kwargs")
@@ -232,7 +232,7 @@ class CallForm(forms.Form):
 
     def clean_run_at(self) -> datetime | None:
         moment: datetime | None = self.cleaned_data["run_at"]
-        if moment is not None and moment.year not in YEARS:
+        if moment is not None and not is_in_years(moment):
             raise ValidationError(_("It must lie in the years %d to %d.") % (YEARS[0], YEARS[-1]))
         return moment
 
