@@ -35,10 +35,10 @@ class Beside(threading.Thread):
         self.worker = worker
         self.health = health
         health.statuses, health.wake = self._seen, worker.wake
-        self.link = None if channel is None else Link(worker, channel)
+        self._inbox: Inbox[None] = Inbox()
+        self.link = None if channel is None else Link(worker, channel, lambda: self._inbox.put(None))
         self.systemd = Systemd.from_environment() if owns_process and channel is None else None
         self._has_retired = self._is_over = False
-        self._inbox: Inbox[None] = Inbox()
 
     def _seen(self) -> Statuses:
         return Statuses.of([self.worker.status()])
@@ -82,6 +82,7 @@ class Beside(threading.Thread):
         if self.link is not None and not self.link.channel.is_closed:
             sockets[self.link.channel.fileno()] = EVENT_READ
         ready = self._inbox.wait(self._pause(), sockets)
+        self._inbox.take(100, 0.0)
         if self._is_over:
             return
         self.health.handle(ready)

@@ -246,8 +246,8 @@ class StopRequests(DatabaseTimer):
             self.wake()
 
     def ask(self, connection: OwnConnection) -> bool:
-        self.at = NEVER
         request = liveness.requested(connection, self.worker_id)
+        self.at = NEVER
         if request is not None:
             self.take(request)
         return True

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from psycopg import errors
 
 from pgonly_django.compat import task_finished
 from pgonly_django.database import notify
@@ -14,6 +15,7 @@ from pgonly_django.exceptions import JobStopped
 from pgonly_django.models import State, Worker
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.models.worker import own_version
+from pgonly_django.tables import qualified
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
@@ -235,3 +237,15 @@ def test_only_a_request_to_this_worker_is_looked_for_and_each_is_obeyed_once(ser
     requests.take("stop")
     requests.take("dance")
     assert obeyed == ["drain", "stop"]
+
+
+def test_a_request_that_could_not_be_looked_for_is_looked_for_again(server):
+    worker = make_worker()
+    requests = StopRequests(worker.id, None, lambda: None, lambda: None)
+    requests.hear_of(str(worker.id))
+    with connect("default", application_name="a migration") as other, other.transaction():
+        other.execute(qualified("LOCK TABLE pgonly_worker"))
+        server.execute("SET lock_timeout = '20ms'")
+        with pytest.raises(errors.LockNotAvailable):
+            requests.ask(server)
+    assert requests.due_at < NEVER

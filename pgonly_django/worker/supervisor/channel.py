@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Self
@@ -111,9 +112,11 @@ class Link:
     """The process's end: it tells the supervisor how its worker is, and does what the supervisor asks for. One thread
     calls it, also while jobs keep the main loop from turning."""
 
-    def __init__(self, worker: WorkerLoop, channel: Channel) -> None:
+    def __init__(self, worker: WorkerLoop, channel: Channel, wake: Callable[[], None]) -> None:
+        """`wake`, which any thread may call, makes the next turn come now."""
         self.worker = worker
         self.channel = channel
+        self._wake = wake
         self._sent: Status | None = None
         self._sent_at = 0.0
         self._answers: deque[dict[str, Any]] = deque()
@@ -140,14 +143,20 @@ class Link:
         # A connect may hang: then the supervisor asks again, and gets the one answer when that is over.
         if isinstance(dead := message.get("take_back"), list) and self._is_free:
             self._is_free = False
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._take_back, args=(dead,), name="pgonly-taking-back", daemon=True
-            ).start()
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system starts no more threads
+                self._is_free = True
+                self._answers.append({"taken_back": [], "error": str(error)})
 
     def _take_back(self, dead: list[list[Any]]) -> None:
         name = f"pgonly taking back {self.worker.id}"
         self._answers.append(take_back(self.worker.options.database, dead, name, self.worker.inbox.put))
         self._is_free = True
+        self._wake()
 
     def tell_status(self) -> None:
         status, now = self.worker.status(), time.monotonic()

@@ -314,7 +314,12 @@ class Supervisor:
         """The jobs of those that have died, by those that live; one that stops or starts is asked after the others."""
         told = [each for each in self.processes if each.status is not None and each.killed_for is None]
         told.sort(key=lambda each: each.is_retiring or each.is_told_to_stop or not each.was_ready)
-        living: list[Living] = [*told, self._here] if self._is_empty else [*told]
+        while told and self._here.told:
+            heard = self._here.told.popleft()
+            told[0].channel.send({"payload": f"{heard.kind} {heard.name}"})
+        living: list[Living] = [*told]
+        if self._is_empty or (not told and self.taking_back.is_alone_too_long(now)):
+            living.append(self._here)
         self.taking_back.turn(now, living)
 
     # Retiring.

@@ -24,6 +24,10 @@ from pgonly_django.worker.inbox import Tell
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 ANSWER_SECONDS = 1.0  # then another one is asked; what both do is done once
+ALONE_SECONDS = (
+    1.0  # where no process lives, a new one has this time to start before the supervisor does it by itself
+)
+ASKED_AT_ONCE = 100
 LOCK_WAIT = "2s"
 
 
@@ -46,20 +50,21 @@ class Living(Protocol):
 
 
 class ThisProcess:
-    """The supervisor's own, which takes jobs back at its end, when no other process is left to be asked."""
+    """The supervisor's own, which takes jobs back when no other process can be asked."""
 
     name = "the supervisor"
 
     def __init__(self, alias: str, wake: Callable[[], None]) -> None:
         """`wake` ends the wait of the supervisor's loop."""
         self.answers: deque[dict[str, Any]] = deque()
+        self.told: deque[Any] = deque()  # for the next process that lives: what follows the end of a job
         self._alias, self._wake = alias, wake
 
     def ask(self, message: dict[str, Any]) -> None:
         threading.Thread(target=self._take_back, args=(message["take_back"],), daemon=True).start()
 
     def _take_back(self, dead: Iterable[Sequence[Any]]) -> None:
-        self.answers.append(take_back(self._alias, dead, "pgonly supervisor"))
+        self.answers.append(take_back(self._alias, dead, "pgonly supervisor", self.told.append))
         self._wake()
 
 
@@ -72,7 +77,7 @@ class TakingBack:
         self._tries = 0
         self._due_at = 0.0  # of the answer, or of the next try
         self._pause = FIRST_PAUSE_SECONDS
-        self._is_late = False
+        self._is_late = self._has_nobody = False
 
     def add(self, dead: Dead) -> None:
         self._dead[dead.worker_id] = dead
@@ -89,8 +94,14 @@ class TakingBack:
         return [dead.name for dead in self._dead.values()]
 
     def next_turn(self, now: float) -> float:
-        """The seconds until there is something to do."""
-        return max(self._due_at - now, 0.0) if self._dead else ANSWER_SECONDS
+        """The seconds until there is something to do. A process that can be asked tells of itself before that."""
+        if not self._dead or self._has_nobody:
+            return ALONE_SECONDS / 4
+        return max(self._due_at - now, 0.0)
+
+    def is_alone_too_long(self, now: float) -> bool:
+        """For where no process can be asked."""
+        return any(now - dead.ended_at >= ALONE_SECONDS for dead in self._dead.values())
 
     def turn(self, now: float, living: Sequence[Living]) -> None:
         """`living`: those that may be asked, the best ones first."""
@@ -104,7 +115,8 @@ class TakingBack:
         if self._asked is None and self._dead and now >= self._due_at and living:
             self._asked = living[self._tries % len(living)]
             self._due_at = now + ANSWER_SECONDS
-            self._asked.ask({"take_back": list(self._dead.values())})
+            self._asked.ask({"take_back": list(self._dead.values())[:ASKED_AT_ONCE]})
+        self._has_nobody = not living
 
     def _take_note(self, process: Living, answer: Mapping[str, Any], now: float) -> None:
         """Of an answer, whenever it comes."""

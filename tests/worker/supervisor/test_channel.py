@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 
 import pytest
@@ -66,7 +67,10 @@ def link(transactional_db):
     """The link of a worker that does not run, and the supervisor's end of its channel."""
     ours, theirs = Channel.pair()
     worker = WorkerLoop(WorkerOptions(threads=1))
-    yield Link(worker, theirs), ours
+    woken = threading.Event()
+    link = Link(worker, theirs, woken.set)
+    link.woken = woken
+    yield link, ours
     ours.close()
     theirs.close()
     worker.database.close()
@@ -108,6 +112,7 @@ def test_it_takes_the_jobs_of_a_dead_process_back_and_answers(link):
 
     assert wait_for(answers) == [{"taken_back": [str(dead.id)], "error": ""}]
     assert fresh(job).state == "ready"
+    assert link.woken.is_set()  # the answer waits for no other turn
     told = [Notification("limited", "*"), Notification("ready", job.queue)]
     assert link.worker.inbox.take(10, 0.0) == told
 

@@ -170,6 +170,7 @@ def test_where_none_lives_the_next_one_that_starts_is_asked():
     job = make_running(worker.id)
     taking_back = taking(worker)
     taking_back.turn(time.monotonic(), [])
+    assert taking_back.next_turn(time.monotonic()) > 0.1  # until it starts the supervisor does not spin
     over(taking_back, Sibling())
     assert fresh(job).state == State.READY
 
