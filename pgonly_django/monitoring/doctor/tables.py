@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.apps import apps
 from django.db import connections, models
@@ -80,6 +80,12 @@ MISSING_INDEX = Condition(
     "The index {index} of the table {table} is missing: statements that rely on it read all rows.",
     "{_sql};",
 )
+OTHER_INDEX = Condition(
+    "D042",
+    Level.ERROR,
+    "The index {index} of the table {table} is not the one that the models declare: it is {_kind}.",
+    "DROP INDEX CONCURRENTLY {_schema:sql}.{index:sql}; {_sql};",
+)
 INVALID_INDEX = Condition(
     "D043",
     Level.ERROR,
@@ -103,7 +109,11 @@ NEW_INDEX = Condition(
 INDEXES = f"""
 WITH {OUR_TABLES}
 SELECT t.schema AS _schema, t.name AS table, c.relname::text AS index,
-    indisvalid AND indisready AND indislive AS _is_usable,
+    indisvalid AND indisready AND indislive AS _is_usable, indisunique AS _is_unique,
+    indpred IS NOT NULL AS _is_partial,
+    ARRAY(SELECT coalesce(attname::text, '') FROM unnest(indkey) WITH ORDINALITY AS key(number, place)
+        LEFT JOIN pg_attribute ON attrelid = t.oid AND attnum = number
+        WHERE place <= indnkeyatts ORDER BY place) AS _columns,
     EXISTS (SELECT FROM pg_stat_progress_create_index AS now
         WHERE now.datname = current_database() AND now.index_relid = c.oid) AS _is_being_built
 FROM our_tables AS t LEFT JOIN pg_index ON indrelid = t.oid LEFT JOIN pg_class AS c ON c.oid = indexrelid
@@ -112,50 +122,93 @@ ORDER BY t.name, c.relname
 
 
 def indexes(alias: str) -> Iterator[Finding]:
-    """D041: one is missing. D043: one is invalid. Where migrations are not applied, D052 says so, and where the table
-    itself is missing, D051."""
+    """D041: one is missing. D042: one is another than its name says. D043: one is invalid. Where migrations are not
+    applied, D052 says so, and where the table itself is missing, D051."""
     found = rows(alias, INDEXES)
     tables, names = ({row[column] for row in found} for column in ("table", "index"))
     with reading(alias):
-        wanted = [] if _migrations(alias)[0] else list(declared_indexes(alias))
-    for name, table, sql in wanted:
-        if name not in names and table in tables:
-            yield MISSING_INDEX.finding(index=name, table=table, _sql=sql)
-    ours = {name for name, _, _ in wanted}
+        wanted = [] if _migrations(alias)[0] else declared_indexes(alias)
+        ours = {index.name: index for index in wanted}
+    for index in ours.values():
+        if index.name not in names and index.table in tables:
+            yield MISSING_INDEX.finding(index=index.name, table=index.table, _sql=index.sql)
     for row in found:
+        kind = Kind(row["_columns"], row["_is_unique"], row["_is_partial"])
+        if (declared := ours.get(row["index"])) and declared.kind != kind:
+            yield OTHER_INDEX.finding(**row, _kind=kind, _sql=declared.sql)
         if row["_is_usable"] is False:
             invalid = INVALID_INDEX if row["index"] in ours else LEFT_OVER_INDEX
             yield (NEW_INDEX if row["_is_being_built"] else invalid).finding(**row)
 
 
+class Kind(NamedTuple):
+    """What a statement needs of an index, and what a unique job does."""
+
+    columns: list[str]  # "": an expression
+    is_unique: bool
+    is_partial: bool
+
+    def __str__(self) -> str:
+        columns = ", ".join(column or "an expression" for column in self.columns)
+        unique, condition = (
+            "unique" if self.is_unique else "not unique",
+            "with" if self.is_partial else "without",
+        )
+        return f"{unique}, on {columns}, {condition} a condition"
+
+
+class DeclaredIndex(NamedTuple):
+    name: str
+    table: str
+    kind: Kind
+    sql: str  # makes it beside live writers
+
+
 # Those that the migration makes with SQL of its own, which Django's models do not have.
 BY_SQL = {
-    "{}_prune": "CREATE INDEX CONCURRENTLY {0}_prune ON {0} (split_part(key, ':', 1), prune_minute)",
-    "{}_tags": "CREATE INDEX CONCURRENTLY {0}_tags ON {0} USING gin (tags) WITH (gin_pending_list_limit = 256) "
-    "WHERE tags IS NOT NULL",
+    "{}_prune": (
+        Kind(["", "prune_minute"], is_unique=False, is_partial=False),
+        "CREATE INDEX CONCURRENTLY {0}_prune ON {0} (split_part(key, ':', 1), prune_minute)",
+    ),
+    "{}_tags": (
+        Kind(["tags"], is_unique=False, is_partial=True),
+        (
+            "CREATE INDEX CONCURRENTLY {0}_tags ON {0} USING gin (tags) WITH (gin_pending_list_limit = 256) "
+            "WHERE tags IS NOT NULL"
+        ),
+    ),
 }
 
 
-def declared_indexes(alias: str) -> Iterator[tuple[str, str, str]]:
-    """The name, the table and the SQL that makes it beside live writers. Without those for LIKE that Django adds to
-    keys of text: no statement needs them."""
+def declared_indexes(alias: str) -> Iterator[DeclaredIndex]:
+    """Without those for LIKE that Django adds to keys of text: no statement needs them."""
     with connections[alias].schema_editor(collect_sql=True, atomic=False) as editor:
         for model in _models(alias):
             table = name_of(model._meta.db_table)  # noqa: SLF001 - documented
-            yield from ((name, table, sql) for name, sql in _of_model(model, table, editor))
+            yield from _of_model(model, table, editor)
 
 
-def _of_model(model: type[models.Model], table: str, editor: Any) -> Iterator[tuple[str, str]]:
+def _of_model(model: type[models.Model], table: str, editor: Any) -> Iterator[DeclaredIndex]:
     options: Any = model._meta  # noqa: SLF001 - documented
     for field in options.local_fields:  # as PostgreSQL names what stands behind a column
         if field.unique:
-            kind = "PRIMARY KEY" if field.primary_key else "UNIQUE"
+            key = "PRIMARY KEY" if field.primary_key else "UNIQUE"
             name = f"{table}_pkey" if field.primary_key else f"{table}_{field.column}_key"
-            yield name, f'ALTER TABLE {qualified(table)} ADD CONSTRAINT {name} {kind} ("{field.column}")'
+            sql = f'ALTER TABLE {qualified(table)} ADD CONSTRAINT {name} {key} ("{field.column}")'
+            yield DeclaredIndex(name, table, Kind([field.column], is_unique=True, is_partial=False), sql)
     for index in options.indexes:
-        yield index.name, str(index.create_sql(model, editor, concurrently=True))
+        sql = str(index.create_sql(model, editor, concurrently=True))
+        yield DeclaredIndex(index.name, table, _kind(options, index, is_unique=False), sql)
     for constraint in options.constraints:
         if isinstance(constraint, models.UniqueConstraint):
-            yield constraint.name, str(constraint.create_sql(model, editor))
+            kind = _kind(options, constraint, is_unique=True)
+            yield DeclaredIndex(constraint.name, table, kind, str(constraint.create_sql(model, editor)))
     if table in ("pgonly_cache", "pgonly_cache_durable"):
-        yield from ((name.format(table), qualified(sql.format(table))) for name, sql in BY_SQL.items())
+        for name, (kind, sql) in BY_SQL.items():
+            yield DeclaredIndex(name.format(table), table, kind, qualified(sql.format(table)))
+
+
+def _kind(options: Any, index: Any, *, is_unique: bool) -> Kind:
+    """Of an index or a constraint of fields, each of them perhaps with .desc()."""
+    fields = [*index.fields, *(getattr(each, "expression", each).name for each in index.expressions)]
+    return Kind([options.get_field(name).column for name in fields], is_unique, index.condition is not None)

@@ -12,7 +12,7 @@ from psycopg.errors import QueryCanceled
 
 from pgonly_django.models import Job
 from pgonly_django.models.job_rows import READY_ROW
-from pgonly_django.monitoring.conditions import MINUTE, OLD_SNAPSHOT, of_snapshots
+from pgonly_django.monitoring.conditions import HOUR, MINUTE, OLD_SNAPSHOT, of_snapshots
 from pgonly_django.monitoring.doctor.reading import (
     OUR_TABLES,
     TIME_LIMIT,
@@ -83,6 +83,25 @@ def locks(alias: str) -> Iterator[Finding]:
         yield LOCKED.finding(**{**facts, "_has_it": has_it, "_end": end})
 
 
+PREPARED = Condition(
+    "D022",
+    Level.WARNING,
+    "The prepared transaction {gid!r} of {owner} has waited for its end for {seconds:time}. It keeps its locks, and "
+    "vacuum from removing dead rows, over every restart.",
+    "Ask its transaction manager, or end it: ROLLBACK PREPARED {gid:literal};",
+    limit=5 * MINUTE,
+    error_from=HOUR,
+)
+prepared_transactions = by_sql(
+    PREPARED,
+    f"""
+SELECT gid, owner::text AS owner, date_part('epoch', clock_timestamp() - prepared) AS seconds,
+    age(transaction) AS transactions
+FROM pg_prepared_xacts
+WHERE database = current_database() AND prepared < clock_timestamp() - make_interval(secs => %(limit)s)
+ORDER BY prepared LIMIT {SHOWN_AT_MOST}
+""",
+)
 slots = by_sql(
     Condition(
         "D023",
@@ -183,7 +202,7 @@ LONG_WALK = Condition(
     "D035",
     Level.WARNING,
     "A look at the head of pgonly_job_ready, as claims take it, {_reads}: it walks over dead entries.",
-    "End what holds vacuum back (D021, D023), then: {_table};",
+    "End what holds vacuum back (D021-D023), then: {_table};",
     limit=1_000,
     error_from=20_000,
     measure="pages",
@@ -235,7 +254,7 @@ old_rows = by_sql(
         Level.WARNING,
         "The oldest row was written {age:n transaction} ago. Vacuum freezes such rows from "
         "{autovacuum_freeze_max_age:,} on; at about 2.1 billion the server takes no more writes.",
-        "End what holds vacuum back (D021, D023), then VACUUM (FREEZE, VERBOSE) {table}; and the next oldest until "
+        "End what holds vacuum back (D021-D023), then VACUUM (FREEZE, VERBOSE) {table}; and the next oldest until "
         "the age falls: SELECT oid::regclass, age(relfrozenxid) FROM pg_class WHERE relkind IN ('r', 'm') "
         "ORDER BY 2 DESC LIMIT 20;",
         limit=1.5,  # times that age
@@ -253,5 +272,5 @@ WHERE age >= least(%(limit)s::float8 * autovacuum_freeze_max_age, 1500000000)
 """,
 )
 
-HOLDERS = (sessions, locks, slots, hidden_sessions)
+HOLDERS = (sessions, locks, prepared_transactions, slots, hidden_sessions)
 DEAD_ROWS = (autovacuum_is_off, tables_without_autovacuum, autovacuum_is_behind, claim, old_rows)

@@ -18,7 +18,7 @@ from tests.aliases import alias
 from tests.process.conftest import hangups_end_processes, workers  # noqa: F401 - fixtures
 
 # As few settings as the tests here need, none of which may be set without a restart.
-OPTIONS = ("max_connections=40", "wal_level=logical", "fsync=off")
+OPTIONS = ("max_connections=40", "wal_level=logical", "max_prepared_transactions=2", "fsync=off")
 
 
 def at(name):

@@ -17,7 +17,7 @@ from tests.monitoring.doctor.conftest import at, found
 
 @pytest.mark.django_db
 def test_the_models_declare_every_index_that_the_database_has():
-    wanted = {name for name, _table, _sql in declared_indexes("default")}
+    wanted = {index.name for index in declared_indexes("default")}
     with connection.cursor() as cursor:
         cursor.execute("SELECT indexname FROM pg_indexes WHERE indexname LIKE 'pgonly%'")
         assert {name for (name,) in cursor.fetchall() if not name.endswith("_like")} - wanted == set()
@@ -45,6 +45,37 @@ def test_a_primary_key_that_was_dropped(sql):
     assert "pgonly_cache_usage_pkey" in finding.fact
     sql(finding.advice)
     assert found("indexes") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "kind"),
+    [
+        ("pgonly_job_ready", "INDEX {} ON pgonly_job (queue)", "not unique, on queue, without a condition"),
+        (
+            "pgonly_job_unique",
+            "INDEX {} ON pgonly_job (unique_key) WHERE unique_key IS NOT NULL",
+            "not unique, on unique_key, with a condition",
+        ),
+        (
+            "pgonly_job_cancelled",
+            "INDEX {} ON pgonly_job (queue) WHERE state = 'cancelled'",
+            "not unique, on queue, with a condition",
+        ),
+    ],
+)
+def test_an_index_of_the_right_name_that_is_another(sql, name, other, kind):
+    """A UNIQUE one that was made again without UNIQUE breaks unique jobs."""
+    definition = f"SELECT pg_get_indexdef('{at(name)}'::regclass)"
+    before = sql(definition)
+    sql(f"DROP INDEX {at(name)}", f"CREATE {other.format(name)}")
+    findings = found("indexes")
+    assert list(findings) == ["D042"]
+    assert findings["D042"].level == Level.ERROR
+    assert findings["D042"].fact.endswith(f": it is {kind}.")
+    for statement in findings["D042"].advice.rstrip(";").split("; "):
+        sql(statement)
+    assert found("indexes") == {}
+    assert sql(definition) == before
 
 
 def invalid(name):

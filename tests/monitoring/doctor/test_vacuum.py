@@ -95,6 +95,19 @@ def test_while_our_tables_are_locked_transactions_are_named_all_the_same(at_once
     assert "has locked pgonly_" in found("vacuum")["D025"].fact
 
 
+def test_a_prepared_transaction(own_server, monkeypatch):
+    monkeypatch.setattr(vacuum.PREPARED, "limit", 0)
+    with psycopg.connect(own_server.server.url(), autocommit=True) as raw:
+        raw.execute("BEGIN")
+        raw.execute("INSERT INTO pgonly_queue_tokens (queue, tokens, refilled_at) VALUES ('a', 1, now())")
+        raw.execute("PREPARE TRANSACTION 'it''s forgotten'")
+    finding = own_server.found("vacuum")["D022"]
+    assert finding.level == Level.WARNING
+    assert '"it\'s forgotten" of postgres' in finding.fact
+    own_server.execute(finding.advice.rpartition(": ")[2])
+    assert "D022" not in own_server.found("vacuum")
+
+
 @pytest.mark.parametrize("kind", ["physical", "logical"])
 def test_a_replication_slot_that_nothing_reads(own_server, kind):
     more = "true" if kind == "physical" else "'pgoutput'"
