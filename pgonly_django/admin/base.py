@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.admin.actions import delete_selected as djangos_delete_selected
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote
+from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -81,9 +83,22 @@ class ReadOnlyAdmin(ModelAdmin):
         return None if "\x00" in object_id else super().get_object(request, object_id, from_field)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """With a title for rows that are only viewed."""
+        """With a title for rows that are only viewed. Of a selection it takes the keys that a row can have."""
+        selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        possible = [key for key in selected if self._is_possible(key)]
+        if possible != selected:
+            post = request.POST.copy()
+            post.setlist(ACTION_CHECKBOX_NAME, possible)
+            request.POST = post  # type: ignore[assignment] # a QueryDict as before
         title = capfirst(self.opts.verbose_name_plural)
         return super().changelist_view(request, {"title": title, **(extra_context or {})})
+
+    def _is_possible(self, key: str) -> bool:
+        try:
+            self.opts.pk.to_python(key)
+        except ValidationError:
+            return False
+        return "\x00" not in key
 
 
 @admin.action(permissions=["delete"], description=_("Delete selected %(verbose_name_plural)s"))

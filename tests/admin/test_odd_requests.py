@@ -85,6 +85,23 @@ def test_a_selection_of_nothing_changes_nothing(admin_client):
     assert type(job).objects.filter(pk=job.pk, state=State.FAILED).exists()
 
 
+@pytest.mark.parametrize(("name", "action"), [("job", "retry_jobs"), ("session", "delete_selected")])
+def test_a_selection_of_keys_that_cannot_be_changes_nothing(admin_client, name, action):
+    job, session = make_job(State.FAILED), make_session()
+    for key in ("x", "\x00", "x" * 64, "9" * 5000, ""):
+        data = {"action": action, "_selected_action": [key]}
+        assert admin_client.post(f"{HOME}{name}/", data).status_code in (200, 302), key
+    assert type(job).objects.filter(pk=job.pk, state=State.FAILED).exists()
+    assert type(session).objects.filter(pk=session.pk).exists()
+
+
+def test_of_a_selection_the_keys_that_can_be_are_taken(admin_client):
+    session = make_session()
+    data = {"action": "delete_selected", "_selected_action": ["zz", session.pk]}
+    assert admin_client.post(f"{HOME}session/", data).status_code == 302
+    assert not type(session).objects.filter(pk=session.pk).exists()
+
+
 @pytest.mark.parametrize("name", ["job", "session", "worker", "cacheentry"])
 def test_any_address_has_an_answer(admin_client, name):
     for key in map(quote, ("x", "\x00", "00" * 32, "9" * 100, "_3D", "ä")):
