@@ -235,8 +235,9 @@ def key_is_free() -> Q:
 
 
 def _errors_and(outcome: str, reason: str) -> RawSQL:
-    """The column `errors` with an entry for what a person has done."""
-    entry = "jsonb_build_object('outcome', %s::text, 'reason', %s::text, 'finished_at', clock_timestamp())"
+    """The column `errors` with an entry for what a person has done. Its time is in UTC whatever the session's zone."""
+    now = """to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
+    entry = f"jsonb_build_object('outcome', %s::text, 'reason', %s::text, 'finished_at', {now})"
     params = [outcome, as_reason(reason)]
     return RawSQL(f"({EARLIER_ERRORS}) || {entry}", params, output_field=models.JSONField())  # noqa: S611 - our text
 

@@ -64,11 +64,11 @@ def test_the_workers_are_listed_with_their_times(admin_client):
     assert f'title="{LOCAL}"' in cells(response, "life")[0]
 
 
-def test_a_discarded_job_says_when_with_the_offset_of_its_time(admin_client):
+def test_a_discarded_job_says_when_in_utc(admin_client):
     job = make_job(State.READY)
     Job.objects.discard()
     job.refresh_from_db()
     written = datetime.fromisoformat(job.errors[-1]["finished_at"])
-    assert written.tzinfo is not None
+    assert written.utcoffset() == timedelta(0)
     assert abs(timezone.make_naive(written) - job.finished_at) < timedelta(minutes=1)
     assert "Discarded" in admin_client.get(page_of(job)).content.decode()
