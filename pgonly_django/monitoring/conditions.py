@@ -97,18 +97,18 @@ LIMITER_COOLS_DOWN = Condition(
 )
 
 
+def has_waited(queue: QueueFigures) -> bool:
+    """Whether jobs have waited for so long that it counts who serves the queue."""
+    return queue.paused_at is None and (queue.oldest_seconds or 0) >= QUEUE_UNSERVED.limit
+
+
 def of_queues(
     queues: Iterable[QueueFigures], served: Collection[str] | None, alias: str = "default"
 ) -> Iterator[Finding]:
     """At most one for each queue in which jobs wait; without any worker one for all. `served`: see served_queues()."""
     waiting = [queue for queue in queues if queue.waiting.number or queue.oldest_seconds]
     unserved = [
-        queue
-        for queue in waiting
-        if queue.paused_at is None
-        and (queue.oldest_seconds or 0) >= QUEUE_UNSERVED.limit
-        and served is not None
-        and queue.name not in served
+        queue for queue in waiting if has_waited(queue) and served is not None and queue.name not in served
     ]
     is_none_live = served is not None and not served and len(unserved) > 1
     if is_none_live:

@@ -54,7 +54,8 @@ def _listed(read: Callable[[Overview], Found], overview: Overview) -> list[Alert
 
 def _of_queues(overview: Overview) -> Found:
     """How late the others are is in the panel of queues."""
-    for finding in conditions.of_queues(overview.queues, served_queues(alias_of(Worker))):
+    served = served_queues(alias_of(Worker)) if any(map(conditions.has_waited, overview.queues)) else None
+    for finding in conditions.of_queues(overview.queues, served):
         if finding.about is None:
             yield finding, overview.to_list(Job, state__exact=State.READY)
         elif finding.id != conditions.QUEUE_LATE.id:

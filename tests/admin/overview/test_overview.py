@@ -377,6 +377,16 @@ def test_the_number_of_statements_does_not_grow_with_the_rows(admin_client):
     assert counts[1] == counts[-1] < 120
 
 
+def test_who_serves_a_queue_is_asked_only_where_jobs_have_waited(admin_client):
+    Queue.objects.named("paused").update(paused_at=timezone.now())
+    make(queue="ai"), make(queue="paused")
+    before = statements(admin_client)
+    make(queue="paused", ready_at=ago(timedelta(minutes=7)))
+    assert statements(admin_client) == before
+    make(queue="ai", ready_at=ago(timedelta(minutes=7)))
+    assert statements(admin_client) == before + 1
+
+
 WITHOUT_THE_ADMIN = """
 import django
 from django.conf import settings
