@@ -12,6 +12,7 @@ from uuid import UUID
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from pgonly_django.compat import InvalidTaskBackend, task_backends
 from pgonly_django.conf import settings
@@ -22,15 +23,14 @@ from pgonly_django.monitoring.progress import JobProgress, job_progress
 from pgonly_django.monitoring.workers import served_queues
 from pgonly_django.progress.tokens import Grant
 from pgonly_django.queue.output import Cursor, Piece, Question, read_pieces
-from pgonly_django.wording import duration
 
 MESSAGE_LENGTH = 300
 COLUMNS = (
     "id", "backend", "queue", "state", "run_at", "attempt", "progress", "attempted_at", "reported_at",
     "worker_id", "lease_expires_at", "cancel_requested_at",
 )  # fmt: skip
-SECOND = timedelta(seconds=1)
 SLOW_PER_MINUTE = 10  # below that with one digit behind the point
+SECONDS_TILL, MINUTES_TILL = 60, 120  # so long the time that is left is said in seconds, in minutes
 # A page gets what is new of its output in answers of about so many characters, of all its jobs together.
 OF_AN_EVENT, OF_AN_ANSWER, WHOLE = 32_768, 262_144, 2**31 - 1
 # A statement reads so many pieces, so that many readers of long outputs need no more memory than a few.
@@ -229,5 +229,17 @@ def _pace(progress: JobProgress) -> str:
         digits = 0 if progress.per_minute >= SLOW_PER_MINUTE else 1
         parts.append(_("%(count)s per minute") % {"count": f"{progress.per_minute:,.{digits}f}"})
     if progress.left is not None:
-        parts.append(_("%(time)s left") % {"time": duration(progress.left // SECOND)})
+        parts.append(_("%(time)s left") % {"time": _duration(progress.left)})
     return ", ".join(parts)
+
+
+def _duration(time: timedelta) -> str:
+    """In the language of the page: its readers are no operators, whom wording.duration() is for."""
+    seconds = int(time.total_seconds())
+    if seconds < SECONDS_TILL:
+        return ngettext("%(count)d second", "%(count)d seconds", seconds) % {"count": seconds}
+    minutes = round(seconds / 60)
+    if minutes < MINUTES_TILL:
+        return ngettext("%(count)d minute", "%(count)d minutes", minutes) % {"count": minutes}
+    hours = round(minutes / 60)
+    return ngettext("%(count)d hour", "%(count)d hours", hours) % {"count": hours}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -157,6 +158,18 @@ def test_how_far_jobs_are_costs_one_statement_for_all_of_them(
     with django_assert_num_queries(1):
         shown = look.look(wanted)
     assert [each["pace"].partition(" ")[0] for each in shown] == ["5.0"] * 3
+
+
+@pytest.mark.parametrize(
+    ("total", "left"), [(7, r"2\d seconds"), (20, "3 minutes"), (505, "100 minutes"), (905, "3 hours")]
+)
+def test_the_time_that_is_left_is_said_in_words_that_are_translated(monkeypatch, total, left):
+    progress, now = {"done": 5, "total": total}, timezone.now()
+    job = make_running(attempted_at=now - timedelta(minutes=1), reported_at=now, progress=progress)
+    wanted = [look.Wanted(Grant("default", str(job.pk)))]
+    assert re.fullmatch(rf"5.0 per minute, {left} left", look.look(wanted)[0]["pace"])
+    monkeypatch.setattr(look, "ngettext", lambda _one, _more, _count: "%(count)d in Polish")
+    assert re.search(r", \d+ in Polish left$", look.look(wanted)[0]["pace"])
 
 
 def test_what_is_ahead_says_when(client, ada, token_of):
