@@ -1,4 +1,4 @@
-"""A duration as people read it: the same in the log, the commands, the admin and the pages of a site."""
+"""A duration as operators read it: the same in the log, the commands and the admin."""
 
 from __future__ import annotations
 
