@@ -24,6 +24,7 @@ from pgonly_django.queue.output import (
     OF_STEP,
     SEEN,
     PartRow,
+    RowsSize,
     SeenRow,
     StoredPart,
     part_of_loop,
@@ -340,6 +341,7 @@ class UnwrittenOutput:
         self.output = output
         self._id, self._lease_epoch = job_id, lease_epoch
         seen = output.earlier.get(SEEN)
+        self._in_table = replace(seen.size) if seen else RowsSize()
         self._earlier = seen.text if seen else ""  # as far as this run has not said anything else
         self._seen_length = len(self._earlier)  # at most
         self._boundaries = [Boundary(0, 0)]
@@ -369,6 +371,8 @@ class UnwrittenOutput:
             start, text = start + same, text[same:]
         elif not text and start >= self._seen_length:
             return None
+        if self._in_table.is_too_much(start):
+            start, text = 0, str(self.output)[:start] + text
         starts_over = start == 0 and self._seen_length > 0
         row = SeenRow(self._id, self._lease_epoch, self.output.next_place(), start, text, starts_over)
         self._taken = row, end
@@ -381,6 +385,7 @@ class UnwrittenOutput:
             self._taken = None
             self._boundaries.append(end)
             self._seen_length = row.start + len(row.text)
+            self._in_table.add(row)
 
     def put_back(self) -> None:
         """It may be in the table, or come there later: the next row begins where it began, or before."""

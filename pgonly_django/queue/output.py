@@ -28,6 +28,9 @@ from pgonly_django.tables import qualified
 SEEN = ""  # the part that readers see
 CHECKPOINT = "checkpoint"
 OF_STEP = "step "
+# The rows of a job are replaced by one that has it all where there are so many, or they hold so much more than that.
+ROWS_AT_MOST = 5000
+CHARACTERS_AT_MOST = 2_000_000
 
 
 def part_of_step(name: str) -> str:
@@ -65,6 +68,24 @@ class SeenRow:
     start: int
     text: str
     starts_over: bool = False
+
+
+@dataclass(slots=True)
+class RowsSize:
+    """What the rows of one part hold, in the table."""
+
+    rows: int = 0
+    characters: int = 0
+
+    def is_too_much(self, length: int) -> bool:
+        """For a text of so many characters."""
+        return self.rows >= ROWS_AT_MOST or self.characters > CHARACTERS_AT_MOST + length
+
+    def add(self, row: SeenRow) -> None:
+        if row.starts_over:
+            self.rows = self.characters = 0
+        self.rows += 1
+        self.characters += len(row.text)
 
 
 # Index: the primary key (for "state || ''" see queue/finish.py), then pgonly_job_output_once. The answer has the jobs
@@ -156,6 +177,7 @@ class StoredPart:
     first_place: int
     text_place: int  # of the last row with text; 0: none has
     last_place: int
+    size: RowsSize
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -179,7 +201,8 @@ def _part(name: str, rows: Sequence[tuple[str, int, int, str]]) -> StoredPart:
     for _, _, start, appended in rows:
         text.apply(start, appended)
     text_place = max((row[1] for row in rows if row[3]), default=0)
-    return StoredPart(text.keep, str(text), rows[0][1], text_place, rows[-1][1])
+    size = RowsSize(len(rows), sum(len(row[3]) for row in rows))
+    return StoredPart(text.keep, str(text), rows[0][1], text_place, rows[-1][1], size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,9 @@ def assert_resumable(
             f"The jobs of {task.module_path} go to {type(backend).__name__} here, which keeps none. Give "
             f"TASKS[{task.backend!r}] the PostgresBackend in this test, with override_settings()."
         )
+    for name, given in (("ignore", ignore), ("paid", paid)):
+        if isinstance(given, str):
+            raise TypeError(f"{name} must be a list, got {given!r}: give [{given!r}].")
     if max_kills < 1:
         raise ValueError(f"max_kills must be 1 or more, got {max_kills!r}.")
     paths, ignored = [_path_of(function) for function in paid], ignored_labels(ignore)

@@ -41,6 +41,7 @@ HANGS_SECONDS = 60.0
 THREADS_AT_MOST = 4
 WAITING_AT_MOST = 10_000
 CRASHED = "crashed"
+REST = "rest"  # in the place of a job's id
 
 Ended = EndedRun | str  # a run that ended here, or the id of a job whose finish a rescue has written
 
@@ -81,10 +82,9 @@ class CallThread(Timer):
         return self._busy_since is not None or not self._inbox.empty()
 
     def rest(self) -> None:
-        """Let the thread end, whose connections may be open. For when it has nothing to do."""
+        """Close the connections of the thread, which opens others for the next call. It stays: close() waits for it."""
         if self._threads:
-            self._inbox.put(None)
-            self._threads = []
+            self._inbox.put(REST)
 
     def close(self, timeout: float) -> None:
         """Wait until all are called, at most `timeout` seconds."""
@@ -100,6 +100,10 @@ class CallThread(Timer):
 
     def _serve(self) -> None:
         while not self._is_replaced and (ended := take_from(self._inbox)) is not None:
+            if ended is REST:
+                with suppress(Exception):  # a connection may break while it is closed
+                    connections.close_all()
+                continue
             self._busy_since = time.monotonic()
             self.call(ended)
             if forked_child.is_child:  # code of the project has forked
@@ -265,7 +269,7 @@ class EndCalls:
 
     @property
     def are_going(self) -> bool:
-        return self.dead_letters.are_due or self.failures.are_going
+        return self.dead_letters.are_due or self.signals.are_going or self.failures.are_going
 
     def hear_rescued(self, job_id: str, *, has_failed: bool) -> None:
         """Of a job of a dead worker, which this one or its supervisor has rescued."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pgonly_django.context.output import RunOutput, UnwrittenOutput
 from pgonly_django.models import JobOutput
 from pgonly_django.models.job import State
+from pgonly_django.queue import output as module
 from pgonly_django.queue.output import (
     PART_LENGTH,
     PartRow,
@@ -87,6 +89,48 @@ def test_a_row_that_has_it_all_takes_the_place_of_the_others(server):
     write_output(server, [said(job, 3, 0, "two", starts_over=True)])
     assert (text_of(job), JobOutput.objects.filter(part="").count()) == ("two", 1)
     assert load_output("default", str(job.id))["step a"].text == "kept"
+
+
+def emit_and_write(server, run, text):
+    run.output.emit(text)
+    row = run.take()
+    assert write_output(server, [row]) == {row.id}
+    run.note_written()
+
+
+def test_many_rows_become_one_also_in_the_run_that_resumes_the_job(server, monkeypatch):
+    monkeypatch.setattr(module, "ROWS_AT_MOST", 5)
+    job, text = make_running(), ""
+    output = RunOutput(job.lease_epoch, 1000)
+    run = UnwrittenOutput(output, str(job.id), job.lease_epoch)
+    for number in range(13):
+        text += f"{number} "
+        emit_and_write(server, run, f"{number} ")
+        assert (text_of(job), JobOutput.objects.count() <= 5) == (text, True)
+    rows = JobOutput.objects.count()
+    job.lease_epoch += 1
+    job.save()
+    again = RunOutput(job.lease_epoch, 1000, load_output("default", str(job.id)))
+    run = UnwrittenOutput(again, str(job.id), job.lease_epoch)
+    again.emit(text)
+    assert (run.take(), JobOutput.objects.count()) == (None, rows)
+    for number in range(5):
+        text += f"more {number} "
+        emit_and_write(server, run, f"more {number} ")
+        assert (text_of(job), JobOutput.objects.count() <= 5) == (text, True)
+
+
+def test_rows_that_hold_much_more_than_the_text_become_one(server, monkeypatch):
+    monkeypatch.setattr(module, "CHARACTERS_AT_MOST", 20)
+    job = make_running()
+    output = RunOutput(job.lease_epoch, 1000)
+    run = UnwrittenOutput(output, str(job.id), job.lease_epoch)
+    emit_and_write(server, run, "kept ")
+    for number in range(6):
+        emit_and_write(server, run, f"{number}" * 9)
+        assert text_of(job) == "kept " + f"{number}" * 9
+        assert sum(len(row.text) for row in JobOutput.objects.all()) <= 20 + 14 + 14
+        output._cut(len("kept "))  # as a loop or the checkpoint does that is restored
 
 
 def test_a_part_may_begin_anywhere_and_start_over(transactional_db):

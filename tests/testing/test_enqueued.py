@@ -8,6 +8,7 @@ import pytest
 from django.utils import timezone
 
 from pgonly_django.exceptions import WrongArgumentsError
+from pgonly_django.models import Job
 from pgonly_django.testing import assert_enqueued, assert_enqueues, assert_not_enqueued, drain, enqueued_jobs
 from pgonly_django.testing.backends import NoRowsError
 from tests.jobs import add, count_to, drained, echo, fail
@@ -77,6 +78,14 @@ def test_values_are_compared_as_json_has_them():
 def test_arguments_that_enqueue_would_refuse_are_refused(args, kwargs):
     with pytest.raises(WrongArgumentsError):
         assert_enqueued(add, args, kwargs)
+
+
+def test_a_stored_call_that_its_function_takes_no_more_is_another_call():
+    add.enqueue(1)
+    Job.objects.update(args=[1, 2, 3, 4])
+    assert_not_enqueued(add, [1])
+    add.enqueue(1)
+    assert_enqueued(add, [1], count=1)
 
 
 @pytest.mark.parametrize("given", [None, add.func, "tests.jobs.add"])

@@ -260,6 +260,8 @@ def test_without_the_database_it_is_refused():
         ({"kill_at": 9}, NotTestableError, "kill_at names place 9, and the job has 3"),
         ({"max_kills": 0}, ValueError, "max_kills must be 1 or more"),
         ({"paid": ["tests.nowhere.pay"]}, ValueError, "there is no 'tests.nowhere.pay'"),
+        ({"paid": "tests.jobs.add"}, TypeError, r"paid must be a list, .* give \['tests.jobs.add'\]"),
+        ({"ignore": "auth.User"}, TypeError, "ignore must be a list"),
         ({"paid": [lambda: None]}, ValueError, "there is no '.*<lambda>'"),
     ],
 )

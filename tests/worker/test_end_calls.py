@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 
 import pytest
 
@@ -12,6 +13,7 @@ from pgonly_django.models.job_rows import CRASHES_ALLOWED
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.tasks.failures import check_on_failure
 from pgonly_django.worker import end_calls
+from pgonly_django.worker.task_lookup import TaskLookup
 from tests import jobs
 from tests.jobs import burying, ending, telling
 from tests.jobs.telling import told
@@ -200,6 +202,29 @@ def test_receivers_of_task_finished_find_the_exception_where_django_promises_it(
     finally:
         task_finished.disconnect(receiver)
     assert sorted(map(repr, seen)) == ["None", "ValueError('broken')"]
+
+
+def test_a_receiver_that_runs_is_asked_and_waited_for(transactional_db):
+    begun, goes_on, seen = threading.Event(), threading.Event(), []
+
+    def receiver(sender, task_result, **_):
+        begun.set()
+        goes_on.wait(10)
+        seen.append(task_result.id)
+
+    calls = end_calls.EndCalls("default", TaskLookup(), None, None)
+    job = jobs.add.enqueue(1)
+    task_finished.connect(receiver)
+    try:
+        calls.signals.call_later(job.id)
+        assert begun.wait(10)
+        assert calls.signals.are_going
+        calls.rest()
+        goes_on.set()
+        calls.close(time.monotonic() + 10)
+    finally:
+        task_finished.disconnect(receiver)
+    assert seen == [job.id]
 
 
 def test_the_signals_come_with_the_backend_as_sender_and_the_right_status(work):
