@@ -61,11 +61,26 @@ class _Found:
 
 @dataclass(slots=True)
 class _Computation:
-    """Of one entry, while its function runs."""
+    """Of one entry: the call of its function, and the awaiting of what that returned."""
 
     place: tuple[str, bool, bytes]
     name: str
     is_over: bool = False
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """A task that the computation started counts as part of it, and no longer when it runs on after it."""
+        self.is_over, token = False, _running.set((*_running.get(), self))
+        try:
+            yield
+        finally:
+            self.is_over = True
+            with suppress(ValueError):  # the garbage collector ends a forgotten task in another context
+                _running.reset(token)
+
+    async def awaited(self, value: Awaitable[Any]) -> Any:
+        with self.under_way():
+            return await value
 
 
 _running: ContextVar[tuple[_Computation, ...]] = ContextVar("pgonly_cache_computing", default=())
@@ -212,25 +227,10 @@ class SingleFlight:
             raise CircularComputationError([*(each.name for each in running), self.store.name(self.key)])
 
     def _call(self) -> Any:
-        with self._computation():
-            value = self.function()
-        return self._awaited(value) if isawaitable(value) else value
-
-    async def _awaited(self, value: Awaitable[Any]) -> Any:
-        with self._computation():
-            return await value
-
-    @contextmanager
-    def _computation(self) -> Iterator[None]:
-        """A task that the computation started counts as part of it, and no longer when it runs on after it."""
         computation = _Computation(self.store.place(self.key), self.store.name(self.key))
-        token = _running.set((*_running.get(), computation))
-        try:
-            yield
-        finally:
-            computation.is_over = True
-            with suppress(ValueError):  # the garbage collector ends a forgotten task in another context
-                _running.reset(token)
+        with computation.under_way():
+            value = self.function()
+        return computation.awaited(value) if isawaitable(value) else value
 
     def _store(self, token: int, value: Any) -> Operation[None]:
         """Store the value. Raises what the serializer raises."""

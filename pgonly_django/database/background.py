@@ -7,8 +7,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from pgonly_django.database import testrun
+from pgonly_django.events import log_quietly
 from pgonly_django.exceptions import PgonlyError
 
 RETRY_SECONDS = 1.0
@@ -95,5 +97,6 @@ class Background:
         except PgonlyError:
             if time.monotonic() < give_up_at and threading.main_thread().is_alive():
                 self._undone.append((work, give_up_at, databases))
-        except Exception:
-            logging.getLogger(f"pgonly_django.{self._room}").exception("What a call left undone failed.")
+        except BaseException:  # noqa: BLE001 - what others left undone is done all the same
+            message = "What a call left undone failed."
+            log_quietly(partial(logging.getLogger(f"pgonly_django.{self._room}").exception, message), message)

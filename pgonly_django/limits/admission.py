@@ -7,6 +7,7 @@ the moment when the buckets have enough, and never longer than a second. Who get
 import contextlib
 import logging
 import os
+import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -173,6 +174,11 @@ class LimiterAdmission:
     def lost(self) -> None:
         message = f"A slot of limiter {self.name!r} was given to another: it was not renewed for {LEASE_SECONDS:g} s."
         emit("limits.slot_lost", message, level=logging.WARNING, limiter=self.name)
+
+    def __del__(self) -> None:
+        """An exception from another thread came between two lines, and the slot was not given back."""
+        if self.is_in and self.pid == os.getpid() and not sys.is_finalizing():
+            give_back_later(self.pool, self.id, self.name, self.has_slot, 0.0, 0.0)
 
 
 def give_back(

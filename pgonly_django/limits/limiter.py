@@ -24,7 +24,7 @@ from pgonly_django.limits.provider_answers import seconds_of
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.models.limiter import WHO_LENGTH
 
-PATIENCE_SECONDS = 5.0  # that a cool_down() outside of jobs waits for a PostgreSQL that is away
+PATIENCE_SECONDS = 5.0  # that a cool_down() waits for a PostgreSQL that is away
 Duration = float | timedelta  # seconds, or a timedelta
 
 # What this thread, or this task and those that started it, is inside of.
@@ -194,7 +194,8 @@ def _who() -> str:
 
 def cool_down(pool: Pool, name: str, seconds: float) -> Operation[None]:
     """Let no caller in for so many seconds. Raises UnknownLimiterError and LimitsError."""
-    yield from while_away(lambda: _cool_down(pool, name, seconds), PATIENCE_SECONDS)
+    give_up_at = time.monotonic() + PATIENCE_SECONDS  # in jobs, too: it is only advice for the others
+    yield from while_away(lambda: _cool_down(pool, name, seconds), PATIENCE_SECONDS, give_up_at)
 
 
 def _cool_down(pool: Pool, name: str, seconds: float) -> Operation[None]:

@@ -47,7 +47,8 @@ class LeaseRenewal:
 
     def forget(self) -> None:
         self._held: WeakSet[Held] = WeakSet()
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may call drop() in this thread while it holds the lock.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._is_failing = False
 
@@ -86,8 +87,9 @@ class LeaseRenewal:
     def run_once(self) -> None:
         kinds: dict[tuple[Pool, Statement], list[Held]] = defaultdict(list)
         with self._lock:
-            for held in self._held:
-                kinds[held.pool, held.RENEW].append(held)
+            all_held = tuple(self._held)
+        for held in all_held:
+            kinds[held.pool, held.RENEW].append(held)
         failed = False
         for (pool, statement), some in kinds.items():
             try:

@@ -34,8 +34,8 @@ class TestACircularComputation:
             cache.get_or_set("key", lambda: cache.get_or_set("key", lambda: 1), 10)
 
     def test_is_refused_among_tasks_and_threads_that_the_computation_starts(self, cache):
-        async def ask():
-            return await cache.aget_or_set("key", compute)
+        async def ask(key="key"):
+            return await cache.aget_or_set(key, compute)
 
         async def compute():
             return await asyncio.create_task(ask())
@@ -49,6 +49,8 @@ class TestACircularComputation:
             async_to_sync(cache.aget_or_set)("thread", compute_in_a_thread)
         with pytest.raises(CircularComputationError):
             cache.get_or_set("key", compute)  # an async function, run for a sync caller
+        with pytest.raises(CircularComputationError):
+            async_to_sync(cache.aget_or_set)("task", lambda: asyncio.create_task(ask("task")))
 
     def test_is_none_where_the_value_is_there_or_shown_stale(self, cache):
         def compute():

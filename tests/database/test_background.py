@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 import time
 
@@ -17,6 +19,20 @@ def test_a_background_job_that_fails_keeps_no_other_from_being_done(caplog):
     background.add(done.set, 10)
     assert done.wait(10)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_filter_of_the_project_that_raises_does_not_end_the_thread(monkeypatch):
+    def refuse(record):
+        raise SystemExit
+
+    logger = logging.getLogger("pgonly_django.cache")
+    monkeypatch.setattr(logger, "filters", [refuse])
+    background, done = Background("cache"), threading.Event()
+    with background._lock:
+        background.add(lambda: 1 / 0, 10)
+        background.add(lambda: sys.exit(1), 10)
+        background.add(done.set, 10)
+    assert done.wait(10)
 
 
 @pytest.fixture

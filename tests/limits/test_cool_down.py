@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 from django.utils import timezone
 
 from pgonly_django import limiter
-from pgonly_django.exceptions import LimiterTimeoutError, UnknownLimiterError, WrongArgumentsError
+from pgonly_django.current_job import current_job
+from pgonly_django.exceptions import (
+    LimiterTimeoutError,
+    LimitsUnavailableError,
+    UnknownLimiterError,
+    WrongArgumentsError,
+)
 from pgonly_django.limits.pool_user import pool
 from pgonly_django.models import Limiter
 from tests.limits.limiter_rows import waiting
@@ -83,6 +90,20 @@ def test_a_cool_down_is_tried_again_while_the_database_is_away(limits):
     pool()._failed_at = time.monotonic()
     limiter("deepseek").cool_down(60)
     assert seconds_left() > 30
+
+
+def test_a_cool_down_in_a_job_is_given_up_as_elsewhere(limits, monkeypatch):
+    limits(deepseek={})
+    monkeypatch.setattr("pgonly_django.limits.limiter.PATIENCE_SECONDS", 0.1)
+    pool().close_idle()
+    pool()._failed_at = time.monotonic() + 60
+    token = current_job.set(Mock())
+    try:
+        with pytest.raises(LimitsUnavailableError):
+            limiter("deepseek").cool_down(60)
+    finally:
+        current_job.reset(token)
+        pool()._failed_at = 0.0
 
 
 def test_wrong_durations_and_names_are_refused(limits):
