@@ -98,8 +98,9 @@ def worker_totals(alias: str, queues: Collection[str] = (), max_age: timedelta |
     rows = [row for row in started if not queues or {*(row.queues or queues)} & {*queues}]
     live: list[Any] = []
     silent: list[Any] = []
+    at_most = silent_after() if max_age is None else max_age
     for row in rows:
-        has_beaten = row.now - row.heartbeat_at < (max_age or silent_after())
+        has_beaten = row.now - row.heartbeat_at < at_most
         (live if has_beaten or row.sleeping_since is not None else silent).append(row)
     old = [row.pk for row in silent if row.now - row.heartbeat_at > SHOWN_FOR]
     holders = Job.objects.using(alias).filter(state=State.RUNNING, worker_id__in=old).values("worker_id")

@@ -64,6 +64,7 @@ def test_each_limit_may_fail(health):
     make(state=State.FAILED, finished_at=began)
     for flags, name, limit in (
         (["--max-worker-age", "5"], "workers", "(at least 1)"),
+        (["--max-worker-age", "0s"], "workers", "(at least 1)"),
         (["--min-workers", "2"], "workers", "(at least 2)"),
         (["--max-oldest-ready", "5min"], "oldest ready", "(at most 5 min)"),
         (["--max-latency", "0.5"], "latency", "(at most 500 ms)"),

@@ -75,7 +75,8 @@ class Command(JobCommand):
 def seconds(text: str) -> timedelta:
     """A type of flags."""
     try:
-        found = length(text) or timedelta(seconds=float(text))
+        found = length(text)
+        found = timedelta(seconds=float(text)) if found is None else found
     except (ValueError, OverflowError):
         found = None
     if found is None or found < timedelta(0):
