@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from django.apps import apps
 from django.core import checks
 from django.core.management.base import CommandError
 from django.db import DatabaseError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations.recorder import MigrationRecorder
+from django.db.migrations.loader import MigrationLoader
 
 from pgonly_django.conf import schema
-from pgonly_django.tables import TABLES
+from pgonly_django.tables import TABLES, name_of
 
 APP = "pgonly_django"
 MOVE = "docs/how-to/schema.md#move-the-tables"
@@ -31,7 +32,8 @@ class Placement(NamedTuple):
     """The tables of one database."""
 
     at_place: list[str]
-    misplaced: dict[str, list[str]]  # by schema: those of this installation, where not one is at its place
+    # By schema: those that migrations have made for this installation, and that are in other schemas only.
+    misplaced: dict[str, list[str]]
 
 
 def find(connection: BaseDatabaseWrapper) -> Placement:
@@ -43,10 +45,28 @@ def find(connection: BaseDatabaseWrapper) -> Placement:
         cursor.execute(PLACES, {"schema": schema(), "tables": list(TABLES)})
         for name, place, is_right in cursor.fetchall():
             (at_place if is_right else elsewhere.setdefault(place, [])).append(name)
-    has_tables = elsewhere and not at_place and router.allow_migrate(connection.alias, APP)
-    if has_tables and any(app == APP for app, _ in MigrationRecorder(connection).applied_migrations()):
-        return Placement([], elsewhere)
-    return Placement(at_place, {})
+    missing = {name for names in elsewhere.values() for name in names}.difference(at_place)
+    missing = missing and missing & _migrated(connection)
+    found = {place: [name for name in names if name in missing] for place, names in elsewhere.items()}
+    return Placement(at_place, {place: names for place, names in found.items() if names})
+
+
+def _migrated(connection: BaseDatabaseWrapper) -> set[str]:
+    """The tables of the migrations that are applied, but for those that a router keeps out of this database."""
+    loader = MigrationLoader(connection)
+    applied = [node for node in loader.applied_migrations if node[0] == APP and node in loader.graph.nodes]
+    if not applied:
+        return set()
+    allowed = [
+        model
+        for model in apps.get_app_config(APP).get_models()
+        if router.allow_migrate_model(connection.alias, model)
+    ]
+    names = {model._meta.model_name for model in allowed}  # noqa: SLF001 - Django's documented Meta API
+    models = loader.project_state(applied).models
+    return {
+        name_of(models[APP, name].options["db_table"]) for app, name in models if app == APP and name in names
+    }
 
 
 def what_is_wrong(connection: BaseDatabaseWrapper) -> str | None:

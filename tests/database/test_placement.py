@@ -77,6 +77,13 @@ def test_another_installation_in_the_same_database_is_none_of_our_tables():
 
 
 @pytest.mark.django_db
+def test_a_move_that_stopped_halfway_is_found_again():
+    sql(f'CREATE SCHEMA elsewhere; ALTER TABLE "{HOME}".pgonly_job SET SCHEMA elsewhere')
+    (found,) = placement.check_placement(["default"])
+    assert 'in schema "elsewhere" (pgonly_job)' in found.msg
+
+
+@pytest.mark.django_db
 def test_a_database_that_a_router_keeps_the_tables_out_of_misses_none(job_queue, settings):
     settings.DATABASE_ROUTERS = [f"{__name__}.NoTables"]
     assert placement.check_placement(["default"]) == []
