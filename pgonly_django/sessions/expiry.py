@@ -1,4 +1,4 @@
-"""How long a session may live: what set_expiry() accepts, within bounds that dates, cookies and PostgreSQL hold."""
+"""How long a session lives: what set_expiry() accepts, and how a stored expiry is read, always within bounds."""
 
 from __future__ import annotations
 
@@ -18,21 +18,18 @@ def checked(value: Any) -> Any:
     """`value` as SessionBase.set_expiry() can keep it. Raises TypeError or ValueError for what is no expiry."""
     if isinstance(value, timedelta):
         return min(max(value, -LONGEST), LONGEST)
-    if isinstance(value, int) or (isinstance(value, float) and not math.isnan(value)):
-        return bounded(value)
-    if value is None:
+    if value is None or isinstance(value, datetime):
         return value
-    try:
-        return _moment(datetime.fromisoformat(value) if isinstance(value, str) else value)
-    except (AttributeError, ValueError) as error:
-        kind = ValueError if isinstance(value, (float, str)) else TypeError
-        raise kind(
-            f"set_expiry() takes seconds, a datetime, a timedelta or None, got {value!r:.80}."
-        ) from error
+    if _is_number(value):
+        return bounded(value)
+    if isinstance(value, str) and _moment(value) is not None:
+        return value
+    error = ValueError if isinstance(value, (float, str)) else TypeError
+    raise error(f"set_expiry() takes seconds, a datetime, a timedelta or None, got {value!r:.80}.")
 
 
 def bounded(seconds: float) -> float:
-    """At most 36,500 days, also before now."""
+    """At most 36,500 days, also before now: dates, cookies and PostgreSQL can all hold that."""
     return max(-LONGEST_SECONDS, min(seconds, LONGEST_SECONDS))
 
 
@@ -40,10 +37,37 @@ def cookie_age() -> float:
     return bounded(django_settings.SESSION_COOKIE_AGE)
 
 
-def _moment(moment: datetime) -> datetime:
-    """Within bounds, and with a time zone where USE_TZ is on. Does not convert, which might exceed the bounds."""
-    zone = timezone.get_default_timezone()
-    aware = moment.replace(tzinfo=moment.tzinfo or zone)
-    now = timezone.now() if django_settings.USE_TZ else datetime.now(zone)
-    within = now + min(max(aware - now, -LONGEST), LONGEST)
-    return within if django_settings.USE_TZ else within.replace(tzinfo=None)
+def age(expiry: Any, modification: datetime, default: float) -> float:
+    """Seconds after `modification`. `default` for None and 0, and for what cannot be read as an expiry."""
+    if expiry and _is_number(expiry):
+        return bounded(expiry)
+    if not expiry or (moment := _moment(expiry)) is None:
+        return bounded(default)
+    return bounded(math.floor((moment - _aware(modification)).total_seconds()))
+
+
+def date(expiry: Any, modification: datetime, default: float) -> datetime:
+    """The time at which that age is over. A datetime that set_expiry() was given is returned unchanged."""
+    if isinstance(expiry, datetime):
+        return expiry
+    if _moment(expiry) is not None:
+        return datetime.fromisoformat(expiry)
+    return modification + timedelta(seconds=age(expiry, modification, default))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) or (isinstance(value, float) and not math.isnan(value))
+
+
+def _moment(expiry: Any) -> datetime | None:
+    try:
+        return _aware(datetime.fromisoformat(expiry) if isinstance(expiry, str) else expiry)
+    except (AttributeError, ValueError):
+        return None
+
+
+def _aware(moment: datetime) -> datetime:
+    """USE_TZ may have had another value when the expiry was set. Does not convert, which might exceed the bounds."""
+    if moment.tzinfo is not None:
+        return moment
+    return timezone.make_aware(moment, timezone.get_default_timezone())

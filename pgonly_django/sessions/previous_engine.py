@@ -133,7 +133,8 @@ def _seconds_left(store: SessionBase, key: str, data: dict[str, Any]) -> float:
     if model is not None:
         for expire_date in model.objects.filter(session_key=key).values_list("expire_date", flat=True):
             return float(expiry.bounded((expire_date - timezone.now()).total_seconds()))
-    return float(expiry.bounded(store.get_expiry_age(expiry=data.get("_session_expiry"))))
+    default = store.get_session_cookie_age()
+    return float(expiry.age(data.get("_session_expiry"), timezone.now(), default))
 
 
 def _column_of(session: PreviousSession, codec: SessionCodec) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.contrib.auth import SESSION_KEY as USER_KEY
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase, UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.db import router
+from django.utils import timezone
 from django.utils.crypto import get_random_string
 
 from pgonly_django.conf import settings
@@ -150,6 +152,26 @@ class SessionStore(SessionBase):
     async def aset_expiry(self, value: Any) -> None:
         """See set_expiry()."""
         await super().aset_expiry(expiry.checked(value))
+
+    def get_expiry_age(self, **kwargs: Any) -> float:  # type: ignore[override] # a float may be set, also in Django
+        """Seconds, never more than 36,500 days. SESSION_COOKIE_AGE where the stored expiry cannot be read."""
+        known = kwargs["expiry"] if "expiry" in kwargs else self.get(EXPIRY_KEY)
+        return expiry.age(known, kwargs.get("modification") or timezone.now(), self.get_session_cookie_age())
+
+    async def aget_expiry_age(self, **kwargs: Any) -> float:  # type: ignore[override] # as above
+        """See get_expiry_age()."""
+        known = kwargs["expiry"] if "expiry" in kwargs else await self.aget(EXPIRY_KEY)
+        return self.get_expiry_age(**{**kwargs, "expiry": known})
+
+    def get_expiry_date(self, **kwargs: Any) -> datetime:
+        """When the session expires; see get_expiry_age()."""
+        known = kwargs["expiry"] if "expiry" in kwargs else self.get(EXPIRY_KEY)
+        return expiry.date(known, kwargs.get("modification") or timezone.now(), self.get_session_cookie_age())
+
+    async def aget_expiry_date(self, **kwargs: Any) -> datetime:
+        """See get_expiry_date()."""
+        known = kwargs["expiry"] if "expiry" in kwargs else await self.aget(EXPIRY_KEY)
+        return self.get_expiry_date(**{**kwargs, "expiry": known})
 
     def get_session_cookie_age(self) -> float:  # type: ignore[override] # a float may be set, also in Django
         return expiry.cookie_age()

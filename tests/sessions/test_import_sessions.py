@@ -198,6 +198,15 @@ def test_it_runs_after_the_switch_while_the_previous_engine_is_named(settings, e
         run()
 
 
+def test_it_runs_where_a_subclass_of_our_store_serves(settings):
+    """As projects have it whose sessions have a store of their own."""
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": f"{BACKENDS}.db"}
+    (key,) = old_sessions("db", 1)
+    settings.SESSION_ENGINE = __name__
+    assert run() == "1 moved, 0 were here already\n"
+    assert SessionStore(key)["number"] == 0
+
+
 def test_a_cache_that_cannot_list_its_keys_names_the_other_way(settings, tmp_path):
     settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": f"{BACKENDS}.cache"}
     settings.CACHES = {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -25,14 +26,15 @@ class Command(BaseCommand):
             raise CommandError(f"--batch must be at least 1, got {batch}.")
         if not settings().session_previous_engine:
             raise CommandError('Set PGONLY["SESSION_PREVIOUS_ENGINE"] to the engine whose sessions to move.')
-        if django_settings.SESSION_ENGINE != "pgonly_django.sessions":
+        store = import_module(django_settings.SESSION_ENGINE).SessionStore
+        if not issubclass(store, SessionStore):
             raise CommandError(
                 f"{django_settings.SESSION_ENGINE} still serves, so what changes there after this run would be lost. "
                 'Set SESSION_ENGINE = "pgonly_django.sessions" first.'
             )
         counts = ImportCounts()
         try:
-            for counts in import_sessions(SessionStore().codec, batch):
+            for counts in import_sessions(store().codec, batch):
                 if verbosity > 1:
                     self.stdout.write(_summary(counts))
         except CannotListKeysError as error:
