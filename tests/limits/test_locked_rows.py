@@ -12,7 +12,7 @@ import pytest
 from django.db import connections, transaction
 
 from pgonly_django import budget, limiter
-from pgonly_django.exceptions import LimitsUnavailableError
+from pgonly_django.exceptions import LimiterTimeoutError, LimitsUnavailableError
 from pgonly_django.limits import budget as budget_module
 from pgonly_django.limits import pool_user
 from pgonly_django.limits.pool_user import LOCK_SECONDS, _RowCall
@@ -103,6 +103,16 @@ def test_who_is_no_job_is_told_after_a_while_what_it_waits_for(held, monkeypatch
     with held(lambda: spend("locked")) as outcomes:
         wait_for(lambda: len(outcomes) == CALLERS, what="the errors")
     assert {type(error) for error in outcomes} == {LimitsUnavailableError}
+
+
+def test_a_limiter_with_a_timeout_waits_no_longer(held):
+    def use():
+        with limiter("locked", tokens=1, timeout=0.5):
+            pass
+
+    with held(use) as outcomes:
+        wait_for(lambda: len(outcomes) == CALLERS, what="the errors")
+    assert {type(error) for error in outcomes} <= {LimiterTimeoutError, LimitsUnavailableError}
     assert all("Another transaction holds the row of 'locked'" in str(error) for error in outcomes)
 
 

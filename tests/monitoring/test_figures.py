@@ -70,6 +70,15 @@ def test_a_queue_says_what_waits_and_for_how_long():
     assert found["mail"].row is None
 
 
+def test_jobs_that_are_due_are_counted_among_those_that_wait():
+    Queue.objects.named("rate", "none")
+    for queue in ("rate", "none", "bare"):
+        make(queue=queue, state=State.SCHEDULED, run_at=ago(MINUTE if queue != "none" else -MINUTE))
+    make(queue="rate")
+    waiting = {queue.name: (queue.waiting.number, bool(queue.oldest_seconds)) for queue in queues("default")}
+    assert waiting == {"rate": (2, True), "none": (0, False), "bare": (1, True)}
+
+
 def test_a_queue_of_which_only_an_overdue_job_is_left_is_there_however_many_jobs_are_newer():
     make(queue="ai", state=State.SCHEDULED, run_at=ago(HOUR), id=uuid7())
     with connection.cursor() as cursor:
