@@ -254,10 +254,6 @@ TABLES = [
                     name="pgonly_job_scheduled_has_time",
                 ),
                 CheckConstraint(
-                    condition=json_is("array", "errors", "log") & json_is("object", "metadata"),
-                    name="pgonly_job_json",
-                ),
-                CheckConstraint(
                     condition=Q(run_at__range=TIMES) & Q(delete_after__range=TIMES), name="pgonly_job_times"
                 ),
             ],

@@ -254,12 +254,9 @@ def test_what_may_be_named_fits_its_column():
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("column", "value"),
-    [
-        ("errors", '{"a": 1}'), ("log", '"text"'), ("metadata", "[1]"),
-        ("run_at", "infinity"), ("delete_after", "infinity"), ("run_at", "10000-01-01"),
-    ],
-)  # fmt: skip
-def test_what_would_break_a_list_or_a_batch_is_refused_by_the_table(server, column, value):
+    [("run_at", "infinity"), ("delete_after", "infinity"), ("run_at", "10000-01-01")],
+)
+def test_a_time_that_would_break_a_list_is_refused_by_the_table(server, column, value):
     make()
     with pytest.raises(psycopg.errors.CheckViolation):
         server.execute(f"UPDATE {table('pgonly_job')} SET {column} = %s", [value])
