@@ -25,7 +25,8 @@ REVIEWED = {
     ("scheduling/timing.py", "__init__"): "Any time does to see whether a cron line is right.",
     ("scheduling/timing.py", "is_empty"): "Whether a cron line has a tick at all, within decades.",
     ("scheduling/timing.py", "words"): "Any time does to say a cron line in words.",
-    ("sessions/expiry.py", "_moment"): "A bound of a hundred years.",
+    ("sessions/store.py", "get_expiry_age"): "Django's own: from now on, unless the caller says from when.",
+    ("sessions/store.py", "get_expiry_date"): "Django's own: from now on, unless the caller says from when.",
     (
         "sessions/previous_engine.py",
         "_stored_sessions",

@@ -143,6 +143,9 @@ class _FakeAdmission(LimiterAdmission):
     fakes: ClassVar[FakeLimits]
     use: LimiterUse
 
+    def __del__(self) -> None:
+        """It has taken nothing that could be given back."""
+
     def enter(self, timeout: float) -> Operation[None]:
         raise_if_interrupted()
         _check_limiter(self.name)
