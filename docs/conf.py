@@ -17,6 +17,7 @@ extensions = ["myst_parser", "sphinx_copybutton", "outside", "llms"]
 exclude_patterns = ["**/README.md"]
 nitpicky = True
 smartquotes = False  # `""` in a sentence is code
+suppress_warnings = ["misc.highlighting_failure"]  # psql's own commands, such as gexec, among SQL
 
 myst_heading_anchors = 4  # the ids that code hosts give to headings
 myst_enable_extensions = ["html_image"]
