@@ -81,9 +81,21 @@ def test_many_jobs_wake_each_queue_once(listening):
     assert sorted(heard(listening)) == ["ready default", "ready mail"]
 
 
+def test_jobs_with_a_key_wake_those_who_claim_limited_jobs(listening):
+    keyed = add.using(concurrency_key="{a}", queue_name="narrow")
+    enqueue_many([(keyed, [1]), (add, [2])])
+    assert sorted(heard(listening)) == ["limited narrow", "ready default"]
+
+
 def test_a_job_for_later_tells_of_a_due_time(listening):
     add.using(run_after=ago(-HOUR)).enqueue(1)
     assert heard(listening) == [notify.DUE]
+
+
+def test_a_job_whose_time_is_past_already_wakes_at_once(listening):
+    """A promotion finds nothing scheduled."""
+    add.using(run_after=ago(HOUR)).enqueue(1)
+    assert heard(listening) == ["ready default"]
 
 
 def test_wakes_in_close_succession_are_one(listening, monkeypatch):

@@ -24,6 +24,12 @@ def say(context, *chunks):
         context.emit(chunk)
 
 
+@task(takes_context=True)
+async def asay(context, *chunks):
+    for chunk in chunks:
+        await context.aemit(chunk)
+
+
 @task(takes_context=True, atomic=True, max_attempts=2, backoff=AT_ONCE)
 def say_in_a_transaction(context, *chunks):
     for chunk in chunks:

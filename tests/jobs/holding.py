@@ -26,6 +26,12 @@ def ask_a_person(context, key):
     return context.checkpoint
 
 
+@task
+async def ask_in_a_group():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_ask())
+
+
 async def _ask():
     raise Hold("Is this right?")
 

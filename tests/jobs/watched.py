@@ -90,6 +90,13 @@ def setting(name):
         return cursor.fetchone()[0]
 
 
+@task(atomic=True, takes_context=True)
+def report_and_linger(context, seconds):
+    context.progress(5, 5)
+    context.log("hello")
+    time.sleep(seconds)
+
+
 WAITING = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 

@@ -126,6 +126,12 @@ def test_given_queues_are_served_in_their_order_and_others_not_at_all(server):
     assert ids(claim(server, by, 1) + claim(server, by, 1) + claim(server, by, 1)) == ids([first, second])
 
 
+def test_priorities_count_within_a_given_queue(server):
+    make(queue="a", priority=1)
+    urgent = make(queue="a", priority=2)
+    assert ids(claim(server, claimer("a"), 1)) == ids([urgent])
+
+
 def test_given_queues_keep_their_order_on_the_floors(server):
     for queue in ("a", "b"):
         make(queue=queue), make(queue=queue)

@@ -61,6 +61,15 @@ def test_a_finish_of_a_job_that_does_not_run_changes_nothing(server, state):
     assert (fresh(job).state, fresh(job).result) == (state, None)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "state"), [(Outcome.SUCCEEDED, State.SUCCEEDED), (Outcome.CANCELLED, State.CANCELLED)]
+)
+def test_without_retention_a_finished_job_is_never_due_for_pruning(server, outcome, state):
+    job = make_running(retention=None)
+    write(server, finish_of(job, outcome, state))
+    assert (fresh(job).state, fresh(job).delete_after) == (state, None)
+
+
 def test_a_late_finish_harms_none_of_its_batch(server):
     good, late = make_running(), make_running(lease_epoch=5)
     assert write(server, finish_of(good, result="1"), finish_of(late, lease_epoch=4, result="2")) == 1

@@ -82,6 +82,11 @@ def test_no_more_is_claimed_than_there_are_free_slots(server):
     assert Job.objects.filter(state=State.RUNNING).count() == 4
 
 
+def test_what_has_lost_its_key_limit_counts_as_one_at_a_time(server):
+    make(concurrency_key="a", slots=1), make(concurrency_key="a", slots=1)
+    assert len(claim_limited(server, limited_claimer())) == 1
+
+
 # max_running.
 
 

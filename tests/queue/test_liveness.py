@@ -32,6 +32,17 @@ def test_renewing_moves_the_end_of_the_lease_on(server):
     assert fresh(job).lease_expires_at > job.lease_expires_at + LEASE - 2 * SOON
 
 
+def test_an_expired_lease_that_nobody_took_is_renewed(server):
+    """Of a worker that was cut off for longer than a lease."""
+    job = make_running(lease_expires_at=ago(HOUR))
+    assert renew(server, held(job), LEASE)[str(job.id)].renewed
+    assert fresh(job).lease_expires_at > ago(timedelta(0))
+
+
+def test_nothing_held_takes_no_statement():
+    assert renew(None, {}, LEASE) == {}
+
+
 def test_a_job_that_somebody_else_took_is_missing_from_the_answer(server):
     mine, taken, over = make_running(), make_running(lease_epoch=3), make_running(state=State.SUCCEEDED)
     before = fresh(taken).lease_expires_at

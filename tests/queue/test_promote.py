@@ -56,9 +56,11 @@ def test_a_job_that_another_promoter_holds_is_left_to_it(server, other):
 def test_the_queues_of_promoted_jobs_are_woken_once_each(server, other):
     for queue in ("a", "a", "b"):
         scheduled(ago(MINUTE), queue=queue)
+    for key in ("x", "y"):
+        scheduled(ago(MINUTE), queue="a", slots=1, concurrency_key=key, concurrency_limit=1)
     other.execute(f"LISTEN {notify.CHANNEL}")
     promote(server)
-    assert sorted(notify.payload for notify in heard(other)) == ["ready a", "ready b"]
+    assert sorted(notify.payload for notify in heard(other)) == ["limited a", "ready a", "ready b"]
 
 
 def test_a_full_batch_says_that_there_may_be_more(server):

@@ -161,6 +161,13 @@ def test_a_job_that_saves_the_same_in_each_life_fails_at_the_third_death(server,
     assert ends == [(State.READY, 1), (State.READY, 2), (State.FAILED, 3)]
 
 
+def test_where_no_death_has_noted_what_was_saved_nothing_counts_as_new(server, dead):
+    """Later errors may have pushed the note out."""
+    job = orphan(dead, crashes=2, errors=[{"outcome": "crashed"}])
+    save(job, step="made before")
+    assert dies(server, job) == (State.FAILED, 3)
+
+
 def test_a_suspect_that_has_saved_something_new_does_not_clear_its_neighbours(server, dead):
     progressing, neighbour = orphan(dead), orphan(dead)
     for _ in range(2):
@@ -239,6 +246,16 @@ def test_what_a_dead_worker_has_open_is_ended_so_that_its_jobs_can_be_rescued(se
     assert rescue(server, LEASE, NONE) == []
     assert end_transactions(server, LEASE, NONE) == [(dead.id, frozen.info.backend_pid)]
     assert len(rescue(server, LEASE, NONE)) == 1
+    with pytest.raises(psycopg.OperationalError):
+        frozen.execute("COMMIT")
+
+
+def test_what_a_dead_worker_has_open_elsewhere_is_ended_too(server, frozen, dead):
+    """The next run of its job may need the rows that it has locked."""
+    orphan(dead)
+    frozen.execute("BEGIN")
+    frozen.execute("SELECT pg_current_xact_id()")
+    assert end_transactions(server, LEASE, NONE) == [(dead.id, frozen.info.backend_pid)]
     with pytest.raises(psycopg.OperationalError):
         frozen.execute("COMMIT")
 

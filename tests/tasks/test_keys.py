@@ -75,7 +75,7 @@ def test_a_key_is_stored_as_it_is_where_the_column_can_hold_it():
 
 
 @pytest.mark.parametrize(
-    "long", ["a" * (KEY_LENGTH + 1), "nul\0", "half \udc80", "x #sha256:y", "🎈" * 10_000]
+    "long", ["", "a" * (KEY_LENGTH + 1), "nul\0", "half \udc80", "x #sha256:y", "🎈" * 10_000]
 )
 def test_any_other_key_is_stored_as_its_head_and_a_hash(long):
     stored = stored_key(long)

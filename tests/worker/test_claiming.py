@@ -12,7 +12,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
 from pgonly_django.models import Job, State
 from pgonly_django.queue.claim import Claim
-from pgonly_django.worker.claiming import WALKED_SECONDS, PollTimer, Prefetch
+from pgonly_django.worker.claiming import AHEAD_LIMIT, WALKED_SECONDS, PollTimer, Prefetch
 from pgonly_django.worker.connection import JobsListener, WorkerConnection
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
@@ -140,6 +140,10 @@ def test_short_jobs_are_claimed_ahead_for_a_fifth_of_a_second():
     assert prefetch.limits(held=4) == {"mail": 20}
     assert prefetch.wants_more(held=11)
     assert not prefetch.wants_more(held=12)
+
+
+def test_the_shortest_jobs_are_claimed_ahead_up_to_a_limit():
+    assert paced(noop=0.0).ahead("noop") == AHEAD_LIMIT
 
 
 def test_one_long_job_among_short_ones_ends_the_claims_ahead():

@@ -135,6 +135,14 @@ def test_a_step_that_outlasts_the_process_is_named(work, marks, caplog, task):
     wait_for(lambda: not worker.slots.alive(), what="its thread to end")
 
 
+@pytest.mark.slow
+def test_a_job_that_was_stopped_between_its_steps_is_not_named(work, marks, caplog):
+    result = timed.pay_in_turn.enqueue("k", 60, 0.1)
+    work(threads=1, max_seconds=3.0)
+    assert result.job.interruptions == 1
+    assert "first step" not in caplog.text
+
+
 def test_time_left_is_known_from_the_start(work):
     result = timed.tell_time_left.enqueue()
     work(max_seconds=60.0)

@@ -114,6 +114,14 @@ def test_an_error_that_is_never_retried_fails_its_job_at_once_with_its_traceback
     assert "raise errors[0]" in entry["traceback"]
 
 
+@pytest.mark.slow
+def test_a_time_out_can_be_named_too(work):
+    job = run(work, policies.too_slow.enqueue())
+    assert (job.state, job.attempt) == (State.FAILED, 1)
+    assert job.errors[0]["outcome"] == "timed out"
+    assert "JobTimedOut is never retried." in job.errors[0]["reason"]
+
+
 @pytest.mark.parametrize("names", [["money"], ["money", "rate"]])
 def test_an_error_that_holds_keeps_the_job_for_a_person_at_no_cost(work, names):
     job = run(work, policies.judged.enqueue(*names))
@@ -144,6 +152,12 @@ def test_snoozes_in_a_row_are_counted_for_the_backoff(work):
         assert timedelta(0) < job.run_at - timezone.now() - (number - 1) * HOUR <= HOUR
         make_due(job)
     assert job.attempt == 0
+
+
+def test_a_snooze_after_an_ordinary_failure_begins_a_row(work):
+    result = policies.judged.enqueue("rate")
+    Job.objects.filter(pk=result.id).update(errors=[{"outcome": "failed"}])
+    assert run_once(work, result).errors[-1]["in_a_row"] == 1
 
 
 def test_snoozes_that_last_too_long_count_as_any_error(work):
@@ -300,6 +314,12 @@ def test_a_run_that_is_told_to_end_is_held_whatever_it_makes_of_that(run_jobs, m
     assert (job.state, job.held_by, job.attempt) == (State.HELD, "budget:x", 0)
     assert job.errors[-1]["reason"] == "No money is left."
     assert marks() == []
+
+
+def test_a_hold_in_a_task_group_holds_the_job(run_jobs):
+    result = holding.ask_in_a_group.enqueue()
+    run_jobs()
+    assert (result.job.state, result.job.held_by) == (State.HELD, "the job")
 
 
 def test_a_held_job_that_was_asked_to_cancel_is_cancelled(run_jobs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager
 from datetime import timedelta
@@ -259,6 +260,21 @@ def no_more_connections():
             yield
         finally:
             server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+@pytest.mark.slow
+def test_no_worker_is_declared_dead_by_a_beat_that_hung(worker, server, other):
+    worker.threads.heartbeat.beat(server)
+    job = orphan()
+    beat = threading.Thread(target=worker.threads.heartbeat.beat, args=[server])
+    with other.transaction():
+        other.execute("LOCK TABLE pgonly_job")
+        began = time.monotonic()
+        beat.start()
+        wait_for(lambda: time.monotonic() > began + 1.5)  # more than half a lease
+    beat.join(10)
+    assert not beat.is_alive()
+    assert fresh(job).state == State.RUNNING
 
 
 def test_a_worker_back_from_a_long_silence_declares_no_other_dead_at_once(transactional_db, settings):

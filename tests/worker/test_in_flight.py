@@ -143,6 +143,17 @@ def test_of_an_older_run_that_had_begun_the_end_is_waited_for_and_of_another_not
     assert held.finishes(0.0) == []
 
 
+def test_a_row_that_we_know_by_now_is_not_released():
+    """The answer to its claim has come since the heartbeat asked: the job would run twice."""
+    held, run = InFlight(), run_of(2)
+    held.hold([run])
+    held.release_unknown(succeeded(run))
+    held.release_unknown(succeeded(run_of(3, id="b")))
+    assert [finish.id for finish in held.finishes(0.0)] == ["b"]
+    held.hold([run_of(3, id="b")])
+    assert held.finishes(0.0) == []
+
+
 def test_a_suspect_counts_until_it_has_saved_something_new_or_is_over():
     held, saves, ends = InFlight(), run_of(crashes=SUSPECT_FROM), run_of(id="b", crashes=SUSPECT_FROM)
     held.hold([saves, ends])

@@ -170,6 +170,17 @@ def test_while_its_limiter_cools_down_no_job_of_a_queue_starts(background_worker
     assert result.job.attempted_at >= until
 
 
+def test_an_end_of_the_cool_down_by_hand_starts_its_jobs(background_worker, limit, only_when_told):
+    limit(limiter="deepseek")
+    Limiter.objects.create(name="deepseek", blocked_until=ago(timedelta(hours=-1)))
+    result = jobs.add.enqueue(1)
+    worker = background_worker(**IDLE)
+    wait_for(lambda: worker.claims.limited.next_look(4) > time.monotonic() + 0.5)
+    assert result.job.attempt == 0
+    Limiter.objects.all().end_cool_down()
+    wait_for(lambda: result.job.state == State.SUCCEEDED)
+
+
 def test_a_flood_of_short_jobs_does_not_keep_limited_ones_from_starting(work, limit):
     limit("limited", max_running=5)
     flood = enqueue_many([(jobs.add, (n,)) for n in range(3000)])

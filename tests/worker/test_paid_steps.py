@@ -77,6 +77,13 @@ def test_a_budget_reserves_before_the_call_and_pays_what_it_cost(work, cap, mark
     assert list(CostEntry.objects.values_list("budget", "usd", "step")) == [("p", money(cost)[0], "pay")]
 
 
+def test_a_fixed_cost_is_what_is_reserved(work, cap, marks):
+    cap(1)
+    result = priced.pay_from_a_budget.enqueue(reserve=None)
+    work(threads=1)
+    assert result.job.result == "0.020000"
+
+
 def test_over_the_cap_a_job_is_held_before_the_call_and_found_steps_need_no_room(work, cap, marks):
     cap(0.12)
     result = priced.pay_from_a_budget.enqueue()

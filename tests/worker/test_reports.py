@@ -6,6 +6,7 @@ import logging
 import time
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connection
 
 from pgonly_django.context.memory import text_of
@@ -81,6 +82,12 @@ def test_output_can_be_read_from_any_offset(run_jobs):
     nothing_new = result.output(after=answer.offset)
     assert (nothing_new.text, nothing_new.keep, nothing_new.offset) == ("", None, answer.offset)
     assert nothing_new.applied_to(answer.text) == "One, two, three."
+
+
+def test_an_async_job_emits_and_its_output_is_read_without_blocking(run_jobs):
+    result = emitting.asay.enqueue("One, ", "two.")
+    run_jobs()
+    assert async_to_sync(result.aoutput)().text == "One, two."
 
 
 def test_output_is_visible_while_the_job_runs_inside_of_a_transaction(background_worker, gate):

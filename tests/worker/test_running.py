@@ -12,6 +12,7 @@ import pytest
 from django.db import connection, connections
 from psycopg import IsolationLevel
 
+from pgonly_django import enqueue_many
 from pgonly_django.compat import TaskResultStatus, task_started
 from pgonly_django.context.run import Run
 from pgonly_django.context.transactions import retry_while_down
@@ -109,6 +110,17 @@ def test_an_atomic_job_keeps_its_progress_and_log_while_its_row_is_locked(work):
     assert result.wait(1).status == TaskResultStatus.SUCCESSFUL
     assert result.progress == {"done": 5, "total": 5, "message": ""}
     assert [line["text"] for line in result.job.log] == ["hello"]
+
+
+@pytest.mark.slow
+def test_atomic_jobs_keep_their_progress_and_log_beside_others(work):
+    """The worker reports for all that run whenever one ends: also for those that are about to write their own end."""
+    enqueue_many([(watched.report_and_linger, (i % 40 / 4000,)) for i in range(300)])
+    work(threads=4)
+    rows = Job.objects.values_list("state", "progress__done", "log")
+    assert {(state, done, *(line["text"] for line in log)) for state, done, log in rows} == {
+        (State.SUCCEEDED, 5, "hello")
+    }
 
 
 def test_an_atomic_task_commits_with_its_finish(work, marks):

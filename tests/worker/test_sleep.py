@@ -266,3 +266,11 @@ def test_a_stop_ends_the_sleep_and_the_row_says_so(sleeping_worker):
     row = row_of(worker)
     assert (row.stopped_at is not None, row.sleeping_since) == (True, None)
     assert not WorkerRow.objects.live().exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"max_idle_seconds": 2.5}, {"max_seconds": 8.0}])
+def test_one_that_sleeps_ends_by_itself_in_time(sleeping_worker, options):
+    worker = sleeping_worker(**options)
+    assert worker.left.wait(15)
+    assert row_of(worker).stopped_at is not None

@@ -43,6 +43,8 @@ def end_of(result):
         (jobs.add_async, "args", "levels"),
         (jobs.add, "kwargs", "digits"),
         (jobs.add, "options", "levels"),
+        (jobs.add, "errors", "digits"),
+        (jobs.add, "metadata", "digits"),
     ],
 )
 def test_a_row_that_cannot_be_read_fails_alone(work, task, column, kind):
