@@ -88,6 +88,14 @@ def test_a_clear_is_told_at_info(cache, caplog):
     assert caplog.messages == ["The cache call log was cleared: 1 entries."]
 
 
+def test_nothing_is_said_above_debug(cache, caplog):
+    with caplog.at_level(logging.INFO, "pgonly_django.cache"):
+        cache.set("k", 1)
+        cache.get("k")
+        cache.delete("k")
+    assert caplog.records == []
+
+
 def test_a_filter_that_raises_breaks_no_call(cache, said, capsys):
     logger = logging.getLogger("pgonly_django.cache")
 

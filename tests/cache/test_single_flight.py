@@ -175,6 +175,12 @@ def assert_is_not_claimed():
     assert (entry.claim, entry.claimed_until) == (None, None)
 
 
+def test_a_computation_that_fails_has_no_claim_left_when_its_caller_hears_of_it(cache):
+    with pytest.raises(ZeroDivisionError):
+        cache.get_or_set("key", lambda: 1 / 0, lock_timeout=600)
+    assert_is_not_claimed()
+
+
 def test_a_value_that_cannot_be_stored_raises_and_keeps_nobody_waiting(cache):
     with pytest.raises((pickle.PicklingError, AttributeError)):
         cache.get_or_set("key", lambda: lambda: 1, lock_timeout=600)

@@ -35,6 +35,18 @@ def test_a_filter_of_the_project_that_raises_does_not_end_the_thread(monkeypatch
     assert done.wait(10)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # its end is the point
+def test_a_thread_that_has_ended_is_replaced(monkeypatch):
+    """Whatever ended it."""
+    done, background = threading.Event(), Background("cache")
+    with monkeypatch.context() as hostile:
+        hostile.setattr(background, "_try", lambda *_: 1 / 0)
+        background.add(done.set, 10)
+        wait_for(lambda: not background._thread.is_alive())
+    background.add(done.set, 10)
+    assert done.wait(10)
+
+
 @pytest.fixture
 def undoing(monkeypatch):
     """What undo() does with a statement that PostgreSQL does only later."""

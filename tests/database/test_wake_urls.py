@@ -169,6 +169,16 @@ def test_no_retry_comes_after_the_last(sleeping, monkeypatch):
     assert posts(sleeping) == 3
 
 
+def test_a_url_that_answers_too_late_is_tried_again(sleeping, monkeypatch, caplog):
+    monkeypatch.setattr(wake_urls, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(wake_urls, "RETRY_SECONDS", (0.0, 0.0))
+    sleeping.answers.clear()
+    add.enqueue(1)
+    wait_for(lambda: len(sleeping.asked) == 3)
+    all_idle()
+    assert "timed out" in caplog.text
+
+
 def test_a_redirect_is_not_followed_and_takes_the_token_nowhere(sleeping, monkeypatch, caplog):
     monkeypatch.setattr(wake_urls, "RETRY_SECONDS", ())
     with receiver() as elsewhere:

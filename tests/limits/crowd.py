@@ -96,7 +96,6 @@ def wait_for_ever(number: int) -> None:
 
     report(os.getpid())
     with limiter("deepseek"):
-        report("in")
         time.sleep(600)
 
 

@@ -152,6 +152,15 @@ def test_more_slots_let_in_who_waits(limits, hold):
     assert held() == 3
 
 
+def test_a_limit_that_is_taken_away_lets_in_who_waits(limits, hold):
+    limits(deepseek={"concurrent": 1})
+    hold("deepseek")
+    second = hold("deepseek", wait=False)
+    wait_for(waiting)
+    Limiter.objects.edit(concurrent=None)
+    assert second.is_in.wait(30)
+
+
 @pytest.mark.slow
 def test_a_caller_whose_statement_is_cut_off_gets_in_once(limits, monkeypatch, other):
     """The answer is lost while PostgreSQL is at it, and asked for again."""
@@ -207,6 +216,15 @@ def test_a_database_that_is_away_is_waited_for_and_then_an_error(limits, monkeyp
         pass
 
 
+def test_the_first_caller_of_a_process_waits_for_a_database_that_is_away(limits, hold, monkeypatch):
+    limits(deepseek={"concurrent": 1})
+    monkeypatch.setattr(pool_user, "TIMEOUT_SECONDS", 0.3)
+    with database_away():
+        holder = hold("deepseek", wait=False)
+        wait_for(lambda: pool_user.pool()._failed_at is not None)
+    assert holder.is_in.wait(30)
+
+
 def test_a_holder_whose_database_is_away_renews_once_it_is_back(limits, hold, monkeypatch, caplog):
     limits(deepseek={"concurrent": 1})
     monkeypatch.setattr(pool_user, "TIMEOUT_SECONDS", 0.3)
@@ -232,6 +250,27 @@ def test_an_error_that_nobody_expects_ends_no_renewal(limits, hold, monkeypatch,
     assert caplog.text.count("ZeroDivisionError") == 1
     make_holders_die()
     wait_for(lambda: LimiterSlot.objects.filter(expires_at__gt=timezone.now()))
+
+
+def test_a_renewal_that_has_ended_is_replaced(limits, hold):
+    limits(deepseek={"concurrent": 2})
+    hold("deepseek")
+    ended = renewal._thread = threading.Thread(target=int)
+    ended.start()
+    ended.join()
+    hold("deepseek")
+    assert renewal._thread.is_alive()
+
+
+def test_a_thread_that_was_forgotten_renews_no_more(limits, hold, monkeypatch):
+    monkeypatch.setattr(renewal_module, "EVERY_SECONDS", 0.05)
+    limits(deepseek={"concurrent": 2})
+    hold("deepseek")
+    forgotten = renewal._thread
+    renewal.forget()
+    hold("deepseek")
+    wait_for(lambda: not forgotten.is_alive())
+    assert renewal._thread.is_alive()
 
 
 def test_leaving_while_the_database_is_away_is_done_when_it_is_back(limits, monkeypatch, caplog):

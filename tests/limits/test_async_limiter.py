@@ -10,7 +10,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection
 
 from pgonly_django import limiter
-from pgonly_django.exceptions import NestedLimiterError
+from pgonly_django.exceptions import LimiterTimeoutError, NestedLimiterError
 from pgonly_django.models import LimiterWaiter
 from pgonly_django.models.job import ClockTimestamp
 from tests.limits.limiter_rows import held, pids_of_limits, waiting
@@ -87,6 +87,20 @@ def test_a_task_that_is_cancelled_inside_frees_its_slot(limits):
     limits(deepseek={"concurrent": 1})
     run_cancelled(held)
     wait_for(lambda: not held())
+
+
+@pytest.mark.slow
+def test_async_code_that_does_not_get_in_within_its_timeout_is_told(limits, hold):
+    limits(deepseek={"concurrent": 1})
+    hold("deepseek")
+
+    async def use():
+        async with limiter("deepseek", timeout=0.2):
+            pytest.fail("entered")
+
+    with pytest.raises(LimiterTimeoutError):
+        asyncio.run(use())
+    wait_for(lambda: not waiting())
 
 
 def test_tasks_do_not_count_as_inside_of_each_others_blocks(limits):

@@ -83,6 +83,12 @@ def test_none_keeps_the_reservation_and_other_values_are_refused(limits):
         assert use.requests == 1
 
 
+def test_a_misspelt_correction_is_an_error_and_not_lost(limits):
+    limits(deepseek={})
+    with limiter("deepseek", tokens=7) as use, pytest.raises(AttributeError, match="token"):
+        use.token = 900
+
+
 @pytest.mark.parametrize("empty", ["requests", "tokens"])
 def test_every_limit_must_have_room(limits, empty):
     limits(deepseek={"concurrent": 2, "tokens_per_minute": 600, "requests_per_minute": 600})

@@ -9,11 +9,13 @@ from contextlib import suppress
 from decimal import Decimal
 
 import pytest
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 from django.test import TestCase
 
 from pgonly_django import Cost, budget
 from pgonly_django.exceptions import (
+    AmountError,
     BudgetError,
     BudgetExceededError,
     JobStopped,
@@ -52,6 +54,16 @@ def test_async_code_reserves_and_settles_too():
 
     asyncio.run(pay())
     assert state() == money(0.013, 0)
+
+
+def test_a_plain_with_in_a_coroutine_is_refused_and_reserves_nothing():
+    async def pay():
+        with budget("p", 1).reserve(0.4):
+            pass
+
+    with pytest.raises(SynchronousOnlyOperation, match=r"budget\('p'\).*Use `async with`"):
+        asyncio.run(pay())
+    assert not Budget.objects.exists()
 
 
 def test_what_does_not_fit_is_refused_with_all_figures():
@@ -128,6 +140,14 @@ def test_a_second_settle_says_so_and_counts_nothing():
     assert state() == money(0.1, 0)
 
 
+def test_a_settle_that_is_refused_for_its_amount_may_be_said_again():
+    with budget("p", 1).reserve(0.1) as reservation:
+        with pytest.raises(AmountError):
+            reservation.settle(-0.01)
+        reservation.settle(0.05)
+    assert state() == money(0.05, 0)
+
+
 def test_a_settle_whose_answer_was_lost_counts_once():
     with budget("p", 1).reserve(0.4) as reservation:
         reservation.settle(0.1)
@@ -154,6 +174,15 @@ def test_a_reservation_serves_one_block():
     with pytest.raises(BudgetError, match="call reserve\\(\\) again"), reservation:
         pass
     assert state() == money(0.4, 0)
+
+
+def test_a_reservation_that_is_entered_inside_its_own_block_stays_as_it_is():
+    with budget("p", 1).reserve(0.4) as reservation:
+        with pytest.raises(BudgetError, match="call reserve\\(\\) again"), reservation:
+            pass
+        reservation.settle(0.3)
+    assert state() == money(0.3, 0)
+    assert costs() == list(money(0.3))
 
 
 def test_the_callers_transaction_neither_undoes_nor_holds_up_a_reservation():

@@ -35,6 +35,15 @@ def refused():
     return True
 
 
+def test_a_cool_down_without_limits_stops_everybody_too(limits):
+    limits(deepseek={})
+    limiter("deepseek").cool_down(100)
+    assert refused()
+    assert Limiter.objects.end_cool_down() == 1
+    with limiter("deepseek", timeout=0):
+        assert Limiter.objects.end_cool_down() == 0
+
+
 @pytest.mark.slow
 def test_nobody_gets_in_while_it_cools_down_and_who_waits_gets_in_after_it(limits, hold):
     limits(deepseek={"concurrent": 5})

@@ -40,6 +40,11 @@ def test_a_name_that_no_row_can_have_is_refused(settings):
     assert "a str of 1 to 255 characters" in messages(settings, **{"x" * 256: {}})[0][1]
 
 
+def test_settings_that_are_no_dict_are_another_check_s_business(settings):
+    settings.PGONLY = {"LIMITERS": 5}
+    assert check_limiters() == []
+
+
 def test_a_wrong_entry_is_an_error_when_it_is_used(limits):
     limits(deepseek={"concurrent": -1}, right={})
     with pytest.raises(ImproperlyConfigured, match="got -1"), limiter("deepseek"):

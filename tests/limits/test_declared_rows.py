@@ -88,6 +88,15 @@ def test_an_old_process_that_uses_a_row_first_after_a_new_one_changes_nothing(st
 
 
 @pytest.mark.slow
+def test_a_newer_process_of_the_same_code_makes_its_declaration_newer(start):
+    start(8).uses_all()
+    old = start(1)
+    start(8).uses_all()
+    old.uses_all()
+    assert limits() == ALL_8
+
+
+@pytest.mark.slow
 def test_a_process_that_is_rolled_back_to_has_started_last(start):
     for limit in (1, 8, 1):
         start(limit).uses_all()

@@ -120,6 +120,13 @@ def test_an_unknown_name_names_the_nearest(limits):
         limiter("something else").cool_down(1)
 
 
+def test_an_unknown_limiter_is_named_beside_a_key_that_is_no_text(limits, settings):
+    limits()
+    settings.PGONLY = {**settings.PGONLY, "LIMITERS": {"deepseek": {}, 7: {}}}
+    with pytest.raises(UnknownLimiterError, match="deepseek"):
+        limiter("deepsek").__enter__()
+
+
 def test_a_row_that_a_person_has_made_is_a_limiter_too(limits):
     limits()
     Limiter.objects.create(name="by hand", concurrent=1)
@@ -139,6 +146,11 @@ def test_a_row_that_a_person_has_made_is_a_limiter_too(limits):
 def test_a_wrong_argument_is_named(options, message):
     with pytest.raises(WrongArgumentsError, match=message):
         limiter("deepseek", **options)
+
+
+def test_a_name_that_is_no_text_is_refused():
+    with pytest.raises(WrongArgumentsError, match="the name must be a str, got 7"):
+        limiter(7)
 
 
 HELD = qualified("SELECT count(*) FROM pgonly_limiter_slot WHERE holder IS NOT NULL")
@@ -181,6 +193,19 @@ def test_a_forked_child_leaves_its_parents_slot_alone(limits):
     if not child:
         os._exit(len(renewal._held))
     assert held() == 0
+
+
+def test_a_child_enters_by_itself(limits):
+    limits(deepseek={"concurrent": 2})
+    with limiter("deepseek"):
+        child = os.fork()
+        if not child:
+            code = 1
+            with contextlib.suppress(BaseException), limiter("deepseek", timeout=20):
+                code = 0
+            os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        assert held() == 1
 
 
 def test_a_slot_that_nobody_has_left_is_given_back_with_its_garbage(limits):

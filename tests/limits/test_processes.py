@@ -6,16 +6,17 @@ import contextlib
 import json
 import os
 import signal
+from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
 from pgonly_django import limiter
-from pgonly_django.models import LimiterWaiter
+from pgonly_django.models import LimiterSlot, LimiterWaiter
 from pgonly_django.tables import qualified
 from tests.limits.conftest import start_crowd
-from tests.limits.limiter_rows import held, waiting
+from tests.limits.limiter_rows import held, make_holders_die, waiting
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -83,6 +84,21 @@ def test_killed_waiters_hold_up_nobody(limits, hold):
         holder.leave()
         assert last.is_in.wait(60)
         assert LimiterWaiter.objects.filter(expires_at__gt=timezone.now()).count() <= 4
+
+
+def test_all_slots_of_killed_holders_come_back(limits, hold):
+    limits(deepseek={"concurrent": 3})
+    with running("wait_for_ever", 3, {"deepseek": {"concurrent": 3}}) as (_, pids):
+        wait_for(lambda: held() == 3)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        # Nobody renews them: their leases end by themselves, of which the test does not wait for the last seconds.
+        lease = timedelta(seconds=30)
+        assert LimiterSlot.objects.filter(expires_at__gt=timezone.now() + lease).count() == 0
+        make_holders_die()
+        for _ in range(3):
+            hold("deepseek")
+        assert held() == 3
 
 
 def test_a_cool_down_stops_every_process_at_once(inside, taken, limits):

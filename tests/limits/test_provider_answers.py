@@ -85,6 +85,15 @@ def test_a_date_without_the_response_s_own_counts_from_this_clock():
     assert seconds_of({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
 
 
+def test_an_attribute_of_the_error_counts_too():
+    assert seconds_of(SimpleNamespace(retry_after=3)) == 3
+    assert seconds_of(SimpleNamespace(retry_after=timedelta(seconds=4))) == 4
+
+
+def test_headers_in_bytes_are_read():
+    assert seconds_of({b"retry-after": b"9"}) == 9
+
+
 class Hostile:
     @property
     def headers(self):
@@ -169,3 +178,8 @@ def with_context(outer, context):
 )
 def test_in_doubt_a_call_was_paid(doubt):
     assert not is_unpaid(doubt)
+
+
+def test_a_chain_of_causes_without_an_end_is_no_trap():
+    loop = ValueError()
+    assert not is_unpaid(caused_by(loop, loop))

@@ -10,6 +10,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import User
+from django.db.backends.signals import connection_created
 from django.test import AsyncClient, Client, RequestFactory
 from django.utils import timezone
 from django.utils.decorators import async_only_middleware
@@ -17,7 +18,7 @@ from django.utils.decorators import async_only_middleware
 from pgonly_django.models import Job, State
 from pgonly_django.progress import stream
 from pgonly_django.progress.look import OF_AN_EVENT, Wanted
-from pgonly_django.progress.tokens import Grant
+from pgonly_django.progress.tokens import VISITOR, Grant
 from pgonly_django.queue.output import SeenRow, place, write_output
 from pgonly_django.sessions import revoke_all
 from tests.queue.rows import make_running, make_worker
@@ -113,6 +114,15 @@ def test_it_ends_when_its_user_is_signed_in_no_more(ada, token_of, sign_in, end)
     assert async_to_sync(listening.get)("/pgonly/progress/", {"token": token_of(job, ada)}).status_code == 403
 
 
+def test_it_ends_with_the_session_of_a_visitor():
+    job, client = make_running(make_worker().pk), AsyncClient()
+    session = client.session
+    session[VISITOR] = "x" * 32
+    session.save()
+    token = Grant("default", str(job.pk)).token(f"visitor {'x' * 32}")
+    assert len(listen(client, token, session.delete)) == 1
+
+
 def test_it_goes_on_while_the_session_lives(ada, token_of, sign_in, monkeypatch):
     monkeypatch.setattr(stream, "SESSION_SECONDS", 0.0)
     job = make_running(make_worker().pk, progress={"done": 0, "total": 10})
@@ -160,6 +170,28 @@ def test_it_does_not_end_where_no_session_says_who_it_is(ada, token_of, settings
         type(job).objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
 
     assert listen(AsyncClient(), token_of(job, ada), finish)[-1].startswith("event: over")
+
+
+def test_a_look_reads_no_session(ada, token_of, sign_in, monkeypatch):
+    monkeypatch.setattr(stream, "SESSION_SECONDS", 10.0)
+    job, (listening, _acting) = make_running(make_worker().pk), sign_in()
+    statements = []
+
+    def note(execute, sql, params, many, context):
+        statements.append(sql)
+        return execute(sql, params, many, context)
+
+    def wrap(connection, **_kwargs):
+        connection.execute_wrappers.append(note)
+
+    connection_created.connect(wrap)
+    monkeypatch.setattr(stream, "LONGEST_SECONDS", 0.5)
+    try:
+        listen(listening, token_of(job, ada), statements.clear)
+    finally:
+        connection_created.disconnect(wrap)
+    assert len([sql for sql in statements if "pgonly_job" in sql]) > 3
+    assert [sql for sql in statements if "session" in sql or "auth_user" in sql] == []
 
 
 def test_events_tell_of_changes_until_the_job_is_over(ada, token_of, server):

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.template import engines
 
 from pgonly_django.models import State
 from pgonly_django.progress.tokens import TokenRefusedError, grant_of, owner_of
@@ -53,6 +54,18 @@ def test_a_visitor_without_an_account_is_told_apart_by_the_session(render, reque
     assert grant_of(token, owner_of(same))
     with pytest.raises(TokenRefusedError):
         grant_of(token, owner_of(request_of()))
+
+
+def test_a_request_without_user_and_session_is_said(request_of, render):
+    request = request_of()
+    del request.session
+    with pytest.raises(ImproperlyConfigured, match="SessionMiddleware"):
+        render("", make(), request=request)
+
+
+def test_a_template_without_a_request_is_said():
+    with pytest.raises(ImproperlyConfigured, match="needs the request"):
+        engines["django"].from_string("{% load pgonly %}{% job_progress job %}").render({"job": make()})
 
 
 def test_cancel_and_output_are_there_when_they_are_asked_for(render, ada):

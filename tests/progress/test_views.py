@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -12,7 +13,7 @@ from django.test import AsyncClient, Client
 from django.utils import timezone
 
 from pgonly_django.models import Queue, State
-from pgonly_django.progress import look
+from pgonly_django.progress import look, views
 from pgonly_django.progress.tokens import Grant
 from pgonly_django.queue.output import SeenRow, place, write_output
 from tests.queue.rows import LEASE, ago, fresh, make, make_running, make_worker
@@ -65,6 +66,16 @@ def test_the_token_of_another_user_is_refused(ada, token_of, url):
         assert str(make().pk) not in response.content.decode()
 
 
+def test_one_foreign_token_among_good_ones_is_refused(client, ada, token_of):
+    good, foreign = token_of(make(), ada), token_of(make(), SimpleNamespace(pk=ada.pk + 1))
+    assert client.get(URL, {"token": [good, foreign]}).status_code == 403
+
+
+def test_more_jobs_than_a_page_may_ask_for_are_refused(client, ada, token_of):
+    token = token_of(make(), ada)
+    assert client.get(URL, {"token": [token] * (views.JOBS_AT_MOST + 1)}).status_code == 403
+
+
 @pytest.mark.parametrize("query", ["", "token=", "token=forged", "after=1", "token=a:b:c"])
 def test_what_is_no_token_is_refused(client, query):
     assert client.get(f"{URL}?{query}").status_code == 403
@@ -105,6 +116,14 @@ def test_output_comes_from_the_offset_that_the_page_has(client, ada, token_of, s
     assert shown["output"]["text"] == " world"
     for odd in ("-1", "x", "9" * 30, "\N{SUPERSCRIPT TWO}"):
         assert jobs(client.get(URL, {**query, "after": odd}))[0]["output"]["text"] == "Hello world"
+
+
+def test_a_token_that_is_given_twenty_times_is_answered_once(client, ada, token_of, server):
+    job = make_running(make_worker().pk)
+    write_output(server, [SeenRow(str(job.pk), 1, place(1, 1), 0, "Hello")])
+    query = {"token": [token_of(job, ada, shows_output=True)] * views.JOBS_AT_MOST}
+    assert [each["output"]["text"] for each in jobs(client.get(URL, query))] == ["Hello"]
+    assert len(jobs(client.get(URL, {**query, "after": ["0", "0", "1"]}))) == 2
 
 
 def test_a_long_output_comes_in_bounded_answers(client, ada, token_of, server):

@@ -30,6 +30,12 @@ def test_a_due_schedule_enqueues_its_task_and_plans_the_next_tick():
     assert 3590 < seconds < 3600
 
 
+def test_an_async_task_is_enqueued_as_any_other():
+    make(task="tests.scheduling.tasks.ahello", args=[])
+    look()
+    assert len(jobs()) == 1
+
+
 def test_a_new_schedule_is_planned_from_its_creation_and_enqueues_nothing():
     schedule = make(next_at=UNPLANNED, every_seconds=60.0)
     assert 59 < look() <= 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.core.signing import BadSignature
 
 from pgonly_django.models import Session
@@ -28,6 +29,14 @@ def test_values_are_not_in_the_table_and_the_names_of_keys_are():
     stored(_password_reset_token="c0ffee-s3cr3t", cart={"deep": ["s3cr3t"]}, **{"odd\x00s3cr3t": 1})
     assert "s3cr3t" not in column()
     assert "_password_reset_token" in column()
+
+
+@pytest.mark.usefixtures("encrypted")
+def test_a_login_works_and_its_user_is_listed(client):
+    user = get_user_model().objects.create_user("ada")
+    client.force_login(user)
+    assert client.get("/whoami/").content == b"ada"
+    assert Session.objects.for_user(user).count() == 1
 
 
 @pytest.mark.usefixtures("encrypted")

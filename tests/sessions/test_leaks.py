@@ -39,6 +39,14 @@ def test_no_stored_column_is_a_usable_cookie(client, settings):
         assert client.get("/whoami/").content == b""
 
 
+def test_the_cookie_looks_as_djangos_does(client):
+    client.force_login(get_user_model().objects.create_user("ada"))
+    cookie = client.cookies["sessionid"].value
+    assert len(cookie) == 32
+    assert cookie.isalnum()
+    assert cookie == cookie.lower()
+
+
 COLUMNS = """
 SELECT table_name, column_name FROM information_schema.columns
 WHERE table_schema IN (current_schema(), %s) AND data_type = %s

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import logging
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -62,6 +63,12 @@ def test_the_options_of_task_and_call_reach_the_row():
     assert (row.priority, row.queue, row.max_attempts) == (7, "50 % \\ 'quoted' {x}", 9)
     assert (row.max_runtime, row.retention) == (timedelta(minutes=5), None)
     assert row.options == {"atomic": True, "backoff": "tests.tasks.calls.linear"}
+
+
+@pytest.mark.django_db
+def test_a_copy_of_a_task_enqueues_what_the_task_does():
+    copy.deepcopy(with_options).enqueue()
+    assert Job.objects.get().max_attempts == 2
 
 
 @pytest.mark.django_db

@@ -143,6 +143,12 @@ def test_a_key_of_another_type_writes_nothing(wrong):
     assert not Job.objects.exists()
 
 
+def test_an_error_of_the_callable_reaches_the_caller_and_writes_nothing():
+    with pytest.raises(ZeroDivisionError):
+        add.using(concurrency_key=lambda a: 1 / a).enqueue(0)
+    assert not Job.objects.exists()
+
+
 def test_plain_jobs_name_no_column_that_they_do_not_set():
     with CaptureQueriesContext(connection) as queries:
         add.enqueue(1)

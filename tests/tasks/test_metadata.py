@@ -121,3 +121,8 @@ def test_a_unique_job_keeps_the_metadata_of_the_call_that_made_it(debounce):
     assert {first.id} == {second.id, third.id}
     assert stored(first) == {"call": 1}
     assert Job.objects.get().args == [3 if debounce else 1]
+
+
+def test_of_unique_calls_that_are_written_together_the_first_one_counts():
+    enqueue_many([(add.using(unique=True), [1], {}, {"call": number}) for number in range(3)])
+    assert Job.objects.get().metadata == {"call": 0}

@@ -75,6 +75,19 @@ def test_jobs_of_a_path_that_is_gone_are_one_error_with_their_number():
     assert "pgonly_jobs cancel --task shop.tasks.send_mail. See docs/how-to/rolling_deploys.md" in error.hint
 
 
+def test_a_path_that_another_program_has_written_harms_no_terminal():
+    make(task="a.\x1b[2Jb")
+    (error,) = check_stored_jobs()
+    assert error.msg.startswith(r"1 unfinished job of 'a.\x1b[2Jb' in")
+
+
+def test_the_hint_works():
+    make(task=GONE)
+    call_command("pgonly_jobs", "cancel", "--task", GONE)
+    assert Job.objects.get().state == State.CANCELLED
+    assert check_stored_jobs() == []
+
+
 @pytest.mark.parametrize("line", ["import not_installed_here", "from json import nothing", "1 / 0"])
 def test_a_module_that_fails_while_it_is_imported_is_to_be_mended_and_not_renamed(
     line, monkeypatch, tmp_path

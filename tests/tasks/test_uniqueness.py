@@ -237,9 +237,11 @@ def test_an_idempotency_key_must_be_text(wrong):
         add.using(idempotency_key=wrong)
 
 
-def test_an_idempotency_key_belongs_to_one_call():
+def test_an_idempotency_key_and_metadata_belong_to_one_call():
     with pytest.raises(InvalidTask, match=r"idempotency_key belongs to one call. Set it there: .using\("):
         task(idempotency_key="x")(calls.linear)
+    with pytest.raises(InvalidTask, match=r"metadata belongs to one call.*\.using\(metadata="):
+        task(metadata={"a": 1})(calls.linear)
     with pytest.raises(OptionError, match="Did you mean 'idempotency_key'"):
         add.using(idempotency_kye="x")
 
@@ -320,6 +322,24 @@ def test_another_backend_ignores_the_options(settings):
     elsewhere = reindex.using(backend="dummy")
     assert elsewhere.enqueue(7).id != elsewhere.enqueue(7).id
     assert not Job.objects.exists()
+
+
+def test_the_winner_may_be_of_another_backend(settings):
+    settings.TASKS = {"default": settings.TASKS["default"], "second": settings.TASKS["default"]}
+    first = sync_account.using(backend="second").enqueue(1)
+    second = sync_account.enqueue(1)
+    assert is_same(first, second)
+    assert second.backend == "second"
+    second.refresh()
+    assert second.is_duplicate
+
+
+def test_djangos_own_decorator_takes_the_options_where_it_passes_them_on():
+    try:
+        unique = calls.djangos_task(unique=["a"])(add.func)
+    except TypeError:
+        pytest.skip("this Django passes no options on")
+    assert is_same(unique.enqueue(1, b=1), unique.enqueue(1, b=2))
 
 
 # Statements.

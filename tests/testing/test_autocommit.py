@@ -110,6 +110,16 @@ def test_a_server_side_cursor_is_read_to_its_end(written):
 
 
 @pytest.mark.django_db
+def test_a_transaction_without_savepoint_is_rolled_back_as_a_whole(written):
+    with as_in_autocommit():
+        with pytest.raises(ZeroDivisionError), transaction.atomic(), transaction.atomic(savepoint=False):
+            mark("inner")
+            raise ZeroDivisionError
+        mark("after")
+    assert written() == ["after"]
+
+
+@pytest.mark.django_db
 def test_a_job_may_drain_others():
     drained.drain_others.enqueue()
     add.enqueue(1)
@@ -134,6 +144,36 @@ def setting(name):
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_setting(%s, true)", [name])
         return cursor.fetchone()[0]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("sql", "name", "inside"),
+    [
+        ("set  local work_mem to 65536", "work_mem", "64MB"),
+        ("SET LOCAL TIME ZONE 'Asia/Tokyo'", "timezone", "Asia/Tokyo"),
+        ('/* why */ SET LOCAL "app.tenant" = 7', "app.tenant", "7"),
+        ("SELECT 1; SET LOCAL app.tenant = '8'", "app.tenant", "8"),
+        ("SELECT set_config('app.tenant', concat('a', ')'), true), 1", "app.tenant", "a)"),
+    ],
+)
+def test_a_local_setting_ends_with_the_transaction(sql, name, inside):
+    before = setting(name) or ""
+    with as_in_autocommit():
+        with transaction.atomic():
+            connection.cursor().execute(sql)
+            assert setting(name) == inside
+        assert setting(name) == before
+        connection.cursor().execute(sql)
+        assert setting(name) == before
+
+
+@pytest.mark.django_db
+def test_an_update_is_no_setting(written):
+    with as_in_autocommit(), transaction.atomic():
+        mark("a")
+        connection.cursor().execute("UPDATE tests_mark SET key = 'a; set local x = 1'")
+    assert written() == ["a; set local x = 1"]
 
 
 @pytest.mark.django_db

@@ -15,7 +15,7 @@ from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.models import Job
 from pgonly_django.tasks.registry import UnknownTaskError
 from pgonly_django.testing import DrainError, adrain, drain
-from tests.jobs import add, add_async, count_async, count_to, drained
+from tests.jobs import add, add_async, count_async, count_to, drained, fail
 from tests.queue.rows import make
 from tests.testing.conftest import both, states
 
@@ -37,6 +37,23 @@ def test_it_runs_what_is_ready_and_returns_the_results(where):
 def test_jobs_that_a_job_enqueues_run_too(where):
     drained.enqueue_a_chain.enqueue(3)
     assert [result.args for result in drain()] == [[3], [2], [1], [0]]
+
+
+@both
+@pytest.mark.parametrize(("how", "state"), [("retry", "scheduled"), ("discard", "failed")])
+def test_what_a_job_asks_for_itself_raises_nothing(where, how, state):
+    drained.end_by.enqueue(how)
+    drain()
+    assert states() == [state]
+
+
+@both
+def test_retries_run_once_they_are_due(where):
+    fail.enqueue()  # without a pause between its attempts
+    drained.mark_and_fail.enqueue("one")
+    drain(raise_errors=False)
+    assert states() == ["failed", "scheduled"]
+    assert list(Job.objects.order_by("pk").values_list("attempt", flat=True)) == [3, 1]
 
 
 @both

@@ -72,6 +72,11 @@ def test_values_are_compared_as_json_has_them():
     refused(assert_enqueued, echo, [{"at": [1, 3], "3": "text"}])
 
 
+def test_a_number_is_the_same_with_and_without_its_point():
+    echo.enqueue({"n": [1.0, ANY is None]})
+    assert_enqueued(echo, [{"n": [1, ANY]}])
+
+
 @pytest.mark.parametrize(
     ("args", "kwargs"), [([], None), ([1, 2, 3], None), ([], {"c": 1}), ("12", None), (7, None)]
 )
@@ -174,6 +179,13 @@ def test_a_check_of_a_queue_that_does_not_exist_is_refused(settings):
             check()
     for check in every_check("mail"):
         check()
+
+
+def test_a_queue_that_has_jobs_exists(settings):
+    add.using(queue_name="former").enqueue(1)
+    allow(settings, "default")
+    with pytest.raises(AssertionError):
+        assert_not_enqueued(queue="former")
 
 
 def test_where_every_name_is_allowed_a_misspelt_one_is_refused(settings):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 
@@ -58,6 +59,17 @@ def test_in_coroutines_too(limits):
     asyncio.run(ask_often())
     assert limits.uses == [LimiterUse("open", 5, 2, 5, 2, is_over=True)] * 5
     assert limits.spent("project") == 5
+
+
+def test_in_threads_too(limits):
+    def ask():
+        with limiter("deepseek"):
+            pass
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(ask) for _ in range(8)]:
+            done.result()
+    assert limits.requests("deepseek") == 8
 
 
 def test_cool_downs_are_remembered_and_stop_nobody(limits):

@@ -6,6 +6,7 @@ import pytest
 from django.db import connection, connections
 
 from pgonly_django.compat import TaskResultStatus, task_finished, task_started
+from pgonly_django.current_job import current_job
 from pgonly_django.exceptions import UnreadableJobError
 from pgonly_django.models import Job
 from pgonly_django.testing import DrainError, drain
@@ -55,6 +56,15 @@ def test_a_row_that_python_cannot_read_fails_its_job(where):
         cursor.execute("UPDATE pgonly_job SET args = %s::jsonb", [f"[{'1' * 5000}]"])
     with pytest.raises(UnreadableJobError):
         drain()
+
+
+@both
+def test_a_limiter_works_in_jobs(where, declared):
+    declared(deepseek={"concurrent": 1})
+    drained.use_a_limiter.enqueue(900)
+    drain()
+    assert states() == ["succeeded"]
+    assert current_job.get() is None
 
 
 @both

@@ -60,6 +60,25 @@ def test_jobs_become_due(where):
         assert values() == ["in two"]
 
 
+def test_what_is_enqueued_in_the_block_is_due_from_then_on(db):
+    with time_travel(DAY):
+        echo.using(run_after=timezone.now() + HOUR).enqueue("an hour later")
+        assert values() == []
+        with time_travel(HOUR + MINUTE):
+            assert values() == ["an hour later"]
+
+
+def test_rates_of_queues_have_moved_on(db, settings):
+    settings.PGONLY = {**settings.PGONLY, "QUEUES": {"slow": {"rate": (1, 3600)}}}
+    for number in range(3):
+        echo.using(queue_name="slow").enqueue(number)
+    assert values() == [0]
+    with time_travel(HOUR):
+        assert values() == [1]
+        with time_travel(HOUR):
+            assert values() == [2]
+
+
 @both
 def test_behind_the_block_all_is_as_before(where):
     echo.using(run_after=timezone.now() + HOUR).enqueue("waits")
@@ -149,6 +168,12 @@ def test_ticks_on_the_way_are_those_of_a_time_without_a_worker(db, settings):
         assert Tick.objects.filter(schedule="latest").count() == 1
         assert Tick.objects.filter(schedule="all").count() == 4
         assert len(drain()) == 5
+
+
+def test_true_means_all_schedules_also_those_made_by_a_person(db, nightly):
+    make("by a person", args=[4], next_at=timezone.now() + HOUR, overlap="allow")
+    with time_travel(next_night() + MINUTE + DAY, schedules=True):
+        assert sorted(map(str, values())) == ["2", "5", "often"]
 
 
 def test_a_schedule_that_cannot_be_enqueued_raises(db):
