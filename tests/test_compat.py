@@ -23,6 +23,11 @@ def test_ids_are_uuids_of_version_seven_that_tell_their_time():
     assert all(before <= value.int >> 80 <= after for value in values)
 
 
+def test_two_processes_at_one_moment_differ(monkeypatch):
+    monkeypatch.setattr(time, "time_ns", lambda: 1_800_000_000_000_000_000)
+    assert len({*new_ids(1000), *new_ids(1000)}) == 2000
+
+
 @pytest.mark.django_db
 def test_the_database_sorts_them_as_text_does():
     ids = new_ids(1000)

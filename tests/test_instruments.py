@@ -60,6 +60,16 @@ class Breaks:
         return True  # which swallows nothing
 
 
+class NeverLeft:
+    def __enter__(self):
+        return self
+
+
+class BreaksWhenRead(dict):
+    def items(self):
+        raise LookupError("broken")
+
+
 ERRORS = [ValueError("broken"), SystemExit(3)]
 BROKEN = [raises(error) for error in ERRORS]
 BROKEN += [Breaks(place, error) for place in ("enter", "exit") for error in ERRORS]
@@ -81,6 +91,42 @@ def test_an_instrument_that_breaks_changes_no_enqueue(use, broken, caplog):
     assert result.job.metadata is None
     assert [job.id for job in seen[-1][1].jobs] == [each.id for each in many]
     assert "the work goes on" in caplog.text
+
+
+def test_what_cannot_be_left_changes_no_run_and_no_enqueue(use, run_jobs, caplog):
+    for register in (instruments.around_enqueue, instruments.around_run, instruments.around_step):
+        use(register, lambda *_: NeverLeft())
+    result = count_to.enqueue(2)
+    run_jobs()
+    result.refresh()
+    assert result.job.state == State.SUCCEEDED
+    assert "__exit__" in caplog.text
+
+
+@pytest.mark.django_db
+def test_an_instrument_may_change_the_list_that_it_is_given(use):
+    use(instruments.carry, lambda enqueue: enqueue.jobs.clear())
+    results = enqueue_many([(add, [1]), (add, [2])])
+    assert Job.objects.count() == len(results) == 2
+
+
+@pytest.mark.django_db
+def test_a_function_is_added_once_and_taken_away_once(use):
+    calls = []
+    first, second = instruments.carry(calls.append), instruments.carry(calls.append)
+    add.enqueue(1)
+    first(), second(), second()
+    add.enqueue(1)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("task", [count_to, count_async])
+def test_steps_alone_can_be_watched(use, run_jobs, task):
+    seen = []
+    use(instruments.around_step, lambda run, name: notes(seen, run.job.task, name))
+    task.enqueue(1)
+    run_jobs()
+    assert seen == [["in", task.module_path, "square 0"], ["out", task.module_path, "square 0"]]
 
 
 @pytest.mark.sample(2)
@@ -199,6 +245,8 @@ def test_what_jobs_carry_stands_beside_their_own_metadata_which_wins(use):
         {5: "a"},
         {"a": float("nan")},
         {"a": object()},
+        BreaksWhenRead(a=1),
+        {"a": BreaksWhenRead(b=1)},
         [1],
         "ab",
     ],

@@ -36,6 +36,11 @@ def test_what_is_deeper_than_shown_is_left_out():
     assert masked([[["token"]]], ("*",), levels=2) == [[DEEPER]]
 
 
+def test_a_pattern_with_a_set_of_letters_still_fits():
+    assert is_secret("pin-7", ("pin-[0-9]",))
+    assert not is_secret("pin-x", ("pin-[0-9]",))
+
+
 patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 JSON = some.recursive(
     some.none() | some.booleans() | some.integers() | some.sampled_from([MASK, "x", ""]),

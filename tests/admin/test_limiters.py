@@ -128,6 +128,16 @@ def test_a_cool_down_begins_and_ends_by_buttons_and_is_logged(admin_client):
     assert "operate/end_cool_down/" not in admin_client.get(PAGE).content.decode()
 
 
+def test_a_longer_cool_down_is_not_made_shorter_by_an_action_of_the_list(admin_client):
+    make(), make("other")
+    admin_client.post(f"{LIST}deepseek/operate/cool_down_15/")
+    chosen = {"action": "cool_down_1_limiters", "_selected_action": ["deepseek", "other"]}
+    admin_client.post(LIST, chosen)
+    ends = dict(Limiter.objects.values_list("name", "blocked_until"))
+    assert ends["deepseek"] - timezone.now() > timedelta(minutes=14)
+    assert timedelta() < ends["other"] - timezone.now() <= timedelta(minutes=1)
+
+
 def test_only_what_the_settings_do_not_declare_is_deleted_with_its_slots(admin_client, settings):
     make()
     take()

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from pgonly_django.models import (
     Job,
+    JobStats,
     State,
 )
 from tests.admin.conftest import LIST, make_job, page_of
@@ -26,6 +27,28 @@ MOMENT = datetime.fromisoformat(LOCAL)
 def _naive(settings):
     settings.USE_TZ = False
     settings.TIME_ZONE = "Asia/Kathmandu"  # five hours and three quarters before UTC
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.CANCELLED])
+def test_the_list_and_the_page_of_a_job_that_was_asked_to_stop_open(admin_client, state):
+    fields = {"started_at": MOMENT, "attempted_at": MOMENT, "cancel_requested_at": MOMENT}
+    if state == State.CANCELLED:
+        fields |= {"finished_at": MOMENT, "delete_after": timezone.now()}
+    job = make_job(state, **fields)
+    assert admin_client.get(LIST).status_code == 200
+    assert admin_client.get(page_of(job)).status_code == 200
+
+
+@pytest.mark.parametrize("period", ["hour", "day", "week"])
+def test_the_overview_opens(admin_client, period):
+    worker = make_worker()
+    make_job(State.RUNNING, worker_id=worker.pk, attempted_at=MOMENT)
+    stats = {"queue": "default", "task": "tests.jobs.add", "starts_at": timezone.now(), "succeeded": 7}
+    for granularity in ("minute", "hour"):
+        JobStats.objects.create(granularity=granularity, **stats)
+    answer = admin_client.get(f"/admin/pgonly_django/?period={period}")
+    assert "pgonly-problem" not in answer.text
+    assert "<strong>7</strong> succeeded" in answer.text
 
 
 def test_a_time_is_edited_as_it_is_shown(admin_client):

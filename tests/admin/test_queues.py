@@ -72,6 +72,13 @@ def test_a_button_pauses_and_resumes(admin_client, name):
     assert queue.paused_at is None
 
 
+def test_an_action_pauses_many(admin_client):
+    Queue.objects.named("a", "b", "c")
+    chosen = {"action": "pause_queues", "_selected_action": ["a", "b"]}
+    admin_client.post(LIST, chosen)
+    assert set(Queue.objects.filter(paused_at__isnull=False).values_list("name", flat=True)) == {"a", "b"}
+
+
 def test_an_edit_survives_a_deploy_until_it_is_reset(admin_client):
     declared()
     assert admin_client.post(PAGE, {**FORM, "max_running": "2"}).status_code == 302

@@ -160,6 +160,17 @@ def test_without_tables_it_says_what_to_type(any_database):
     assert caught.value.returncode == 2
 
 
+def test_in_a_transaction_of_the_caller_no_setting_changes(health):
+    def timeout():
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW statement_timeout")
+            return cursor.fetchone()
+
+    before = timeout()
+    health()
+    assert timeout() == before
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_database_that_does_not_answer_in_time_is_unknown(monkeypatch, other):
     from pgonly_django.management.commands import pgonly_health

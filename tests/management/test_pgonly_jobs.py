@@ -195,6 +195,9 @@ def test_every_verb_changes_the_jobs_in_its_states(jobs, verb, before, after):
         assert fresh(running).cancel_requested_at is not None
     if verb in ("hold", "discard"):
         assert fresh(job).errors[-1]["reason"].endswith(" by pgonly_jobs.")
+        told = make()
+        jobs(verb, told.pk, "--reason", "Wait for Monday")
+        assert fresh(told).errors[-1]["reason"] == "Wait for Monday"
 
 
 def test_redrive_spreads_and_changes_arguments(jobs):

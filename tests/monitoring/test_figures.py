@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from pgonly_django.compat import uuid7
-from pgonly_django.models import Budget, CacheUsage, JobStats, Queue, Schedule, State
+from pgonly_django.models import Budget, CacheUsage, JobStats, Limiter, Queue, Schedule, State
 from pgonly_django.models.job_stats import BOUNDS
 from pgonly_django.monitoring import limits as limits_module
 from pgonly_django.monitoring import queues as states_module
-from pgonly_django.monitoring.limits import budgets, schedules
+from pgonly_django.monitoring.limits import budgets, limiters, schedules
 from pgonly_django.monitoring.queues import jobs_by_state, queues
 from pgonly_django.monitoring.runs import Period, failed_jobs, percentile, throughput, times
 from pgonly_django.monitoring.storage import caches
@@ -131,7 +131,7 @@ def test_the_parts_of_a_period_add_up():
     assert sum(part.succeeded for part in day) == 7
     assert [sum(part.crashed for part in parts) for parts in (day, week)] == [0, 5]
     assert hour == sorted(hour)
-    ended(90 * MINUTE, failed=3)
+    ended(90 * MINUTE, failed=3), ended(3 * HOUR, failed=2), ended(HOUR / 2, "hour", failed=50)
     assert failed_jobs("default") == (1, 3)
 
 
@@ -169,6 +169,11 @@ def test_budgets_that_hold_jobs_come_first():
         ("holds", 1),
         ("full", 0),
     ]
+
+
+def test_limiters_that_cool_down_come_first():
+    Limiter.objects.create(name="a"), Limiter.objects.create(name="b", blocked_until=timezone.now() + HOUR)
+    assert [limiter.name for limiter in limiters("default")] == ["b", "a"]
 
 
 def test_the_next_schedule_comes_first_and_paused_ones_last():

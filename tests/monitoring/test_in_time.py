@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 
 from pgonly_django.monitoring.in_time import OF_THE_SITE, stats_in_time
 from pgonly_django.monitoring.stats import PARTS
@@ -57,6 +57,16 @@ def test_a_reading_has_its_own_connection_and_closes_it(other):
     before = other.execute(count).fetchone()
     read()
     wait_for(lambda: other.execute(count).fetchone() <= before)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_settings_and_the_queries_of_the_site_are_left_as_they_are(settings):
+    settings.DEBUG = True
+    connection.queries_log.clear()
+    options = dict(connections.settings["default"]["OPTIONS"])
+    read()
+    assert connections.settings["default"]["OPTIONS"] == options
+    assert connection.queries == []
 
 
 @pytest.mark.django_db

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.http import HttpResponse, JsonResponse
 from django.urls import path
 from opentelemetry import baggage, context, propagate, trace
@@ -270,6 +270,26 @@ def test_a_duplicate_names_the_job_that_was_there(exporter, db):
     assert [span.attributes["messaging.message.id"] for span in spans] == [first.id] * 2
     assert [span.attributes["pgonly.is_duplicate"] for span in spans] == [False, True]
     assert second.is_duplicate
+
+
+def test_an_enqueue_that_is_refused_by_the_database_is_an_error(exporter, db):
+    def refuse(execute, *args):
+        raise LookupError
+
+    with connection.execute_wrapper(refuse), pytest.raises(LookupError):
+        enqueue_many([(add, [1])])
+    (enqueued,) = named(exporter, "enqueue")
+    assert enqueued.status.status_code is StatusCode.ERROR
+
+
+def test_a_task_that_is_not_known_has_a_span_without_an_error(work, exporter):
+    result = add.enqueue(1)
+    Job.objects.update(task="gone.away")
+    work()
+    (ran,) = named(exporter, "run gone.away")
+    assert ran.attributes["pgonly.outcome"] == "postponed"
+    assert ran.status.status_code is StatusCode.UNSET
+    assert ran.attributes["messaging.message.id"] == result.id
 
 
 def test_without_an_sdk_jobs_run_and_hand_on_the_trace_that_they_are_given(work):

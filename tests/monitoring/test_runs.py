@@ -51,6 +51,10 @@ def test_a_task_of_yesterday_has_zeros_so_that_its_first_run_is_an_increase():
     assert (found.task, found.succeeded, found.failed, sum(found.run_times)) == ("a", 0, 0, 0)
 
 
+def test_without_statistics_there_is_nothing():
+    assert runs_today("default") == ([], 0)
+
+
 def test_beyond_the_cap_tasks_are_counted_together():
     JobStats.objects.bulk_create(
         JobStats(granularity="hour", starts_at=midnight(), queue="q", task=f"task {n}", succeeded=2)
@@ -74,6 +78,13 @@ def test_a_new_task_takes_no_place_of_another(monkeypatch):
     after = runs_today("default")
     assert [each.task for each in before.runs] == [each.task for each in after.runs] == ["m", "n", ""]
     assert (before.runs[-1].succeeded, after.runs[-1].succeeded) == (1, 101)
+
+
+def test_tasks_of_an_earlier_hour_come_first(monkeypatch):
+    monkeypatch.setattr(module, "RUNS", re.sub(r"LIMIT 100\b", "LIMIT 2", module.RUNS))
+    ended(task="a", succeeded=1), ended(task="b", succeeded=1)
+    ended(midnight() - DAY / 24, task="z", succeeded=1)
+    assert {each.task for each in runs_today("default").runs} == {"z", "a", ""}
 
 
 def test_where_there_are_too_many_rows_the_others_are_not_counted(monkeypatch):

@@ -52,6 +52,12 @@ def test_it_sees_what_the_transaction_of_a_test_has_written():
     assert [row.name for row in (*found.limiters, *found.budgets)] == ["l", "b"]
 
 
+def test_only_the_parts_that_are_asked_for_are_read():
+    found = stats(parts=["states"])
+    assert found.states is not None
+    assert (found.queues, found.missing) == (None, {})
+
+
 def test_a_part_that_there_is_not_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"no part 'queue'\. Known are: worker_totals, served, queues"):
         stats(parts=["queue"])
@@ -92,6 +98,12 @@ def role(*rights):
             execute(f"GRANT {right} ON ALL TABLES IN SCHEMA {schema} TO pgonly_reader")
         execute("SET LOCAL ROLE pgonly_reader")
         yield
+
+
+def test_a_role_that_may_only_read_reads_everything():
+    with role("SELECT"):
+        execute("SET LOCAL transaction_read_only = on")
+        assert stats().missing == {}
 
 
 def test_a_role_without_rights_is_told_so():

@@ -12,7 +12,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from pgonly_django.models import State
+from pgonly_django.admin.paging import CappedPaginator
+from pgonly_django.models import Job, State
 from tests.admin.conftest import LIST, make_job
 from tests.queue.rows import insert_jobs, make_worker
 
@@ -271,6 +272,20 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(admin_client, django_
         make_job(queue=f"queue {number % 3}", task=f"shop.task_{number % 4}", **facts)
     with django_assert_max_num_queries(18):
         admin_client.get(LIST)
+
+
+def test_pages_are_linked_and_reached(admin_client):
+    Job.objects.bulk_create(Job(task=f"shop.task_{number}") for number in range(120))
+    assert 'href="?p=3"' in admin_client.get(LIST).content.decode()
+    assert len(admin_client.get(f"{LIST}?p=3").context["cl"].result_list) == 20
+
+
+def test_a_count_beyond_the_cap_is_shown_as_such(admin_client, monkeypatch):
+    monkeypatch.setattr(CappedPaginator, "counted_at_most", 2)
+    make_job(), make_job()
+    assert " 2 jobs" in admin_client.get(LIST).text
+    make_job()
+    assert " 2+ jobs" in admin_client.get(LIST).text
 
 
 def test_the_count_does_not_read_what_only_a_page_shows(admin_client):

@@ -102,6 +102,21 @@ def test_a_resting_job_goes_with_its_checkpoint_and_steps(admin_client):
     assert (Job.objects.count(), Checkpoint.objects.count(), Step.objects.count()) == (0, 0, 0)
 
 
+def test_the_count_of_a_jobs_steps_ends_at_the_cap(admin_client, monkeypatch):
+    monkeypatch.setattr("pgonly_django.admin.jobs.job_admin.COUNTED_AT_MOST", 2)
+    job = make_job(State.FAILED)
+    Step.objects.bulk_create(Step(job=job, name=f"step {number}") for number in range(5))
+    assert "steps: 3" in admin_client.get(delete_page(job)).text.lower()
+
+
+def test_the_delete_permission_is_enough(client, person):
+    job = make_job()
+    person("view_job", "delete_job")
+    assert delete_page(job) in client.get(page_of(job)).content.decode()
+    client.post(delete_page(job), {"post": "yes"})
+    assert not Job.objects.filter(pk=job.pk).exists()
+
+
 def test_a_running_job_stays_and_has_no_delete_link(admin_client):
     job = make_job(State.RUNNING)
     assert delete_page(job) not in admin_client.get(page_of(job)).content.decode()

@@ -11,7 +11,9 @@ from django.contrib.contenttypes.models import ContentType
 from django.utils import timezone
 
 from pgonly_django.models import Checkpoint, CostEntry, Job, JobOutput, State, Step
+from pgonly_django.queue.values import NESTING_LIMIT
 from tests.admin.conftest import make_job, page_of
+from tests.jobs import nest
 
 pytestmark = pytest.mark.django_db
 
@@ -41,6 +43,10 @@ def test_arguments_and_result_are_pretty_json(page):
     assert '[\n  "日本"\n]' in text
     assert '{\n  "n": {\n    "deep": [\n      1\n    ]\n  }\n}' in text
     assert '{\n  "papers": 3\n}' in text
+
+
+def test_the_deepest_arguments_are_shown(page):
+    assert "Positional arguments" in page(make_job(State.READY, args=nest(NESTING_LIMIT)))
 
 
 def test_a_result_of_none_is_shown_as_null_once_the_job_succeeded(page):

@@ -251,13 +251,16 @@ def test_a_dead_worker_is_shown_for_an_hour_or_while_it_holds_jobs(shown):
     assert "forgotten" not in text
 
 
-def test_sessions_are_counted_by_user(shown):
-    user = User.objects.create_user("ada")
-    for _ in range(2):
-        log_in(str(user.pk))
-    text = shown("sessions")
-    assert "of them logged in" in text
-    assert "ada 2" in text
+def test_sessions_are_counted_by_user_and_those_of_one_are_revoked_with_a_button(admin_client):
+    ada, grace = User.objects.create_user("ada"), User.objects.create_user("grace")
+    log_in(str(ada.pk)), log_in(str(ada.pk)), log_in(str(grace.pk))
+    html = panels(admin_client.get(PAGE))["sessions"]
+    assert "of them logged in" in words(html)
+    assert "ada 2" in words(html)
+    action = re.search(r'ada</a>.*?action="([^"]*/operate/revoke_user/)"', html, re.DOTALL).group(1)
+    assert admin_client.post(action, {"next": PAGE})["Location"] == PAGE
+    assert not Session.objects.for_user(ada).exists()
+    assert Session.objects.for_user(grace).exists()
 
 
 def test_caches_schedules_limiters_and_budgets_are_shown(shown):
