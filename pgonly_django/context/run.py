@@ -31,7 +31,7 @@ renewing = threading.Lock()
 
 class Counting:
     """Of one run. A run that goes on where an earlier one stood counts from its first report; and where the count
-    starts over, as in a second loop, it is measured anew."""
+    starts over, as in a second loop, it is measured again."""
 
     __slots__ = ("_done", "_since", "_total")
 

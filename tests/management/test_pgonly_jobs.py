@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
 import sys
 from datetime import timedelta
 from uuid import UUID
@@ -17,7 +15,6 @@ from django.utils import timezone
 from pgonly_django.management.commands import pgonly_jobs as changes
 from pgonly_django.masking import MASK
 from pgonly_django.models import Checkpoint, Job, Queue, State, Step
-from tests import zygote
 from tests.jobs import editing, redriving
 from tests.queue.rows import ago, fresh, make, make_running
 
@@ -352,60 +349,3 @@ def test_a_name_that_no_job_has_is_named_with_the_nearest(jobs, verb, flags, say
 def test_wrong_flags_are_named(jobs, arguments, says):
     said, _ = refused(jobs, *arguments)
     assert says in said
-
-
-def run(*arguments, settings="tests.management.without_admin"):
-    """Its standard input is empty."""
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": settings, "TEST_DATABASE": database_name()}
-    return zygote.run(["-m", "django", "pgonly_jobs", *arguments], env=environment)
-
-
-def database_name():
-    from django.db import connection
-
-    return connection.settings_dict["NAME"]
-
-
-@pytest.mark.slow
-def test_it_works_without_the_admin_and_without_tasks_and_ends_with_its_exit_codes():
-    job = failed()
-    done = run("list", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)[0]["id"] == str(job.pk)
-    assert run("retry", str(job.pk)).stdout == "1 job was retried.\n"
-    assert run("retry", str(UUID(int=7))).returncode == 1
-    assert run("retry").returncode == 2
-    assert run("list", "--state", "x").returncode == 2
-    many()
-    refused = run("cancel", "--queue", "ai")
-    assert (refused.returncode, refused.stdout) == (3, "")
-
-
-@pytest.mark.slow
-def test_a_reader_that_goes_away_is_no_error():
-    for _ in range(300):
-        failed()
-    command = f"{sys.executable} -m django pgonly_jobs list --limit 0 | head -1"
-    environment = {
-        **os.environ, "DJANGO_SETTINGS_MODULE": "tests.management.without_admin", "TEST_DATABASE": database_name()
-    }  # fmt: skip
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("id ")
-
-
-@pytest.mark.slow
-def test_a_terminal_of_ascii_shows_other_letters_escaped():
-    failed(errors=[{**ERROR, "message": "größer ☃"}])
-    options = {"env": {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.management.without_admin",
-                       "TEST_DATABASE": database_name(), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}}  # fmt: skip
-    command = [sys.executable, "-m", "django", "pgonly_jobs", "list"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
-    assert (done.returncode, "gr\\xf6\\xdfer \\u2603" in done.stdout) == (0, True), done.stderr
