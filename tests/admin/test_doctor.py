@@ -9,7 +9,6 @@ from pgonly_django.admin.doctor import parts_of
 from pgonly_django.monitoring.doctor import server
 from pgonly_django.monitoring.findings import Level
 from tests.admin.test_roles import broken
-from tests.monitoring.doctor.conftest import no_limits_of_the_machine
 from tests.queue.rows import HOUR, ago, make, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,8 +36,7 @@ def test_findings_are_shown_with_their_advice_the_worst_first(admin_client):
     assert broken(response.text) == []
 
 
-def test_a_healthy_database(admin_client, monkeypatch):
-    no_limits_of_the_machine(monkeypatch)
+def test_a_healthy_database(admin_client):
     make_worker()
     assert found(admin_client.get(PAGE)) == []
 
@@ -77,7 +75,6 @@ def test_a_database_that_does_not_answer_is_said(admin_client, monkeypatch):
 
 
 def test_a_notify_is_tested_under_atomic_requests(admin_client, monkeypatch):
-    no_limits_of_the_machine(monkeypatch)
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
     make_worker()
     response = admin_client.get(PAGE)

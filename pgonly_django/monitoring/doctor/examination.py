@@ -17,7 +17,7 @@ from pgonly_django.database.server_kind import COCKROACH, ServerKind, is_cockroa
 from pgonly_django.models import Job, Worker
 from pgonly_django.monitoring import conditions
 from pgonly_django.monitoring.doctor import connections as connections_of
-from pgonly_django.monitoring.doctor import growth, server, tables, vacuum
+from pgonly_django.monitoring.doctor import server, tables, vacuum
 from pgonly_django.monitoring.doctor.reading import OUR_TABLES, Part, belongs_to, not_read, reading, rows
 from pgonly_django.monitoring.findings import ORDER, Condition, Finding, Level, database_flag
 from pgonly_django.monitoring.queues import queues
@@ -65,7 +65,7 @@ class Subject(NamedTuple):
 
 
 SUBJECTS = (
-    Subject("server", _("Server"), (server.kind, server.pooler)),
+    Subject("server", _("Server"), (server.kind,)),
     Subject("tables", _("Tables"), (tables.placement, tables.migrations)),
     Subject("indexes", _("Indexes"), (tables.indexes,), needs_tables=True),
     Subject("queues", _("Queues"), (_queues,), needs_tables=True),
@@ -75,7 +75,6 @@ SUBJECTS = (
     Subject("dead-rows", _("Dead rows"), vacuum.DEAD_ROWS),
     Subject("connections", _("Connections"), (connections_of.in_use, connections_of.pools)),
     Subject("settings", _("Settings of PostgreSQL"), (server.settings,)),
-    Subject("growth", _("Does the cache need Redis"), (growth.growth,), needs_tables=True),
 )
 NAMES = tuple(subject.name for subject in SUBJECTS)
 

@@ -70,13 +70,6 @@ def rows(alias: str, sql: str, parameters: Mapping[str, Any] | None = None) -> l
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def value(alias: str, sql: str) -> Any:
-    """The only column of the only row."""
-    (row,) = rows(alias, sql)
-    (found,) = row.values()
-    return found
-
-
 def by_sql(condition: Condition, sql: str, **parameters: Any) -> Part:
     """A part that finds the condition in each row of a statement: its columns are the facts, and `limit` a parameter
     of it."""
@@ -151,7 +144,8 @@ _DENIED = re.compile(r"permission denied for (\w+(?: \w+)??) (\S+)$", re.MULTILI
 
 def _grant(alias: str, message: str) -> str:
     """Of a right that is missing, to the role that privileges are checked for."""
-    role = identifier(value(alias, "SELECT current_user::text"))
+    (row,) = rows(alias, "SELECT current_user::text AS role")
+    role = identifier(row["role"])
     denied = _DENIED.search(message)
     kind, name = denied.groups() if denied else ("", "")
     if kind == "table":

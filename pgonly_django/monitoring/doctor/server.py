@@ -13,8 +13,7 @@ from django.db import connections, transaction
 from psycopg import IsolationLevel
 
 from pgonly_django.database.server_kind import HINT, REFUSED, ServerKind, kind_of
-from pgonly_django.monitoring.doctor.connections import DIRECT
-from pgonly_django.monitoring.doctor.reading import is_direct, reading
+from pgonly_django.monitoring.doctor.reading import reading
 from pgonly_django.monitoring.findings import Condition, Finding, Level, identifier
 from pgonly_django.wording import duration
 
@@ -62,13 +61,6 @@ SERVERS = {
         "SELECT undistribute_table('public.pgonly_job');",
     ),
 }
-POOLER = Condition(
-    "D018",
-    Level.INFO,
-    "DATABASES[{database!r}] goes through a pooler: no statement is prepared, workers set their settings in each "
-    "transaction, and max_connections of the server is not what limits your processes.",
-    f"That works. For LISTEN see D061: {DIRECT}",
-)
 
 
 def server_of(alias: str) -> ServerKind:
@@ -82,12 +74,6 @@ def kind(alias: str) -> Iterator[Finding]:
     for name, condition in SERVERS.items():
         if getattr(found, name):
             yield condition.finding(version=found.version)
-
-
-def pooler(alias: str) -> Iterator[Finding]:
-    """D018: a pooler stands before the server."""
-    if not is_direct(alias):
-        yield POOLER.finding(database=alias)
 
 
 class Setting(NamedTuple):

@@ -11,7 +11,6 @@ from django.db import connection, connections
 
 from pgonly_django.conf import schema
 from pgonly_django.embedded import Server
-from pgonly_django.monitoring.doctor import growth
 from pgonly_django.monitoring.doctor.examination import examine
 from tests import in_memory
 from tests.aliases import alias
@@ -29,17 +28,6 @@ def at(name):
 def found(*subjects, database="default"):
     """The findings of these subjects by id; of several with one id the last."""
     return {each.id: each for each in examine(database, only=subjects).findings}
-
-
-@pytest.fixture(autouse=True)
-def _a_busy_machine_is_healthy(monkeypatch):
-    """Tests run beside others, which take the CPU and the time of a read from the cache."""
-    no_limits_of_the_machine(monkeypatch)
-
-
-def no_limits_of_the_machine(monkeypatch):
-    for name in ("P99_MILLISECONDS", "TRANSACTIONS_A_SECOND"):
-        monkeypatch.setattr(growth, name, float("inf"))
 
 
 @pytest.fixture
