@@ -33,8 +33,7 @@ from pgonly_django.queue.promote import BATCH, promote
 from pgonly_django.testing.autocommit import CommitWatch, as_in_autocommit
 from pgonly_django.worker import job_log, reports
 from pgonly_django.worker.connection import WorkerConnection, load_json
-from pgonly_django.worker.duties.dead_letters import SendDeadLetters
-from pgonly_django.worker.duties.declare import declare
+from pgonly_django.worker.duties import SendDeadLetters, declare
 from pgonly_django.worker.end_calls import FailureCalls, SignalCalls
 from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.exchange import Exchanger, ExchangeResult

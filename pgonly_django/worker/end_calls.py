@@ -28,7 +28,7 @@ from pgonly_django.tasks.failures import call_on_failure, on_failure_functions
 from pgonly_django.tasks.result import STATUS, result_of
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.django_connections import clean_up_connections, take_from
-from pgonly_django.worker.duties.dead_letters import DeadLettersWanted
+from pgonly_django.worker.duties import DeadLettersWanted
 from pgonly_django.worker.ending import EndedRun, changed_result
 from pgonly_django.worker.inbox import Tell
 from pgonly_django.worker.maintenance import Maintenance

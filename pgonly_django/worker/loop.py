@@ -20,7 +20,7 @@ from pgonly_django.queue.finish import Finish
 from pgonly_django.worker import inbox, job_log, reports
 from pgonly_django.worker.claiming import Capacity, Claims
 from pgonly_django.worker.connection import ALL, WorkerConnection
-from pgonly_django.worker.duties.declare import declare
+from pgonly_django.worker.duties import declare
 from pgonly_django.worker.end_calls import EndCalls, stop_instruments
 from pgonly_django.worker.ending import EndedRun, never_started
 from pgonly_django.worker.exchange import Exchanger

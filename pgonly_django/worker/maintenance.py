@@ -1,4 +1,4 @@
-"""The thread for the duties that have time: worker/duties/ has them, and `duties()` there lists them."""
+"""The thread for the duties that have time: worker/duties.py has them, and `duties()` there lists them."""
 
 import logging
 import random

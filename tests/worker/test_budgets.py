@@ -12,8 +12,7 @@ from pgonly_django import budget
 from pgonly_django.exceptions import BudgetError
 from pgonly_django.limits import budget as budget_module
 from pgonly_django.models import Budget, CostEntry, Job, State
-from pgonly_django.worker.duties.budgets import SettleBudgets
-from pgonly_django.worker.duties.declare import Declare
+from pgonly_django.worker.duties import Declare, SettleBudgets
 from tests.jobs import spending
 from tests.limits.rows import costs, end_period, money, no_connections, state
 from tests.waiting import wait_for

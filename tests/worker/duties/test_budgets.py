@@ -13,8 +13,7 @@ from django.utils import timezone
 from pgonly_django.database import wake_urls
 from pgonly_django.limits import expiry
 from pgonly_django.models import Budget, CostEntry, Job, Reservation, State
-from pgonly_django.worker.duties.budgets import SettleBudgets
-from pgonly_django.worker.duties.pruning import PRUNES
+from pgonly_django.worker.duties import PRUNES, SettleBudgets
 from tests.http_receiver import receiver
 from tests.limits.rows import money, state
 from tests.queue.rows import HOUR, ago, make

@@ -13,7 +13,7 @@ from django.utils import timezone
 from pgonly_django.database import notify
 from pgonly_django.models import Budget, Queue, declared
 from pgonly_django.models.declared import STALE_AFTER, STARTED_AT
-from pgonly_django.worker.duties.declare import Declare
+from pgonly_django.worker.duties import Declare
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
