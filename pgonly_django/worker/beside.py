@@ -10,11 +10,9 @@ from typing import Self
 
 from pgonly_django.events import emit
 from pgonly_django.worker.health.health import Health
-from pgonly_django.worker.health.statuses import Statuses
 from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.loop import WorkerLoop
-from pgonly_django.worker.memory import own_rss_mb
-from pgonly_django.worker.status import Systemd, WorkerState
+from pgonly_django.worker.status import Statuses, Systemd, WorkerState, own_rss_mb
 from pgonly_django.worker.supervisor.channel import Channel, Link
 
 LINK_SECONDS = 1.0  # a status that has changed is told so often, ...

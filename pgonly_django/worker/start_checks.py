@@ -13,8 +13,8 @@ from pgonly_django.compat import task_backends
 from pgonly_django.conf import settings
 from pgonly_django.database.placement import what_is_wrong
 from pgonly_django.tasks import PostgresBackend
-from pgonly_django.worker.memory import own_rss_mb
 from pgonly_django.worker.options import WorkerOptions, unknown_variables
+from pgonly_django.worker.status import own_rss_mb
 
 NO_BACKEND = """TASKS has no entry of pgonly_django, so that no job can reach this worker. Add to the settings:
 TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}"""

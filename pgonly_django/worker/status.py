@@ -6,14 +6,18 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum, StrEnum
+from pathlib import Path
 from typing import Any, Self
+
+from pgonly_django.wording import duration
 
 # The loop turns at least every 60 s. One that has not for so long is frozen, or does not get the interpreter.
 STALLED_SECONDS = 90.0
+BYTES_PER_MB = 1024**2
 
 
 class ExitCode(IntEnum):
@@ -79,6 +83,72 @@ def state_of(*, is_stopping: bool, is_started: bool, is_away: bool, is_asleep: b
         return WorkerState.ASLEEP
     return WorkerState.AWAY if is_away else WorkerState.READY
 
+
+def resident_bytes(pid: int) -> int | None:
+    """What of the process is in memory, with what it shares with others. None where the system does not say: it is
+    known on Linux only."""
+    with suppress(OSError, ValueError, IndexError):
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def own_rss_mb() -> float | None:
+    resident = resident_bytes(os.getpid())
+    return None if resident is None else resident / BYTES_PER_MB
+
+
+# PostgreSQL is there, or is left alone on purpose: a job that is enqueued runs.
+SERVING = (WorkerState.READY, WorkerState.ASLEEP)
+
+
+@dataclass(frozen=True)
+class Statuses:
+    """Of one worker, or of those of a supervisor: the last status that each has told."""
+
+    workers: tuple[Status, ...] = ()
+    starting: int = 0  # processes that have told none yet
+    replaced: int = 0  # processes that were started in place of one that ended
+    is_stopping: bool = False
+    memory: dict[int, int] = field(default_factory=dict)  # resident bytes by process id; those that are known
+
+    @classmethod
+    def of(cls, statuses: Iterable[Status], **facts: Any) -> Self:
+        workers = tuple(statuses)
+        memory = {each.pid: resident_bytes(each.pid) for each in workers}
+        return cls(workers, memory={pid: size for pid, size in memory.items() if size is not None}, **facts)
+
+    @property
+    def running(self) -> int:
+        return sum(each.running for each in self.workers)
+
+    def count(self, state: WorkerState) -> int:
+        return sum(each.state is state for each in self.workers)
+
+    def why_not_live(self) -> str | None:
+        """None while every main loop turns."""
+        late = [
+            f"The main loop of {each.name} has not turned for {duration(each.turned_seconds_ago)}."
+            for each in self.workers
+            if each.is_stalled
+        ]
+        return " ".join(late) or None
+
+    def why_not_ready(self) -> str | None:
+        """None while at least one worker would run a job that is enqueued now."""
+        if self.is_stopping:
+            return "Stopping."
+        if any(each.state in SERVING and not each.is_stalled for each in self.workers):
+            return None
+        if stalled := self.why_not_live():
+            return stalled
+        if self.count(WorkerState.AWAY):
+            return "PostgreSQL does not answer."
+        is_starting = self.starting or not self.workers or self.count(WorkerState.STARTING)
+        return "Starting." if is_starting else "Stopping."
+
+
+# Systemd.
 
 STARTED_STATES = (WorkerState.READY, WorkerState.ASLEEP, WorkerState.AWAY)
 TELL_SECONDS = 1.0

@@ -17,7 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from pgonly_django.monitoring.prometheus import exposition
-from pgonly_django.worker.health.statuses import exposition as exposition_of_worker
+from pgonly_django.worker.health.health import exposition as exposition_of_worker
 from tests.guards import ROOT, refuse
 from tests.monitoring.test_prometheus import fill
 from tests.worker.health.statuses import seen, status
@@ -43,7 +43,7 @@ def wrong_in(cases, check_one):
 
 NAMES = (
     "Correct the query there. What is exposed is in docs/reference/metrics.md: METRICS in "
-    "pgonly_django/monitoring/metrics.py, and described() in pgonly_django/worker/health/statuses.py."
+    "pgonly_django/monitoring/metrics.py, and described() in pgonly_django/worker/health/health.py."
 )
 
 

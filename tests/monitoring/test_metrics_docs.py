@@ -7,7 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from pgonly_django.monitoring.metrics import METRICS
-from pgonly_django.worker.health.statuses import described
+from pgonly_django.worker.health.health import described
 from tests.guards import refuse
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md").read_text()
@@ -52,4 +52,4 @@ def test_the_reference_lists_every_metric_of_the_site():
 
 def test_the_reference_lists_every_metric_of_the_health_port():
     _, of_worker = PAGE.split("## Of a worker")
-    compare(rows(of_worker), described(), "described() in pgonly_django/worker/health/statuses.py")
+    compare(rows(of_worker), described(), "described() in pgonly_django/worker/health/health.py")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError
@@ -292,3 +294,39 @@ def _wait_for(pid: int) -> tuple[int, int | None]:
     except ChildProcessError:
         return pid, None
     return ended, os.waitstatus_to_exitcode(status)
+
+
+# Memory.
+
+KB_PER_MB = 1024
+FIELD = re.compile(r"^(\w+):\s+(\d+) kB$", re.MULTILINE)
+
+
+class ProcessMemory(NamedTuple):
+    """In MB. `rss`: all pages of the process that are in memory. `own`: those that no other process uses. `pss`: its
+    own, and of each shared page its share."""
+
+    rss: float
+    own: float
+    pss: float
+
+
+def memory_of(pid: int) -> ProcessMemory | None:
+    with suppress(OSError, KeyError):
+        fields = {name: int(kb) for name, kb in FIELD.findall(Path(f"/proc/{pid}/smaps_rollup").read_text())}
+        own = fields["Private_Clean"] + fields["Private_Dirty"]
+        return ProcessMemory(fields["Rss"] / KB_PER_MB, own / KB_PER_MB, fields["Pss"] / KB_PER_MB)
+    return None
+
+
+def emit_memory(pids: Iterable[int]) -> None:
+    """The mean over the processes of a supervisor, once they are ready."""
+    found = [each for each in map(memory_of, pids) if each is not None]
+    if not found:
+        return
+    rss, own, pss = (mean(values) for values in zip(*found, strict=True))
+    message = (
+        f"{len(found)} processes are ready. Memory of each: {rss:.0f} MB (Rss), of which {rss - own:.0f} MB are shared "
+        f"and {own:.0f} MB its own; {pss:.0f} MB (Pss) with its part of what is shared."
+    )
+    emit("worker.processes_ready", message, processes=len(found), rss_mb=rss)

@@ -18,17 +18,16 @@ from selectors import EVENT_READ
 from pgonly_django.events import emit
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import Events
-from pgonly_django.worker.health.statuses import Statuses
 from pgonly_django.worker.inbox import WAKE, Inbox
-from pgonly_django.worker.memory import emit_memory
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.status import ExitCode, Status, Systemd, WorkerState
+from pgonly_django.worker.status import ExitCode, Status, Statuses, Systemd, WorkerState
 from pgonly_django.worker.stopping import LEAVE_SECONDS, Deadline
 from pgonly_django.worker.supervisor.processes import (
     Child,
     Place,
     Process,
     close_connections,
+    emit_memory,
     ending_of,
     fork,
     forks,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pgonly_django.worker.health.statuses import Statuses
-from pgonly_django.worker.status import STALLED_SECONDS, Status, WorkerState
+from pgonly_django.worker.status import STALLED_SECONDS, Status, Statuses, WorkerState
 
 
 def status(name="w", state=WorkerState.READY, *, stalled=False, **facts):

@@ -8,9 +8,17 @@ import threading
 import pytest
 from django.core.management.base import CommandError
 
+from pgonly_django.worker.status import own_rss_mb, resident_bytes
 from pgonly_django.worker.supervisor import processes
 from pgonly_django.worker.supervisor.channel import Channel
-from pgonly_django.worker.supervisor.processes import CHILD_VARIABLE, as_child, fork, forks, other_threads
+from pgonly_django.worker.supervisor.processes import (
+    CHILD_VARIABLE,
+    as_child,
+    fork,
+    forks,
+    memory_of,
+    other_threads,
+)
 from tests.waiting import wait_for
 
 
@@ -85,3 +93,10 @@ def test_a_variable_that_is_not_ours_is_named(monkeypatch, text):
     monkeypatch.setenv(CHILD_VARIABLE, text)
     with pytest.raises(CommandError, match=f"{CHILD_VARIABLE} is set by runworker itself; unset it."):
         as_child()
+
+
+def test_the_memory_of_a_process_is_known_and_of_none_that_is_not_there():
+    memory = memory_of(os.getpid())
+    assert 0 < memory.own <= memory.pss <= memory.rss
+    assert own_rss_mb() == pytest.approx(resident_bytes(os.getpid()) / 2**20, rel=0.1)
+    assert memory_of(2**22 + 1) is None
