@@ -10,18 +10,17 @@ from django.contrib.admin import AdminSite
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, connections, router
 from django.http import Http404, HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from pgonly_django.admin.base import ReadOnlyAdmin
 from pgonly_django.cache.backend import our_caches
 from pgonly_django.models import Job, Worker
 from pgonly_django.monitoring.doctor.examination import Examination, examine
 from pgonly_django.monitoring.findings import ORDER, Finding, Level
 
-TEMPLATE = "admin/pgonly_django/doctor.html"
 URL_NAME = "pgonly_django_worker_doctor"
 LABELS = {
     Level.ERROR: gettext_lazy("Error"),
@@ -47,20 +46,19 @@ def url_of(request: HttpRequest, site: AdminSite) -> str:
     return reverse(f"admin:{URL_NAME}", current_app=site.name) if may_see(request, site) else ""
 
 
-def doctor_view(request: HttpRequest, site: AdminSite) -> HttpResponse:
+def doctor_view(model_admin: ReadOnlyAdmin, request: HttpRequest) -> HttpResponse:
     """Examines one of the databases that our tables are in, named by `?database=`; else the one of jobs."""
-    if not may_see(request, site):
+    if not may_see(request, model_admin.admin_site):
         raise PermissionDenied
     known = databases()
     alias = request.GET.get("database") or router.db_for_read(Job)
     if alias not in known:
         raise Http404
-    context = {"title": _("Doctor"), "opts": Worker._meta, "database": alias, "databases": known}  # noqa: SLF001 - documented
     try:
-        context |= _shown(examine(alias))
+        found = _shown(examine(alias))
     except DatabaseError as error:
-        context["problem"] = _("The database did not answer: %s") % " ".join(str(error).split())[:300]
-    return TemplateResponse(request, TEMPLATE, site.each_context(request) | context)
+        found = {"problem": _("The database did not answer: %s") % " ".join(str(error).split())[:300]}
+    return model_admin.page(request, "doctor.html", _("Doctor"), database=alias, databases=known, **found)
 
 
 def databases() -> list[str]:

@@ -139,53 +139,6 @@ class TimedChangeList(ChangeList):
         return text % self.statement_limit.total_seconds()
 
 
-WHOLE_VAR = "whole"  # in the address: read all of the table, however long that takes
-
-
-class BoundedChangeList(TimedChangeList):
-    """Reads the whole table; when that takes too long, its newest rows; when even that does, it stops and says so.
-    With WHOLE_VAR in its address it takes its time for the whole table.
-
-    For models whose primary key is ordered by time.
-    """
-
-    quick_limit = timedelta(milliseconds=300)  # of a statement over the whole table
-    statement_limit = timedelta(seconds=3)  # of one over the newest rows
-    patient_limit = timedelta(seconds=20)  # of one over the whole table that somebody has asked for
-    newest_rows = 100_000
-
-    def get_filters_params(self, params: Any = None) -> Any:
-        return {
-            name: value for name, value in super().get_filters_params(params).items() if name != WHOLE_VAR
-        }
-
-    def tries(self) -> tuple[tuple[int | None, timedelta], ...]:
-        first = self.patient_limit if self.reads_all else min(self.quick_limit, self.statement_limit)
-        return (None, first), (self.newest_rows, self.statement_limit), (0, self.statement_limit)
-
-    @property
-    def reads_all(self) -> bool:
-        return WHOLE_VAR in self.params
-
-    @property
-    def address_of_all(self) -> str:
-        """Of the same list over the whole table; "" where that would be no help."""
-        return "" if self.scope is None or self.reads_all else self.get_query_string({WHOLE_VAR: "1"})
-
-    @property
-    def scope_note(self) -> str:
-        if self.scope is None:
-            return ""
-        if self.scope:
-            return _("Reading all of the table takes long, so only the newest %(rows)s rows were read.") % {
-                "rows": f"{self.scope:,}"
-            }
-        return _(
-            "This took longer than %(seconds)g s even among the newest %(rows)s rows and was stopped. "
-            "Search for an id or a task, or use fewer filters."
-        ) % {"seconds": self.statement_limit.total_seconds(), "rows": f"{self.newest_rows:,}"}
-
-
 def oldest_of_newest(rows: models.QuerySet[Any], count: int) -> Any:
     """The key of the oldest of the newest `count` rows of the whole table of `rows`; None where it has fewer.
     It is read first, since of a subquery PostgreSQL does not know how few rows it leaves. Index: the primary key."""

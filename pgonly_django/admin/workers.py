@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.db import router, transaction
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -127,11 +128,8 @@ class WorkerAdmin(VerbAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         # Each look is a short transaction, which is read only; ATOMIC_REQUESTS would make one of all.
-        view = transaction.non_atomic_requests(self.admin_site.admin_view(self.doctor_view))
+        view = transaction.non_atomic_requests(self.admin_site.admin_view(partial(doctor_view, self)))
         return [path("doctor/", view, name=self.url_name("doctor")), *super().get_urls()]
-
-    def doctor_view(self, request: HttpRequest) -> HttpResponse:
-        return doctor_view(request, self.admin_site)
 
     def has_delete_permission(self, request: HttpRequest, obj: Worker | None = None) -> bool:
         return False

@@ -44,7 +44,8 @@ def workers(alias: str) -> list[WorkerFigures]:
     """
     now = ClockTimestamp()
     started = Worker.objects.using(alias).filter(stopped_at=None).annotate(now=now)
-    jobs = running_jobs(alias)
+    running = Job.objects.using(alias).filter(state=State.RUNNING).order_by("queue", "attempted_at")
+    jobs = list(running.only(*JOB_COLUMNS)[:JOBS_AT_MOST])
     holders = [job.worker_id for job in jobs]
     shown = started.filter(
         Q(heartbeat_at__gt=now - SHOWN_FOR) | Q(sleeping_since__isnull=False) | Q(pk__in=set(holders))
@@ -59,12 +60,6 @@ def workers(alias: str) -> list[WorkerFigures]:
         )
         for row in rows
     ]
-
-
-def running_jobs(alias: str) -> list[Job]:
-    """JOBS_AT_MOST of them, the longest running first within a queue. Index: pgonly_job_running."""
-    running = Job.objects.using(alias).filter(state=State.RUNNING).order_by("queue", "attempted_at")
-    return list(running.only(*JOB_COLUMNS)[:JOBS_AT_MOST])
 
 
 def served_queues(alias: str) -> set[str] | None:

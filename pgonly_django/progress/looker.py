@@ -36,18 +36,12 @@ class Looker:
         self.users = 0
         threading.Thread(target=self._run, name="pgonly-progress", daemon=True).start()
 
-    def look(self, wanted: Sequence[Wanted]) -> Future[Seen | None]:
-        return self._ask(wanted)
-
-    def call(self, function: Callable[[], Any]) -> Future[Any]:
-        """Calls `function` in the thread, on its connections."""
-        return self._ask(function)
-
     def stop(self) -> None:
         """After the questions that wait."""
         self._questions.put(None)
 
-    def _ask(self, question: Callable[[], Any] | Sequence[Wanted]) -> Future[Any]:
+    def ask(self, question: Callable[[], Any] | Sequence[Wanted]) -> Future[Any]:
+        """What read() says of the jobs, or what the function returns, which is called on the thread's connections."""
         answer: Future[Any] = Future()
         self._questions.put((question, answer))
         return answer

@@ -79,7 +79,7 @@ class Stream:
             self._is_over |= time.monotonic() > over_at or server_stops()
             if time.monotonic() > ask_at and not self._is_over:
                 looker = self._lookers[DEFAULT_DB_ALIAS]
-                self._is_over = not await _answer(looker, looker.call(partial(is_signed_in_still, request)))
+                self._is_over = not await _answer(looker, looker.ask(partial(is_signed_in_still, request)))
                 ask_at = time.monotonic() + SESSION_SECONDS
         if self._task is not None:
             self._task.cancel()
@@ -106,7 +106,7 @@ class Stream:
     async def _look(self) -> list[dict[str, Any]] | None:
         """None: the database has not answered."""
         parts = by_database(self._wanted)
-        asked = {alias: self._lookers[alias].look(part) for alias, part in parts.items()}
+        asked = {alias: self._lookers[alias].ask(part) for alias, part in parts.items()}
         seen = {alias: await _answer(self._lookers[alias], answer) for alias, answer in asked.items()}
         return None if None in seen.values() else in_words(self._wanted, seen)
 

@@ -9,8 +9,8 @@ from django.db import connection
 from django.db.models.expressions import RawSQL
 from django.test.utils import CaptureQueriesContext
 
-from pgonly_django.admin.jobs import JobChangeList
-from pgonly_django.admin.paging import BoundedChangeList, TimedChangeList, oldest_of_newest
+from pgonly_django.admin.jobs.change_list import JobChangeList
+from pgonly_django.admin.paging import TimedChangeList, oldest_of_newest
 from pgonly_django.admin.workers import WorkerAdmin
 from pgonly_django.models import Job
 from tests.admin.conftest import LIST, make_job
@@ -34,8 +34,8 @@ def large_rows():
 
 
 def test_a_slow_search_falls_back_to_the_newest_rows_and_says_so(admin_client, large_rows, monkeypatch):
-    monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(milliseconds=100))
-    monkeypatch.setattr(BoundedChangeList, "newest_rows", 5)
+    monkeypatch.setattr(JobChangeList, "statement_limit", timedelta(milliseconds=100))
+    monkeypatch.setattr(JobChangeList, "newest_rows", 5)
     wanted = make_job(args=["needle"])
     response = admin_client.get(f"{LIST}?q=needle")
     assert [job.pk for job in response.context["cl"].result_list] == [wanted.pk]
@@ -44,8 +44,8 @@ def test_a_slow_search_falls_back_to_the_newest_rows_and_says_so(admin_client, l
 
 
 def test_a_search_is_narrowed_sooner_than_a_filter(admin_client, large_rows, monkeypatch):
-    monkeypatch.setattr(BoundedChangeList, "quick_limit", timedelta(minutes=1))
-    monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(minutes=1))
+    monkeypatch.setattr(JobChangeList, "quick_limit", timedelta(minutes=1))
+    monkeypatch.setattr(JobChangeList, "statement_limit", timedelta(minutes=1))
     monkeypatch.setattr(JobChangeList, "search_limit", timedelta(milliseconds=1))
     monkeypatch.setattr(JobChangeList, "searched_rows", 5)
     changelist = admin_client.get(f"{LIST}?q=needle").context["cl"]
@@ -58,8 +58,8 @@ def test_a_search_is_narrowed_sooner_than_a_filter(admin_client, large_rows, mon
 def test_who_asks_for_the_whole_table_gets_it_and_keeps_it_from_tab_to_tab(
     admin_client, large_rows, monkeypatch
 ):
-    monkeypatch.setattr(BoundedChangeList, "quick_limit", timedelta(milliseconds=1))
-    monkeypatch.setattr(BoundedChangeList, "newest_rows", 5)
+    monkeypatch.setattr(JobChangeList, "quick_limit", timedelta(milliseconds=1))
+    monkeypatch.setattr(JobChangeList, "newest_rows", 5)
     wanted = [make_job(args=["needle"]) for _ in range(7)]
     narrowed = admin_client.get(f"{LIST}?q=needle").context["cl"]
     assert narrowed.result_count == 5
@@ -72,16 +72,16 @@ def test_who_asks_for_the_whole_table_gets_it_and_keeps_it_from_tab_to_tab(
 def test_a_whole_table_that_takes_too_long_even_so_is_narrowed_with_no_second_offer(
     admin_client, large_rows, monkeypatch
 ):
-    monkeypatch.setattr(BoundedChangeList, "patient_limit", timedelta(milliseconds=1))
-    monkeypatch.setattr(BoundedChangeList, "newest_rows", 5)
+    monkeypatch.setattr(JobChangeList, "patient_limit", timedelta(milliseconds=1))
+    monkeypatch.setattr(JobChangeList, "newest_rows", 5)
     changelist = admin_client.get(f"{LIST}?q=needle&whole=1").context["cl"]
     assert changelist.scope == 5
     assert changelist.address_of_all == ""
 
 
 def test_a_search_that_is_slow_even_there_is_stopped_and_says_so(admin_client, large_rows, monkeypatch):
-    monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(milliseconds=100))
-    monkeypatch.setattr(BoundedChangeList, "newest_rows", 999)
+    monkeypatch.setattr(JobChangeList, "statement_limit", timedelta(milliseconds=100))
+    monkeypatch.setattr(JobChangeList, "newest_rows", 999)
     response = admin_client.get(f"{LIST}?q=needle")
     assert list(response.context["cl"].result_list) == []
     assert "among the newest 999 rows and was stopped" in response.content.decode()
@@ -90,8 +90,8 @@ def test_a_search_that_is_slow_even_there_is_stopped_and_says_so(admin_client, l
 def test_an_action_on_everything_found_keeps_to_the_rows_that_were_looked_at(
     admin_client, large_rows, monkeypatch
 ):
-    monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(milliseconds=100))
-    monkeypatch.setattr(BoundedChangeList, "newest_rows", 5)
+    monkeypatch.setattr(JobChangeList, "statement_limit", timedelta(milliseconds=100))
+    monkeypatch.setattr(JobChangeList, "newest_rows", 5)
     data = {"action": "cancel_jobs", "select_across": "1", "index": "0", "_selected_action": [make_job().pk]}
     admin_client.post(f"{LIST}?q=x", {**data, "confirmed": "yes"})
     # Of the newest five, one has no x in it.

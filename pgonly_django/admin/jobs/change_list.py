@@ -17,11 +17,12 @@ from django.utils.translation import gettext as _
 from pgonly_django.admin.jobs.cells import LISTED
 from pgonly_django.admin.jobs.filters import SelectFilter, in_state
 from pgonly_django.admin.jobs.verbs import LARGE, JobVerb
-from pgonly_django.admin.paging import WHOLE_VAR, BoundedChangeList, capped_counts, in_time, label_of
+from pgonly_django.admin.paging import TimedChangeList, capped_counts, in_time, label_of
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import Job, State
 
 STATE_VAR = "state__exact"
+WHOLE_VAR = "whole"  # read all of the table, however long that takes
 STATE_VARS = [STATE_VAR, "state__isnull"]  # as JobStateFilter expects them
 # In the order of a job's life; what needs a person comes before what is done.
 TABS = (
@@ -41,9 +42,14 @@ class Tab:
     is_chosen: bool
 
 
-class JobChangeList(BoundedChangeList):
+class JobChangeList(TimedChangeList):
+    """Reads the whole table; when that takes too long, its newest rows, whose ids are ordered by time; when even that
+    does, it stops and says so. With WHOLE_VAR in its address it takes its time for the whole table."""
+
     model_admin: VerbAdmin
     filters: tuple[Any, ...] | None = None
+    quick_limit, patient_limit = timedelta(milliseconds=300), timedelta(seconds=20)  # for the whole table
+    newest_rows = 100_000
     # Of a search, which reads the arguments of each row: 10,000 rows take 40 ms.
     search_limit, searched_rows = timedelta(milliseconds=80), 10_000
 
@@ -54,6 +60,40 @@ class JobChangeList(BoundedChangeList):
             specs, _has_filters, *others = super().get_filters(request)
             self.filters = (specs, False, *others)
         return self.filters
+
+    def get_filters_params(self, params: Any = None) -> Any:
+        given = super().get_filters_params(params)
+        return {name: value for name, value in given.items() if name != WHOLE_VAR}
+
+    def tries(self) -> tuple[tuple[int | None, timedelta], ...]:
+        first = self.patient_limit if self.reads_all else min(self.quick_limit, self.statement_limit)
+        return (None, first), (self.newest_rows, self.statement_limit), (0, self.statement_limit)
+
+    @property
+    def reads_all(self) -> bool:
+        return WHOLE_VAR in self.params
+
+    @property
+    def address_of_all(self) -> str:
+        """Of the same list over the whole table; "" where that would be no help."""
+        return "" if self.scope is None or self.reads_all else self.get_query_string({WHOLE_VAR: "1"})
+
+    @property
+    def scope_note(self) -> str:
+        if self.scope is None:
+            return ""
+        facts = {"seconds": self.statement_limit.total_seconds(), "rows": f"{self.newest_rows:,}"}
+        if self.scope:
+            return (
+                _("Reading all of the table takes long, so only the newest %(rows)s rows were read.") % facts
+            )
+        return (
+            _(
+                "This took longer than %(seconds)g s even among the newest %(rows)s rows and was stopped. "
+                "Search for an id or a task, or use fewer filters."
+            )
+            % facts
+        )
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Job]:
         jobs: QuerySet[Job] = super().get_queryset(request, exclude_parameters).defer(*LARGE)

@@ -131,15 +131,6 @@ def _budget(facts: dict[str, Any]) -> Line:
     return Line(text, Budget, budget.name)
 
 
-def _too_few_threads(facts: dict[str, Any]) -> str:
-    text = ngettext(
-        "it takes %(slots)d threads, and the largest live worker of its queue has %(threads)d",
-        "it takes %(slots)d threads, and the largest live worker of its queue has %(threads)d",
-        facts["threads"],
-    )
-    return str(text % facts)
-
-
 def _busy(facts: dict[str, Any]) -> str:
     text = ngettext(
         "all %(threads)d threads of %(workers)d worker run jobs",
@@ -153,7 +144,9 @@ WORDS: dict[Kind, Callable[[dict[str, Any]], Line | str]] = {
     Kind.OVERDUE: lambda facts: _("due for %s: no worker has made it ready") % age(facts["run_at"]),
     Kind.BUDGET: _budget,
     Kind.UNSERVED: lambda facts: Line(_("no live worker serves “%(queue)s”") % facts, Worker),
-    Kind.TOO_FEW_THREADS: _too_few_threads,
+    Kind.TOO_FEW_THREADS: lambda facts: (
+        _("it takes %(slots)d threads, and the largest live worker of its queue has %(threads)d") % facts
+    ),
     Kind.PAUSED: _paused,
     Kind.COOLS_DOWN: _cools_down,
     Kind.FULL: lambda facts: Line(

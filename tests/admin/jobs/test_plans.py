@@ -11,10 +11,10 @@ from django.db import connection
 from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
-from pgonly_django.admin.jobs import JobChangeList
+from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.page import newest_steps, sums_of
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW
-from pgonly_django.admin.paging import BoundedChangeList, oldest_of_newest
+from pgonly_django.admin.paging import oldest_of_newest
 from pgonly_django.models import Job, Step
 from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS
 from tests.queue.rows import insert_jobs
@@ -65,8 +65,8 @@ def plan(big_table, db):
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch):
     """The plans are those of the whole table, also on a machine that is busy."""
-    monkeypatch.setattr(BoundedChangeList, "quick_limit", timedelta(minutes=1))
-    monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(minutes=1))
+    monkeypatch.setattr(JobChangeList, "quick_limit", timedelta(minutes=1))
+    monkeypatch.setattr(JobChangeList, "statement_limit", timedelta(minutes=1))
     monkeypatch.setattr(JobChangeList, "search_limit", timedelta(minutes=1))
 
 

@@ -12,7 +12,6 @@ from django.test.utils import CaptureQueriesContext
 from pgonly_django.admin.jobs import change_list
 from pgonly_django.admin.paging import (
     COUNTED_AT_MOST,
-    BoundedChangeList,
     CappedPaginator,
     capped_counts,
     label_of,
@@ -82,8 +81,8 @@ def test_tabs_whose_count_takes_too_long_have_no_number(admin_client, monkeypatc
 
 
 def test_tabs_of_a_list_that_was_narrowed_count_what_it_shows(admin_client, monkeypatch):
-    monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(milliseconds=1))
-    monkeypatch.setattr(BoundedChangeList, "newest_rows", 1)
+    monkeypatch.setattr(change_list.JobChangeList, "statement_limit", timedelta(milliseconds=1))
+    monkeypatch.setattr(change_list.JobChangeList, "newest_rows", 1)
     with connection.cursor() as cursor:
         cursor.execute(insert_jobs("generate_series(1, 20000)", args="jsonb_build_array(repeat('x', 1000))"))
     make_job(State.FAILED)
