@@ -94,7 +94,7 @@ def comments(of: type) -> dict[str, str]:
     for line in inspect.getsource(of).splitlines():
         if comment := re.fullmatch(r"    # (.*)", line):
             lines.append(comment[1])
-        elif name := re.match(r"    (\w+): ", line):
+        elif name := re.match(r"    (\w+)(?::| =) ", line):
             found[name[1]] = " ".join(lines)
             lines = []
         else:

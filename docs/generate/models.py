@@ -11,8 +11,9 @@ from django.db import connection, models
 
 from docs.generate.api import is_public, shown
 from docs.generate.columns import WORDS
-from docs.generate.markdown import documentation, in_one_line, table
+from docs.generate.markdown import comments, documentation, in_one_line, table
 from pgonly_django.models import State
+from pgonly_django.outcomes import Outcome
 from pgonly_django.tables import name_of
 
 # What other modules of the package call.
@@ -26,13 +27,29 @@ which keep to the allowed changes of state and wake workers. An `update()` of yo
 
 States of a job: {states}.
 """
+OUTCOMES = """
+## Outcomes of a run
+
+`outcome` of an entry in the job's `errors`, in log records, signals of tracers and spans. *Counted
+as* is the column of the [statistics](../how-to/queue.md#statistics), and *error* says whether a job
+that fails so has an error: at ERROR in the log, and in traces and Sentry. Other ends of a job, such
+as `discarded`, are at WARNING, and tell Sentry nothing.
+"""
 
 
 def page() -> str:
     parts = [TEXT.strip().format(states=", ".join(f"`{state.value}`" for state in State))]
+    parts += [OUTCOMES.strip(), table(["outcome", "", "counted as", "error"], map(outcome_row, Outcome))]
     for model in apps.get_app_config("pgonly_django").get_models():
         parts += section(model)
     return "\n\n".join(part for part in parts if part)
+
+
+def outcome_row(outcome: Outcome) -> tuple[str, str, str, str]:
+    counts = f"`{outcome.counts}`" if outcome.counts else ""
+    if counts == "`retried`":
+        counts += ", or `failed` where it ends the job"
+    return f"`{outcome}`", comments(Outcome)[outcome.name], counts, "yes" if outcome.is_error else ""
 
 
 def section(model: type[models.Model]) -> Iterator[str]:

@@ -30,6 +30,7 @@ from pgonly_django.models.job_rows import (
     TAKEN_BACK,
     UNIQUE_ROW,
 )
+from pgonly_django.outcomes import NOT_RUN
 from pgonly_django.tables import table
 
 # The key in `progress` under which a worker notes from where the speed is measured; absent: from nought.
@@ -351,9 +352,9 @@ class Job(models.Model):
 
 
 def _recorded_seconds(entries: list[dict[str, Any]]) -> float | None:
-    """The length of the last run in `errors`. A postponed job has not run: its worker did not know the task."""
+    """The length of the last run in `errors`."""
     for entry in reversed(entries):
-        if "started_at" in entry and entry.get("outcome") != "postponed":
+        if "started_at" in entry and entry.get("outcome") not in NOT_RUN:
             return seconds_between(entry["started_at"], entry.get("finished_at"))
     return None
 

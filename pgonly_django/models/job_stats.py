@@ -4,6 +4,7 @@ queue/stats.py; kept when the jobs themselves are pruned."""
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,21 @@ from pgonly_django.tables import table
 BUCKETS = 64
 BOUNDS = tuple(0.001 * 2 ** (number / 2) for number in range(BUCKETS))
 KEPT = {"minute": timedelta(hours=3), "hour": timedelta(days=35)}
+
+
+@dataclass(slots=True)
+class Counts:
+    """The columns that count runs, in the order of the bars in the admin, from the bottom up."""
+
+    failed: int = 0
+    crashed: int = 0
+    retried: int = 0
+    interrupted: int = 0
+    succeeded: int = 0
+
+
+NUMBERS = tuple(each.name for each in fields(Counts))
+TIMED = ("succeeded", "failed", "retried")  # the runs that say how long a task takes
 
 
 class Granularity(models.TextChoices):

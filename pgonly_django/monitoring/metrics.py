@@ -9,14 +9,13 @@ from itertools import accumulate
 from math import inf
 from typing import Any
 
-from pgonly_django.models.job_stats import BOUNDS, BUCKETS
+from pgonly_django.models.job_stats import BOUNDS, BUCKETS, NUMBERS
 from pgonly_django.models.worker import own_version
 from pgonly_django.monitoring.queues import QueueFigures
 from pgonly_django.monitoring.stats import PARTS, Stats
 
 QUEUES_AT_MOST = 100
 OTHERS = "(other)"  # the label of what is counted together since it is beyond a cap
-OUTCOMES = ("succeeded", "failed", "retried", "interrupted", "crashed")
 # Each is twice the one before: 4 ms to 4 h 40 min. Those of the statistics are closer, and reach further.
 SHOWN_BOUNDS = tuple(range(4, 49, 2))
 
@@ -110,7 +109,7 @@ def _runs(stats: Stats) -> Rows:
 
 def _outcomes(stats: Stats) -> Rows:
     for labels, runs in _runs(stats):
-        yield from (((*labels, outcome), getattr(runs, outcome)) for outcome in OUTCOMES)
+        yield from (((*labels, outcome), getattr(runs, outcome)) for outcome in NUMBERS)
 
 
 def _timed_runs(stats: Stats) -> Rows:

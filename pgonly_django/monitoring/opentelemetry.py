@@ -11,6 +11,7 @@ from typing import Any
 from pgonly_django import instruments
 from pgonly_django.exceptions import Discard, Hold, Retry, Snooze
 from pgonly_django.instruments import Enqueue, JobRun, Remove
+from pgonly_django.outcomes import ERRORS
 
 try:
     from opentelemetry import context as otel_context
@@ -29,7 +30,6 @@ TASK, ATTEMPT, OUTCOME, STEP = "pgonly.task", "pgonly.attempt", "pgonly.outcome"
 MAX_ATTEMPTS, CRASHES = "pgonly.max_attempts", "pgonly.crashes"
 WAITED, DUPLICATE = "pgonly.waited_seconds", "pgonly.is_duplicate"
 
-ERRORS = ("failed", "timed out")
 ON_PURPOSE = (Snooze, Retry, Hold, Discard)
 SPAN = "opentelemetry"  # in JobRun.notes
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import connections
 
-from pgonly_django.models.job_stats import BOUNDS, BUCKETS
+from pgonly_django.models.job_stats import BOUNDS, BUCKETS, NUMBERS, Counts
 from pgonly_django.tables import qualified
 
 TASKS_AT_MOST = 20  # whose times are told
@@ -29,22 +30,18 @@ class Period(Enum):
         self.granularity, self.length, self.count = granularity, length, count
 
 
-class EndedRuns(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class EndedRuns(Counts):
     """What ended in one part of a period."""
 
     starts_at: datetime
-    succeeded: int = 0
-    failed: int = 0
-    retried: int = 0
-    interrupted: int = 0
-    crashed: int = 0
 
 
 PRESENT_PART = "SELECT date_bin(%(length)s::interval, clock_timestamp(), timestamptz '2000-01-01 00:00+00')"
 # Index: pgonly_job_stats_once, the rows of the period: one for each task, queue and minute, or hour.
-ENDED = qualified("""
+ENDED = qualified(f"""
 SELECT date_bin(%(length)s::interval, starts_at, timestamptz '2000-01-01 00:00+00'),
-    sum(succeeded)::int8, sum(failed)::int8, sum(retried)::int8, sum(interrupted)::int8, sum(crashed)::int8
+    {", ".join(f"sum({name})::int8" for name in NUMBERS)}
 FROM pgonly_job_stats
 WHERE granularity = %(granularity)s::text AND starts_at >= %(since)s::timestamptz
 GROUP BY 1
@@ -59,9 +56,9 @@ def throughput(alias: str, period: Period) -> list[EndedRuns]:
         ((last,),) = cursor.fetchall()
         since = last - period.length * (period.count - 1)
         cursor.execute(ENDED, {"length": length, "granularity": period.granularity, "since": since})
-        found = {row[0]: EndedRuns(*row) for row in cursor.fetchall()}
+        found = {at: EndedRuns(*numbers, starts_at=at) for at, *numbers in cursor.fetchall()}
     starts = (since + period.length * number for number in range(period.count))
-    return [found.get(start, EndedRuns(start)) for start in starts]
+    return [found.get(start, EndedRuns(starts_at=start)) for start in starts]
 
 
 # Index: pgonly_job_stats_once, the rows of two hours.
@@ -110,7 +107,7 @@ def _sums(column: str) -> str:
 # Index: pgonly_job_stats_once, the rows of the period. The histograms of the tasks with the most runs are added up.
 HISTOGRAMS = qualified(f"""
 WITH kept AS MATERIALIZED (
-    SELECT queue, task, succeeded + failed + retried + interrupted + crashed AS runs, failed,
+    SELECT queue, task, {" + ".join(NUMBERS)} AS runs, failed,
         waiting_times, run_times
     FROM pgonly_job_stats
     WHERE granularity = %(granularity)s::text AND starts_at > statement_timestamp() - %(within)s::interval
@@ -153,16 +150,12 @@ def percentile(histogram: Sequence[int], part: float) -> float | None:
     return None
 
 
-class Runs(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class Runs(Counts):
     """Of one task from one queue. Buckets as in models/job_stats.py."""
 
     queue: str
     task: str  # "", as the queue: all pairs beyond the cap together
-    succeeded: int
-    failed: int
-    retried: int
-    interrupted: int
-    crashed: int
     waiting_times: Sequence[int] = ()  # none for the tasks beyond the cap
     run_times: Sequence[int] = ()
 
@@ -173,8 +166,7 @@ class RunsToday(NamedTuple):
 
 
 _MIDNIGHT = "date_bin(interval '1 day', statement_timestamp(), timestamptz '2000-01-01 00:00+00')"
-_NUMBERS = ("succeeded", "failed", "retried", "interrupted", "crashed")
-_LISTED = ", ".join(_NUMBERS)
+_LISTED = ", ".join(NUMBERS)
 # Index: pgonly_job_stats_once. The pairs with an entry are those that were seen first since yesterday, and no others
 # take their place during a day: their numbers would fall. A pair of yesterday has its zeros, so that its first run of
 # today is an increase. Their rows are found by 24 descents for each. What all others did is the sum of today's rows
@@ -194,7 +186,7 @@ named AS MATERIALIZED (
 ),
 counted AS MATERIALIZED (
     SELECT named.queue, named.task, sums.* FROM named CROSS JOIN LATERAL (
-        SELECT {", ".join(f"{_sum(name)} AS {name}" for name in _NUMBERS)},
+        SELECT {", ".join(f"{_sum(name)} AS {name}" for name in NUMBERS)},
             {_sums("waiting_times")} AS waiting, {_sums("run_times")} AS run
         FROM hours CROSS JOIN LATERAL (
             SELECT {_LISTED}, waiting_times, run_times FROM pgonly_job_stats AS stats
@@ -209,9 +201,9 @@ today AS MATERIALIZED (
         WHERE granularity = 'hour' AND stats.starts_at = hours.starts_at OFFSET 0
     ) AS of_hour LIMIT {COUNTED_AT_MOST + 1}
 )
-SELECT queue, task, {_LISTED}, waiting, run, 0, 0 FROM counted
+SELECT {_LISTED}, queue, task, waiting, run, 0, 0 FROM counted
 UNION ALL
-SELECT '', '', {", ".join(f"{_sum(name)} - (SELECT {_sum(name)} FROM counted)" for name in _NUMBERS)}, NULL, NULL,
+SELECT {", ".join(f"{_sum(name)} - (SELECT {_sum(name)} FROM counted)" for name in NUMBERS)}, '', '', NULL, NULL,
     (SELECT count(*) FROM (SELECT queue, task FROM today EXCEPT SELECT queue, task FROM named) AS others), count(*)
 FROM today
 """)
@@ -227,9 +219,14 @@ def runs_today(alias: str) -> RunsToday:
     with connections[alias].cursor() as cursor:
         cursor.execute(RUNS)
         *rows, others = cursor.fetchall()
-    runs = [Runs._make(row[:9]) for row in rows]
+    runs = [_runs(*row[:-2]) for row in rows]
     runs.sort(key=lambda each: (each.queue, each.task))
-    *numbers, _, _, left_out, read = others
+    *numbers, left_out, read = others
     if left_out and read <= COUNTED_AT_MOST:
-        runs.append(Runs._make((*numbers, (), ())))
+        runs.append(_runs(*numbers))
     return RunsToday(runs, left_out)
+
+
+def _runs(*row: Any) -> Runs:
+    *numbers, queue, task, waiting, took = row
+    return Runs(*numbers, queue=queue, task=task, waiting_times=waiting or (), run_times=took or ())

@@ -13,6 +13,7 @@ from typing import Any
 
 from pgonly_django import instruments
 from pgonly_django.instruments import Enqueue, JobRun
+from pgonly_django.outcomes import ERRORS, Outcome
 
 try:
     import sentry_sdk
@@ -25,8 +26,6 @@ except ImportError as error:
 
 ORIGIN = "auto.queue.pgonly_django"
 HEADERS = ("sentry-trace", "baggage")
-ERRORS = ("failed", "timed out")
-DISCARDED = "discarded"
 # Log records that say of a failure what its event says.
 TOLD = ("worker.attempt_failed", "worker.job_ended", "worker.job_cut_off", "queue.rescued")
 SHOWN_CHARACTERS = 4000
@@ -147,7 +146,7 @@ def _step(_: JobRun, name: str) -> Any:
 def _failed(run: JobRun) -> None:
     """The one event of a job that has failed, in the scope of its last run: with its breadcrumbs, tags and user."""
     integration = _integration()
-    if integration is None or run.outcome == DISCARDED:
+    if integration is None or run.outcome not in ERRORS:
         return
     if CONTEXT in run.notes:
         context, transaction = run.notes.pop(CONTEXT)
@@ -168,7 +167,7 @@ def _capture(run: JobRun) -> None:
     client, error = sentry_sdk.get_client(), run.error
     if error is None:
         message = f"{run.job.task} {run.outcome}"
-        if run.outcome == "crashed":
+        if run.outcome == Outcome.CRASHED:
             message = f"{run.job.task} failed: its worker died {run.job.crashes} times while it ran"
         event: Any = {"level": "error", "message": message, "fingerprint": [run.job.task, run.outcome]}
         sentry_sdk.capture_event(event)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import psycopg
@@ -18,24 +17,9 @@ import psycopg
 from pgonly_django.database.statement import Params
 from pgonly_django.models.job import State
 from pgonly_django.models.job_rows import DELETE_AFTER, EARLIER_ERRORS, FAILED_DELETE_AFTER, LOG_LINES_KEPT
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.checkpoints import NOTHING_NEW_SAVED
 from pgonly_django.tables import qualified
-
-
-class Outcome(StrEnum):
-    """How a run ended. All but SUCCEEDED leave an entry in the job's errors."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"  # an exception; retried while attempts are left
-    RETRIED = "retried"  # the job asked for it
-    SNOOZED = "snoozed"  # the job asked to run later; costs no attempt
-    DISCARDED = "discarded"  # given up
-    CANCELLED = "cancelled"
-    TIMED_OUT = "timed out"  # longer than max_runtime
-    RELEASED = "released"  # a planned stop; costs no attempt
-    HELD = "held"  # until a person resumes it; costs no attempt
-    POSTPONED = "postponed"  # this worker does not know the task (yet); costs no attempt
-    CRASHED = "crashed"  # its worker died
 
 
 @dataclass(slots=True)
@@ -171,9 +155,11 @@ def _finish_parameters(batch: Sequence[Finish]) -> Params:
         "uncounted": [int(not finish.costs_attempt) for finish in batch],
         "interrupted": [int(finish.started and finish.outcome is Outcome.RELEASED) for finish in batch],
         "move_back": [finish.moves_back for finish in batch],
-        "began": [finish.started and finish.outcome is not Outcome.POSTPONED for finish in batch],
+        "began": [finish.started and finish.outcome.has_run for finish in batch],
         # These runs do not show that the job spares its worker.
-        "stay_suspect": [int(finish.outcome in (Outcome.RELEASED, Outcome.POSTPONED)) for finish in batch],
+        "stay_suspect": [
+            int(finish.outcome is Outcome.RELEASED or not finish.outcome.has_run) for finish in batch
+        ],
         "entries": [finish.entry for finish in batch],
         "holders": [finish.held_by for finish in batch],
     }

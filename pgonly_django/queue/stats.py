@@ -10,27 +10,21 @@ from typing import Any
 import psycopg
 
 from pgonly_django.models.job import State
-from pgonly_django.models.job_stats import KEPT
+from pgonly_django.models.job_stats import KEPT, NUMBERS, Counts
 from pgonly_django.queue.rescue import Rescued
 from pgonly_django.tables import qualified
 
 
-@dataclass(slots=True)
-class RunCounts:
+@dataclass(slots=True, kw_only=True)
+class RunCounts(Counts):
     """Of one task from one queue: columns of pgonly_job_stats."""
 
     queue: str
     task: str
-    succeeded: int = 0
-    failed: int = 0
-    retried: int = 0
-    interrupted: int = 0
-    crashed: int = 0
     waiting_times: list[int] = field(default_factory=list)
     run_times: list[int] = field(default_factory=list)
 
 
-NUMBERS = ("succeeded", "failed", "retried", "interrupted", "crashed")
 TIMES = ("waiting_times", "run_times")
 
 
@@ -38,7 +32,7 @@ def counts_of_rescued(rescued: Iterable[Rescued]) -> list[RunCounts]:
     """What a rescue has found out: runs whose worker died, and jobs that have failed by that."""
     counted: dict[tuple[str, str], RunCounts] = {}
     for job in rescued:
-        counts = counted.setdefault((job.queue, job.task), RunCounts(job.queue, job.task))
+        counts = counted.setdefault((job.queue, job.task), RunCounts(queue=job.queue, task=job.task))
         if job.was_stopped:
             counts.interrupted += 1
         else:

@@ -44,6 +44,7 @@ from pgonly_django.tasks.failures import check_dead_letter_queue
 from pgonly_django.tasks.keys import Columns, UniqueFunction, call_columns, kept_for_its_key, uniqueness
 from pgonly_django.tasks.metadata import Call, instrumented
 from pgonly_django.tasks.options import (
+    OF_TEMPLATE,
     TaskOptions,
     storable,
     stored_retention,
@@ -230,18 +231,18 @@ class PostgresBackend(BaseTaskBackend):
         options = self.options_of(task)
         check_dead_letter_queue(options.dead_letter_queue)
         stored = storable(_overrides(task))
+        columns_of_options = {name: getattr(options, name) for name in OF_TEMPLATE} | {
+            "retention": kept_for_its_key(options.retention, options),
+            "failed_retention": stored_retention(kept_for_its_key(options.failed_retention, options)),
+        }
         template = Template(
             backend=self.alias,
             queue=str.__str__(task.queue_name),  # of an Enum that is a str: its value
             task=task.module_path,
             priority=int(task.priority),
-            max_attempts=options.max_attempts,
             options=None if stored is None else json.dumps(stored),
             run_at=None if task.run_after is None else aware(task.run_after),
-            max_runtime=options.max_runtime,
-            retention=kept_for_its_key(options.retention, options),
-            failed_retention=stored_retention(kept_for_its_key(options.failed_retention, options)),
-            dead_letter_queue=options.dead_letter_queue,
+            **columns_of_options,
         )
         signature = call_signature(task.func, task.takes_context)
         unique = uniqueness(first_path(task), signature, options)

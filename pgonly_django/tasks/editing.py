@@ -26,7 +26,13 @@ from pgonly_django.models.job_rows import UNIQUE_ROW
 from pgonly_django.queue.enqueue import CALL_COLUMNS, NewJob, Template, aware
 from pgonly_django.tasks.failures import dead_letter_tasks
 from pgonly_django.tasks.keys import kept_for_its_key
-from pgonly_django.tasks.options import TaskOptions, failed_retention_of, restored, stored_retention
+from pgonly_django.tasks.options import (
+    OF_TEMPLATE,
+    TaskOptions,
+    failed_retention_of,
+    restored,
+    stored_retention,
+)
 from pgonly_django.tasks.registry import UnknownTaskError, backend_of, find_task
 from pgonly_django.tasks.result import JobResult
 
@@ -214,16 +220,17 @@ def _template_of(job: Job, new: NewJob, usual: TaskOptions) -> Template:
     """With the options that have a column as the row of `job` has them. A unique key may need a longer retention.
     Raises ImportError for a backoff that is gone."""
     restored(job.options)
-    letters, known = job.dead_letter_queue, dead_letter_tasks()
-    return replace(
-        new.template,
-        max_attempts=job.max_attempts,
-        options=json.dumps(job.options) if job.options else None,
-        max_runtime=job.max_runtime,
-        retention=kept_for_its_key(job.retention, usual),
-        failed_retention=stored_retention(kept_for_its_key(failed_retention_of(job.failed_retention), usual)),
-        dead_letter_queue=letters if letters is None or letters in known else new.template.dead_letter_queue,
-    )
+    columns = {name: getattr(job, name) for name in OF_TEMPLATE} | {
+        "options": json.dumps(job.options) if job.options else None,
+        "retention": kept_for_its_key(job.retention, usual),
+        "failed_retention": stored_retention(
+            kept_for_its_key(failed_retention_of(job.failed_retention), usual)
+        ),
+    }
+    letters = job.dead_letter_queue
+    if letters is not None and letters not in dead_letter_tasks():
+        columns["dead_letter_queue"] = new.template.dead_letter_queue
+    return replace(new.template, **columns)
 
 
 def _own_of(job: Job, new: NewJob) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from asgiref.sync import sync_to_async
 
 from pgonly_django.compat import TaskError, TaskResult, TaskResultStatus
 from pgonly_django.exceptions import WaitTimeoutError, WrongArgumentsError
+from pgonly_django.outcomes import NOT_RUN
 from pgonly_django.tasks.registry import UnknownTaskError, find_task, unvalidated, with_fields
 from pgonly_django.tasks.task import PostgresTask
 
@@ -159,11 +160,10 @@ for _field in fields(TaskResult):
 def build_result(*, errors: Sequence[dict[str, Any]], worker_id: str | None, **values: Any) -> JobResult:
     """A JobResult without the dataclass's own __init__, which would walk through all values once more. `errors` are
     those of the row, `worker_id` has the job or had it last; the others are fields, None where not given."""
-    # A worker that postponed the job, since it did not know the task, did not run it.
     workers = values["worker_ids"] = [
         entry["worker_id"]
         for entry in errors
-        if entry.get("worker_id") and entry.get("outcome") != "postponed"
+        if entry.get("worker_id") and entry.get("outcome") not in NOT_RUN
     ]
     if worker_id is not None:
         workers.append(worker_id)

@@ -161,13 +161,8 @@ def task(
 ) -> Any:
     """Make a module-level function a task: `@task` or `@task(max_attempts=2, ...)`.
 
-    Besides Django's parameters: `max_attempts` (8), `backoff` (a Backoff or callable), `max_runtime` (timedelta),
-    `atomic` (the function and its finish commit in one transaction), `retention` (timedelta; None: for ever),
-    `failed_retention` (the same of failed jobs), `dead_letter_queue` (whose task is told when a job has failed),
-    `never_retry`, `retry_on`, `snooze_on` and `hold_on` (error classes, or their dotted paths), `on_failure` (called in
-    the worker when a job has failed), `concurrency_key`, `concurrency_limit` and `slots` (which jobs run side by side),
-    `unique`, `unique_for`, `unique_while` and `debounce` (which calls make one job), `aliases` (former paths of the
-    task, the oldest first: jobs that were stored under them run it).
+    Besides Django's parameters it takes the options in docs/reference/tasks.md, and `aliases`: former paths of the
+    task, the oldest first, under which stored jobs may name it.
     Raises InvalidTask for an option that does not exist or a value it cannot have, and as Django's own decorator
     TypeError for `run_after`.
     """

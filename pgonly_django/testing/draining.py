@@ -14,7 +14,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from pgonly_django.exceptions import JobInterrupt, WrongArgumentsError
 from pgonly_django.models import Job
-from pgonly_django.queue.finish import Outcome
+from pgonly_django.outcomes import Outcome
 from pgonly_django.tasks.result import JobResult, result_of
 from pgonly_django.testing.backends import check_queue, databases_of, postgres_backends
 from pgonly_django.testing.inline_worker import DrainError, InlineWorker

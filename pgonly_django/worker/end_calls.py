@@ -22,6 +22,7 @@ from pgonly_django.error_texts import cut_our_frames
 from pgonly_django.events import emit
 from pgonly_django.instruments import JobRun, sends_finished
 from pgonly_django.models.job import FINISHED, Job, State
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.finish import Finish
 from pgonly_django.tasks.backend import has_receivers
 from pgonly_django.tasks.failures import call_on_failure, on_failure_functions
@@ -40,7 +41,6 @@ from pgonly_django.worker.timers import NEVER, Timer
 HANGS_SECONDS = 60.0
 THREADS_AT_MOST = 4
 WAITING_AT_MOST = 10_000
-CRASHED = "crashed"
 REST = "rest"  # in the place of a job's id
 
 Ended = EndedRun | str  # a run that ended here, or the id of a job whose finish a rescue has written
@@ -215,7 +215,7 @@ class FailureCalls(CallThread):
     def _tell_instruments(self, ended: Ended) -> None:
         if isinstance(ended, str):  # its worker has died too often
             job = self._row(ended)
-            seen = JobRun(job, worker="", outcome=CRASHED, state=str(job.state))
+            seen = JobRun(job, worker="", outcome=Outcome.CRASHED, state=str(job.state))
         else:
             seen = ended.run.seen or JobRun(ended.run.job, ended.run.worker)
             note_end(seen, ended)

@@ -19,16 +19,9 @@ from pgonly_django.database.connect import TRY_AGAIN, OwnConnection, one_send_pi
 from pgonly_django.database.libpq import execute, prepare, takes_statements
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
-from pgonly_django.queue.finish import (
-    REPORT,
-    Finish,
-    Outcome,
-    Report,
-    finish_statements,
-    report_parameters,
-    whose,
-)
+from pgonly_django.queue.finish import REPORT, Finish, Report, finish_statements, report_parameters, whose
 from pgonly_django.worker.connection import WorkerConnection
 
 # After a statement has waited for a locked row for as long as it may, locked rows are skipped for the next seconds.

@@ -8,7 +8,7 @@ import time
 from pgonly_django.compat import task_finished
 from pgonly_django.models.job import State
 from pgonly_django.models.job_rows import SUSPECT_FROM
-from pgonly_django.queue.finish import Outcome
+from pgonly_django.outcomes import Outcome
 from pgonly_django.tasks.backend import has_receivers
 from pgonly_django.worker import job_log
 from pgonly_django.worker.claiming import Capacity, Claims
@@ -49,9 +49,9 @@ class Following:
             return
         if in_flight.runs.get(run.job.id) is not run or run.job.id in in_flight.ended:
             return  # an end was delivered before and counts: see Executor._deliver()
-        if not run.is_limited:
-            self._prefetch.note(run.job.queue, ended.took_seconds)
         finish = ended.finish
+        if not run.is_limited and (finish is None or finish.outcome.has_run):
+            self._prefetch.note(run.job.queue, ended.took_seconds)
         if finish is not None and finish.outcome is Outcome.POSTPONED and run.job.task in self._tasks.missing:
             self._claims.claimer.unknown.note(run.job.task)
         if run.leaves_early:  # before the exchange that writes its end, and claims

@@ -12,8 +12,9 @@ from pgonly_django.events import emit, has_listeners
 from pgonly_django.exceptions import Retry, Snooze
 from pgonly_django.logs import facts_of
 from pgonly_django.models.job import State
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import UNKNOWN_FOR
-from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.queue.finish import Finish
 from pgonly_django.wording import duration
 from pgonly_django.worker.ending import EndedRun, how_it_ended
 
@@ -105,9 +106,9 @@ def log_left(job_ids: list[str], *, is_away: bool) -> None:
 
 def _level(finish: Finish) -> int:
     """Discarded and held jobs wait for a person."""
-    if finish.state is State.HELD or finish.outcome is Outcome.DISCARDED:
-        return logging.WARNING
-    return logging.ERROR if finish.state is State.FAILED else logging.INFO
+    if finish.state is State.FAILED and how_it_ended(finish).is_error:
+        return logging.ERROR
+    return logging.WARNING if finish.state in (State.FAILED, State.HELD) else logging.INFO
 
 
 def _ended(run: Run, how: str, seconds: float) -> str:

@@ -15,11 +15,11 @@ from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
 from pgonly_django.database.reconnecting import Reconnecting
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
-from pgonly_django.models.job_stats import BOUNDS, BUCKETS
+from pgonly_django.models.job_stats import BOUNDS, BUCKETS, NUMBERS, TIMED
 from pgonly_django.queue import stats
-from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.queue.finish import Finish
 from pgonly_django.queue.rescue import Rescued
-from pgonly_django.queue.stats import NUMBERS, TIMES, RunCounts, counts_of_rescued
+from pgonly_django.queue.stats import TIMES, RunCounts, counts_of_rescued
 from pgonly_django.worker.ending import EndedRun
 
 WRITE_SECONDS = 15.0
@@ -27,8 +27,6 @@ WRITES_AT_END = 3
 # Rows of one statement. Beyond NAMED pairs of a queue and a task, those that are new count under the empty task of
 # their queue; beyond ROWS under the empty one of all queues.
 NAMED, ROWS = 400, 499
-# Ends after which a job goes on with another attempt, unless its state says that it has failed.
-ATTEMPTS = (Outcome.FAILED, Outcome.RETRIED, Outcome.TIMED_OUT)
 _SUCCEEDED = State.SUCCEEDED
 _UP_TO_THE_LAST = BOUNDS[:-1]  # what is longer than all of these falls into the last bucket
 
@@ -77,7 +75,7 @@ class RunCounter:
                 since = job.ready_at if job.ready_again_at is None else job.waiting_since
                 waited = (job.attempted_at - since).total_seconds() + began - run.claimed_at
                 waiting_times[bisect_left(_UP_TO_THE_LAST, waited)] += 1
-                if name != "interrupted":
+                if name in TIMED:
                     run_times[bisect_left(_UP_TO_THE_LAST, ended.took_seconds or run.seconds)] += 1
                 if name == "succeeded":
                     counts.succeeded += 1
@@ -125,7 +123,9 @@ class RunCounter:
                 key = other
         if key not in self._counted:
             zeros = [0] * BUCKETS
-            self._counted[key] = RunCounts(*key, waiting_times=zeros, run_times=zeros.copy())
+            self._counted[key] = RunCounts(
+                queue=key[0], task=key[1], waiting_times=zeros, run_times=zeros.copy()
+            )
         return self._counted[key]
 
     def _merge(self, added: RunCounts) -> None:
@@ -140,13 +140,10 @@ class RunCounter:
 
 def _name(finish: Finish) -> str | None:
     """The column that counts a run that did not succeed."""
-    if finish.state is State.FAILED:
-        return "failed"
+    counts = finish.outcome.counts
     if finish.state is State.CANCELLED:
         return None
-    if finish.outcome is Outcome.RELEASED:
-        return "interrupted"
-    return "retried" if finish.outcome in ATTEMPTS else None
+    return "failed" if finish.state is State.FAILED and counts == "retried" else counts
 
 
 def _emit_failed(error: psycopg.Error) -> None:

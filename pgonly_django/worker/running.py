@@ -24,16 +24,10 @@ from pgonly_django.error_texts import cut_our_frames
 from pgonly_django.exceptions import JobInterrupt, LeaseLost, TransactionLeftOpenError, UnreadableJobError
 from pgonly_django.instruments import Around, JobRun
 from pgonly_django.models.job import State
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.claim import JSON_COLUMNS, Unreadable
-from pgonly_django.queue.finish import (
-    LAST_REPORT,
-    Finish,
-    Outcome,
-    Report,
-    finish_statements,
-    report_parameters,
-)
+from pgonly_django.queue.finish import LAST_REPORT, Finish, Report, finish_statements, report_parameters
 from pgonly_django.queue.output import load_output
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.backend import OWN_RECEIVERS, has_receivers

@@ -20,7 +20,7 @@ from pgonly_django.models.job import (
     State,
 )
 from pgonly_django.models.job_rows import ERRORS_KEPT
-from pgonly_django.queue.finish import Outcome
+from pgonly_django.outcomes import Outcome
 from pgonly_django.tables import table
 from pgonly_django.tasks.options import NAME_LENGTH, PATH_LENGTH, TaskOptions
 from pgonly_django.worker import options

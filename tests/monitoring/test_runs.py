@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 
 from pgonly_django.database.connect import connect
 from pgonly_django.models import JobStats
-from pgonly_django.models.job_stats import KEPT
+from pgonly_django.models.job_stats import KEPT, NUMBERS
 from pgonly_django.monitoring import runs as module
 from pgonly_django.monitoring.runs import PAIRS_AT_MOST, runs_today
 from pgonly_django.queue import stats as written
@@ -114,7 +114,7 @@ def test_what_is_pruned_is_older_than_what_is_counted():
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     some.lists(
-        some.tuples(some.sampled_from("ab"), some.integers(0, 9), some.sampled_from(written.NUMBERS)),
+        some.tuples(some.sampled_from("ab"), some.integers(0, 9), some.sampled_from(NUMBERS)),
         min_size=1,
         max_size=12,
     )
@@ -124,11 +124,11 @@ def test_no_number_falls_while_workers_write(ends):
         seen = {}
         for task, count, name in ends:
             counts = written.RunCounts(
-                "q", task, waiting_times=[0, count], run_times=[count], **{name: count}
+                queue="q", task=task, waiting_times=[0, count], run_times=[count], **{name: count}
             )
             _write(counts)
             for each in runs_today("default").runs:
-                now = [*each[2:7], *each.waiting_times, *each.run_times]
+                now = [*(getattr(each, name) for name in NUMBERS), *each.waiting_times, *each.run_times]
                 before = seen.get(each.task, [0] * len(now))
                 assert all(new >= old for new, old in zip(now, before, strict=True))
                 seen[each.task] = now
@@ -139,7 +139,7 @@ def _write(counts):
     """As a worker does, but in the transaction of the test."""
     values = {name: f"{{{','.join(map(str, getattr(counts, name)))}}}" for name in written.TIMES}
     parameters = {
-        **{name: [getattr(counts, name)] for name in ("queue", "task", *written.NUMBERS)},
+        **{name: [getattr(counts, name)] for name in ("queue", "task", *NUMBERS)},
         **{name: [value] for name, value in values.items()},
     }
     with connection.cursor() as cursor:

@@ -10,6 +10,7 @@ from django.db import connection
 from pgonly_django.compat import new_ids
 from pgonly_django.models import Job, Schedule
 from pgonly_django.models.job import State
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue import (
     checkpoints,
     failed_jobs,
@@ -25,7 +26,7 @@ from pgonly_django.queue import (
 )
 from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.enqueue import NewJob, Template, Unique
-from pgonly_django.queue.finish import Finish, Outcome, Report
+from pgonly_django.queue.finish import Finish, Report
 from pgonly_django.queue.limited import claim as limited_claim
 from pgonly_django.queue.limited import gates, look
 from pgonly_django.queue.limited.turns import Cursors, GroupKind

@@ -11,8 +11,9 @@ from django.db import connection
 from pgonly_django.cache import PostgresCache
 from pgonly_django.compat import uuid7
 from pgonly_django.models.job import State
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import Claim, Claimer
-from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.queue.finish import Finish
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import Exchanger
 from tests.jobs import add

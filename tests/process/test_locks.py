@@ -13,8 +13,9 @@ from django.db import connections
 from pgonly_django.compat import uuid7
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State, Worker
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import Claim, Claimer
-from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.queue.finish import Finish
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import Exchanger
 from tests import jobs

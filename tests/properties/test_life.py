@@ -23,7 +23,8 @@ from hypothesis.stateful import (
 from pgonly_django import models, redrive
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
-from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.outcomes import Outcome
+from pgonly_django.queue.finish import Finish
 from pgonly_django.queue.liveness import renew
 from pgonly_django.queue.promote import promote
 from pgonly_django.queue.prune import prune

@@ -22,7 +22,8 @@ from hypothesis.stateful import (
 from pgonly_django import enqueue_many, models
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
-from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.outcomes import Outcome
+from pgonly_django.queue.finish import Finish
 from pgonly_django.queue.promote import promote
 from pgonly_django.queue.prune import prune
 from pgonly_django.queue.rescue import rescue

@@ -13,8 +13,9 @@ from psycopg.sql import quote
 from pgonly_django.conf import settings
 from pgonly_django.models import Job, Queue, Worker
 from pgonly_django.models.job import State
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
-from pgonly_django.queue.finish import Finish, Outcome, finish_statements
+from pgonly_django.queue.finish import Finish, finish_statements
 from pgonly_django.queue.limited.claim import LimitedClaimer
 from pgonly_django.queue.limited.turns import Turns
 from tests.waiting import wait_for

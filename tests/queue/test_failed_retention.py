@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Job, State
 from pgonly_django.models.job_rows import CRASHES_ALLOWED
-from pgonly_django.queue.finish import Outcome
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.prune import prune
 from pgonly_django.queue.rescue import rescue
 from tests.queue.rows import HOUR, LEASE, ago, finish_of, fresh, make, make_running, make_worker, write

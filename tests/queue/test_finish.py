@@ -8,8 +8,9 @@ import pytest
 from pgonly_django.models import Checkpoint, Job, Step
 from pgonly_django.models.job import State
 from pgonly_django.models.job_rows import ERRORS_KEPT, LOG_LINES_KEPT
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue import checkpoints, finish
-from pgonly_django.queue.finish import REPORT, Outcome, Report, finish_statements, report_parameters
+from pgonly_django.queue.finish import REPORT, Report, finish_statements, report_parameters
 from pgonly_django.queue.rescue import rescue
 from tests.queue.rows import (
     HOUR,

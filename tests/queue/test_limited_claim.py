@@ -10,8 +10,8 @@ import pytest
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, Queue, State
 from pgonly_django.models.job_rows import SUSPECT_FROM
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import ClaimedJob
-from pgonly_django.queue.finish import Outcome
 from pgonly_django.queue.limited.gates import PILE
 from pgonly_django.queue.rescue import rescue
 from tests.queue.rows import (

@@ -21,10 +21,14 @@ def rows(granularity):
     return sorted(found)
 
 
+def counted(task="tasks.a", *, succeeded=1, **counts):
+    return RunCounts(queue="ai", task=task, succeeded=succeeded, **counts)
+
+
 def test_counts_are_added_to_the_present_minute_and_hour(server):
     began = datetime.now(UTC)
-    add(server, [RunCounts("ai", "tasks.a", 3, 1, waiting_times=[1, 3], run_times=[0, 0, 4])])
-    add(server, [RunCounts("ai", "tasks.a", 2, 0, 5, waiting_times=[0, 0, 7]), RunCounts("ai", "tasks.b", 1)])
+    add(server, [counted(succeeded=3, failed=1, waiting_times=[1, 3], run_times=[0, 0, 4])])
+    add(server, [counted(retried=5, succeeded=2, waiting_times=[0, 0, 7]), counted("tasks.b")])
     expected = [
         ("ai", "tasks.a", 5, 1, 5, [1, 3, 7], [0, 0, 4]),
         ("ai", "tasks.b", 1, 0, 0, [], []),
@@ -44,18 +48,18 @@ def test_counts_are_added_to_the_present_minute_and_hour(server):
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu"])
 def test_an_hour_begins_with_an_hour_of_utc_whatever_the_time_zone_of_the_session(server, zone):
     server.execute(f"SET timezone = '{zone}'")
-    add(server, [RunCounts("ai", "tasks.a", 1)])
+    add(server, [counted()])
     assert JobStats.objects.get(granularity="hour").starts_at.astimezone(UTC).minute == 0
 
 
 def test_two_workers_that_write_the_same_rows_at_once_lose_nothing(server, other):
     names = [f"tasks.t{number}" for number in range(20)]
     with server.transaction():
-        add(server, [RunCounts("ai", name, 1) for name in names])
+        add(server, [counted(name) for name in names])
         other.execute("SET lock_timeout = '50ms'")
         with pytest.raises(Exception, match="lock timeout"):
-            add(other, [RunCounts("ai", name, 1) for name in reversed(names)])
-    add(other, [RunCounts("ai", name, 1) for name in reversed(names)])
+            add(other, [counted(name) for name in reversed(names)])
+    add(other, [counted(name) for name in reversed(names)])
     totals = JobStats.objects.filter(granularity="hour").values_list("succeeded", flat=True)
     assert sum(totals) == 40
 

@@ -10,8 +10,8 @@ from django.db import transaction
 from pgonly_django import enqueue_many
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue import unique as module
-from pgonly_django.queue.finish import Outcome
 from tests.queue.rows import HOUR, ago, claim, claimer, finish_of, fresh, wait_until_blocked, write
 from tests.tasks.calls import add, hourly, per_account_once, reindex, sync_account
 

@@ -14,8 +14,9 @@ from pgonly_django.compat import task_finished, uuid7
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import Claim, Claimer
-from pgonly_django.queue.finish import Outcome, Report
+from pgonly_django.queue.finish import Report
 from pgonly_django.queue.liveness import cancel_requested, stopped
 from pgonly_django.queue.promote import promote
 from pgonly_django.worker.connection import WorkerConnection

@@ -17,7 +17,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import connect, connection_params
 from pgonly_django.models import Job, State
 from pgonly_django.models import Worker as WorkerRow
-from pgonly_django.queue.finish import Outcome
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.liveness import register
 from pgonly_django.worker.inbox import Notification
 from pgonly_django.worker.loop import WorkerLoop

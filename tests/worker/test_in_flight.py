@@ -13,8 +13,9 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.models.job_rows import SUSPECT_FROM
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import ClaimedJob
-from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.queue.finish import Finish
 from pgonly_django.worker import in_flight
 from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.exchange import ExchangeResult

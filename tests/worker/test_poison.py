@@ -14,7 +14,7 @@ from pgonly_django.compat import task_finished, task_started
 from pgonly_django.context.run import Run
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
-from pgonly_django.queue.finish import Outcome
+from pgonly_django.outcomes import Outcome
 from pgonly_django.worker.running import Executor
 from tests import jobs
 from tests.jobs import poison

@@ -12,8 +12,9 @@ from psycopg import OperationalError
 from pgonly_django.context.run import Run
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, JobStats, State
-from pgonly_django.models.job_stats import BOUNDS
-from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.models.job_stats import BOUNDS, NUMBERS
+from pgonly_django.outcomes import Outcome
+from pgonly_django.queue.finish import Finish
 from pgonly_django.worker import run_counter
 from pgonly_django.worker.ending import EndedRun, never_started
 from pgonly_django.worker.run_counter import NAMED, ROWS
@@ -21,8 +22,6 @@ from pgonly_django.worker.run_counter import RunCounter as Counting
 from tests import jobs
 from tests.queue.rows import HOUR, ago, claim, claimer, fresh, make, make_running, make_worker
 from tests.waiting import wait_for
-
-NUMBERS = ("succeeded", "failed", "retried", "interrupted", "crashed")
 
 
 def totals(**of):

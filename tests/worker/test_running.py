@@ -19,8 +19,8 @@ from pgonly_django.context.transactions import retry_while_down
 from pgonly_django.database.connect import connect
 from pgonly_django.exceptions import AtomicStepError
 from pgonly_django.models import Job, State, Step
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue import checkpoints
-from pgonly_django.queue.finish import Outcome
 from pgonly_django.testing import drain
 from pgonly_django.worker.running import Executor
 from tests import jobs

@@ -12,31 +12,15 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
-from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import ngettext
 
 from pgonly_django.admin.formats import short_name
 from pgonly_django.models import Job, State
-from pgonly_django.queue.finish import Outcome
+from pgonly_django.outcomes import Outcome
 from pgonly_django.wording import duration
 
-OUTCOMES: dict[str, Promise] = {
-    "running": gettext_lazy("Running"),
-    "succeeded": gettext_lazy("Succeeded"),
-    "failed": gettext_lazy("Failed"),
-    "retried": gettext_lazy("Asked for a retry"),
-    "snoozed": gettext_lazy("Snoozed"),
-    "discarded": gettext_lazy("Discarded"),
-    "held": gettext_lazy("Held"),
-    "cancelled": gettext_lazy("Cancelled"),
-    "timed out": gettext_lazy("Timed out"),
-    "released": gettext_lazy("Released"),
-    "postponed": gettext_lazy("Postponed"),
-    "crashed": gettext_lazy("Crashed"),
-}
-# The outcomes whose reason is a text of this package.
-OURS = ("crashed", "postponed", "released", "timed out")
+OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
 # The indent of an exception group's members has bars in it.
 # What a SyntaxError has failed to read stands below a line without a name: it is a message, and may be an argument.
@@ -136,7 +120,15 @@ class RecordedAttempt:
 
     @property
     def label(self) -> str:
-        return str(OUTCOMES.get(self.outcome, self.outcome))
+        if self.outcome == State.RUNNING:
+            return str(State.RUNNING.label)
+        known = OUTCOMES.get(self.outcome)
+        return self.outcome if known is None else str(known.label)
+
+    @property
+    def tone(self) -> str:
+        known = OUTCOMES.get(self.outcome)
+        return self.outcome if known is None else known.tone
 
     @property
     def traceback_parts(self) -> list[TracebackPart]:
@@ -198,7 +190,7 @@ def _recorded(entry: dict[str, Any], *, sees_data: bool) -> RecordedAttempt:
 
 def is_our_text(outcome: str, entry: dict[str, Any]) -> bool:
     """Whether the worker or a person gave the reason, and not the task."""
-    return outcome in OURS or "started_at" not in entry
+    return "started_at" not in entry or (outcome in OUTCOMES and OUTCOMES[outcome].reason_is_ours)
 
 
 def log_lines(job: Job) -> list[tuple[datetime | None, str]]:
@@ -216,7 +208,7 @@ def _time(text: str | None) -> datetime | None:
 
 class Moment(NamedTuple):
     at: Any  # the time; None when it has none, and then it is not shown
-    kind: str  # an outcome or state, for its colour
+    tone: str  # the class of its colour
     label: str
     note: str = ""
     attempt: RecordedAttempt | None = None
@@ -228,7 +220,7 @@ class Moment(NamedTuple):
 
 def timeline(job: Job, attempts: list[RecordedAttempt]) -> list[Moment]:
     """What happened to the job, and what is due, in order of time."""
-    runs = [Moment(run.shown_at, run.outcome, run.label, attempt=run) for run in attempts]
+    runs = [Moment(run.shown_at, run.tone, run.label, attempt=run) for run in attempts]
     moments = [*_beginnings(job), *runs, *_ends(job)]
     return sorted((moment for moment in moments if moment.at is not None), key=lambda moment: moment.at)
 
@@ -252,7 +244,7 @@ def _ends(job: Job) -> list[Moment]:
     is_past = job.delete_after is not None and job.delete_after < timezone.now()
     retention = _("Retention ended") if is_past else _("Retention ends")
     return [
-        Moment(job.dead_lettered_at, "retried", _("Dead letter sent"), _("queue %s") % job.dead_letter_queue),
+        Moment(job.dead_lettered_at, "held", _("Dead letter sent"), _("queue %s") % job.dead_letter_queue),
         Moment(ended, job.state, _("Finished: %s") % job.get_state_display().lower(), took),
         Moment(job.delete_after, "pruned", retention, _("the row may be deleted")),
     ]

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy
 from pgonly_django.admin import formats
 from pgonly_django.admin.overview.overview import Overview, alias_of
 from pgonly_django.models import Job
+from pgonly_django.models.job_stats import NUMBERS
 from pgonly_django.monitoring.queues import jobs_by_state
 from pgonly_django.monitoring.runs import Period, throughput, times
 from pgonly_django.wording import duration
@@ -22,14 +23,6 @@ PERIODS = {
     Period.HOUR: (gettext_lazy("Hour"), gettext_lazy("the last hour")),
     Period.DAY: (gettext_lazy("Day"), gettext_lazy("the last day")),
     Period.WEEK: (gettext_lazy("Week"), gettext_lazy("the last week")),
-}
-# From the bottom of a bar up. A kind picks the colour.
-KINDS = {
-    "failed": gettext_lazy("failed"),
-    "crashed": gettext_lazy("crashed"),
-    "retried": gettext_lazy("retried"),
-    "interrupted": gettext_lazy("interrupted"),
-    "succeeded": gettext_lazy("succeeded"),
 }
 WIDTH, HEIGHT = 640.0, 160.0
 GAP = 0.15  # of a bar's width
@@ -50,7 +43,7 @@ def states_panel(overview: Overview) -> dict[str, Any]:
 def throughput_panel(overview: Overview) -> dict[str, Any]:
     ended = throughput(alias_of(Job), overview.period)
     labels = [_part_label(part.starts_at, overview.period) for part in ended]
-    numbers = [[getattr(part, kind) for kind in KINDS] for part in ended]
+    numbers = [[getattr(part, kind) for kind in NUMBERS] for part in ended]
     sums = map(sum, zip(*numbers, strict=True))
     return {
         "periods": [
@@ -59,7 +52,7 @@ def throughput_panel(overview: Overview) -> dict[str, Any]:
         ],
         "within": PERIODS[overview.period][1],
         "chart": bar_chart(numbers),
-        "kinds": [(*kind, f"{total:,}") for kind, total in zip(KINDS.items(), sums, strict=True)],
+        "kinds": [(kind, _(kind), f"{total:,}") for kind, total in zip(NUMBERS, sums, strict=True)],
         "marks": [labels[0], labels[len(labels) // 2], labels[-1]],
         "rows": [(label, of_part) for label, of_part in zip(labels, numbers, strict=True) if any(of_part)],
     }
@@ -89,7 +82,7 @@ class Chart(NamedTuple):
 
 
 def bar_chart(bars: list[list[int]]) -> Chart:
-    """A bar has a number for each of KINDS."""
+    """A bar has a number for each of NUMBERS, which is the class of its colour."""
     top = nice(max((sum(numbers) for numbers in bars), default=0))
     width = WIDTH / max(len(bars), 1)
     return Chart(top, [_bar(numbers, place * width, width, top) for place, numbers in enumerate(bars)])
@@ -98,7 +91,7 @@ def bar_chart(bars: list[list[int]]) -> Chart:
 def _bar(numbers: list[int], left: float, width: float, top: int) -> list[Rect]:
     rects: list[Rect] = []
     lower = HEIGHT
-    for kind, number in zip(KINDS, numbers, strict=True):
+    for kind, number in zip(NUMBERS, numbers, strict=True):
         if number > 0:
             height = min(max(number / top * HEIGHT, SMALLEST), lower)
             lower -= height

@@ -1,0 +1,29 @@
+"""What is said of an outcome fits what asks for it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import pgonly_django
+from pgonly_django.models import JobStats
+from pgonly_django.models.job_stats import NUMBERS, TIMED
+from pgonly_django.outcomes import Outcome
+
+STATIC = Path(pgonly_django.__file__).parent / "static" / "pgonly_django"
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_each_outcome_counts_in_a_column_and_has_a_colour(outcome):
+    assert outcome.counts in (None, *NUMBERS)
+    has_colour = re.compile(rf"\.pgonly-{outcome.tone}\b")
+    assert outcome.tone == "cancelled" or has_colour.search((STATIC / "admin.css").read_text())
+
+
+def test_each_number_of_the_statistics_is_a_column_and_has_a_colour():
+    assert {*NUMBERS} <= {field.name for field in JobStats._meta.get_fields()}
+    assert {*TIMED} <= {*NUMBERS}
+    styles = (STATIC / "admin.css").read_text() + (STATIC / "overview.css").read_text()
+    assert [name for name in NUMBERS if not re.search(rf"\.pgonly-{name}\b", styles)] == []
