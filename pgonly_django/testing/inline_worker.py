@@ -111,15 +111,12 @@ class DjangoDatabase:
 class InlineExchanger(Exchanger):
     """Each exchange is a savepoint: one that fails leaves the test's transaction usable."""
 
-    def _claim_alone(self, connection: Any, claim: Claim) -> ExchangeResult:
-        with connection.transaction():
-            return super()._claim_alone(connection, claim)
-
     def _pipeline(
-        self, connection: Any, finishes: Sequence[Finish], reported: Sequence[Report], claim: Claim | None
-    ) -> ExchangeResult:
+        self, connection: Any, finishes: Sequence[Finish], reported: Sequence[Report], claim: Claim | None,
+        result: ExchangeResult | None = None,
+    ) -> ExchangeResult:  # fmt: skip
         with connection.transaction():
-            return super()._pipeline(connection, finishes, reported, claim)
+            return super()._pipeline(connection, finishes, reported, claim, result)
 
 
 class InlineExecutor(Executor):

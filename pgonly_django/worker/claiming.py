@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from uuid import UUID
 
+from pgonly_django.context.run import Run, lease_end
 from pgonly_django.database import notify
 from pgonly_django.queue.claim import DUTY, Claim, ClaimedJob, Claimer
 from pgonly_django.worker.connection import JobsListener, WorkerConnection
@@ -95,7 +96,7 @@ class Claims:
     """The claims of one worker: what makes them, and when each is due. For the main loop alone."""
 
     def __init__(self, options: WorkerOptions, worker_id: UUID, database: WorkerConnection) -> None:
-        self._queues = options.queues
+        self._options, self._worker_id = options, str(worker_id)
         self.claimer = Claimer(worker_id, options.lease_for, options.queues)
         self.limited = LimitedClaims(options, worker_id, database, self.claimer.unknown)
         self.poll_timer = PollTimer(options, database.listener)
@@ -112,13 +113,24 @@ class Claims:
         self.look_now()
 
     def serve(self, queue: str) -> bool:
-        return not self._queues or queue == notify.ANY_QUEUE or queue in self._queues
+        return not self._options.queues or queue == notify.ANY_QUEUE or queue in self._options.queues
 
     def hear(self, kind: str, queue: str) -> None:
         """A NOTIFY of a queue that this worker serves."""
         self.limited.hear_queue(kind, queue)
         if kind == notify.READY:
             self.poll_timer.hear()
+
+    def runs_of(
+        self, jobs: list[ClaimedJob], claimed_at: float, slots: dict[str, int] | None = None
+    ) -> list[Run]:
+        """Of the jobs of a claim that was sent at `claimed_at`. `slots`: of limited jobs, by their ids."""
+        options, now, until = self._options, time.monotonic(), lease_end(claimed_at, self._options.lease_for)
+        runs = [Run(job, options.database, now, until, options.name, self._worker_id) for job in jobs]
+        if slots is not None:
+            for run in runs:
+                run.slots, run.is_limited = slots[run.job.id], True
+        return runs
 
     def restart(self) -> None:
         """After a sleep."""

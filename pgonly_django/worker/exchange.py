@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -88,13 +89,14 @@ class Exchanger:
         claim: Claim | None,
     ) -> ExchangeResult:  # fmt: skip
         try:
-            if claim is not None and not finishes and not reports:
+            is_direct = self.database.is_direct and takes_statements(connection)
+            if claim is not None and not finishes and not reports and is_direct:
                 return self._claim_alone(connection, claim)
             try:
                 return self._pipeline(connection, finishes, reports, claim)
             except TRY_AGAIN:
                 self._skips_locked_until = time.monotonic() + SKIP_LOCKED_SECONDS
-            return self._pipeline(connection, finishes, reports, claim)
+                return self._pipeline(connection, finishes, reports, claim)
         except TRY_AGAIN:
             return ExchangeResult(locked=list(finishes), was_refused=True)
         except ROW_ERRORS:
@@ -102,10 +104,6 @@ class Exchanger:
 
     def _claim_alone(self, connection: OwnConnection, claim: Claim) -> ExchangeResult:
         """The shortest way to a first job: one statement, which waits for no lock of a row."""
-        if not (self.database.is_direct and takes_statements(connection)):
-            with connection.session_settings():
-                jobs = _jobs(self._execute_claim(connection, claim))
-            return ExchangeResult(jobs=jobs, claimed=True)
         statement, params = self.claimer.statement(claim)
         if statement not in self.database.prepared:
             prepare(connection, statement)
@@ -115,15 +113,12 @@ class Exchanger:
         rows.set_pgresult(answer)
         return ExchangeResult(jobs=rows.load_rows(0, answer.ntuples, ClaimedJob._make), claimed=True)
 
-    def _execute_claim(self, connection: OwnConnection, claim: Claim) -> psycopg.Cursor[Any]:
-        statement, params = self.claimer.statement(claim)
-        return connection.cursor(binary=True).execute(statement.sql, params, prepare=True)
-
     def _pipeline(
         self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report],
-        claim: Claim | None,
+        claim: Claim | None, result: ExchangeResult | None = None,
     ) -> ExchangeResult:  # fmt: skip
-        result = ExchangeResult()
+        """One transaction. What came of it is added to `result`."""
+        result = result or ExchangeResult()
         written: list[psycopg.Cursor[Any]] = []
         claimed = reported = None
         skip_locked = time.monotonic() < self._skips_locked_until
@@ -133,19 +128,20 @@ class Exchanger:
             for sql, parameters in finish_statements(finishes, skip_locked=skip_locked):
                 written.append(connection.execute(sql, parameters, prepare=True))
             if claim is not None:
-                claimed = self._execute_claim(connection, claim)
+                statement, params = self.claimer.statement(claim)
+                claimed = connection.cursor(binary=True).execute(statement.sql, params, prepare=True)
         if reported is not None:
-            result.reported = {job_id for (job_id,) in reported.fetchall()}
+            result.reported |= {job_id for (job_id,) in reported.fetchall()}
         for cursor in written:
             if cursor.description is not None:
                 result.states |= dict(cursor.fetchall())
         if sum(cursor.rowcount for cursor in written) == len(finishes):
-            result.finished = [finish.id for finish in finishes]
+            result.finished += [finish.id for finish in finishes]
         else:
             _judge(connection, finishes, result)
         if claimed is not None:
             result.claimed = True
-            result.jobs = _jobs(claimed)
+            result.jobs = [ClaimedJob._make(row) for row in claimed.fetchall()]
         _notify(connection, finishes)
         return result
 
@@ -157,7 +153,7 @@ class Exchanger:
         whole = ExchangeResult()
         for report in reports:
             try:
-                whole.reported |= self._pipeline(connection, (), [report], None).reported
+                self._pipeline(connection, (), [report], None, whole)
             except TRY_AGAIN:
                 continue
             except ROW_ERRORS as error:
@@ -165,41 +161,32 @@ class Exchanger:
                 message = f"Progress of {report.id} not stored: {error}"
                 emit("worker.report_refused", message, level=logging.WARNING)
         for finish in finishes:
-            one = self._alone(connection, finish)
-            whole.finished += one.finished
-            whole.lost += one.lost
-            whole.locked += one.locked
-            whole.states |= one.states
-            whole.replaced |= one.replaced
+            try:
+                try:
+                    self._pipeline(connection, [finish], (), None, whole)
+                except ROW_ERRORS as error:
+                    self._write_refused(connection, finish, error, whole)
+            except TRY_AGAIN:
+                whole.locked.append(finish)  # it stays ours, is tried again, and delays no other
         return whole
 
-    def _alone(self, connection: OwnConnection, finish: Finish) -> ExchangeResult:
-        try:
-            return self._pipeline(connection, [finish], (), None)
-        except TRY_AGAIN:
-            return ExchangeResult(locked=[finish])
-        except ROW_ERRORS as error:
-            message = f"The end of {finish.id} cannot be stored: {error}"
-            emit("worker.finish_refused", message, level=logging.ERROR)
-            # The same end without what could not be stored, as a failure that says so.
-            reason = f"PostgreSQL refused what the job left behind: {str(error).strip().splitlines()[0]}"
-            entry = json.dumps({"outcome": Outcome.FAILED.value, "reason": reason})
-            failure = Finish(finish.id, finish.lease_epoch, Outcome.FAILED, State.FAILED, entry=entry)
+    def _write_refused(
+        self, connection: OwnConnection, finish: Finish, error: psycopg.Error, whole: ExchangeResult
+    ) -> None:
+        """The same end without what could not be stored, as a failure that says so."""
+        emit(
+            "worker.finish_refused", f"The end of {finish.id} cannot be stored: {error}", level=logging.ERROR
+        )
+        reason = f"PostgreSQL refused what the job left behind: {str(error).strip().splitlines()[0]}"
+        entry = json.dumps({"outcome": Outcome.FAILED.value, "reason": reason})
+        failure = Finish(finish.id, finish.lease_epoch, Outcome.FAILED, State.FAILED, entry=entry)
         # Without the entry, where the row's own errors take no entry any more.
         for attempt in (failure, replace(failure, entry=None)):
-            try:
-                result = self._pipeline(connection, [attempt], (), None)
-            except TRY_AGAIN:
-                break
-            except ROW_ERRORS:
-                continue
-            result.replaced[finish.id] = attempt
-            return result
-        return ExchangeResult(locked=[finish])  # it stays ours, is tried again, and delays no other
-
-
-def _jobs(cursor: psycopg.Cursor[Any]) -> list[ClaimedJob]:
-    return [ClaimedJob._make(row) for row in cursor.fetchall()]
+            with suppress(*ROW_ERRORS):
+                self._pipeline(connection, [attempt], (), None, whole)
+                whole.replaced[finish.id] = attempt
+                return
+        whole.locked.append(finish)
 
 
 def _judge(connection: OwnConnection, finishes: Sequence[Finish], result: ExchangeResult) -> None:

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Collection
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -27,9 +26,15 @@ from pgonly_django.models.worker import own_version
 from pgonly_django.queue import liveness
 from pgonly_django.queue.rescue import Rescued, end_transactions, rescue
 from pgonly_django.worker.connection import WorkerConnection
-from pgonly_django.worker.ending import never_started
 from pgonly_django.worker.in_flight import InFlight
-from pgonly_django.worker.inbox import RESCUED_FAILED, RESCUED_FINISHED, Notification, Requested, Tell
+from pgonly_django.worker.inbox import (
+    RESCUED_FAILED,
+    RESCUED_FINISHED,
+    Notification,
+    Requested,
+    Tell,
+    UnknownClaim,
+)
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.run_counter import RunCounter
 from pgonly_django.worker.timers import Timer
@@ -53,7 +58,7 @@ class Heartbeat(threading.Thread):
             options.database,
             application_name=f"pgonly heartbeat {worker_id} {options.name}",
             lock_wait=LOCK_WAIT,
-            opened=self._register,
+            opened=self._register_again,
             lost=self._emit_failed,
             back=self.rescue.wait_until_settled,
         )
@@ -152,7 +157,7 @@ class Heartbeat(threading.Thread):
         beat = liveness.heartbeat(connection, self.worker_id, len(runs))
         self.rescue.note_contact()
         if beat is None:
-            liveness.register(connection, self.facts())
+            self.register(connection)
         elif beat.request is not None:
             self.tell(Requested(beat.request))
         if beat is not None and beat.some_lease_expired:
@@ -196,12 +201,8 @@ class Heartbeat(threading.Thread):
         unknown = {job_id: epoch for job_id, epoch in rows.items() if job_id not in known}
         for job_id, epoch in unknown.items():
             if self._unknown.get(job_id) == epoch:
-                self.tell(never_started(job_id, epoch))
+                self.tell(UnknownClaim(job_id, epoch))
         self._unknown = unknown
-
-    def _register(self, connection: OwnConnection) -> None:
-        if not self._over.is_set():
-            liveness.register(connection, self.facts())
 
     def _emit_failed(self, error: Exception) -> None:
         is_known = isinstance(error, psycopg.Error)
@@ -209,17 +210,21 @@ class Heartbeat(threading.Thread):
         level = logging.WARNING if is_known else logging.ERROR
         emit("worker.heartbeat_failed", message, level=level, exc_info=not is_known)
 
-    def facts(self) -> dict[str, Any]:
-        """What the worker's row says of it, for queue.liveness.register()."""
-        return {
-            "id": self.worker_id,
-            "name": self.options.name,
-            "hostname": socket.gethostname(),
-            "pid": os.getpid(),
-            "queues": json.dumps(list(self.options.queues)),
-            "threads": self.options.threads,
-            "version": own_version(),
-        }
+    def register(self, connection: OwnConnection) -> None:
+        """Write the worker's row."""
+        options = self.options
+        facts = {
+            "id": self.worker_id, "name": options.name, "hostname": socket.gethostname(), "pid": os.getpid(),
+            "queues": json.dumps(list(options.queues)), "threads": options.threads, "version": own_version(),
+        }  # fmt: skip
+        liveness.register(connection, facts)
+
+    def _register_again(self, connection: OwnConnection) -> None:
+        if not self._over.is_set():
+            self.register(connection)
+
+    def note_stopped(self, connection: OwnConnection) -> None:
+        liveness.stopped(connection, self.worker_id)
 
 
 class StandIn(Timer):

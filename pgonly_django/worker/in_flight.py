@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pgonly_django.context.run import Run
 from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.finish import Finish
-from pgonly_django.worker.ending import EndedRun
+from pgonly_django.worker.ending import EndedRun, never_started
 from pgonly_django.worker.exchange import ExchangeResult
+from pgonly_django.worker.inbox import UnknownClaim
 from pgonly_django.worker.timers import NEVER
 
 # An end whose row was locked is tried again after half the time that the row has been locked, within these.
@@ -65,11 +66,11 @@ class InFlight:
         """The run is over here; its finish is to be written."""
         self.ended[ended.run.job.id] = ended
 
-    def release_unknown(self, finish: Finish) -> None:
-        """Write `finish` for a row in our name, unless we know of the run by now."""
-        run = self.runs.get(finish.id)
-        if run is None or run.job.lease_epoch != finish.lease_epoch:
-            self._unknown_claims[finish.id] = finish
+    def release_unknown(self, claim: UnknownClaim) -> None:
+        """The job is to go back, unless we know of the run by now."""
+        run = self.runs.get(claim.job_id)
+        if run is None or run.job.lease_epoch != claim.lease_epoch:
+            self._unknown_claims[claim.job_id] = never_started(claim.job_id, claim.lease_epoch)
 
     def finishes(self, now: float) -> list[Finish]:
         """What is to be written now."""

@@ -1,8 +1,7 @@
 """What the main loop is told, and where it waits: at once for messages of threads and signal handlers, and for a socket
 of the database.
 
-Besides the messages here it gets each run that has ended in this process (EndedRun), and a Finish for a row in its name
-that it does not know.
+Besides the messages here it gets each run that has ended in this process (EndedRun).
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
-
-from pgonly_django.queue.finish import Finish
 
 # Kinds that only this process and its supervisor send. Wake: look for everything. Retire: end once the jobs are done,
 # and ask for a fresh process. Rescued, with the id of a job: what follows its end is for this worker to do.
@@ -44,6 +41,14 @@ class Requested:
 
 
 @dataclass(frozen=True, slots=True)
+class UnknownClaim:
+    """A heartbeat has twice found this job in the name of this worker, which does not know of it."""
+
+    job_id: str
+    lease_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class LettersSent:
     """All dead letters are sent that were wanted up to this number."""
 
@@ -60,7 +65,7 @@ class MaintenanceChecked:
 
 
 Message = TypeVar("Message")
-Tell = Callable[[Notification | Requested | LettersSent | MaintenanceChecked | Finish], None]
+Tell = Callable[[Notification | Requested | UnknownClaim | LettersSent | MaintenanceChecked], None]
 
 WAKEUPS_AT_ONCE = 4096
 

@@ -41,6 +41,10 @@ class RoomNotice(DatabaseTimer):
         super().__init__(database, NEVER)
         self._told_at = 0.0
 
+    @property
+    def is_wanted(self) -> bool:
+        return self.at < NEVER
+
     def want(self) -> None:
         self.at = min(self.at, self._told_at + notify.COALESCE_SECONDS)
 

@@ -11,31 +11,31 @@ from functools import partial
 from typing import Any
 
 from pgonly_django.compat import uuid7
-from pgonly_django.conf import settings
-from pgonly_django.context.run import Run, lease_end
+from pgonly_django.context.run import Run
 from pgonly_django.database import notify
-from pgonly_django.queue import liveness
-from pgonly_django.queue.claim import ClaimedJob
-from pgonly_django.queue.finish import Finish
-from pgonly_django.worker import inbox, job_log, reports
+from pgonly_django.worker import inbox, reports
 from pgonly_django.worker.claiming import Capacity, Claims
 from pgonly_django.worker.connection import ALL, WorkerConnection
-from pgonly_django.worker.duties import declare
 from pgonly_django.worker.end_calls import EndCalls, stop_instruments
 from pgonly_django.worker.ending import EndedRun, never_started
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.following import Following
 from pgonly_django.worker.in_flight import InFlight
-from pgonly_django.worker.inbox import Inbox, LettersSent, MaintenanceChecked, Notification, Requested
+from pgonly_django.worker.inbox import (
+    Inbox,
+    LettersSent,
+    MaintenanceChecked,
+    Notification,
+    Requested,
+    UnknownClaim,
+)
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.run_counter import RunCounter
 from pgonly_django.worker.running import Executor
 from pgonly_django.worker.sleep import Sleep
 from pgonly_django.worker.slots import Slots
 from pgonly_django.worker.status import ExitCode, Status, state_of
 from pgonly_django.worker.stopping import LEAVE_SECONDS, Deadline, Shutdown, StopRequests
 from pgonly_django.worker.threads import Threads
-from pgonly_django.worker.timers import NEVER, Timer
 from pgonly_django.worker.watchdog import CancelRequests, Watchdog
 
 MESSAGES_AT_ONCE = 1000
@@ -55,9 +55,9 @@ class WorkerLoop:
         """`ends_at`, by time.monotonic(), is the end that --max-seconds sets; None: counted from now."""
         self.options = options
         self.id = uuid7()
-        self.inbox: Inbox[Any] = Inbox()  # EndedRun, Finish, and what worker/inbox.py has
+        self.inbox: Inbox[Any] = Inbox()  # EndedRun, and what worker/inbox.py has
         tell, alias = self.inbox.put, options.database
-        self.in_flight, self.stats = InFlight(), RunCounter()
+        self.in_flight = InFlight()
         self.database = WorkerConnection(alias, self.id, options.name, listen=options.listen)
         self.executor = Executor(alias, str(self.id), tell)
         self.slots = Slots(self.executor, options.threads)
@@ -69,7 +69,7 @@ class WorkerLoop:
         self.exchanger = Exchanger(self.database, self.claims.claimer)
         self.output = reports.OutputWriter(self.database, self.in_flight)
         self.threads = self._make_threads()
-        tasks = self.executor.tasks
+        self.stats, tasks = self.threads.stats, self.executor.tasks
         self.calls = EndCalls(alias, tasks, self.threads.maintenance, tell)
         self.following = Following(
             self.in_flight, self.claims, self.capacity, end, self.stats, self.calls, tasks
@@ -85,7 +85,7 @@ class WorkerLoop:
         )  # fmt: skip
         self.cancel_requests = CancelRequests(self.in_flight, self.database, watchdog)
         # What the loop does when it is due; while it stops only the first ones.
-        self._timers_of_stop: list[Timer] = [
+        self._timers_of_stop = [
             self.cancel_requests, self.stop_requests, self.claims.limited.notice, self.threads.heartbeat.stand_in,
             self.calls.failures, watchdog,
         ]  # fmt: skip
@@ -96,7 +96,7 @@ class WorkerLoop:
         self._is_leaving = self._is_retiring = False
 
     def _make_threads(self) -> Threads:
-        return Threads(self.id, self.options, self.in_flight, self.stats, self.database, self.inbox.put)
+        return Threads(self.id, self.options, self.in_flight, self.database, self.inbox.put)
 
     def stop(self) -> None:
         """Claim no more, tell the jobs, wait for the grace. For signal handlers and any thread."""
@@ -157,12 +157,9 @@ class WorkerLoop:
     def _start(self) -> None:
         # First of all, on the main connection: it finds out whether a pooler stands between, which the heartbeat asks;
         # and a short burst may be over before the first beat.
-        facts = self.threads.heartbeat.facts()
-        self.database.ask(lambda connection: liveness.register(connection, facts))
+        self.database.ask(self.threads.heartbeat.register)
         self.database.listening.connection()
-        declare(self.options.database)
-        if settings().queues:  # the workers that run already may not know of these limits
-            self.database.ask(self.claims.limited.notice.ask)
+        self.threads.declare_queues()
         self._start_threads()
         self.claims.poll_timer.busy_at = time.monotonic()  # the start is no time without jobs
         self.ready.set()
@@ -208,7 +205,7 @@ class WorkerLoop:
             match message:
                 case EndedRun():
                     self.following.take(message)
-                case Finish():
+                case UnknownClaim():
                     self.in_flight.release_unknown(message)
                 case str():
                     self._hear(Notification.parse(message))
@@ -302,7 +299,7 @@ class WorkerLoop:
         tells_successes = self.following.tells_successes()
         for ended in self.in_flight.settle(result):
             self.following.close(ended, tells_successes=tells_successes)
-        self._hand_out(result.jobs, claimed_at=now)
+        self._hand_out(self.claims.runs_of(result.jobs, claimed_at=now))
 
     def _claim_limited(self, now: float) -> None:
         limited, free_slots, left = self.claims.limited, self.capacity.idle_slots, self.capacity.jobs_left
@@ -315,18 +312,9 @@ class WorkerLoop:
         if claimed is None:
             limited.put_off()
         elif claimed.jobs:
-            self._hand_out(claimed.jobs, now, claimed.slots)
+            self._hand_out(self.claims.runs_of(claimed.jobs, now, claimed.slots))
 
-    def _hand_out(
-        self, jobs: list[ClaimedJob], claimed_at: float, slots: dict[str, int] | None = None
-    ) -> None:
-        """`slots`: of limited jobs, by their ids."""
-        now, until = time.monotonic(), lease_end(claimed_at, self.options.lease_for)
-        alias, name, worker_id = self.options.database, self.options.name, self.executor.worker_id
-        runs = [Run(job, alias, now, until, name, worker_id) for job in jobs]
-        if slots is not None:
-            for run in runs:
-                run.slots, run.is_limited = slots[run.job.id], True
+    def _hand_out(self, runs: list[Run]) -> None:
         self.executor.look_who_listens()
         self.in_flight.hold(runs)  # all of them first: the heartbeat asks what is held
         for run in runs:
@@ -334,14 +322,14 @@ class WorkerLoop:
                 self.slots.submit(run)
             elif run.take():
                 self.in_flight.end(EndedRun(run, never_started(run.job.id, run.job.lease_epoch)))
-        self.capacity.jobs_left -= len(jobs)
+        self.capacity.jobs_left -= len(runs)
 
     # The end.
 
     def _has_nothing_to_do(self) -> bool:
         """Nothing is held, wanted or owed, and the last looks have found nothing."""
         is_empty = self.in_flight.is_empty and not self.in_flight.superseded and not self.slots.stuck
-        has_told = self.claims.limited.notice.at == NEVER and not self.calls.are_going
+        has_told = not (self.claims.limited.notice.is_wanted or self.calls.are_going)
         may_end = self.options.burst or self.capacity.is_closed
         return is_empty and self.claims.found_nothing and has_told and not may_end
 
@@ -353,10 +341,7 @@ class WorkerLoop:
 
     def _is_done(self) -> bool:
         if not self.in_flight.is_empty:
-            gives_up = self.shutdown.gives_up(is_away=self.database.is_away)
-            if gives_up:
-                job_log.log_left(self.in_flight.ids, is_away=self.database.is_away)
-            return gives_up
+            return self.shutdown.gives_up(self.in_flight, is_away=self.database.is_away)
         if self._is_busy:
             return False
         idle_seconds = time.monotonic() - self.claims.poll_timer.busy_at
@@ -383,16 +368,13 @@ class WorkerLoop:
         stop_instruments(at_most(INSTRUMENTS_SECONDS, keeps=AFTER_INSTRUMENTS))
         self.threads.heartbeat.end()  # first, or it may say once more that this worker lives
         self.threads.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS), self.threads.heartbeat)
-        if self.claims.limited.notice.at < NEVER:
+        if self.claims.limited.notice.is_wanted:
             self.database.ask(self.claims.limited.notice.ask)
-        self.database.ask(lambda connection: liveness.stopped(connection, self.id))
+        self.database.ask(self.threads.heartbeat.note_stopped)
         self.stats.write_last(self.database)
         self.database.close_all()
         self.slots.close(0.0 if self.shutdown.left_behind else at_most(JOIN_SECONDS, keeps=AFTER_THREADS))
-        for thread in (
-            self.threads.maintenance,
-            self.threads.scheduler,
-        ):  # a round of it has a connection open
+        for thread in (self.threads.maintenance, self.threads.scheduler):  # its round has a connection open
             self.threads.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS), thread)
         self.inbox.close()
         self.left.set()

@@ -18,6 +18,7 @@ from pgonly_django.queue.liveness import Request
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.ending import EndedRun, never_started, released
 from pgonly_django.worker.in_flight import InFlight
+from pgonly_django.worker.job_log import log_left
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.timers import NEVER, DatabaseTimer
 
@@ -94,11 +95,14 @@ class Shutdown:
             for run in in_flight.runs.values():
                 run.interrupter.interrupt(JobStopped)
 
-    def gives_up(self, *, is_away: bool) -> bool:
+    def gives_up(self, in_flight: InFlight, *, is_away: bool) -> bool:
         """Whether to leave although ends are unwritten: the database is away, or somebody keeps a row locked."""
         gives_up_at = min(self._until + GIVE_UP_SECONDS, self._gives_up_at)
         # Not before the ends were tried once: the main loop may have waited for the database until now.
-        return self._is_over and ((self._at_once and is_away) or time.monotonic() >= gives_up_at)
+        gives_up = self._is_over and ((self._at_once and is_away) or time.monotonic() >= gives_up_at)
+        if gives_up:
+            log_left(in_flight.ids, is_away=is_away)
+        return gives_up
 
     @property
     def _interrupt_at(self) -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from pgonly_django.conf import settings
+from pgonly_django.database import notify
 from pgonly_django.worker.connection import WorkerConnection
-from pgonly_django.worker.duties import duties
+from pgonly_django.worker.duties import declare, duties
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import WAKE, Notification, Tell
@@ -19,12 +21,18 @@ class Threads:
     """For the main loop, which `tell` tells something."""
 
     def __init__(
-        self, worker_id: UUID, options: WorkerOptions, in_flight: InFlight, stats: RunCounter, main: WorkerConnection,
-        tell: Tell,
-    ) -> None:  # fmt: skip
-        self.heartbeat = Heartbeat(worker_id, options, in_flight, stats, main, tell)
+        self, worker_id: UUID, options: WorkerOptions, in_flight: InFlight, main: WorkerConnection, tell: Tell
+    ) -> None:
+        self._database, self._main, self.stats = options.database, main, RunCounter()
+        self.heartbeat = Heartbeat(worker_id, options, in_flight, self.stats, main, tell)
         self.maintenance = Maintenance(options.database, duties(options.database, tell), tell)
         self.scheduler = Scheduler(worker_id, options, main.listener, lambda: tell(Notification(WAKE)))
+
+    def declare_queues(self) -> None:
+        """Before the first claim. The workers that run already may not know of the limits."""
+        declare(self._database)
+        if settings().queues:
+            self._main.ask(lambda it: notify.send(it, notify.limited(notify.ANY_QUEUE)))
 
     def start(self) -> None:
         for thread in (self.heartbeat, self.maintenance, self.scheduler):

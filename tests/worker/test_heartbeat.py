@@ -18,8 +18,7 @@ from pgonly_django.database.connect import connect, connection_params
 from pgonly_django.models import Job, State
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.outcomes import Outcome
-from pgonly_django.queue.liveness import register
-from pgonly_django.worker.inbox import Notification
+from pgonly_django.worker.inbox import Notification, UnknownClaim
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
 from tests import jobs
@@ -49,8 +48,10 @@ def test_a_row_in_its_name_that_it_does_not_know_twice_goes_back(worker, server)
     worker.threads.heartbeat.beat(server)
     assert worker.inbox.take(10, 0) == []
     worker.threads.heartbeat.beat(server)
-    (finish,) = worker.inbox.take(10, 0)
-    assert (finish.id, finish.lease_epoch, finish.outcome) == (str(job.id), job.lease_epoch, Outcome.RELEASED)
+    (message,) = worker.inbox.take(10, 0)
+    assert message == UnknownClaim(str(job.id), job.lease_epoch)
+    worker.in_flight.release_unknown(message)
+    assert [finish.outcome for finish in worker.in_flight.finishes(0.0)] == [Outcome.RELEASED]
 
 
 def test_a_rescue_wakes_the_other_workers_and_its_own(worker, server, other):
@@ -79,7 +80,7 @@ def test_to_register_a_worker_again_waits_for_no_lock(worker, server, other):
     server.execute("SET lock_timeout = '1s'")
     with other.transaction():
         other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [worker.id])
-        register(server, worker.threads.heartbeat.facts())
+        worker.threads.heartbeat.register(server)
     assert WorkerRow.objects.filter(pk=worker.id).count() == 1
 
 

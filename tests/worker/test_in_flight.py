@@ -20,6 +20,7 @@ from pgonly_django.worker import in_flight
 from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.exchange import ExchangeResult
 from pgonly_django.worker.in_flight import InFlight
+from pgonly_django.worker.inbox import UnknownClaim
 from tests import jobs
 from tests.jobs import ending
 from tests.waiting import wait_for
@@ -148,8 +149,8 @@ def test_a_row_that_we_know_by_now_is_not_released():
     """The answer to its claim has come since the heartbeat asked: the job would run twice."""
     held, run = InFlight(), run_of(2)
     held.hold([run])
-    held.release_unknown(succeeded(run))
-    held.release_unknown(succeeded(run_of(3, id="b")))
+    held.release_unknown(UnknownClaim(run.job.id, 2))
+    held.release_unknown(UnknownClaim("b", 3))
     assert [finish.id for finish in held.finishes(0.0)] == ["b"]
     held.hold([run_of(3, id="b")])
     assert held.finishes(0.0) == []
