@@ -40,6 +40,13 @@ def test_a_get_is_a_hit_or_a_miss(cache, said):
     assert said() == [("miss", ":1:k"), ("set", ":1:k"), ("hit", ":1:k")]
 
 
+def test_a_set_says_how_large_and_for_how_long(cache, said, caplog):
+    cache.set("k", "v" * 100, timeout=60)
+    (message,) = caplog.messages
+    assert message.startswith("set ':1:k' in call log: ")
+    assert message.endswith(" bytes, for 60 s")
+
+
 def test_a_write_that_does_not_write_says_so(cache, said):
     cache.add("k", "v")
     cache.add("k", "w")

@@ -384,6 +384,13 @@ def cancels_itself(context):
 
 
 @case()
+async def changes_its_language_in_a_coroutine():
+    before = translation.get_language()
+    translation.activate("de")
+    return before
+
+
+@case()
 def changes_its_language():
     before = translation.get_language()
     translation.activate("de")

@@ -40,6 +40,15 @@ def break_the_transaction():
     connection.connection.pgconn.exec_(b"SELECT 1 / 0")
 
 
+@task(takes_context=True)
+def save_and_fail_once(context):
+    context.step("paid", mark, "paid")
+    if context.checkpoint is None:
+        context.save_checkpoint({"page": 3})
+        raise ValueError("in the first run")
+    return context.checkpoint
+
+
 @task(max_attempts=1)
 async def fail_async(key):
     await sync_to_async(mark)(key)

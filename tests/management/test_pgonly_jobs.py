@@ -116,6 +116,12 @@ def test_flags_choose(jobs, flags, found):
     assert {names[each["id"]] for each in as_json(jobs, "list", *flags)} == found
 
 
+def test_a_list_is_bounded_by_itself_and_an_empty_one_says_so(jobs):
+    assert (jobs("list"), as_json(jobs, "list")) == ("No jobs.\n", [])
+    Job.objects.bulk_create(Job(task="tests.jobs.add") for _ in range(51))
+    assert len(as_json(jobs, "list")) == 50
+
+
 def test_the_keys_for_programs_stay_the_same(jobs):
     failed()
     (job,) = as_json(jobs, "list")
@@ -208,6 +214,11 @@ def test_redrive_spreads_and_changes_arguments(jobs):
     assert [row.state for row in rows] == [State.READY, State.SCHEDULED, State.SCHEDULED]
     calls = [(row.args, row.kwargs) for row in rows]
     assert calls == [([number], {"model": {"a": 1}}) for number in range(3)]
+
+
+def test_nothing_to_change_is_no_error(jobs):
+    failed(queue="ai")
+    assert jobs("cancel", "--queue", "ai") == "0 jobs were cancelled, or asked to stop.\n"
 
 
 def test_what_redrive_leaves_alone_is_named_with_the_reason(jobs):

@@ -15,7 +15,7 @@ from django.db import connection, connections
 from django.test import RequestFactory
 
 from benchmarks.servers import free_port
-from pgonly_django.models import Queue
+from pgonly_django.models import DurableCacheEntry, Queue
 from pgonly_django.tables import table
 from tests.aliases import alias
 from tests.queue.rows import HOUR, ago, make, make_worker
@@ -53,6 +53,7 @@ def test_a_healthy_site_is_told_so_by_dotted_paths(settings):
     assert set(found.values()) == {"OK"}
     assert status == 200
     assert "CacheRoundTrip(alias='answers')" in found
+    assert not DurableCacheEntry.objects.filter(key__contains="pgonly-health-").exists()
 
 
 def test_a_silent_worker_is_named_and_does_not_count():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -83,6 +84,17 @@ def test_both_formats_are_read_by_their_parsers(accept):
             assert set(sample.labels) - {"le"} == set(metric.labels)
     optional = {"pgonly_cache_max_entries", "pgonly_cache_max_bytes"}  # the cache of the tests has no bound
     assert {family.name.removesuffix("_total") for family in found} >= set(by_name) - optional
+
+
+def test_names_keep_the_conventions_of_prometheus():
+    """What `promtool check metrics` asks for: the unit last, and none of the endings that the formats reserve."""
+    names = [metric.name for metric in METRICS]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert re.fullmatch(r"pgonly_[a-z]+(_[a-z]+)*", name)
+        assert not re.search(r"_(count|sum|bucket|gauge|counter|histogram|ms|milliseconds|mb)$", name)
+        for unit in ("seconds", "bytes", "usd"):
+            assert unit not in name or name.removesuffix("_total").endswith(unit)
 
 
 def test_the_figures_are_those_of_the_tables():

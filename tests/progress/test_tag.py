@@ -68,6 +68,11 @@ def test_a_template_without_a_request_is_said():
         engines["django"].from_string("{% load pgonly %}{% job_progress job %}").render({"job": make()})
 
 
+def test_what_is_no_job_is_said(render, ada):
+    with pytest.raises(ValueError, match="needs a result of enqueue"):
+        render("", "no job", ada)
+
+
 def test_cancel_and_output_are_there_when_they_are_asked_for(render, ada):
     html = render("cancel=True output=True", make(), ada)
     assert 'action="/pgonly/progress/cancel/"' in html

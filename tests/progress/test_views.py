@@ -11,6 +11,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.test import AsyncClient, Client
 from django.utils import timezone
+from django.utils.formats import date_format
 
 from pgonly_django.models import Queue, State
 from pgonly_django.progress import look, views
@@ -198,6 +199,13 @@ def test_what_is_ahead_says_when(client, ada, token_of):
     labels = [each["label"] for each in jobs(client.get(URL, {"token": tokens}))]
     assert labels[0].startswith("Begins at ")
     assert labels[1].startswith("Something went wrong. It is tried again at ")
+
+
+def test_what_begins_within_a_minute_is_not_said_to_begin_in_the_past(client, ada, token_of):
+    for at in (timezone.now() + timedelta(seconds=n) for n in (1, 30, 59)):
+        (shown,) = jobs(client.get(URL, {"token": token_of(make(state=State.SCHEDULED, run_at=at), ada)}))
+        full = (at + timedelta(minutes=1, microseconds=-1)).replace(second=0, microsecond=0)
+        assert shown["label"] == f"Begins at {date_format(timezone.localtime(full), 'TIME_FORMAT')}"
 
 
 def test_the_owner_may_cancel_with_a_token_that_allows_it(client, ada, token_of):

@@ -12,8 +12,8 @@ from pgonly_django.models import Job
 from pgonly_django.testing import drain
 from pgonly_django.testing.autocommit import as_in_autocommit
 from tests.aliases import alias
-from tests.jobs import add, drained, mark
-from tests.testing.conftest import states
+from tests.jobs import add, drained, mark, transactions
+from tests.testing.conftest import both, states
 
 
 def test_a_job_that_breaks_the_transaction_is_rolled_back_as_a_whole(db, written):
@@ -22,6 +22,13 @@ def test_a_job_that_breaks_the_transaction_is_rolled_back_as_a_whole(db, written
         drain()
     assert written() == []
     assert states() == ["failed"]
+
+
+@both
+def test_a_transaction_that_a_job_has_only_read_in_does_not_fail_it(where):
+    transactions.read_in_an_open_transaction.enqueue()
+    drain()
+    assert states() == ["succeeded"]
 
 
 def test_the_test_s_own_transaction_is_as_it_was_before(db, written):

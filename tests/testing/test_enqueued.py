@@ -7,6 +7,7 @@ import django
 import pytest
 from django.utils import timezone
 
+from pgonly_django import enqueue_many
 from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.models import Job
 from pgonly_django.testing import assert_enqueued, assert_enqueues, assert_not_enqueued, drain, enqueued_jobs
@@ -50,6 +51,13 @@ def test_the_message_shows_what_was_enqueued_instead():
     assert message.endswith("Enqueued were:\n  tests.jobs.add(1, b=3) in queue 'default': ready")
     assert "tests.jobs.add was enqueued once, not twice." in refused(assert_enqueued, add, count=2)
     assert "was not enqueued, and was to be 3 times." in refused(assert_enqueued, echo, count=3)
+
+
+def test_a_long_list_is_cut():
+    enqueue_many((echo, ["x" * 1000]) for _ in range(25))
+    message = refused(assert_enqueued, add)
+    assert message.endswith("  and 5 more")
+    assert len(message) < 6000
 
 
 def test_arguments_are_compared_as_the_function_gets_them():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.db import connection, connections
+from django.utils import timezone
 
 from pgonly_django.compat import TaskResultStatus, task_finished, task_started
 from pgonly_django.current_job import current_job
@@ -47,6 +50,17 @@ def test_an_end_that_another_connection_keeps_from_being_written_is_named(other)
         drained.LOCKS.clear()
         other.rollback()
         connection.close()
+
+
+@both
+def test_the_second_run_finds_what_the_first_one_has_saved(where, written):
+    drained.save_and_fail_once.enqueue()
+    with pytest.raises(ValueError, match="in the first run"):
+        drain()
+    Job.objects.update(run_at=timezone.now() - timedelta(seconds=1))
+    (result,) = drain()
+    assert result.return_value == {"page": 3}
+    assert written() == ["paid"]
 
 
 @both

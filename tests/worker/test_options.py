@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 
 from pgonly_django.exceptions import OptionError
+from pgonly_django.management.commands import runworker
 from pgonly_django.worker.options import WorkerOptions, default_grace_seconds, from_environment, platform_port
+
+
+def test_help_lists_the_exit_codes():
+    text = " ".join(runworker.Command().create_parser("manage.py", "runworker").format_help().split())
+    assert "3 start a fresh process: every slot is held" in text
 
 
 @pytest.mark.parametrize(
