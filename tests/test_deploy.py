@@ -25,8 +25,8 @@ from django.db import connection
 from pgonly_django.embedded import unprivileged
 from pgonly_django.management.commands import runworker
 from pgonly_django.worker.health.health import PATHS, Health
+from tests.children import database_url
 from tests.guards import refuse
-from tests.process.conftest import database_url
 from tests.waiting import wait_for
 from tests.worker.health.statuses import seen, status
 from tests.worker.health.test_server import free_port, in_thread
@@ -280,7 +280,7 @@ def test_a_runner_of_procfiles_starts_and_stops_the_workers(tmp_path):
     """honcho, which reads the Procfile as Heroku does."""
     pytest.importorskip("honcho")
     here = {
-        "DATABASE_URL": database_url(connection.settings_dict),
+        "DATABASE_URL": database_url(),
         "DJANGO_SETTINGS_MODULE": "tests.process.worker_settings",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PORT": str(free_port()),

@@ -16,7 +16,7 @@ from example_project.screening.demo.seeding import users
 from pgonly_django.models import Worker
 from tests.browser.chromium import Chromium, executable, listen
 from tests.browser.site import Site, cookie_of
-from tests.process.conftest import database_url
+from tests.children import database_url
 from tests.waiting import wait_for
 
 LEASE_SECONDS = 3
@@ -40,7 +40,7 @@ def chromium() -> Iterator[Chromium]:
 @pytest.fixture(scope="session")
 def site(chromium, django_db_setup, django_db_blocker, tmp_path_factory) -> Iterator[Site]:
     with django_db_blocker.unblock():
-        url = database_url(connection.settings_dict)
+        url = database_url()
     log = tmp_path_factory.mktemp("site") / "site.log"
     slow = {"SCREENING_DELAY_SECONDS": "0.05", "SCREENING_REUSE_ANSWERS": "false"}
     with Site(url, log, TEST_LEASE_SECONDS=str(LEASE_SECONDS), **slow) as running:

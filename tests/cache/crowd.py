@@ -1,4 +1,4 @@
-"""Many real processes on one cache: `python -m tests.cache.crowd JOB COUNT DATABASE ARGUMENTS`.
+"""Many real processes on one cache: `python -m tests.cache.crowd JOB COUNT ARGUMENTS OPTIONS`.
 
 One interpreter sets Django up and forks COUNT workers, which start together. Each prints its result as a line
 of JSON. Forking with the cache in use beforehand is what gunicorn --preload does.
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import django
-from django.conf import settings
 
+from tests.children import fork_together, report
 from tests.waiting import PATIENT
 
 
@@ -85,41 +85,21 @@ def fill(cache: Any, number: int, seconds: float, size: int) -> int:
     return written
 
 
-def report(result: Any) -> None:
-    os.write(1, json.dumps(result).encode() + b"\n")
-
-
 def main() -> None:
-    name, count, database, arguments, options = sys.argv[1:]
+    name, count, arguments, options = map(json.loads, sys.argv[1:])
     job: Callable[..., Any] = globals()[name]
     django.setup()
-    settings.DATABASES["default"]["NAME"] = database
     from pgonly_django.cache import PostgresCache
 
-    cache = PostgresCache("crowd", {"OPTIONS": PATIENT | json.loads(options)})
+    cache = PostgresCache("crowd", {"OPTIONS": PATIENT | options})
     cache.get("a connection that the parent has before it forks")
-    start, started = os.pipe()
-    children = [
-        _fork(job, cache, number, json.loads(arguments), start, started) for number in range(int(count))
-    ]
-    os.close(started)
-    for child in children:
-        os.waitpid(child, 0)
+
+    def one(number: int, begin: Callable[[], None]) -> Any:
+        begin()
+        return job(cache, number, **arguments)
+
+    fork_together(count, one)
     cache.set("the parent's connection", "is still its own")
-
-
-def _fork(job: Callable[..., Any], cache: Any, number: int, arguments: Any, start: int, started: int) -> int:
-    child = os.fork()
-    if child:
-        return child
-    os.close(started)
-    os.read(start, 1)  # the end of the pipe comes when the parent has closed it, after the last fork
-    code = 1
-    try:
-        report(job(cache, number, **arguments))
-        code = 0
-    finally:
-        os._exit(code)
 
 
 if __name__ == "__main__":

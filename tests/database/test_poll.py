@@ -1,27 +1,23 @@
 from __future__ import annotations
 
-import os
 import select
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from django.db import connection
 
 from pgonly_django.database.operation import READ, WRITE, PollBySelect, new_poll
+from tests.children import ROOT, environment
 
 WITHOUT_POLL = """
 import select
 del select.poll, select.epoll  # as eventlet.monkey_patch() does
 import django
 django.setup()
-from django.conf import settings
-settings.DATABASES["default"]["NAME"] = {database!r}
 from pgonly_django.cache import PostgresCache
 from pgonly_django.sessions import SessionStore
-cache = PostgresCache("without poll", {{"OPTIONS": {{"ON_ERROR": "raise", "TIMEOUT_SECONDS": 20}}}})
+cache = PostgresCache("without poll", {"OPTIONS": {"ON_ERROR": "raise", "TIMEOUT_SECONDS": 20}})
 cache.set("large", "x" * 20_000_000)
 assert len(cache.get("large")) == 20_000_000
 session = SessionStore()
@@ -52,7 +48,5 @@ def test_poll_is_not_used_any_more_once_it_is_taken_away(monkeypatch):
 
 @pytest.mark.process
 def test_where_poll_is_missing_cache_and_sessions_do_without(transactional_db):
-    script = WITHOUT_POLL.format(database=connection.settings_dict["NAME"])
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run([sys.executable, "-c", script], cwd=root, env=environment, timeout=60, check=True)
+    command = [sys.executable, "-c", WITHOUT_POLL]  # a new interpreter: psycopg looks for poll at its import
+    subprocess.run(command, cwd=ROOT, env=environment(), timeout=60, check=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from django.core import signing
-from django.db import connection, transaction
+from django.db import transaction
 from django.test import override_settings
 
 from pgonly_django import enqueue_many
@@ -19,9 +19,9 @@ from pgonly_django.database import notify, wake_urls
 from pgonly_django.models import Job, Queue, Schedule
 from pgonly_django.models.job import State
 from tests import zygote
+from tests.children import environment
 from tests.http_receiver import receiver
 from tests.jobs import add
-from tests.process.conftest import database_url
 from tests.queue.rows import make, make_running
 from tests.snippets import snippet
 from tests.waiting import wait_for
@@ -318,14 +318,8 @@ elif kind == "hangs":
 
 
 def run_short_lived(kind: str, url: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.settings",
-        "DATABASE_URL": database_url(connection.settings_dict),
-        "TEST_WAKE_URLS": url,
-        "KIND": kind,
-    }
-    done = zygote.run(["manage.py", "shell", "--verbosity", "0", "-c", SHORT_LIVED], env=environment)
+    command = ["manage.py", "shell", "--verbosity", "0", "-c", SHORT_LIVED]
+    done = zygote.run(command, env=environment(TEST_WAKE_URLS=url, KIND=kind))
     done.check_returncode()
     return done
 

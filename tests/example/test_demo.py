@@ -11,14 +11,13 @@ import subprocess
 import sys
 import uuid
 from itertools import islice
-from urllib.parse import quote
 
 import psycopg
 import pytest
-from django.db import connection
 
 from benchmarks.servers import free_port
 from pgonly_django.database.connect import connect
+from tests.children import database_url, environment
 from tests.example.conftest import ROOT
 from tests.forks import restore_sigint
 from tests.waiting import wait_for
@@ -32,10 +31,6 @@ def demo(django_db_setup, django_db_blocker):
     name = f"demo_{uuid.uuid4().hex[:12]}"
     with django_db_blocker.unblock(), connect("default", application_name="tests") as admin:
         admin.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
-        environment = os.environ | {
-            "DATABASE_URL": _url(name),
-            "DJANGO_SETTINGS_MODULE": "example_project.settings",
-        }
         processes = []
 
         def start(*arguments):
@@ -43,7 +38,7 @@ def demo(django_db_setup, django_db_blocker):
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
             process = subprocess.Popen(
                 command,
-                env=environment,
+                env=environment("example_project.settings", DATABASE_URL=database_url(NAME=name)),
                 text=True,
                 preexec_fn=restore_sigint,  # noqa: PLW1509 - it sets a signal and takes no lock
                 **pipes,
@@ -56,14 +51,6 @@ def demo(django_db_setup, django_db_blocker):
             process.kill()
             process.communicate()
         admin.execute(psycopg.sql.SQL("DROP DATABASE {} WITH (FORCE)").format(psycopg.sql.Identifier(name)))
-
-
-def _url(name):
-    place = connection.settings_dict
-    user = quote(place["USER"]) + (f":{quote(place['PASSWORD'])}" if place["PASSWORD"] else "")
-    if not place["HOST"] or place["HOST"].startswith("/"):
-        return f"postgres://{user}@/{name}" + (f"?host={quote(place['HOST'])}" if place["HOST"] else "")
-    return f"postgres://{user}@{place['HOST']}:{place['PORT'] or 5432}/{name}"
 
 
 def summary_of(process):

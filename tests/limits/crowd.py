@@ -1,4 +1,4 @@
-"""Many real processes at limiters: `python -m tests.limits.crowd JOB COUNT DATABASE ARGUMENTS LIMITERS`.
+"""Many real processes at limiters: `python -m tests.limits.crowd JOB COUNT ARGUMENTS LIMITERS POOL_SIZE`.
 
 One interpreter sets Django up and forks COUNT processes, which start together. Each prints its result as a line of
 JSON. The parent has used a limiter before it forks, as with gunicorn --preload.
@@ -12,13 +12,14 @@ import random
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import django
 from django.conf import settings
+
+from tests.children import fork_together, report
 
 ENTER = "UPDATE tests_inside SET n = n + 1, most = greatest(most, n + 1), uses = uses + 1"
 LEAVE = "UPDATE tests_inside SET n = n - 1"
@@ -113,43 +114,19 @@ def connected() -> Any:
     return connect("default", application_name="pgonly tests")
 
 
-def report(result: Any) -> None:
-    os.write(1, json.dumps(result).encode() + b"\n")
-
-
 def main() -> None:
-    name, count, database, arguments, limiters, pool_size = sys.argv[1:]
+    name, count, arguments, limiters, pool_size = map(json.loads, sys.argv[1:])
     job: Callable[..., Any] = globals()[name]
     django.setup()
-    settings.DATABASES["default"]["NAME"] = database
-    settings.PGONLY = {
-        **settings.PGONLY, "LIMITERS": json.loads(limiters), "LIMITS_POOL_SIZE": int(pool_size),
-    }  # fmt: skip
+    settings.PGONLY = {**settings.PGONLY, "LIMITERS": limiters, "LIMITS_POOL_SIZE": pool_size}
     from pgonly_django import limiter
 
+    def one(number: int, begin: Callable[[], None]) -> Any:
+        begin()
+        return job(number, **arguments)
+
     with limiter("parent"):
-        start, started = os.pipe()
-        children = [_fork(job, number, json.loads(arguments), start, started) for number in range(int(count))]
-    os.close(started)
-    for child in children:
-        os.waitpid(child, 0)
-
-
-def _fork(job: Callable[..., Any], number: int, arguments: Any, start: int, started: int) -> int:
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # the thread that renews leases runs: that is part of the test
-        child = os.fork()
-    if child:
-        return child
-    os.close(started)
-    os.read(start, 1)  # the end of the pipe comes when the parent has closed it, after the last fork
-    code = 1
-    try:
-        report(job(number, **arguments))
-        code = 0
-    finally:
-        os._exit(code)
+        fork_together(count, one)
 
 
 if __name__ == "__main__":

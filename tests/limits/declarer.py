@@ -1,4 +1,4 @@
-"""A process of one version of the code: `python -m tests.limits.declarer DATABASE PGONLY`.
+"""A process of one version of the code: `python -m tests.limits.declarer PGONLY`.
 
 It loads its settings, and then does what it is told, line by line: "limiter", "budget", "budget 7" and "queue" use or
 declare them, "later" is as if a minute had passed. It answers each line with an empty one.
@@ -34,10 +34,8 @@ def do(command: str) -> None:
 
 
 def main() -> None:
-    database, pgonly = sys.argv[1:]
-    settings.PGONLY = {**settings.PGONLY, **json.loads(pgonly)}
+    settings.PGONLY = {**settings.PGONLY, **json.loads(sys.argv[1])}
     django.setup()
-    settings.DATABASES["default"]["NAME"] = database
     print(flush=True)
     for line in sys.stdin:
         do(line)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from datetime import timedelta
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from pgonly_django.models import Budget, Limiter, Queue
 from pgonly_django.models.declared import STALE_AFTER
-from tests.process.conftest import ROOT, database_url
+from tests.children import OF_WORKERS, ROOT, environment
 
 pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 
@@ -31,15 +29,9 @@ class Process:
             "BUDGETS": {"x": {"usd": limit}},
             "QUEUES": {"x": {"max_running": limit}},
         }
-        environment = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.process.worker_settings",
-            "DATABASE_URL": database_url(connection.settings_dict),
-        }
-        name = connection.settings_dict["NAME"]
-        command = [sys.executable, "-m", "tests.limits.declarer", name, json.dumps(pgonly)]
+        command = [sys.executable, "-m", "tests.limits.declarer", json.dumps(pgonly)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment(OF_WORKERS), **pipes)
         assert self.process.stdout.readline() == "\n"
 
     def does(self, command):

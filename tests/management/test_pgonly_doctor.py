@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
 
+from tests import zygote
 from tests.aliases import alias
+from tests.children import environment
 from tests.queue.rows import HOUR, ago, make, make_worker
 
 pytestmark = pytest.mark.django_db
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -92,10 +89,9 @@ def test_a_wrong_flag(flags, message, any_database):
     assert raised.value.returncode == 2
 
 
-def run(*arguments, **environment):
-    command = [sys.executable, "manage.py", "pgonly_doctor", *arguments]
-    env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", **environment}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+def run(*arguments, **variables):
+    command = ["manage.py", "pgonly_doctor", *arguments]
+    return zygote.run(command, env=environment(**variables))
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from pgonly_django.models import Queue, State
 from pgonly_django.queue import health as queries
 from tests import zygote
 from tests.aliases import alias
+from tests.children import environment
 from tests.queue.rows import HOUR, ago, make, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -188,11 +188,7 @@ def test_a_database_that_does_not_answer_in_time_is_unknown(monkeypatch, other):
 
 @pytest.mark.django_db(transaction=True)
 def test_it_exits_with_its_code():
-    from tests.process.conftest import database_url
-
-    url = database_url(connection.settings_dict)
-    env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": url}
-    ended = zygote.run(["manage.py", "pgonly_health", "--json"], env=env)
+    ended = zygote.run(["manage.py", "pgonly_health", "--json"], env=environment())
     assert ended.returncode == 1
     assert json.loads(ended.stdout)["healthy"] is False
     assert "Not healthy: workers." in ended.stderr

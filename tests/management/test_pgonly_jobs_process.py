@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from uuid import UUID
@@ -11,21 +10,18 @@ from uuid import UUID
 import pytest
 
 from tests import zygote
+from tests.children import environment
 from tests.management.test_pgonly_jobs import ERROR, failed, many
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 
-def run(*arguments, settings="tests.management.without_admin"):
+SETTINGS = "tests.management.without_admin"
+
+
+def run(*arguments, **variables):
     """Its standard input is empty."""
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": settings, "TEST_DATABASE": database_name()}
-    return zygote.run(["-m", "django", "pgonly_jobs", *arguments], env=environment)
-
-
-def database_name():
-    from django.db import connection
-
-    return connection.settings_dict["NAME"]
+    return zygote.run(["-m", "django", "pgonly_jobs", *arguments], env=environment(SETTINGS, **variables))
 
 
 def test_it_works_without_the_admin_and_without_tasks_and_ends_with_its_exit_codes():
@@ -46,12 +42,9 @@ def test_a_reader_that_goes_away_is_no_error():
     for _ in range(300):
         failed()
     command = f"{sys.executable} -m django pgonly_jobs list --limit 0 | head -1"
-    environment = {
-        **os.environ, "DJANGO_SETTINGS_MODULE": "tests.management.without_admin", "TEST_DATABASE": database_name()
-    }  # fmt: skip
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
-        env=environment,
+        env=environment(SETTINGS),
         capture_output=True,
         text=True,
         timeout=60,
@@ -63,8 +56,7 @@ def test_a_reader_that_goes_away_is_no_error():
 
 def test_a_terminal_of_ascii_shows_other_letters_escaped():
     failed(errors=[{**ERROR, "message": "größer ☃"}])
-    options = {"env": {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.management.without_admin",
-                       "TEST_DATABASE": database_name(), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}}  # fmt: skip
     command = [sys.executable, "-m", "django", "pgonly_jobs", "list"]
+    options = {"env": environment(SETTINGS, PYTHONIOENCODING="ascii", PYTHONUTF8="0")}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
     assert (done.returncode, "gr\\xf6\\xdfer \\u2603" in done.stdout) == (0, True), done.stderr

@@ -10,28 +10,17 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 import psycopg
 import pytest
-from django.db import connection
 
 from pgonly_django.embedded import Server
 from pgonly_django.models import Worker
-from tests import in_memory, zygote
+from tests import children, in_memory, zygote
+from tests.children import ROOT
 from tests.waiting import wait_for
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 LEASE_SECONDS = 2
-
-
-def database_url(settings):
-    """The DATABASE_URL of a DATABASES entry."""
-    host = settings["HOST"] or settings["OPTIONS"].get("host", "")
-    who = quote(settings["USER"]) + (f":{quote(settings['PASSWORD'])}" if settings["PASSWORD"] else "")
-    if host.startswith("/") or not host:
-        return f"postgres://{who}@/{settings['NAME']}?host={quote(host)}"
-    return f"postgres://{who}@{host}:{settings['PORT'] or 5432}/{settings['NAME']}"
 
 
 @dataclass
@@ -73,14 +62,8 @@ class Workers:
         """`shell`: what a shell is told around the command, as in 'ulimit -n 64; exec "$@" >&-'."""
         name = f"worker-{len(self.started)}"
         log = self.directory / f"{name}.log"
-        env = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.process.worker_settings",
-            "DATABASE_URL": self.url,
-            "TEST_LEASE_SECONDS": str(lease),
-            "PYTHONUNBUFFERED": "1",
-            **environment,
-        }
+        usual = {"DATABASE_URL": self.url, "TEST_LEASE_SECONDS": str(lease), "PYTHONUNBUFFERED": "1"}
+        env = children.environment(children.OF_WORKERS, **(usual | environment))
         command = [str(ROOT / "manage.py"), "runworker", "--name", name, *flags]
         with log.open("w") as output:
             if shell or self.starts_afresh or not zygote.can_fork(env):
@@ -90,8 +73,8 @@ class Workers:
                     env=env, cwd=ROOT, stdout=output, stderr=output, start_new_session=True,
                 )  # fmt: skip
             else:
-                usual = not environment and lease == LEASE_SECONDS and self.url == self.usual_url
-                process = zygote.start(command, env=env, output=output, errors=output, prepared=usual)
+                as_usual = not environment and lease == LEASE_SECONDS and self.url == self.usual_url
+                process = zygote.start(command, env=env, output=output, errors=output, prepared=as_usual)
         worker = RealWorker(process, name, log)
         self.started.append(worker)
         if ready:
@@ -124,7 +107,7 @@ def hangups_end_processes():
 @pytest.fixture
 def workers(request, transactional_db, tmp_path, hangups_end_processes):
     mark = request.node.get_closest_marker("process")
-    fleet = Workers(tmp_path, database_url(connection.settings_dict), **(mark.kwargs if mark else {}))
+    fleet = Workers(tmp_path, children.database_url(), **(mark.kwargs if mark else {}))
     yield fleet
     fleet.end()
 
@@ -172,7 +155,7 @@ class OwnServer:
             return connection.execute(query, {"state": state}).fetchone()[0]
 
     def _manage(self, *arguments):
-        env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": self.url()}
+        env = children.environment(DATABASE_URL=self.url())
         zygote.run(["manage.py", *arguments], env=env).check_returncode()
 
 

@@ -8,44 +8,30 @@ were no duplicates.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import django
 
+from tests.children import fork_together
+
 
 def main() -> None:
-    processes, calls, threads, mode = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    processes, calls, threads, mode = map(json.loads, sys.argv[1:])
     django.setup()
-    start, started = os.pipe()
-    children = [fork(calls, threads, mode == "roll_back", start, started) for _ in range(processes)]
-    os.close(started)
-    sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 
-
-def fork(calls: int, threads: int, roll_back: bool, start: int, started: int) -> int:
-    child = os.fork()
-    if child:
-        return child
-    os.close(started)
-    code = 1
-    try:
-        answers = enqueue_all(calls, threads, roll_back, start)
+    def one(number: int, begin: Callable[[], None]) -> list[Any]:
+        answers = enqueue_all(calls, threads, mode == "roll_back", begin)
         committed = [(job_id, is_duplicate) for job_id, is_duplicate, is_committed in answers if is_committed]
         ids = sorted({job_id for job_id, _ in committed})
-        new = sum(not is_duplicate for _, is_duplicate in committed)
-        os.write(1, json.dumps([ids, len(committed), new]).encode() + b"\n")
-        code = 0
-    except Exception:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+        return [ids, len(committed), sum(not is_duplicate for _, is_duplicate in committed)]
+
+    sys.exit(fork_together(processes, one))
 
 
-def enqueue_all(calls: int, threads: int, roll_back: bool, start: int) -> list[Any]:
+def enqueue_all(calls: int, threads: int, roll_back: bool, begin: Callable[[], None]) -> list[Any]:
     from django.db import connection, transaction
 
     from tests.tasks.calls import sync_account
@@ -64,7 +50,7 @@ def enqueue_all(calls: int, threads: int, roll_back: bool, start: int) -> list[A
 
     with ThreadPoolExecutor(threads, initializer=connect) as pool:
         list(pool.map(lambda _: None, range(threads)))
-        os.read(start, 1)  # the pipe ends when the parent has closed it, after the last fork
+        begin()
         return list(pool.map(enqueue, range(calls)))
 
 

@@ -14,7 +14,8 @@ import pytest
 from pgonly_django.embedded import Server, _binaries, unprivileged
 from pgonly_django.tables import qualified
 from tests import zygote
-from tests.process.conftest import ROOT, server_of_its_own
+from tests.children import ROOT
+from tests.process.conftest import server_of_its_own
 from tests.snippets import DOCS, snippet
 from tests.waiting import wait_for
 

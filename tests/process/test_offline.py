@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests import zygote
+from tests.children import environment
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 SITE = """
@@ -45,8 +44,7 @@ def run(*arguments, env=None):
 
 @pytest.mark.parametrize("command", [["check"], ["makemigrations", "--check", "--dry-run"]])
 def test_checks_and_migrations_need_no_server(command):
-    env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": NOBODY_LISTENS}
-    done = run("manage.py", *command, env=env)
+    done = run("manage.py", *command, env=environment(DATABASE_URL=NOBODY_LISTENS))
     assert done.returncode == 0, done.stderr
 
 

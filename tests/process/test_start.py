@@ -12,7 +12,7 @@ from django.db import connection
 
 from pgonly_django.models import Job, Worker
 from tests import jobs
-from tests.process.conftest import database_url
+from tests.children import database_url
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -78,7 +78,7 @@ def test_missing_tables_end_with_the_command_to_type(workers):
         cursor.execute(f"DROP DATABASE IF EXISTS {name}")
         cursor.execute(f"CREATE DATABASE {name}")
     try:
-        workers.url = database_url({**connection.settings_dict, "NAME": name})
+        workers.url = database_url(NAME=name)
         worker = workers.start(ready=False)
         assert worker.wait() == 1
         assert "python manage.py migrate" in worker.output

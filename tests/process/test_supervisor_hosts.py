@@ -18,8 +18,8 @@ import pytest
 
 from pgonly_django.models import Job, State
 from tests import jobs
+from tests.children import ROOT
 from tests.jobs import growing
-from tests.process.conftest import ROOT
 from tests.process.supervised import children, start
 from tests.waiting import wait_for
 

@@ -11,15 +11,14 @@ import threading
 
 import httpx
 import pytest
-from django.db import connection
 from django.urls import reverse
 
 from benchmarks.servers import free_port
 from pgonly_django.models import State, Worker
 from pgonly_django.worker.tick.views import token
 from tests import jobs
+from tests.children import ROOT, environment
 from tests.jobs import timed
-from tests.process.conftest import ROOT, database_url
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.process
@@ -37,8 +36,7 @@ class WebServer:
             ["--port", str(self.port)] if command[0] == "uvicorn" else ["--bind", f"127.0.0.1:{self.port}"]
         )
         app = "tests.apps_served:asgi" if "uvicorn" in "".join(command) else "tests.apps_served:wsgi"
-        env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "TEST_LEASE_SECONDS": "60"}
-        env["DATABASE_URL"] = database_url(connection.settings_dict)
+        env = environment(TEST_LEASE_SECONDS="60")
         self.log = directory / "server.log"
         with self.log.open("w") as output:
             self.process = subprocess.Popen(

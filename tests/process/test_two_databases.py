@@ -7,12 +7,11 @@ import os
 
 import psycopg
 import pytest
-from django.db import connection
 
 from pgonly_django.database.connect import connect
 from tests import zygote
+from tests.children import ROOT, database_url, environment
 from tests.plans.found import OF_THE_QUEUE
-from tests.process.conftest import ROOT, database_url
 from tests.snippets import snippet
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -36,7 +35,7 @@ def urls(transactional_db):
     with connect("default", application_name="databases") as server:
         for name in names:
             server.execute(f"CREATE DATABASE {name}")
-        yield [database_url({**connection.settings_dict, "NAME": name}) for name in names]
+        yield [database_url(NAME=name) for name in names]
         for name in names:
             server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -50,11 +49,11 @@ def manage(request, urls, tmp_path):
     (site / "__init__.py").touch()
     (site / "settings.py").write_text(SETTINGS + snippet(page, words_of_settings))
     (site / "routers.py").write_text(snippet(page, words_of_router))
-    place = {"DJANGO_SETTINGS_MODULE": "mysite.settings", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     named = dict(zip(("DATABASE_URL", "JOBS_URL", "CACHE_URL"), urls, strict=True))
 
     def run(*arguments):
-        done = zygote.run(["-m", "django", *arguments], env={**os.environ, **place, **named})
+        env = environment("mysite.settings", PYTHONPATH=f"{tmp_path}:{ROOT}", **named)
+        done = zygote.run(["-m", "django", *arguments], env=env)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

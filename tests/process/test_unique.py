@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
-from django.db import connection
 
 from pgonly_django.models import Job
-from tests.process.conftest import ROOT, database_url
+from tests.children import OF_WORKERS, results_of, start_crowd
 
 pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True), pytest.mark.slow]
 PROCESSES, THREADS = 8, 4
@@ -19,17 +13,8 @@ PROCESSES, THREADS = 8, 4
 
 def enqueue_from_all(calls, mode="commit"):
     """Of the calls that were committed: their ids, how many there were, and how many of them were no duplicates."""
-    environment = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.process.worker_settings",
-        "DATABASE_URL": database_url(connection.settings_dict),
-    }
-    arguments = [str(PROCESSES), str(calls), str(THREADS), mode]
-    command = [sys.executable, "-m", "tests.process.enqueuing", *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, timeout=120, check=True
-    )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    given = PROCESSES, calls, THREADS, mode
+    lines = results_of(start_crowd("tests.process.enqueuing", *given, settings=OF_WORKERS))
     assert len(lines) == PROCESSES
     ids = {job_id for ids, _, _ in lines for job_id in ids}
     return ids, sum(count for _, count, _ in lines), sum(new for _, _, new in lines)

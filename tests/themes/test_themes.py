@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
 import pytest
-from django.db import connection
 
 from tests import zygote
+from tests.children import environment
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -24,9 +23,7 @@ LISTS = [
 @pytest.fixture(scope="module", params=["settings", "themes.unfold", "themes.jazzmin"])
 def seen(request, django_db_setup):
     """What each page is made of, by its address."""
-    name = connection.settings_dict["NAME"]
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": f"tests.{request.param}"}
-    done = zygote.run(["-m", "tests.themes.visit", name], env=environment)
+    done = zygote.run(["-m", "tests.themes.visit"], env=environment(f"tests.{request.param}"))
     done.check_returncode()
     return json.loads(done.stdout)
 

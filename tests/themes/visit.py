@@ -1,19 +1,17 @@
-"""Opens every page of the admin as a superuser, with the settings of DJANGO_SETTINGS_MODULE, in the database that the
-argument names, and prints what each is made of. All it writes is rolled back."""
+"""Opens every page of the admin as a superuser, with the settings of DJANGO_SETTINGS_MODULE, and prints what
+each is made of. All it writes is rolled back."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from typing import Any
 
 import django
 from django.conf import settings
 
 
-def visit(database: str) -> dict[str, Any]:
-    settings.DATABASES["default"]["NAME"] = database
+def visit() -> dict[str, Any]:
     settings.ALLOWED_HOSTS = ["testserver"]
     django.setup()
     from django.contrib.auth import get_user_model
@@ -42,4 +40,4 @@ def facts(answer: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(visit(sys.argv[1])))
+    print(json.dumps(visit()))
