@@ -22,7 +22,11 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.queue.declared_queues import check_queues
         from pgonly_django.scheduling.settings import check_schedules
         from pgonly_django.sessions.checks import check_sessions
-        from pgonly_django.tasks.checks import check_names_of_queues, check_stored_jobs, check_task_modules
+        from pgonly_django.tasks.deploy_checks import (
+            check_names_of_queues,
+            check_stored_jobs,
+            check_task_modules,
+        )
         from pgonly_django.tasks.failures import check_dead_letter_tasks, check_on_failure
         from pgonly_django.throttling.checks import check_throttles
 

@@ -6,7 +6,7 @@ Each condition is judged here, with one threshold, for all who tell of it: the o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from django.utils import timezone
@@ -18,7 +18,7 @@ from pgonly_django.monitoring.findings import Condition, Finding, Level, databas
 from pgonly_django.monitoring.queues import Counted, QueueFigures
 from pgonly_django.monitoring.runs import Failed
 from pgonly_django.monitoring.snapshots import OldSnapshot
-from pgonly_django.monitoring.workers import WorkerFigures
+from pgonly_django.monitoring.workers import Served, WorkerFigures
 from pgonly_django.wording import duration
 
 MINUTE, HOUR = 60, 3600
@@ -102,15 +102,11 @@ def has_waited(queue: QueueFigures) -> bool:
     return queue.paused_at is None and (queue.oldest_seconds or 0) >= QUEUE_UNSERVED.limit
 
 
-def of_queues(
-    queues: Iterable[QueueFigures], served: Collection[str] | None, alias: str = "default"
-) -> Iterator[Finding]:
-    """At most one for each queue in which jobs wait; without any worker one for all. `served`: see served_queues()."""
+def of_queues(queues: Iterable[QueueFigures], served: Served, alias: str = "default") -> Iterator[Finding]:
+    """At most one for each queue in which jobs wait; without any worker one for all."""
     waiting = [queue for queue in queues if queue.waiting.number or queue.oldest_seconds]
-    unserved = [
-        queue for queue in waiting if has_waited(queue) and served is not None and queue.name not in served
-    ]
-    is_none_live = served is not None and not served and len(unserved) > 1
+    unserved = [queue for queue in waiting if has_waited(queue) and not served.has(queue.name)]
+    is_none_live = not served.all and not served.names and len(unserved) > 1
     if is_none_live:
         yield _of_all(unserved, alias)
     for queue in waiting:

@@ -37,6 +37,7 @@ from pgonly_django.monitoring.runs import (
 from pgonly_django.monitoring.snapshots import OldSnapshot, old_snapshots
 from pgonly_django.monitoring.storage import CacheFigures, SessionFigures, caches, sessions
 from pgonly_django.monitoring.workers import (
+    Served,
     WorkerFigures,
     WorkerTotals,
     served_queues,
@@ -50,16 +51,6 @@ SECONDS = 5.0  # for all parts together
 PART_LIMIT = timedelta(seconds=1)  # of one statement
 YOUNG_SECONDS = 1.0  # a transaction that is younger is not told of: the reading itself is one
 NO_TIME = "There was no time left for it."
-
-
-class Served(NamedTuple):
-    """Which queues have a live worker that takes jobs of them."""
-
-    all: bool  # some worker serves every queue
-    names: frozenset[str] = frozenset()
-
-    def has(self, queue: str) -> bool:
-        return self.all or queue in self.names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,15 +89,10 @@ class StatsPart(NamedTuple):
     keeps_its_time: bool = False  # its connections are not that of the alias
 
 
-def _served(alias: str) -> Served:
-    names = served_queues(alias)
-    return Served(all=names is None, names=frozenset(names or ()))
-
-
 # In the order in which they are read: what somebody is woken for comes first.
 PARTS: dict[str, StatsPart] = {
     "worker_totals": StatsPart(worker_totals),
-    "served": StatsPart(_served),
+    "served": StatsPart(served_queues),
     "queues": StatsPart(queues),
     "queue_count": StatsPart(queue_count),
     "failed": StatsPart(failed_jobs),

@@ -62,14 +62,19 @@ def workers(alias: str) -> list[WorkerFigures]:
     ]
 
 
-def served_queues(alias: str) -> set[str] | None:
-    """The queues of which live workers take jobs. None: some of them serve all queues."""
-    served: set[str] = set()
-    for queues in Worker.objects.using(alias).claiming().values_list("queues", flat=True):
-        if not queues:
-            return None
-        served.update(queues)
-    return served
+class Served(NamedTuple):
+    """Which queues have a live worker that takes jobs of them."""
+
+    all: bool  # some worker serves every queue
+    names: frozenset[str] = frozenset()
+
+    def has(self, queue: str) -> bool:
+        return self.all or queue in self.names
+
+
+def served_queues(alias: str) -> Served:
+    of_workers = list(Worker.objects.using(alias).claiming().values_list("queues", flat=True))
+    return Served(all=not all(of_workers), names=frozenset().union(*of_workers))
 
 
 class WorkerTotals(NamedTuple):

@@ -20,7 +20,7 @@ from pgonly_django.models import Job, Queue, State, Worker
 from pgonly_django.models.job import CANCELLABLE, ClockTimestamp
 from pgonly_django.models.worker import silent_after
 from pgonly_django.monitoring.progress import JobProgress, job_progress
-from pgonly_django.monitoring.workers import served_queues
+from pgonly_django.monitoring.workers import Served, served_queues
 from pgonly_django.progress.tokens import Grant
 from pgonly_django.queue.output import Cursor, Piece, Question, read_pieces
 
@@ -40,7 +40,7 @@ PIECES_AT_ONCE = 20
 class Surroundings(NamedTuple):
     """What keeps jobs waiting, and who has gone silent."""
 
-    served: set[str] | None  # None: some worker serves every queue
+    served: Served
     paused: set[str]
     silent: set[object]  # ids of workers
 
@@ -114,8 +114,8 @@ def _surroundings(alias: str, jobs: Sequence[Any]) -> Surroundings:
     waiting = {job.queue for job in jobs if job.state in (State.READY, State.SCHEDULED)}
     late = {each.worker_id for each in jobs if each.worker_id and _silent_seconds(each, each.now)}
     if not (waiting or late):
-        return Surroundings(None, set(), set())
-    served, paused = None, set()
+        return Surroundings(Served(all=True), set(), set())
+    served, paused = Served(all=True), set()
     if waiting:
         served = served_queues(alias)
         queues = Queue.objects.using(alias).filter(name__in=waiting, paused_at__isnull=False)
@@ -176,7 +176,7 @@ def _label(job: Job, around: Surroundings, now: datetime) -> str:
 
 
 def _waiting(job: Job, around: Surroundings) -> str:
-    if around.served is not None and job.queue not in around.served:
+    if not around.served.has(job.queue):
         return _("Waiting: no live worker serves %(queue)s") % {"queue": job.queue}
     if job.queue in around.paused:
         return _("Waiting: %(queue)s is paused") % {"queue": job.queue}

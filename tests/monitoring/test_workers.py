@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from pgonly_django.models import Worker
-from pgonly_django.monitoring.workers import served_queues, worker_totals, workers
+from pgonly_django.monitoring.workers import Served, served_queues, worker_totals, workers
 from tests.queue.rows import HOUR, ago, make_running, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -60,9 +60,9 @@ def test_the_queues_that_live_workers_serve():
     make_worker(queues=["asleep"], silent_for=HOUR, sleeping_since=ago(HOUR))
     for asked in ("stop_requested_at", "drain_requested_at"):
         make_worker(queues=[asked], **{asked: ago(MINUTE)})
-    assert served_queues("default") == {"mail", "asleep"}
+    assert served_queues("default") == Served(all=False, names=frozenset({"mail", "asleep"}))
     make_worker(queues=[])
-    assert served_queues("default") is None
+    assert served_queues("default").all
 
 
 def test_a_worker_has_the_jobs_that_run_in_its_name():

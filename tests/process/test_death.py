@@ -13,7 +13,7 @@ from pgonly_django.models import Job, State, Worker
 from pgonly_django.monitoring import workers as figures
 from pgonly_django.monitoring.doctor.examination import examine
 from pgonly_django.monitoring.waiting import Kind, why_it_waits
-from pgonly_django.monitoring.workers import served_queues
+from pgonly_django.monitoring.workers import Served, served_queues
 from tests import jobs
 from tests.jobs import ending, looping
 from tests.process.conftest import LEASE_SECONDS
@@ -71,7 +71,7 @@ def test_everything_says_that_a_worker_killed_while_idle_is_not_there_any_more(w
     killed_at = time.monotonic()
     result = jobs.add.enqueue(1)
     wait_for(lambda: kinds_of(result) == [Kind.UNSERVED], what="the page of the job to say so")
-    assert served_queues("default") == set()
+    assert served_queues("default") == Served(all=False)
     assert not any(each.is_live for each in figures.workers("default"))
     assert figures.worker_totals("default").live == 0
     assert time.monotonic() - killed_at < LEASE_SECONDS

@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from pgonly_django.models import Job, State
 from pgonly_django.queue import known_names as queries
-from pgonly_django.tasks import checks, registry
-from pgonly_django.tasks.checks import check_stored_jobs
+from pgonly_django.tasks import deploy_checks, registry
+from pgonly_django.tasks.deploy_checks import check_stored_jobs
 from tests.aliases import alias
 from tests.jobs.renamed import add_numbers
 from tests.queue.rows import insert_jobs, make, make_running
@@ -204,7 +204,7 @@ def test_jobs_of_a_backend_that_is_no_longer_ours_are_an_error(settings):
 def test_many_tasks_are_a_few_errors():
     insert("generate_series(1, 60) AS n, generate_series(1, n)", task="'shop.tasks.old_' || n", args="'[]'")
     errors = check_stored_jobs()
-    assert len(errors) == checks.TASKS_AT_MOST + 1
+    assert len(errors) == deploy_checks.TASKS_AT_MOST + 1
     assert errors[0].msg.startswith("60 unfinished jobs of shop.tasks.old_60 in")
     assert errors[-1].msg == (
         f"{sum(range(1, 11))} unfinished jobs of 10 more tasks in the database 'default' cannot run either."

@@ -2,7 +2,7 @@
 
 from django.test import SimpleTestCase
 
-from pgonly_django.tasks.checks import check_stored_jobs
+from pgonly_django.tasks.deploy_checks import check_stored_jobs
 
 
 class DeployCheckTests(SimpleTestCase):

@@ -19,7 +19,7 @@ from pgonly_django.monitoring.findings import Finding, Level
 from pgonly_django.monitoring.limits import with_problem
 from pgonly_django.monitoring.runs import failed_jobs
 from pgonly_django.monitoring.snapshots import old_snapshots
-from pgonly_django.monitoring.workers import served_queues
+from pgonly_django.monitoring.workers import Served, served_queues
 
 BAD, WARNING = "failed", "held"  # the colour of a badge
 
@@ -54,7 +54,11 @@ def _listed(read: Callable[[Overview], Found], overview: Overview) -> list[Alert
 
 def _of_queues(overview: Overview) -> Found:
     """How late the others are is in the panel of queues."""
-    served = served_queues(alias_of(Worker)) if any(map(conditions.has_waited, overview.queues)) else None
+    served = (
+        served_queues(alias_of(Worker))
+        if any(map(conditions.has_waited, overview.queues))
+        else Served(all=True)
+    )
     for finding in conditions.of_queues(overview.queues, served):
         if finding.about is None:
             yield finding, overview.to_list(Job, state__exact=State.READY)

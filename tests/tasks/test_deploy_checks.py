@@ -8,7 +8,7 @@ import pytest
 
 from pgonly_django.compat import BaseTaskBackend
 from pgonly_django.tasks import registry
-from pgonly_django.tasks.checks import check_names_of_queues, check_task_modules
+from pgonly_django.tasks.deploy_checks import check_names_of_queues, check_task_modules
 
 IMMEDIATE = (
     f"{BaseTaskBackend.__module__.removesuffix('.base')}.immediate.ImmediateBackend"  # or the backport's
