@@ -18,7 +18,7 @@ from pgonly_django.tasks.deploy_checks import check_stored_jobs
 from tests.aliases import alias
 from tests.jobs.renamed import add_numbers
 from tests.queue.rows import insert_jobs, make, make_running
-from tests.tasks.test_checks import IMMEDIATE
+from tests.tasks.test_deploy_checks import IMMEDIATE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
