@@ -18,6 +18,7 @@ settings.configure(
 django.setup()
 from django.template import engines
 print(engines["django"].from_string("{{ word }}").render({"word": "rendered"}))
+assert {"pgonly", "pgonly_admin"} <= {*engines["django"].engine.template_libraries}
 assert not [name for name in sys.modules if name.startswith("pgonly_django.admin")]
 """
 

@@ -34,6 +34,11 @@ def page_of(job):
     return f"{LIST}{job.pk}/change/"
 
 
+def said(response):
+    """The messages of the page."""
+    return [str(message) for message in response.context["messages"]]
+
+
 def make_job(state=State.READY, **fields):
     """A job in this state, with what its CHECK constraints ask for."""
     now = timezone.now()

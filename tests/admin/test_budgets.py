@@ -11,7 +11,7 @@ from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
 from pgonly_django.models import Budget, CostEntry, Job, State
-from tests.admin.conftest import make_job
+from tests.admin.conftest import make_job, said
 from tests.admin.jobs.test_cells import cells
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -33,10 +33,6 @@ def button(budget, verb):
 
 def hold(budget, count=1):
     return [make_job(State.HELD, held_by=f"budget:{budget.name}") for _ in range(count)]
-
-
-def messages(response):
-    return [str(message) for message in response.context["messages"]]
 
 
 def test_the_list_says_what_is_spent_reserved_and_held(admin_client):
@@ -84,7 +80,7 @@ def test_raise_and_resume_sets_the_cap_and_lets_all_held_jobs_go_on(admin_client
     budget = make(spent=5)
     hold(budget, 2)
     response = admin_client.post(button(budget, "raise"), {"usd": "7.5"}, follow=True)
-    assert messages(response) == ["2 held jobs go on.", "Raise and resume: 1 budget."]
+    assert said(response) == ["2 held jobs go on.", "Raise and resume: 1 budget."]
     assert Budget.objects.get().usd == Decimal("7.5")
     assert set(Job.objects.values_list("state", flat=True)) == {State.READY}
     assert LogEntry.objects.get(user=admin_user).change_message == "Raised; the jobs that it held go on."
@@ -103,7 +99,7 @@ def test_a_cap_that_cannot_be_is_refused_with_a_message(admin_client, usd, messa
     budget = make()
     hold(budget)
     response = admin_client.post(button(budget, "raise"), {"usd": usd}, follow=True)
-    assert message in messages(response)[0]
+    assert message in said(response)[0]
     assert Budget.objects.get().usd == 5
     assert Job.objects.get().state == State.HELD
 

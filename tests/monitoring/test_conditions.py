@@ -84,17 +84,15 @@ def test_a_silent_worker_that_holds_a_job():
     assert finding.data["jobs"] == [str(job.pk)]
 
 
-def test_one_that_is_late_with_its_heartbeat_is_a_warning():
+@pytest.mark.parametrize(
+    ("silent", "jobs", "level"), [(timedelta(seconds=40), 1, Level.WARNING), (SILENT, 0, Level.INFO)]
+)
+def test_one_that_is_late_is_a_warning_and_one_that_died_without_jobs_a_note(silent, jobs, level):
     make_worker(name="live")
-    worker = make_worker(timedelta(seconds=40), name="w7", running=1)
-    make_running(worker.pk)
-    assert found("workers")["D122"].level == Level.WARNING
-
-
-def test_one_that_has_died_without_jobs_is_a_note():
-    make_worker(name="live")
-    make_worker(SILENT, name="w7")
-    assert found("workers")["D122"].level == Level.INFO
+    worker = make_worker(silent, name="w7")
+    for _ in range(jobs):
+        make_running(worker.pk)
+    assert found("workers")["D122"].level == level
 
 
 def test_a_threshold_stands_once_for_the_doctor_the_overview_and_the_checks(admin_client, monkeypatch):

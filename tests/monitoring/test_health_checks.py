@@ -16,7 +16,6 @@ from django.test import RequestFactory
 
 from benchmarks.servers import free_port
 from pgonly_django.models import DurableCacheEntry, Queue
-from pgonly_django.tables import table
 from tests.aliases import alias
 from tests.queue.rows import HOUR, ago, make, make_worker
 from tests.waiting import wait_for
@@ -117,18 +116,6 @@ def test_a_server_that_never_answers_is_given_up(any_database):
 def test_an_alias_that_there_is_not_is_named():
     _, (said,) = _said(ask((WorkersAlive, {"database": "jobs"})))
     assert "'jobs' doesn't exist" in said
-
-
-def test_a_missing_table_is_not_healthy():
-    make_worker()
-    moved = table("pgonly_worker").replace("pgonly_worker", "elsewhere")
-    with connection.cursor() as cursor:
-        cursor.execute(f"ALTER TABLE {table('pgonly_worker')} RENAME TO elsewhere")
-    try:
-        assert ask(WorkersAlive)[0] == 500
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute(f"ALTER TABLE {moved} RENAME TO pgonly_worker")
 
 
 def test_a_check_leaves_the_connections_of_its_thread_as_they_were(other):

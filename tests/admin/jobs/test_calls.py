@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from pgonly_django.masking import MASK
 from pgonly_django.models import Job, State
-from tests.admin.conftest import LIST, make_job, page_of
+from tests.admin.conftest import LIST, make_job, page_of, said
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
@@ -36,10 +36,6 @@ def form_of(client, job, page):
 
 def send(client, job, page, **changes):
     return client.post(url(job, page), {**form_of(client, job, page), **changes}, follow=True)
-
-
-def said(answer):
-    return [str(message) for message in answer.context["messages"]]
 
 
 def errors(answer):

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from pgonly_django.admin.jobs import bulk as redrive
 from pgonly_django.models import Job, State
-from tests.admin.conftest import LIST, make_job
+from tests.admin.conftest import LIST, make_job, said
 from tests.jobs import redriving
 
 pytestmark = pytest.mark.django_db
@@ -27,10 +27,6 @@ def post(client, jobs, **more):
 
 def states(*jobs):
     return [Job.objects.get(pk=job.pk).state for job in jobs]
-
-
-def said(response):
-    return [str(message) for message in response.context["messages"]]
 
 
 def test_the_page_counts_the_failed_ones_and_changes_nothing(admin_client):

@@ -17,7 +17,7 @@ from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, RETRY
 from pgonly_django.admin.verbs import Done
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
-from tests.admin.conftest import LIST, make_job, page_of
+from tests.admin.conftest import LIST, make_job, page_of, said
 
 pytestmark = pytest.mark.django_db
 
@@ -68,10 +68,6 @@ def by_admin(rf, admin_user):
     return request
 
 
-def messages(response):
-    return [str(message) for message in response.context["messages"]]
-
-
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("verb", OUTCOMES)
 @pytest.mark.parametrize("state", State)
@@ -96,14 +92,14 @@ def test_an_action_of_the_list_changes_and_logs_those_that_allow_it(admin_client
     assert {entry.object_id for entry in logged} == {str(jobs[state].pk) for state in OUTCOMES[verb]}
     assert {entry.change_message for entry in logged} == {LOGGED[verb]}
     moved = sum(state != after for state, after in OUTCOMES[verb].items())
-    assert f": {moved} job{'s' * (moved != 1)}." in messages(response)[0]
+    assert f": {moved} job{'s' * (moved != 1)}." in said(response)[0]
 
 
 def test_running_jobs_are_said_to_be_asked_to_stop_not_to_be_cancelled(admin_client):
     running = [make_job(State.RUNNING) for _ in range(3)]
-    assert messages(select(admin_client, "cancel", running[:1])) == ["1 job was asked to stop."]
+    assert said(select(admin_client, "cancel", running[:1])) == ["1 job was asked to stop."]
     both = [*running[1:], make_job()]
-    assert messages(select(admin_client, "cancel", both)) == ["Cancel: 1 job. 2 jobs were asked to stop."]
+    assert said(select(admin_client, "cancel", both)) == ["Cancel: 1 job. 2 jobs were asked to stop."]
 
 
 def test_large_numbers_of_jobs_are_told_as_the_list_tells_them():
@@ -124,7 +120,7 @@ def test_a_cancelled_running_job_is_asked_once_and_loses_its_button(admin_client
 
 def test_nothing_to_do_is_said_and_not_logged(admin_client):
     response = select(admin_client, "retry", [make_job(State.SUCCEEDED)])
-    assert "nothing to do" in messages(response)[0]
+    assert "nothing to do" in said(response)[0]
     assert not LogEntry.objects.exists()
 
 
