@@ -39,7 +39,7 @@ from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.exchange import Exchanger, ExchangeResult
 from pgonly_django.worker.options import THREADS_LIMIT
 from pgonly_django.worker.reports import last_row_of
-from pgonly_django.worker.running import Executor, is_observed, observe
+from pgonly_django.worker.running import Executor, is_observed, observed
 from pgonly_django.worker.watchdog import COOPERATIVE_SECONDS
 
 NAME = "drain"
@@ -159,10 +159,14 @@ class InlineWorker:
         if run is None:
             return None
         self.executor.look_who_listens()
-        ended = self._write(observe(run, self._run) if is_observed() else self._run(run))
+        ended = self._write(self._run_observed(run) if is_observed() else self._run(run))
         with as_in_autocommit():
             self._tell(ended)
         return ended
+
+    def _run_observed(self, run: Run) -> EndedRun:
+        with observed(run) as note:
+            return note(self._run(run))
 
     def _run(self, run: Run) -> EndedRun:
         with as_in_autocommit(self.watch) as lost, _deadline(run):

@@ -148,13 +148,8 @@ class Capacity:
     claims at all. Changed by the main loop alone; any thread may ask `is_closed`."""
 
     def __init__(
-        self,
-        options: WorkerOptions,
-        in_flight: InFlight,
-        claims: Claims,
-        shutdown: Shutdown,
-        deadline: Deadline,
-    ) -> None:
+        self, options: WorkerOptions, in_flight: InFlight, claims: Claims, shutdown: Shutdown, deadline: Deadline,
+    ) -> None:  # fmt: skip
         self._in_flight, self._limited, self._prefetch = in_flight, claims.limited, claims.prefetch
         self._shutdown, self._deadline, self._threads = shutdown, deadline, options.threads
         of_process = NEVER if options.max_jobs_per_process is None else options.max_jobs_per_process

@@ -68,20 +68,13 @@ def finish(
 ) -> Finish:  # fmt: skip
     """What is written of the run: the state after it, and the entry in the job's errors. `free`: it costs no attempt.
     `facts` stand in the entry, besides what is said of every run."""
-    entry: dict[str, Any] = {
-        "outcome": outcome.value,
-        "worker_id": run.worker_id,
-        "worker": run.worker,
-        **facts,
-    }
+    entry: dict[str, Any] = {"outcome": outcome.value, "worker_id": run.worker_id, "worker": run.worker}
+    entry |= facts
     if reason := reason.strip():
         entry["reason"] = as_reason(reason)
     if error is not None:
-        entry |= {
-            "exception": printable(path_of(error)),
-            "message": as_reason(text_of(error)),
-            "traceback": traceback_text(error),
-        }
+        entry["exception"], entry["message"] = printable(path_of(error)), as_reason(text_of(error))
+        entry["traceback"] = traceback_text(error)
     seconds = min(delay or 0.0, LONGEST.total_seconds()) if state is State.SCHEDULED else None
     return Finish(
         run.job.id, run.job.lease_epoch, outcome, state,
@@ -248,14 +241,8 @@ def _postponed(run: Run, error: UnknownTaskError) -> Finish:
     shortest, longest = UNKNOWN_PAUSE_SECONDS
     pause = min(max(waited.total_seconds() / 2, shortest), longest)
     return finish(
-        run,
-        Outcome.POSTPONED,
-        State.SCHEDULED,
-        delay=pause,
-        free=True,
-        reason=str(error),
-        since=since.isoformat(),
-    )
+        run, Outcome.POSTPONED, State.SCHEDULED, delay=pause, free=True, reason=str(error), since=since.isoformat()
+    )  # fmt: skip
 
 
 # What follows an attempt that failed: another one, none, or a person's decision.
@@ -276,8 +263,8 @@ def _failed(
     if why:
         return finish(run, outcome, State.FAILED, error=error, reason=f"{reason} {why}")
     if policy == "snooze_on":
-        if (free := _next_free_retry(run)) is not None:
-            return _retried_free(run, *free, error, options, reason)
+        if (free := _retried_free(run, error, options, reason)) is not None:
+            return free
         reason = f"{reason} {name} was retried for {FREE_FOR} without counting."
     if run.job.attempt >= run.job.max_attempts:
         return finish(run, outcome, State.FAILED, error=error, reason=reason)
@@ -293,19 +280,15 @@ def _again(run: Run, outcome: Outcome, error: BaseException, delay: float | None
     return finish(run, outcome, state, delay=delay, error=error, reason=reason)
 
 
-def _next_free_retry(run: Run) -> tuple[int, str] | None:
-    """The place of the retry in an unbroken row of those that do not count, and when that began. None where the row has
-    lasted too long. A run that has saved something new begins another row."""
+def _retried_free(run: Run, error: BaseException, options: TaskOptions, reason: str) -> Finish | None:
+    """A retry that does not count. None where the unbroken row of such retries has lasted too long. A run that has
+    saved something new begins another row."""
     last = (run.job.errors or [{}])[-1]
-    now, number, since = run.now().astimezone(UTC), last.get("in_a_row"), last.get("since")
-    if run.got_further or number is None or since is None:
-        return 1, now.isoformat()
-    return None if now - datetime.fromisoformat(since) >= FREE_FOR else (number + 1, since)
-
-
-def _retried_free(
-    run: Run, in_a_row: int, since: str, error: BaseException, options: TaskOptions, reason: str
-) -> Finish:
+    now, in_a_row, since = run.now().astimezone(UTC), last.get("in_a_row", 0) + 1, last.get("since")
+    if run.got_further or in_a_row == 1 or since is None:
+        in_a_row, since = 1, now.isoformat()
+    elif now - datetime.fromisoformat(since) >= FREE_FOR:
+        return None
     delay, why = _backoff_delay(run, in_a_row, error, options)
     reason = f"{reason} {why}"
     if delay is None:
@@ -330,10 +313,9 @@ def short_pause(options: TaskOptions, error: BaseException) -> float | None:
 
 def _asked_for(error: BaseException) -> float | None:
     """The seconds that a provider asks for, by the Retry-After of its answer; None where it asks for none."""
+    errors = errors_in(error) if isinstance(error, BaseExceptionGroup) else (error,)
     try:
-        errors = list(errors_in(error)) if isinstance(error, BaseExceptionGroup) else [error]
-        asked = [seconds for each in errors if (seconds := asked_seconds(each)) is not None]
-        return max(asked, default=None)
+        return max((seconds for each in errors if (seconds := asked_seconds(each)) is not None), default=None)
     except BaseException:  # noqa: BLE001 - attributes of the project's own classes may raise anything
         return None
 
@@ -343,22 +325,19 @@ def _backoff_delay(
 ) -> tuple[float | None, str]:
     """Seconds until the next attempt, None where the backoff wants none; and what is to be said of it."""
     try:
-        backoff = options.backoff
-        result = None if isinstance(backoff, Backoff) else _result_after(run, error)
-        delay = delay_seconds(backoff, attempt, error, result)
+        result = None
+        if not isinstance(options.backoff, Backoff):  # as if this failure were the job's last
+            told = TaskError(exception_class_path=path_of(error), traceback=traceback_text(error))
+            result = changed_result(run, told, status=TaskResultStatus.FAILED)
+        delay = delay_seconds(options.backoff, attempt, error, result)
     except BaseException as broken:  # noqa: BLE001 - a backoff of the user's may raise anything, or exit
         what = as_reason(f"{name_of(broken)}: {text_of(broken)}")
         return BROKEN_BACKOFF_SECONDS, f"Its backoff raised {what}; 60 s were taken."
     return delay, "Its backoff asked for no further attempt." if delay is None else ""
 
 
-def _result_after(run: Run, error: BaseException) -> Any:
-    """The TaskResult for a backoff: as if this failure were the job's last. None where the task was not found."""
-    told = TaskError(exception_class_path=path_of(error), traceback=traceback_text(error))
-    return changed_result(run, told, status=TaskResultStatus.FAILED)
-
-
 def changed_result(run: Run, told: TaskError | None, **changes: Any) -> Any:
+    """The run's TaskResult after its end. None where the task was not found."""
     if run.result is None:
         return None
     result = copy.copy(run.result)

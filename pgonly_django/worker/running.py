@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -81,11 +82,15 @@ class Executor:
     def run(self, run: Run) -> None:
         """Run a sync task in this thread, in a contextvars context to itself; clean up after it. Raises nothing."""
         try:
-            call = partial(observe, call=self._run) if is_observed() else self._run
+            call = self._run_observed if is_observed() else self._run
             ended = _thread.context.copy().run(call, run)
         except BaseException as error:  # noqa: BLE001 - whatever happens, the row gets its end
             ended = self._last_resort(run, error)
         self._deliver(ended)
+
+    def _run_observed(self, run: Run) -> EndedRun:
+        with observed(run) as note:
+            return note(self._run(run))
 
     def _run(self, run: Run) -> EndedRun:
         ended = self.call(run)
@@ -101,11 +106,9 @@ class Executor:
         try:
             call = self._prepare(run)
             finish = self._call_atomic(run, call) if call.is_atomic else self._call(run, call)
-            ended = EndedRun(run, finish, committed=call.is_atomic)
+            return EndedRun(run, finish, time.monotonic() - run.started_at, call.is_atomic)
         except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
-            ended = self._ended(run, error)
-        ended.took_seconds = time.monotonic() - run.started_at
-        return ended
+            return self._ended(run, error)
 
     def _call(self, run: Run, call: _Call) -> Finish:
         """Call the function, and be interrupted there. Raises what it raises, or the interruption."""
@@ -181,10 +184,14 @@ class Executor:
     async def arun(self, run: Run) -> None:
         """Run an async task on the current event loop, in an asyncio task of its own. Raises nothing."""
         try:
-            ended = await (aobserve(run, self._arun) if is_observed() else self._arun(run))
+            ended = await (self._arun_observed(run) if is_observed() else self._arun(run))
         except BaseException as error:  # noqa: BLE001 - whatever happens, the row gets its end
             ended = self._last_resort(run, error)
         self._deliver(ended)
+
+    async def _arun_observed(self, run: Run) -> EndedRun:
+        with observed(run) as note:
+            return note(await self._arun(run))
 
     async def _arun(self, run: Run) -> EndedRun:
         ended = None
@@ -202,11 +209,9 @@ class Executor:
         current_job.set(run)
         run.started_at = time.monotonic()
         try:
-            ended = EndedRun(run, await self._acall(run))
+            return EndedRun(run, await self._acall(run), time.monotonic() - run.started_at)
         except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
-            ended = self._ended(run, error)
-        ended.took_seconds = time.monotonic() - run.started_at
-        return ended
+            return self._ended(run, error)
 
     async def _acall(self, run: Run) -> Finish:
         """See _call()."""
@@ -286,9 +291,7 @@ class Executor:
         """The end of a run whose rows in the databases `lost` were rolled back after it: it has not succeeded."""
         if ended.committed or ended.finish is None or ended.finish.state is not State.SUCCEEDED:
             return ended
-        failed = self._ended(ended.run, TransactionLeftOpenError(lost))
-        failed.took_seconds = ended.took_seconds
-        return failed
+        return self._ended(ended.run, TransactionLeftOpenError(lost))
 
     def _ended(self, run: Run, error: BaseException) -> EndedRun:
         """The end of a run that raised `error`, which is logged. Code of the job is called on the way: its backoff,
@@ -299,7 +302,7 @@ class Executor:
                 error = self.tasks.misfit(run.job) or error
             error = ending.meaning(run, error)
             if isinstance(error, LeaseLost):
-                return EndedRun(run, None)
+                return EndedRun(run, None, run.seconds)
             finish = ending.ended_with(run, error, self.tasks.options_of(run.job))
         except BaseException as broken:  # noqa: BLE001 - likewise with what the job raised
             return self._last_resort(run, broken)
@@ -307,7 +310,7 @@ class Executor:
         if finish.outcome is Outcome.POSTPONED:
             self._postponed.add(run.job.task)
         log_failure(run, finish, error, is_news=is_news)
-        return EndedRun(run, finish, error=error)
+        return EndedRun(run, finish, run.seconds, error=error)
 
     def give_up(self, run: Run, error: BaseException) -> None:
         """The end of a run that could not even be begun."""
@@ -347,32 +350,18 @@ def is_observed() -> bool:
     return bool(instruments.runs.functions or instruments.steps.functions)
 
 
-def observe(run: Run, call: Callable[[Run], EndedRun]) -> EndedRun:
-    """`call(run)`, which raises nothing, with what they put around it."""
-    seen = _begin(run)
-    with Around(instruments.runs, seen, shields=True):
-        ended = call(run)
-        note_end(seen, ended)
-    return ended
-
-
-async def aobserve(run: Run, call: Callable[[Run], Awaitable[EndedRun]]) -> EndedRun:
-    """See observe()."""
-    seen = _begin(run)
-    with Around(instruments.runs, seen, shields=True):
-        ended = await call(run)
-        note_end(seen, ended)
-    return ended
-
-
-def _begin(run: Run) -> JobRun:
+@contextmanager
+def observed(run: Run) -> Iterator[Callable[[EndedRun], EndedRun]]:
+    """Around what ends `run` and raises nothing. Give its end to the function that this yields."""
     run.started_at = time.monotonic()  # an instrument that hangs counts against max_runtime
     seen = run.seen = JobRun(run.job, run.worker)
-    return seen
+    with Around(instruments.runs, seen, shields=True):
+        yield partial(note_end, seen)
 
 
-def note_end(seen: JobRun, ended: EndedRun) -> None:
+def note_end(seen: JobRun, ended: EndedRun) -> EndedRun:
     finish = ended.finish
     seen.error = ended.error
     seen.outcome = LOST if finish is None else ending.how_it_ended(finish).value
     seen.state = "" if finish is None else finish.state.value
+    return ended
