@@ -26,7 +26,6 @@ from pgonly_django.queue.values import to_json
 
 T = TypeVar("T")
 
-SAVE_EVERY_SECONDS = 1.0
 POLL_SECONDS = 0.1
 LOG_LINE_LIMIT = 1000
 
@@ -130,7 +129,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """See emit()."""
         self.emit(chunk)
 
-    # PartRow when the worker dies.
+    # What outlives the worker.
 
     def save_checkpoint(self, value: Any) -> None:
         """Keep `value` (JSON) for the run that resumes this job; commits with the surrounding atomic(). Raises

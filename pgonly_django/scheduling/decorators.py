@@ -48,8 +48,9 @@ def cron(
     OptionError for a value that it cannot have, WrongArgumentsError for arguments that do not fit the task, and
     InvalidTask for anything that is no task.
     """
-    options = {"timezone": timezone, "args": args, "kwargs": kwargs, "queue": queue, "priority": priority}
-    return _declare("@cron", name, options | _rules(catch_up, overlap, budget, metadata) | {"cron": line})
+    call = {"args": args, "kwargs": kwargs, "queue": queue, "priority": priority, "metadata": metadata}
+    rules = {"catch_up": catch_up, "overlap": overlap, "budget": budget}
+    return _declare("@cron", name, {**call, **rules, "cron": line, "timezone": timezone})
 
 
 def every(
@@ -69,16 +70,9 @@ def every(
     """Enqueue the task every `interval`, a timedelta or seconds, from 0.1 s up: `@every(timedelta(minutes=5))` above
     `@task`. The first time comes one interval after a worker first saw the schedule. A run that is late shifts no later
     one. The other parameters are those of @cron."""
-    options = {"args": args, "kwargs": kwargs, "queue": queue, "priority": priority}
-    return _declare(
-        "@every", name, options | _rules(catch_up, overlap, budget, metadata) | {"every": interval}
-    )
-
-
-def _rules(
-    catch_up: str, overlap: str | None, budget: str | None, metadata: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    return {"catch_up": catch_up, "overlap": overlap, "budget": budget, "metadata": metadata}
+    call = {"args": args, "kwargs": kwargs, "queue": queue, "priority": priority, "metadata": metadata}
+    rules = {"catch_up": catch_up, "overlap": overlap, "budget": budget}
+    return _declare("@every", name, {**call, **rules, "every": interval})
 
 
 def _declare(decorator: str, name: str | None, options: dict[str, Any]) -> Callable[[AnyTask], AnyTask]:

@@ -44,8 +44,7 @@ def entries() -> dict[str, Declaration | None]:
 
 def declared(database: str) -> dict[str, Declaration]:
     """All schedules whose jobs belong into this database, by name: those of code and settings."""
-    known = {name: (task, each) for name, (task, each) in declarations().items()}
-    mine = {name: each for name, (task, each) in known.items() if _database_of(task) == database}
+    mine = {name: each for name, (task, each) in declarations().items() if _database_of(task) == database}
     for name, entry in entries().items():
         mine.pop(name, None)
         if entry is not None and _belongs(entry, database):

@@ -32,14 +32,11 @@ class Beside(threading.Thread):
         super().__init__(name="pgonly-beside", daemon=True)
         self.worker = worker
         self.health = health
-        health.statuses, health.wake = self._seen, worker.wake
+        health.statuses, health.wake = lambda: Statuses.of([worker.status()]), worker.wake
         self._inbox: Inbox[None] = Inbox()
         self.link = None if channel is None else Link(worker, channel, lambda: self._inbox.put(None))
         self.systemd = Systemd.from_environment() if owns_process and channel is None else None
         self._has_retired = self._is_over = False
-
-    def _seen(self) -> Statuses:
-        return Statuses.of([self.worker.status()])
 
     def __enter__(self) -> Self:
         if self.link is not None:  # before the first claim: whenever the process dies, its jobs can be found

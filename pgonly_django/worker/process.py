@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, NoReturn, Self
 
 from django.apps import apps
 from django.db import connections
@@ -22,10 +22,10 @@ from pgonly_django import embedded
 from pgonly_django.database import wake_urls
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.django_connections import connections_of_worker
-from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.stopping import Shutdown
+from pgonly_django.worker.supervisor.supervisor import Supervisor
 from pgonly_django.worker.terminal import Terminal, logging_to
 from pgonly_django.worker.timers import NEVER
 
@@ -37,17 +37,6 @@ LAST_SECONDS = 0.1  # of the time for leaving; for what takes no time
 OVERRUN = b"The worker had not ended when its time was over, and was ended: what ran goes on elsewhere.\n"
 
 
-class Stoppable(Protocol):
-    """A worker or a supervisor."""
-
-    inbox: Inbox[Any]
-
-    @property
-    def is_stopping(self) -> bool: ...
-    def stop(self) -> None: ...
-    def stop_now(self) -> None: ...
-
-
 class StopSignals:
     """Brings SIGTERM, SIGINT, SIGQUIT and SIGHUP to a worker or a supervisor. Outside of the main thread it does
     nothing."""
@@ -55,7 +44,7 @@ class StopSignals:
     def __init__(self, *, is_early: bool, is_supervised: bool = False) -> None:
         """`is_early`: while there is no worker yet a signal ends the process. Without a handler it would not end pid 1
         of a container. `is_supervised`: the terminal tells its whole group, and the supervisor says what to do."""
-        self.worker: Stoppable | None = None
+        self.worker: WorkerLoop | Supervisor | None = None
         self.before: dict[int, Any] = {}
         self._is_early = is_early
         # Not SIG_IGN: the programs that jobs start would ignore it too.
@@ -72,7 +61,7 @@ class StopSignals:
             self._set_handlers()
         return self
 
-    def serve(self, worker: Stoppable) -> None:
+    def serve(self, worker: WorkerLoop | Supervisor) -> None:
         self.worker = worker
         if not self._is_early:
             self._set_handlers()
@@ -163,9 +152,8 @@ def leave(code: int, by: float = NEVER) -> NoReturn:
     """End the process even when a stuck job's thread never returns, at `by` (time.monotonic()) at the latest."""
     by -= LAST_SECONDS
     _end_children(by)
-    wake_urls.flush(
-        max(min(WAKE_SECONDS, by - time.monotonic()), 0.0)
-    )  # of the jobs that this worker gave back
+    # Of the jobs that this worker gave back.
+    wake_urls.flush(max(min(WAKE_SECONDS, by - time.monotonic()), 0.0))
     streams = [stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None]
     for tidy in (connections.close_all, embedded.stop_started, *streams, logging.shutdown):
         with suppress(Exception):  # whatever is broken here, the process ends

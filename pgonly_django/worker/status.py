@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any, Self
@@ -53,13 +53,9 @@ class Status:
     turned_at: float  # when the main loop turned last
     idle_since: float | None  # None while it holds jobs
 
-    def as_dict(self) -> dict[str, Any]:
-        """What json.dumps() takes, and from_dict() reads."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Self:
-        """Keys that are unknown here are left out. Raises ValueError or KeyError for what is no status."""
+        """What asdict() makes; unknown keys are left out. Raises ValueError or KeyError for what is no status."""
         known = {each.name: facts[each.name] for each in fields(cls)}
         return cls(**{**known, "state": WorkerState(known["state"])})
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -16,7 +16,7 @@ from tests.waiting import wait_for
 def test_a_status_travels_as_json():
     status = WorkerLoop(WorkerOptions(name="w")).status()
     assert status.state is WorkerState.STARTING
-    read = Status.from_dict({**json.loads(json.dumps(status.as_dict())), "unknown": 1})
+    read = Status.from_dict({**json.loads(json.dumps(asdict(status))), "unknown": 1})
     assert read == status
     assert read.state is WorkerState.STARTING
 

@@ -39,7 +39,10 @@ from pgonly_django.worker.supervisor.supervisor import Supervisor
 from pgonly_django.worker.terminal import Terminal, banner, logging_to
 
 RELOAD_SECONDS = 5.0
-GRACE_HELP = "How long jobs may take to leave at a stop. Default: 20; 8 on Cloud Run, 4 on Fly.io."
+SLEEP_HELP = (
+    "Close every connection after so long without a job, until the next due time, a POST to /wake or --poll-seconds. "
+    "Default: never."
+)
 NO_PORT = "No health port: $PORT is {!r}, and a port is a number from 1 to 65535."
 ASKS_TO_BE_REPLACED = "Every slot is held by a job that ignores its interruption, or the process has retired."
 OF_THE_COMMAND_LINE = (
@@ -81,35 +84,23 @@ class Command(BaseCommand):
         add = parser.add_argument
         add("--queues", type=parse_queues, help="Comma-separated, in serving order. Default: all queues.")
         add("--threads", type=int, help="Jobs at a time, 1 to 500. Default: 8.")
-        add(
-            "--grace-seconds",
-            type=float,
-            help="How long jobs may take to leave at a stop. Default: 20, less on a platform that kills sooner.",
+        grace = (
+            "How long jobs may take to leave at a stop. Default: 20, less on a platform that kills sooner."
         )
+        add("--grace-seconds", type=float, help=grace)
         add("--burst", action="store_true", default=None, help="Stop when no job is ready.")
         add("--max-jobs", type=int, help="Stop after this many jobs.")
         add("--max-seconds", type=float, help="The process ends so long after its start; jobs leave before.")
         add("--max-idle-seconds", type=float, help="Stop after this long without a job.")
         add("--name", help="What the worker is called in the admin and in errors. Default: host:pid.")
         add("--no-listen", dest="listen", action="store_false", default=None, help="Poll instead of LISTEN.")
-        add(
-            "--poll-seconds",
-            type=float,
-            help="Longest pause between two looks. Default: 30, without LISTEN 2.",
-        )
-        port_help = (
-            "Answer /live, /ready, /busy and /metrics there. Default: $PORT, where it is set; 0: nowhere."
-        )
-        add("--health-port", type=int, metavar="PORT", help=port_help)
+        pause = "Longest pause between two looks. Default: 30, without LISTEN 2."
+        add("--poll-seconds", type=float, help=pause)
+        port = "Answer /live, /ready, /busy and /metrics there. Default: $PORT, where it is set; 0: nowhere."
+        add("--health-port", type=int, metavar="PORT", help=port)
         add("--health-host", metavar="ADDRESS", help="The address of the health port. Default: 0.0.0.0.")
         add("--heartbeat-file", metavar="PATH", help="Touch this file every 5 s while the main loop turns.")
-        add(
-            "--sleep-after",
-            type=float,
-            metavar="SECONDS",
-            help="Close every connection after so long without a job, until the next due time, a POST to /wake or "
-            "--poll-seconds. Default: never.",
-        )
+        add("--sleep-after", type=float, metavar="SECONDS", help=SLEEP_HELP)
         add("--reload", action="store_true", help="Restart when the code changes; for development.")
         add("--processes", type=int, help="Worker processes, each with --threads. Default: 1.")
         add("--start-method", help="How processes are started: auto, fork or spawn. Default: auto.")

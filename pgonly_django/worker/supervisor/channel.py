@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Self
 
 from pgonly_django.events import emit
@@ -162,7 +162,7 @@ class Link:
         status, now = self.worker.status(), time.monotonic()
         is_same = self._sent is not None and replace(status, turned_at=self._sent.turned_at) == self._sent
         if self.channel.is_flushed and (not is_same or now - self._sent_at >= SAME_SECONDS):
-            self.channel.send({"status": status.as_dict()})
+            self.channel.send({"status": asdict(status)})
             self._sent, self._sent_at = status, now
         self.channel.flush()
 
@@ -173,7 +173,7 @@ class Link:
 
     def end(self) -> None:
         """The worker has ended. Tell whether all its jobs have gone back, so that nothing is to be taken back."""
-        self.channel.send({"status": self.worker.status().as_dict()})
+        self.channel.send({"status": asdict(self.worker.status())})
         self.channel.send({"holds_nothing": self.worker.in_flight.is_empty})
         self.channel.send({"is_out_of_time": self.worker.deadline.claims_nothing})
         deadline = time.monotonic() + self.worker.deadline.at_most(LAST_FLUSH_SECONDS)

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import time
+from dataclasses import asdict
 
 import pytest
 
@@ -21,7 +22,7 @@ from tests.worker.health.statuses import status
 
 def tell(child, state=WorkerState.READY, **facts):
     facts = {"worker_id": f"00000000-0000-7000-8000-{os.getpid():012d}", "pid": os.getpid(), **facts}
-    child.channel.send({"status": status(child.name, state, **facts).as_dict()})
+    child.channel.send({"status": asdict(status(child.name, state, **facts))})
 
 
 def obey(child, seconds=60.0):
