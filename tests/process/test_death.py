@@ -23,22 +23,18 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.process
 
 
-def job_of(result):
-    return Job.objects.get(pk=result.id)
-
-
 def test_a_killed_workers_job_is_resumed_by_the_other_from_where_it_stood(workers, marks):
     workers.start("--threads", "1")
     workers.start("--threads", "1")
     result = jobs.slow_count.enqueue(30, 0.1, "k")
     wait_for(lambda: len(marks()) >= 8, what="eight items")
-    owner = job_of(result).worker_id
+    owner = result.job.worker_id
     name = Worker.objects.get(pk=owner).name
     (victim,) = [worker for worker in workers.started if worker.name == name]
     victim.kill()
     done_at_kill = len(marks())
     assert result.wait(40).return_value == 30
-    job = job_of(result)
+    job = result.job
     assert job.worker_id != owner
     assert job.lease_epoch == 2
     assert (job.attempt, job.crashes) == (1, 0)
@@ -54,11 +50,11 @@ def test_a_worker_that_is_frozen_right_after_its_claim_is_found_by_an_idle_one(w
     workers.start("--queues", "default", "--poll-seconds", "600")
     frozen = workers.start("--queues", "freezing", "--poll-seconds", "600")
     result = jobs.sleep_in_slices.using(queue_name="freezing").enqueue("k", 30.0)
-    wait_for(lambda: job_of(result).state == State.RUNNING)
+    wait_for(lambda: result.job.state == State.RUNNING)
     frozen.send(signal.SIGSTOP)
-    wait_for(lambda: job_of(result).crashes == 1, what="the rescue")
+    wait_for(lambda: result.job.crashes == 1, what="the rescue")
     frozen.send(signal.SIGCONT)
-    wait_for(lambda: job_of(result).lease_epoch == 2, what="the second run")
+    wait_for(lambda: result.job.lease_epoch == 2, what="the second run")
 
 
 def test_everything_says_that_a_worker_killed_while_idle_is_not_there_any_more(workers, settings):
@@ -79,7 +75,7 @@ def test_everything_says_that_a_worker_killed_while_idle_is_not_there_any_more(w
 
 
 def kinds_of(result):
-    return [reason.kind for reason in why_it_waits("default", job_of(result))]
+    return [reason.kind for reason in why_it_waits("default", result.job)]
 
 
 @pytest.mark.slow
@@ -90,14 +86,14 @@ def test_a_frozen_workers_finish_changes_nothing_after_its_lease_ran_out(workers
     frozen.send(signal.SIGSTOP)
     workers.start("--threads", "1")
     result.wait(40)
-    finished = job_of(result)
+    finished = result.job
     assert finished.state == State.SUCCEEDED
     frozen.send(signal.SIGCONT)
     wait_for(lambda: "belongs to another worker by now" in frozen.output,
              what="the frozen worker to learn that it was late")  # fmt: skip
     frozen.send(signal.SIGTERM)
     assert frozen.wait() == 0
-    after = job_of(result)
+    after = result.job
     assert (after.state, after.lease_epoch, after.finished_at, after.worker_id) == (
         finished.state,
         finished.lease_epoch,
@@ -125,12 +121,12 @@ def test_a_job_that_kills_its_worker_is_stopped_at_three_and_its_neighbours_succ
         return Job.objects.finished().count() == 21
 
     wait_for(over, 90, "all jobs to end")
-    job = job_of(poison)
+    job = poison.job
     assert job.state == State.FAILED
     assert job.crashes == 3
     assert restarts == 3
     assert "died 3 times" in job.errors[-1]["reason"]
-    assert {job_of(result).state for result in innocents} == {State.SUCCEEDED}
+    assert {result.job.state for result in innocents} == {State.SUCCEEDED}
     assert sorted(marks()) == sorted(f"innocent {i}" for i in range(20))
     # What one of them has saved clears it of the suspicion, so that the next one begins beside it.
     assert side_by_side > 1
@@ -145,8 +141,8 @@ def test_a_job_may_die_as_often_as_it_saves_something_new(workers, task, outcome
     """The kill comes right after the save, long before the next progress report."""
     start(workers, 2, "--threads", "1", lease=60)
     result = task.enqueue(6)
-    wait_for(lambda: job_of(result).is_finished, 60, "its end")
-    job = job_of(result)
+    wait_for(lambda: result.job.is_finished, 60, "its end")
+    job = result.job
     assert job.state == outcome
     assert [entry["outcome"] for entry in job.errors] == ["crashed"] * deaths
 
@@ -159,7 +155,7 @@ def test_a_loop_of_a_killed_worker_repeats_a_second_of_items_at_most(workers, ma
     wait_for(lambda: len(marks()) >= 25, what="25 items")
     first.kill()
     workers.start("--threads", "1")
-    wait_for(lambda: job_of(result).state == State.SUCCEEDED, 40, "its end")
+    wait_for(lambda: result.job.state == State.SUCCEEDED, 40, "its end")
     counts = Counter(marks())
     assert set(counts) == {f"k:{i}" for i in range(40)}
     # The items of one second, and the one at the kill.

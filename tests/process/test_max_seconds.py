@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import contextmanager
 
 import pytest
 from django.db import connection
@@ -28,6 +29,15 @@ def pid_of_main_connection(worker):
     return row and row[0]
 
 
+@contextmanager
+def frozen(pid):
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_a_job_of_paid_steps_ends_over_several_processes_and_pays_each_once(workers, marks):
     result = timed.pay_in_turn.enqueue("k", 70, 0.1)
     for _ in range(20):
@@ -43,12 +53,8 @@ def test_a_job_of_paid_steps_ends_over_several_processes_and_pays_each_once(work
 @pytest.mark.slow
 def test_a_process_whose_database_does_not_answer_ends_all_the_same(workers):
     worker = workers.start("--max-seconds", "10", lease=60)
-    pid = wait_for(lambda: pid_of_main_connection(worker))
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with frozen(wait_for(lambda: pid_of_main_connection(worker))):
         assert worker.wait(30) == 1
-    finally:
-        os.kill(pid, signal.SIGCONT)
     assert "had not ended when its time was over" in worker.output
 
 
@@ -56,13 +62,9 @@ def test_a_stop_ends_while_the_database_does_not_answer(workers, marks):
     worker = workers.start("--grace-seconds", "1", lease=60)
     jobs.hold_on.enqueue("k")
     wait_for(lambda: "k:started" in marks(), what="the start")
-    pid = pid_of_main_connection(worker)
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with frozen(pid_of_main_connection(worker)):
         worker.send(signal.SIGTERM)
         assert worker.wait(20) == 1
-    finally:
-        os.kill(pid, signal.SIGCONT)
     assert "had not ended when its time was over" in worker.output
 
 

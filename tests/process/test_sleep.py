@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 
 import pytest
-from django.db import connection
 
 from pgonly_django.database import wake_urls
 from pgonly_django.models import Job, Worker
@@ -13,25 +12,16 @@ from tests import jobs
 from tests.http_receiver import receiver
 from tests.process.test_health import ask
 from tests.waiting import wait_for
+from tests.worker.backends import all_pids, backends
 from tests.worker.health.test_server import free_port
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-CLIENTS = (
-    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pgonly %'"
-)
-
-
-def clients():
-    """The server's processes for what is connected of ours."""
-    with connection.cursor() as cursor:
-        cursor.execute(CLIENTS)
-        return {pid for (pid,) in cursor.fetchall()}
 
 
 @pytest.fixture
 def before(transactional_db):
-    """Those of the tests themselves."""
-    return clients()
+    """The connections of the tests themselves."""
+    return all_pids()
 
 
 def states(port):
@@ -53,7 +43,7 @@ def test_asleep_no_connection_is_left_and_an_enqueue_wakes_it(before, workers, w
     result = jobs.mark_once.enqueue("first")
     wait_for(lambda: states(wakes) == {"asleep": 1}, what="sleep")
     assert result.job.is_finished
-    wait_for(lambda: clients() <= before, what="its connections to close")
+    wait_for(lambda: not backends(before), what="its connections to close")
     assert Worker.objects.get(name=worker.name).sleeping_since is not None
     assert "nothing tells this worker of new jobs" in worker.output  # the worker's settings have no WAKE_URLS
     second = jobs.mark_once.enqueue("second")
@@ -76,7 +66,7 @@ def test_a_supervisor_passes_the_wake_up_on_to_all_its_processes(before, workers
     flags = ("--processes", "2", "--threads", "1", "--health-port", str(wakes), "--sleep-after", "1")
     workers.start(*flags, ready=False)
     wait_for(lambda: ask(wakes, "/ready") and states(wakes) == {"asleep": 2}, what="both to sleep")
-    wait_for(lambda: clients() <= before, what="all connections to close")
+    wait_for(lambda: not backends(before), what="all connections to close")
     for _ in range(2):
         jobs.pause.enqueue(5)
     running = Job.objects.running().values("worker_id").distinct()

@@ -7,15 +7,11 @@ import socket
 
 import pytest
 
-from pgonly_django.models import Job, State
+from pgonly_django.models import State
 from tests import jobs
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.process
-
-
-def job_of(result):
-    return Job.objects.get(pk=result.id)
 
 
 def start_with_job(workers, marks, task, grace_seconds):
@@ -30,18 +26,19 @@ def started(marks, key):
     wait_for(lambda: f"{key}:started" in marks(), what=f"{key} to start")
 
 
-@pytest.mark.slow
-def test_sigterm_lets_the_job_save_releases_it_and_costs_no_attempt(workers, marks):
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGHUP])
+def test_a_planned_stop_lets_the_job_save_releases_it_and_costs_no_attempt(workers, marks, number):
+    """SIGHUP: the terminal is closed."""
     worker, result = start_with_job(workers, marks, jobs.hold_on, "2")
-    worker.send(signal.SIGTERM)
+    worker.send(number)
     assert worker.wait(10) == 0
-    job = job_of(result)
+    job = result.job
     assert (job.state, job.attempt, job.interruptions) == (State.READY, 0, 1)
     assert job.checkpoint.value == {"seen": 1}
     assert job.errors[0]["outcome"] == "released"
     workers.start()
     wait_for(lambda: marks().count("k:started") == 2, what="the second start")
-    assert job_of(result).attempt == 1
+    assert result.job.attempt == 1
 
 
 def test_a_stopped_job_goes_on_before_the_jobs_that_were_enqueued_after_it(workers, marks):
@@ -61,7 +58,7 @@ def test_a_job_that_does_not_listen_is_released_when_the_grace_is_over(workers, 
     worker, result = start_with_job(workers, marks, jobs.stubborn, "1")
     worker.send(signal.SIGTERM)
     assert worker.wait(10) == 0
-    job = job_of(result)
+    job = result.job
     assert (job.state, job.attempt, job.interruptions) == (State.READY, 0, 1)
 
 
@@ -72,16 +69,9 @@ def test_a_second_interrupt_or_quit_releases_at_once(workers, marks, signals):
         worker.send(number)
         wait_for(lambda: "Stopping" in worker.output, what="the first signal to be heard")
     assert worker.wait(10) == 0
-    assert job_of(result).state == State.READY
+    assert result.job.state == State.READY
     is_given_time = signals[0] == signal.SIGINT
     assert ("Ctrl-C again releases them now" in worker.output) is is_given_time
-
-
-def test_a_terminal_that_is_closed_is_a_planned_stop(workers, marks):
-    worker, result = start_with_job(workers, marks, jobs.hold_on, "5")
-    worker.send(signal.SIGHUP)
-    assert worker.wait(10) == 0
-    assert (job_of(result).state, job_of(result).interruptions) == (State.READY, 1)
 
 
 @pytest.mark.slow
@@ -91,7 +81,7 @@ def test_nohup_holds(workers, marks):
     started(marks, "k")
     worker.send(signal.SIGHUP)
     assert worker.wait(10) == 0
-    assert job_of(result).state == State.SUCCEEDED
+    assert result.job.state == State.SUCCEEDED
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -114,7 +104,7 @@ def test_a_running_job_is_cancelled(workers, marks, task):
     worker, result = start_with_job(workers, marks, task, "1")
     assert result.cancel()
     result.wait(10)
-    job = job_of(result)
+    job = result.job
     assert job.state == State.CANCELLED
     assert job.errors[-1]["outcome"] == "cancelled"
     # The worker is as good as before.
@@ -130,7 +120,7 @@ def test_a_worker_whose_every_slot_is_stuck_asks_to_be_replaced(workers, marks):
     started(marks, "stuck")
     result.cancel()
     assert worker.wait(15) == 3
-    assert job_of(result).state == State.CANCELLED
+    assert result.job.state == State.CANCELLED
 
 
 @pytest.mark.parametrize("settings", ["tests.process.worker_settings", "tests.process.debug_settings"])
@@ -142,7 +132,7 @@ def test_the_terminal_shows_each_end_and_each_traceback_once(workers, marks, set
         jobs.hold_on.enqueue("k"),
     )
     started(marks, "k")
-    wait_for(lambda: {job_of(each).state for each in (good, bad)} == {State.SUCCEEDED, State.FAILED})
+    wait_for(lambda: {each.job.state for each in (good, bad)} == {State.SUCCEEDED, State.FAILED})
     worker.send(signal.SIGTERM)
     assert worker.wait(10) == 0
     for result in (good, bad, held):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
@@ -16,6 +15,7 @@ from pgonly_django.progress.tokens import Grant
 from tests.process.test_tick import UVICORN, serve  # noqa: F401 - a fixture
 from tests.queue.rows import make_running, make_worker
 from tests.waiting import wait_for
+from tests.worker.backends import all_pids
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 STREAMS = 30
@@ -49,25 +49,17 @@ def threads(server):
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("Threads"))
 
 
-def connections():
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-        return {pid for (pid,) in cursor.fetchall()}
-
-
 def test_open_streams_hold_no_threads_and_one_connection_and_do_not_keep_uvicorn_from_ending(
     serve,  # noqa: F811
     address,
 ):
-    before = connections()  # another test may have left some
+    before = set(all_pids())  # another test may have left some
     server = serve(*UVICORN)
     with contextlib.ExitStack() as stack:
         for _ in range(STREAMS):
             stack.enter_context(open_stream(server, address))
         wait_for(lambda: threads(server) < STREAMS, what="the threads of the requests to end")
         what = "the connections of the requests to be closed"
-        wait_for(lambda: len(connections() - before) <= 1, what=what)
+        wait_for(lambda: len(set(all_pids()) - before) <= 1, what=what)
         server.process.terminate()
         server.process.wait(10)

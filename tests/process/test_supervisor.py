@@ -22,25 +22,21 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.process
 
 
-def job_of(result):
-    return Job.objects.get(pk=result.id)
-
-
 def names_of(results):
-    return set(Worker.objects.filter(pk__in=[job_of(each).worker_id for each in results]).values_list("name"))
+    return set(Worker.objects.filter(pk__in=[each.job.worker_id for each in results]).values_list("name"))
 
 
 def test_a_killed_child_s_job_runs_elsewhere_within_two_seconds(workers, marks):
     supervisor = start(workers, 2, "--threads", "1", lease=60)
     result = jobs.slow_count.enqueue(30, 0.05, "k")
     wait_for(lambda: len(marks()) >= 5, what="five items")
-    owner = Worker.objects.get(pk=job_of(result).worker_id)
+    owner = Worker.objects.get(pk=result.job.worker_id)
     os.kill(owner.pid, signal.SIGKILL)
     killed_at = time.monotonic()
-    wait_for(lambda: job_of(result).lease_epoch == 2, what="the second run")
+    wait_for(lambda: result.job.lease_epoch == 2, what="the second run")
     assert time.monotonic() - killed_at < 2
     assert result.wait(40).return_value == 30
-    job = job_of(result)
+    job = result.job
     assert (job.attempt, [entry["outcome"] for entry in job.errors]) == (1, ["crashed"])
     assert job.errors[0]["reason"] == "Its worker died while it ran (1 of 3 allowed)."
     wait_for(lambda: "1 job(s) of" in supervisor.output)
@@ -57,12 +53,12 @@ def test_a_frozen_child_keeps_no_other_from_taking_a_job_back(workers, marks):
     supervisor = start(workers, 3, "--threads", "1", lease=60)
     result = jobs.hold_on.enqueue("k", 1.0)
     wait_for(lambda: "k:started" in marks())
-    owner = Worker.objects.get(pk=job_of(result).worker_id)
+    owner = Worker.objects.get(pk=result.job.worker_id)
     frozen = min(pid for name, pid in sorted(children(supervisor).items()) if name != owner.name)
     os.kill(frozen, signal.SIGSTOP)
     os.kill(owner.pid, signal.SIGKILL)
-    wait_for(lambda: job_of(result).state == State.SUCCEEDED, 20, "the second run")
-    assert job_of(result).lease_epoch == 2
+    wait_for(lambda: result.job.state == State.SUCCEEDED, 20, "the second run")
+    assert result.job.lease_epoch == 2
     os.kill(frozen, signal.SIGCONT)
 
 
@@ -85,12 +81,12 @@ def test_children_that_are_killed_all_the_time_pay_for_each_step_once(workers, m
                 kills += 1
         time.sleep(chance.uniform(0.05, 0.4))
     assert kills > 3
-    wait_for(lambda: all(job_of(each).state == State.SUCCEEDED for each in results), 90, "all jobs to end")
+    wait_for(lambda: all(each.job.state == State.SUCCEEDED for each in results), 90, "all jobs to end")
     counts = Counter(marks())
     assert set(counts) == {f"k{number}:{item}" for number in range(6) for item in range(15)}
     # Only the step in flight at a kill may have been done twice.
     assert sum(counts.values()) <= 6 * 15 + kills * 2
-    assert {job_of(each).attempt for each in results} == {1}
+    assert {each.job.attempt for each in results} == {1}
 
 
 @pytest.mark.slow
@@ -98,8 +94,8 @@ def test_a_job_that_kills_its_process_fails_at_the_third_and_a_living_one_tells_
     supervisor = start(workers, 2, "--threads", "1", lease=60)
     result = growing.kill_the_process.enqueue("k")
     assert result.wait(60).is_finished
-    assert (job_of(result).state, job_of(result).crashes) == (State.FAILED, 3)
-    assert "died 3 times" in job_of(result).errors[-1]["reason"]
+    assert (result.job.state, result.job.crashes) == (State.FAILED, 3)
+    assert "died 3 times" in result.job.errors[-1]["reason"]
     wait_for(lambda: marks() == ["told of k"], what="its on_failure")
     assert supervisor.process.poll() is None
     assert jobs.add.enqueue(1, 1).wait(20).return_value == 2
@@ -113,7 +109,7 @@ def test_a_stop_gives_the_jobs_of_all_children_back(workers, marks):
     assert len(names_of(results)) == 4
     supervisor.send(signal.SIGTERM)
     assert supervisor.wait(20) == 0
-    rows = [job_of(each) for each in results]
+    rows = [each.job for each in results]
     assert {(row.state, row.attempt, row.crashes, row.interruptions) for row in rows} == {
         (State.READY, 0, 0, 1)
     }
@@ -131,7 +127,7 @@ def test_ctrl_c_to_the_whole_group_is_one_stop_and_a_second_one_releases_at_once
     assert supervisor.process.poll() is None
     os.killpg(supervisor.process.pid, signal.SIGINT)
     assert supervisor.wait(15) == 0
-    assert {(job_of(each).state, job_of(each).interruptions) for each in results} == {(State.READY, 1)}
+    assert {(each.job.state, each.job.interruptions) for each in results} == {(State.READY, 1)}
     assert "Traceback" not in supervisor.output
 
 
@@ -142,7 +138,7 @@ def test_children_of_a_killed_supervisor_give_their_jobs_back_and_end(workers, m
     pids = set(children(supervisor).values())
     supervisor.kill()
     wait_for(lambda: not any(map(lives, pids)), 15, "the end of the children")
-    assert {(job_of(each).state, job_of(each).interruptions) for each in results} == {(State.READY, 1)}
+    assert {(each.job.state, each.job.interruptions) for each in results} == {(State.READY, 1)}
     assert supervisor.output.count("The supervisor is gone: this process gives its jobs back and ends.") == 2
 
 
@@ -151,13 +147,13 @@ def test_a_child_that_takes_too_much_memory_finishes_its_jobs_and_another_takes_
     supervisor = start(workers, 2, "--threads", "2", "--max-memory-mb", "200")
     result = growing.take_memory.enqueue("k", 200, 12.0)
     wait_for(lambda: "k:taken" in marks())
-    owner = Worker.objects.get(pk=job_of(result).worker_id)
+    owner = Worker.objects.get(pk=result.job.worker_id)
     wait_for(lambda: "(--max-memory-mb 200)" in supervisor.output, what="it to retire")
     wait_for(lambda: len(children(supervisor)) == 3 or Worker.objects.filter(name=owner.name).count() == 2,
              what="another one beside it")  # fmt: skip
     result.wait(30)
-    assert (job_of(result).state, job_of(result).result) == (State.SUCCEEDED, owner.pid)
-    assert (job_of(result).interruptions, job_of(result).crashes) == (0, 0)
+    assert (result.job.state, result.job.result) == (State.SUCCEEDED, owner.pid)
+    assert (result.job.interruptions, result.job.crashes) == (0, 0)
     wait_for(lambda: f"{owner.name} (pid {owner.pid}) ended with code 3." in supervisor.output)
     assert len(children(supervisor)) == 2
 
@@ -182,7 +178,7 @@ def test_a_burst_of_several_ends_when_no_job_is_left(workers):
     results = [jobs.count_to.enqueue(5) for _ in range(20)]
     supervisor = workers.start("--processes", "2", "--burst", ready=False)
     assert supervisor.wait(40) == 0
-    assert {job_of(each).state for each in results} == {State.SUCCEEDED}
+    assert {each.job.state for each in results} == {State.SUCCEEDED}
     assert re.search(r"processes 2\n", supervisor.output)
     assert supervisor.output.count("starts, forked.") == 2
 
@@ -195,7 +191,7 @@ def test_where_the_project_starts_a_thread_the_processes_are_spawned_and_the_loc
         "--processes", "2", "--burst", ready=False, DJANGO_SETTINGS_MODULE="tests.process.threaded_settings"
     )
     assert supervisor.wait(60) == 0
-    assert job_of(result).result == "taken"
+    assert result.job.result == "taken"
     assert supervisor.output.count("starts, spawned.") == 2
 
 

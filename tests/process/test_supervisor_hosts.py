@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pgonly_django.models import Job, State
+from pgonly_django.models import State
 from tests import jobs
 from tests.children import ROOT
 from tests.jobs import growing
@@ -24,10 +24,6 @@ from tests.process.supervised import children, start
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process(starts_afresh=True), pytest.mark.slow]
-
-
-def job_of(result):
-    return Job.objects.get(pk=result.id)
 
 
 def namespace():
@@ -88,9 +84,7 @@ def test_a_reload_gives_the_jobs_of_all_children_back_and_starts_afresh(workers,
     wait_for(
         lambda: len([mark for mark in marks() if mark.endswith(":started")]) == 4, 60, "the second start"
     )
-    assert {(job_of(each).attempt, job_of(each).interruptions, job_of(each).crashes) for each in results} == {
-        (1, 1, 0)
-    }
+    assert {(each.job.attempt, each.job.interruptions, each.job.crashes) for each in results} == {(1, 1, 0)}
 
 
 def test_the_health_port_speaks_for_all_and_its_port_is_free_at_the_end(workers, marks):
@@ -107,7 +101,7 @@ def test_the_health_port_speaks_for_all_and_its_port_is_free_at_the_end(workers,
     result = jobs.hold_on.enqueue("k")
     wait_for(lambda: "k:started" in marks())
     wait_for(lambda: page("/busy"))
-    assert job_of(result).state == State.RUNNING
+    assert result.job.state == State.RUNNING
     supervisor.kill()
     with socket.socket() as again:  # its children do not hold it
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

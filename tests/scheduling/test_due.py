@@ -57,8 +57,9 @@ def test_nothing_is_enqueued_before_its_time():
     assert jobs() == []
 
 
-def test_without_schedules_there_is_nothing_to_wait_for():
-    assert look() is None
+def test_without_schedules_there_is_nothing_to_wait_for_and_one_statement_says_so(django_assert_num_queries):
+    with django_assert_num_queries(1):
+        assert look() is None
 
 
 def test_a_paused_schedule_enqueues_nothing_and_is_not_waited_for():
@@ -168,22 +169,15 @@ def test_those_that_cannot_be_enqueued_come_after_the_others(monkeypatch):
     assert look_until_the_neighbour_has_ticked() <= 5
 
 
-def test_a_tick_that_has_a_row_is_not_enqueued_again():
-    schedule = make()
-    look()
-    Schedule.objects.filter(pk=schedule.pk).update(next_at=schedule.next_at)
-    look()
-    assert len(jobs()) == 1
-    assert fresh(schedule).next_at == schedule.next_at + HOUR
-
-
-def test_a_tick_that_has_a_row_replaces_no_run():
-    schedule = make(overlap="replace")
+@pytest.mark.parametrize("overlap", ["skip", "replace"])
+def test_a_tick_that_has_a_row_is_not_enqueued_again_and_replaces_no_run(overlap):
+    schedule = make(overlap=overlap)
     look()
     Schedule.objects.filter(pk=schedule.pk).update(next_at=schedule.next_at)
     look()
     (job,) = jobs()
     assert job.state == State.READY
+    assert fresh(schedule).next_at == schedule.next_at + HOUR
 
 
 def test_a_schedule_that_another_worker_has_locked_is_left_to_it(other):
@@ -214,15 +208,13 @@ def test_a_locked_schedule_holds_up_no_other(other):
         ({"task": "tests.waiting.wait_for"}, "is not a task"),
         ({"args": [1, 2, 3]}, "too many positional arguments"),
         ({"kwargs": {"colour": 1}}, "colour"),
-        ({"queue": "x" * 65}, "queue_name"),
+        ({"priority": 500}, "priority"),
+        ({"budget": "{unknown}"}, "unknown"),
         ({"cron": "61 * * * *", "every_seconds": None}, "Bad minute"),
         ({"cron": "0 3 * * *", "every_seconds": None, "timezone": "Asia/Shangai"}, "Asia/Shanghai"),
     ],
 )
 def test_a_schedule_that_cannot_be_enqueued_says_why_once_and_stops_no_other(columns, said, caplog):
-    if "queue" in columns:
-        columns = {"priority": 500}
-        said = "priority"
     broken = make("broken", **{"next_at": timezone.now() - MINUTE, **columns})
     make("sound", args=[2])
     due = DueSchedules("default")
@@ -270,11 +262,13 @@ def test_rows_of_other_code_are_left_to_its_workers_unless_a_person_edited_them(
     assert len(jobs()) == 2
 
 
-def test_queue_and_priority_of_the_schedule_win():
-    make(queue="night", priority=-5)
+def test_the_options_of_the_schedule_win():
+    task = "tests.scheduling.tasks.tick_and_budget"
+    make(task=task, args=[], queue="night", priority=-5, budget="nightly", metadata={"team": "ai"})
     look()
     (job,) = jobs()
     assert (job.queue, job.priority) == ("night", -5)
+    assert (job.options, job.metadata) == ({"budget": "nightly"}, {"team": "ai"})
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
@@ -297,35 +291,9 @@ def test_without_use_tz_the_times_are_the_same(settings):
     assert fresh(schedule).next_at == schedule.next_at + HOUR
 
 
-def test_no_statement_is_sent_twice_for_an_empty_table(django_assert_num_queries):
-    with django_assert_num_queries(1):
-        look()
-
-
 def test_a_job_that_waits_keeps_the_row_when_its_schedule_is_deleted():
     schedule = make()
     look()
     schedule.delete()
     assert Job.objects.count() == 1
     assert Tick.objects.count() == 0
-
-
-def test_the_budget_of_a_schedule_pays_for_its_jobs():
-    make(task="tests.scheduling.tasks.tick_and_budget", args=[], budget="nightly")
-    look()
-    (job,) = jobs()
-    assert job.options == {"budget": "nightly"}
-
-
-def test_a_budget_that_no_call_can_have_is_a_problem_and_loses_no_tick():
-    broken = make(budget="{unknown}")
-    look()
-    assert jobs() == []
-    assert "unknown" in fresh(broken).problem
-
-
-def test_the_jobs_of_a_schedule_have_its_metadata():
-    make(metadata={"team": "ai"})
-    look()
-    (job,) = jobs()
-    assert job.metadata == {"team": "ai"}

@@ -97,7 +97,6 @@ def test_the_calendar(zone, begin, line, expected):
     [
         ("61 * * * *", "Bad minute"),
         ("* * * *", "Wrong number of fields"),
-        ("", "Wrong number of fields"),
         ("0 0 30 2 *", "Bad day-of-month"),
         ("0 25 * * *", "Bad hour"),
         ("@reboot", "Wrong number of fields"),
@@ -117,7 +116,6 @@ def test_a_wrong_line_is_named_with_what_is_wrong_in_it(line, said):
     [
         ("Asia/Shangai", "Asia/Shanghai"),
         ("europe/berlin", "Europe/Berlin"),
-        ("Shanghai", "Asia/Shanghai"),
         ("America/NewYork", "America/New_York"),
     ],
 )

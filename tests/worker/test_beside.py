@@ -144,16 +144,10 @@ def test_a_process_claims_no_more_jobs_than_it_may_run_however_short_they_are(tr
     connections.close_all()
 
 
-def test_a_worker_that_ends_by_max_jobs_asks_for_no_fresh_process(transactional_db):
-    jobs.add.enqueue(1, 2)
-    worker = WorkerLoop(WorkerOptions(threads=1, max_jobs=1, max_jobs_per_process=2))
-    assert worker.run() is ExitCode.STOPPED
-    connections.close_all()
-
-
-def test_a_process_that_has_run_all_jobs_of_its_worker_asks_for_no_other(work):
+@pytest.mark.parametrize("per_process", [1, 2])
+def test_a_process_that_has_run_all_jobs_of_its_worker_asks_for_no_other(work, per_process):
     jobs.add.enqueue(1)
-    assert work(max_jobs=1, max_jobs_per_process=1).code is ExitCode.STOPPED
+    assert work(max_jobs=1, max_jobs_per_process=per_process).code is ExitCode.STOPPED
 
 
 def test_a_worker_that_retires_finishes_what_it_holds_and_claims_no_more(background_worker, marks):

@@ -65,9 +65,8 @@ def test_a_worker_without_a_free_job_waits_for_its_letters_before_it_leaves(work
     assert letters() == [[result.id]]
 
 
-@pytest.mark.parametrize("how", ["succeed"])
-def test_a_success_sends_none(run_jobs, marks, how):
-    burying.fail.enqueue(how)
+def test_a_success_sends_none(run_jobs, marks):
+    burying.fail.enqueue("succeed")
     run_jobs()
     assert marks() == []
 
