@@ -22,8 +22,5 @@ def test_each_outcome_counts_in_a_column_and_has_a_colour(outcome):
     assert outcome.tone == "cancelled" or has_colour.search((STATIC / "admin.css").read_text())
 
 
-def test_each_number_of_the_statistics_is_a_column_and_has_a_colour():
-    assert {*NUMBERS} <= {field.name for field in JobStats._meta.get_fields()}
-    assert {*TIMED} <= {*NUMBERS}
-    styles = (STATIC / "admin.css").read_text() + (STATIC / "overview.css").read_text()
-    assert [name for name in NUMBERS if not re.search(rf"\.pgonly-{name}\b", styles)] == []
+def test_each_number_of_the_statistics_is_a_column():
+    assert {*TIMED} <= {*NUMBERS} <= {field.name for field in JobStats._meta.get_fields()}

@@ -23,9 +23,8 @@ NAME_LENGTH = 255
 # When this process, or the one that it was forked from, loaded its code, by the clock of its machine.
 STARTED_AT = datetime.now(UTC)
 STALE_AFTER = timedelta(minutes=15)
-CONFIRMED = (
-    6  # how often in that time, at most; a worker declares all five minutes, and a user of a row each minute
-)
+# How often in that time, at most; a worker declares all five minutes, and a user of a row each minute.
+CONFIRMED = 6
 
 
 def _declarer() -> dict[str, Any]:

@@ -39,7 +39,8 @@ class QueueQuerySet(DeclaredQuerySet):
 
     def resume(self) -> int:
         """End a pause: workers look for jobs at once. Returns how many were paused."""
-        return self._update_and_wake(self.exclude(paused_at=None), paused_at=None)
+        self._require_autocommit()
+        return self._wake(self.exclude(paused_at=None).update(paused_at=None))
 
     def edit(self, **values: Any) -> int:
         """What a person does: set columns, which no declaration overwrites from now on. Returns how many rows. Workers
@@ -53,14 +54,9 @@ class QueueQuerySet(DeclaredQuerySet):
         self._require_autocommit()
         return self._wake(super().reset())
 
-    def _update_and_wake(self, rows: models.QuerySet[Any], **changes: Any) -> int:
-        self._require_autocommit()
-        return self._wake(rows.update(**changes))
-
     def _require_autocommit(self) -> None:
-        self._for_write = (
-            True  # as Django's own writing methods do: otherwise `db` is the router's for reading
-        )
+        # As Django's own writing methods do: otherwise `db` is the router's for reading.
+        self._for_write = True
         require_autocommit(self.db, "resume(), edit() and reset()")
 
     def _wake(self, count: int) -> int:

@@ -74,9 +74,8 @@ class ScheduleQuerySet(DeclaredQuerySet):
 
     def _changed(self, count: int) -> int:
         if count:
-            self._for_write = (
-                True  # as Django's own writing methods do: `db` is the router's for reading else
-            )
+            # As Django's own writing methods do: otherwise `db` is the router's for reading.
+            self._for_write = True
             notify.send_at_commit(self.db, notify.SCHEDULES)
         return count
 
