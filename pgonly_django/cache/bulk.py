@@ -93,8 +93,7 @@ def _write_many(
         values = [*arrays, seconds_param(seconds), b"0", text_array(tags) if tags else None]
         result = yield from store.send(statements, values)
         stored.update(names)
-        if call_log.is_on(call_log.DEBUG):
-            call_log.say("set", *names)
+        call_log.say("set", *names)
         new, more = (integer(result.get_value(0, each)) for each in (0, 1)) if result.ntuples else (0, 0)
         written = len(arrays[0]) + len(arrays[1]) + OVERHEAD_BYTES * len(batch)
         if store.counters.wrote(entries=new, size=more, written=written, writes=len(batch)):

@@ -69,7 +69,7 @@ def delete_many(store: Store, wanted: Sequence[bytes]) -> Operation[int]:
         of_batch, size = yield from _delete(store, DELETE_MANY, keys=batch)
         live, deleted = live + of_batch, deleted + size
     yield from store.eviction.reclaim(deleted)
-    if wanted and call_log.is_on(call_log.DEBUG):
+    if wanted:
         call_log.say("delete", *wanted, detail=f"there were {live}")
     return live
 
@@ -81,8 +81,7 @@ DELETE_TAGS = _deleting("tags && %(tags)s::text[]", by_key=False)
 def delete_tags(store: Store, tags: Sequence[bytes]) -> Operation[int]:
     live, deleted = yield from _delete(store, DELETE_TAGS, TAGGED_BATCH, store.long_timeout, tags=tags)
     yield from store.eviction.reclaim(deleted)
-    if call_log.is_on(call_log.DEBUG):
-        call_log.say("delete", *tags, detail=f"these tags, {live} entries")
+    call_log.say("delete", *tags, detail=f"these tags, {live} entries")
     return live
 
 
@@ -110,6 +109,5 @@ def delete_pattern(store: Store, pattern: str, itersize: int) -> Operation[int]:
     span = {"start": start, "end": end, "regex": regex}
     live, deleted = yield from _delete(store, DELETE_PATTERN, itersize, store.long_timeout, **span)
     yield from store.eviction.reclaim(deleted)
-    if call_log.is_on(call_log.DEBUG):
-        call_log.say("delete", store.key(pattern), detail=f"this pattern, {live} entries")
+    call_log.say("delete", store.key(pattern), detail=f"this pattern, {live} entries")
     return live

@@ -1,25 +1,15 @@
 """The cache as a user of database/pool.py: its name there, its errors, its advice to tests, and what its
 calls leave undone."""
 
-from pgonly_django import exceptions
 from pgonly_django.database.background import Background
 from pgonly_django.database.pool import PoolUser
 from pgonly_django.database.testcase import Advice
-
-
-def cache_error(error: exceptions.DatabaseCallError) -> exceptions.CacheError:
-    """What a caller of the cache gets for an error of its pool."""
-    if isinstance(error, exceptions.DatabaseUnansweredError):
-        return exceptions.UnansweredError(*error.args)
-    if isinstance(error, exceptions.DatabaseUnavailableError):
-        return exceptions.CacheUnavailableError(*error.args)
-    return exceptions.CacheError(*error.args)
-
+from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnansweredError
 
 CACHE = PoolUser(
     name="cache",
     size_option="POOL_SIZE",
-    error=cache_error,
+    errors=(CacheError, CacheUnavailableError, UnansweredError),
     advice=Advice(
         without_database=(
             "PostgresCache keeps its entries there. A test that needs no database can be given another cache: "

@@ -50,7 +50,7 @@ def _add(store: Store, key: bytes, delta: int) -> Operation[int | None]:
             return None
         raise
     total = integer(result.get_value(0, 0)) if result.ntuples else None
-    if total is not None and call_log.is_on(call_log.DEBUG):
+    if total is not None:
         call_log.say("set", key, detail=f"{total}, by incr()")
     return total
 
@@ -138,6 +138,5 @@ def get_and_touch(store: Store, key: bytes, default: Any, seconds: float | None)
     result = yield from store.send(GET_AND_TOUCH, [key, seconds_param(seconds)])
     hit = result.ntuples == 1
     yield from store.read(hits=hit, misses=not hit)
-    if call_log.is_on(call_log.DEBUG):
-        call_log.say("hit" if hit else "miss", key)
+    call_log.say("hit" if hit else "miss", key)
     return store.value(result, 0) if hit else default

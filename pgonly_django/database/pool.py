@@ -43,9 +43,16 @@ class PoolUser:
 
     name: str  # in errors; the application_name is "pgonly <name>"
     size_option: str  # what to raise where the connections are too few
-    error: Callable[[DatabaseCallError], Exception]  # what its callers get instead
+    # What its callers get for a DatabaseCallError: any, where PostgreSQL was not reached, where it did not answer.
+    errors: tuple[type[Exception], type[Exception], type[Exception]]
     advice: Advice  # to a test that may not use them
     lock_timeout: str = "0"  # that a statement waits for a lock; "0": as long as it may take
+
+    def error_for(self, error: DatabaseCallError) -> Exception:
+        failed, unavailable, unanswered = self.errors
+        if isinstance(error, DatabaseUnansweredError):
+            return unanswered(*error.args)
+        return (unavailable if isinstance(error, DatabaseUnavailableError) else failed)(*error.args)
 
 
 _pools: dict[tuple[str, int, PoolUser], Pool] = {}
@@ -121,7 +128,7 @@ class Pool:
                 finally:
                     self._give(connection)
         except DatabaseCallError as error:
-            raise self.user.error(error) from error.__cause__
+            raise self.user.error_for(error) from error.__cause__
         self._answered += 1
         return result
 

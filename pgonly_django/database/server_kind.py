@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 from django.core import checks
-from django.db import DatabaseError, NotSupportedError, connections, router
+from django.db import connections, router
 
 from pgonly_django.database import testrun
 from pgonly_django.database.connect import connect
@@ -83,24 +83,14 @@ def check_server(databases: Iterable[str] | None = None, **_: Any) -> list[check
 
 
 def is_cockroach(alias: str) -> bool:
-    """False where the server does not answer: a check may run without it."""
-    connection = connections[alias]
-    if connection.vendor != "postgresql":
-        return connection.vendor == "cockroachdb"  # django-cockroachdb
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(VERSION)
-            return str(cursor.fetchone()[0]).startswith(COCKROACH)
-    except NotSupportedError:  # it says that it is an old PostgreSQL, which Django refuses without its name
-        return _says_so_itself(alias)
-    except DatabaseError:
-        return False
-
-
-def _says_so_itself(alias: str) -> bool:
+    """False where the server does not answer: a check may run without it. Asks on a connection of ours: Django refuses
+    last year's CockroachDB as an old PostgreSQL, without its name."""
+    vendor = connections[alias].vendor
+    if vendor != "postgresql":
+        return vendor == "cockroachdb"  # django-cockroachdb
     try:
         with connect(alias, application_name="pgonly check") as connection:
             row = connection.execute(VERSION).fetchone()
-            return row is not None and str(row[0]).startswith(COCKROACH)
     except (psycopg.Error, testrun.Refusal):
         return False
+    return row is not None and str(row[0]).startswith(COCKROACH)

@@ -18,7 +18,6 @@ from django.db import router
 from psycopg import errors
 from psycopg.pq.abc import PGresult
 
-from pgonly_django import exceptions
 from pgonly_django.conf import settings
 from pgonly_django.current_job import current_job
 from pgonly_django.database.background import Background
@@ -27,6 +26,7 @@ from pgonly_django.database.operation import Operation, Signal
 from pgonly_django.database.pool import Pool, PoolUser, pool_for
 from pgonly_django.database.statement import Statement
 from pgonly_django.database.testcase import Advice
+from pgonly_django.exceptions import LimitsError, LimitsUnansweredError, LimitsUnavailableError
 from pgonly_django.models import Limiter
 
 T = TypeVar("T")
@@ -56,19 +56,10 @@ _locked_at: dict[tuple[str, str], float] = {}
 os.register_at_fork(after_in_child=_calls.clear)  # those are the parent's
 
 
-def _limits_error(error: exceptions.DatabaseCallError) -> exceptions.LimitsError:
-    """What a caller gets for an error of the pool."""
-    if isinstance(error, exceptions.DatabaseUnansweredError):
-        return exceptions.LimitsUnansweredError(*error.args)
-    if isinstance(error, exceptions.DatabaseUnavailableError):
-        return exceptions.LimitsUnavailableError(*error.args)
-    return exceptions.LimitsError(*error.args)
-
-
 LIMITS = PoolUser(
     name="limits",
     size_option='PGONLY["LIMITS_POOL_SIZE"]',
-    error=_limits_error,
+    errors=(LimitsError, LimitsUnavailableError, LimitsUnansweredError),
     advice=Advice(
         without_database="Limiters and budgets are rows there.",
         in_other_thread=(
@@ -105,7 +96,7 @@ def call(pool: Pool, statement: Statement, **params: Any) -> Operation[PGresult]
         calls.append(mine)
         yield from _turn(key, calls, mine, most)
         return (yield from _call(pool, statement, params))
-    except exceptions.LimitsError as error:
+    except LimitsError as error:
         if not isinstance(error.__cause__, errors.LockNotAvailable):
             raise
         _locked_at[key] = time.monotonic()
@@ -135,7 +126,7 @@ def _turn(key: tuple[str, str], calls: list[_RowCall], mine: _RowCall, most: int
         if count < most:
             return
         if now - mine.began >= TIMEOUT_SECONDS:
-            raise exceptions.LimitsUnavailableError(
+            raise LimitsUnavailableError(
                 f"{count} calls of {key[1]!r} were before this one for {TIMEOUT_SECONDS:g} s."
             )
         if mine.signal is None:
@@ -145,8 +136,8 @@ def _turn(key: tuple[str, str], calls: list[_RowCall], mine: _RowCall, most: int
             mine.signal = None
 
 
-def _locked(name: str) -> exceptions.LimitsUnavailableError:
-    return exceptions.LimitsUnavailableError(
+def _locked(name: str) -> LimitsUnavailableError:
+    return LimitsUnavailableError(
         f"Another transaction holds the row of {name!r}: no call of it is admitted or settled before that has ended."
     )
 
@@ -164,8 +155,8 @@ def while_away(
             job.raise_if_interrupted()
         try:
             return (yield from attempt())
-        except exceptions.LimitsError as error:
-            is_away = isinstance(error, exceptions.LimitsUnavailableError)
+        except LimitsError as error:
+            is_away = isinstance(error, LimitsUnavailableError)
             is_passing = is_away or isinstance(error.__cause__, TRY_AGAIN)
             if not is_passing or time.monotonic() >= give_up_at:
                 raise

@@ -159,13 +159,13 @@ def _counted(wanted: _ExpectedCall, jobs: list[Job], count: int | None) -> list[
     found = [job for job in jobs if wanted.is_of(job)]
     if len(found) == count or (count is None and found):
         return found
-    was = f"was enqueued {_times(len(found))}" if found else "was not enqueued"
-    rather = "" if not count else f", not {_times(count)}" if found else f", and was to be {_times(count)}"
+    was = f"was enqueued {times(len(found))}" if found else "was not enqueued"
+    rather = "" if not count else f", not {times(count)}" if found else f", and was to be {times(count)}"
     raise AssertionError(f"{wanted} {was}{rather}. {_shown(jobs)}")
 
 
-def _times(count: int) -> str:
-    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+def times(count: int) -> str:
+    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def _shown(jobs: list[Job]) -> str:

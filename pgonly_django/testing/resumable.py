@@ -26,6 +26,7 @@ from pgonly_django.queue.rescue import rescue
 from pgonly_django.tasks.backend import PostgresBackend
 from pgonly_django.testing.backends import postgres_backends, usable_databases
 from pgonly_django.testing.draining import OF_JOBS, RUNS_OF_ONE_JOB
+from pgonly_django.testing.enqueued import times
 from pgonly_django.testing.inline_worker import InlineExecutor, InlineWorker
 from pgonly_django.testing.resumable_rows import (
     CACHE,
@@ -340,16 +341,12 @@ def _calls_differ(expected: Counter[str], got: Counter[str], cut_off: Counter[st
     said = []
     for call in sorted(expected | got):
         wanted, made = expected[call], got[call]
-        counts = f"{call} was called {_times(made)} instead of {_times(wanted)}"
+        counts = f"{call} was called {times(made)} instead of {times(wanted)}"
         if made > wanted + cut_off[call]:
             said.append(f"{counts}: it was paid twice.")
         elif made < wanted:
             said.append(f"{counts}.")
     return said
-
-
-def _times(count: int) -> str:
-    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def _path_of(function: Any) -> str:

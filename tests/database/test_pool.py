@@ -22,6 +22,7 @@ from pgonly_django.database.testcase import Advice
 from pgonly_django.exceptions import (
     CacheUnavailableError,
     DatabaseCallError,
+    DatabaseUnansweredError,
     DatabaseUnavailableError,
     UnansweredError,
 )
@@ -139,7 +140,12 @@ def test_a_process_that_gets_no_connection_at_all_says_why(make_own):
             own.cache().set("key", 1)
 
 
-LIMITS = PoolUser("limits", "LIMITS_POOL_SIZE", lambda error: error, Advice("", ""))
+LIMITS = PoolUser(
+    "limits",
+    "LIMITS_POOL_SIZE",
+    (DatabaseCallError, DatabaseUnavailableError, DatabaseUnansweredError),
+    Advice("", ""),
+)
 
 
 def test_another_user_than_the_cache_has_its_own_connections_and_errors(own):
