@@ -22,10 +22,6 @@ Work = Callable[[], object]
 Databases = list[object] | None
 
 
-class _NotThereYetError(PgonlyError):
-    """Tells the background to try again."""
-
-
 class Background:
     """Of one `room`. The thread exists while there is something to do. It is no daemon: a process that ends tries once
     more."""
@@ -72,7 +68,7 @@ class Background:
                 now = time.monotonic()
                 give_up_at = now + UNCONFIRMED_SECONDS if give_up_at is None else give_up_at
                 if now < give_up_at:
-                    raise _NotThereYetError
+                    raise PgonlyError("There is nothing to undo yet.")
 
         self.add(look, UNANSWERED_SECONDS)
 

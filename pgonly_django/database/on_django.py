@@ -160,7 +160,9 @@ def _prepared(alias: str, raw: Raw, statement: Statement) -> _Use | None:
             return use
         if not _is_idle(raw):
             return None if use.is_outdated else use
-        _forget(raw, statement.name)
+        # Only outside a transaction: that would be broken where the server no longer has the statement.
+        with suppress(errors.InvalidSqlStatementName):
+            deallocate(raw, statement.name)
         use.prepared_at, use.is_outdated = None, False
     use.count += 1
     if use.count <= PREPARE_THRESHOLD:
@@ -189,12 +191,6 @@ def _has_room(uses: dict[bytes, _Use]) -> bool:
             if use.prepared_at is None:
                 del uses[name]
     return len(uses) < KEPT_AT_MOST
-
-
-def _forget(raw: Raw, name: bytes) -> None:
-    """Only outside a transaction: that would be broken where the server no longer has the statement."""
-    with suppress(errors.InvalidSqlStatementName):
-        deallocate(raw, name)
 
 
 def _is_idle(raw: Raw) -> bool:

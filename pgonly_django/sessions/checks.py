@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 
 from django.conf import settings as django_settings
 from django.core import checks
@@ -12,7 +13,7 @@ from django.db import connections, router
 from pgonly_django.conf import settings
 from pgonly_django.database.connect import check_vendor
 from pgonly_django.models import Session
-from pgonly_django.sessions.codec import REMEDY, can_encrypt
+from pgonly_django.sessions.codec import REMEDY
 
 OURS = "pgonly_django.sessions"
 OUR_MIDDLEWARE = "pgonly_django.middleware.SessionMiddleware"
@@ -27,7 +28,7 @@ def check_sessions(**_: object) -> list[checks.CheckMessage]:
     except ImproperlyConfigured:
         return []  # E001 says so
     found = [*_database(), *_previous_engine(), *_middleware()]
-    if settings().session_encrypt_data and not can_encrypt():
+    if settings().session_encrypt_data and find_spec("cryptography") is None:
         message = 'PGONLY["SESSION_ENCRYPT_DATA"] is set, but the package cryptography is not installed.'
         found.append(_error(message, REMEDY, 205))
     return found

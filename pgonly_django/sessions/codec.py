@@ -18,7 +18,6 @@ import logging
 import os
 from base64 import b64decode, b64encode
 from functools import cache, lru_cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
@@ -77,9 +76,6 @@ class SessionCodec:
                 entries[name] = raw
         return entries, refused
 
-    def changed(self, entries: Entries, stored: Entries) -> Entries:
-        return {name: raw for name, raw in entries.items() if stored.get(name) != raw}
-
     def column(self, entries: Entries) -> str:
         return _to_json({name: self._member(name, raw) for name, raw in entries.items()})
 
@@ -110,7 +106,9 @@ class SessionCodec:
         encrypted = member.get("sealed") if isinstance(member, dict) else None
         if encrypted is None or not self._encrypts:
             return self._encrypts == (encrypted is None)
-        return not has_current_key(name, encrypted)
+        return (
+            _decrypt(name, encrypted, [django_settings.SECRET_KEY]) is None
+        )  # it is under one of the fallbacks
 
     def _entry(self, key: Any, value: Any) -> tuple[str, Raw]:
         if self._is_json and not isinstance(key, str):
@@ -179,11 +177,6 @@ def decrypt(name: str, encrypted: str) -> str | bytes:
     return plain[1:].decode() if plain[:1] == _TEXT else plain[1:]
 
 
-def has_current_key(name: str, encrypted: str) -> bool:
-    """False for a value that was encrypted under one of SECRET_KEY_FALLBACKS."""
-    return _decrypt(name, encrypted, [django_settings.SECRET_KEY]) is not None
-
-
 def _decrypt(name: str, encrypted: str, secrets: list[Any]) -> bytes | None:
     """None where no key fits, and for what encrypt() never wrote."""
     try:
@@ -197,10 +190,6 @@ def _decrypt(name: str, encrypted: str, secrets: list[Any]) -> bytes | None:
         except wrong_key:
             continue
     return None
-
-
-def can_encrypt() -> bool:
-    return find_spec("cryptography") is not None
 
 
 @lru_cache(maxsize=16)

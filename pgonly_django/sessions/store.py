@@ -206,7 +206,7 @@ class SessionStore(SessionBase):
     def _merge(self, entries: Entries) -> bool:
         """False: there is nothing to send."""
         stored = self._stored or {}
-        changed = self.codec.changed(entries, stored)
+        changed = {name: raw for name, raw in entries.items() if stored.get(name) != raw}
         removed = [name for name in stored if name not in entries]
         if not changed and not removed:
             return False

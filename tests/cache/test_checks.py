@@ -45,16 +45,11 @@ def test_good_settings_give_no_message():
         ({"POOL_SIZE": 0}, "must be a whole number above 0, got 0"),
         ({"POOL_SIZE": 2.5}, "must be a whole number above 0, got 2.5"),
         ({"POOL_SIZE": True}, "must be a whole number above 0, got True"),
-        ({"POOL_SIZE": None}, "must be a whole number above 0, got None"),
-        ({"COMPRESS_ABOVE": 0.5}, "must be a whole number above 0, got 0.5"),
         ({"TIMEOUT_SECONDS": 1e300}, "must be at most 86,400, got 1e+300"),
         ({"MAX_BYTES": 10**30}, "must be at most 1,000,000,000,000,000, got 10"),
-        ({"MAX_ENTRIES": 1.5}, "must be a whole number above 0, got 1.5"),
         ({"MAX_ENTRIES": float("inf")}, "must be a whole number above 0, got inf"),
         ({"MAX_BYTES": float("nan")}, "must be a whole number above 0, got nan"),
-        ({"MAX_BYTES": float("inf")}, "must be a whole number above 0, got inf"),
         ({"TIMEOUT_SECONDS": float("nan")}, "must be a number above 0, got nan"),
-        ({"TIMEOUT_SECONDS": float("inf")}, "must be a number above 0, got inf"),
         ({"TIMEOUT_SECONDS": "1"}, "must be a number above 0, got '1'"),
         (
             {"SERIALIZER": "msgpack"},
@@ -64,8 +59,6 @@ def test_good_settings_give_no_message():
         ({"SERIALIZER": "json.JSONDecoder"}, "which needs the methods dumps(value) and loads(data)"),
         ({"SERIALIZER": "tests.cache.test_checks.Demanding"}, "missing 1 required positional argument"),
         ({"TIMEOUT": 300}, 'TIMEOUT stands beside OPTIONS, not in it: {"TIMEOUT": 300, "OPTIONS": {...}}.'),
-        ({"KEY_PREFIX": "shop"}, "KEY_PREFIX stands beside OPTIONS"),
-        ({"LOCATION": "pages"}, "LOCATION stands beside OPTIONS"),
         ({"DURABLE": "yes"}, "must be a bool, got 'yes'"),
         ({"COMPRESSOR": "lzma"}, "must be one of"),
     ],
@@ -147,36 +140,27 @@ def test_zstd_without_its_module_is_found_before_the_first_large_value():
             assert check_caches() == []
 
 
-@pytest.mark.parametrize("timeout", ["soon", float("nan"), True, [60], object()])
-def test_a_timeout_that_is_none_is_an_error_of_check_and_of_the_first_use(timeout):
-    cache = {"BACKEND": "pgonly_django.cache.PostgresCache", "TIMEOUT": timeout}
-    with override_settings(CACHES={"default": cache}):
-        message = only(check_caches())
-        assert message.id == "pgonly_django.E101"
-        assert "TIMEOUT must be a number of seconds, a timedelta or None, got" in message.msg
-        with pytest.raises(ImproperlyConfigured, match="TIMEOUT must be"):
-            caches["default"].set("key", 1)
-
-
-@pytest.mark.parametrize("location", [["answers"], [], 5, b"answers"])
-def test_a_location_that_is_no_text_is_an_error_of_check_and_of_the_first_use(location):
-    cache = {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": location}
-    with override_settings(CACHES={"default": cache}):
-        message = only(check_caches())
-        assert message.id == "pgonly_django.E101"
-        assert 'LOCATION must be text such as "answers", got' in message.msg
-        with pytest.raises(ImproperlyConfigured, match="LOCATION must be"):
-            caches["default"].set("key", 1)
-
-
-@pytest.mark.parametrize("options", [None, [], "durable"])
-def test_options_that_are_no_dict(options):
-    with override_settings(
-        CACHES={"default": {"BACKEND": "pgonly_django.cache.PostgresCache", "OPTIONS": options}}
-    ):
-        assert "OPTIONS must be a dict, got" in only(check_caches()).msg
-        with pytest.raises(ImproperlyConfigured, match="OPTIONS must be a dict"):
-            caches["default"].get("key")
+@pytest.mark.parametrize(
+    ("name", "values", "says"),
+    [
+        (
+            "TIMEOUT",
+            ["soon", float("nan"), True, [60]],
+            "TIMEOUT must be a number of seconds, a timedelta or None, got",
+        ),
+        ("LOCATION", [["answers"], [], 5, b"answers"], 'LOCATION must be text such as "answers", got'),
+        ("OPTIONS", [None, [], "durable"], "OPTIONS must be a dict, got"),
+    ],
+)
+def test_a_wrong_entry_is_an_error_of_check_and_of_the_first_use(name, values, says):
+    for value in values:
+        cache = {"BACKEND": "pgonly_django.cache.PostgresCache", name: value}
+        with override_settings(CACHES={"default": cache}):
+            message = only(check_caches())
+            assert message.id == "pgonly_django.E101"
+            assert says in message.msg
+            with pytest.raises(ImproperlyConfigured, match=says):
+                caches["default"].set("key", 1)
 
 
 SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}

@@ -21,24 +21,6 @@ def test_the_threads_of_a_process_count_together(make_cache):
     assert CacheUsage.objects.get(name__contains="shared").misses == 1000
 
 
-def test_reads_are_counted(cache):
-    cache.set("key", 1)
-    for _ in range(750):
-        cache.get("key")
-    for _ in range(250):
-        cache.get("missing")
-    usage = CacheUsage.objects.get()
-    assert (usage.hits, usage.misses) == (750, 250)
-
-
-def test_reads_by_get_or_set_are_told(cache):
-    cache.get_or_set("key", lambda: 1)
-    for _ in range(999):
-        cache.get_or_set("key", lambda: 2)
-    usage = CacheUsage.objects.get()
-    assert (usage.hits, usage.misses) == (999, 1)
-
-
 def test_the_writers_of_a_process_take_turns_at_cleaning(make_cache):
     counted = make_cache(MAX_ENTRIES=1000).store.counters
     due = [counted.wrote(entries=1, size=100, written=100) for _ in range(200)]

@@ -5,17 +5,8 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgonly_django.cache.globs import as_regex, escape_glob
+from pgonly_django.cache.globs import as_regex
 from pgonly_django.models import CacheEntry
-
-
-@given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0*?[]\\"), max_size=20))
-def test_a_pattern_without_special_characters_matches_itself_only(text):
-    import re
-
-    assert re.fullmatch(as_regex(text)[1:-1], text, re.DOTALL)
-    assert not re.fullmatch(as_regex(text)[1:-1], text + "x", re.DOTALL)
-
 
 SPECIAL = "*?[]^-\\"
 
@@ -74,13 +65,6 @@ def test_a_pattern_with_what_no_key_has_matches_none(cache, character):
     cache.set("key", 1)
     assert cache.keys(f"*{character}") == cache.keys(f"[a-z{character}]*") == []
     assert cache.delete_pattern(f"k[^{character}]*") == 0
-
-
-@pytest.mark.django_db
-@given(st.text(alphabet=SPECIAL + plain))
-def test_an_escaped_text_matches_itself_only(text):
-    assert redis_matches(escape_glob(text), text)
-    assert not redis_matches(escape_glob(text), f"{text}a")
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,6 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 
-def test_more_than_the_calendar_holds_is_for_ever(cache):
-    cache.set("key", 1, timeout=10**15)
-    assert cache.ttl("key") is None
-
-
-def test_expire_at_takes_any_moment(cache):
-    cache.set("key", 1)
-    assert cache.expire_at("key", 1e15)
-    assert cache.ttl("key") is None
-    assert cache.expire_at("key", -1e15)
-    assert cache.get("key") is None
-
-
 def test_timeouts_may_be_timedeltas_and_of_any_length(cache):
     cache.set("key", 1, timedelta(minutes=5))
     assert 295 < cache.ttl("key") <= 300

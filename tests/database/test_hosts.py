@@ -90,7 +90,9 @@ def test_more_ports_than_hosts_are_a_mistake_that_libpq_explains(name_server):
     assert name_server == []
 
 
-def test_calls_that_need_the_same_name_share_one_lookup(monkeypatch):
+@pytest.fixture
+def slow_name_server(monkeypatch):
+    """What it was asked, and the event for which its answers wait."""
     asked, answer = [], threading.Event()
 
     def look_up(host, port, *_, **__):
@@ -99,6 +101,11 @@ def test_calls_that_need_the_same_name_share_one_lookup(monkeypatch):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return asked, answer
+
+
+def test_calls_that_need_the_same_name_share_one_lookup(slow_name_server):
+    asked, answer = slow_name_server
     for _ in range(3):
         with pytest.raises(DatabaseUnavailableError, match="no answer"):
             tried_within(0.01, host="one")
@@ -110,15 +117,8 @@ def test_calls_that_need_the_same_name_share_one_lookup(monkeypatch):
     assert asked == ["one"]
 
 
-def test_an_answer_that_comes_when_the_call_has_given_up_is_for_the_next_one_alone(monkeypatch):
-    asked, answer = [], threading.Event()
-
-    def look_up(host, port, *_, **__):
-        asked.append(host)
-        answer.wait(20)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+def test_an_answer_that_comes_when_the_call_has_given_up_is_for_the_next_one_alone(slow_name_server):
+    asked, answer = slow_name_server
     with pytest.raises(DatabaseUnavailableError, match="no answer"):
         tried_within(0.01, host="one")
     answer.set()

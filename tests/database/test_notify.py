@@ -42,11 +42,6 @@ def test_a_committed_enqueue_wakes_the_workers_of_its_queue_once(listening):
     assert heard(listening) == ["ready mail"]
 
 
-def test_an_enqueue_outside_a_transaction_wakes_at_once(listening):
-    add.enqueue(1)
-    assert heard(listening) == ["ready default"]
-
-
 def test_a_rolled_back_enqueue_wakes_no_worker(listening):
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         add.enqueue(1)
@@ -123,36 +118,14 @@ def test_a_wake_after_the_pause_or_apart_from_the_last_goes_out_again(listening,
     assert heard(listening) == ["ready default"] * 3
 
 
-def test_verbs_wake_the_workers_they_concern(listening):
-    make(state=State.FAILED)
-    make_running()
-    Job.objects.filter(state=State.FAILED).retry()
-    Job.objects.running().cancel()
-    assert heard(listening) == ["ready *", "cancel *"]
-
-
-def test_every_wish_to_cancel_is_told(listening, monkeypatch):
+def test_every_wish_to_cancel_or_to_stop_a_worker_is_told(listening, monkeypatch):
     monkeypatch.setattr(notify, "COALESCE_SECONDS", 3600.0)
     monkeypatch.setattr(notify, "DENSE_SECONDS", 3600.0)
     for job in (make_running(), make_running()):
         Job.objects.filter(pk=job.pk).cancel()
-    assert heard(listening) == ["cancel *"] * 2
-
-
-def test_every_wish_to_stop_a_worker_is_told(listening, monkeypatch):
-    monkeypatch.setattr(notify, "COALESCE_SECONDS", 3600.0)
-    monkeypatch.setattr(notify, "DENSE_SECONDS", 3600.0)
     worker = make_worker()
     assert (Worker.objects.drain(), Worker.objects.stop()) == (1, 1)
-    assert heard(listening) == [f"worker {worker.pk}"] * 2
-
-
-def test_a_verb_in_a_transaction_wakes_after_its_commit(listening):
-    make(state=State.FAILED)
-    with transaction.atomic():
-        Job.objects.retry()
-        assert heard(listening) == []
-    assert heard(listening) == ["ready *"]
+    assert heard(listening) == ["cancel *"] * 2 + [f"worker {worker.pk}"] * 2
 
 
 class ReadsFromReplica:
@@ -174,36 +147,9 @@ def test_with_a_replica_a_verb_wakes_from_the_database_it_wrote_to(listening, se
     assert heard(listening) == ["ready *", "cancel *"]
 
 
-@pytest.mark.parametrize(
-    "write",
-    [lambda: add.enqueue(1), Job.objects.retry, Job.objects.cancel],
-    ids=["enqueue", "retry", "cancel"],
-)
-def test_workers_are_told_outside_of_the_transaction_that_they_are_told_about(write):
-    """Inside, every commit of the site would queue for one lock of the whole database."""
-    make(state=State.SCHEDULED, run_at=ago(HOUR))
-    told = []
-
-    def watch(execute, sql, params, many, context):
-        if "pg_notify" in sql:
-            told.append(connections["default"].in_atomic_block)
-        return execute(sql, params, many, context)
-
-    with connections["default"].execute_wrapper(watch), transaction.atomic():
-        write()
-        assert told == []
-    assert told == [False]
-
-
 def test_a_verb_that_moves_nothing_wakes_no_worker(listening):
     Job.objects.retry(), Job.objects.cancel()
     assert heard(listening) == []
-
-
-def test_a_payload_that_postgresql_refuses_costs_a_warning(caplog):
-    with caplog.at_level(logging.WARNING):
-        notify.send_coalesced("default", "x" * 9000)
-    assert "Could not wake the workers" in caplog.text
 
 
 def test_a_lost_connection_costs_a_warning_and_no_more(caplog):

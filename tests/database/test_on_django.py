@@ -88,16 +88,19 @@ def test_a_statement_is_prepared_after_some_uses():
     assert prepared() == ["SELECT $1::int"]
 
 
-def test_the_project_says_after_how_many():
+@contextlib.contextmanager
+def options(**more):
     connection.close()
-    options = connection.settings_dict["OPTIONS"]
-    connection.settings_dict["OPTIONS"] = {**options, "prepare_threshold": 2}
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(connection.settings_dict, "OPTIONS", {**connection.settings_dict["OPTIONS"], **more})
+        yield
+    connection.close()
+
+
+def test_the_project_says_after_how_many():
+    with options(prepare_threshold=2):
         assert [number(value) for value in range(3)] == [0, 1, 2]
         assert prepared() == ["SELECT $1::int"]
-    finally:
-        connection.settings_dict["OPTIONS"] = options
-        connection.close()
 
 
 def test_statements_made_up_for_one_call_each_are_not_kept():
@@ -191,10 +194,7 @@ def test_what_the_project_listens_for_is_handed_on():
 
 def test_where_psycopg_prepares_a_rollback_breaks_nothing():
     """It deallocates everything then, and knows only of its own."""
-    connection.close()
-    options = connection.settings_dict["OPTIONS"]
-    connection.settings_dict["OPTIONS"] = {**options, "prepare_threshold": 2, "server_side_binding": True}
-    try:
+    with options(prepare_threshold=2, server_side_binding=True):
         for value in range(8):
             number(value)
             Job.objects.filter(priority=value).exists()
@@ -204,9 +204,6 @@ def test_where_psycopg_prepares_a_rollback_breaks_nothing():
         with transaction.atomic():
             Job.objects.count()
             assert number(3) == 3
-    finally:
-        connection.settings_dict["OPTIONS"] = options
-        connection.close()
 
 
 def test_statements_that_somebody_discarded_are_prepared_again_each_by_itself():
