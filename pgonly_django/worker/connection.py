@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from json.scanner import make_scanner
+from selectors import EVENT_READ
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,7 +22,7 @@ from pgonly_django.database.reconnecting import Reconnecting
 from pgonly_django.database.statement import Statement
 from pgonly_django.events import emit
 from pgonly_django.queue.claim import Unreadable
-from pgonly_django.worker.inbox import wait_for_input
+from pgonly_django.worker.inbox import wait_for
 
 # A row that somebody else holds locked must not hold up all the others: a statement waits this long at most. Shorter
 # than the commit of a heartbeat takes would be too short.
@@ -179,9 +180,8 @@ class JobsListener:
     def close(self, connection: psycopg.Connection[Any]) -> list[str]:
         """Hear no more. The payloads of all that was committed before. Raises psycopg.Error."""
         if self.listens:
-            connection.execute(
-                f"UNLISTEN {notify.CHANNEL}"
-            )  # what the server has for us comes before its answer
+            # What the server has for us comes before its answer.
+            connection.execute(f"UNLISTEN {notify.CHANNEL}")
         return self.hear(connection)
 
     def _note(self, notification: PGnotify) -> None:
@@ -204,7 +204,7 @@ class JobsListener:
             if left <= 0:
                 self._give_up("a pooler in transaction mode?")
                 break
-            wait_for_input(left, connection.pgconn.socket)
+            wait_for({connection.pgconn.socket: EVENT_READ}, left)
         self._is_tested = True
 
     def _give_up(self, why: str) -> None:

@@ -51,9 +51,9 @@ class CallThread(Timer):
 
     keeps_connections = False  # from one call to the next, while there is one
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, alias: str) -> None:
         super().__init__()
-        self._name = name
+        self._name, self.alias = name, alias
         self._inbox: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._busy_since: float | None = None  # what the newest thread is at
@@ -76,6 +76,15 @@ class CallThread(Timer):
         """In this thread. Raises nothing."""
         if self.wants(ended):
             self.call(ended)
+
+    def row(self, ended: Ended) -> Job:
+        return Job.objects.using(self.alias).get(pk=ended if isinstance(ended, str) else ended.run.job.id)
+
+    def result(self, ended: Ended) -> Any:
+        """The job's TaskResult. Its row is not read for a run that ended here; None where the task was not found."""
+        if isinstance(ended, str) or ended.finish is None:
+            return result_of(self.row(ended))
+        return result_of_end(ended.run, ended.finish)
 
     @property
     def are_going(self) -> bool:
@@ -127,8 +136,7 @@ class SignalCalls(CallThread):
     keeps_connections = True
 
     def __init__(self, alias: str) -> None:
-        super().__init__("pgonly-task-finished")
-        self.alias = alias
+        super().__init__("pgonly-task-finished", alias)
 
     def wants(self, ended: Ended) -> bool:
         if isinstance(ended, str):
@@ -141,12 +149,9 @@ class SignalCalls(CallThread):
 
     def call(self, ended: Ended) -> None:
         try:
-            if isinstance(ended, str):
-                _send_signal(result_of(Job.objects.using(self.alias).get(pk=ended)), None)
-            elif ended.finish is not None:
-                result = result_of_end(ended.run, ended.finish)
-                if result is not None:
-                    _send_signal(result, ended.error)
+            result = self.result(ended)
+            if result is not None:
+                _send_signal(result, _error_of(ended))
         except BaseException:  # noqa: BLE001 - a receiver of the project may raise anything; the next job counts
             message = f"task_finished could not be sent for {_name_of(ended)}"
             with suppress(BaseException):  # a handler of the project's may raise as its receiver did
@@ -174,8 +179,7 @@ class FailureCalls(CallThread):
     """Calls `on_failure`, and the instruments. A worker that is killed right after the commit does not."""
 
     def __init__(self, alias: str, tasks: TaskLookup) -> None:
-        super().__init__("pgonly-on-failure")
-        self.alias = alias
+        super().__init__("pgonly-on-failure", alias)
         self.tasks = tasks
 
     @property
@@ -196,7 +200,7 @@ class FailureCalls(CallThread):
         try:
             if instruments.failures.functions:
                 self._tell_instruments(ended)
-            row: Any = self._row(ended) if isinstance(ended, str) else ended.run.job
+            row: Any = self.row(ended) if isinstance(ended, str) else ended.run.job
             for function in on_failure_functions(self.tasks.options_of(row)):
                 self._call_one(function, ended)
         except BaseException:  # noqa: BLE001 - code of the project may raise anything; the next job counts
@@ -204,25 +208,19 @@ class FailureCalls(CallThread):
 
     def _call_one(self, function: Callable[..., Any], ended: Ended) -> None:
         try:
-            if isinstance(ended, str) or ended.finish is None:
-                call_on_failure(function, result_of(self._row(ended)), None)
-                return
-            result = result_of_end(ended.run, ended.finish) or result_of(self._row(ended))
-            call_on_failure(function, result, ended.error)
+            result = self.result(ended) or result_of(self.row(ended))
+            call_on_failure(function, result, _error_of(ended))
         except BaseException:  # noqa: BLE001 - likewise; the other function counts
             _emit_on_failure_failed(ended)
 
     def _tell_instruments(self, ended: Ended) -> None:
         if isinstance(ended, str):  # its worker has died too often
-            job = self._row(ended)
+            job = self.row(ended)
             seen = JobRun(job, worker="", outcome=Outcome.CRASHED, state=str(job.state))
         else:
             seen = ended.run.seen or JobRun(ended.run.job, ended.run.worker)
             note_end(seen, ended)
         instruments.call_all(instruments.failures, seen)
-
-    def _row(self, ended: Ended) -> Job:
-        return Job.objects.using(self.alias).get(pk=ended if isinstance(ended, str) else ended.run.job.id)
 
     def run(self) -> None:
         """Where a call does not return, let another thread go on with the failures after it."""
@@ -246,6 +244,10 @@ def _emit_on_failure_failed(ended: Ended) -> None:
 
 def _name_of(ended: Ended) -> str:
     return ended if isinstance(ended, str) else f"{ended.run.job.task} {ended.run.job.id}"
+
+
+def _error_of(ended: Ended) -> BaseException | None:
+    return None if isinstance(ended, str) else ended.error
 
 
 def result_of_end(run: Run, finish: Finish) -> Any:

@@ -172,9 +172,7 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions) -> Finish:
         case Hold():
             return _held(run, error.by, text_of(error))
         case Snooze():
-            snoozed = _snoozed(run, max(error.delay.total_seconds(), 0.0), text_of(error))
-            snoozed.polls = True
-            return snoozed
+            return _snoozed(run, max(error.delay.total_seconds(), 0.0), text_of(error), polls=True)
         case Discard():
             return finish(run, Outcome.DISCARDED, State.FAILED, reason=text_of(error))
         case NotStorableError() | UnreadableJobError() if _would_end_the_same(error):
@@ -215,8 +213,10 @@ def _held(run: Run, by: str, reason: str, error: BaseException | None = None) ->
     return held
 
 
-def _snoozed(run: Run, delay: float, reason: str) -> Finish:
-    return finish(run, Outcome.SNOOZED, State.SCHEDULED, delay=delay, free=True, reason=reason)
+def _snoozed(run: Run, delay: float, reason: str, *, polls: bool = False) -> Finish:
+    snoozed = finish(run, Outcome.SNOOZED, State.SCHEDULED, delay=delay, free=True, reason=reason)
+    snoozed.polls = polls
+    return snoozed
 
 
 def _cancelled(run: Run, note: str = "") -> Finish:

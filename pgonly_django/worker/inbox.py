@@ -82,11 +82,6 @@ def wait_for(sockets: Mapping[int, int], seconds: float) -> dict[int, int]:
         return {key.fd: events for key, events in selector.select(seconds)}
 
 
-def wait_for_input(seconds: float, *sockets: int) -> set[int]:
-    """Which of `sockets` have something to read, after at most `seconds`."""
-    return set(wait_for(dict.fromkeys(sockets, selectors.EVENT_READ), seconds))
-
-
 class Inbox(Generic[Message]):
     """Any thread and any signal handler may put(); one thread takes."""
 

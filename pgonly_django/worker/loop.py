@@ -21,14 +21,7 @@ from pgonly_django.worker.ending import EndedRun, never_started
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.following import Following
 from pgonly_django.worker.in_flight import InFlight
-from pgonly_django.worker.inbox import (
-    Inbox,
-    LettersSent,
-    MaintenanceChecked,
-    Notification,
-    Requested,
-    UnknownClaim,
-)
+from pgonly_django.worker.inbox import Inbox, Notification
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.running import Executor
 from pgonly_django.worker.sleep import Sleep
@@ -174,7 +167,7 @@ class WorkerLoop:
         self.turned_at = time.monotonic()
         self._read_inbox()
         self.turned_at = now = time.monotonic()
-        if self.deadline.is_over(now):
+        if now >= self.deadline.stop_at:
             self.shutdown.ask()
         if self.shutdown.is_asked:
             self.shutdown.obey(now, self.in_flight)
@@ -205,17 +198,17 @@ class WorkerLoop:
             match message:
                 case EndedRun():
                     self.following.take(message)
-                case UnknownClaim():
+                case inbox.UnknownClaim():
                     self.in_flight.release_unknown(message)
                 case str():
                     self._hear(Notification.parse(message))
                 case Notification():
                     self._hear(message)
-                case Requested(request):
+                case inbox.Requested(request):
                     self.stop_requests.take(request)
-                case LettersSent(number):
+                case inbox.LettersSent(number):
                     self.calls.dead_letters.note_sent(number)
-                case MaintenanceChecked():
+                case inbox.MaintenanceChecked():
                     self.sleep.note_checked(message)
 
     def _hear(self, heard: Notification) -> None:

@@ -69,20 +69,18 @@ class Slots:
         for _ in range(self._started):
             self._inbox.put(None)
         self._started = 0
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads = self.alive()
 
     def close(self, timeout: float) -> None:
         """Let the threads and the loop end once what they hold is done; wait for them at most `timeout` seconds."""
         deadline = time.monotonic() + timeout
         self._is_over = True
-        for _ in range(self._started):
-            self._inbox.put(None)
+        self.rest()
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # a job has stopped the loop, and it is closed by now
                 self._loop.call_soon_threadsafe(self._loop.stop)
-        if not self.stuck:
-            for thread in self._threads:
-                thread.join(max(deadline - time.monotonic(), 0.0))
+        for thread in () if self.stuck else self._threads:
+            thread.join(max(deadline - time.monotonic(), 0.0))
 
     def _start_thread(self) -> None:
         name = f"pgonly-slot-{self._started + 1}"

@@ -168,10 +168,6 @@ class Deadline:
         """When the loop has to look at it again."""
         return min((at for at in (self.claims_until, self.stop_at) if at > now), default=NEVER)
 
-    def is_over(self, now: float) -> bool:
-        """Whether the planned stop has to begin."""
-        return now >= self.stop_at
-
     def leave_by(self, at: float, leave_seconds: float) -> None:
         """The process ends at `at`, if not before; of that, the last seconds are for what follows the last job."""
         if at < self._leaves_at:
@@ -218,9 +214,8 @@ def _known_to_others(run: Run) -> float:
     later one begins it."""
     longest_seconds = 0.0
     for entry in run.job.errors if isinstance(run.job.errors, list) else ():
-        with suppress(
-            AttributeError, KeyError, TypeError, ValueError
-        ):  # of a run that left for another reason
+        # A run that left for another reason has neither.
+        with suppress(AttributeError, KeyError, TypeError, ValueError):
             if datetime.fromisoformat(entry["until"]) > run.now():
                 longest_seconds = max(longest_seconds, entry["longest_seconds"])
     return longest_seconds

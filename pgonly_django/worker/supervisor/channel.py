@@ -102,7 +102,7 @@ def is_database_there(worker: WorkerLoop) -> bool:
     process is told to stop in that time."""
     while worker.database.connection() is None:
         worker.turned_at = time.monotonic()
-        if worker.is_stopping or worker.deadline.is_over(worker.turned_at):
+        if worker.is_stopping or worker.turned_at >= worker.deadline.stop_at:
             return False
         time.sleep(DATABASE_SECONDS)
     return True
