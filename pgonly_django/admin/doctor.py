@@ -11,7 +11,6 @@ from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, connections, router
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -19,7 +18,7 @@ from pgonly_django.admin.base import ReadOnlyAdmin
 from pgonly_django.cache.backend import our_caches
 from pgonly_django.models import Job, Worker
 from pgonly_django.monitoring.doctor.examination import Examination, examine
-from pgonly_django.monitoring.findings import ORDER, Finding, Level
+from pgonly_django.monitoring.findings import ORDER, Level
 
 URL_NAME = "pgonly_django_worker_doctor"
 LABELS = {
@@ -70,6 +69,7 @@ def databases() -> list[str]:
 
 
 def _shown(report: Examination) -> dict[str, Any]:
+    titles = {subject.name: subject.title for subject in report.subjects}
     return {
         "server": report.server,
         "seconds": report.seconds,
@@ -79,23 +79,16 @@ def _shown(report: Examination) -> dict[str, Any]:
             if (number := report.count(level))
         ],
         "findings": [
-            _row(finding, subject.title)
-            for level in ORDER
-            for subject in report.subjects
-            for finding in subject.findings
-            if finding.level == level
+            {
+                "finding": finding,
+                "tone": TONES[finding.level],
+                "label": LABELS[finding.level],
+                "title": titles[finding.subject],
+                "advice": parts_of(finding.advice),
+            }
+            for finding in report.findings
         ],
         "healthy": [subject.title for subject in report.subjects if not subject.findings],
-    }
-
-
-def _row(finding: Finding, title: str | Promise) -> dict[str, Any]:
-    return {
-        "finding": finding,
-        "tone": TONES[finding.level],
-        "label": LABELS[finding.level],
-        "title": title,
-        "advice": parts_of(finding.advice),
     }
 
 

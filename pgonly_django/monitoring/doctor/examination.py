@@ -8,12 +8,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from django.db import NotSupportedError, connections
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from psycopg.errors import UndefinedTable
 
-from pgonly_django.database.server_kind import COCKROACH, ServerKind, is_cockroach
 from pgonly_django.models import Job, Worker
 from pgonly_django.monitoring import conditions
 from pgonly_django.monitoring.doctor import connections as connections_of
@@ -125,13 +123,10 @@ def examine(alias: str, only: Collection[str] = (), skip: Collection[str] = ()) 
 
     Raises django.db.Error where the database does not answer.
     """
-    began = time.monotonic()
-    kind = _kind_of(alias)
+    began, kind = time.monotonic(), server.server_of(alias)
     chosen = [each for each in SUBJECTS if (not only or each.name in only) and each.name not in skip]
-    if kind.is_cockroach:  # which answers most questions of the others with an error
-        refused = server.COCKROACH.finding(alias=alias, version=kind.version)
-        found = [Examined("server", SUBJECTS[0].title, [replace(refused, subject="server")])]
-        return Examination(alias, kind.label, found, time.monotonic() - began)
+    if kind.is_cockroach:
+        chosen = [*SUBJECTS[:1]]  # it answers most questions of the others with an error
     # D051 to D053 say what to do where there is no table of ours. The others could only say that it is missing.
     is_empty = any(each.name == "tables" for each in chosen) and not rows(alias, ANY_TABLE)
     if is_empty:
@@ -141,16 +136,6 @@ def examine(alias: str, only: Collection[str] = (), skip: Collection[str] = ()) 
 
 
 ANY_TABLE = f"WITH {OUR_TABLES} SELECT name FROM our_tables LIMIT 1"
-
-
-def _kind_of(alias: str) -> ServerKind:
-    try:
-        connections[alias].ensure_connection()
-        return server.server_of(alias)
-    except NotSupportedError:  # Django takes it for an old PostgreSQL
-        if is_cockroach(alias):
-            return ServerKind(COCKROACH)
-        raise
 
 
 def _examined(alias: str, subject: Subject, began: float, *, is_empty: bool) -> Examined:

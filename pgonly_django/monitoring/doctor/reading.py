@@ -70,12 +70,12 @@ def rows(alias: str, sql: str, parameters: Mapping[str, Any] | None = None) -> l
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def by_sql(condition: Condition, sql: str, **parameters: Any) -> Part:
+def by_sql(condition: Condition, sql: str) -> Part:
     """A part that finds the condition in each row of a statement: its columns are the facts, and `limit` a parameter
     of it."""
 
     def part(alias: str) -> Iterator[Finding]:
-        for facts in rows(alias, sql, {"limit": condition.limit, **parameters}):
+        for facts in rows(alias, sql, {"limit": condition.limit}):
             yield condition.finding(**facts)
 
     return part

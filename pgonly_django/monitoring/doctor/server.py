@@ -69,8 +69,10 @@ def server_of(alias: str) -> ServerKind:
 
 
 def kind(alias: str) -> Iterator[Finding]:
-    """D011 to D016: a server that is not quite PostgreSQL."""
+    """D010: CockroachDB. D011 to D016: a server that is not quite PostgreSQL."""
     found = server_of(alias)
+    if found.is_cockroach:
+        yield COCKROACH.finding(alias=alias, version=found.version)
     for name, condition in SERVERS.items():
         if getattr(found, name):
             yield condition.finding(version=found.version)
