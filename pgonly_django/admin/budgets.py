@@ -78,7 +78,6 @@ def state_badge(budget: Any) -> SafeString:
 
 @admin.display(description=gettext_lazy("name"))
 def name(budget: Any) -> SafeString:
-    """With its period below it, and where it comes from when that is not the code."""
     return formats.named(budget.name, origin_badge(budget), period(budget))
 
 
@@ -103,7 +102,6 @@ def reserved(budget: Any) -> str:
 
 @admin.display(description=gettext_lazy("held jobs"))
 def held(budget: Any) -> str:
-    """How many jobs it holds, with a link to them."""
     count = budget.held_jobs
     if not count.number:
         return "-"

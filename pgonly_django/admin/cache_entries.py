@@ -164,7 +164,6 @@ class EntryAdmin(VerbAdmin):
         return lookup in (CacheFilter.parameter_name, EntryStateFilter.parameter_name)
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """From the database of this table's caches."""
         alias = next((cache.store.pool.alias for cache in self.caches().values()), "default")
         return self.model.objects.using(alias).with_size()
 

@@ -44,7 +44,6 @@ def cost(entry: Any) -> str:
 
 @admin.display(description=gettext_lazy("task"))
 def task(entry: Any) -> str:
-    """The short name, which leads to the job; below it the step."""
     short = formats.short_name(entry.task) if entry.task else "-"
     if entry.job_url:
         short = format_html('<a href="{}" title="{}">{}</a>', entry.job_url, entry.task, short)
@@ -140,7 +139,6 @@ class CostAdmin(ReadOnlyAdmin):
         return [path("sums/", view, name=self.url_name("sums")), *super().get_urls()]
 
     def sums_view(self, request: HttpRequest) -> HttpResponse:
-        """What was spent in the last days: per task, queue and budget."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         days = _chosen(request.GET.get("days")) or DAYS[1]

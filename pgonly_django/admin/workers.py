@@ -83,7 +83,6 @@ def life(worker: Any) -> SafeString:
 
 @admin.display(description=gettext_lazy("name"))
 def worker_name(worker: Any) -> SafeString:
-    """With its place below it."""
     html = '<span class="pgonly-name">{}</span><span class="pgonly-second pgonly-whole">{}</span>'
     return format_html(html, worker.name, place(worker))
 

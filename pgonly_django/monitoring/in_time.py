@@ -82,8 +82,7 @@ def _after_fork() -> None:
     _lock, _reading = threading.Lock(), None
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager

@@ -136,7 +136,6 @@ def _cache_tables(stats: Stats) -> Rows:
 
 
 def _of(part: str) -> Callable[[Stats], Rows]:
-    """All of the part as one row."""
     return lambda stats: [((stats.database_of[part],), getattr(stats, part))]
 
 

@@ -95,7 +95,6 @@ def _headers(_: Enqueue) -> Mapping[str, str]:
 
 @contextmanager
 def _run(run: JobRun) -> Iterator[None]:
-    """A scope and a transaction for this run alone."""
     if (integration := _integration()) is None:
         yield
         return
@@ -220,7 +219,6 @@ def _facts(run: JobRun) -> dict[str, Any]:
 
 
 def _arguments(job: Any) -> dict[str, str]:
-    """As JSON, masked."""
     from pgonly_django.tasks.masking import JobMask
     from pgonly_django.tasks.metadata import TRACE_HEADERS
 

@@ -45,19 +45,13 @@ def workers(alias: str) -> list[WorkerFigures]:
     now = ClockTimestamp()
     started = Worker.objects.using(alias).filter(stopped_at=None).annotate(now=now)
     running = Job.objects.using(alias).filter(state=State.RUNNING).order_by("queue", "attempted_at")
-    jobs = list(running.only(*JOB_COLUMNS)[:JOBS_AT_MOST])
-    holders = [job.worker_id for job in jobs]
-    shown = started.filter(
-        Q(heartbeat_at__gt=now - SHOWN_FOR) | Q(sleeping_since__isnull=False) | Q(pk__in=set(holders))
-    )
-    rows: Any = shown.order_by("-heartbeat_at")[:WORKERS_AT_MOST]
-    by_worker = defaultdict(list)
-    for job in jobs:
-        by_worker[job.worker_id].append(job)
+    jobs = defaultdict(list)
+    for job in running.only(*JOB_COLUMNS)[:JOBS_AT_MOST]:
+        jobs[job.worker_id].append(job)
+    is_heard_of = Q(heartbeat_at__gt=now - SHOWN_FOR) | Q(sleeping_since__isnull=False)
+    rows: Any = started.filter(is_heard_of | Q(pk__in=[*jobs])).order_by("-heartbeat_at")[:WORKERS_AT_MOST]
     return [
-        WorkerFigures(
-            row, max(row.now - row.heartbeat_at, timedelta(0)), row.is_live(row.now), by_worker[row.pk]
-        )
+        WorkerFigures(row, max(row.now - row.heartbeat_at, timedelta(0)), row.is_live(row.now), jobs[row.pk])
         for row in rows
     ]
 

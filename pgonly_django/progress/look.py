@@ -152,7 +152,6 @@ def _shown(wanted: Wanted, seen: Seen | None) -> dict[str, Any]:
 
 
 def cancel(grant: Grant) -> bool:
-    """Whether there was something to cancel."""
     alias = database_of(grant.backend)
     rows = Job.objects.using(alias).filter(pk=grant.job_id, backend=grant.backend)
     return alias is not None and bool(rows.cancel())
@@ -223,7 +222,6 @@ def _silent_seconds(job: Job, now: datetime) -> float | None:
 
 
 def _pace(progress: JobProgress) -> str:
-    """How fast it goes and how long it still takes, as far as that is known."""
     parts = []
     if progress.per_minute is not None:
         digits = 0 if progress.per_minute >= SLOW_PER_MINUTE else 1

@@ -47,7 +47,6 @@ KINDS: dict[str, tuple[type[Any], Any]] = {
 
 
 def edit_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
-    """The page that edits a job that waits."""
     job: Job = model_admin.row_to_operate(request, object_id)
     page = _page_of(model_admin, request, job.pk)
     if job.state not in EDITABLE:
@@ -86,7 +85,6 @@ def _is_saved(model_admin: VerbAdmin, request: HttpRequest, form: CallForm) -> b
 
 
 def again_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
-    """The page that runs a job again as a new one."""
     job: Job = model_admin.row_to_operate(request, object_id)
     form = CallForm(request, job)
     if form.is_valid() and (result := _run_again(request, form)) is not None:

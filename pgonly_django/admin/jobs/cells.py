@@ -84,7 +84,6 @@ def prepare(jobs: Sequence[Any], *, sees_data: bool) -> None:
 
 
 def _cause(job: Any) -> str:
-    """Why the last attempt ended."""
     entry = {key: value for key in ENTRY if (value := getattr(job, f"last_{key}")) is not None}
     told = [entry.get("message") or entry.get("reason")] if job.sees_data else []
     if not job.sees_data and is_our_text(entry.get("outcome", "failed"), entry):
@@ -111,7 +110,6 @@ def _named(values: dict[str, Any]) -> list[str]:
 
 
 def _compact(value: Any) -> str:
-    """As JSON in one line, shortened."""
     text = printable(json.dumps(value, ensure_ascii=False)).replace(f'"{MASK}"', MASK)
     return formats.brief(text, VALUE_SHOWN)
 
@@ -125,7 +123,6 @@ def state_badge(job: Job) -> SafeString:
 
 @admin.display(description=gettext_lazy("task"))
 def task_name(job: Any) -> SafeString:
-    """The short name; below it why the last attempt ended, unless the job is past its errors."""
     name = format_html(
         '<a class="pgonly-name" href="{}" title="{} {}">{}</a>',
         job.address, job.task, job.pk, formats.short_name(job.task),
@@ -168,7 +165,6 @@ def time_cell(job: Any) -> SafeString:
 
 
 def _lines(*texts: str) -> SafeString:
-    """The first one that is not empty, and the next below it."""
     first, *others = [*filter(None, texts), ""]
     second = format_html_join(
         "", '<span class="pgonly-second">{}</span>', ((text,) for text in others if text)
@@ -197,7 +193,6 @@ def _took(job: Any) -> str:
 
 @admin.display(description=gettext_lazy("worker"))
 def worker(job: Any) -> SafeString | str:
-    """The one that runs the job or ran it last: leads to what it runs."""
     if not job.worker_id:
         return ""
     return format_html('<a href="?worker={}">{}</a>', job.worker_id, job.worker_name or _("unknown"))

@@ -163,7 +163,6 @@ class JobChangeList(TimedChangeList):
 
     @property
     def address_without_filters(self) -> str:
-        """The same tab."""
         return "?" + urlencode({STATE_VAR: self.state} if self.state else {})
 
     @property

@@ -125,7 +125,6 @@ def _unique_key(job: Job, *, hides_key: bool) -> str | None:
 
 
 def _key_counts(job: Job) -> str | None:
-    """For how long no second job may have its unique key."""
     if job.unique_key is None:
         return None
     words = {"waiting": _("until it is claimed"), "unfinished": _("until it has finished")}

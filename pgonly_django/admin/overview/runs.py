@@ -36,7 +36,6 @@ def states_panel(overview: Overview) -> dict[str, Any]:
             (state, state.label, count.label, overview.to_list(Job, state__exact=state.value))
             for state, count in counts.items()
         ],
-        "all_url": overview.to_list(Job),
     }
 
 
