@@ -11,7 +11,9 @@ import fcntl
 import hashlib
 import os
 import shutil
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,19 @@ NEEDED_BYTES = 6 * 1024**3  # the lanes together take a third of it
 def folder() -> str | None:
     """For tempfile. None is its usual folder."""
     return str(MEMORY) if _has_enough() else None
+
+
+@contextmanager
+def new_server(port: int | None = None, options: tuple[str, ...] = ()) -> Iterator[embedded.Server]:
+    """A PostgreSQL of a test's own, without our tables."""
+    # Not pytest's own temporary folder: every session that starts closes that to PostgreSQL's account.
+    with tempfile.TemporaryDirectory(prefix="pgonly-", dir=folder(), ignore_cleanup_errors=True) as place:
+        server = embedded.Server(Path(place) / "data", port, options=options)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop("immediate")
 
 
 def database() -> dict[str, Any]:

@@ -6,35 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from benchmarks.servers import free_port
-from pgonly_django.embedded import Server
-from tests import in_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 UP_WITHIN_SECONDS = 60
-
-
-@contextmanager
-def database_server() -> Iterator[Server]:
-    # Not pytest's own temporary folder: every session that starts closes that to PostgreSQL's account.
-    with tempfile.TemporaryDirectory(
-        prefix="pgonly-", dir=in_memory.folder(), ignore_cleanup_errors=True
-    ) as folder:
-        server = Server(Path(folder) / "data", port=free_port())
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop("immediate")
 
 
 def command_of(kind: str, port: int) -> list[str]:

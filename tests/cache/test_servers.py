@@ -13,9 +13,11 @@ import httpx
 import psycopg
 import pytest
 
+from benchmarks.servers import free_port
 from tests.cache.server_settings import CACHES
+from tests.in_memory import new_server
 from tests.outages import frozen, stopped
-from tests.serving import AppServer, database_server
+from tests.serving import AppServer
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.server, pytest.mark.slow]
@@ -31,7 +33,7 @@ OUTAGE_SECONDS = 1.5  # long enough for the database to be tried again in betwee
 
 @pytest.fixture(scope="module")
 def database():
-    with database_server() as server:
+    with new_server(free_port()) as server:
         yield server
 
 

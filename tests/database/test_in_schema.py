@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from io import StringIO
 
-import psycopg
 import pytest
 from django.apps import apps
 from django.core.management import call_command
@@ -19,6 +17,7 @@ from model_bakery import baker
 from pgonly_django.conf import schema
 from pgonly_django.models import CacheEntry, Checkpoint, Job, Session, Step
 from pgonly_django.tables import table
+from tests.aliases import alias, new_database
 from tests.tasks.calls import add
 
 if not schema():
@@ -138,16 +137,8 @@ def test_sql_of_migrations_names_the_schema():
 @pytest.fixture
 def empty(any_database):
     """An alias with a database of its own, without tables."""
-    params = {**connection.get_connection_params(), "dbname": "postgres"}
-    name = f"{connection.settings_dict['NAME']}_empty{os.getpid()}"
-    with psycopg.connect(**params, autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {name}")
-        connections["empty"] = connection.copy("empty")
-        connections["empty"].settings_dict["NAME"] = name
+    with new_database("empty") as name, alias("empty", NAME=name):
         yield connections["empty"]
-        connections["empty"].close()
-        del connections["empty"]
-        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def migrate(empty, name):

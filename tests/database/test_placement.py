@@ -20,6 +20,8 @@ from pgonly_django.database import placement
 from pgonly_django.database.connect import connection_params
 from pgonly_django.tables import name_of
 from tests import zygote
+from tests.aliases import new_database
+from tests.children import environment
 
 pytestmark = pytest.mark.slow
 
@@ -139,20 +141,17 @@ COUNT = "from pgonly_django.models import Job; print(sorted(Job.objects.values_l
 @pytest.fixture
 def installation(transactional_db):
     """Runs manage.py of the tests' settings on a database of its own, with and without the schema; and the database."""
-    name = f"installation_{os.getpid()}"
-    params = {**connection_params("default", application_name="tests"), "dbname": "postgres"}
-    with psycopg.connect(**params, autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {name}")
+    with new_database("installation") as name:
 
         def manage(schema, *arguments):
-            environment = {**os.environ, "TEST_SCHEMA": schema, "SAMPLE_DATABASE": name}
-            environment["DJANGO_SETTINGS_MODULE"] = "tests.process.installation_settings"
-            done = zygote.run(["-m", "django", *arguments], env=environment)
+            changes = {"TEST_SCHEMA": schema, "SAMPLE_DATABASE": name}
+            env = environment("tests.process.installation_settings", **changes)
+            done = zygote.run(["-m", "django", *arguments], env=env)
             return done.returncode, done.stdout + done.stderr
 
+        params = connection_params("default", application_name="tests")
         with psycopg.connect(**{**params, "dbname": name}, autocommit=True) as database:
             yield manage, database
-        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def move_as_documented(database, source, target):

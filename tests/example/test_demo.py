@@ -9,14 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import uuid
 from itertools import islice
 
-import psycopg
 import pytest
 
 from benchmarks.servers import free_port
-from pgonly_django.database.connect import connect
+from tests.aliases import new_database
 from tests.children import database_url, environment
 from tests.example.conftest import ROOT
 from tests.forks import restore_sigint
@@ -28,9 +26,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def demo(django_db_setup, django_db_blocker):
     """Start `manage.py demo` with arguments on a new database."""
-    name = f"demo_{uuid.uuid4().hex[:12]}"
-    with django_db_blocker.unblock(), connect("default", application_name="tests") as admin:
-        admin.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+    with django_db_blocker.unblock(), new_database("demo") as name:
         processes = []
 
         def start(*arguments):
@@ -50,7 +46,6 @@ def demo(django_db_setup, django_db_blocker):
         for process in processes:
             process.kill()
             process.communicate()
-        admin.execute(psycopg.sql.SQL("DROP DATABASE {} WITH (FORCE)").format(psycopg.sql.Identifier(name)))
 
 
 def summary_of(process):

@@ -2,19 +2,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from pgonly_django.embedded import Server
+from benchmarks.servers import free_port
 from pgonly_django.models import Worker
 from tests import children, in_memory, zygote
 from tests.children import ROOT
@@ -160,15 +157,9 @@ class OwnServer:
 
 
 @contextlib.contextmanager
-def server_of_its_own(port=None, options=()):
-    directory = Path(tempfile.mkdtemp(prefix="pgonly-test-", dir=in_memory.folder()))
-    server = Server(directory / "postgres", port, options=options)
-    try:
-        server.start()
+def server_of_its_own(port=None):
+    with in_memory.new_server(port) as server:
         yield OwnServer(server)
-    finally:
-        server.stop("immediate")
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
@@ -179,7 +170,5 @@ def own_server():
 
 @pytest.fixture
 def own_server_on_tcp():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with server_of_its_own(port) as server:
+    with server_of_its_own(free_port()) as server:
         yield server

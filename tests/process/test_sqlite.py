@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
 
+from benchmarks.servers import free_port
 from tests import zygote
 
 pytestmark = pytest.mark.slow
@@ -44,12 +44,6 @@ class Project:
 
     def manage(self, *arguments):
         return self.run("manage.py", *arguments)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from django.db import connection
 
 from pgonly_django.models import Job, Worker
 from tests import jobs
+from tests.aliases import new_database
 from tests.children import database_url
 from tests.waiting import wait_for
 
@@ -73,18 +73,11 @@ def test_the_database_is_the_one_that_tasks_name(workers):
 
 
 def test_missing_tables_end_with_the_command_to_type(workers):
-    name = f"{connection.settings_dict['NAME']}_empty"
-    with connection.cursor() as cursor:
-        cursor.execute(f"DROP DATABASE IF EXISTS {name}")
-        cursor.execute(f"CREATE DATABASE {name}")
-    try:
+    with new_database("empty") as name:
         workers.url = database_url(NAME=name)
         worker = workers.start(ready=False)
         assert worker.wait() == 1
         assert "python manage.py migrate" in worker.output
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute(f"DROP DATABASE {name}")
 
 
 def test_no_postgres_ends_with_what_to_try(workers):

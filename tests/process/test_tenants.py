@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-import psycopg
 import pytest
 
-from pgonly_django.database.connect import connection_params
 from tests import zygote
+from tests.aliases import new_database
+from tests.children import environment
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def database(transactional_db):
-    name = f"tenants_{os.getpid()}"
-    params = {**connection_params("default", application_name="tests"), "dbname": "postgres"}
-    with psycopg.connect(**params, autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {name}")
+    with new_database("tenants") as name:
         yield name
-        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.mark.process
 def test_all_tenants_share_one_queue_cache_and_table_of_sessions(database):
     pytest.importorskip("django_tenants")
     project = "tests.tenants_project"
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": f"{project}.settings", "SAMPLE_DATABASE": database}
-    environment.pop("TEST_SCHEMA", None)
-    done = zygote.run(["-m", f"{project}.work_for_two_tenants"], env=environment)
+    env = environment(f"{project}.settings", SAMPLE_DATABASE=database)
+    env.pop("TEST_SCHEMA", None)
+    done = zygote.run(["-m", f"{project}.work_for_two_tenants"], env=env)
     assert done.returncode == 0, done.stderr[-6000:]
     assert done.stdout.endswith('{"jobs": 2}\n')

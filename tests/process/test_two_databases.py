@@ -3,13 +3,13 @@ there."""
 
 from __future__ import annotations
 
-import os
+import contextlib
 
 import psycopg
 import pytest
 
-from pgonly_django.database.connect import connect
 from tests import zygote
+from tests.aliases import new_database
 from tests.children import ROOT, database_url, environment
 from tests.plans.found import OF_THE_QUEUE
 from tests.snippets import snippet
@@ -31,13 +31,9 @@ TABLES = "SELECT tablename FROM pg_tables WHERE schemaname IN ('public', 'job_qu
 @pytest.fixture
 def urls(transactional_db):
     """Of three empty databases on the tests' server."""
-    names = [f"test_{kind}_{os.getpid()}" for kind in ("site", "jobs", "cache")]
-    with connect("default", application_name="databases") as server:
-        for name in names:
-            server.execute(f"CREATE DATABASE {name}")
+    with contextlib.ExitStack() as stack:
+        names = [stack.enter_context(new_database(kind)) for kind in ("site", "jobs", "cache")]
         yield [database_url(NAME=name) for name in names]
-        for name in names:
-            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import psycopg
 import pytest
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
@@ -13,6 +12,7 @@ from pgonly_django.models import Session
 from pgonly_django.tables import TABLES, name_of
 from pgonly_django.worker.duties import duties
 from pgonly_django.worker.maintenance import Maintenance
+from tests.aliases import alias, new_database
 from tests.elsewhere import needs_search_path
 
 CACHE = {"cacheentry", "durablecacheentry", "cacheusage", "cachelock"}
@@ -29,19 +29,10 @@ class ModelsApart:
 
 
 @pytest.fixture
-def empty_database(db):
+def empty_database(db, any_database):
     """An alias "other" with a database of its own."""
-    params = {**connection.get_connection_params(), "dbname": "postgres"}
-    name = f"{connection.settings_dict['NAME']}_other"
-    with psycopg.connect(**params, autocommit=True) as server:
-        server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        server.execute(f"CREATE DATABASE {name}")
-        connections["other"] = connection.copy("other")
-        connections["other"].settings_dict["NAME"] = name
+    with new_database("other") as name, alias("other", NAME=name):
         yield connections["other"]
-        connections["other"].close()
-        del connections["other"]
-        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.mark.slow

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from tests.serving import AppServer, database_server
+from benchmarks.servers import free_port
+from tests.in_memory import new_server
+from tests.serving import AppServer
 
 pytestmark = [pytest.mark.process, pytest.mark.server, pytest.mark.slow]
 
@@ -19,7 +21,7 @@ REQUESTS = 50
 
 @pytest.fixture(scope="module")
 def database():
-    with database_server() as server:
+    with new_server(free_port()) as server:
         yield server
 
 

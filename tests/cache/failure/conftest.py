@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import pytest
 from django.db import connections
 
 from pgonly_django.cache import PostgresCache
-from pgonly_django.embedded import Server
 from tests import in_memory
 
 
 @pytest.fixture(scope="package")
 def server():
-    # Not pytest's own temporary folder: every session that starts closes that to PostgreSQL's account.
-    with tempfile.TemporaryDirectory(
-        prefix="pgonly-", dir=in_memory.folder(), ignore_cleanup_errors=True
-    ) as folder:
-        server = Server(Path(folder) / "data", options=("max_connections=20",))
-        server.start()
+    with in_memory.new_server(options=("max_connections=20",)) as server:
         yield server
-        server.stop("immediate")
 
 
 @pytest.fixture

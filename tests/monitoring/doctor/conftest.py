@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -12,8 +10,8 @@ from django.db import connection, connections
 from pgonly_django.conf import schema
 from pgonly_django.embedded import Server
 from pgonly_django.monitoring.doctor.examination import examine
-from tests import in_memory
 from tests.aliases import alias
+from tests.in_memory import new_server
 from tests.process.conftest import hangups_end_processes, workers  # noqa: F401 - fixtures
 
 # As few settings as the tests here need, none of which may be set without a restart.
@@ -73,20 +71,6 @@ class OwnServer:
 
 
 @contextlib.contextmanager
-def new_server(options=OPTIONS):
-    # Not pytest's own temporary folder: every session that starts closes that to PostgreSQL's account.
-    with tempfile.TemporaryDirectory(
-        prefix="pgonly-", dir=in_memory.folder(), ignore_cleanup_errors=True
-    ) as folder:
-        server = Server(Path(folder) / "data", options=options)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop("immediate")
-
-
-@contextlib.contextmanager
 def as_alias(server, name="own", **changes):
     test = {**connections.settings["default"]["TEST"], "NAME": "postgres"}
     place = {
@@ -107,7 +91,7 @@ def migrate():
 @pytest.fixture(scope="session")
 def running_server(django_db_setup, django_db_blocker):
     """With our tables."""
-    with new_server() as server:
+    with new_server(options=OPTIONS) as server:
         with django_db_blocker.unblock(), as_alias(server):  # no longer: later tests need the guard
             migrate()
         yield server
@@ -124,6 +108,6 @@ def own_server(running_server, transactional_db, any_database):
 @pytest.fixture
 def server_to_ruin(transactional_db, any_database):
     """The same, for a test after which nothing else can use it."""
-    with new_server() as server, as_alias(server):
+    with new_server(options=OPTIONS) as server, as_alias(server):
         migrate()
         yield OwnServer(server)
