@@ -12,7 +12,7 @@ from datetime import timedelta
 from django.db import connection
 
 from pgonly_django import Backoff, Discard, Retry, Snooze, task
-from tests.jobs import AT_ONCE, mark, stay, stay_deaf
+from tests.jobs import AT_ONCE, mark, stay_deaf
 
 
 @task
@@ -74,11 +74,6 @@ def ask_for_retry():
 @task(max_attempts=5)
 def give_up():
     raise Discard("pointless")
-
-
-@task(max_runtime=timedelta(seconds=0.3), max_attempts=1)
-def run_too_long():
-    stay(30)
 
 
 @task

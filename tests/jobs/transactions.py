@@ -72,12 +72,6 @@ def let_go_of_the_database(context):
 
 
 @task(atomic=True, takes_context=True)
-def report_atomically(context):
-    context.progress(5, 5)
-    context.log("hello")
-
-
-@task(atomic=True, takes_context=True)
 def step_atomically(context, key):
     context.step("pay", pay_once, key)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from django.db import connection
 
 OTHERS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
@@ -24,3 +27,15 @@ def backends(before: list[int]) -> list[tuple]:
     with connection.cursor() as cursor:
         cursor.execute(BACKENDS, [before])
         return cursor.fetchall()
+
+
+@contextmanager
+def no_more_connections() -> Iterator[None]:
+    name = connection.ops.quote_name(connection.settings_dict["NAME"])
+    connection.ensure_connection()
+    with connection._nodb_cursor() as server:
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            yield
+        finally:
+            server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")

@@ -12,6 +12,7 @@ from pgonly_django.models.job import State
 from pgonly_django.worker.connection import ALL, JobsListener
 from tests import jobs
 from tests.waiting import wait_for
+from tests.worker.backends import no_more_connections
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CUT = """
@@ -42,15 +43,9 @@ def tell(payload):
 @contextlib.contextmanager
 def cut_off():
     """The worker has lost its connection and gets no other one until this ends."""
-    name = connection.ops.quote_name(connection.settings_dict["NAME"])
-    connection.ensure_connection()
-    with connection._nodb_cursor() as server:
-        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        try:
-            cut()
-            yield
-        finally:
-            server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    with no_more_connections():
+        cut()
+        yield
 
 
 def cut():

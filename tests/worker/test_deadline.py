@@ -210,9 +210,3 @@ def test_what_follows_the_last_job_has_one_end_and_each_step_leaves_time_for_the
     assert deadline.at_most(5.0, keeps=0.5) == 5.0
     deadline.leave_by(now, 10.0)
     assert deadline.at_most(5.0) < 0.1
-
-
-def test_nothing_is_left_running(work):
-    jobs.add.enqueue(1)
-    work(max_seconds=5.0)
-    assert not Job.objects.running().exists()

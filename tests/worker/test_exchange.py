@@ -213,9 +213,7 @@ def test_a_job_that_a_stopped_worker_releases_starts_in_one_that_listens(backgro
     wait_for(lambda: marks() == ["k:started"])
     second = background_worker(threads=1, poll_seconds=300.0)
     wait_for(lambda: second.claims.poll_timer.drained)
-    second.claims.poll_timer._look_at = second.claims.poll_timer._look_again_at = (
-        NEVER  # it looks where it is told to
-    )
+    second.claims.poll_timer.at = second.claims.poll_timer.again_at = NEVER  # it looks when it is told to
     first.stop()
     wait_for(lambda: marks().count("k:started") == 2, what="the second start")
 

@@ -25,7 +25,7 @@ from tests import jobs
 from tests.queue.rows import HOUR, ago, claim, fresh, make, make_running, make_worker
 from tests.queue.rows import claimer as make_claimer
 from tests.waiting import wait_for
-from tests.worker.backends import all_pids, backends
+from tests.worker.backends import all_pids, backends, no_more_connections
 
 LEASE = timedelta(seconds=2)
 
@@ -251,18 +251,6 @@ def test_where_no_further_connection_is_to_be_had_leases_are_renewed_all_the_sam
     assert result.wait(20).job.lease_epoch == 1
 
 
-@contextmanager
-def no_more_connections():
-    name = connection.ops.quote_name(connection.settings_dict["NAME"])
-    connection.ensure_connection()
-    with connection._nodb_cursor() as server:
-        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        try:
-            yield
-        finally:
-            server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-
-
 @pytest.mark.slow
 def test_no_worker_is_declared_dead_by_a_beat_that_hung(worker, server, other):
     worker.threads.heartbeat.beat(server)
@@ -278,17 +266,10 @@ def test_no_worker_is_declared_dead_by_a_beat_that_hung(worker, server, other):
     assert fresh(job).state == State.RUNNING
 
 
-def test_a_worker_back_from_a_long_silence_declares_no_other_dead_at_once(transactional_db, settings):
-    settings.PGONLY = {"LEASE_SECONDS": 2}  # the server itself has to have been up for half of it
+def test_a_worker_back_from_a_long_silence_declares_no_other_dead_at_once(worker, server):
     silent = make_worker(silent_for=HOUR)
     job = make_running(silent.id, lease_expires_at=ago(HOUR))
-    heartbeat = WorkerLoop(WorkerOptions()).threads.heartbeat
-    with connect("default", application_name="pgonly tests") as server:
-        _beat_through_a_gap(heartbeat, server, job, silent)
-
-
-def _beat_through_a_gap(heartbeat, server, job, silent):
-    lease_seconds = heartbeat.options.lease_for.total_seconds()
+    heartbeat, lease_seconds = worker.threads.heartbeat, LEASE.total_seconds()
     heartbeat.beat(server)  # the first one registers the worker
     heartbeat.beat(server)
     assert fresh(job).state == State.READY

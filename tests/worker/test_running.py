@@ -97,13 +97,6 @@ def test_a_receiver_of_task_started_may_use_the_orm_for_async_jobs_too(run_jobs)
     assert result.wait(1).status == TaskResultStatus.SUCCESSFUL
 
 
-def test_an_atomic_job_keeps_its_progress_and_log(work):
-    result = transactions.report_atomically.enqueue()
-    work()
-    assert result.progress == {"done": 5, "total": 5, "message": ""}
-    assert [line["text"] for line in result.job.log] == ["hello"]
-
-
 def test_an_atomic_job_keeps_its_progress_and_log_while_its_row_is_locked(work):
     result = watched.report_while_its_row_is_locked.enqueue()
     work()

@@ -53,14 +53,6 @@ def test_a_job_that_was_cut_off_waits_for_its_own_backoff(background_worker, mar
     assert result.job.run_at > timezone.now() + timezone.timedelta(minutes=5)
 
 
-def test_a_job_that_runs_too_long_is_ended(background_worker):
-    background_worker()
-    result = ending.run_too_long.enqueue()
-    result.wait(20)
-    entry = result.job.errors[-1]
-    assert (result.job.state, entry["outcome"]) == (State.FAILED, "timed out")
-
-
 def test_unstarted_claims_go_back_while_a_long_job_holds_the_slot(background_worker, marks):
     worker = background_worker(threads=1)
     worker.claims.prefetch.note(
