@@ -11,6 +11,7 @@ from pgonly_django.conf import LONGEST_SECONDS, settings, unknown_key
 from pgonly_django.exceptions import OptionError
 
 ENVIRONMENT_PREFIX = "PGONLY_WORKER_"
+NO_LISTEN = "no_listen"  # as the flag says it
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - probes come from outside
 POLL_SECONDS_LISTENING, POLL_SECONDS_BLIND, POLL_SECONDS_LEAST = 30.0, 2.0, 0.05
 SLEEP_AFTER_LEAST = 1.0
@@ -151,13 +152,12 @@ class WorkerOptions:
 def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """The options set by PGONLY_WORKER_<NAME>. Raises OptionError naming the variable that does not parse."""
     found: dict[str, Any] = {}
-    for name in RULES:
+    for name in (*RULES, NO_LISTEN):
         variable = ENVIRONMENT_PREFIX + name.upper()
         if environ.get(variable, "") != "":
-            found[name] = _parse(variable, name, environ[variable])
-    variable = ENVIRONMENT_PREFIX + "NO_LISTEN"
-    if environ.get(variable, "") != "":
-        found["listen"] = not _parse(variable, "listen", environ[variable])
+            found[name] = _parse(variable, RULES.get(name, FLAG), environ[variable])
+    if NO_LISTEN in found:
+        found["listen"] = not found.pop(NO_LISTEN)
     return found
 
 
@@ -171,13 +171,12 @@ def platform_port(environ: Mapping[str, str] = os.environ) -> int | None:
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     """What to say of each PGONLY_WORKER_ variable that is read by nothing here. No error: Kubernetes makes some of its
     own for a service that is called pgonly-worker."""
-    known = [ENVIRONMENT_PREFIX + name.upper() for name in (*RULES, "no_listen")]
+    known = [ENVIRONMENT_PREFIX + name.upper() for name in (*RULES, NO_LISTEN)]
     set_here = [name for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in known]
     return [unknown_key("%s", name, known) for name in sorted(set_here)]
 
 
-def _parse(variable: str, name: str, text: str) -> Any:
-    rule = RULES[name]
+def _parse(variable: str, rule: Rule, text: str) -> Any:
     try:
         return rule.parse(text)
     except (ValueError, KeyError) as error:

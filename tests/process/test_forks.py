@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from django.db import connection
 from pgonly_django.models import State, Worker
 from tests import jobs
 from tests.jobs import forking
+from tests.process.supervised import lives
 from tests.waiting import wait_for
 
 pytestmark = [
@@ -20,13 +20,6 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
     pytest.mark.slow,
 ]
-
-
-def lives(pid):
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
 
 
 @pytest.mark.parametrize(("method", "times"), [("fork", 10), ("forkserver", 2), ("spawn", 2)])

@@ -13,6 +13,7 @@ from django.db import connection
 from pgonly_django import enqueue_many
 from pgonly_django.models import Job, Queue, State, Worker
 from tests import jobs
+from tests.children import database_url
 from tests.jobs.limited import count_beside, pay
 from tests.waiting import wait_for
 
@@ -117,8 +118,7 @@ def test_a_worker_that_is_frozen_while_it_claims_holds_the_others_up_for_seconds
 
 def test_behind_a_pooler_limits_hold_as_well(workers, pooler):
     Queue.objects.create(name="ai", max_running=2)
-    settings = connection.settings_dict
-    url = f"postgres://{settings['USER']}@127.0.0.1:{pooler}/{settings['NAME']}"
+    url = database_url(HOST="127.0.0.1", PORT=pooler)
     started = [workers.start("--threads", "4", DATABASE_URL=url) for _ in range(2)]
     results = enqueue_many([(count_beside.using(queue_name="ai"), (0.05,)) for _ in range(10)])
     for n in range(10):

@@ -5,6 +5,7 @@ from django.db import connection
 
 from pgonly_django.models import Job, Worker
 from tests import jobs
+from tests.children import database_url
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -14,8 +15,7 @@ pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'p
 
 
 def test_behind_a_pooler_the_worker_says_so_once_and_polls(workers, marks, pooler):
-    settings = connection.settings_dict
-    workers.url = f"postgres://{settings['USER']}@127.0.0.1:{pooler}/{settings['NAME']}"
+    workers.url = database_url(HOST="127.0.0.1", PORT=pooler)
     worker = workers.start("--threads", "3")
     wait_for(lambda: "LISTEN does not work here" in worker.output, what="the self-test")
     results = [jobs.add.enqueue(i, 1) for i in range(60)]
@@ -33,9 +33,8 @@ def test_behind_a_pooler_the_worker_says_so_once_and_polls(workers, marks, poole
 @pytest.fixture
 def past_the_pooler(workers, pooler):
     """How to start workers whose statements go through PgBouncer, and which LISTEN past it."""
-    settings = connection.settings_dict
     environment = {"TEST_DIRECT_URL": workers.url, "DJANGO_SETTINGS_MODULE": "tests.process.listen_settings"}
-    workers.url = f"postgres://{settings['USER']}@127.0.0.1:{pooler}/{settings['NAME']}"
+    workers.url = database_url(HOST="127.0.0.1", PORT=pooler)
     yield environment
     workers.end()  # PgBouncer waits for its clients
 

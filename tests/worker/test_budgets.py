@@ -12,7 +12,7 @@ from pgonly_django import budget
 from pgonly_django.exceptions import BudgetError
 from pgonly_django.limits import budget as budget_module
 from pgonly_django.models import Budget, CostEntry, Job, State
-from pgonly_django.worker.duties import Declare, SettleBudgets
+from pgonly_django.worker.duties import SettleBudgets
 from tests.jobs import spending
 from tests.limits.rows import costs, end_period, money, no_connections, state
 from tests.waiting import wait_for
@@ -168,12 +168,6 @@ def test_a_job_that_waited_too_long_for_calls_under_way_comes_again_by_itself(wo
     result.retry()
     work(threads=1)
     assert result.job.state == State.SUCCEEDED
-
-
-def test_the_budgets_in_the_settings_have_rows_before_they_are_used(transactional_db, settings):
-    settings.PGONLY = {"BUDGETS": {"p": {"usd": 5, "per": "month"}, "project:*": {"usd": 1}}}
-    Declare("default").run_once(lambda: None, threading.Event())
-    assert list(Budget.objects.values_list("name", "usd", "per")) == [("p", 5, "month")]
 
 
 def test_a_job_waits_for_the_database_and_loses_no_attempt(background_worker, cap):

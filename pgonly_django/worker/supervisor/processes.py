@@ -302,20 +302,13 @@ KB_PER_MB = 1024
 FIELD = re.compile(r"^(\w+):\s+(\d+) kB$", re.MULTILINE)
 
 
-class ProcessMemory(NamedTuple):
-    """In MB. `rss`: all pages of the process that are in memory. `own`: those that no other process uses. `pss`: its
-    own, and of each shared page its share."""
-
-    rss: float
-    own: float
-    pss: float
-
-
-def memory_of(pid: int) -> ProcessMemory | None:
+def memory_of(pid: int) -> tuple[float, float, float] | None:
+    """In MB: all pages of the process that are in memory (Rss); those that no other process uses; and its own with its
+    share of each shared page (Pss)."""
     with suppress(OSError, KeyError):
         fields = {name: int(kb) for name, kb in FIELD.findall(Path(f"/proc/{pid}/smaps_rollup").read_text())}
         own = fields["Private_Clean"] + fields["Private_Dirty"]
-        return ProcessMemory(fields["Rss"] / KB_PER_MB, own / KB_PER_MB, fields["Pss"] / KB_PER_MB)
+        return fields["Rss"] / KB_PER_MB, own / KB_PER_MB, fields["Pss"] / KB_PER_MB
     return None
 
 

@@ -28,9 +28,12 @@ def run(settings):
 
 
 def test_queues_and_budgets_are_declared_before_they_are_used(run):
-    assert run(BUDGETS={"p": {"usd": 5}, "q*": {"usd": 1}}, QUEUES={"ai": {"max_running": 8}}) == 0
+    assert (
+        run(BUDGETS={"p": {"usd": 5, "per": "month"}, "q*": {"usd": 1}}, QUEUES={"ai": {"max_running": 8}})
+        == 0
+    )
     assert Queue.objects.get(name="ai").max_running == 8
-    assert list(Budget.objects.values_list("name", "usd")) == [("p", 5)]
+    assert list(Budget.objects.values_list("name", "usd", "per")) == [("p", 5, "month")]
 
 
 @pytest.mark.parametrize(

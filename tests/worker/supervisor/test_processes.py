@@ -96,7 +96,7 @@ def test_a_variable_that_is_not_ours_is_named(monkeypatch, text):
 
 
 def test_the_memory_of_a_process_is_known_and_of_none_that_is_not_there():
-    memory = memory_of(os.getpid())
-    assert 0 < memory.own <= memory.pss <= memory.rss
+    rss, own, pss = memory_of(os.getpid())
+    assert 0 < own <= pss <= rss
     assert own_rss_mb() == pytest.approx(resident_bytes(os.getpid()) / 2**20, rel=0.1)
     assert memory_of(2**22 + 1) is None
