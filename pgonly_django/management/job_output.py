@@ -22,7 +22,7 @@ from pgonly_django.wording import duration
 LARGE = ("args", "kwargs", "options", "result", "errors", "log")
 CUT = 500
 LAST = {
-    key: Left(KeyTextTransform(key, KeyTransform(-1, "errors")), CUT, output_field=TextField())
+    f"last_{key}": Left(KeyTextTransform(key, KeyTransform(-1, "errors")), CUT, output_field=TextField())
     for key in ("outcome", "exception", "message", "reason")
 }
 COLUMNS = (
@@ -38,10 +38,9 @@ HEADS = LINE.format("id", "state", "queue", "task", "attempts", "age", "last err
 
 def with_last_error(jobs: JobQuerySet) -> JobQuerySet:
     """What a line and its JSON need, without the large columns; but with the arguments that a key was made of."""
-    annotations: dict[str, Any] = {f"last_{key}": expression for key, expression in LAST.items()}
     has_key = Q(unique_key__isnull=False) | Q(concurrency_key__isnull=False)
-    annotations |= {f"key_{name}": Case(When(has_key, then=F(name))) for name in ("args", "kwargs")}
-    rows: JobQuerySet = jobs.defer(*LARGE).annotate(**annotations).order_by("-pk")
+    of_key = {f"key_{name}": Case(When(has_key, then=F(name))) for name in ("args", "kwargs")}
+    rows: JobQuerySet = jobs.defer(*LARGE).annotate(**LAST, **of_key).order_by("-pk")
     return rows
 
 
@@ -82,7 +81,7 @@ def listed(jobs: Iterable[Any]) -> Iterator[dict[str, Any]]:
 
 
 def facts(job: Any) -> dict[str, Any]:
-    last = {key: getattr(job, f"last_{key}") for key in LAST}
+    last = {name.removeprefix("last_"): getattr(job, name) for name in LAST}
     return {
         **{name: getattr(job, name) for name in COLUMNS},
         "last_error": last if any(last.values()) else None,

@@ -76,9 +76,10 @@ def reason_to_skip(schedule: Schedule, queue: str, database: str) -> str:
 
     A paused queue takes at most one run of a schedule: it waits there, and runs after the pause.
     """
-    is_paused = is_queue_paused(queue, database)
+    is_paused = Queue.objects.using(database).filter(name=queue, paused_at__isnull=False).exists()
+    said_of_pause = f"The queue {queue} is paused."
     if is_paused and schedule.catch_up == CatchUp.NONE:
-        return f"The queue {queue} is paused."
+        return said_of_pause
     if schedule.overlap == Overlap.ALLOW and not is_paused:
         return ""
     earlier = unfinished(schedule, database)
@@ -88,11 +89,7 @@ def reason_to_skip(schedule: Schedule, queue: str, database: str) -> str:
     job = earlier.only("id", "state").first()
     if job is None:
         return ""
-    return (
-        f"The queue {queue} is paused."
-        if is_paused
-        else f"An earlier run is {job.get_state_display().lower()}."
-    )
+    return said_of_pause if is_paused else f"An earlier run is {job.get_state_display().lower()}."
 
 
 def waits_for_replaced(schedule: Schedule, database: str) -> bool:
@@ -114,7 +111,3 @@ def newest_runs(schedule: Schedule, database: str) -> QuerySet[Tick]:
     """Index: pgonly_tick_once."""
     ticks: QuerySet[Tick] = Tick.objects.using(database).filter(schedule=schedule, job_id__isnull=False)
     return ticks.order_by("-tick_at").only("job_id")[:KEPT]
-
-
-def is_queue_paused(queue: str, database: str) -> bool:
-    return Queue.objects.using(database).filter(name=queue, paused_at__isnull=False).exists()

@@ -108,25 +108,24 @@ def _what_is_wrong_with_line(line: str, zone: str) -> dict[str, str]:
 Rule = Callable[[Any], str]
 
 
-def _rule(is_allowed: Callable[[Any], bool], words: str, *, may_be_none: bool = False) -> Rule:
-    def what_is_wrong(value: Any) -> str:
-        fits = (may_be_none and value is None) or is_allowed(value)
-        return "" if fits else f"{words}, got {value!r}."
-
-    return what_is_wrong
+def _rule(is_allowed: Callable[[Any], bool], words: str) -> Rule:
+    return lambda value: "" if is_allowed(value) else f"{words}, got {value!r}."
 
 
-def _text(name: str, longest: int, *, may_be_none: bool = False) -> Rule:
+def _or_none(rule: Rule) -> Rule:
+    return lambda value: "" if value is None else rule(value)
+
+
+def _text(name: str, longest: int) -> Rule:
     def is_text(value: Any) -> bool:
         return isinstance(value, str) and 0 < len(value) <= longest and "\0" not in value
 
-    words = f"{name} must be text of 1 to {longest} characters without NUL"
-    return _rule(is_text, words, may_be_none=may_be_none)
+    return _rule(is_text, f"{name} must be text of 1 to {longest} characters without NUL")
 
 
-def _choice(name: str, choices: Sequence[str], *, may_be_none: bool = False) -> Rule:
+def _choice(name: str, choices: Sequence[str]) -> Rule:
     named = ", ".join(f'"{choice}"' for choice in choices)
-    return _rule(lambda value: value in choices, f"{name} must be one of {named}", may_be_none=may_be_none)
+    return _rule(lambda value: value in choices, f"{name} must be one of {named}")
 
 
 def _is_interval(value: Any) -> bool:
@@ -140,8 +139,6 @@ def _is_priority(value: Any) -> bool:
 
 
 def _timezone(value: Any) -> str:
-    if value is None:
-        return ""
     if not isinstance(value, str):
         return f'timezone must be a name such as "Europe/Berlin", got {value!r}.'
     try:
@@ -173,26 +170,21 @@ def _metadata(value: Any) -> str:
     return ""
 
 
+_CRON = 'the cron line must be text such as "0 3 * * *"'
 _EVERY = f"every must be a timedelta or seconds, from {SHORTEST_SECONDS} s to {LONGEST.days:,} days"
 # What is wrong with the value of a field by itself, in words; "" where nothing is.
 RULES: dict[str, Rule] = {
     "name": _text("name", NAME_LENGTH),
     "task": _text("task", PATH_LENGTH),
-    "cron": _rule(
-        lambda value: isinstance(value, str) and len(value) <= NAME_LENGTH,
-        'the cron line must be text such as "0 3 * * *"',
-        may_be_none=True,
-    ),
-    "every": _rule(_is_interval, _EVERY, may_be_none=True),
-    "timezone": _timezone,
+    "cron": _or_none(_rule(lambda value: isinstance(value, str) and len(value) <= NAME_LENGTH, _CRON)),
+    "every": _or_none(_rule(_is_interval, _EVERY)),
+    "timezone": _or_none(_timezone),
     "args": _storable((list, tuple), "args must be a list of values that JSON can hold"),
     "kwargs": _storable(dict, "kwargs must be a dict of values that JSON can hold, by name"),
-    "queue": _rule(
-        lambda value: not what_is_wrong_with_name(value), f"queue must be {NAME_RULE}", may_be_none=True
-    ),
-    "priority": _rule(_is_priority, "priority must be from -100 to 100", may_be_none=True),
+    "queue": _or_none(_rule(lambda value: not what_is_wrong_with_name(value), f"queue must be {NAME_RULE}")),
+    "priority": _or_none(_rule(_is_priority, "priority must be from -100 to 100")),
     "catch_up": _choice("catch_up", CATCH_UP),
-    "overlap": _choice("overlap", OVERLAP, may_be_none=True),
-    "budget": _text("budget", NAME_LENGTH, may_be_none=True),
+    "overlap": _or_none(_choice("overlap", OVERLAP)),
+    "budget": _or_none(_text("budget", NAME_LENGTH)),
     "metadata": _metadata,
 }

@@ -167,9 +167,8 @@ class DueSchedules:
     def _run_one(self) -> bool:
         """False where all that is due is locked."""
         turn = None
-        with (
-            ExitStack() as stack
-        ):  # a turn ends once its failure is noted: no other thread takes it before that
+        # A turn ends once its failure is noted: no other thread takes it before that.
+        with ExitStack() as stack:
             try:
                 with transaction.atomic(using=self.database, durable=True):
                     first_row(self.database, LIMITS, {})

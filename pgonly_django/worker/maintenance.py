@@ -161,10 +161,8 @@ class Maintenance(threading.Thread):
         self._is_asked = False
         needed = [duty for duty in self._duties if duty.may_not_wait and self._is_needed(duty)]
         resets_in = needed[0].resets_in if len(needed) == 1 else None
-        if resets_in is not None:
-            self._tell(MaintenanceChecked(is_calm=True, resets_in=resets_in))
-        else:
-            self._tell(MaintenanceChecked(is_calm=not needed))
+        is_calm = not needed or resets_in is not None
+        self._tell(MaintenanceChecked(is_calm, NEVER if resets_in is None else resets_in))
 
     def _is_needed(self, duty: Duty) -> bool:
         """Whether it has found something to do, or failed."""

@@ -151,8 +151,7 @@ class Command(selection.JobCommand):
 
     def _show(self, alias: str, flags: dict[str, Any]) -> None:
         selection.refuse_unknown(alias, flags)
-        annotations = {f"last_{key}": expression for key, expression in job_output.LAST.items()}
-        for job in Job.objects.using(alias).filter(pk__in=flags["ids"]).annotate(**annotations):
+        for job in Job.objects.using(alias).filter(pk__in=flags["ids"]).annotate(**job_output.LAST):
             found = job_output.details(job)
             self.say([job_output.as_json(found)] if flags["json"] else job_output.lines_of(found))
 
