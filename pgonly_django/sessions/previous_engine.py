@@ -173,7 +173,7 @@ def _stored_sessions(batch: int) -> Iterator[PreviousSession]:
     while rows := list(live.filter(session_key__gt=last)[:batch]):
         for row in rows:
             if data := store.decode(row.session_data):
-                left = expiry.bounded((row.expire_date - timezone.now()).total_seconds())
+                left = float(expiry.bounded((row.expire_date - timezone.now()).total_seconds()))
                 yield PreviousSession(row.session_key, data, left)
         last = rows[-1].session_key
 

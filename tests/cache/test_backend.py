@@ -11,7 +11,6 @@ def test_set_with_nx_writes_only_where_there_is_none(cache):
     assert cache.get("key") == 1
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
@@ -20,25 +19,16 @@ def test_set_with_nx_writes_only_where_there_is_none(cache):
         ("user:[12]*", ["user:1", "user:22"]),
         ("user:[^1]*", ["user:22"]),
         ("*", ["100%", "a.b", "a_b", "axb", "star*", "user:1", "user:22", "été"]),
-        ("a.b", ["a.b"]),
         ("a_b", ["a_b"]),
-        ("100%", ["100%"]),
         (r"star\*", ["star*"]),
         ("ét?", ["été"]),
-        ("(", []),
         (r"user:[a\-2]*", ["user:22"]),
         ("user:[3-1]", ["user:1"]),
         ("user:[1", ["user:1"]),
-        ("user:[", []),
-        ("user:[]*", []),
-        ("user:[^]", ["user:1"]),
-        ("user:1\\", []),
-        ("[[:alpha:]]*", []),
-        ("\ud800*", []),
-        ("user:*\0", []),
     ],
 )
 def test_keys_by_pattern(cache, pattern, expected):
+    """Which keys a pattern matches is in test_globs.py."""
     names = ["user:1", "user:22", "a.b", "a_b", "axb", "100%", "star*", "été"]
     cache.set_many(dict.fromkeys(names, 1))
     cache.set("user:1", 1, version=2)

@@ -181,21 +181,19 @@ def test_a_computation_that_fails_has_no_claim_left_when_its_caller_hears_of_it(
     assert_is_not_claimed()
 
 
-def test_a_value_that_cannot_be_stored_raises_and_keeps_nobody_waiting(cache):
-    with pytest.raises((pickle.PicklingError, AttributeError)):
-        cache.get_or_set("key", lambda: lambda: 1, lock_timeout=600)
-    assert_is_not_claimed()
-    assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
-
-
 class InterruptedByPickling:
     def __reduce__(self):
         raise KeyboardInterrupt
 
 
-def test_an_interruption_while_the_value_is_serialized_keeps_nobody_waiting(cache):
-    with pytest.raises(KeyboardInterrupt):
-        cache.get_or_set("key", InterruptedByPickling, lock_timeout=600)
+@pytest.mark.parametrize(
+    ("compute", "errors"),
+    [(lambda: lambda: 1, (pickle.PicklingError, AttributeError)), (InterruptedByPickling, KeyboardInterrupt)],
+    ids=["not storable", "interrupted"],
+)
+def test_a_value_that_is_not_serialized_raises_and_keeps_nobody_waiting(cache, compute, errors):
+    with pytest.raises(errors):
+        cache.get_or_set("key", compute, lock_timeout=600)
     assert_is_not_claimed()
     assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
 
@@ -264,9 +262,13 @@ def test_an_unreadable_entry_costs_get_many_that_entry_only(make_cache, caplog):
         strict.get_many(["good", "bad"])
 
 
+def flight_of(cache, function):
+    return SingleFlight(cache.store, cache.stored_key("key", None), function, 60, 0, 600, (), False)
+
+
 def test_a_caller_cancelled_while_it_claims_keeps_nobody_waiting(cache):
     """Cut off between what PostgreSQL did and what it said of it."""
-    flight = SingleFlight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 600, (), False)
+    flight = flight_of(cache, lambda: 1)
     operation = flight._claim()
     wait = next(operation)
     while not CacheEntry.objects.filter(claim__isnull=False).exists():
@@ -287,9 +289,7 @@ def cut_off(operation, error):
 
 
 def test_a_caller_cancelled_while_it_stores_has_stored_what_it_paid_for(cache):
-    flight = SingleFlight(
-        cache.store, cache.stored_key("key", None), lambda: "paid for", 60, 0, 600, (), False
-    )
+    flight = flight_of(cache, lambda: "paid for")
     operation, wait = flight.run(), None
     wait = next(operation)
     computed = False
@@ -302,7 +302,7 @@ def test_a_caller_cancelled_while_it_stores_has_stored_what_it_paid_for(cache):
 
 
 def test_an_abandoned_computation_says_nothing_and_frees_its_claim(cache):
-    flight = SingleFlight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 600, (), False)
+    flight = flight_of(cache, lambda: 1)
     operation = flight.run()
     wait = next(operation)
     while type(wait).__name__ != "Compute":
@@ -313,7 +313,7 @@ def test_an_abandoned_computation_says_nothing_and_frees_its_claim(cache):
 
 
 def test_a_claim_that_arrives_after_it_was_given_up_keeps_nobody_waiting(cache):
-    flight = SingleFlight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 600, (), False)
+    flight = flight_of(cache, lambda: 1)
     background.undo(lambda: run(flight._end_claim(4711)))
     CacheEntry.objects.create(
         key=flight.key.decode(), codec=0, expires_at=datetime(1970, 1, 1, tzinfo=UTC), prune_minute=2**31 - 1,

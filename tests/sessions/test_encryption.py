@@ -67,18 +67,6 @@ def test_parallel_requests_keep_each_others_keys():
     assert dict(SessionStore(key).items()) == {"kept": 0, "one": 1, "two": 2}
 
 
-@pytest.mark.usefixtures("encrypted")
-def test_an_expiry_of_the_sessions_own_still_slides():
-    session = stored(a=1)
-    session.set_expiry(300)
-    session.save()
-    Session.objects.update(expires_at="2100-01-01T00:00Z")
-    later = again(session)
-    later["b"] = 1
-    later.save()
-    assert Session.objects.get().expires_at.year < 2100
-
-
 @pytest.mark.parametrize("serializer", ["django.contrib.sessions.serializers.JSONSerializer", PICKLE])
 @pytest.mark.parametrize("before", [True, False])
 def test_what_was_written_before_the_change_stays_readable_and_mixes(settings, before, serializer):

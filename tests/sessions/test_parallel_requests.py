@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore
-from tests.sessions.rows import again, seen_seconds_ago, stored
+from tests.sessions.rows import PICKLE, again, encrypt, seen_seconds_ago, stored
 
 pytestmark = pytest.mark.django_db
 
@@ -68,16 +68,14 @@ def seconds_left(session: SessionStore) -> float:
     return (Session.objects.for_key(session.session_key).get().expires_at - timezone.now()).total_seconds()
 
 
-@pytest.fixture(params=["JSONSerializer", "PickleSerializer"])
-def _serializer(request, settings):
-    homes = {
-        "JSONSerializer": "django.contrib.sessions.serializers",
-        "PickleSerializer": "tests.sessions.rows",
-    }
-    settings.SESSION_SERIALIZER = f"{homes[request.param]}.{request.param}"
+@pytest.fixture(params=["as JSON", "pickled", "encrypted"])
+def _stored_form(request, settings):
+    if request.param == "pickled":
+        settings.SESSION_SERIALIZER = PICKLE
+    encrypt(settings, request.param == "encrypted")
 
 
-@pytest.mark.usefixtures("_serializer")
+@pytest.mark.usefixtures("_stored_form")
 def test_an_expiry_that_a_parallel_request_has_set_stays():
     one = again(stored(a=1))
     two = again(one)
@@ -89,7 +87,7 @@ def test_an_expiry_that_a_parallel_request_has_set_stays():
     assert seconds_left(one) <= 300
 
 
-@pytest.mark.usefixtures("_serializer")
+@pytest.mark.usefixtures("_stored_form")
 def test_a_touch_leaves_an_expiry_that_a_parallel_request_has_set():
     session = again(stored(a=1))
     seen_seconds_ago(session, 3600)
@@ -101,7 +99,7 @@ def test_a_touch_leaves_an_expiry_that_a_parallel_request_has_set():
     assert seconds_left(session) <= 300
 
 
-@pytest.mark.usefixtures("_serializer")
+@pytest.mark.usefixtures("_stored_form")
 def test_an_expiry_of_the_sessions_own_slides_with_every_change():
     first = stored(a=1)
     first.set_expiry(300)
@@ -115,7 +113,7 @@ def test_an_expiry_of_the_sessions_own_slides_with_every_change():
         assert 290 < seconds_left(session) <= 300
 
 
-@pytest.mark.usefixtures("_serializer")
+@pytest.mark.usefixtures("_stored_form")
 def test_a_request_that_has_set_the_expiry_goes_on_setting_it():
     session = again(stored(a=1))
     session.set_expiry(300)
