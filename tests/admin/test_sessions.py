@@ -59,9 +59,9 @@ def helper(*permissions: str):
     return user
 
 
-@pytest.mark.parametrize("word", ["ada", "AD", "203.0.113.7", "203.0."])
+@pytest.mark.parametrize("word", ["ada", "AD", "203.0.113.7", "203.0.", None])
 def test_sessions_are_found_by_user_and_address(admin_client, ada, grace, word):
-    text = admin_client.get(LIST, {"q": word}).content.decode()
+    text = admin_client.get(LIST, {"q": word or ada.user_id}).content.decode()
     assert "ada" in text
     assert "grace" not in text
 
@@ -83,12 +83,6 @@ def test_a_search_takes_five_words_at_most(admin_client, ada):
     response = admin_client.get(LIST, {"q": "a " * 6})
     assert "Search for five words at most." in response.text
     assert "203.0.113.7" not in response.text
-
-
-def test_sessions_are_found_by_user_id(admin_client, ada, grace):
-    text = admin_client.get(LIST, {"q": ada.user_id}).content.decode()
-    assert "203.0.113.7" in text
-    assert "198.51.100.2" not in text
 
 
 def test_the_list_names_all_users_with_one_query(admin_client, ada, grace, django_assert_max_num_queries):
