@@ -99,6 +99,8 @@ class Settings:
     tick_secret: str = _setting("")
     # Who sends "Authorization: Bearer <token>" may read the metrics; "": only staff that may view jobs.
     metrics_token: str = _setting("")
+    # True: the log has a line for each job that succeeds, also where so many do that one line a second is enough.
+    log_each_job: bool = _setting(default=False)
     # The dotted path of a function (task_result, error) that workers call for each job that has failed; "": none.
     on_failure: str = _setting("")
     # Connections of a process to the limiters and budgets; callers that wait hold none.

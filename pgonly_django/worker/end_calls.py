@@ -32,6 +32,7 @@ from pgonly_django.worker.django_connections import clean_up_connections, take_f
 from pgonly_django.worker.duties import DeadLettersWanted
 from pgonly_django.worker.ending import EndedRun, changed_result
 from pgonly_django.worker.inbox import Tell
+from pgonly_django.worker.job_log import EndLog
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.running import note_end
 from pgonly_django.worker.task_lookup import TaskLookup
@@ -262,9 +263,10 @@ def result_of_end(run: Run, finish: Finish) -> Any:
 
 
 class EndCalls:
-    """What the project, and this package, are told of ended runs: signals, on_failure, dead letters."""
+    """What the project, and this package, are told of ended runs: log, signals, on_failure, dead letters."""
 
     def __init__(self, alias: str, tasks: TaskLookup, maintenance: Maintenance, tell: Tell) -> None:
+        self.log = EndLog()
         self.signals = SignalCalls(alias)
         self.failures = FailureCalls(alias, tasks)
         self.dead_letters = DeadLettersWanted(maintenance, tell)
@@ -288,6 +290,7 @@ class EndCalls:
         """Wait until all are called, until then at most."""
         for thread in (self.signals, self.failures):
             thread.close(max(until - time.monotonic(), 0.0))
+        self.log.close(until - time.monotonic())
 
 
 def stop_instruments(seconds: float) -> None:

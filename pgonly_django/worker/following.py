@@ -85,7 +85,7 @@ class Following:
             job_log.log_fenced(run)
         elif tells_successes or finish.state is not State.SUCCEEDED:
             self._follow(ended, finish.state, finish.delay_seconds or 0.0)
-            job_log.log_end(ended)
+            self._calls.log.note(ended)
             self._calls.signals.call_later(ended)
 
     def _follow(self, ended: EndedRun, state: State, delay_seconds: float) -> None:

@@ -1,14 +1,27 @@
-"""One log line for each run that ended: an attempt that failed has it at once, with the traceback, from the slot where
-it failed; all others once their end is written. At DEBUG one for each start as well."""
+"""What the log says of runs. An attempt that failed has its line at once, with the traceback, from the slot where it
+failed; all others have theirs once their end is written. At DEBUG each start has a line as well.
+
+A line costs more than a job that does little: where very many jobs succeed, a line tells of all that succeeded within
+a second.
+"""
 
 import contextlib
 import json
 import logging
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
+from pgonly_django.conf import settings
 from pgonly_django.context.run import Run
 from pgonly_django.error_texts import name_of
-from pgonly_django.events import emit, has_listeners
+from pgonly_django.events import emit, handed_to, has_listeners, log_quietly, tell_listeners
 from pgonly_django.exceptions import Retry, Snooze
 from pgonly_django.logs import facts_of
 from pgonly_django.models.job import State
@@ -21,6 +34,9 @@ from pgonly_django.worker.ending import EndedRun, how_it_ended
 _logger = logging.getLogger("pgonly_django.worker")
 
 LEFT_NAMED = 20  # jobs in the line of a worker that leaves some behind
+OWN_LINES_PER_SECOND = 100  # of jobs that succeed; where more of them do, none has a line of its own
+WAITING_AT_MOST = 20_000  # ends
+CLOSE_SECONDS = 0.2  # at least
 
 # These ends have their line, with a traceback where there is one, from log_failure().
 TOLD_AT_ONCE = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED)
@@ -42,20 +58,178 @@ def log_start(run: Run) -> None:
     emit("worker.job_started", message, level=logging.DEBUG, queue=job.queue, **facts_of(run))
 
 
+class EndLog:
+    """Logs the ends of runs in a thread of its own, together with everything else that the main loop has to say: a
+    handler of the project may be slow, or hang, and delays no claim. It keeps the order, and loses nothing at a stop
+    that leaves it the time. While a handler is so slow that WAITING_AT_MOST ends wait, further ones are only counted.
+
+    The methods are for the main loop.
+    """
+
+    def __init__(self) -> None:
+        self._noted: list[EndedRun] = []  # since the last send()
+        self._inbox: queue.SimpleQueue[list[EndedRun] | Callable[[], None] | None] = queue.SimpleQueue()
+        self._second = _Second()  # the thread's
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        # Each is counted up by one thread only.
+        self._sent = self._left_out = self._logged = 0
+
+    def note(self, ended: EndedRun) -> None:
+        """The end of a run is written."""
+        if self._sent - self._logged < WAITING_AT_MOST:
+            self._noted.append(ended)
+            self._sent += 1
+        else:
+            self._left_out += 1
+
+    def send(self) -> None:
+        """Let what was noted be logged: once for many ends, since a wake-up of the thread costs more than an end."""
+        if self._noted:
+            noted, self._noted = self._noted, []
+            self._put(noted)
+
+    def takes_events(self) -> AbstractContextManager[None]:
+        """Within this, what this thread emits is logged by that of the log."""
+        return handed_to(self._say)
+
+    def _say(self, event: Callable[[], None]) -> None:
+        self.send()
+        self._put(event)
+
+    def close(self, timeout: float) -> None:
+        """Wait until all is logged, at most `timeout` seconds. What is said later is logged by its caller."""
+        self.send()
+        self._is_closed = True
+        if self._thread is not None:
+            self._inbox.put(None)
+            self._thread.join(max(timeout, CLOSE_SECONDS))
+
+    def _put(self, item: list[EndedRun] | Callable[[], None]) -> None:
+        if self._thread is None and not self._is_closed:
+            thread = threading.Thread(target=self._serve, name="pgonly-log", daemon=True)
+            with contextlib.suppress(RuntimeError):  # the system starts no more threads
+                thread.start()
+                self._thread = thread
+        if self._thread is None or self._is_closed:
+            self._log(item)
+        else:
+            self._inbox.put(item)
+
+    def _serve(self) -> None:
+        told_left_out = 0
+        while True:
+            try:
+                item = self._inbox.get(timeout=self._second.seconds_left)
+            except queue.Empty:
+                self._second.finish()
+                continue
+            if item is None:
+                break
+            self._log(item)
+            if self._left_out > told_left_out:
+                left_out, told_left_out = self._left_out - told_left_out, self._left_out
+                message = (
+                    f"The handlers of the log are too slow: {left_out:,} jobs have ended without a line."
+                )
+                emit("worker.ends_not_logged", message, level=logging.WARNING, jobs=left_out)
+        self._second.finish()
+
+    def _log(self, item: list[EndedRun] | Callable[[], None]) -> None:
+        try:
+            if callable(item):
+                item()
+            else:
+                self._logged += len(item)
+                self._second.take(item)
+        except BaseException:  # noqa: BLE001 - a handler of the project may raise anything; the next line counts
+            with contextlib.suppress(BaseException):
+                sys.stderr.write(f"A line of the worker could not be logged:\n{traceback.format_exc()}")
+
+
+class _Second:
+    """The successes of one second. While one has more than OWN_LINES_PER_SECOND, those of the next one are held until
+    it is over: then a line for each task tells of them, or each has its own where they were few."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._count = 0
+        self._is_busy = False  # the second before had many
+        self._held: list[EndedRun] = []  # the first ones of those without a line
+        self._run_times: dict[str, list[float]] = {}  # of all without a line, by task
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the line of those that are held; None while there are none."""
+        return max(self._began + 1.0 - time.monotonic(), 0.0) if self._run_times else None
+
+    def take(self, ends: list[EndedRun]) -> None:
+        self._turn(time.monotonic())
+        has_own_line = settings().log_each_job
+        for ended in ends:
+            if has_own_line or ended.finish is None or ended.finish.state is not State.SUCCEEDED:
+                _log_end_quietly(ended)
+                continue
+            self._count += 1
+            if not self._is_busy and self._count <= OWN_LINES_PER_SECOND:
+                _log_end_quietly(ended)
+                continue
+            if len(self._held) < OWN_LINES_PER_SECOND:
+                self._held.append(ended)
+            else:
+                _tell_of(ended)
+            self._run_times.setdefault(ended.run.job.task, []).append(_seconds_of(ended))
+
+    def finish(self) -> None:
+        """Write what is held."""
+        self._is_busy, held, run_times = self._count > OWN_LINES_PER_SECOND, self._held, self._run_times
+        self._count, self._held, self._run_times = 0, [], {}
+        for ended in held:
+            (_tell_of if self._is_busy else _log_end_quietly)(ended)
+        if self._is_busy:
+            seconds = time.monotonic() - self._began
+            for task, times in run_times.items():
+                _log_many(task, seconds, sorted(times))
+
+    def _turn(self, now: float) -> None:
+        """Begin the next second when this one is over."""
+        if now >= self._began + 1.0:
+            self.finish()
+            self._is_busy = self._is_busy and now < self._began + 2.0
+            self._began = now
+
+
+def _log_many(task: str, seconds: float, times: list[float]) -> None:
+    """`times`: how long each run took, in ascending order; they ended within so many `seconds`."""
+    count = len(times)
+    median, percentile = times[count // 2], times[count * 95 // 100]
+    message = (
+        f"{task}: {count:,} succeeded in {seconds:.1f} s, p50 {duration(median)}, p95 {duration(percentile)}."
+    )
+    emit("worker.jobs_succeeded", message, task=task, jobs=count, p50_seconds=median, p95_seconds=percentile)
+
+
+def _log_end_quietly(ended: EndedRun) -> None:
+    log_quietly(partial(log_end, ended), f"{ended.run.job.task} {ended.run.job.id} has ended.")
+
+
+def _tell_of(ended: EndedRun) -> None:
+    if has_listeners():
+        tell_listeners("worker.job_ended", _facts_of_end(ended))
+
+
 def log_end(ended: EndedRun) -> None:
     run, finish = ended.run, ended.finish
     if finish is None or not finish.started or (ended.error is not None and finish.outcome in TOLD_AT_ONCE):
         return
-    how, seconds = how_it_ended(finish), ended.took_seconds or run.seconds
+    how, seconds = how_it_ended(finish), _seconds_of(ended)
     entry = json.loads(finish.entry) if finish.entry else {}
     # Of a Snooze it only says for how long, as the line does.
     reason = "" if isinstance(ended.error, Snooze) else entry.get("reason") or _error_in(entry)
     message = f"{_ended(run, how.value, seconds)}{_then(finish)}{f': {reason}' if reason else '.'}"
     # An error that holds the job is one for a person to look into.
     error = ended.error if how is Outcome.HELD and "exception" in entry else None
-    exc_info = error
-    facts = {**facts_of(run), "outcome": how.value, "seconds": seconds}
-    emit("worker.job_ended", message, level=_level(finish), exc_info=exc_info, **facts)
+    emit("worker.job_ended", message, level=_level(finish), exc_info=error, **_facts_of_end(ended))
 
 
 def log_failure(run: Run, finish: Finish, error: BaseException, *, is_news: bool = True) -> None:
@@ -102,6 +276,15 @@ def log_left(job_ids: list[str], *, is_away: bool) -> None:
         f"leases are over: {', '.join(job_ids[:LEFT_NAMED])}{' ...' if len(job_ids) > LEFT_NAMED else ''}"
     )
     emit("worker.jobs_left", message, level=logging.WARNING, jobs=job_ids)
+
+
+def _seconds_of(ended: EndedRun) -> float:
+    return ended.took_seconds or ended.run.seconds
+
+
+def _facts_of_end(ended: EndedRun) -> dict[str, Any]:
+    outcome = "" if ended.finish is None else how_it_ended(ended.finish).value
+    return {**facts_of(ended.run), "outcome": outcome, "seconds": _seconds_of(ended)}
 
 
 def _level(finish: Finish) -> int:

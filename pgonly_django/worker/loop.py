@@ -135,10 +135,11 @@ class WorkerLoop:
         here goes to other workers, and the process has to go.
         """
         try:
-            self._start()
-            while not self._is_done():
-                self._turn()
-            return self._leave()
+            with self.calls.log.takes_events():
+                self._start()
+                while not self._is_done():
+                    self._turn()
+                return self._leave()
         except BaseException:
             self.threads.end()
             self.database.close_all()
@@ -181,6 +182,7 @@ class WorkerLoop:
         self._exchange(now)
         self._claim_limited(time.monotonic())
         self.stats.count()
+        self.calls.log.send()
         if self.options.burst and self.following.has_news and self.in_flight.is_empty:
             # The jobs that have ended may have enqueued others that no NOTIFY tells of: without LISTEN none does, and
             # one in close succession is held back.

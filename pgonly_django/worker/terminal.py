@@ -90,14 +90,15 @@ def logging_to(terminal: Terminal) -> Iterator[None]:
     handler = TerminalHandler(terminal.out, terminal)
     if shows:
         _ours.addHandler(handler)
-        _ours.setLevel(LEVELS.get(terminal.verbosity, logging.DEBUG))
+        if _ours.level == logging.NOTSET:
+            _ours.setLevel(LEVELS.get(terminal.verbosity, logging.DEBUG))
         if terminal.verbosity < ALL and _cache.level == logging.NOTSET:
             _cache.setLevel(max(_ours.level, logging.INFO))
     if last_resort is not None:
         logging.lastResort = TerminalHandler(terminal.err, terminal)
         logging.lastResort.setLevel(last_resort.level)
     try:
-        with _django_where_ours_are_not(shows=shows):
+        with _django_where_ours_are_not():
             yield
     finally:
         logging.lastResort = last_resort
@@ -107,21 +108,22 @@ def logging_to(terminal: Terminal) -> Iterator[None]:
 
 
 @contextmanager
-def _django_where_ours_are_not(*, shows: bool) -> Iterator[None]:
-    """Django logs each start and end of a task, and each last traceback, as well. Here its lines go only to handlers
-    that ours do not reach: as a rule to the one that mails errors to ADMINS. Not where the project has set up that
-    logger, or has turned our lines off."""
+def _django_where_ours_are_not() -> Iterator[None]:
+    """Django logs each start and end of a task, and each last traceback, as well. Within this block its lines go only
+    to handlers that ours do not reach, as a rule to the one that mails errors to ADMINS; and only its errors do where
+    the lines of successes are turned off. A project that has set up Django's logger itself keeps it."""
     logger = tasks_logger
     is_as_it_was_made = logger.level == logging.NOTSET and not logger.handlers and logger.propagate
-    if logger.disabled or not is_as_it_was_made or not (shows or _is_on()):
+    if logger.disabled or not is_as_it_was_made:
         yield
         return
     ours, all_of_them = _handlers_of(_worker), _handlers_of(logger)
     shows_ours = any(map(_is_terminal, ours))
     rest = [each for each in all_of_them if each not in ours and not (shows_ours and _is_terminal(each))]
-    effective = logger.getEffectiveLevel()
-    logger.handlers[:], logger.propagate, logger.disabled = rest, False, not rest
-    logger.setLevel(max(effective, min((each.level for each in rest), default=effective)))
+    levels = (logging.INFO, logging.ERROR) if _worker.isEnabledFor(logging.INFO) else (logging.ERROR,)
+    taken = [level for level in levels if logger.isEnabledFor(level) and _is_taken(logger, level, rest)]
+    logger.handlers[:], logger.propagate, logger.disabled = rest, False, not taken
+    logger.setLevel(min(taken, default=logging.CRITICAL))
     try:
         yield
     finally:
@@ -129,10 +131,11 @@ def _django_where_ours_are_not(*, shows: bool) -> Iterator[None]:
         logger.setLevel(logging.NOTSET)
 
 
-def _is_on() -> bool:
-    """Whether no setting of our own loggers has turned the line of each job off."""
-    levels = [logger.level for logger in (_ours, _worker) if logger.level != logging.NOTSET]
-    return _worker.isEnabledFor(logging.INFO) or not levels
+def _is_taken(logger: logging.Logger, level: int, handlers: list[logging.Handler]) -> bool:
+    """Whether one of them takes records of this level. One whose filter drops them all, as that of Django's console
+    does without DEBUG, would cost each job two signals for nothing."""
+    record = logger.makeRecord(logger.name, level, __file__, 0, "", (), None)
+    return any(level >= each.level and each.filter(record) for each in handlers)
 
 
 def _handlers_of(logger: logging.Logger | None) -> list[logging.Handler]:

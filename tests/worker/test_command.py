@@ -19,6 +19,7 @@ from django.test import TestCase
 from pgonly_django.compat import tasks_logger
 from pgonly_django.events import subscribe
 from pgonly_django.models import Job, State
+from pgonly_django.worker.stopping import Shutdown
 from tests import jobs
 from tests.waiting import wait_for
 
@@ -111,12 +112,12 @@ def test_slots_that_are_all_stuck_are_an_error_with_the_exit_code(transactional_
     assert result.job.state == State.CANCELLED
 
 
-def test_what_breaks_the_loop_comes_out(transactional_db):
-    def break_down(name, facts):
-        if name == "worker.stopping":
-            raise KeyboardInterrupt
+def test_what_breaks_the_loop_comes_out(transactional_db, monkeypatch):
+    def break_down(*arguments):
+        raise KeyboardInterrupt
 
-    stop, before = subscribe(break_down), set(threading.enumerate())
+    monkeypatch.setattr(Shutdown, "obey", break_down)
+    before = set(threading.enumerate())
 
     def threads_of_the_worker():
         return {t.name for t in threading.enumerate() if t.name.startswith("pgonly-") and t not in before}
@@ -132,7 +133,6 @@ def test_what_breaks_the_loop_comes_out(transactional_db):
         with pytest.raises(KeyboardInterrupt):
             run_worker(burst=False)
     finally:
-        stop()
         terminating.join()
     wait_for(lambda: not threads_of_the_worker())
 

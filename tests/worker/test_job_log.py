@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 
+from pgonly_django import enqueue_many
+from pgonly_django.events import subscribe
 from pgonly_django.models import Job, State
+from pgonly_django.worker import job_log
+from pgonly_django.worker.status import ExitCode
 from tests import jobs
 from tests.jobs import ending, holding, policies, transactions
 from tests.waiting import wait_for
@@ -163,3 +169,124 @@ def test_what_an_error_leads_to_is_named_with_one_traceback_for_a_person(
     assert found == level
     assert re.search(pattern, message), message
     assert len([r for r in caplog.records if r.exc_info and r.name == "pgonly_django.worker"]) == tracebacks
+
+
+# Many ends, and handlers that are slow.
+
+
+@pytest.fixture
+def handler(request):
+    """Add a handler that does `handle(record)` to the logger of workers."""
+
+    def add(handle):
+        handler, logger = logging.Handler(), logging.getLogger("pgonly_django.worker")
+        handler.emit = handle
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        request.addfinalizer(lambda: (logger.removeHandler(handler), logger.setLevel(level)))
+
+    return add
+
+
+def own_and_summed(records):
+    """How many jobs have a line of their own, and how many are in a line for many of them."""
+    own = [record.job_id for record in records if getattr(record, "event", "") == "worker.job_ended"]
+    many = [record for record in records if getattr(record, "event", "") == "worker.jobs_succeeded"]
+    assert len(own) == len(set(own))
+    return len(own), sum(record.jobs for record in many)
+
+
+def test_where_many_jobs_succeed_a_line_tells_of_all_that_did_within_a_second(work, caplog):
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+    enqueue_many((jobs.add, (1,)) for _ in range(600))
+    work()
+    own, summed = own_and_summed(caplog.records)
+    assert own + summed == 600
+    assert 100 <= own < 600
+    line = next(r for r in caplog.records if getattr(r, "event", "") == "worker.jobs_succeeded")
+    assert re.fullmatch(
+        r"tests\.jobs\.add: \d+ succeeded in [\d.]+ s, p50 .* [mu]?s, p95 .* [mu]?s\.", line.message
+    )
+    assert (line.task, line.levelname) == ("tests.jobs.add", "INFO")
+    assert 0 < line.p50_seconds <= line.p95_seconds
+
+
+def test_each_failure_keeps_its_line_among_many_successes(work, caplog):
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+    fail = jobs.fail.using(max_attempts=1)
+    enqueue_many(((jobs.add, (1,)) if number % 100 else (fail, ("no",))) for number in range(500))
+    work()
+    failed = [record for record in caplog.records if getattr(record, "event", "") == "worker.attempt_failed"]
+    assert len(failed) == 5
+    assert sum(own_and_summed(caplog.records)) == 495
+
+
+def test_a_setting_gives_each_job_its_line(work, caplog, settings):
+    settings.PGONLY = {**settings.PGONLY, "LOG_EACH_JOB": True}
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+    enqueue_many((jobs.add, (1,)) for _ in range(300))
+    work()
+    assert own_and_summed(caplog.records) == (300, 0)
+
+
+def test_listeners_are_told_of_each_end_once(work):
+    told = []
+    unsubscribe = subscribe(lambda name, facts: told.append((name, facts)))
+    enqueue_many((jobs.add, (1,)) for _ in range(600))
+    work()
+    unsubscribe()
+    ended = [facts for name, facts in told if name == "worker.job_ended"]
+    assert len({facts["job_id"] for facts in ended}) == len(ended) == 600
+    assert {facts["outcome"] for facts in ended} == {"succeeded"}
+
+
+def test_a_handler_that_hangs_delays_no_job(background_worker, handler):
+    hangs, is_over = threading.Event(), threading.Event()
+
+    def hang(record):
+        hangs.set()
+        is_over.wait(30)
+
+    handler(hang)
+    try:
+        background_worker()
+        jobs.add.enqueue(0)
+        assert hangs.wait(10)
+        results = [jobs.add.enqueue(number) for number in range(3)]
+        assert [result.wait(10).return_value for result in results] == [1, 2, 3]
+    finally:
+        is_over.set()
+
+
+def test_ends_that_a_hanging_handler_leaves_behind_are_counted(work, handler, monkeypatch, caplog):
+    monkeypatch.setattr(job_log, "WAITING_AT_MOST", 50)
+    is_over = threading.Event()
+    handler(lambda record: is_over.wait(30))
+    enqueue_many((jobs.add, (1,)) for _ in range(300))
+
+    def let_go():
+        wait_for(lambda: not Job.objects.exclude(state=State.SUCCEEDED).exists())
+        is_over.set()
+        connection.close()
+
+    waiting = threading.Thread(target=let_go)
+    waiting.start()
+    work()
+    waiting.join()
+    own, summed = own_and_summed(caplog.records)
+    left_out = [r.jobs for r in caplog.records if getattr(r, "event", "") == "worker.ends_not_logged"]
+    assert own + summed + sum(left_out) == 300
+    assert sum(left_out) > 0
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_handler_that_raises_anything_ends_neither_the_worker_nor_its_log(work, handler, caplog, error):
+    def refuse(record):
+        raise error("the handler's")
+
+    handler(refuse)
+    result = jobs.add.enqueue(1)
+    worker = work()
+    assert worker.code == ExitCode.STOPPED
+    assert result.wait(1).return_value == 2

@@ -152,12 +152,34 @@ def test_a_project_that_has_set_up_django_s_logger_keeps_its_lines(monkeypatch):
     assert len(theirs.messages) == 2
 
 
-def test_a_project_that_has_turned_our_lines_off_keeps_django_s(monkeypatch):
-    theirs = Keeping()
-    with project(monkeypatch, ours=[theirs], ours_level=logging.WARNING), shown():
+def test_a_project_that_has_turned_our_lines_off_sees_only_the_errors_of_django_s(monkeypatch):
+    theirs, mail = Keeping(), Keeping()
+    with project(monkeypatch, ours=[theirs], django=[mail], ours_level=logging.WARNING), shown():
         say_as_django()
         emit("worker.x", "ours")
-    assert theirs.messages == ["Task state=RUNNING", "Task state=FAILED"]
+        assert not tasks_logger.isEnabledFor(logging.INFO)
+    assert theirs.messages == []
+    assert mail.messages == ["Task state=FAILED"]
+
+
+def test_a_level_that_the_project_has_set_without_a_handler_holds(monkeypatch):
+    with project(monkeypatch, ours_level=logging.WARNING), shown() as (out, _):
+        emit("worker.x", "i")
+        emit("worker.x", "w", level=logging.WARNING)
+    assert lines(out) == ["WARNING w"]
+
+
+def test_a_handler_whose_filter_drops_every_line_costs_nothing(monkeypatch):
+    """As Django's console does where DEBUG is off."""
+    console = Keeping(logging.INFO)
+    console.addFilter(lambda record: False)
+    with project(monkeypatch, ours=[Keeping()], django=[console]), shown():
+        assert not tasks_logger.isEnabledFor(logging.INFO)
+    errors_only = Keeping(logging.INFO)
+    errors_only.addFilter(lambda record: record.levelno >= logging.ERROR)
+    with project(monkeypatch, ours=[Keeping()], django=[errors_only]), shown():
+        say_as_django()
+    assert errors_only.messages == ["Task state=FAILED"]
 
 
 def test_a_root_above_info_shows_no_line_of_each_task_either(monkeypatch):
