@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks import servers
 from benchmarks.measure import write_report
+from benchmarks.queue.against import compare, serve
 from benchmarks.queue.report import Figure, print_table
 from benchmarks.queue.sizes import QUICK, Sizes
 
@@ -15,9 +16,15 @@ from benchmarks.queue.sizes import QUICK, Sizes
 def main(argv: Sequence[str]) -> int:
     arguments = _arguments(argv)
     sizes = QUICK if arguments.quick else Sizes()
+    if arguments.against:
+        compare(arguments.against, sizes, ["--quick"] if arguments.quick else [])
+        return 0
     figures: list[Figure] = []
     with servers.postgres() as url:
         configure(url)
+        if arguments.serve:
+            serve(url, sizes)
+            return 0
         for name, part in _parts().items():
             if not arguments.only or name in arguments.only:
                 made = part(url, sizes)
@@ -44,6 +51,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
     parser.add_argument("--quick", action="store_true", help="less of everything, under a minute")
     parser.add_argument("--only", type=lambda text: text.split(","), help="enqueue,drain,pickup,cost,held")
+    parser.add_argument("--against", metavar="REV", help="this code and that of a git revision in turns")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 

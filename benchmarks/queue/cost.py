@@ -7,7 +7,7 @@ import time
 import psycopg
 
 from benchmarks import servers
-from benchmarks.queue.drain import drained
+from benchmarks.queue.drain import LOGS, drained
 from benchmarks.queue.floor import Floor
 from benchmarks.queue.report import Figure
 from benchmarks.queue.sizes import Sizes
@@ -26,12 +26,13 @@ def measure(url: str, sizes: Sizes) -> list[Figure]:
     with servers.postgres("shared_preload_libraries=pg_stat_statements") as counting, django_on(counting):
         statements, (idle, beside) = _statements(counting, sizes), _idle(counting, sizes)
     wal, floor_wal = _wal(url, sizes.drained), _floor_wal(url, sizes.drained)
-    thousands = sizes.drained / 1000
-    _, cpu = drained(url, 1, sizes.drained)
+    start, floor_cpu = cpu_of_a_start(url), _floor_cpu(url, sizes.drained) / sizes.drained * 1e6
+    cpu = {logs: (drained(url, 1, sizes.drained, logs)[1] - start) / sizes.drained * 1e6 for logs in LOGS}
     return [
         Figure("statements per job", "drain", statements / sizes.drained, 2 / 100),
         Figure("WAL per job, enqueue to finish", "bytes", wal / sizes.drained, floor_wal / sizes.drained),
-        Figure("CPU of the worker per 1,000 jobs", "s", (cpu - _cpu_of_a_start(url)) / thousands),
+        Figure("CPU of the worker per job", "us", cpu[""], floor_cpu),
+        Figure("the same, logs at WARNING", "us", cpu["warning"], floor_cpu),
         Figure("idle statements per 10 s", "with heartbeats", idle),
         Figure("idle statements per 10 s", "beside heartbeats", beside, at_most=1),
     ]
@@ -72,7 +73,16 @@ def _floor_wal(url: str, count: int) -> int:
         return int(first(floor.connection, "SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", before))
 
 
-def _cpu_of_a_start(url: str) -> float:
+def _floor_cpu(url: str, count: int) -> float:
+    """Seconds of this process."""
+    with Floor(url) as floor:
+        floor.copy(count)
+        began = time.process_time()
+        floor.drain()
+        return time.process_time() - began
+
+
+def cpu_of_a_start(url: str) -> float:
     running = Workers(url, 1)
     running.wait_until_ready()
     return running.stop()

@@ -28,13 +28,13 @@ def _one(floor: Floor, sizes: Sizes) -> list[Figure]:
         "floor": floor.insert,
     }
     for call in contenders.values():
-        _timed(call, TURN)
+        timed(call, TURN)
     turns: dict[str, list[list[float]]] = {name: [] for name in contenders}
     for _ in range(max(sizes.rounds * sizes.singles // TURN, 2)):
         order = list(contenders)
         random.shuffle(order)
         for name in order:
-            turns[name].append(_timed(contenders[name], TURN))
+            turns[name].append(timed(contenders[name], TURN))
     rate = {name: median([TURN / sum(times) for times in all_]) for name, all_ in turns.items()}
     typical = {name: median([percentile(times, 50) for times in all_]) * 1e6 for name, all_ in turns.items()}
     return [
@@ -43,7 +43,7 @@ def _one(floor: Floor, sizes: Sizes) -> list[Figure]:
     ]
 
 
-def _timed(call: Callable[[int], object], count: int) -> list[float]:
+def timed(call: Callable[[int], object], count: int) -> list[float]:
     times = []
     for number in range(count):
         began = time.perf_counter()

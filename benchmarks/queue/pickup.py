@@ -29,30 +29,31 @@ def now() -> float:
 
 def measure(url: str, sizes: Sizes) -> list[Figure]:
     """In turns with the floor, with a new worker each time."""
-    ours: list[float] = []
+    samples: list[float] = []
     least: list[float] = []
     for _ in range(sizes.rounds):
-        count = sizes.pickups // sizes.rounds + WARM_UP
-        ours += _ours(url, count)[WARM_UP:]
-        least += _floor(url, count)[WARM_UP:]
+        count = sizes.pickups // sizes.rounds
+        samples += ours(url, count)
+        least += _floor(url, count + WARM_UP)[WARM_UP:]
     return [
-        Figure("p50", "ms", percentile(ours, 50), percentile(least, 50), at_most=1.5),
-        Figure("p95", "ms", percentile(ours, 95), percentile(least, 95)),
-        Figure("p99", "ms", percentile(ours, 99), percentile(least, 99), at_most=5.0),
+        Figure("p50", "ms", percentile(samples, 50), percentile(least, 50), at_most=1.5),
+        Figure("p95", "ms", percentile(samples, 95), percentile(least, 95)),
+        Figure("p99", "ms", percentile(samples, 99), percentile(least, 99), at_most=5.0),
     ]
 
 
-def _ours(url: str, count: int) -> list[float]:
+def ours(url: str, count: int) -> list[float]:
+    """Milliseconds."""
     from benchmarks.queue.jobs import tell_start
 
     with psycopg.connect(url, autocommit=True) as connection:
         empty(connection)
         with workers(url, 1):
-            _enqueue_at_intervals(lambda: tell_start.enqueue(now()), count)
+            _enqueue_at_intervals(lambda: tell_start.enqueue(now()), count + WARM_UP)
             done = "SELECT count(*) FROM pgonly_job WHERE state = 'succeeded'"
-            wait_for(lambda: first(connection, done) == count, "the last job")
+            wait_for(lambda: first(connection, done) == count + WARM_UP, "the last job")
             rows = connection.execute("SELECT result::float8 * 1000 FROM pgonly_job ORDER BY id").fetchall()
-    return [milliseconds for (milliseconds,) in rows]
+    return [milliseconds for (milliseconds,) in rows][WARM_UP:]
 
 
 def _floor(url: str, count: int) -> list[float]:

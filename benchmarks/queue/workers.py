@@ -20,13 +20,14 @@ EMPTY = "TRUNCATE pgonly_job, pgonly_worker, pgonly_checkpoint, pgonly_step, pgo
 
 
 class Workers:
-    """`count` worker processes. After wait_until_ready() they are registered and idle."""
+    """`count` worker processes. After wait_until_ready() they are registered and idle. `logs`: "" as runworker starts,
+    or "warning" without the lines of jobs that succeed."""
 
-    def __init__(self, url: str, count: int, *flags: str) -> None:
+    def __init__(self, url: str, count: int, *flags: str, logs: str = "") -> None:
         self.url = url
         command = [sys.executable, "-m", "django", "runworker", *flags]
         path = os.pathsep.join(["", *sys.path])
-        environment = {**os.environ, "BENCH_DATABASE_URL": url, "PYTHONPATH": path}
+        environment = {**os.environ, "BENCH_DATABASE_URL": url, "BENCH_LOGS": logs, "PYTHONPATH": path}
         self.processes = [
             subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(count)
         ]
@@ -50,8 +51,8 @@ class Workers:
 
 
 @contextlib.contextmanager
-def workers(url: str, count: int, *flags: str) -> Iterator[Workers]:
-    running = Workers(url, count, *flags)
+def workers(url: str, count: int, *flags: str, logs: str = "") -> Iterator[Workers]:
+    running = Workers(url, count, *flags, logs=logs)
     try:
         running.wait_until_ready()
         yield running
