@@ -7,7 +7,7 @@ import ctypes
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -133,28 +133,25 @@ class HoldRequest:
     again_in_seconds: float | None = None
 
 
-@dataclass(eq=False, slots=True)
 class Run:
-    """One claimed job while this process holds it. Local times are time.monotonic()."""
+    """One claimed job while this process holds it. Local times are time.monotonic().
 
-    job: ClaimedJob
-    alias: str
-    claimed_at: float
-    lease_until: float
-    worker: str = ""  # its name
-    worker_id: str = ""
-    slots: int = 1  # how many of the worker's it takes up
-    is_limited: bool = False  # a limited claim took it: its end makes room for another job
+    Every job makes one, and few need more than the first of these attributes: the others have their values in the
+    class until they are set, which takes a quarter of the time.
+    """
+
     started_at: float | None = None
-    result: Any = None  # the JobResult that the signals carry, once the task is found
+    slots = 1  # how many of the worker's it takes up
+    is_limited = False  # a limited claim took it: its end makes room for another job
+    result: Any = None  # the JobResult that the signals and the context carry; see result_of()
     # Set by the worker, read by the job.
-    stop_requested: bool = False
+    stop_requested = False
     stop_until: float | None = None  # from the start on, where the process ends by itself (--max-seconds)
-    cancel_requested: bool = False
-    timed_out: bool = False
-    lease_lost: bool = False
+    cancel_requested = False
+    timed_out = False
+    lease_lost = False
     # Set by the job: the process ends before its next step or item would.
-    leaves_early: bool = False
+    leaves_early = False
     _calls: Calls | None = None
     # Set by a budget that the job is over, in whatever thread of the job: what holds it, and why.
     held: HoldRequest | None = None
@@ -164,21 +161,31 @@ class Run:
     log_lines: deque[dict[str, str]] | None = None
     unwritten: UnwrittenOutput | None = None  # what it has emitted, once it has
     emitting: set[Run] | None = None  # the worker's: the runs that have emitted
-    needs_report: bool = False
-    saved_something_new: bool = False  # a suspect that no earlier run got so far with: it is none any more
-    got_further: bool = False  # known once it has failed: it has saved what no earlier run had
+    needs_report = False
+    saved_something_new = False  # a suspect that no earlier run got so far with: it is none any more
+    got_further = False  # known once it has failed: it has saved what no earlier run had
     # Between the worker and the thread or event loop that runs it.
-    interrupter: Interrupter = field(default_factory=Interrupter)
     found_task: Any = None  # what the worker knows of its task, once the task's module is imported
-    in_thread: bool = False
-    reports_itself: bool = False  # with its own transaction, which is about to end
+    in_thread = False
+    reports_itself = False  # with its own transaction, which is about to end
     # If the worker wrote the row now, the job's own transaction could not any more.
-    keeps_snapshot: bool = False
-    abandoned: bool = False
+    keeps_snapshot = False
+    abandoned = False
     interrupted_at: float | None = None
     seen: Any = None  # the JobRun that instruments were given
-    context_raised: bool = False  # a method of the context has raised the interruption
-    _token: list[None] = field(default_factory=[None].copy)
+    context_raised = False  # a method of the context has raised the interruption
+
+    def __init__(
+        self, job: ClaimedJob, alias: str, claimed_at: float, lease_until: float, worker: str = "", worker_id: str = "",
+    ) -> None:  # fmt: skip
+        self.job = job
+        self.alias = alias
+        self.claimed_at = claimed_at
+        self.lease_until = lease_until
+        self.worker = worker  # its name
+        self.worker_id = worker_id
+        self.interrupter = Interrupter()
+        self._token: list[None] = [None]
 
     @property
     def calls(self) -> Calls:

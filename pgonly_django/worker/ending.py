@@ -37,7 +37,8 @@ from pgonly_django.queue.retry import Backoff, delay_seconds
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.error_policies import errors_in, policy_of
 from pgonly_django.tasks.options import TaskOptions
-from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError
+from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError, with_fields
+from pgonly_django.tasks.result import build_result
 
 # A task that is not known is looked for again, after growing pauses, for UNKNOWN_FOR: a rolling deploy.
 UNKNOWN_PAUSE_SECONDS = (2.0, 60.0)
@@ -336,11 +337,26 @@ def _backoff_delay(
     return delay, "Its backoff asked for no further attempt." if delay is None else ""
 
 
+def result_of(run: Run) -> Any:
+    """The TaskResult of the run as it began, made for the first who asks: nobody does for most jobs without a context.
+    None where the task was not found."""
+    if run.result is None and run.found_task is not None:
+        job, task = run.job, run.found_task.task
+        run.result = build_result(
+            task=task if job.run_at is None else with_fields(task, run_after=job.run_at),
+            id=job.id, status=TaskResultStatus.RUNNING, backend=job.backend,
+            args=job.args, kwargs=job.kwargs or {}, errors=job.errors or (), worker_id=run.worker_id,
+            enqueued_at=job.enqueued_at, started_at=job.started_at, last_attempted_at=job.attempted_at,
+            _attempts=job.attempt, _metadata=job.metadata,
+        )  # fmt: skip
+    return run.result
+
+
 def changed_result(run: Run, told: TaskError | None, **changes: Any) -> Any:
     """The run's TaskResult after its end. None where the task was not found."""
-    if run.result is None:
+    if (began := result_of(run)) is None:
         return None
-    result = copy.copy(run.result)
+    result = copy.copy(began)
     if told is not None:
         changes["errors"] = [*result.errors, told]
     vars(result).update(changes, finished_at=run.now())

@@ -15,7 +15,7 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import connections, transaction
 
 from pgonly_django import instruments
-from pgonly_django.compat import TaskResultStatus, task_started
+from pgonly_django.compat import task_started
 from pgonly_django.context.context import JobContext
 from pgonly_django.context.memory import Memory
 from pgonly_django.context.run import Run, renewing
@@ -33,8 +33,6 @@ from pgonly_django.queue.output import load_output
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.backend import OWN_RECEIVERS, has_receivers
 from pgonly_django.tasks.keys import budget_name
-from pgonly_django.tasks.registry import with_fields
-from pgonly_django.tasks.result import build_result
 from pgonly_django.worker import ending, forked_child, reports
 from pgonly_django.worker.django_connections import (
     SlotThread,
@@ -254,36 +252,32 @@ class Executor:
             type(job.args), type(job.kwargs), type(job.options), type(job.errors), type(job.metadata),
         )  # fmt: skip
         if Unreadable in kinds:
+            run.found_task = None  # no result can be made for receivers: they are given what the row says
             row = ((name, getattr(job, name)) for name in JSON_COLUMNS)
             raise next(UnreadableJobError(name, it.reason) for name, it in row if isinstance(it, Unreadable))
-        found = run.found_task or self.tasks.find(job)
-        task = found.task if job.run_at is None else with_fields(found.task, run_after=job.run_at)
-        result = run.result = build_result(
-            task=task, id=job.id, status=TaskResultStatus.RUNNING, backend=job.backend,
-            args=job.args, kwargs=job.kwargs or {}, errors=job.errors or (), worker_id=self.worker_id,
-            enqueued_at=job.enqueued_at, started_at=job.started_at, last_attempted_at=job.attempted_at,
-            _attempts=job.attempt, _metadata=job.metadata,
-        )  # fmt: skip
+        found = run.found_task = run.found_task or self.tasks.find(job)
         if self._logs_starts:
             log_start(run)
         if self._sends_starts:
-            task_started.send(type(found.backend), task_result=result)
+            task_started.send(type(found.backend), task_result=ending.result_of(run))
             if forked_child.is_child:  # a receiver has forked
                 forked_child.leave()
         options = found.options if job.options is None else options_of(found, job)
+        task, args, kwargs = found.task, job.args, job.kwargs or {}
         if not task.takes_context:
-            return _Call(task.func, result.args, result.kwargs, None, options.atomic)
+            return _Call(task.func, args, kwargs, None, options.atomic)
         is_first = job.lease_epoch == 1
         saved = None if is_first else retry_while_down(run, checkpoints.load_checkpoint, job.id)
         budget = None
         if options.budget:
             signature = call_signature(task.func, task.takes_context)
-            budget = budget_name(options.budget, signature, result.args, result.kwargs)
+            budget = budget_name(options.budget, signature, args, kwargs)
         memory = self.memory_class(run, saved or checkpoints.Saved(), is_atomic=options.atomic)
         if saved is not None and saved.has_output:
             memory.resume_output(retry_while_down(run, load_output, job.id))
-        context = self.context_class(result, run, memory, budget, partial(ending.short_pause, options))
-        return _Call(task.func, (context, *result.args), result.kwargs, memory, options.atomic)
+        short_pause = partial(ending.short_pause, options)
+        context = self.context_class(ending.result_of(run), run, memory, budget, short_pause)
+        return _Call(task.func, (context, *args), kwargs, memory, options.atomic)
 
     # What ended it.
 
