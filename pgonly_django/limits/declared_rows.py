@@ -14,7 +14,7 @@ from pgonly_django.database.operation import Operation
 from pgonly_django.database.pool import Pool
 from pgonly_django.database.statement import Statement
 from pgonly_django.limits.pool_user import call
-from pgonly_django.models.declared import CONFIRMED, STALE_AFTER, STARTED_AT
+from pgonly_django.models.declared import IS_CONFIRMED, MAY_REPLACE, STALE_AFTER, STARTED_AT
 from pgonly_django.tables import qualified
 
 AGAIN_SECONDS = 60.0  # until a process that uses a row looks again whether it says the same
@@ -22,10 +22,9 @@ KEPT_AT_MOST = 10_000
 
 # Whether the columns of the row `d` follow those of `excluded`.
 FOLLOWS = "d.edited_at IS NULL AND d.declared IS DISTINCT FROM excluded.declared"
-_IS_CONFIRMED = f"""d.declared = %(declared)s::jsonb AND d.declarer_started_at >= %(started)s::timestamptz
-        AND d.declared_at >= clock_timestamp() - interval '{STALE_AFTER.total_seconds() / CONFIRMED} seconds'"""
-_MAY_REPLACE = f"""coalesce(d.declarer_started_at <= excluded.declarer_started_at
-        OR d.declared_at < clock_timestamp() - interval '{STALE_AFTER.total_seconds()} seconds', true)"""
+_SECONDS = STALE_AFTER.total_seconds()
+_IS_CONFIRMED = IS_CONFIRMED.format(started="%(started)s::timestamptz", stale_after=_SECONDS)
+_MAY_REPLACE = MAY_REPLACE.format(started="excluded.declarer_started_at", stale_after=_SECONDS)
 
 
 class LastDeclaration(NamedTuple):
@@ -52,7 +51,8 @@ class DeclaredRows:
 INSERT INTO {table} AS d (name, declared, declared_at, declarer_started_at, {names})
 SELECT %(name)s::text, %(declared)s::jsonb, clock_timestamp(), least(%(started)s::timestamptz, clock_timestamp()),
     {values}
-WHERE NOT EXISTS (SELECT FROM {table} AS d WHERE d.name = %(name)s::text AND {_IS_CONFIRMED})
+WHERE NOT EXISTS (SELECT FROM {table} AS d WHERE d.name = %(name)s::text AND d.declared = %(declared)s::jsonb
+    AND {_IS_CONFIRMED})
 ON CONFLICT (name) DO UPDATE SET declared = excluded.declared, declared_at = excluded.declared_at,
     declarer_started_at = CASE WHEN d.declared = excluded.declared
         THEN greatest(d.declarer_started_at, excluded.declarer_started_at) ELSE excluded.declarer_started_at END,

@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import models
-from django.db.models import Case, F, Q, Value, When
+from django.db.models import Case, F, Value, When
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Greatest, Least
 from django.utils.translation import gettext_lazy as _
 
@@ -25,6 +26,12 @@ STARTED_AT = datetime.now(UTC)
 STALE_AFTER = timedelta(minutes=15)
 # How often in that time, at most; a worker declares all five minutes, and a user of a row each minute.
 CONFIRMED = 6
+# Of a row `d`, and a process that started at {started}; `stale_after` in seconds. A process no older than this one has
+# said lately what the row says; and: the process may let it say something else.
+IS_CONFIRMED = f"""d.declarer_started_at >= {{started}}
+    AND d.declared_at >= clock_timestamp() - interval '1 second' * {{stale_after}} / {CONFIRMED}"""
+MAY_REPLACE = """coalesce(d.declarer_started_at <= {started}
+    OR d.declared_at < clock_timestamp() - interval '1 second' * {stale_after}, true)"""
 
 
 def _declarer() -> dict[str, Any]:
@@ -63,19 +70,18 @@ class DeclaredQuerySet(models.QuerySet[Any]):
 
     def _known(self, names: Iterable[str]) -> dict[str, tuple[Any, bool | None]]:
         """By name, what the rows say, and whether a process has confirmed it that is not older than this one."""
-        since = ClockTimestamp() - self.stale_after / CONFIRMED
-        is_confirmed = Q(declared_at__gte=since, declarer_started_at__gte=STARTED_AT)
-        wrapped = models.ExpressionWrapper(is_confirmed, output_field=models.BooleanField())
-        rows = self.filter(name__in=names).annotate(is_confirmed=wrapped)
+        rows = self.filter(name__in=names).annotate(is_confirmed=self._of_this_process(IS_CONFIRMED))
         return {name: facts for name, *facts in rows.values_list("name", "declared", "is_confirmed")}
 
     def _replace(self, name: str, values: dict[str, Any]) -> int:
-        may = Q(declarer_started_at=None) | Q(declarer_started_at__lte=STARTED_AT)
-        may |= Q(declared_at=None) | Q(declared_at__lt=ClockTimestamp() - self.stale_after)
         changes = {**self.follow_from(values), **values}
         unless_edited = {column: self._unless_edited(column, value) for column, value in changes.items()}
-        rows = self.filter(may, name=name).exclude(declared=values)
+        rows = self.filter(self._of_this_process(MAY_REPLACE), name=name).exclude(declared=values)
         return rows.update(declared=values, **_declarer(), **unless_edited)
+
+    def _of_this_process(self, condition: str) -> RawSQL:
+        text = condition.replace("d.", "").format(started="%s", stale_after=self.stale_after.total_seconds())
+        return RawSQL(text, [STARTED_AT], output_field=models.BooleanField())  # noqa: S611 - our own text
 
     def edit(self, **values: Any) -> int:
         """What a person does: set columns, which no declaration overwrites from now on. Returns how many rows."""
