@@ -131,9 +131,7 @@ class Server:
         options = f"-k '{self.socket_directory}' {address} {settings}"
         log = self.data / "server.log"
         try:
-            self._run(
-                "pg_ctl", "-l", str(log), "-o", options, "-t", "60", "-w", "start"
-            )  # waits 60 s at most
+            self._run("pg_ctl", "-l", str(log), "-o", options, "-t", "60", "-w", "start")  # within 60 s
         except EmbeddedPostgresError as error:
             tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
             raise EmbeddedPostgresError(

@@ -120,11 +120,9 @@ def load_checkpoint(alias: str, job_id: str) -> Saved:
     with connections[alias].cursor() as cursor:
         cursor.execute(LOAD_CHECKPOINT, [job_id])
         value, positions, has_output = cursor.fetchone()
-    return Saved(value, _positions(json.loads(positions)), has_output=has_output)
-
-
-def _positions(stored: dict[str, Any]) -> dict[str, Position]:
-    return {name: Position(*at) if isinstance(at, list) else Position(at) for name, at in stored.items()}
+    stored = json.loads(positions).items()
+    loops = {name: Position(*at) if isinstance(at, list) else Position(at) for name, at in stored}
+    return Saved(value, loops, has_output=has_output)
 
 
 def positions_json(positions: Mapping[str, Position]) -> str:

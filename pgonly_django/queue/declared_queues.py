@@ -61,9 +61,8 @@ def check_queues(**_: object) -> list[checks.CheckMessage]:
     try:
         declared_limits()
     except ImproperlyConfigured as error:
-        if str(error).startswith(
-            'PGONLY["QUEUES"]['
-        ):  # what is wrong with PGONLY as a whole is E001's business
+        # What is wrong with PGONLY as a whole is E001's business.
+        if str(error).startswith('PGONLY["QUEUES"]['):
             return [checks.Error(str(error), hint=f"See {DOCS}.", id="pgonly_django.E009")]
     return []
 

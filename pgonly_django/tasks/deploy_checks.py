@@ -90,13 +90,9 @@ def check_names_of_queues(**_: object) -> list[checks.CheckMessage]:
     return [
         _unused(str(name), known)
         for name, entry in limited.items()
-        if name not in known and not _is_of_dead_letters(entry)
+        if name not in known
+        and not (isinstance(entry, Mapping) and "task" in entry)  # E010 is for those of dead letters
     ]
-
-
-def _is_of_dead_letters(entry: object) -> bool:
-    """E010 says what is wrong with those."""
-    return isinstance(entry, Mapping) and "task" in entry
 
 
 def _unused(name: str, known: list[str]) -> checks.CheckMessage:
@@ -137,12 +133,6 @@ def check_stored_jobs(**_: object) -> list[checks.CheckMessage]:
     import_tasks()
     aliases = frozenset(claimed())  # before the jobs themselves lead to the modules of their tasks
     return [message for alias in _databases() for message in _check_database(alias, aliases)]
-
-
-def check_jobs_of(alias: str) -> list[checks.CheckMessage]:
-    """The same of one database."""
-    import_tasks()
-    return _check_database(alias, frozenset(claimed()))
 
 
 def _databases() -> list[str]:

@@ -19,7 +19,7 @@ from pgonly_django.exceptions import NotStorableError, OptionError, WrongArgumen
 from pgonly_django.queue.enqueue import Unique
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import CallSignature
-from pgonly_django.tasks.options import TaskOptions
+from pgonly_django.tasks.options import UNIQUE_WHILE, TaskOptions
 
 # Of a call, as the job will get them: its args and kwargs.
 KeyFunction = Callable[[list[Any], dict[str, Any]], Any]
@@ -27,7 +27,7 @@ Columns = Callable[[list[Any], dict[str, Any]], dict[str, Any]]
 # None: the call is not unique.
 UniqueFunction = Callable[[list[Any], dict[str, Any]], Unique | None]
 
-WAITING, UNFINISHED, RETAINED = "waiting", "unfinished", "retained"  # of UniqueWhile
+WAITING, UNFINISHED, RETAINED = UNIQUE_WHILE
 
 KEY_LENGTH = 255  # of the columns
 _MARK = " #sha256:"

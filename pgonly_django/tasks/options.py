@@ -32,7 +32,7 @@ NAME_LENGTH, PATH_LENGTH = 64, 255  # of the columns
 NAME_RULE = f"a str of 1 to {NAME_LENGTH} characters without NUL"
 YEARS = range(1000, 9000)  # of UTC: PostgreSQL and Python can both hold these in every time zone
 MAX_ATTEMPTS_LIMIT = 1000
-UNIQUE_WHILE = ("waiting", "unfinished", "retained")
+UNIQUE_WHILE = ("waiting", "unfinished", "retained")  # of UniqueWhile: no models are loaded here
 CONCURRENCY_LIMIT, SLOTS_LIMIT = 10_000, 1000
 DURATION = f"a positive timedelta of at most {LONGEST.days:,} days"
 # Called with (task_result, error).

@@ -11,7 +11,6 @@ from pgonly_django import enqueue_many
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.outcomes import Outcome
-from pgonly_django.queue import unique as module
 from tests.queue.rows import HOUR, ago, claim, claimer, finish_of, fresh, wait_until_blocked, write
 from tests.tasks.calls import add, hourly, per_account_once, reindex, sync_account
 
@@ -140,14 +139,6 @@ def test_a_thousand_unique_jobs_take_a_few_statements(django_assert_max_num_quer
     with django_assert_max_num_queries(6):
         assert all(result.is_duplicate for result in enqueue_many(calls))
     assert Job.objects.count() == 1000
-
-
-def test_a_batch_is_cut_where_it_would_be_too_long_for_one_statement(monkeypatch):
-    monkeypatch.setattr(module, "JOBS_AT_ONCE", 3)
-    calls = [(sync_account, [f"{number}"]) for number in range(8)]
-    results = enqueue_many(calls)
-    assert [result.args for result in results] == [args for _, args in calls]
-    assert Job.objects.count() == len(calls)
 
 
 def test_unique_jobs_of_a_batch_are_claimed_in_the_order_of_their_calls(server):

@@ -220,9 +220,6 @@ def test_a_callable_of_the_project_that_raises_changes_nothing(monkeypatch):
     assert fresh(job).args == ["7"]
 
 
-HOUR = timedelta(hours=1)
-
-
 def again(job, **changes):
     fields = ("queue", "priority", "args", "kwargs")
     call = {name: getattr(job, name) for name in fields} | {"run_at": None} | changes
