@@ -37,9 +37,10 @@ from pgonly_django.worker.duties import SendDeadLetters, declare
 from pgonly_django.worker.end_calls import FailureCalls, SignalCalls
 from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.exchange import Exchanger, ExchangeResult
+from pgonly_django.worker.observing import is_observed, observed
 from pgonly_django.worker.options import THREADS_LIMIT
 from pgonly_django.worker.reports import last_row_of
-from pgonly_django.worker.running import Executor, is_observed, observed
+from pgonly_django.worker.running import Executor
 from pgonly_django.worker.watchdog import COOPERATIVE_SECONDS
 
 NAME = "drain"

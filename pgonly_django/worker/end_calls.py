@@ -34,7 +34,7 @@ from pgonly_django.worker.ending import EndedRun, changed_result
 from pgonly_django.worker.inbox import Tell
 from pgonly_django.worker.job_log import EndLog
 from pgonly_django.worker.maintenance import Maintenance
-from pgonly_django.worker.running import note_end
+from pgonly_django.worker.observing import note_end
 from pgonly_django.worker.task_lookup import TaskLookup
 from pgonly_django.worker.timers import NEVER, Timer
 

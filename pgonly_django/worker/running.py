@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import connections, transaction
 
-from pgonly_django import instruments
 from pgonly_django.compat import task_started
 from pgonly_django.context.context import JobContext
 from pgonly_django.context.memory import Memory
@@ -23,7 +21,6 @@ from pgonly_django.context.transactions import retry_while_down
 from pgonly_django.current_job import current_job
 from pgonly_django.error_texts import cut_our_frames
 from pgonly_django.exceptions import JobInterrupt, LeaseLost, TransactionLeftOpenError, UnreadableJobError
-from pgonly_django.instruments import Around, JobRun
 from pgonly_django.models.job import State
 from pgonly_django.outcomes import Outcome
 from pgonly_django.queue import checkpoints
@@ -42,11 +39,11 @@ from pgonly_django.worker.django_connections import (
 )
 from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.job_log import log_failure, log_start, logs_starts
+from pgonly_django.worker.observing import is_observed, observed
 from pgonly_django.worker.task_lookup import TaskLookup, options_of
 
 DELIVER_AGAIN_SECONDS = 0.1
 KEEPING_SNAPSHOTS = ("repeatable read", "serializable")
-LOST = "lost"
 
 _thread = SlotThread()
 
@@ -335,27 +332,3 @@ async def _called(call: _Call) -> tuple[Any, BaseException | None]:
         return await call.function(*call.args, **call.kwargs), None
     except BaseException as error:  # noqa: BLE001 - the caller raises it
         return None, error
-
-
-# What instruments put around a run.
-
-
-def is_observed() -> bool:
-    return bool(instruments.runs.functions or instruments.steps.functions)
-
-
-@contextmanager
-def observed(run: Run) -> Iterator[Callable[[EndedRun], EndedRun]]:
-    """Around what ends `run` and raises nothing. Give its end to the function that this yields."""
-    run.started_at = time.monotonic()  # an instrument that hangs counts against max_runtime
-    seen = run.seen = JobRun(run.job, run.worker)
-    with Around(instruments.runs, seen, shields=True):
-        yield partial(note_end, seen)
-
-
-def note_end(seen: JobRun, ended: EndedRun) -> EndedRun:
-    finish = ended.finish
-    seen.error = ended.error
-    seen.outcome = LOST if finish is None else ending.how_it_ended(finish).value
-    seen.state = "" if finish is None else finish.state.value
-    return ended
