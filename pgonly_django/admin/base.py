@@ -31,7 +31,7 @@ DELETED_AT_ONCE = 500
 
 def stylesheets(*names: str) -> list[str]:
     """For the Media of an admin: what all our pages need, then these."""
-    return [f"pgonly_django/{name}.css" for name in ("theme", "admin", "list", "live", *names)]
+    return [f"pgonly_django/{name}.css" for name in ("theme", "admin", "list", *names)]
 
 
 class ReadOnlyAdmin(ModelAdmin):

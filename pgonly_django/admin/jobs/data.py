@@ -23,11 +23,6 @@ def may_see_data(request: HttpRequest) -> bool:
     return request.user.has_perm(VIEW_DATA)
 
 
-def is_of_data(lookup: str) -> bool:
-    """Whether a filter of the address, such as "kwargs__token__startswith", is on what a job was called with."""
-    return lookup.partition("__")[0] in DATA_COLUMNS
-
-
 def progress_of(job: Job, *, sees_data: bool) -> dict[str, Any] | None:
     """A `bar` and its `percent` where the total is known; `figures`, `speed` and `left` as words; the `message`, not
     without `sees_data`: it may have values of the job in it. None when nothing was reported that can be shown."""

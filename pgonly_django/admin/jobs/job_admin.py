@@ -27,7 +27,7 @@ from pgonly_django.admin.jobs import cells, filters
 from pgonly_django.admin.jobs.bulk import bulk_action, bulk_view, redrive_jobs
 from pgonly_django.admin.jobs.calls import again_view, edit_view
 from pgonly_django.admin.jobs.change_list import JobChangeList
-from pgonly_django.admin.jobs.data import is_of_data, may_see_data
+from pgonly_django.admin.jobs.data import DATA_COLUMNS, may_see_data
 from pgonly_django.admin.jobs.page import page_context
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
@@ -122,7 +122,7 @@ class JobAdmin(VerbAdmin):
         return search_jobs(queryset, search_term, in_data=may_see_data(request)), False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        allowed = may_see_data(request) or not is_of_data(lookup)
+        allowed = may_see_data(request) or lookup.partition("__")[0] not in DATA_COLUMNS
         return allowed and super().lookup_allowed(lookup, value, request)
 
     def page_of(self, request: HttpRequest, job: Job) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from django.db import connections
 from pgonly_django.cache.backend import our_caches
 from pgonly_django.conf import settings
 from pgonly_django.database import testrun
+from pgonly_django.database.connect import reaches_postgres
 from pgonly_django.database.listener import listen_alias
 from pgonly_django.models import Job, Worker
 from pgonly_django.monitoring.conditions import NOTIFY_LOST
-from pgonly_django.monitoring.doctor.reading import belongs_to, by_sql, is_direct, reading, rows
+from pgonly_django.monitoring.doctor.reading import belongs_to, by_sql, reading, rows
 from pgonly_django.monitoring.findings import Condition, Finding, Level, counted
 from pgonly_django.monitoring.listening import seconds_until_heard
 
@@ -71,8 +72,9 @@ WHERE _part >= %(limit)s
 
 def pools(alias: str) -> Iterator[Finding]:
     """D082: one process alone, or all of them together, may open more than there are. Behind a pooler they may."""
-    if not is_direct(alias):
-        return
+    with reading(alias):
+        if not reaches_postgres(connections[alias].connection):
+            return
     limit = min(rows(alias, LIMITS), key=lambda row: row["allowed"])
     allowed = limit["allowed"]
     of_web, web = of_a_process(alias) + (_django_pool(alias) or 1), web_processes()

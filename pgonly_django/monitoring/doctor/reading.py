@@ -14,7 +14,6 @@ from django.db import DatabaseError, connections, models, router, transaction
 from psycopg import errors
 
 from pgonly_django.conf import schema
-from pgonly_django.database.connect import reaches_postgres
 from pgonly_django.database.on_django import is_in_transaction
 from pgonly_django.monitoring.findings import Condition, Finding, Level, identifier
 from pgonly_django.tables import TABLES
@@ -84,12 +83,6 @@ def by_sql(condition: Condition, sql: str) -> Part:
 def belongs_to(alias: str, model: type[models.Model]) -> bool:
     """Whether the routers let migrations make the model's table in this database."""
     return bool(router.allow_migrate_model(alias, model))
-
-
-def is_direct(alias: str) -> bool:
-    """Whether no pooler stands between Django and the server."""
-    with reading(alias):
-        return reaches_postgres(connections[alias].connection)
 
 
 DENIED = Condition("D001", Level.INFO, "This role may not look there: {error}.", "{_grant}")
