@@ -28,7 +28,7 @@ class PgonlyConfig(AppConfig):
             check_task_modules,
         )
         from pgonly_django.tasks.failures import check_dead_letter_tasks, check_on_failure
-        from pgonly_django.throttling.checks import check_throttles
+        from pgonly_django.throttling.counted import check_throttles
 
         for check in (
             check_settings, listener.check_listen_database, check_queues, check_names_of_queues, check_schedules,

@@ -30,8 +30,7 @@ from pgonly_django.cache.entry import (
     for_both_tables,
     minute_of,
 )
-from pgonly_django.cache.options import Options
-from pgonly_django.cache.pool_user import background
+from pgonly_django.cache.options import Options, background
 from pgonly_django.database import connect, testrun
 from pgonly_django.database.operation import Operation, Signal, run
 from pgonly_django.database.pool import Pool

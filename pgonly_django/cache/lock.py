@@ -14,7 +14,7 @@ from typing import Self
 from pgonly_django import events
 from pgonly_django.cache.durations import positive, seconds
 from pgonly_django.cache.entry import CHANNEL, WAKE_UP
-from pgonly_django.cache.pool_user import background
+from pgonly_django.cache.options import background
 from pgonly_django.cache.store import Store
 from pgonly_django.database import testrun
 from pgonly_django.database.background import UNANSWERED_SECONDS

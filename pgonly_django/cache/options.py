@@ -1,4 +1,5 @@
-"""`CACHES[...]["OPTIONS"]` as one frozen, validated object."""
+"""`CACHES[...]["OPTIONS"]` as one frozen, validated object. And the cache as a user of database/pool.py: its name, its
+errors, its advice to tests, and what its calls leave undone."""
 
 import math
 from collections.abc import Iterable
@@ -9,6 +10,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django.cache.durations import timeout_seconds
 from pgonly_django.conf import unknown_key
+from pgonly_django.database.background import Background
+from pgonly_django.database.pool import PoolUser
+from pgonly_django.database.testcase import Advice
+from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnansweredError
 
 # Django's own. CULL_FREQUENCY is accepted and has no effect: eviction deletes the excess only.
 _OF_DJANGO = {"MAX_ENTRIES", "CULL_FREQUENCY"}
@@ -105,3 +110,22 @@ def _number(key: str, value: Any, *, whole: bool) -> float:
     if value > (most := _MOST.get(key, _MOST_OF_ANY)):
         raise ImproperlyConfigured(f'OPTIONS["{key}"] must be at most {most:,}, got {value!r}.')
     return int(value) if whole else value
+
+
+CACHE = PoolUser(
+    name="cache",
+    size_option="POOL_SIZE",
+    errors=(CacheError, CacheUnavailableError, UnansweredError),
+    advice=Advice(
+        without_database=(
+            "PostgresCache keeps its entries there. A test that needs no database can be given another cache: "
+            'override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}).'
+        ),
+        in_other_thread=(
+            "For the cache, use `await cache.aget()` and its like in coroutines, and for threads a "
+            "TransactionTestCase (in pytest-django: django_db(transaction=True))."
+        ),
+    ),
+)
+
+background = Background("cache")

@@ -31,7 +31,7 @@ from pgonly_django.cache.entry import (
     for_both_tables,
     minute_of,
 )
-from pgonly_django.cache.pool_user import background
+from pgonly_django.cache.options import background
 from pgonly_django.cache.store import Store, described
 from pgonly_django.database.listener import listener_for, payload
 from pgonly_django.database.operation import Compute, Operation, run

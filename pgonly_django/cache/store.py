@@ -31,8 +31,7 @@ from pgonly_django.cache.entry import (
     stored_key,
 )
 from pgonly_django.cache.eviction import eviction_for
-from pgonly_django.cache.options import Options
-from pgonly_django.cache.pool_user import CACHE
+from pgonly_django.cache.options import CACHE, Options
 from pgonly_django.database.operation import InThread, Operation
 from pgonly_django.database.pool import pool_for
 from pgonly_django.database.statement import Statement, Values, integer, text_array

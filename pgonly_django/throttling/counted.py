@@ -1,4 +1,5 @@
-"""What the throttles of both frameworks share: one statement a request, and what happens without a database.
+"""What the throttles of both frameworks share: one statement a request, what happens without a database, and a system
+check.
 
 A throttle is a sliding window in one row of the cache, which has the time of each request that was admitted. So any
 period, wherever it begins, has at most `limit` of them. Above 128 a time stands for a group of requests, the last of
@@ -15,7 +16,11 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Self
 
+from django.apps import apps
+from django.conf import settings
+from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
 from pgonly_django import events
 from pgonly_django.cache import call_log
@@ -164,3 +169,22 @@ class CountedThrottle:
     def remedy(cls) -> str:
         name = cls.__name__
         return f'Make CACHES["default"] a PostgresCache, or set {name}.cache = caches["the alias of one"].'
+
+
+def check_throttles(**_: Any) -> list[checks.CheckMessage]:
+    """E073: a throttle of DEFAULT_THROTTLE_CLASSES counts in a cache that is no PostgresCache."""
+    if not apps.is_installed("rest_framework"):
+        return []
+    found: list[checks.CheckMessage] = []
+    for named in getattr(settings, "REST_FRAMEWORK", {}).get("DEFAULT_THROTTLE_CLASSES", ()):
+        try:
+            throttle = import_string(named) if isinstance(named, str) else named
+            is_wrong = issubclass(throttle, CountedThrottle) and throttle.store_or_none() is None
+        except (ImportError, TypeError, ImproperlyConfigured):
+            continue  # the framework says so, or E101 of the cache
+        if is_wrong:
+            message = (
+                f"{throttle.__name__} of DEFAULT_THROTTLE_CLASSES counts in a cache that is no PostgresCache."
+            )
+            found.append(checks.Error(message, hint=throttle.remedy(), id="pgonly_django.E073"))
+    return found

@@ -18,7 +18,7 @@ from django.test import TestCase
 from pgonly_django.cache import PostgresCache
 from pgonly_django.cache import lock as lock_module
 from pgonly_django.cache.entry import CHANNEL
-from pgonly_django.cache.pool_user import background
+from pgonly_django.cache.options import background
 from pgonly_django.exceptions import (
     CacheError,
     CacheUnavailableError,

@@ -13,7 +13,7 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from pgonly_django.cache.entry import CHANNEL
-from pgonly_django.cache.pool_user import background
+from pgonly_django.cache.options import background
 from pgonly_django.cache.single_flight import SingleFlight
 from pgonly_django.database.listener import payload
 from pgonly_django.database.operation import run

@@ -13,7 +13,7 @@ from rest_framework.decorators import api_view, throttle_classes
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from pgonly_django.throttling.checks import check_throttles
+from pgonly_django.throttling.counted import check_throttles
 from pgonly_django.throttling.rest_framework import (
     AnonRateThrottle,
     PostgresThrottle,
