@@ -70,13 +70,13 @@ class Verb:
         except self.refusals as error:
             model_admin.message_user(request, str(error), messages.ERROR)
 
-    def perform(self, request: HttpRequest, rows: QuerySet[Any], limit: int = AT_ONCE) -> Done:
-        """Do it to `limit` rows at most, those with the highest keys first, and log each."""
+    def perform(self, request: HttpRequest, rows: QuerySet[Any]) -> Done:
+        """Do it to AT_ONCE rows at most, those with the highest keys first, and log each."""
         keys = rows.filter(self.allowed).order_by("-pk").values_list("pk", flat=True)
-        found = list(keys[: limit + 1])
-        done = Done(more=len(found) > limit)
-        for start in range(0, min(len(found), limit), BATCH):
-            self._perform_batch(request, rows.model, found[start : min(start + BATCH, limit)], done)
+        found = list(keys[: AT_ONCE + 1])
+        done, found = Done(more=len(found) > AT_ONCE), found[:AT_ONCE]
+        for start in range(0, len(found), BATCH):
+            self._perform_batch(request, rows.model, found[start : start + BATCH], done)
         return done
 
     def _perform_batch(self, request: HttpRequest, model: Any, keys: list[Any], done: Done) -> None:
