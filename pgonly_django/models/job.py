@@ -30,7 +30,7 @@ from pgonly_django.models.job_rows import (
     TAKEN_BACK,
     UNIQUE_ROW,
 )
-from pgonly_django.outcomes import NOT_RUN
+from pgonly_django.outcomes import NOT_RUN, Outcome
 from pgonly_django.tables import table
 
 # The key in `progress` under which a worker notes from where the speed is measured; absent: from nought.
@@ -166,7 +166,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             held_by=None,
             finished_at=ClockTimestamp(),
             delete_after=FAILED_DELETION,
-            errors=_errors_and("discarded", reason),
+            errors=_errors_and(Outcome.DISCARDED, reason),
         )
 
     def hold(self, reason: str = "Held by a person.", *, by: str = BY_A_PERSON) -> int:
@@ -178,7 +178,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             state=State.HELD,
             held_by=printable(str(by))[:HELD_BY_LENGTH],
             run_at=Case(When(is_early, then=None), default=F("run_at")),
-            errors=_errors_and("held", reason),
+            errors=_errors_and(Outcome.HELD, reason),
         )
 
     def resume(self) -> int:
@@ -235,11 +235,11 @@ def key_is_free() -> Q:
     return Q(~COMES_BACK | ~Exists(others))
 
 
-def _errors_and(outcome: str, reason: str) -> RawSQL:
+def _errors_and(outcome: Outcome, reason: str) -> RawSQL:
     """The column `errors` with an entry for what a person has done. Its time is in UTC whatever the session's zone."""
     now = """to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
     entry = f"jsonb_build_object('outcome', %s::text, 'reason', %s::text, 'finished_at', {now})"
-    params = [outcome, as_reason(reason)]
+    params = [outcome.value, as_reason(reason)]
     return RawSQL(f"({EARLIER_ERRORS}) || {entry}", params, output_field=models.JSONField())  # noqa: S611 - our text
 
 

@@ -11,6 +11,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import router
 from django.db.models import Model
 from django.utils import timezone
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -21,6 +22,7 @@ from pgonly_django.masking import MASK
 from pgonly_django.models import Budget, Job, Limiter, Queue, State, Worker
 from pgonly_django.models.job import BY_A_PERSON, WAITING
 from pgonly_django.monitoring.waiting import Kind, Reason, why_it_waits
+from pgonly_django.outcomes import Outcome
 
 TIME_LIMIT = timedelta(milliseconds=250)
 # A person's pause and its entry in the admin's log are made in one request.
@@ -29,12 +31,12 @@ REASON_SHOWN = 300
 # Nothing starts until somebody does something.
 NEEDS_A_PERSON = (Kind.UNSERVED, Kind.TOO_FEW_THREADS, Kind.OVERDUE)
 # Of a scheduled job: what its last run said.
-AFTER = {
-    "failed": gettext_lazy("its next attempt after an error"),
-    "timed out": gettext_lazy("its next attempt after it took too long"),
-    "retried": gettext_lazy("it asked for another attempt"),
-    "snoozed": gettext_lazy("it asked to run later"),
-    "postponed": gettext_lazy("its last worker did not know the task"),
+AFTER: dict[str, Promise] = {
+    Outcome.FAILED: gettext_lazy("its next attempt after an error"),
+    Outcome.TIMED_OUT: gettext_lazy("its next attempt after it took too long"),
+    Outcome.RETRIED: gettext_lazy("it asked for another attempt"),
+    Outcome.SNOOZED: gettext_lazy("it asked to run later"),
+    Outcome.POSTPONED: gettext_lazy("its last worker did not know the task"),
 }
 
 
@@ -95,7 +97,7 @@ def _due(run_at: datetime, job: Job) -> str:
 def _held(by: str, job: Job) -> str:
     """A person's reason, which names who did it, where there is one."""
     last = job.errors[-1] if job.errors else {}
-    if by == BY_A_PERSON and last.get("outcome") == "held" and "started_at" not in last:
+    if by == BY_A_PERSON and last.get("outcome") == Outcome.HELD and "started_at" not in last:
         return brief(last["reason"], REASON_SHOWN).removeprefix("Held ").rstrip(".")
     return _("by %s, until somebody resumes it") % (by or _("a person"))
 
