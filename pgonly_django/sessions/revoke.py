@@ -20,7 +20,7 @@ def revoke_all(user: AbstractBaseUser) -> int:
 
     Those that are still in the previous engine end at their next request, and are not counted.
     """
-    _end_in_previous_engine(user)
+    _end_in_previous_engine([user_id_of(user)])
     return Session.objects.for_user(user).revoke()
 
 
@@ -29,7 +29,7 @@ def revoke_other_sessions(request: HttpRequest) -> int:
     user, here = request.user, own_key_hash(request)
     if not user.is_authenticated or here is None:
         return 0
-    _end_in_previous_engine(user)
+    _end_in_previous_engine([user_id_of(user)])
     return Session.objects.for_user(user).exclude(key_hash=here).revoke()
 
 
@@ -47,9 +47,7 @@ def revoke_users_for(request: HttpRequest, user_ids: Iterable[str]) -> int:
     """As revoke_all() for each of these users, by the text of their primary keys. The request's own session, if it is
     among them, ends by a logout."""
     ids = list(user_ids)
-    if settings().session_previous_engine:
-        for user_id in ids:
-            statements.keep_user_ended(user_id, cookie_age())
+    _end_in_previous_engine(ids)
     return revoke_for(request, Session.objects.filter(user_id__in=ids))
 
 
@@ -58,6 +56,7 @@ def own_key_hash(request: HttpRequest) -> str | None:
     return hash_key(key).hex() if key else None
 
 
-def _end_in_previous_engine(user: AbstractBaseUser) -> None:
+def _end_in_previous_engine(user_ids: Iterable[str]) -> None:
     if settings().session_previous_engine:
-        statements.keep_user_ended(user_id_of(user), cookie_age())
+        for user_id in user_ids:
+            statements.keep_user_ended(user_id, cookie_age())

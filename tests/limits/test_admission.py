@@ -141,24 +141,16 @@ def assert_full():
         limiter("deepseek", timeout=0).__enter__()
 
 
-def test_more_slots_let_in_who_waits(limits, hold):
+@pytest.mark.parametrize("slots", [3, None])
+def test_more_slots_or_a_limit_that_is_taken_away_let_in_who_waits(limits, hold, slots):
     limits(deepseek={"concurrent": 1})
     hold("deepseek")
     second, third = hold("deepseek", wait=False), hold("deepseek", wait=False)
     wait_for(lambda: waiting() == 2)
-    Limiter.objects.edit(concurrent=3)
+    Limiter.objects.edit(concurrent=slots)
     assert second.is_in.wait(30)
     assert third.is_in.wait(30)
-    assert held() == 3
-
-
-def test_a_limit_that_is_taken_away_lets_in_who_waits(limits, hold):
-    limits(deepseek={"concurrent": 1})
-    hold("deepseek")
-    second = hold("deepseek", wait=False)
-    wait_for(waiting)
-    Limiter.objects.edit(concurrent=None)
-    assert second.is_in.wait(30)
+    assert held() == (3 if slots else 1)
 
 
 @pytest.mark.slow
