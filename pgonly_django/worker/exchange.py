@@ -89,8 +89,8 @@ class Exchanger:
         claim: Claim | None,
     ) -> ExchangeResult:  # fmt: skip
         try:
-            is_direct = self.database.is_direct and takes_statements(connection)
-            if claim is not None and not finishes and not reports and is_direct:
+            is_alone = self.database.is_direct and not (finishes or reports)
+            if claim is not None and is_alone and takes_statements(connection):
                 return self._claim_alone(connection, claim)
             try:
                 return self._pipeline(connection, finishes, reports, claim)

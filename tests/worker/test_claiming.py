@@ -121,13 +121,9 @@ def paced(threads=4, **seconds):
     return prefetch
 
 
-def test_a_queue_whose_run_times_are_not_known_is_not_claimed_ahead():
-    assert paced().ahead("ai") == 0
-    assert paced().limits(held=0) == {}
-
-
-def test_long_jobs_are_not_claimed_ahead():
-    prefetch = paced(ai=7200.0, mail=0.3)
+@pytest.mark.parametrize("known", [{}, {"ai": 7200.0, "mail": 0.3}])
+def test_jobs_that_are_long_or_of_unknown_length_are_not_claimed_ahead(known):
+    prefetch = paced(**known)
     assert (prefetch.ahead("ai"), prefetch.ahead("mail")) == (0, 0)
     assert prefetch.limits(held=0) == {}
     assert prefetch.wants_more(held=3)
@@ -142,21 +138,14 @@ def test_short_jobs_are_claimed_ahead_for_a_fifth_of_a_second():
     assert not prefetch.wants_more(held=12)
 
 
-def test_the_shortest_jobs_are_claimed_ahead_up_to_a_limit():
-    assert paced(noop=0.0).ahead("noop") == AHEAD_LIMIT
-
-
-def test_one_long_job_among_short_ones_ends_the_claims_ahead():
-    prefetch = paced(mail=0.001)
+def test_the_shortest_jobs_are_claimed_ahead_up_to_a_limit_until_one_was_long_or_claims_went_back():
+    prefetch = paced(noop=0.0, mail=0.0)
+    assert prefetch.ahead("noop") == prefetch.ahead("mail") == AHEAD_LIMIT
     prefetch.note("mail", 7200.0)
-    assert prefetch.ahead("mail") == 0
-
-
-def test_a_queue_that_had_to_give_claims_back_is_not_known_to_be_short_any_more():
-    prefetch = paced(mail=0.001)
-    prefetch.forget("mail")
-    assert prefetch.ahead("mail") == 0
-    prefetch.forget("mail")
+    assert (prefetch.ahead("noop"), prefetch.ahead("mail")) == (AHEAD_LIMIT, 0)
+    for _ in range(2):
+        prefetch.forget("noop")
+        assert prefetch.ahead("noop") == 0
 
 
 @pytest.fixture

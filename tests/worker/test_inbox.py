@@ -19,10 +19,26 @@ def inbox():
     box.close()
 
 
-def later(do, seconds=0.2):
-    timer = threading.Timer(seconds, do)
+def later(do):
+    timer = threading.Timer(0.2, do)
     timer.start()
     return timer
+
+
+def take_soon(inbox):
+    """The message, for which it need not wait to the end."""
+    began = time.monotonic()
+    (message,) = inbox.take(1, LONG)
+    assert time.monotonic() - began < LONG / 2
+    return message
+
+
+@pytest.fixture
+def alarm(inbox):
+    """A signal whose handler tells the inbox to stop."""
+    before = signal.signal(signal.SIGALRM, lambda *_: inbox.put("stop"))
+    yield signal.SIGALRM
+    signal.signal(signal.SIGALRM, before)
 
 
 def test_messages_come_in_order_and_no_more_than_asked_for(inbox):
@@ -35,34 +51,21 @@ def test_messages_come_in_order_and_no_more_than_asked_for(inbox):
 
 def test_a_thread_wakes_the_one_that_waits(inbox):
     timer = later(lambda: inbox.put("message"))
-    began = time.monotonic()
-    assert inbox.take(1, LONG) == ["message"]
-    assert time.monotonic() - began < LONG / 2
+    assert take_soon(inbox) == "message"
     timer.join()
 
 
+@pytest.mark.usefixtures("alarm")
 def test_a_signal_handler_wakes_the_one_that_waits(inbox):
-    before = signal.signal(signal.SIGALRM, lambda *_: inbox.put("stop"))
     signal.setitimer(signal.ITIMER_REAL, 0.2)
-    began = time.monotonic()
-    try:
-        assert inbox.take(1, LONG) == ["stop"]
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert time.monotonic() - began < LONG / 2
+    assert take_soon(inbox) == "stop"
 
 
-def test_a_signal_that_another_thread_got_wakes_it_too(inbox):
+def test_a_signal_that_another_thread_got_wakes_it_too(inbox, alarm):
     """Its handler runs in the main thread, which is asleep."""
-    before = signal.signal(signal.SIGUSR1, lambda *_: inbox.put("stop"))
     inbox.wake_on_signals()
-    timer = later(lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))
-    began = time.monotonic()
-    try:
-        assert inbox.take(1, LONG) == ["stop"]
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-    assert time.monotonic() - began < LONG / 2
+    timer = later(lambda: signal.pthread_kill(threading.get_ident(), alarm))
+    assert take_soon(inbox) == "stop"
     timer.join()
     inbox.close()
     assert signal.set_wakeup_fd(-1) == -1

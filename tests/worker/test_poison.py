@@ -22,30 +22,20 @@ from tests.queue.rows import claim, claimer, make
 from tests.waiting import wait_for
 
 
-class ExitingFilter(logging.Filter):
-    def filter(self, record):
-        if "poison" in record.getMessage():
-            raise SystemExit(3)
-        return True
-
-
-class RaisingFilter(logging.Filter):
-    def filter(self, record):
-        if "poison" in record.getMessage():
-            raise ValueError("a filter that fails")
-        return True
-
-
 @pytest.fixture
 def of_each(request):
-    """How many jobs of each kind; with a bad filter in the way of the log lines, or none."""
-    number, bad = request.param
+    """How many jobs of each kind; with a filter that raises an error in the way of the log lines, or none."""
+    number, error = request.param
     logger = logging.getLogger("pgonly_django.worker")
-    if bad is not None:
-        logger.addFilter(bad)
+
+    def bad(record):
+        if error is not None and "poison" in record.getMessage():
+            raise error
+        return True
+
+    logger.addFilter(bad)
     yield number
-    if bad is not None:
-        logger.removeFilter(bad)
+    logger.removeFilter(bad)
 
 
 @pytest.fixture
@@ -80,7 +70,7 @@ def test_a_connection_that_a_job_has_spoilt_is_closed(work):
 @pytest.mark.usefixtures("hostile_receivers")
 @pytest.mark.parametrize(
     "of_each",
-    [(20, None), (3, ExitingFilter()), (3, RaisingFilter())],
+    [(20, None), (3, SystemExit(3)), (3, ValueError("a filter that fails"))],
     indirect=True,
     ids=["20", "exit", "raise"],
 )
