@@ -90,6 +90,13 @@ def length(text: str) -> timedelta | None:
     return timedelta(**{UNITS[found[2]]: int(found[1])}) if found else None
 
 
+def number(text: str) -> int:
+    """A type of flags."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):  # noqa: PLR2004 - digits
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, got {text!r}")
+    return int(text)
+
+
 def job_id(text: str) -> UUID:
     try:
         return UUID(text)

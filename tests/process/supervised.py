@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 
 from pgonly_django.models import Worker
 from tests.waiting import wait_for
@@ -24,6 +25,21 @@ def start(workers, count, *flags, **options):
     )
     assert supervisor.process.poll() is None, supervisor.output
     return supervisor
+
+
+def touching(path, condition):
+    """A condition to wait for. The reloader notices a change of a file that it has seen before: so the file is touched
+    every three seconds until it is true."""
+    touched_at = 0.0
+
+    def is_true():
+        nonlocal touched_at
+        if time.monotonic() - touched_at > 3:
+            path.touch()
+            touched_at = time.monotonic()
+        return condition()
+
+    return is_true
 
 
 def lives(pid):

@@ -22,28 +22,30 @@ pytestmark = [
 ]
 
 
+def run(workers, result, *flags):
+    """The worker that has run the job, and all others."""
+    worker = workers.start("--burst", *flags, ready=False)
+    assert worker.wait(60) == 0
+    result.refresh()
+    return worker
+
+
 @pytest.mark.parametrize(("method", "times"), [("fork", 10), ("forkserver", 2), ("spawn", 2)])
 def test_a_pool_inside_a_job_ends(workers, method, times):
     result = forking.map_in_a_pool.enqueue(method, times)
-    worker = workers.start("--threads", "2", "--burst", ready=False)
-    assert worker.wait(60) == 0
-    result.refresh()
+    run(workers, result, "--threads", "2")
     assert result.return_value == 6 * times
 
 
 def test_a_child_ends_when_it_is_terminated(workers):
     result = forking.terminate_a_child.enqueue()
-    worker = workers.start("--burst", ready=False)
-    assert worker.wait() == 0
-    result.refresh()
+    run(workers, result)
     assert result.return_value == -signal.SIGTERM
 
 
 def test_a_child_has_a_connection_of_its_own_and_leaves_the_job_s_alone(workers, marks):
     result = forking.share_the_database_with_a_child.enqueue()
-    worker = workers.start("--burst", ready=False)
-    assert worker.wait() == 0
-    result.refresh()
+    run(workers, result)
     assert result.return_value == {"same": True, "own": True, "count": 1, "code": 0}
     assert marks() == ["kept"]
 
@@ -52,9 +54,7 @@ def test_a_child_has_a_connection_of_its_own_and_leaves_the_job_s_alone(workers,
 def test_a_child_that_comes_back_out_of_the_job_ends_there(workers, marks, how, code):
     result = forking.come_back_twice.enqueue(how, "k")
     other = jobs.add.enqueue(1)
-    worker = workers.start("--burst", "--threads", "1", ready=False)
-    assert worker.wait() == 0
-    result.refresh()
+    worker = run(workers, result, "--threads", "1")
     assert (result.return_value, result.job.attempt, marks()) == (code, 1, ["k"])
     assert other.job.state == State.SUCCEEDED
     assert worker.output.count("Stopped after 2 job(s).") == 1
@@ -65,16 +65,13 @@ def test_a_child_that_comes_back_out_of_the_job_ends_there(workers, marks, how, 
 def test_a_child_that_comes_back_out_of_a_receiver_ends_there_and_runs_no_job(workers, marks, signal_name):
     forking.fork_at_the_next.enqueue(signal_name)
     result = jobs.mark_once.enqueue("k")
-    worker = workers.start("--burst", "--threads", "1", ready=False)
-    assert worker.wait() == 0
+    run(workers, result, "--threads", "1")
     assert (sorted(marks()), result.job.state) == (["0", "k"], State.SUCCEEDED)
 
 
 def test_a_child_that_comes_back_out_of_an_async_job_ends_there(workers):
     result = forking.come_back_twice_async.enqueue()
-    worker = workers.start("--burst", ready=False)
-    assert worker.wait() == 0
-    result.refresh()
+    worker = run(workers, result)
     assert result.return_value == 0
     assert worker.output.count("Stopped after 1 job(s).") == 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from pgonly_django.models import Job, Worker
 from tests import jobs
 from tests.aliases import new_database
 from tests.children import database_url
+from tests.process.supervised import touching
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -130,17 +130,8 @@ def test_reload_gives_running_jobs_back_and_starts_afresh(workers, marks):
     worker = workers.start("--reload", ready=False)
     result = jobs.sleep_in_slices.enqueue("k")
     wait_for(lambda: marks().count("k:started") == 1, what="the first start")
-    touched_at = 0.0
-
-    def restarted():
-        # Again every three seconds: the reloader notices a change of a file it has seen before.
-        nonlocal touched_at
-        if time.monotonic() - touched_at > 3:
-            Path(jobs.__file__).touch()
-            touched_at = time.monotonic()
-        return marks().count("k:started") == 2
-
-    wait_for(restarted, what="the second start")
+    is_restarted = touching(Path(jobs.__file__), lambda: marks().count("k:started") == 2)
+    wait_for(is_restarted, what="the second start")
     job = Job.objects.get(pk=result.id)
     assert (job.attempt, job.interruptions) == (1, 1)
     assert "Stopping: 1 job(s)" in worker.output

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -20,7 +19,7 @@ from pgonly_django.models import State
 from tests import jobs
 from tests.children import ROOT
 from tests.jobs import growing
-from tests.process.supervised import children, start
+from tests.process.supervised import children, start, touching
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process(starts_afresh=True), pytest.mark.slow]
@@ -70,17 +69,8 @@ def test_a_reload_gives_the_jobs_of_all_children_back_and_starts_afresh(workers,
     wait_for(lambda: len([mark for mark in marks() if mark.endswith(":started")]) == 2, 60)
     assert "starts, spawned." in supervisor.output
     tasks = ROOT / "example_project" / "screening" / "tasks.py"  # which the supervisor has no use for
-    touched_at = 0.0
-
-    def is_noticed():
-        # Again every three seconds: the reloader notices a change of a file it has seen before.
-        nonlocal touched_at
-        if time.monotonic() - touched_at > 3:
-            tasks.touch()
-            touched_at = time.monotonic()
-        return "Stopping 2 process(es): their jobs are released now." in supervisor.output
-
-    wait_for(is_noticed, 60, "the reload")
+    said = "Stopping 2 process(es): their jobs are released now."
+    wait_for(touching(tasks, lambda: said in supervisor.output), 60, "the reload")
     wait_for(
         lambda: len([mark for mark in marks() if mark.endswith(":started")]) == 4, 60, "the second start"
     )

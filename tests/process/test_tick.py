@@ -85,6 +85,14 @@ def serve(transactional_db, tmp_path):
         server.end()
 
 
+def ask_and_hold(server, marks, answers=None, tick_seconds=25):
+    """The thread of a request, and the result of the job that its tick runs."""
+    result = jobs.hold_on.enqueue("k")
+    thread = server.ask_in_thread(answers, tick_seconds)
+    wait_for(lambda: "k:started" in marks())
+    return thread, result
+
+
 def is_given_back(result):
     job = result.job
     return (job.state, job.attempt, job.crashes, job.interruptions) == (State.READY, 0, 0, 1)
@@ -106,9 +114,7 @@ def test_gunicorn_that_kills_the_request_costs_the_job_nothing(serve, marks):
 @pytest.mark.parametrize("command", [GUNICORN, THREADED])
 def test_gunicorn_that_is_stopped_at_once_gives_the_job_back(serve, marks, command):
     server = serve(*command)
-    result = jobs.hold_on.enqueue("k")
-    thread = server.ask_in_thread()
-    wait_for(lambda: "k:started" in marks())
+    thread, result = ask_and_hold(server, marks)
     server.process.send_signal(signal.SIGQUIT)
     wait_for(lambda: is_given_back(result), seconds=10.0, what="the job to be given back")
     server.process.wait(30)
@@ -150,10 +156,8 @@ def test_a_tick_that_is_the_last_request_of_a_gunicorn_worker_runs_its_jobs(serv
 @pytest.mark.parametrize("command", [GUNICORN, UVICORN])
 def test_a_server_that_is_stopped_lets_the_tick_end(serve, marks, command):
     server = serve(*command)
-    result = jobs.hold_on.enqueue("k")
     answers = []
-    thread = server.ask_in_thread(answers, tick_seconds=4)
-    wait_for(lambda: "k:started" in marks())
+    thread, result = ask_and_hold(server, marks, answers, tick_seconds=4)
     server.process.send_signal(signal.SIGTERM)
     server.process.wait(30)
     thread.join(30)

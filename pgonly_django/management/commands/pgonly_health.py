@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, ProgrammingError, connections, transaction
 
-from pgonly_django.management.selection import JobCommand, job_database, length
+from pgonly_django.management.selection import JobCommand, job_database, length, number
 from pgonly_django.monitoring.conditions import NO_WORKER
 from pgonly_django.monitoring.findings import counted
 from pgonly_django.monitoring.workers import worker_totals
@@ -82,13 +82,6 @@ def seconds(text: str) -> timedelta:
     if found is None or found < timedelta(0):
         raise argparse.ArgumentTypeError(f"must be a time such as 90, 90s, 30min or 2h, got {text!r}")
     return found
-
-
-def number(text: str) -> int:
-    """A type of flags."""
-    if not (text.isascii() and text.isdigit() and len(text) < 10):  # noqa: PLR2004 - digits
-        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, got {text!r}")
-    return int(text)
 
 
 class Check(NamedTuple):

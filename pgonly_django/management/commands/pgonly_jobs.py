@@ -208,7 +208,8 @@ def _add_flags(verb: str, parser: argparse.ArgumentParser) -> None:
     else:
         selection.add_filters(parser, takes_queues=verb == "resume")
     if verb == "list":
-        parser.add_argument("--limit", type=_limit, default=50, help="so many at most, 0: all. Default: 50.")
+        most = "so many at most, 0: all. Default: 50."
+        parser.add_argument("--limit", type=selection.number, default=50, help=most)
     elif verb != "show":
         parser.add_argument("--all", action="store_true", help="all jobs, where no other flag chooses some")
         parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -222,12 +223,6 @@ def _add_flags(verb: str, parser: argparse.ArgumentParser) -> None:
         )
         hint = "a new value of a parameter, as JSON or text (may be repeated)"
         parser.add_argument("--argument", action="append", type=argument, metavar="NAME=VALUE", help=hint)
-
-
-def _limit(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number, 0 for all, got {text!r}")
-    return int(text)
 
 
 def _sentences(answer: dict[str, Any], past: str) -> Iterable[str]:
