@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 
 from example_project import settings as example
 from example_project.screening.demo.seeding import users
 from pgonly_django.models import Worker
+from tests import activity
 from tests.browser.chromium import Chromium, executable, listen
 from tests.browser.site import Site, cookie_of
 from tests.children import database_url
@@ -49,8 +49,7 @@ def site(chromium, django_db_setup, django_db_blocker, tmp_path_factory) -> Iter
 
 # The web server goes on for the whole lane. A test behind this one may want to copy the database, which nobody else may
 # be connected to then.
-END_CACHE_SESSIONS = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE datname = current_database() AND application_name = 'pgonly cache'"""
+OF_CACHES = "application_name = 'pgonly cache'"
 
 
 class Person:
@@ -99,8 +98,7 @@ def person(transactional_db, settings, chromium, site) -> Iterator[Callable[...,
     yield sign_in
     for each in persons:
         each.close()
-    with connection.cursor() as cursor:
-        cursor.execute(END_CACHE_SESSIONS)
+    activity.end(OF_CACHES)
     assert [complaint for each in persons for complaint in each.complaints] == []
 
 

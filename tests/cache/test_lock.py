@@ -27,6 +27,7 @@ from pgonly_django.exceptions import (
     UnansweredError,
 )
 from pgonly_django.models import CacheLock
+from tests import activity
 from tests.cache.conftest import start_crowd
 from tests.database.calls import lose
 from tests.waiting import PATIENT, wait_for
@@ -151,12 +152,7 @@ def test_what_gave_up_while_postgresql_was_at_it_holds_no_lock_afterwards(make_c
 
 
 def statements_of_the_cache():
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgonly cache' AND state = 'active' "
-            "AND datname = current_database()"
-        )
-        return cursor.fetchone()[0]
+    return activity.pids("application_name = 'pgonly cache' AND state = 'active'")
 
 
 def renewals():

@@ -17,6 +17,7 @@ from pgonly_django.database.operation import run
 from pgonly_django.database.statement import Statement
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry
+from tests import activity
 from tests.waiting import PATIENT
 
 DIVIDE_BY_ZERO = Statement("SELECT 1 / 0")
@@ -58,12 +59,7 @@ def test_two_long_transactions_that_set_one_key_do_not_wait_for_each_other(cache
 
 
 def connections_of_caches():
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgonly cache' "
-            "AND datname = current_database() ORDER BY pid"
-        )
-        return cursor.fetchall()
+    return activity.pids("application_name = 'pgonly cache'")
 
 
 class InATestCase(TestCase):

@@ -17,11 +17,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.exceptions import JobCancelled, JobStopped, JobTimedOut
 from pgonly_django.models import Checkpoint
 from pgonly_django.queue import checkpoints
-
-CUT_OFF_OTHERS = """
-SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-"""
+from tests import activity
 
 
 def loop(context, body):
@@ -171,7 +167,7 @@ def test_a_loop_over_rows_survives_the_loss_of_its_connection_between_two_chunks
     advance = Memory.advance_loop
 
     def lose_connection(memory, *arguments):
-        server.execute(CUT_OFF_OTHERS)
+        activity.end(on=server)
         return advance(memory, *arguments)
 
     monkeypatch.setattr(Memory, "advance_loop", lose_connection)

@@ -2,7 +2,6 @@
 
 from unittest import mock, skip
 
-from django.db import connection
 from django.test import TransactionTestCase, override_settings
 from tasks import test_dummy_backend as dummy
 from tasks import test_immediate_backend as immediate
@@ -10,6 +9,7 @@ from tasks import test_tasks as djangos
 
 from pgonly_django import task
 from pgonly_django.tasks import PostgresBackend
+from tests import activity
 from tests.contract.reasons import COMMITS, MORE
 from tests.contract.task_backends import Kept, RunAtOnce
 
@@ -91,8 +91,4 @@ class RunningInATransaction(immediate.ImmediateBackendTransactionTestCase):
 
 def tearDownModule():
     """Some of Django's coroutines call sync methods, each from a thread that keeps its connection."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+    activity.end()

@@ -9,6 +9,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection, transaction
 
 from pgonly_django import task
+from tests import activity
 from tests.jobs import mark, stay
 from tests.jobs.paying import pay_once
 
@@ -111,13 +112,7 @@ def _lose_the_connection():
 def cut_the_worker(key, worker_id):
     """Leaves its mark and ends the connection over which its worker would write its end."""
     mark(key)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND application_name LIKE %s",
-            [f"pgonly worker {worker_id}%"],
-        )
-        assert cursor.fetchone() == (1,)
+    assert activity.end(f"application_name LIKE 'pgonly worker {worker_id}%'") == 1
 
 
 @task(takes_context=True)

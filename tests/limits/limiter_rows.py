@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.db import connection
 from django.utils import timezone
 
 from pgonly_django.models import Limiter, LimiterSlot, LimiterWaiter
+from tests import activity
 
 
 def held(name="deepseek"):
@@ -24,12 +24,7 @@ def buckets(name="deepseek"):
 
 def pids_of_limits(condition="true"):
     """The server's processes for the connections of this database's limiters and budgets."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgonly limits' "
-            f"AND datname = current_database() AND {condition}"
-        )
-        return [pid for (pid,) in cursor.fetchall()]
+    return activity.pids(f"application_name = 'pgonly limits' AND {condition}")
 
 
 def make_holders_die(name="deepseek"):

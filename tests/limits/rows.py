@@ -6,12 +6,11 @@ import contextlib
 from datetime import timedelta
 from decimal import Decimal
 
-import psycopg
-from django.db import connection
 from django.utils import timezone
 
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.models import Budget, CostEntry, Reservation
+from tests import activity
 
 
 def state(name="p"):
@@ -42,19 +41,6 @@ def end_period(name="p"):
 @contextlib.contextmanager
 def no_connections():
     """The connections of limiters and budgets are ended, and no new ones are allowed. All others stay."""
-    connection.ensure_connection()
-    name = connection.ops.quote_name(connection.settings_dict["NAME"])
-    params = {**connection.get_connection_params(), "dbname": "postgres"}
-    with psycopg.connect(**params, autocommit=True) as elsewhere:
-        elsewhere.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        try:
-            elsewhere.execute(END_CONNECTIONS, [connection.settings_dict["NAME"]])
-            yield
-        finally:
-            elsewhere.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-
-
-END_CONNECTIONS = """
-SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-WHERE application_name LIKE 'pgonly limits%%' AND datname = %s
-"""
+    with activity.no_more_connections():
+        activity.end("application_name LIKE 'pgonly limits%'")
+        yield

@@ -14,6 +14,7 @@ from django.db.models import F, Sum
 
 from pgonly_django.limits import expiry
 from pgonly_django.models import Budget, CostEntry, Reservation
+from tests import activity
 from tests.limits.conftest import start_crowd
 from tests.limits.rows import make_reservations_expire
 from tests.waiting import wait_for
@@ -66,9 +67,4 @@ def make_half_of_the_reservations_expire():
 
 
 def busy():
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgonly limits%%' "
-            "AND state = 'active' AND datname = current_database()"
-        )
-        return cursor.fetchone()[0]
+    return activity.pids("application_name LIKE 'pgonly limits%' AND state = 'active'")

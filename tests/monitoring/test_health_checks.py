@@ -16,6 +16,7 @@ from django.test import RequestFactory
 
 from benchmarks.servers import free_port
 from pgonly_django.models import DurableCacheEntry, Queue
+from tests import activity
 from tests.aliases import alias
 from tests.queue.rows import HOUR, ago, make, make_worker
 from tests.waiting import wait_for
@@ -120,8 +121,7 @@ def test_an_alias_that_there_is_not_is_named():
 
 def test_a_check_leaves_the_connections_of_its_thread_as_they_were(other):
     def count():
-        sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND client_port IS NOT NULL"
-        return other.execute(sql).fetchone()
+        return len(activity.pids(on=other))
 
     connection.ensure_connection()
     wrapper, pid = connections["default"], connection.connection.info.backend_pid

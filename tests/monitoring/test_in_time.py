@@ -16,6 +16,7 @@ from django.db import connection, connections
 
 from pgonly_django.monitoring.in_time import OF_THE_SITE, stats_in_time
 from pgonly_django.monitoring.stats import PARTS
+from tests import activity
 from tests.aliases import alias
 from tests.queue.rows import make
 from tests.waiting import wait_for
@@ -51,12 +52,9 @@ def test_a_reading_has_its_own_connection_and_closes_it(other):
     assert found.missing == {}
     assert found.queues[0].name == "ai"
     assert connection.connection is None
-    count = (
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND client_port IS NOT NULL"
-    )
-    before = other.execute(count).fetchone()
+    before = len(activity.pids(on=other))
     read()
-    wait_for(lambda: other.execute(count).fetchone() <= before)
+    wait_for(lambda: len(activity.pids(on=other)) <= before)
 
 
 @pytest.mark.django_db(transaction=True)

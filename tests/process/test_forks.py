@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 
 from pgonly_django.models import State, Worker
-from tests import jobs
+from tests import activity, jobs
 from tests.jobs import forking
 from tests.process.supervised import lives
 from tests.waiting import wait_for
@@ -102,10 +102,5 @@ def test_a_killed_worker_s_child_holds_none_of_its_connections_open(workers):
 
     (worker_id,) = Worker.objects.filter(name=worker.name).values_list("id", flat=True)
 
-    def sessions():
-        with connection.cursor() as cursor:
-            named = "SELECT FROM pg_stat_activity WHERE strpos(application_name, %s) > 0"
-            cursor.execute(named, [str(worker_id)])
-            return cursor.rowcount
-
-    wait_for(lambda: not sessions(), 10, "the dead worker's own sessions to go")
+    its_own = f"strpos(application_name, '{worker_id}') > 0"
+    wait_for(lambda: not activity.pids(its_own), 10, "the dead worker's own sessions to go")

@@ -7,10 +7,9 @@ import signal
 from contextlib import contextmanager
 
 import pytest
-from django.db import connection
 
 from pgonly_django.models import State
-from tests import jobs
+from tests import activity, jobs
 from tests.jobs import timed
 from tests.waiting import wait_for
 
@@ -20,13 +19,7 @@ ENDS = ("--max-seconds", "8", "--grace-seconds", "1")
 
 
 def pid_of_main_connection(worker):
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s",
-            [f"pgonly worker % {worker.name}"],
-        )
-        row = cursor.fetchone()
-    return row and row[0]
+    return next(iter(activity.pids(f"application_name LIKE 'pgonly worker % {worker.name}'")), None)
 
 
 @contextmanager

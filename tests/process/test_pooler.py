@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connection
 
 from pgonly_django.models import Job, Worker
-from tests import jobs
+from tests import activity, jobs
 from tests.children import database_url
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
-LISTENERS = """
-pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pgonly listener %'
-"""
+LISTENERS = "application_name LIKE 'pgonly listener %'"
 
 
 def test_behind_a_pooler_the_worker_says_so_once_and_polls(workers, marks, pooler):
@@ -39,14 +36,8 @@ def past_the_pooler(workers, pooler):
     workers.end()  # PgBouncer waits for its clients
 
 
-def first(query):
-    with connection.cursor() as cursor:
-        cursor.execute(query)
-        return cursor.fetchone()[0]
-
-
 def listening():
-    return first(f"SELECT count(*) FROM {LISTENERS}")
+    return activity.pids(LISTENERS)
 
 
 def test_with_a_listen_database_workers_behind_a_pooler_rescue(workers, marks, past_the_pooler):
@@ -64,7 +55,7 @@ def test_with_a_listen_database_workers_behind_a_pooler_rescue(workers, marks, p
 def test_a_worker_whose_listening_connection_is_lost_polls_until_it_is_back(workers, past_the_pooler):
     worker = workers.start("--poll-seconds", "0.2", **past_the_pooler)
     wait_for(listening)
-    assert first(f"SELECT count(pg_terminate_backend(pid)) FROM {LISTENERS}") == 1
+    assert activity.end(LISTENERS) == 1
     assert jobs.add.enqueue(1, 2).wait(20).return_value == 3
     wait_for(listening)
     assert "Polling until the connection that listens is open again" in worker.output

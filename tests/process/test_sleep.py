@@ -9,10 +9,10 @@ import pytest
 from pgonly_django.database import wake_urls
 from pgonly_django.models import Job, Worker
 from tests import jobs
+from tests.activity import backends, pids
 from tests.http_receiver import receiver
 from tests.process.test_health import ask
 from tests.waiting import wait_for
-from tests.worker.backends import all_pids, backends
 from tests.worker.health.test_server import free_port
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 @pytest.fixture
 def before(transactional_db):
     """The connections of the tests themselves."""
-    return all_pids()
+    return pids()
 
 
 def states(port):

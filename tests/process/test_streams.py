@@ -12,10 +12,10 @@ from django.test import Client
 from django.urls import reverse
 
 from pgonly_django.progress.tokens import Grant
+from tests.activity import pids
 from tests.process.test_tick import UVICORN, serve  # noqa: F401 - a fixture
 from tests.queue.rows import make_running, make_worker
 from tests.waiting import wait_for
-from tests.worker.backends import all_pids
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 STREAMS = 30
@@ -53,13 +53,13 @@ def test_open_streams_hold_no_threads_and_one_connection_and_do_not_keep_uvicorn
     serve,  # noqa: F811
     address,
 ):
-    before = set(all_pids())  # another test may have left some
+    before = set(pids())  # another test may have left some
     server = serve(*UVICORN)
     with contextlib.ExitStack() as stack:
         for _ in range(STREAMS):
             stack.enter_context(open_stream(server, address))
         wait_for(lambda: threads(server) < STREAMS, what="the threads of the requests to end")
         what = "the connections of the requests to be closed"
-        wait_for(lambda: len(set(all_pids()) - before) <= 1, what=what)
+        wait_for(lambda: len(set(pids()) - before) <= 1, what=what)
         server.process.terminate()
         server.process.wait(10)

@@ -18,6 +18,7 @@ from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, finish_statements
 from pgonly_django.queue.limited.claim import LimitedClaimer
 from pgonly_django.queue.limited.turns import Turns
+from tests import activity
 from tests.waiting import wait_for
 
 LEASE = timedelta(seconds=settings().lease_seconds)
@@ -158,5 +159,4 @@ def limit(queue="default", **limits) -> None:
 
 def wait_until_blocked(other, count=1):
     """Until so many statements wait for a lock."""
-    sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    wait_for(lambda: other.execute(sql).fetchone()[0] >= count)
+    wait_for(lambda: len(activity.pids("wait_event_type = 'Lock'", other)) >= count)

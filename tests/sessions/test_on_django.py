@@ -10,6 +10,7 @@ from django.db import OperationalError, connection, transaction
 
 from pgonly_django.database import on_django
 from pgonly_django.sessions import SessionStore
+from tests import activity
 
 
 @pytest.fixture
@@ -86,19 +87,13 @@ def test_after_a_restart_no_place_of_djangos_pool_costs_a_request(key, monkeypat
         connection.close()
         connection.pool.wait(10)
         with psycopg.connect(**connection.get_connection_params(), autocommit=True) as other:
-            other.execute(OTHERS_END)
+            activity.end(on=other)
         for _ in range(3):
             assert load_often(key, 1) == [1]
             connection.close()
     finally:
         connection.close()
         connection.close_pool()
-
-
-OTHERS_END = """
-SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
-"""
 
 
 @pytest.mark.django_db(transaction=True)

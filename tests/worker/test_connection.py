@@ -10,15 +10,10 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
 from pgonly_django.worker.connection import ALL, JobsListener
-from tests import jobs
+from tests import activity, jobs
 from tests.waiting import wait_for
-from tests.worker.backends import no_more_connections
 
 pytestmark = pytest.mark.django_db(transaction=True)
-CUT = """
-SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-WHERE datname = current_database() AND application_name LIKE 'pgonly worker%'
-"""
 
 
 @pytest.fixture
@@ -43,15 +38,13 @@ def tell(payload):
 @contextlib.contextmanager
 def cut_off():
     """The worker has lost its connection and gets no other one until this ends."""
-    with no_more_connections():
+    with activity.no_more_connections():
         cut()
         yield
 
 
 def cut():
-    with connection.cursor() as cursor:
-        cursor.execute(CUT)
-        assert cursor.fetchone()[0] >= 1
+    assert activity.end("application_name LIKE 'pgonly worker%'") >= 1
 
 
 def test_a_notify_is_heard_when_the_socket_is_readable(listener, line):

@@ -12,7 +12,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from pgonly_django.compat import TaskResultStatus, uuid7
 from pgonly_django.models import State
 from pgonly_django.worker.django_connections import connections_of_worker, outlasts_its_transaction
-from tests import jobs
+from tests import activity, jobs
 from tests.jobs import connection_changes as changes
 from tests.jobs import transactions
 from tests.waiting import wait_for
@@ -238,12 +238,8 @@ def test_a_connection_lost_below_asyncio_run_harms_no_later_job(work, marks):
 
 
 def test_what_a_sync_job_did_below_asyncio_run_leaves_no_connection(work, marks):
-    count = (
-        "SELECT count(*) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND backend_type = 'client backend'"
-    )
-    before = connection.cursor().execute(count).fetchone()
+    before = len(activity.pids())
     transactions.query_below_asyncio_run.enqueue("k")
     work(threads=1)
     assert marks() == ["k"]
-    wait_for(lambda: connection.cursor().execute(count).fetchone() <= before, what="its end")
+    wait_for(lambda: len(activity.pids()) <= before, what="its end")

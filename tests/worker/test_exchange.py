@@ -7,7 +7,7 @@ import math
 from datetime import timedelta
 
 import pytest
-from django.db import connection, connections
+from django.db import connections
 from django.utils import timezone
 
 from pgonly_django.compat import task_finished, uuid7
@@ -22,7 +22,7 @@ from pgonly_django.queue.promote import promote
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.timers import NEVER
-from tests import jobs
+from tests import activity, jobs
 from tests.jobs import transactions
 from tests.proxy import LosingProxy
 from tests.queue.rows import finish_of, fresh, make, make_running
@@ -143,12 +143,7 @@ def test_the_row_of_a_worker_that_stops_may_be_locked(exchanger, other):
 
 
 def test_the_worker_s_connection_is_named_by_its_id(exchanger):
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE strpos(application_name, %s) > 0",
-            [str(exchanger.claimer.worker_id)],
-        )
-        assert cursor.fetchone() == (1,)
+    assert len(activity.pids(f"strpos(application_name, '{exchanger.claimer.worker_id}') > 0")) == 1
 
 
 def test_an_end_is_kept_while_the_database_is_away(background_worker, marks):

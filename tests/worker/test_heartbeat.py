@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from django.db import connection
 
 from pgonly_django.context.run import Run
 from pgonly_django.database import notify
@@ -21,11 +20,10 @@ from pgonly_django.outcomes import Outcome
 from pgonly_django.worker.inbox import Notification, UnknownClaim
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from tests import jobs
+from tests import activity, jobs
 from tests.queue.rows import HOUR, ago, claim, fresh, make, make_running, make_worker
 from tests.queue.rows import claimer as make_claimer
 from tests.waiting import wait_for
-from tests.worker.backends import all_pids, backends, no_more_connections
 
 LEASE = timedelta(seconds=2)
 
@@ -209,12 +207,14 @@ def test_a_worker_that_stops_before_its_first_heartbeat_is_seen_as_stopped(trans
 @pytest.mark.slow
 def test_an_idle_worker_beats_each_quarter_of_a_lease_and_does_not_look_for_jobs(background_worker, settings):
     settings.PGONLY = {"LEASE_SECONDS": LEASE.total_seconds()}
-    before = all_pids()
+    before = activity.pids()
     worker = background_worker(poll_seconds=600.0)
 
     def statements():
         """When the main loop has sent its last one."""
-        return [at for name, _, at in backends(before) if name.startswith(f"pgonly worker {worker.id}")]
+        return [
+            at for name, _, at in activity.backends(before) if name.startswith(f"pgonly worker {worker.id}")
+        ]
 
     claims = worker.claims
     wait_for(lambda: claims.poll_timer.drained)
@@ -235,14 +235,8 @@ def test_where_no_further_connection_is_to_be_had_leases_are_renewed_all_the_sam
     """The server may have as many as it takes. The main loop beats then."""
     settings.PGONLY = {"LEASE_SECONDS": LEASE.total_seconds()}
     worker = background_worker(poll_seconds=600.0)
-    with no_more_connections():
-        with connection.cursor() as cursor:
-            name = f"pgonly heartbeat {worker.id}%"
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND application_name LIKE %s",
-                [name],
-            )
+    with activity.no_more_connections():
+        activity.end(f"application_name LIKE 'pgonly heartbeat {worker.id}%'")
         result = jobs.pause.enqueue(2.5 * LEASE.total_seconds())
         wait_for(lambda: result.job.state == State.RUNNING)
         wait_for(

@@ -7,7 +7,6 @@ import threading
 from collections import Counter
 
 import pytest
-from django.db import connection
 
 from pgonly_django import enqueue_many
 from pgonly_django.compat import task_finished, task_started
@@ -16,7 +15,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.outcomes import Outcome
 from pgonly_django.worker.running import Executor
-from tests import jobs
+from tests import activity, jobs
 from tests.jobs import poison
 from tests.queue.rows import claim, claimer, make
 from tests.waiting import wait_for
@@ -51,17 +50,11 @@ def hostile_receivers():
         signal.disconnect(receiver)
 
 
-def sessions():
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
-        return {pid for (pid,) in cursor.fetchall()}
-
-
 def test_a_connection_that_a_job_has_spoilt_is_closed(work):
-    before = sessions()
+    before = set(activity.pids())
     enqueue_many([(poison.spoil_its_connection.using(max_attempts=1), ())] * 3)
     work(threads=1)
-    wait_for(lambda: sessions() <= before, what="the sessions to be over")
+    wait_for(lambda: set(activity.pids()) <= before, what="the sessions to be over")
 
 
 @pytest.mark.slow

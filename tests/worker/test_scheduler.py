@@ -16,6 +16,7 @@ from pgonly_django.worker.connection import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.scheduler import BLIND_SECONDS, Scheduler
 from pgonly_django.worker.timers import NEVER
+from tests import activity
 from tests.elsewhere import missing
 from tests.scheduling import tasks
 from tests.scheduling.rows import HOUR, clock, fresh, make, ticks
@@ -107,10 +108,7 @@ def test_a_connection_that_breaks_before_the_tick_costs_a_second(background_work
     make(next_at=due_at)
     worker = background_worker()
     worker.threads.scheduler.has_looked.wait(10)
-    server.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND query LIKE '%pgonly_schedule%' AND pid <> pg_backend_pid()"
-    )
+    activity.end("query LIKE '%pgonly_schedule%'", server)
     connections.close_all()
     job = wait_for(Job.objects.first)
     assert job.run_at == due_at
@@ -161,12 +159,8 @@ def test_the_thread_ends_whenever_it_is_asked_to(make_scheduler):
 def test_without_schedules_it_keeps_no_connection_open(background_worker, server):
     worker = background_worker()
     assert worker.threads.scheduler.has_looked.wait(10)
-    mine = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%pgonly_schedule%'
-    """
     connection.close()
-    wait_for(lambda: server.execute(mine).fetchone()[0] == 0)
+    wait_for(lambda: not activity.pids("query LIKE '%pgonly_schedule%'", server))
     assert worker.threads.scheduler._declare_at == NEVER
 
 
@@ -220,11 +214,7 @@ def test_one_whose_connection_the_server_ends_while_it_hangs_says_so(
     neighbour = make("neighbour", every_seconds=0.3, args=[2], overlap="allow")
     background_worker()
     wait_for(is_hanging)
-    of_its_tick = (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND state = 'idle in transaction' AND query LIKE '%pgonly_tick%'"
-    )
-    wait_for(lambda: server.execute(of_its_tick).fetchall())
+    wait_for(lambda: activity.end("state = 'idle in transaction' AND query LIKE '%pgonly_tick%'", server))
     tasks.released.set()
     assert "It took long" in wait_for(lambda: fresh(hanging).problem)
     assert ticks(hanging) == []

@@ -13,11 +13,10 @@ from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.queue import liveness
 from pgonly_django.worker import options, sleep
 from pgonly_django.worker.status import WorkerState
-from tests import jobs
+from tests import activity, jobs
 from tests.aliases import alias
 from tests.queue.rows import HOUR, ago, fresh, make, make_running, make_worker
 from tests.waiting import wait_for
-from tests.worker import backends as connected
 
 SECOND = HOUR / 3600
 
@@ -27,7 +26,7 @@ _before: list[int] = []  # pids of backends
 @pytest.fixture(autouse=True)
 def short_times(settings, monkeypatch, transactional_db):
     settings.PGONLY = {"LEASE_SECONDS": 2}
-    _before[:] = connected.all_pids()
+    _before[:] = activity.pids()
     monkeypatch.setattr(options, "SLEEP_AFTER_LEAST", 0.0)
     monkeypatch.setattr(sleep, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(sleep, "RUNNING_SECONDS", 0.2)
@@ -45,7 +44,7 @@ def sleeping_worker(background_worker):
 
 
 def backends():
-    return connected.backends(_before)
+    return activity.backends(_before)
 
 
 def is_asleep(worker):
@@ -63,13 +62,7 @@ def some_time():
 
 def cut_off_main_loop(worker):
     """By the server, as one that is suspended does."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND application_name LIKE %s",
-            [f"pgonly worker {worker.id}%"],
-        )
-        assert cursor.fetchall() == [(True,)]
+    assert activity.end(f"application_name LIKE 'pgonly worker {worker.id}%'") == 1
 
 
 def row_of(worker):
@@ -130,19 +123,12 @@ def test_asleep_the_connection_that_listens_past_a_pooler_is_closed(any_database
 @pytest.mark.slow
 def test_asleep_the_pool_of_django_is_closed(pooled, sleeping_worker, marks):
     with connect("default", application_name="pgonly tests") as line:
-
-        def clients():
-            return line.execute(
-                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
-                "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
-            ).fetchall()
-
-        before = clients()  # another test may have left some
+        before = activity.pids(on=line)  # another test may have left some
         result = jobs.mark_once.enqueue("k")
         worker = sleeping_worker()
         assert result.job.is_finished
         connection.close()
-        wait_for(lambda: set(clients()) <= set(before))
+        wait_for(lambda: set(activity.pids(on=line)) <= set(before))
     again = jobs.mark_once.enqueue("again")
     worker.wake()
     again.wait(30)

@@ -4,10 +4,9 @@ from django.db import connections, transaction
 
 from pgonly_django.models import Job, State
 from pgonly_django.worker import django_connections
-from tests import jobs
+from tests import activity, jobs
 from tests.gate import GATE
 from tests.waiting import wait_for
-from tests.worker.backends import all_pids
 
 
 def test_a_task_that_is_long_to_import_holds_up_no_cancel_and_no_other_job(background_worker, marks):
@@ -32,11 +31,11 @@ def test_a_task_that_is_long_to_import_holds_up_no_cancel_and_no_other_job(backg
 def test_a_slot_without_work_closes_what_conn_max_age_keeps_open(background_worker, monkeypatch):
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
     monkeypatch.setattr(django_connections, "KEEP_OPEN_SECONDS", 0.5)
-    before = len(all_pids())
+    before = len(activity.pids())
     background_worker(poll_seconds=600.0)
     results = [jobs.slow_count.enqueue(2, 0.0, f"k{number}") for number in range(4)]
     for result in results:
         result.wait(10)
     # What is left is the worker's own: of its main loop, and of its heartbeats.
-    wait_for(lambda: len(all_pids()) <= before + 2, what="the connections of the jobs to be closed")
+    wait_for(lambda: len(activity.pids()) <= before + 2, what="the connections of the jobs to be closed")
     assert jobs.slow_count.enqueue(1, 0.0, "k").wait(10).return_value == 1

@@ -19,6 +19,7 @@ from pgonly_django.admin.jobs import bulk
 from pgonly_django.admin.jobs.verbs import RETRY
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
+from tests import activity
 from tests.admin.conftest import LIST, make_job
 from tests.queue.rows import insert_jobs, lock
 from tests.waiting import wait_for
@@ -226,7 +227,7 @@ def test_of_two_people_at_once_each_job_is_changed_and_logged_by_one():
         lock(other, jobs[0])
         for thread in threads:
             thread.start()
-        wait_for(lambda: waiting_for_locks() == 2)
+        wait_for(lambda: len(activity.pids("wait_event IN ('tuple', 'transactionid')")) == 2)
     for thread in threads:
         thread.join()
     done, missed = sorted((text for (text,) in answers.values()), key=len)
@@ -235,15 +236,6 @@ def test_of_two_people_at_once_each_job_is_changed_and_logged_by_one():
     assert states() == ["ready"] * 5
     assert LogEntry.objects.count() == 5
     assert LogEntry.objects.values("user").distinct().count() == 1
-
-
-def waiting_for_locks():
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND wait_event IN ('tuple', 'transactionid')"
-        )
-        return cursor.fetchone()[0]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -19,7 +19,7 @@ from django.views.decorators.http import require_GET
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.worker.tick import running, views
 from pgonly_django.worker.tick.views import is_valid_header, is_valid_token, token
-from tests import jobs
+from tests import activity, jobs
 from tests.aliases import alias
 from tests.jobs import timed
 from tests.snippets import DOCS
@@ -232,12 +232,7 @@ def test_a_database_that_hangs_keeps_no_request_waiting(tick, settings, marks, g
 def stop_backend_once_started(marks, stopped):
     """That of the tick, which is idle then."""
     wait_for(lambda: "k:started" in marks())
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pid FROM pg_stat_activity "
-            "WHERE datname = current_database() AND application_name LIKE 'pgonly worker %'"
-        )
-        stopped += [pid for (pid,) in cursor.fetchall()]
+    stopped += activity.pids("application_name LIKE 'pgonly worker %'")
     connection.close()
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
