@@ -31,7 +31,6 @@ def say(what: str, *keys: bytes, detail: str = "") -> None:
 
 
 def say_read(wanted: Iterable[bytes], found: Collection[bytes]) -> None:
-    """The hits and the misses of one call for many keys."""
     for what, keys in (("hit", [*found]), ("miss", [key for key in wanted if key not in found])):
         if keys:
             say(what, *keys)

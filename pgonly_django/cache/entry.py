@@ -244,7 +244,6 @@ def _own_serializer(path: str) -> Serializer:
 
 
 def unpack(codec: int, data: bytes) -> bytes:
-    """`data` without its compression."""
     compressor = codec // 10 * 10
     if compressor == ZLIB:
         return zlib.decompress(data)

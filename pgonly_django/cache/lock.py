@@ -179,7 +179,6 @@ class Lock:
         return True
 
     def _renew(self, stop: threading.Event) -> None:
-        """Extend the lock until it is released or lost."""
         while not stop.wait(LEASE_SECONDS / 3):
             try:
                 self.extend(LEASE_SECONDS)

@@ -51,8 +51,6 @@ _TRUE = b"\x01"
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the row of a key says to this caller."""
-
     value: Any = None
     is_live: bool = False
     is_shown: bool = False  # this caller gets `value`: it is live, or stale while another caller refreshes it

@@ -32,7 +32,6 @@ class Background:
         os.register_at_fork(after_in_child=self.forget)  # what is undone is the parent's
 
     def forget(self) -> None:
-        """Start without work."""
         self._undone: deque[tuple[Work, float, Databases]] = deque()
         # Reentrant: the garbage collector may call add() in this thread while it holds the lock.
         self._lock = threading.RLock()

@@ -50,8 +50,6 @@ _OUTDATED = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
 
 @dataclass(slots=True)
 class _Use:
-    """How a connection has used a statement."""
-
     count: int = 0
     prepared_at: float | None = None
     is_outdated: bool = False

@@ -29,8 +29,6 @@ ORDER BY n.nspname, array_position(%(tables)s, c.relname::text)
 
 
 class Placement(NamedTuple):
-    """The tables of one database."""
-
     at_place: list[str]
     # By schema: those that migrations have made for this installation, and that are in other schemas only.
     misplaced: dict[str, list[str]]

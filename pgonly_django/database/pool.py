@@ -336,7 +336,6 @@ def _close_unused() -> None:
 
 
 def close_all_idle() -> None:
-    """Of all pools of this process."""
     for pool in tuple(_pools.values()):
         pool.close_idle()
 

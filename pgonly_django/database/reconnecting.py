@@ -105,7 +105,6 @@ class Reconnecting:
 
     @property
     def open_socket(self) -> int | None:
-        """The descriptor of the open connection."""
         is_open = self._connection is not None and not self._connection.closed
         return self._connection.pgconn.socket if is_open and self._connection is not None else None
 

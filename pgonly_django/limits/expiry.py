@@ -94,7 +94,6 @@ def expire(settle_seconds: float = LEASE_SECONDS) -> list[ExpiredReservation]:
 
 
 def is_any_open() -> bool:
-    """Whether anything is reserved."""
     with connections[router.db_for_write(Budget)].cursor() as cursor:
         cursor.execute(IS_ANY_OPEN)
         return bool(cursor.fetchone()[0])
@@ -134,7 +133,6 @@ def next_period_in_seconds(names: list[str]) -> float | None:
 
 
 def holding_budgets(jobs_alias: str) -> list[str]:
-    """The names of the budgets that hold jobs."""
     with connections[jobs_alias].cursor() as cursor:
         cursor.execute(HOLDERS, {"prefix": HELD_BY})
         return [name.removeprefix(HELD_BY) for (name,) in cursor.fetchall()]

@@ -138,8 +138,6 @@ def assert_resumable(
 
 @dataclass(frozen=True)
 class _Round:
-    """What one run, or a killed one and the one that resumed it, has left."""
-
     places: list[KillPlace]
     calls: Counter[str]
     cut_off: Counter[str]

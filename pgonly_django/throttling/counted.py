@@ -126,6 +126,12 @@ class CountedThrottle:
     cache: Any
     fail_open = True
     _of_thread: threading.local
+    # Of the framework's class.
+    rate: str | None
+    num_requests: Any
+    duration: Any
+    get_cache_key: Any
+    throttle_failure: Any
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Here, since ScopedRateThrottle of Django REST framework calls no other __init__()."""
@@ -137,6 +143,15 @@ class CountedThrottle:
     def admission(self) -> Admittance | None:
         """Of the last request of this thread: Django Ninja has one throttle for all requests of an operation."""
         return getattr(self._of_thread, "admission", None)
+
+    def allow_request(self, *request: Any) -> bool:
+        """`request`: it, and with Django REST framework the view."""
+        if self.rate is None:
+            return True
+        self.key = key = self.get_cache_key(*request)
+        if key is None:
+            return True
+        return self.count(key, self.num_requests, self.duration) or bool(self.throttle_failure())
 
     def count(self, key: str, limit: int, seconds: float) -> bool:
         """Whether the request is admitted. A changed rate begins to count at 0."""

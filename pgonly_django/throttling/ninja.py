@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest
 from ninja import throttling
 
 from pgonly_django.throttling.counted import CountedThrottle
@@ -13,16 +12,6 @@ class PostgresThrottle(CountedThrottle, throttling.SimpleRateThrottle):  # type:
 
     It blocks also in async operations, as Ninja's own do: for one statement.
     """
-
-    key: str | None
-
-    def allow_request(self, request: HttpRequest) -> bool:
-        if self.rate is None:
-            return True
-        self.key = key = self.get_cache_key(request)
-        if key is None:
-            return True
-        return self.count(key, self.num_requests, self.duration) or bool(self.throttle_failure())
 
 
 class AnonRateThrottle(PostgresThrottle, throttling.AnonRateThrottle):  # type: ignore[misc]  # as above

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rest_framework import throttling
 
 from pgonly_django.throttling.counted import CountedThrottle
@@ -11,16 +9,6 @@ from pgonly_django.throttling.counted import CountedThrottle
 
 class PostgresThrottle(CountedThrottle, throttling.SimpleRateThrottle):  # type: ignore[misc]  # rest_framework has no types
     """In the place of SimpleRateThrottle. Subclasses have get_cache_key(), and `scope` or `rate`."""
-
-    key: str | None
-
-    def allow_request(self, request: Any, view: Any) -> bool:
-        if self.rate is None:
-            return True
-        self.key = self.get_cache_key(request, view)
-        if self.key is None:
-            return True
-        return self.count(self.key, self.num_requests, self.duration) or bool(self.throttle_failure())
 
 
 class AnonRateThrottle(PostgresThrottle, throttling.AnonRateThrottle):  # type: ignore[misc]  # as above
