@@ -56,6 +56,14 @@ def test_an_unknown_task_waits_without_burning_an_attempt(run_jobs):
     assert "not_deployed_yet" in job.errors[0]["reason"]
 
 
+def test_a_job_that_no_code_has_run_does_not_say_that_the_jobs_of_its_queue_are_short(work):
+    result = jobs.add.enqueue(1)
+    Job.objects.filter(pk=result.id).update(task="tests.jobs.not_deployed_yet")
+    worker = work()
+    assert Job.objects.get(pk=result.id).state == State.SCHEDULED
+    assert worker.claims.prefetch.ahead("default") == 0
+
+
 @pytest.mark.parametrize(("others", "met"), [(1, 1), (0, 4)])
 def test_jobs_of_an_unknown_task_are_met_once_while_other_workers_live(work, caplog, others, met):
     for _ in range(others):
