@@ -24,10 +24,14 @@ from pgonly_django.worker.beside import Beside
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import PortTakenError
 from pgonly_django.worker.loop import WorkerLoop
-from pgonly_django.worker.options import RULES, WorkerOptions, from_environment, parse_queues, platform_port
-from pgonly_django.worker.start_checks import (
+from pgonly_django.worker.options import (
+    RULES,
+    WorkerOptions,
     backends,
     check_database,
+    from_environment,
+    parse_queues,
+    platform_port,
     refuse_too_little_memory,
     warnings_of,
 )
