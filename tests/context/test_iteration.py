@@ -18,8 +18,8 @@ from django.utils import timezone
 
 from pgonly_django.context import iteration as rows_module
 from pgonly_django.context.iteration import Rows, count, items_from, require_order
-from pgonly_django.models import Job
-from pgonly_django.queue.checkpoints import Position, _positions, positions_json
+from pgonly_django.models import Checkpoint, Job
+from pgonly_django.queue.checkpoints import Position, load_checkpoint, positions_json
 from tests.queue.rows import make
 
 pytestmark = pytest.mark.django_db
@@ -50,8 +50,15 @@ def walk(queryset, at=Position()):  # noqa: B008 - never changed
 
 def stored(at):
     """As the next run finds it."""
-    text = positions_json({"items": at})
-    return _positions(json.loads(text))["items"]
+    return loaded({"items": at})["items"]
+
+
+def loaded(positions):
+    job = make()
+    Checkpoint.objects.create(job=job, positions=json.loads(positions_json(positions)))
+    found = load_checkpoint("default", str(job.pk)).positions
+    job.delete()
+    return found
 
 
 def by_key():
@@ -194,7 +201,7 @@ def test_a_position_is_stored_as_a_number_unless_it_has_keys():
     at = {"items": Position(3, 17, 99), "others": Position(5)}
     text = positions_json(at)
     assert json.loads(text) == {"items": [3, 17, 99], "others": 5}
-    assert _positions(json.loads(text)) == at
+    assert loaded(at) == at
 
 
 @pytest.mark.parametrize(

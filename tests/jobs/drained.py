@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from asgiref.sync import sync_to_async
 from django.db import connection, connections, transaction
 
 from pgonly_django import Discard, Hold, Retry, Snooze, budget, limiter, task
@@ -47,12 +46,6 @@ def save_and_fail_once(context):
         context.save_checkpoint({"page": 3})
         raise ValueError("in the first run")
     return context.checkpoint
-
-
-@task(max_attempts=1)
-async def fail_async(key):
-    await sync_to_async(mark)(key)
-    raise ValueError(key)
 
 
 @task
