@@ -21,10 +21,20 @@ def stopped(database):
 @contextmanager
 def frozen(database):
     """It takes connections and never answers."""
+    postmaster = int((database.data / "postmaster.pid").read_text().split()[0])
+    with halted(*serving_caches(database), postmaster):
+        yield
+
+
+def serving_caches(database):
+    """The server's processes for the connections of caches."""
     with psycopg.connect(database.url()) as connection:
         query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgonly cache'"
-        pids = [pid for (pid,) in connection.execute(query)]
-    pids.append(int((database.data / "postmaster.pid").read_text().split()[0]))
+        return [pid for (pid,) in connection.execute(query)]
+
+
+@contextmanager
+def halted(*pids):
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:

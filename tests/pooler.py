@@ -21,26 +21,35 @@ from tests.waiting import wait_for
 def pgbouncer(settings):
     """The TCP port of a PgBouncer that leads every database name to the server of a DATABASES entry.
 
-    It knows nothing of prepared statements. The test is skipped where the program is not installed.
+    It knows nothing of prepared statements.
     """
+    port = free_port()
+    try:
+        with started(_configuration(settings, port), lambda: _answers(port)):
+            yield port
+    finally:
+        on_django._direct.clear()  # what this process has learnt of connections through it
+
+
+@contextlib.contextmanager
+def started(configuration, is_up):
+    """A PgBouncer with this text as its file. The test is skipped where the program is not installed."""
     binary = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if binary is None:
         pytest.skip("pgbouncer is not installed")
-    port = free_port()
     # Not pytest's own temporary folder: every run that starts closes that to PgBouncer's account.
     with tempfile.TemporaryDirectory(prefix="pgonly-") as folder:
-        configuration = Path(folder) / "pgbouncer.ini"
-        configuration.write_text(_configuration(settings, port))
+        file = Path(folder) / "pgbouncer.ini"
+        file.write_text(configuration)
         Path(folder).chmod(0o755)  # PgBouncer refuses to run as root, so another account reads the file
-        process = subprocess.Popen([binary, "-q", str(configuration)], cwd="/", **unprivileged())
+        process = subprocess.Popen([binary, "-q", str(file)], cwd="/", **unprivileged())
         try:
-            wait_for(lambda: _answers(port) or process.poll() is not None, 10, "pgbouncer to listen")
+            wait_for(lambda: is_up() or process.poll() is not None, 20, "pgbouncer to answer")
             assert process.poll() is None, "pgbouncer did not start"
-            yield port
+            yield
         finally:
             process.terminate()
             process.wait(timeout=10)
-            on_django._direct.clear()  # what this process has learnt of connections through it
 
 
 def _configuration(settings, port):

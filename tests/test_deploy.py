@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from configparser import ConfigParser
@@ -22,9 +21,9 @@ import psycopg
 import pytest
 from django.db import connection
 
-from pgonly_django.embedded import unprivileged
 from pgonly_django.management.commands import runworker
 from pgonly_django.worker.health.health import PATHS, Health
+from tests import pooler
 from tests.children import database_url
 from tests.guards import refuse
 from tests.waiting import wait_for
@@ -311,11 +310,8 @@ def test_a_runner_of_procfiles_starts_and_stops_the_workers(tmp_path):
 
 
 @pytest.mark.django_db
-def test_pgbouncer_starts_with_its_file_and_leads_to_the_database(tmp_path):
+def test_pgbouncer_starts_with_its_file_and_leads_to_the_database():
     """With another port, and with the server and the accounts that there are here."""
-    binary = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if binary is None:
-        pytest.skip("pgbouncer is not installed")
     text, settings, port = (DEPLOY / "pgbouncer.ini").read_text(), connection.settings_dict, free_port()
     where = f"host={settings['HOST']} port={settings['PORT'] or 5432} user={settings['USER']}"
     changes = {
@@ -327,16 +323,8 @@ def test_pgbouncer_starts_with_its_file_and_leads_to_the_database(tmp_path):
     for old, new in changes.items():
         assert old in text
         text = text.replace(old, new)
-    with tempfile.TemporaryDirectory(prefix="pgonly-") as folder:
-        Path(folder).chmod(0o755)  # PgBouncer refuses to run as root, so another account reads the file
-        file = Path(folder) / "pgbouncer.ini"
-        file.write_text(text)
-        process = subprocess.Popen([binary, "-q", str(file)], cwd="/", **unprivileged())
-        try:
-            wait_for(lambda: one_through(port) == 1, 20, "an answer through PgBouncer")
-        finally:
-            process.terminate()
-            process.wait(10)
+    with pooler.started(text, lambda: one_through(port) == 1):
+        pass
 
 
 def one_through(port):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from pgonly_django.exceptions import CacheError, CacheUnavailableError
 from tests import in_memory
 from tests.cache.failure.conftest import with_options
 from tests.elsewhere import missing
+from tests.outages import halted, serving_caches
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -103,17 +103,9 @@ def test_after_a_crash_of_the_server_it_is_empty_and_works(aside, server):
 def test_a_server_that_froze_in_the_middle_is_given_up_and_used_again_when_it_thaws(aside, server):
     cache = with_options(TIMEOUT_SECONDS=0.3, ON_ERROR="raise")
     cache.set("key", "value")
-    with psycopg.connect(server.url(), autocommit=True) as connection:
-        query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgonly cache'"
-        pids = [pid for (pid,) in connection.execute(query)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        with pytest.raises(CacheUnavailableError, match="did not answer"):
-            cache.get("key")
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+    answer = pytest.raises(CacheUnavailableError, match="did not answer")
+    with halted(*serving_caches(server)), answer:
+        cache.get("key")
     quiet = with_options(TIMEOUT_SECONDS=0.3)
     assert wait_for(lambda: quiet.get("key")) == "value"
 
