@@ -6,7 +6,7 @@ When the database goes away nothing is dropped: the caller asks again with the s
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -120,7 +120,8 @@ class Exchanger:
         """One transaction. What came of it is added to `result`."""
         result = result or ExchangeResult()
         written: list[psycopg.Cursor[Any]] = []
-        claimed = reported = None
+        claimed: psycopg.Cursor[ClaimedJob] | None = None
+        reported = None
         skip_locked = time.monotonic() < self._skips_locked_until
         with one_send_pipeline(connection), connection.session_settings():
             if reports:
@@ -129,7 +130,8 @@ class Exchanger:
                 written.append(connection.execute(sql, parameters, prepare=True))
             if claim is not None:
                 statement, params = self.claimer.statement(claim)
-                claimed = connection.cursor(binary=True).execute(statement.sql, params, prepare=True)
+                jobs = connection.cursor(binary=True, row_factory=_jobs)
+                claimed = jobs.execute(statement.sql, params, prepare=True)
         if reported is not None:
             result.reported |= {job_id for (job_id,) in reported.fetchall()}
         for cursor in written:
@@ -141,7 +143,7 @@ class Exchanger:
             _judge(connection, finishes, result)
         if claimed is not None:
             result.claimed = True
-            result.jobs = [ClaimedJob._make(row) for row in claimed.fetchall()]
+            result.jobs = claimed.fetchall()
         _notify(connection, finishes)
         return result
 
@@ -187,6 +189,11 @@ class Exchanger:
                 whole.replaced[finish.id] = attempt
                 return
         whole.locked.append(finish)
+
+
+def _jobs(_: object) -> Callable[[Sequence[Any]], ClaimedJob]:
+    """A row factory of psycopg, whose C code then makes no tuple besides."""
+    return ClaimedJob._make
 
 
 def _judge(connection: OwnConnection, finishes: Sequence[Finish], result: ExchangeResult) -> None:
