@@ -75,10 +75,15 @@ class Heartbeat(threading.Thread):
         self._over.set()
         self._changed.set()
 
-    def sleep(self) -> None:
-        """Beat no more. For the main loop, while no job of any worker runs."""
+    def sleep(self) -> bool:
+        """Beat no more, until wake(). For the main loop, before the worker's row says that it sleeps: a beat after that
+        would say that it is awake. False in the middle of a beat, which is not waited for."""
+        if not self._beating.acquire(blocking=False):
+            return False
         self._is_asleep = True
+        self._beating.release()
         self._changed.set()
+        return True
 
     def wake(self) -> None:
         """End the sleep, and beat at once."""
@@ -139,7 +144,7 @@ class Heartbeat(threading.Thread):
         Whether all leases are renewed and the worker's row says that it lives: not while somebody holds that locked.
         """
         with self._beating:
-            return self._beat(connection)
+            return not self._is_asleep and self._beat(connection)
 
     def beat_on_main(self) -> None:
         """On the connection of the main loop, unless this thread is in the middle of a beat."""

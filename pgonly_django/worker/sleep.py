@@ -138,17 +138,20 @@ class Sleep(Timer):
 
     def _fall_asleep(self, resets_at: float) -> None:
         """Not when a NOTIFY has come before LISTEN ended. What is enqueued from then on is told by a POST alone."""
+        self.at = time.monotonic() + LOOK_SECONDS
+        if not self._threads.heartbeat.sleep():
+            return
         self.at = time.monotonic() + RUNNING_SECONDS
         answer = self.database.ask(lambda connection: liveness.fall_asleep(connection, self.worker_id))
-        if answer is None or not answer.is_asleep:
-            return
-        if answer.next_due_in_seconds is not None:
-            self._claims.promotion.expect_due(answer.next_due_in_seconds)
-        heard = self.database.listening.ask(self.database.listener.close)
-        if heard == [] and self._may_sleep(time.monotonic(), resets_at):
-            self._let_go(self._next_due(resets_at))
-        else:
+        if answer is not None and answer.is_asleep:
+            if answer.next_due_in_seconds is not None:
+                self._claims.promotion.expect_due(answer.next_due_in_seconds)
+            heard = self.database.listening.ask(self.database.listener.close)
+            if heard == [] and self._may_sleep(time.monotonic(), resets_at):
+                self._let_go(self._next_due(resets_at))
+                return
             self.database.start_all_anew()
+        self._threads.heartbeat.wake()
 
     def _let_go(self, wake_at: float) -> None:
         self._phase = Phase.ASLEEP

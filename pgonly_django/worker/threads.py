@@ -39,8 +39,8 @@ class Threads:
             thread.start()
 
     def sleep(self) -> None:
-        """Close every connection, until wake()."""
-        for thread in (self.heartbeat, self.maintenance, self.scheduler):
+        """Close every connection, until wake(). The heartbeat sleeps already."""
+        for thread in (self.maintenance, self.scheduler):
             thread.sleep()
 
     def wake(self) -> None:

@@ -17,6 +17,7 @@ from pgonly_django.database.connect import connect, connection_params
 from pgonly_django.models import Job, State
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.outcomes import Outcome
+from pgonly_django.queue import liveness
 from pgonly_django.worker.inbox import Notification, UnknownClaim
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
@@ -71,6 +72,15 @@ def test_a_beat_whose_worker_s_row_is_locked_says_so_and_renews_all_the_same(wor
         other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [worker.id])
         assert not worker.threads.heartbeat.beat(server)
     assert worker.threads.heartbeat.beat(server)
+
+
+def test_it_does_not_fall_asleep_in_the_middle_of_a_beat(worker, server, monkeypatch):
+    heartbeat, said = worker.threads.heartbeat, []
+    write = liveness.heartbeat
+    monkeypatch.setattr(liveness, "heartbeat", lambda *args: said.append(heartbeat.sleep()) or write(*args))
+    heartbeat.beat(server)
+    assert said == [False]
+    assert heartbeat.sleep()
 
 
 def test_to_register_a_worker_again_waits_for_no_lock(worker, server, other):

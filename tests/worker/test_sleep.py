@@ -238,6 +238,34 @@ def test_what_is_enqueued_while_it_falls_asleep_is_run(background_worker, monkey
     wait_until_asleep(worker)
 
 
+def test_no_beat_says_of_a_worker_that_has_just_fallen_asleep_that_it_is_awake(
+    background_worker, monkeypatch
+):
+    """One that was about to begin when the worker's row was written."""
+    fall_asleep = liveness.fall_asleep
+
+    def beat_after(connection, worker_id):
+        answer = fall_asleep(connection, worker_id)
+        if answer.is_asleep:
+            worker.threads.heartbeat.beat(connection)
+        return answer
+
+    monkeypatch.setattr(liveness, "fall_asleep", beat_after)
+    worker = background_worker(sleep_after=0.2)
+    wait_until_asleep(worker)
+    assert row_of(worker).sleeping_since is not None
+
+
+def test_a_worker_that_cannot_fall_asleep_beats_on(background_worker, monkeypatch):
+    asked = []
+    stays_awake = liveness.FallenAsleep(is_asleep=False, next_due_in_seconds=None)
+    monkeypatch.setattr(liveness, "fall_asleep", lambda *_: asked.append(time.monotonic()) or stays_awake)
+    worker = background_worker(sleep_after=0.2)
+    wait_for(lambda: len(asked) > 1)
+    wait_for(lambda: worker.threads.heartbeat.beaten_at > asked[1], seconds=5, what="a beat")
+    assert not is_asleep(worker)
+
+
 def test_a_worker_that_may_not_sleep_connects_again(background_worker):
     worker = background_worker()
     cut_off_main_loop(worker)
