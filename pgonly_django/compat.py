@@ -45,7 +45,8 @@ else:
         remedy = "Install its backport: pip install 'django-tasks>=0.12'"
         raise ImportError(f"Django 5.2 has no django.tasks. {remedy}") from error
 
-UUID_VARIANT = 0b10 << 62
+# A hexadecimal digit with its first two bits set to those of the variant.
+UUID_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 
 
 def knows_pipelines() -> bool:
@@ -90,12 +91,12 @@ def new_ids(count: int) -> list[str]:
     """`count` ascending UUIDs of version 7 (RFC 9562) as text: 60 bits of time and 62 random bits. A millisecond has
     2**12 steps, as in PostgreSQL's own uuidv7(); a batch counts on from the present step."""
     first = (time.time_ns() << 12) // 1_000_000
-    random = os.urandom(8 * count)
+    random = os.urandom(8 * count).hex()
     ids = []
     for place in range(count):
-        step = first + place
-        high = (step >> 12) << 16 | 0x7000 | step & 0xFFF
-        low = int.from_bytes(random[8 * place : 8 * place + 8], "big") >> 2 | UUID_VARIANT
-        digits = f"{high:016x}{low:016x}"
-        ids.append(f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}")
+        step, at = f"{first + place:015x}", 16 * place
+        variant = UUID_VARIANT[random[at]]
+        ids.append(
+            f"{step[:8]}-{step[8:12]}-7{step[12:]}-{variant}{random[at + 1 : at + 4]}-{random[at + 4 : at + 16]}"
+        )
     return ids

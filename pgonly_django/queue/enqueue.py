@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import connections, transaction
 from django.utils import timezone
@@ -18,7 +18,12 @@ from pgonly_django.database.on_django import FollowUp, first_row
 from pgonly_django.database.statement import Statement
 from pgonly_django.tables import qualified
 
+T = TypeVar("T")
+
 CLOSE = timedelta(seconds=1)
+# So many rows of a COPY are sent at a time: the server takes them while the next ones are made.
+SENT_TOGETHER = 500
+BACKSLASH, ESCAPED = "\\", "\\\\"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # What every new job has alike. Its other columns are id, args and kwargs, the fields of Template, those that depend on
@@ -146,18 +151,23 @@ def insert(alias: str, job: NewJob, follow_up: FollowUp | None = None) -> tuple[
 
 
 def insert_many(
-    alias: str, jobs: Sequence[NewJob], templates: Sequence[Template]
-) -> tuple[list[str], datetime]:
+    alias: str,
+    jobs: Sequence[NewJob],
+    templates: Sequence[Template],
+    results_of: Callable[[Sequence[str], datetime], list[T]],
+) -> tuple[list[T], datetime]:
     """See insert(). Write all `jobs` in one COPY, all or none, in order; their enqueue time is the same. `templates`:
-    see templates_of()."""
+    see templates_of(). `results_of` is called with the ids and that time while the server takes the rows."""
     ids = new_ids(len(jobs))
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         now = aware(cursor.fetchone()[0])
-        columns, text = _copy_text(ids, jobs, templates, now)
+        columns, pieces = _copy_text(ids, jobs, templates, now)
         with cursor.copy(COPY.format(columns=columns)) as copy:
-            copy.write(text)
-    return ids, now
+            for piece in pieces:
+                copy.write(piece)
+            results = results_of(ids, now)
+    return results, now
 
 
 def aware(moment: datetime) -> datetime:
@@ -181,20 +191,25 @@ def payloads_of(jobs: Sequence[NewJob], templates: Sequence[Template], enqueued_
 
 def _copy_text(
     ids: Sequence[str], jobs: Sequence[NewJob], templates: Sequence[Template], now: datetime
-) -> tuple[str, str]:
-    """The columns that are not NULL in every row, and the rows in COPY's text format. Written out here: psycopg's
-    write_row() takes four times as long."""
+) -> tuple[str, Iterator[str]]:
+    """The columns that are not NULL in every row, and the rows in COPY's text format, made piece by piece. Written out
+    here: psycopg's write_row() takes four times as long."""
     columns = [n for n in TEMPLATE_COLUMNS if any(getattr(each, n) is not None for each in templates)]
     ends = {id(template): _end_of_line(template, now, columns) for template in templates}
-    lines = [
-        f"{job_id}\t{_escape(args)}\t{_escape(kwargs)}\t{ends[id(template)]}"
-        for job_id, (template, args, kwargs, _, _, _) in zip(ids, jobs, strict=True)
-    ]
-    if any(job.own or job.metadata for job in jobs):
-        more = sorted({name for job in jobs for name in job.more})
-        lines = [_with_more(line, job.more, more) for line, job in zip(lines, jobs, strict=True)]
-        columns += more
-    return ", ".join(columns), "".join(lines)
+    more = sorted({name for job in jobs if job.own or job.metadata for name in job.more})
+
+    def rows(start: int) -> str:
+        some = slice(start, start + SENT_TOGETHER)
+        # JSON has no line breaks and no tabs.
+        lines = [
+            f"{job_id}\t{args.replace(BACKSLASH, ESCAPED)}\t{kwargs.replace(BACKSLASH, ESCAPED)}\t{ends[id(template)]}"
+            for job_id, (template, args, kwargs, _, _, _) in zip(ids[some], jobs[some], strict=True)
+        ]
+        if more:
+            lines = [_with_more(line, job.more, more) for line, job in zip(lines, jobs[some], strict=True)]
+        return "".join(lines)
+
+    return ", ".join(columns + more), map(rows, range(0, len(jobs), SENT_TOGETHER))
 
 
 def _with_more(line: str, more: Mapping[str, Any], columns: Sequence[str]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 from pgonly_django.compat import normalize_json
 from pgonly_django.exceptions import NotStorableError
@@ -19,6 +21,8 @@ NESTING_LIMIT = 500
 LENGTH_LIMIT = 200_000_000
 CONTAINERS = (dict, list, tuple)
 TOO_DEEP = f"it is nested too deeply, more than {NESTING_LIMIT} levels"
+# Stands between the values that many_to_json() encodes together. Inside of a value its quotes would be escaped.
+BETWEEN = uuid4().hex
 
 
 def to_json(value: Any, what: str) -> str:
@@ -34,19 +38,39 @@ def to_json(value: Any, what: str) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         reason = TOO_DEEP if isinstance(error, RecursionError) else str(error)
         raise NotStorableError(what, reason) from error
+    if refusal := _refusal(value, text):
+        raise NotStorableError(what, refusal)
+    return text
+
+
+def many_to_json(values: Sequence[Any]) -> Sequence[str | None]:
+    """Each as to_json() makes it; there is at least one. None stands for those that to_json() may refuse or has to
+    convert first. To encode 1,000 short lists together takes 0.4 us each instead of 1.3."""
+    parts = [BETWEEN] * (2 * len(values))
+    parts[::2] = values
+    try:
+        text = _encode(parts)
+    except (TypeError, ValueError, RecursionError):
+        return [None] * len(values)
+    texts = text[1 : -len(f',"{BETWEEN}"]')].split(f',"{BETWEEN}",')
+    return [None if _refusal(value, each) else each for value, each in zip(values, texts, strict=True)]
+
+
+def _refusal(value: Any, text: str) -> str | None:
+    """Why a JSONB column or another Python would not take `text`, which is the JSON of `value`."""
     if len(text) > 2 * NESTING_LIMIT:
         if _is_too_deep(value, text):
-            raise NotStorableError(what, TOO_DEEP)
+            return TOO_DEEP
         if len(text) > LENGTH_LIMIT:
-            raise NotStorableError(what, f"it has {len(text):,} characters, more than {LENGTH_LIMIT:,}")
+            return f"it has {len(text):,} characters, more than {LENGTH_LIMIT:,}"
     if "\\u0000" in text and _NUL.search(text):
-        raise NotStorableError(what, "it holds a NUL character, which PostgreSQL text cannot")
-    try:
-        if not text.isascii():
+        return "it holds a NUL character, which PostgreSQL text cannot"
+    if not text.isascii():
+        try:
             text.encode()
-    except UnicodeEncodeError as error:
-        raise NotStorableError(what, "it holds half of a surrogate pair, which is not text") from error
-    return text
+        except UnicodeEncodeError:
+            return "it holds half of a surrogate pair, which is not text"
+    return None
 
 
 def _is_too_deep(value: Any, text: str) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import repeat
 from typing import Any
 
 from pgonly_django.exceptions import NotStorableError, WrongArgumentsError
-from pgonly_django.queue.values import to_json
+from pgonly_django.queue.values import many_to_json, to_json
 
 # PostgreSQL parses at most 2**24 elements ("1," each) into JSONB, of at most 256 MB. It would refuse more, and the
 # caller's transaction would be lost.
@@ -88,6 +89,19 @@ class CallSignature:
             reason = f"it has {length:,} characters, more than {LENGTH_LIMIT:,}; keep it in a row or file of your own"
             raise NotStorableError(f"What is passed to {self.name}()", reason)
         return texts
+
+
+def texts_of(
+    all_args: Sequence[Sequence[Any]], all_kwargs: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str] | None]:
+    """What CallSignature.to_json() makes of many calls, encoded together; None where it has to look at one itself."""
+    kwargs: Iterable[str | None] = (
+        many_to_json(all_kwargs) if any(all_kwargs) else repeat("{}", len(all_kwargs))
+    )
+    return [
+        (args, named) if args and named and len(args) + len(named) <= LENGTH_LIMIT else None
+        for args, named in zip(many_to_json(all_args), kwargs, strict=True)
+    ]
 
 
 call_signature = cache(CallSignature)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from inspect import iscoroutinefunction
+from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -20,7 +22,6 @@ from pgonly_django.compat import (
     InvalidTask,
     InvalidTaskBackend,
     TaskResultDoesNotExist,
-    TaskResultStatus,
     task_backends,
     task_enqueued,
     tasks_logger,
@@ -39,7 +40,7 @@ from pgonly_django.queue.enqueue import (
     templates_of,
 )
 from pgonly_django.queue.unique import Enqueued, insert_unique
-from pgonly_django.tasks.arguments import CallSignature, call_signature
+from pgonly_django.tasks.arguments import CallSignature, call_signature, texts_of
 from pgonly_django.tasks.failures import check_dead_letter_queue
 from pgonly_django.tasks.keys import Columns, UniqueFunction, call_columns, kept_for_its_key, uniqueness
 from pgonly_django.tasks.metadata import Call, instrumented
@@ -52,11 +53,13 @@ from pgonly_django.tasks.options import (
     validate_place,
 )
 from pgonly_django.tasks.registry import first_path
-from pgonly_django.tasks.result import JobResult, as_duplicate, build_result, result_of
+from pgonly_django.tasks.result import JobResult, as_duplicate, new_result, result_of
 from pgonly_django.tasks.settings import TasksEntry, check_tasks_entry
 from pgonly_django.tasks.task import PostgresTask
 
 PREPARED_AT_MOST = 1024
+# Calls whose arguments are encoded at a time.
+ENCODED_TOGETHER = 1000
 # Django connects one receiver of its own to each signal. It writes a log line.
 OWN_RECEIVERS = 1
 
@@ -136,13 +139,17 @@ class PostgresBackend(BaseTaskBackend):
         if template.run_at is None:
             follow_up = notify.follow_up(database, new.ready)
         job_id, enqueued_at = insert(database, new, follow_up)
-        result = _result(task, job_id, new, enqueued_at)
+        result = new_result(task, job_id, new, enqueued_at)
         self._tell_after_commit(database, new.payloads(enqueued_at), (result,), follow_up)
         return result
 
     def prepare_many(self, calls: Iterable[Call]) -> list[tuple[Any, NewJob]]:
         """Each call's task and job, for insert_many(). Raises as enqueue() does; writes nothing."""
-        jobs = [(task, self._new_job(task, args, kwargs, metadata)) for task, args, kwargs, metadata in calls]
+        calls = iter(calls)
+        jobs: list[tuple[Any, NewJob]] = []
+        while some := list(islice(calls, ENCODED_TOGETHER)):
+            texts = texts_of([call[1] for call in some], [call[2] for call in some])
+            jobs += [(call[0], self._new_job(*call, each)) for call, each in zip(some, texts, strict=True)]
         require_autocommit(self.database, "enqueue_many()")
         return jobs
 
@@ -167,9 +174,12 @@ class PostgresBackend(BaseTaskBackend):
         """See insert_many(); none of them is unique."""
         database, new_jobs = self.database, [new for _, new in jobs]
         templates = templates_of(new_jobs)
-        ids, enqueued_at = insert_many(database, new_jobs, templates)
-        pairs = zip(jobs, ids, strict=True)
-        results = [_result(task, job_id, new, enqueued_at) for (task, new), job_id in pairs]
+
+        def results_of(ids: Sequence[str], enqueued_at: datetime) -> list[JobResult]:
+            pairs = zip(jobs, ids, strict=True)
+            return [new_result(task, job_id, new, enqueued_at) for (task, new), job_id in pairs]
+
+        results, enqueued_at = insert_many(database, new_jobs, templates, results_of)
         payloads = payloads_of(new_jobs, templates, enqueued_at)
         self._tell_after_commit(database, payloads, results, None)
         return results
@@ -204,9 +214,15 @@ class PostgresBackend(BaseTaskBackend):
         return self.entry.resolve(task.queue_name, getattr(task, "declared", {}), chosen)
 
     def _new_job(
-        self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], metadata: str | None = None
+        self,
+        task: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        metadata: str | None = None,
+        texts: tuple[str, str] | None = None,
     ) -> NewJob:
-        """Raises as enqueue() does. What is checked of a task is kept: it takes longer than the rest of a call."""
+        """Raises as enqueue() does. What is checked of a task is kept: it takes longer than the rest of a call.
+        `texts`: the arguments as JSON, where many calls were encoded together."""
         prepared = self._prepared.get(id(task))
         if prepared is None:
             if len(self._prepared) >= PREPARED_AT_MOST:
@@ -215,7 +231,7 @@ class PostgresBackend(BaseTaskBackend):
             prepared = self._prepared[id(task)] = self._prepare(task)
         _, signature, template, columns, unique, usual = prepared
         signature.check(args, kwargs)
-        texts = signature.to_json(args, kwargs)
+        texts = texts or signature.to_json(args, kwargs)
         metadata = metadata or usual
         if columns is None and unique is None:
             return NewJob(template, *texts, None, None, metadata)
@@ -273,23 +289,8 @@ def _result_of(task: Any, written: Enqueued) -> JobResult:
     if written.winner is not None:
         return as_duplicate(result_of(written.winner))
     assert written.job is not None
-    result = _result(task, written.id, written.job, written.enqueued_at)
+    result = new_result(task, written.id, written.job, written.enqueued_at)
     return as_duplicate(result) if written.is_duplicate else result
-
-
-def _result(task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:
-    return build_result(
-        task=task,
-        id=job_id,
-        status=TaskResultStatus.READY,
-        backend=new.template.backend,
-        args=_decode(new.args),
-        kwargs=_decode(new.kwargs) if new.kwargs != "{}" else {},
-        enqueued_at=enqueued_at,
-        errors=(),
-        worker_id=None,
-        _metadata=new.metadata and _decode(new.metadata),
-    )
 
 
 def has_receivers(signal: Signal, level: int) -> bool:

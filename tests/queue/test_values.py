@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pgonly_django.database.statement import printable
 from pgonly_django.exceptions import NotStorableError
-from pgonly_django.queue.values import NESTING_LIMIT, to_json
+from pgonly_django.queue.values import NESTING_LIMIT, many_to_json, to_json
 from tests.jobs import nest
 
 scalars = st.none() | st.booleans() | st.integers() | st.text()
@@ -45,6 +45,33 @@ def test_what_is_json_comes_back_as_it_was_or_is_refused(value):
 def test_what_jsonb_cannot_hold_is_refused_by_name(value, reason):
     with pytest.raises(NotStorableError, match=f"^Argument 'x' cannot be stored as JSON: .*{reason}"):
         to_json(value, "Argument 'x'")
+
+
+REFUSED = ["a\x00b", "\ud800", nest(NESTING_LIMIT + 1)]
+
+
+def test_values_that_are_encoded_together_are_as_those_encoded_alone():
+    taken = [
+        [],
+        {},
+        [1, "a", None],
+        {"a": ["\n\t\\u0000", "🎈"]},
+        ("]", '","'),
+        'x","y',
+        nest(NESTING_LIMIT),
+        "x" * 9999,
+    ]
+    assert many_to_json(taken) == [to_json(value, "It") for value in taken]
+
+
+@pytest.mark.parametrize("value", REFUSED)
+def test_a_value_that_is_refused_harms_none_that_is_encoded_with_it(value):
+    assert many_to_json([1, [value], 2]) == ["1", None, "2"]
+
+
+@pytest.mark.parametrize("value", [object(), b"text", float("nan")])
+def test_what_is_no_json_has_all_of_them_encoded_alone(value):
+    assert many_to_json([1, [value], 2]) == [None, None, None]
 
 
 @pytest.mark.parametrize(

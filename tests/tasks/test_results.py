@@ -83,6 +83,14 @@ def test_a_copy_of_a_result_is_as_good(copied):
     assert (again, again.attempts, again.job.pk) == (result, 3, result.job.pk)
 
 
+def test_two_results_of_new_jobs_share_nothing_that_can_be_changed():
+    first, second = add.enqueue(1, b=2), add.enqueue(1, b=2)
+    for name in ("args", "kwargs", "errors", "worker_ids"):
+        assert getattr(first, name) == getattr(second, name)
+        assert getattr(first, name) is getattr(first, name)
+        assert getattr(first, name) is not getattr(second, name)
+
+
 def test_a_refreshed_result_tells_the_new_attempts():
     result = add.enqueue(1)
     assert result.attempts == 0
