@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from django.db import connections, transaction
+from django.db import NotSupportedError, connections, transaction
 from psycopg import IsolationLevel
 
+from pgonly_django.database import server_kind
 from pgonly_django.database.server_kind import HINT, REFUSED, ServerKind, kind_of
 from pgonly_django.monitoring.doctor.reading import reading
 from pgonly_django.monitoring.findings import Condition, Finding, Level, identifier
@@ -64,8 +65,14 @@ SERVERS = {
 
 
 def server_of(alias: str) -> ServerKind:
-    with reading(alias) as cursor:
-        return kind_of(cursor)
+    """Raises django.db.Error."""
+    try:
+        with reading(alias) as cursor:
+            return kind_of(cursor)
+    except NotSupportedError:
+        if server_kind.is_cockroach(alias):  # which Django refuses as an old PostgreSQL
+            return ServerKind(server_kind.COCKROACH)
+        raise
 
 
 def kind(alias: str) -> Iterator[Finding]:

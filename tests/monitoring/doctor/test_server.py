@@ -74,6 +74,7 @@ def test_cockroachdb_that_django_takes_for_an_old_postgresql(pretend, monkeypatc
     wrapper.close()
     monkeypatch.setattr(wrapper.features, "minimum_database_version", (99,))
     assert [each.id for each in check_server(databases=["fake"])] == ["pgonly_django.E060"]
+    assert list(found(database="fake")) == ["D010"]
 
 
 ROLE = """jsonb_populate_record(NULL::pg_catalog.pg_roles, '{"rolname": "supabase_admin"}')"""
