@@ -81,6 +81,14 @@ def test_live_follows_the_lease_setting(admin_client, settings):
     assert "pgonly-dead" in cells(admin_client.get(LIST), "life")[0]
 
 
+def test_who_may_operate_jobs_may_not_stop_workers(client, person):
+    worker = make_worker()
+    person("view_worker", "operate_job")
+    assert "stop_workers" not in client.get(LIST).text
+    assert client.post(f"{LIST}{worker.pk}/operate/stop/").status_code == 403
+    assert not Worker.objects.exclude(stop_requested_at=None).exists()
+
+
 @pytest.mark.parametrize("count", [1, 30])
 def test_the_number_of_queries_does_not_grow_with_the_workers(
     admin_client, django_assert_max_num_queries, count
