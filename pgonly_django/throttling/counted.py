@@ -144,11 +144,11 @@ class CountedThrottle:
         """Of the last request of this thread: Django Ninja has one throttle for all requests of an operation."""
         return getattr(self._of_thread, "admission", None)
 
-    def allow_request(self, *request: Any) -> bool:
-        """`request`: it, and with Django REST framework the view."""
+    def allow_request(self, *request: Any, **named: Any) -> bool:
+        """Of a request, and with Django REST framework its view; subclasses may name them."""
         if self.rate is None:
             return True
-        self.key = key = self.get_cache_key(*request)
+        self.key = key = self.get_cache_key(*request, **named)
         if key is None:
             return True
         return self.count(key, self.num_requests, self.duration) or bool(self.throttle_failure())

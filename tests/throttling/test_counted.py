@@ -56,3 +56,28 @@ def test_each_thread_is_told_how_long_its_own_request_waits(transactional_db):
     thread.start()
     thread.join(10)
     assert 50 < shared.wait() <= 60
+
+
+class OfRequests(Throttle):
+    """With what a framework's class has."""
+
+    rate, num_requests, duration = "1/min", 1, 60
+
+    def get_cache_key(self, request, view):
+        return f"{request} {view}"
+
+    def throttle_failure(self):
+        return False
+
+    def allow_request(self, request, view):
+        return super().allow_request(request=request, view=view)
+
+
+def test_a_subclass_may_name_what_it_passes_on(transactional_db):
+    throttle = OfRequests()
+    assert [throttle.allow_request("ann", view) for view in ("upload", "upload", "list")] == [
+        True,
+        False,
+        True,
+    ]
+    assert throttle.key == "ann list"
