@@ -95,9 +95,10 @@ def texts_of(
     all_args: Sequence[Sequence[Any]], all_kwargs: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, str] | None]:
     """What CallSignature.to_json() makes of many calls, encoded together; None where it has to look at one itself."""
-    kwargs: Iterable[str | None] = (
-        many_to_json(all_kwargs) if any(all_kwargs) else repeat("{}", len(all_kwargs))
-    )
+    kwargs: Iterable[str | None] = repeat("{}", len(all_kwargs))
+    if any(all_kwargs):
+        # As one call does: the items() of a QueryDict, which JSON would take, have the last value of each list only.
+        kwargs = many_to_json([named if type(named) is dict else dict(named) for named in all_kwargs])
     return [
         (args, named) if args and named and len(args) + len(named) <= LENGTH_LIMIT else None
         for args, named in zip(many_to_json(all_args), kwargs, strict=True)

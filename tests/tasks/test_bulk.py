@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection, transaction
+from django.http import QueryDict
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -37,6 +38,7 @@ def test_jobs_written_together_are_as_good_as_jobs_written_alone():
         (tasks[0], ["tab\t, newline\n, \\N, \\."], {"b": "\r\x7f🎈"}),
         (tasks[1], []),
         (tasks[2], [None]),
+        (tasks[2], [], QueryDict("a=1&a=2")),
     ]
     enqueue_many(calls)
     together = rows()
