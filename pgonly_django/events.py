@@ -17,7 +17,7 @@ _thread = threading.local()
 
 
 def subscribe(listener: EventListener) -> Callable[[], None]:
-    """Call `listener(name, facts)` for every event, in the thread it happens in. Returns the unsubscriber."""
+    """Call `listener(name, facts)` for every event, in the thread that logs it. Returns the unsubscriber."""
     _listeners.append(listener)
     return lambda: _listeners.remove(listener)
 
@@ -30,11 +30,11 @@ def has_listeners() -> bool:
 def handed_to(take: Callable[[Callable[[], None]], None]) -> Iterator[None]:
     """Within this block, `take` is given each event of this thread as a function that logs it and tells the listeners.
     For a thread that may not wait for a handler of the project."""
-    _thread.take = take
+    before, _thread.take = getattr(_thread, "take", None), take
     try:
         yield
     finally:
-        _thread.take = None
+        _thread.take = before
 
 
 def emit(name: str, message: str, *, level: int = logging.INFO, exc_info: Any = False, **facts: Any) -> None:

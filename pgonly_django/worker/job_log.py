@@ -15,13 +15,14 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from pgonly_django.conf import settings
 from pgonly_django.context.run import Run
 from pgonly_django.error_texts import name_of
-from pgonly_django.events import emit, handed_to, has_listeners, log_quietly, tell_listeners
+from pgonly_django.events import emit, handed_to, has_listeners, tell_listeners
 from pgonly_django.exceptions import Retry, Snooze
 from pgonly_django.logs import facts_of
 from pgonly_django.models.job import State
@@ -29,6 +30,7 @@ from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import UNKNOWN_FOR
 from pgonly_django.queue.finish import Finish
 from pgonly_django.wording import duration
+from pgonly_django.worker import forked_child
 from pgonly_django.worker.ending import EndedRun, how_it_ended
 
 _logger = logging.getLogger("pgonly_django.worker")
@@ -36,7 +38,7 @@ _logger = logging.getLogger("pgonly_django.worker")
 LEFT_NAMED = 20  # jobs in the line of a worker that leaves some behind
 OWN_LINES_PER_SECOND = 100  # of jobs that succeed; where more of them do, none has a line of its own
 WAITING_AT_MOST = 20_000  # ends
-CLOSE_SECONDS = 0.2  # at least
+WHOLE_AT_MOST = 1_000  # of them with their arguments and results, which may be large
 
 # These ends have their line, with a traceback where there is one, from log_failure().
 TOLD_AT_ONCE = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED)
@@ -73,15 +75,17 @@ class EndLog:
         self._thread: threading.Thread | None = None
         self._is_closed = False
         # Each is counted up by one thread only.
-        self._sent = self._left_out = self._logged = 0
+        self._sent = self._left_out = self._logged = self._told_left_out = 0
 
     def note(self, ended: EndedRun) -> None:
         """The end of a run is written."""
-        if self._sent - self._logged < WAITING_AT_MOST:
-            self._noted.append(ended)
-            self._sent += 1
-        else:
+        waiting = self._sent - self._logged
+        if waiting >= WAITING_AT_MOST:
             self._left_out += 1
+            return
+        ended.took_seconds = ended.took_seconds or ended.run.seconds  # it may wait for long
+        self._noted.append(ended if waiting < WHOLE_AT_MOST else _without_data(ended))
+        self._sent += 1
 
     def send(self) -> None:
         """Let what was noted be logged: once for many ends, since a wake-up of the thread costs more than an end."""
@@ -91,19 +95,23 @@ class EndLog:
 
     def takes_events(self) -> AbstractContextManager[None]:
         """Within this, what this thread emits is logged by that of the log."""
-        return handed_to(self._say)
+        return handed_to(self.say)
 
-    def _say(self, event: Callable[[], None]) -> None:
+    def say(self, event: Callable[[], None]) -> None:
+        """`event` logs something."""
         self.send()
         self._put(event)
 
     def close(self, timeout: float) -> None:
-        """Wait until all is logged, at most `timeout` seconds. What is said later is logged by its caller."""
+        """Wait until all is logged, at most `timeout` seconds. What is said later is logged by its caller, unless a
+        handler hangs by then."""
         self.send()
         self._is_closed = True
-        if self._thread is not None:
+        if self._thread is None:
+            self._finish()
+        else:
             self._inbox.put(None)
-            self._thread.join(max(timeout, CLOSE_SECONDS))
+            self._thread.join(timeout)
 
     def _put(self, item: list[EndedRun] | Callable[[], None]) -> None:
         if self._thread is None and not self._is_closed:
@@ -111,40 +119,65 @@ class EndLog:
             with contextlib.suppress(RuntimeError):  # the system starts no more threads
                 thread.start()
                 self._thread = thread
-        if self._thread is None or self._is_closed:
-            self._log(item)
-        else:
+        if self._thread is not None and (not self._is_closed or self._thread.is_alive()):
             self._inbox.put(item)
+            return
+        self._log(item)
+        if self._is_closed:
+            self._finish()
 
     def _serve(self) -> None:
-        told_left_out = 0
+        ends = False
         while True:
             try:
-                item = self._inbox.get(timeout=self._second.seconds_left)
+                item = self._inbox.get(not ends, self._second.seconds_left)
             except queue.Empty:
-                self._second.finish()
+                self._finish()
+                if ends:
+                    return
                 continue
-            if item is None:
-                break
-            self._log(item)
-            if self._left_out > told_left_out:
-                left_out, told_left_out = self._left_out - told_left_out, self._left_out
-                message = (
-                    f"The handlers of the log are too slow: {left_out:,} jobs have ended without a line."
-                )
-                emit("worker.ends_not_logged", message, level=logging.WARNING, jobs=left_out)
-        self._second.finish()
+            ends = ends or item is None  # after what was said while a handler hung
+            if item is not None:
+                self._log(item)
+                self._tell_left_out()
 
     def _log(self, item: list[EndedRun] | Callable[[], None]) -> None:
-        try:
-            if callable(item):
-                item()
-            else:
-                self._logged += len(item)
-                self._second.take(item)
-        except BaseException:  # noqa: BLE001 - a handler of the project may raise anything; the next line counts
-            with contextlib.suppress(BaseException):
-                sys.stderr.write(f"A line of the worker could not be logged:\n{traceback.format_exc()}")
+        if callable(item):
+            _shielded(item)
+        else:
+            self._logged += len(item)
+            _shielded(partial(self._second.take, item))
+
+    def _finish(self) -> None:
+        _shielded(self._second.finish)
+        self._tell_left_out()
+
+    def _tell_left_out(self) -> None:
+        left_out = self._left_out - self._told_left_out
+        if left_out:
+            self._told_left_out += left_out
+            message = f"The handlers of the log are too slow: {left_out:,} jobs have ended without a line."
+            _shielded(lambda: emit("worker.ends_not_logged", message, level=logging.WARNING, jobs=left_out))
+
+
+def _shielded(log: Callable[[], None]) -> None:
+    """A handler or a listener of the project may raise anything, or fork: the next line counts."""
+    try:
+        log()
+    except BaseException:  # noqa: BLE001 - see above
+        with contextlib.suppress(BaseException):
+            sys.stderr.write(f"A line of the worker could not be logged:\n{traceback.format_exc()}")
+    if forked_child.is_child:
+        forked_child.leave()
+
+
+def _without_data(ended: EndedRun) -> EndedRun:
+    """What the log says of the end, without arguments and result: it may wait for long, and be one of many."""
+    run, finish = ended.run, ended.finish
+    job = run.job._replace(args=[], kwargs={}, errors=[], metadata={})
+    slim = Run(job, run.alias, run.claimed_at, run.lease_until, run.worker, run.worker_id)
+    result = None if finish is None else replace(finish, result=None)
+    return EndedRun(slim, result, ended.took_seconds, error=ended.error)
 
 
 class _Second:
@@ -189,7 +222,7 @@ class _Second:
         if self._is_busy:
             seconds = time.monotonic() - self._began
             for task, times in run_times.items():
-                _log_many(task, seconds, sorted(times))
+                _shielded(partial(_log_many, task, seconds, sorted(times)))
 
     def _turn(self, now: float) -> None:
         """Begin the next second when this one is over."""
@@ -210,12 +243,12 @@ def _log_many(task: str, seconds: float, times: list[float]) -> None:
 
 
 def _log_end_quietly(ended: EndedRun) -> None:
-    log_quietly(partial(log_end, ended), f"{ended.run.job.task} {ended.run.job.id} has ended.")
+    _shielded(partial(log_end, ended))
 
 
 def _tell_of(ended: EndedRun) -> None:
     if has_listeners():
-        tell_listeners("worker.job_ended", _facts_of_end(ended))
+        _shielded(partial(tell_listeners, "worker.job_ended", _facts_of_end(ended)))
 
 
 def log_end(ended: EndedRun) -> None:

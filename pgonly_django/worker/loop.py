@@ -37,10 +37,11 @@ REPORT_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60.0
 FIRST_SCHEDULES_SECONDS = 10.0
 LONGEST_LEAVE_SECONDS = 10.0  # of a worker that nobody has told to stop
-CALLS_SECONDS = 5.0  # for signals and on_failure together
+CALLS_SECONDS = 5.0  # for signals, on_failure and the log together
+LOG_SECONDS = 0.2  # for the log, at least
 JOIN_SECONDS = INSTRUMENTS_SECONDS = 2.0  # in which instruments send what they have
-# Of the time for leaving, what is kept for the steps after these calls, instruments and threads.
-AFTER_CALLS, AFTER_INSTRUMENTS, AFTER_THREADS = 0.5, 0.35, 0.15
+# Of the time for leaving, what is kept for the steps after these calls, the log, instruments and threads.
+AFTER_CALLS, AFTER_LOG, AFTER_INSTRUMENTS, AFTER_THREADS = 0.5, 0.42, 0.35, 0.15
 
 
 class WorkerLoop:
@@ -144,6 +145,7 @@ class WorkerLoop:
             self.threads.end()
             self.database.close_all()
             self.calls.close(0.0)
+            self.calls.log.close(LOG_SECONDS)
             self.slots.close(0.0)
             self.inbox.close()
             raise
@@ -359,7 +361,9 @@ class WorkerLoop:
         self.deadline.leave_by(time.monotonic() + LONGEST_LEAVE_SECONDS, LONGEST_LEAVE_SECONDS)
         self.deadline.leave_by(self.shutdown.leaves_at, LEAVE_SECONDS)
         at_most = self.deadline.at_most
-        self.calls.close(time.monotonic() + at_most(CALLS_SECONDS, keeps=AFTER_CALLS))
+        until = time.monotonic() + at_most(CALLS_SECONDS, keeps=AFTER_CALLS)
+        self.calls.close(until)
+        self.calls.log.close(at_most(max(until - time.monotonic(), LOG_SECONDS), keeps=AFTER_LOG))
         stop_instruments(at_most(INSTRUMENTS_SECONDS, keeps=AFTER_INSTRUMENTS))
         self.threads.heartbeat.end()  # first, or it may say once more that this worker lives
         self.threads.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS), self.threads.heartbeat)

@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -35,6 +35,7 @@ SWITCH_INTERVAL_SECONDS = 0.001
 COLLECT_AFTER = 10_000  # new objects; by default 700, or 2,000 from Python 3.13 on
 CHILDREN_SECONDS = 1.0
 WAKE_SECONDS = 2.0
+FLUSH_SECONDS = 5.0  # of streams and handlers of the log
 LAST_SECONDS = 0.1  # of the time for leaving; for what takes no time
 OVERRUN = b"The worker had not ended when its time was over, and was ended: what ran goes on elsewhere.\n"
 
@@ -170,11 +171,21 @@ def leave(code: int, by: float = NEVER) -> NoReturn:
     _end_children(by)
     # Of the jobs that this worker gave back.
     wake_urls.flush(max(min(WAKE_SECONDS, by - time.monotonic()), 0.0))
+    _try_all(connections.close_all, embedded.stop_started)
+    # Not here: a handler of the log that hangs in another thread has locked itself, or its stream.
     streams = [stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None]
-    for tidy in (connections.close_all, embedded.stop_started, *streams, logging.shutdown):
-        with suppress(Exception):  # whatever is broken here, the process ends
-            tidy()
+    flushing = threading.Thread(target=_try_all, args=(*streams, logging.shutdown), daemon=True)
+    with suppress(RuntimeError):  # the system starts no more threads
+        flushing.start()
+        flushing.join(max(min(FLUSH_SECONDS, by - time.monotonic()), 0.0))
     os._exit(code)
+
+
+def _try_all(*calls: Callable[[], object]) -> None:
+    """Whatever is broken, the process ends."""
+    for call in calls:
+        with suppress(Exception):
+            call()
 
 
 def _end_children(by: float) -> None:

@@ -6,17 +6,21 @@ import logging
 import re
 import threading
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.db import connection
 
 from pgonly_django import enqueue_many
+from pgonly_django.context.run import Run
 from pgonly_django.events import subscribe
 from pgonly_django.models import Job, State
 from pgonly_django.worker import job_log
+from pgonly_django.worker.ending import EndedRun, succeeded
 from pgonly_django.worker.status import ExitCode
 from tests import jobs
 from tests.jobs import ending, holding, policies, transactions
+from tests.queue.rows import claim, claimer, make
 from tests.waiting import wait_for
 
 SUCCEEDED = r"succeeded after [\d.]+ [mu]?s \(attempt 1 of \d\)\."
@@ -290,3 +294,81 @@ def test_a_handler_that_raises_anything_ends_neither_the_worker_nor_its_log(work
     worker = work()
     assert worker.code == ExitCode.STOPPED
     assert result.wait(1).return_value == 2
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_where_a_handler_raises_the_ends_after_that_have_their_lines(work, handler, caplog, error):
+    refused = []
+
+    def refuse(record):
+        if not refused and record.event == "worker.job_ended":
+            refused.append(record)
+            raise error("the handler's")
+
+    handler(refuse)
+    enqueue_many((jobs.add, (1,)) for _ in range(20))
+    work()
+    assert own_and_summed(caplog.records) == (19, 0)
+
+
+def test_a_handler_that_raises_anything_for_many_jobs_ends_no_log(background_worker, handler, monkeypatch):
+    monkeypatch.setattr(job_log, "OWN_LINES_PER_SECOND", 0)
+    refused = []
+
+    def refuse(record):
+        if record.event == "worker.jobs_succeeded":
+            refused.append(record)
+            raise KeyboardInterrupt
+
+    handler(refuse)
+    background_worker()
+    for count in (1, 2):
+        jobs.add.enqueue(1)
+        wait_for(lambda count=count: len(refused) == count, seconds=10, what="a line for many jobs")
+
+
+def test_ends_that_are_left_out_are_counted_where_nothing_else_is_logged(work, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+    monkeypatch.setattr(job_log, "WAITING_AT_MOST", 0)
+    enqueue_many((jobs.add, (1,)) for _ in range(5))
+    work()
+    assert [r.jobs for r in caplog.records if getattr(r, "event", "") == "worker.ends_not_logged"] == [5]
+
+
+def test_without_a_thread_every_end_is_logged_at_the_stop(work, monkeypatch, caplog):
+    class NoThread(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+    monkeypatch.setattr(job_log, "threading", SimpleNamespace(Thread=NoThread))
+    enqueue_many((jobs.add, (1,)) for _ in range(300))
+    work()
+    assert sum(own_and_summed(caplog.records)) == 300
+
+
+def test_what_is_said_while_a_handler_hangs_at_the_end_waits_for_it_in_its_thread():
+    is_over, said, log = threading.Event(), [], job_log.EndLog()
+    log.say(lambda: is_over.wait(20))
+    log.close(0.05)
+    log.say(lambda: said.append(threading.current_thread().name))
+    assert said == []
+    is_over.set()
+    wait_for(lambda: said == ["pgonly-log"])
+    wait_for(lambda: not log._thread.is_alive(), what="the end of the thread")
+    log.say(lambda: said.append(threading.current_thread().name))
+    assert said[1:] == [threading.current_thread().name]
+
+
+def test_of_many_ends_that_wait_the_data_of_the_jobs_is_not_kept(transactional_db, server, monkeypatch):
+    monkeypatch.setattr(job_log, "WHOLE_AT_MOST", 1)
+    for _ in range(2):
+        make(args=["large"])
+    log, claimed = job_log.EndLog(), claim(server, claimer())
+    runs = [Run(job, "default", 0.0, 0.0, "a worker") for job in claimed]
+    for run in runs:
+        log.note(EndedRun(run, succeeded(run, "large"), 0.5))
+    whole, slim = log._noted
+    assert (whole.run, whole.finish.result) == (runs[0], '"large"')
+    assert (slim.run.job.id, slim.run.job.args, slim.finish.result) == (runs[1].job.id, [], None)
+    assert job_log._facts_of_end(slim) == job_log._facts_of_end(EndedRun(runs[1], whole.finish, 0.5))

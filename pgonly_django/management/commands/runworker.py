@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from pgonly_django.worker.supervisor.supervisor import Supervisor
 from pgonly_django.worker.terminal import Terminal, banner, logging_to
 
 RELOAD_SECONDS = 5.0
+BROKE_DOWN_SECONDS = 2.0  # for a handler of the log
 SLEEP_HELP = (
     "Close every connection after so long without a job, until the next due time, a POST to /wake or --poll-seconds. "
     "Default: never."
@@ -200,10 +202,13 @@ class Command(BaseCommand):
             with Beside(worker, health, child and child.channel, owns_process=self._owns_process):
                 is_there = child is None or is_database_there(worker)
                 code = worker.run() if is_there else ExitCode.STOPPED
-                _emit_stopped(worker)
+                with worker.calls.log.takes_events():  # its handlers may hang
+                    _emit_stopped(worker)
                 return code
-        except BaseException:
-            logging.getLogger("pgonly_django.worker").critical("The worker broke down.", exc_info=True)
+        except BaseException as error:
+            logger = logging.getLogger("pgonly_django.worker")
+            worker.calls.log.say(partial(logger.critical, "The worker broke down.", exc_info=error))
+            worker.calls.log.close(BROKE_DOWN_SECONDS)
             if self._owns_process and is_main:
                 # A thread of a job, which Python would wait for, must not keep the process alive.
                 process.leave(ExitCode.BROKEN)
