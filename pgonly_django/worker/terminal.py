@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.conf import settings
+from django.utils.log import RequireDebugFalse, RequireDebugTrue
+
 from pgonly_django.compat import tasks_logger
 from pgonly_django.logs import OUTSIDE, JobFilter
 
@@ -121,7 +124,7 @@ def _django_where_ours_are_not() -> Iterator[None]:
     shows_ours = any(map(_is_terminal, ours))
     rest = [each for each in all_of_them if each not in ours and not (shows_ours and _is_terminal(each))]
     levels = (logging.INFO, logging.ERROR) if _worker.isEnabledFor(logging.INFO) else (logging.ERROR,)
-    taken = [level for level in levels if logger.isEnabledFor(level) and _is_taken(logger, level, rest)]
+    taken = [level for level in levels if logger.isEnabledFor(level) and _is_taken(level, rest)]
     logger.handlers[:], logger.propagate, logger.disabled = rest, False, not taken
     logger.setLevel(min(taken, default=logging.CRITICAL))
     try:
@@ -131,11 +134,16 @@ def _django_where_ours_are_not() -> Iterator[None]:
         logger.setLevel(logging.NOTSET)
 
 
-def _is_taken(logger: logging.Logger, level: int, handlers: list[logging.Handler]) -> bool:
+def _is_taken(level: int, handlers: list[logging.Handler]) -> bool:
     """Whether one of them takes records of this level. One whose filter drops them all, as that of Django's console
-    does without DEBUG, would cost each job two signals for nothing."""
-    record = logger.makeRecord(logger.name, level, __file__, 0, "", (), None)
-    return any(level >= each.level and each.filter(record) for each in handlers)
+    does without DEBUG, would cost each job two signals for nothing. No filter of the project is asked: what it says
+    depends on the record."""
+    return any(level >= each.level and not any(map(_drops_all, each.filters)) for each in handlers)
+
+
+def _drops_all(each: object) -> bool:
+    wants_debug = isinstance(each, RequireDebugTrue)
+    return (wants_debug or isinstance(each, RequireDebugFalse)) and settings.DEBUG is not wants_debug
 
 
 def _handlers_of(logger: logging.Logger | None) -> list[logging.Handler]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from django.utils.log import RequireDebugTrue
 
 from pgonly_django.compat import tasks_logger
 from pgonly_django.current_job import current_job
@@ -169,16 +170,29 @@ def test_a_level_that_the_project_has_set_without_a_handler_holds(monkeypatch):
     assert lines(out) == ["WARNING w"]
 
 
-def test_a_handler_whose_filter_drops_every_line_costs_nothing(monkeypatch):
+def test_a_handler_whose_filter_drops_every_line_costs_nothing(monkeypatch, settings):
     """As Django's console does where DEBUG is off."""
     console = Keeping(logging.INFO)
-    console.addFilter(lambda record: False)
-    with project(monkeypatch, ours=[Keeping()], django=[console]), shown():
-        assert not tasks_logger.isEnabledFor(logging.INFO)
+    console.addFilter(RequireDebugTrue())
+    for settings.DEBUG in (False, True):
+        with project(monkeypatch, ours=[Keeping()], django=[console]), shown():
+            assert tasks_logger.isEnabledFor(logging.INFO) == settings.DEBUG
+
+
+@pytest.mark.parametrize(
+    "takes",
+    [
+        lambda record: record.levelno >= logging.ERROR,
+        lambda record: record.exc_info is not None,
+        lambda record: record.status == "FAILED",
+    ],
+)
+def test_a_filter_of_the_project_gets_the_lines_of_django_and_no_others(monkeypatch, takes):
     errors_only = Keeping(logging.INFO)
-    errors_only.addFilter(lambda record: record.levelno >= logging.ERROR)
+    errors_only.addFilter(takes)
     with project(monkeypatch, ours=[Keeping()], django=[errors_only]), shown():
-        say_as_django()
+        tasks_logger.info("Task state=RUNNING", extra={"status": "RUNNING"})
+        tasks_logger.error("Task state=FAILED", exc_info=ValueError("no"), extra={"status": "FAILED"})
     assert errors_only.messages == ["Task state=FAILED"]
 
 
