@@ -55,12 +55,12 @@ def get_many(store: Store, wanted: Sequence[bytes], *, strict: bool) -> Operatio
     return found
 
 
-SET_MANY = for_both_tables(INSERT_MANY + OVERWRITE, ROW)
+SET_MANY = for_both_tables(INSERT_MANY + OVERWRITE, ROW, may_be_large=True)
 SET_MANY_COUNTED = for_both_tables(
     BEFORE.replace("%(key)s::text", "ANY(%(key)s::text[])") + ", written AS (" + INSERT_MANY + OVERWRITE
     + " RETURNING xmax = 0 AS new, " + SIZE + " AS size) "
     "SELECT count(*) FILTER (WHERE new), sum(size) - (SELECT coalesce(sum(size), 0) FROM before) FROM written",
-    ROW,
+    ROW, may_be_large=True,
 )  # fmt: skip
 
 

@@ -34,6 +34,12 @@ _OUTDATED = b"0A000", b"RevalidateCachedQuery"
 # The server ends the statement of a client that gave up, even while it waits for a lock. Windows refuses this.
 NOTICE_GONE_CLIENTS = {"client_connection_check_interval": "1s"}
 
+# After each large statement glibc gives the server's memory back to the kernel, and gets it again page by page for the
+# next one: 720 page faults, a third of what 100 values of 10 KB cost the server. It keeps twice as much as the largest
+# block that was freed so far, from now on 8 MB. The statement takes 1 to 5 ms.
+KEEP_MEMORY = b"SELECT octet_length(repeat(repeat('x', 4000), 1000))"
+LARGE = 256 * 1024  # bytes of parameters
+
 NOWHERE = object()  # equals no NAME
 
 
@@ -100,6 +106,8 @@ class Connection:
         try:
             if self.prepares and statement.name not in self._known:
                 yield from self._prepare(statement)
+            if statement.may_be_large and self.prepares and _size(values) > LARGE:
+                yield from self._keep_memory()
             while True:
                 if self._send(statement, values):
                     yield from self._send_rest(values)
@@ -117,6 +125,11 @@ class Connection:
             raise _broken(error) from error
         raise_for(result)
         return result
+
+    def _keep_memory(self) -> Operation[None]:
+        if KEEP_MEMORY not in self._known:
+            yield from self._ask(KEEP_MEMORY)
+            self._known.add(KEEP_MEMORY)
 
     def _may_repeat(self, statement: Statement, failed: pq.abc.PGresult) -> Operation[bool]:
         """Whether it failed only because of what was prepared. Repairs that."""
@@ -214,7 +227,7 @@ class Connection:
 
     def _send_rest(self, values: Values) -> Operation[None]:
         """Send what did not fit into the socket. Whenever some of it goes out, the time begins again."""
-        size = sum(len(value) for value in values if value is not None)
+        size = _size(values)
         if size > SEND_BUFFER and self.pgconn.host.startswith(b"/"):
             self._enlarge_send_buffer()
         self._watch(READ | WRITE)
@@ -312,6 +325,10 @@ def raise_for(result: pq.abc.PGresult) -> None:
     except KeyError:
         cause = errors.DatabaseError(message)
     raise DatabaseCallError(message) from cause
+
+
+def _size(values: Values) -> int:
+    return sum(len(value) for value in values if value is not None)
 
 
 def _state(result: pq.abc.PGresult) -> bytes:

@@ -30,8 +30,11 @@ class Statement:
     The same text has the same name everywhere, so what a server has prepared under `name` is this statement.
     """
 
-    def __init__(self, sql: str, names: str = "", *, may_take_long: bool = False) -> None:
+    def __init__(
+        self, sql: str, names: str = "", *, may_take_long: bool = False, may_be_large: bool = False
+    ) -> None:
         self.sql, self.may_take_long = sql, may_take_long
+        self.may_be_large = may_be_large  # its parameters: see KEEP_MEMORY in connection.py
         self.only_reads = sql.lstrip().startswith("SELECT")  # may be sent again where its answer was lost
         self.names = names.split()
         casts: dict[str, str] = {}

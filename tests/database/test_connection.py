@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -14,7 +16,7 @@ from django.db import connection, connections
 from pgonly_django.database import connection as connection_module
 from pgonly_django.database.connect import connection_params
 from pgonly_django.database.operation import run
-from pgonly_django.database.statement import Statement, integer
+from pgonly_django.database.statement import Statement, bytea_array, integer
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
 from tests.database.calls import row_locked
 from tests.interruptions import interrupted_in
@@ -38,6 +40,27 @@ def test_a_large_value_makes_a_unix_sockets_send_buffer_larger(transactional_db)
 def send_buffer(connection):
     with socket.fromfd(connection.pgconn.socket, socket.AF_UNIX, socket.SOCK_STREAM) as same:
         return same.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+
+def test_the_server_uses_the_memory_of_large_statements_again(own):
+    def page_faults():
+        try:
+            return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+        except FileNotFoundError:
+            pytest.skip("the server's processes are not seen from here")
+
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("it is glibc that gives the memory back")
+    cache = own.cache()
+    cache.set("key", 1)
+    (pid,) = own.pids()
+    length = Statement("SELECT cardinality(%(values)s::bytea[])", may_be_large=True)
+    values = [bytea_array([bytes(10_000)] * 100)]
+    for _ in range(2):
+        run(cache.store.pool.call(length, values, 20, 20))
+    before = page_faults()
+    run(cache.store.pool.call(length, values, 20, 20))
+    assert page_faults() - before < 100
 
 
 def test_a_connection_the_server_closed_is_replaced_before_it_is_used(own):
