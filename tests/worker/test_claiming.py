@@ -165,6 +165,14 @@ def test_it_runs_next_when_the_next_job_is_due(promotion, server):
     assert promotion.looks
 
 
+def test_what_the_database_refused_is_not_promoted_again_at_once(promotion, monkeypatch):
+    monkeypatch.setattr(promotion.database, "ask", lambda _: None)
+    now = time.monotonic()
+    assert promotion.due_at <= now
+    promotion.run()
+    assert now < promotion.due_at <= now + REFUSED_SECONDS + 1.0
+
+
 def test_an_idle_worker_promotes_ever_more_seldom(promotion, server):
     promotion.hear()
     promotion.again_at = 0.0  # the second look is over as well
