@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -37,39 +38,47 @@ def handed_to(take: Callable[[Callable[[], None]], None]) -> Iterator[None]:
         _thread.take = before
 
 
-def emit(name: str, message: str, *, level: int = logging.INFO, exc_info: Any = False, **facts: Any) -> None:
+def emit(
+    name: str, message: str, *, level: int = logging.INFO, exc_info: Any = False, at: Any = None, **facts: Any
+) -> None:  # fmt: skip
     """Log `message` to the logger `pgonly_django.<room>` with the facts as `extra`, and tell the listeners.
 
     `name` is "room.happened", one of those that docs/reference/events.md lists (tests/test_events.py). A listener that
-    raises an exception is logged, and so is a filter or a handler, on stderr: the caller goes on.
+    raises an exception is logged, and so is a filter or a handler, on stderr: the caller goes on. `at`: when it
+    happened, by time.time(), if not now.
     """
     if not (_listeners or _logger_of(name).isEnabledFor(level)):
         return
-    say = partial(_say, name, message, level, sys.exc_info() if exc_info is True else exc_info, facts)
+    raised = sys.exc_info() if exc_info is True else exc_info
     take = getattr(_thread, "take", None)
     if take is None:
-        say()
+        _say(name, message, level, raised, facts, at)
     else:
-        take(say)
+        take(partial(_say, name, message, level, raised, facts, at or time.time()))
 
 
 def _logger_of(name: str) -> logging.Logger:
     return logging.getLogger(f"pgonly_django.{name.partition('.')[0]}")
 
 
-def _say(name: str, message: str, level: int, exc_info: Any, facts: dict[str, Any]) -> None:
+def _say(name: str, message: str, level: int, exc_info: Any, facts: dict[str, Any], at: float | None) -> None:
     logger = _logger_of(name)
     if logger.isEnabledFor(level):
-        log_quietly(partial(_log, logger, level, message, exc_info, {"event": name, **facts}), message)
+        log_quietly(partial(_log, logger, level, message, exc_info, {"event": name, **facts}, at), message)
     tell_listeners(name, facts)
 
 
-def _log(logger: logging.Logger, level: int, message: str, exc_info: Any, extra: dict[str, Any]) -> None:
+def _log(
+    logger: logging.Logger, level: int, message: str, exc_info: Any, extra: dict[str, Any], at: float | None
+) -> None:
     """Logs as Logger.log() does, but does not look for the caller: that takes a quarter of the time of a line, and
     always finds this module."""
     if isinstance(exc_info, BaseException):
         exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
     record = logger.makeRecord(logger.name, level, __file__, 0, message, (), exc_info or None, "emit", extra)
+    if at is not None:
+        record.relativeCreated += (at - record.created) * 1000
+        record.created, record.msecs = at, float(int(at % 1 * 1000))
     logger.handle(record)
 
 

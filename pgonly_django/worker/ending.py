@@ -60,6 +60,7 @@ class EndedRun:
     took_seconds: float = 0.0
     committed: bool = False  # the finish went out with the job's own transaction (atomic=True)
     error: BaseException | None = None  # what the run ended with
+    at: float | None = None  # by time.time(), once its end is written
 
 
 def finish(

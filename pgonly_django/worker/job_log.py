@@ -8,6 +8,7 @@ a second.
 import contextlib
 import json
 import logging
+import os
 import queue
 import sys
 import threading
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
+from select import select
 from typing import Any
 
 from pgonly_django.conf import settings
@@ -38,6 +40,7 @@ _logger = logging.getLogger("pgonly_django.worker")
 LEFT_NAMED = 20  # jobs in the line of a worker that leaves some behind
 OWN_LINES_PER_SECOND = 100  # of jobs that succeed; where more of them do, none has a line of its own
 WAITING_AT_MOST = 20_000  # ends
+TOO_SLOW = b"A handler of the log is too slow: lines of the last jobs are missing.\n"
 WHOLE_AT_MOST = 1_000  # of them with their arguments and results, which may be large
 
 # These ends have their line, with a traceback where there is one, from log_failure().
@@ -83,7 +86,8 @@ class EndLog:
         if waiting >= WAITING_AT_MOST:
             self._left_out += 1
             return
-        ended.took_seconds = ended.took_seconds or ended.run.seconds  # it may wait for long
+        # It may wait for long.
+        ended.at, ended.took_seconds = time.time(), ended.took_seconds or ended.run.seconds
         self._noted.append(ended if waiting < WHOLE_AT_MOST else _without_data(ended))
         self._sent += 1
 
@@ -109,9 +113,13 @@ class EndLog:
         self._is_closed = True
         if self._thread is None:
             self._finish()
-        else:
-            self._inbox.put(None)
-            self._thread.join(timeout)
+            return
+        self._inbox.put(None)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            with contextlib.suppress(Exception):  # not by sys.stderr.write(), in which a handler may hang
+                if select([], [sys.stderr], [], 0)[1]:
+                    os.write(sys.stderr.fileno(), TOO_SLOW)
 
     def _put(self, item: list[EndedRun] | Callable[[], None]) -> None:
         if self._thread is None and not self._is_closed:
@@ -177,7 +185,7 @@ def _without_data(ended: EndedRun) -> EndedRun:
     job = run.job._replace(args=[], kwargs={}, errors=[], metadata={})
     slim = Run(job, run.alias, run.claimed_at, run.lease_until, run.worker, run.worker_id)
     result = None if finish is None else replace(finish, result=None)
-    return EndedRun(slim, result, ended.took_seconds, error=ended.error)
+    return replace(ended, run=slim, finish=result)
 
 
 class _Second:
@@ -262,7 +270,8 @@ def log_end(ended: EndedRun) -> None:
     message = f"{_ended(run, how.value, seconds)}{_then(finish)}{f': {reason}' if reason else '.'}"
     # An error that holds the job is one for a person to look into.
     error = ended.error if how is Outcome.HELD and "exception" in entry else None
-    emit("worker.job_ended", message, level=_level(finish), exc_info=error, **_facts_of_end(ended))
+    facts = _facts_of_end(ended)
+    emit("worker.job_ended", message, level=_level(finish), exc_info=error, at=ended.at, **facts)
 
 
 def log_failure(run: Run, finish: Finish, error: BaseException, *, is_news: bool = True) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -358,6 +359,34 @@ def test_what_is_said_while_a_handler_hangs_at_the_end_waits_for_it_in_its_threa
     wait_for(lambda: not log._thread.is_alive(), what="the end of the thread")
     log.say(lambda: said.append(threading.current_thread().name))
     assert said[1:] == [threading.current_thread().name]
+
+
+def test_a_line_has_the_time_at_which_its_job_ended(background_worker, handler):
+    is_over, records = threading.Event(), []
+
+    def be_slow(record):
+        is_over.wait(20)
+        records.append(record)
+
+    handler(be_slow)
+    worker = background_worker()
+    for number in range(2):
+        jobs.add.enqueue(number).wait(10)
+    wait_for(lambda: worker.calls.log._sent == 2)
+    until = time.time()
+    wait_for(lambda: time.time() > until + 0.1)
+    is_over.set()
+    wait_for(lambda: len(records) == 2)
+    assert all(record.created <= until for record in records)
+    assert [record.msecs for record in records] == [int(record.created % 1 * 1000) for record in records]
+
+
+def test_lines_that_a_slow_handler_leaves_behind_at_a_stop_are_told_of_on_stderr(capfd):
+    is_over, log = threading.Event(), job_log.EndLog()
+    log.say(lambda: is_over.wait(20))
+    log.close(0.05)
+    is_over.set()
+    assert "A handler of the log is too slow" in capfd.readouterr().err
 
 
 def test_of_many_ends_that_wait_the_data_of_the_jobs_is_not_kept(transactional_db, server, monkeypatch):
