@@ -217,7 +217,7 @@ class FailureCalls(CallThread):
     def _tell_instruments(self, ended: Ended) -> None:
         if isinstance(ended, str):  # its worker has died too often
             job = self.row(ended)
-            seen = JobRun(job, worker="", outcome=Outcome.CRASHED, state=str(job.state))
+            seen = JobRun(job, worker="", outcome=Outcome.CRASHED.value, state=str(job.state))
         else:
             seen = ended.run.seen or JobRun(ended.run.job, ended.run.worker)
             note_end(seen, ended)
