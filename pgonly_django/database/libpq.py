@@ -152,12 +152,12 @@ def _read_pipeline(
 def _flushed(pgconn: pq.abc.PGconn, seconds: float | None) -> tuple[Poll, float | None]:
     """Send everything. Returns what to wait with for the answer, and until when."""
     poll = new_poll()
-    poll.register(pgconn.socket, READ | WRITE)
     deadline = None if seconds is None else time.monotonic() + seconds
     while pgconn.flush():
+        poll.register(pgconn.socket, READ | WRITE)
         if _wait(poll, deadline) & READ:
             pgconn.consume_input()
-    poll.modify(pgconn.socket, READ)
+    poll.register(pgconn.socket, READ)
     return poll, deadline
 
 

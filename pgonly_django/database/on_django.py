@@ -108,8 +108,8 @@ def first_row(
                     result = execute(raw, statement, params)
                 if not result.ntuples:
                     return None
-                fields = (result.get_value(0, column) for column in range(result.nfields))
-                return tuple(None if field is None else field.decode() for field in fields)
+                fields = [result.get_value(0, column) for column in range(result.nfields)]
+                return tuple([None if field is None else field.decode() for field in fields])
             except _OUTDATED:
                 use.is_outdated = True
                 if raw.pgconn.transaction_status == TransactionStatus.INERROR:

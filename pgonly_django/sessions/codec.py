@@ -47,6 +47,7 @@ _TEXT, _BYTES = b"t", b"b"
 REMEDY = """Install it: pip install "cryptography>=43"."""
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
+_raw_decode = json.JSONDecoder().raw_decode
 _security_log = logging.getLogger("django.security.SuspiciousSession")
 
 
@@ -55,7 +56,10 @@ class SessionCodec:
         self._serializer = serializer
         self._salt = salt
         self._is_json = serializer is JSONSerializer
-        self._encrypts = settings().session_encrypt_data
+
+    @property
+    def _encrypts(self) -> bool:
+        return settings().session_encrypt_data
 
     def encode(self, session: dict[Any, Any]) -> Entries:
         """Every value as it would be stored now. A value that encodes to something else later has changed."""
@@ -139,16 +143,30 @@ class SessionCodec:
 
     def _read_member(self, name: str, member: str | dict[str, str]) -> tuple[Raw, Any]:
         if isinstance(member, str):
-            return member, json.loads(member)
+            return member, from_json(member)
         if "sealed" in member:
             raw = decrypt(name, member["sealed"])
             if isinstance(raw, str):
-                return raw, json.loads(raw)
+                return raw, from_json(raw)
         else:
             raw = signing.loads(member["encoded"], salt=self._salt, serializer=_NoSerializer)
         value = self._serializer().loads(raw)
         # Not `raw`: a value that has been loaded may be pickled in another way than before.
         return self._bytes(value), value
+
+
+def from_json(text: str) -> Any:
+    """json.loads() for text without white space around it, in half of the time. A load does this for each key."""
+    value, end = _raw_decode(text)
+    if end != len(text):
+        raise ValueError(f"More than one JSON value: {text[:100]!r}")
+    return value
+
+
+@lru_cache
+def codec_for(serializer: Any, salt: str) -> SessionCodec:
+    """One for all stores of a class."""
+    return SessionCodec(serializer, salt)
 
 
 class _NoSerializer:

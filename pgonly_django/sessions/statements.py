@@ -5,7 +5,6 @@ They run on the request's own connection: a login inside an atomic view rolls ba
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -18,6 +17,7 @@ from pgonly_django.database.on_django import first_row
 from pgonly_django.database.statement import Params, Statement
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, hash_user
+from pgonly_django.sessions.codec import from_json
 from pgonly_django.tables import qualified
 
 
@@ -61,7 +61,7 @@ LOAD = Statement(
     qualified("""
 SELECT data, date_part('epoch', statement_timestamp()) - date_part('epoch', last_seen_at)
 FROM pgonly_session
-WHERE key_hash = %(key)s AND expires_at > statement_timestamp() AND data IS NOT NULL
+WHERE key_hash = %(key)s::bytea AND expires_at > statement_timestamp() AND data IS NOT NULL
 """)
 )
 
@@ -79,7 +79,7 @@ def load(session_key: str, *, just_written: bool = False) -> StoredSession | Non
     if row is None:
         return None
     column, idle_seconds = row
-    return StoredSession(json.loads(column), None if idle_seconds is None else float(idle_seconds))
+    return StoredSession(from_json(column), None if idle_seconds is None else float(idle_seconds))
 
 
 def _closed_dead_connection(alias: str) -> bool:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -20,7 +20,7 @@ from django.utils.crypto import get_random_string
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
 from pgonly_django.sessions import expiry, previous_engine, statements
-from pgonly_django.sessions.codec import Entries, SessionCodec
+from pgonly_django.sessions.codec import Entries, SessionCodec, codec_for
 from pgonly_django.sessions.prune import prune_expired
 from pgonly_django.sessions.statements import Client, Expiry, StoredSession
 
@@ -54,9 +54,9 @@ class SessionStore(SessionBase):
     def get_model_class(cls) -> type[Session]:
         return Session
 
-    @cached_property
+    @property
     def codec(self) -> SessionCodec:
-        return SessionCodec(self.serializer, self.key_salt)
+        return codec_for(self.serializer, self.key_salt)
 
     def load(self) -> dict[Any, Any]:
         key = self.session_key
