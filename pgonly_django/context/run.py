@@ -15,7 +15,7 @@ from pgonly_django.context.calls import Calls
 from pgonly_django.context.output import UnwrittenOutput
 from pgonly_django.exceptions import JobCancelled, JobHeld, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
 from pgonly_django.models.job_rows import LOG_LINES_KEPT
-from pgonly_django.queue.claim import ClaimedJob
+from pgonly_django.queue.claim import ClaimedJob, time_of
 
 SOON_SECONDS = 1.0
 _set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -236,7 +236,7 @@ class Run:
 
     def now(self) -> datetime:
         """The database's time: the time of the claim plus what this machine's monotonic clock has counted since."""
-        return self.job.attempted_at + timedelta(seconds=time.monotonic() - self.claimed_at)
+        return time_of(self.job.attempted_timestamp + time.monotonic() - self.claimed_at)
 
     @property
     def seconds(self) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 from pgonly_django import instruments
@@ -166,7 +165,7 @@ def _attributes(run: JobRun) -> dict[str, Any]:
         SYSTEM: "pgonly_django", OPERATION: "run", OPERATION_TYPE: "process",
         DESTINATION: job.queue, MESSAGE_ID: job.id, CLIENT: run.worker,
         TASK: job.task, ATTEMPT: job.attempt, MAX_ATTEMPTS: job.max_attempts,
-        WAITED: max((job.attempted_at - job.waiting_since) / timedelta(seconds=1), 0.0), **crashes,
+        WAITED: max(job.waited_seconds, 0.0), **crashes,
     }  # fmt: skip
 
 

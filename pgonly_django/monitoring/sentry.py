@@ -8,7 +8,6 @@ import contextvars
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import Any
 
 from pgonly_django import instruments
@@ -103,7 +102,7 @@ def _run(run: JobRun) -> Iterator[None]:
         sentry_sdk.start_transaction(transaction, custom_sampling_context={"pgonly_job": _facts(run)}),
     ):
         job = run.job
-        latency = max((job.attempted_at - job.waiting_since) / timedelta(milliseconds=1), 0.0)
+        latency = max(job.waited_seconds * 1000, 0.0)
         transaction.set_data("messaging.system", "pgonly_django")
         transaction.set_data("messaging.destination.name", job.queue)
         transaction.set_data("messaging.message.id", str(job.id))

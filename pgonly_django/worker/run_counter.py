@@ -72,8 +72,7 @@ class RunCounter:
                     queue, task = job.queue, job.task
                     counts = self._counted.get((queue, task)) or self._make(queue, task)
                     waiting_times, run_times = counts.waiting_times, counts.run_times
-                since = job.ready_at if job.ready_again_at is None else job.waiting_since
-                waited = (job.attempted_at - since).total_seconds() + began - run.claimed_at
+                waited = job.waited_seconds + began - run.claimed_at
                 waiting_times[bisect_left(_UP_TO_THE_LAST, waited)] += 1
                 if name in TIMED:
                     run_times[bisect_left(_UP_TO_THE_LAST, ended.took_seconds or run.seconds)] += 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+import time
+from datetime import timedelta
 
 from django.db import connection
 
@@ -54,7 +55,7 @@ def claimer_of(queues, unknown):
 
 def floor_claim(unknown=()):
     claimer = claimer_of((), unknown)
-    floor = datetime.now(UTC) - timedelta(seconds=10)
+    floor = time.time() - 10
     claimer.floors = dict.fromkeys(ALL_BANDS, floor)
     claimer.head_due_at = float("inf")
     return texts(claimer.statement(Claim(50, {}, take_suspect=False)))

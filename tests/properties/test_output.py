@@ -258,8 +258,15 @@ class WorkedJob:
 
 
 def row_as_claimed(row):
-    values = Job.objects.filter(pk=row.pk).values(*ClaimedJob._fields).get()
-    return ClaimedJob(**{**values, "id": str(row.pk)})
+    job = Job.objects.get(pk=row.pk)
+    values = {name: getattr(job, name) for name in ClaimedJob._fields if not name.endswith("_timestamp")}
+    times = {
+        name: at and at.timestamp()
+        for name in ClaimedJob._fields
+        if name.endswith("_timestamp")
+        for at in [getattr(job, name.replace("_timestamp", "_at"))]
+    }
+    return ClaimedJob(**{**values, **times, "id": str(row.pk)})
 
 
 def prove(server, program, kills, seed):

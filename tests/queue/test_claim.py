@@ -282,6 +282,9 @@ def test_a_claim_returns_all_that_a_run_needs(server):
         "backend",
         "options",
         "max_runtime",
-        "ready_at",
     ):
-        assert getattr(claimed, name) == getattr(job if name != "ready_at" else Job.objects.get(), name)
+        assert getattr(claimed, name) == getattr(job, name)
+    row = Job.objects.get()
+    for name in ("ready_at", "enqueued_at", "started_at", "attempted_at"):
+        assert getattr(claimed, name) == getattr(row, name), name
+    assert timedelta(seconds=claimed.waited_seconds) == row.attempted_at - row.ready_at
