@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 EventListener = Callable[[str, dict[str, Any]], None]
+TakesEvents = Callable[[], contextlib.AbstractContextManager[None]]  # see handed_to()
 _listeners: list[EventListener] = []
 _thread = threading.local()
 

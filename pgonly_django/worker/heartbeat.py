@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Collection
+from contextlib import nullcontext
 from datetime import timedelta
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from pgonly_django.context.run import Run, renewing
 from pgonly_django.database import notify
 from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
 from pgonly_django.database.reconnecting import Reconnecting
-from pgonly_django.events import emit
+from pgonly_django.events import TakesEvents, emit
 from pgonly_django.models.job import FINISHED, State
 from pgonly_django.models.worker import own_version
 from pgonly_django.queue import liveness
@@ -66,6 +67,8 @@ class Heartbeat(threading.Thread):
         self.stand_in = StandIn(self)
         self.beaten_at = time.monotonic()  # when the last beat was complete
         self._over, self._changed = threading.Event(), threading.Event()
+        # Those of this thread: a handler of the log that hangs would cost the leases.
+        self.takes_events: TakesEvents = nullcontext
         self._is_asleep = False
         self._beat_at = 0.0
         self._beating = threading.Lock()
@@ -93,6 +96,10 @@ class Heartbeat(threading.Thread):
             self._changed.set()
 
     def run(self) -> None:
+        with self.takes_events():
+            self._work()
+
+    def _work(self) -> None:
         while not self._over.is_set():
             self._changed.clear()
             if self._is_asleep:

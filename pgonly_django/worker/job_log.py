@@ -68,11 +68,12 @@ class EndLog:
     handler of the project may be slow, or hang, and delays no claim. It keeps the order, and loses nothing at a stop
     that leaves it the time. While a handler is so slow that WAITING_AT_MOST ends wait, further ones are only counted.
 
-    The methods are for the main loop.
+    The methods are for the main loop, but for takes_events_of_others().
     """
 
     def __init__(self) -> None:
         self._noted: list[EndedRun] = []  # since the last send()
+        self._starting = threading.Lock()
         self._inbox: queue.SimpleQueue[list[EndedRun] | Callable[[], None] | None] = queue.SimpleQueue()
         self._second = _Second()  # the thread's
         self._thread: threading.Thread | None = None
@@ -101,6 +102,10 @@ class EndLog:
         """Within this, what this thread emits is logged by that of the log."""
         return handed_to(self.say)
 
+    def takes_events_of_others(self) -> AbstractContextManager[None]:
+        """The same for another thread that may not wait for a handler: that of the heartbeat, say."""
+        return handed_to(self._put)
+
     def say(self, event: Callable[[], None]) -> None:
         """`event` logs something."""
         self.send()
@@ -123,16 +128,21 @@ class EndLog:
 
     def _put(self, item: list[EndedRun] | Callable[[], None]) -> None:
         if self._thread is None and not self._is_closed:
-            thread = threading.Thread(target=self._serve, name="pgonly-log", daemon=True)
-            with contextlib.suppress(RuntimeError):  # the system starts no more threads
-                thread.start()
-                self._thread = thread
+            with self._starting:
+                self._start()
         if self._thread is not None and (not self._is_closed or self._thread.is_alive()):
             self._inbox.put(item)
             return
         self._log(item)
-        if self._is_closed:
+        if self._is_closed and not callable(item):
             self._finish()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._serve, name="pgonly-log", daemon=True)
+            with contextlib.suppress(RuntimeError):  # the system starts no more threads
+                thread.start()
+                self._thread = thread
 
     def _serve(self) -> None:
         ends = False

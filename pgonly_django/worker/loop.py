@@ -161,7 +161,7 @@ class WorkerLoop:
         self.ready.set()
 
     def _start_threads(self) -> None:
-        self.threads.start()
+        self.threads.start(self.calls.log.takes_events_of_others)
         if self.options.burst:  # a burst does what is due already, and not what is due later
             self.threads.scheduler.has_looked.wait(self.deadline.at_most(FIRST_SCHEDULES_SECONDS))
             self.threads.scheduler.end()

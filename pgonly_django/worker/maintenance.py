@@ -5,14 +5,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Event
 from typing import Any, ParamSpec
 
 from django.db import connections, models, router, transaction
 
 from pgonly_django.database.connect import SET_LOCAL, OwnConnection, connect
-from pgonly_django.events import emit
+from pgonly_django.events import TakesEvents, emit
 from pgonly_django.worker.django_connections import close_pools
 from pgonly_django.worker.inbox import MaintenanceChecked, Tell
 from pgonly_django.worker.timers import NEVER
@@ -97,6 +97,7 @@ class Maintenance(threading.Thread):
         self._is_asleep = self._is_asked = self._closes_pools = False
         self._woken_at = float("-inf")
         self._over, self._wanted = threading.Event(), threading.Event()
+        self.takes_events: TakesEvents = nullcontext  # those of this thread
         self._duties = duties
         self._hurried: dict[type[Duty], Callable[[], None]] = {}
         self._connection: OwnConnection | None = None
@@ -128,6 +129,10 @@ class Maintenance(threading.Thread):
             self._wanted.set()
 
     def run(self) -> None:
+        with self.takes_events():
+            self._work()
+
+    def _work(self) -> None:
         due_at = dict.fromkeys(self._duties, time.monotonic() + BUSY_SECONDS * _out_of_step())
         while not self._over.is_set():
             pause = self._next_round(due_at) - time.monotonic()

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pgonly_django.conf import settings
 from pgonly_django.database import notify
+from pgonly_django.events import TakesEvents
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties import declare, duties
 from pgonly_django.worker.heartbeat import Heartbeat
@@ -34,7 +35,9 @@ class Threads:
         if settings().queues:
             self._main.ask(lambda it: notify.send(it, notify.limited(notify.ANY_QUEUE)))
 
-    def start(self) -> None:
+    def start(self, takes_events: TakesEvents) -> None:
+        """`takes_events`: for those of them that may not wait for a handler of the log."""
+        self.heartbeat.takes_events = self.maintenance.takes_events = takes_events
         for thread in (self.heartbeat, self.maintenance, self.scheduler):
             thread.start()
 

@@ -17,11 +17,12 @@ from pgonly_django.context.run import Run
 from pgonly_django.events import subscribe
 from pgonly_django.models import Job, State
 from pgonly_django.worker import job_log
+from pgonly_django.worker.duties import Pruning
 from pgonly_django.worker.ending import EndedRun, succeeded
 from pgonly_django.worker.status import ExitCode
 from tests import jobs
 from tests.jobs import ending, holding, policies, transactions
-from tests.queue.rows import claim, claimer, make
+from tests.queue.rows import HOUR, ago, claim, claimer, make, make_running, make_worker
 from tests.waiting import wait_for
 
 SUCCEEDED = r"succeeded after [\d.]+ [mu]?s \(attempt 1 of \d\)\."
@@ -181,10 +182,10 @@ def test_what_an_error_leads_to_is_named_with_one_traceback_for_a_person(
 
 @pytest.fixture
 def handler(request):
-    """Add a handler that does `handle(record)` to the logger of workers."""
+    """Add a handler that does `handle(record)` to a logger."""
 
-    def add(handle):
-        handler, logger = logging.Handler(), logging.getLogger("pgonly_django.worker")
+    def add(handle, name="pgonly_django.worker"):
+        handler, logger = logging.Handler(), logging.getLogger(name)
         handler.emit = handle
         level = logger.level
         logger.addHandler(handler)
@@ -260,6 +261,29 @@ def test_a_handler_that_hangs_delays_no_job(background_worker, handler):
         assert hangs.wait(10)
         results = [jobs.add.enqueue(number) for number in range(3)]
         assert [result.wait(10).return_value for result in results] == [1, 2, 3]
+    finally:
+        is_over.set()
+
+
+def test_a_handler_that_hangs_stops_neither_heartbeat_nor_maintenance(background_worker, handler, settings):
+    settings.PGONLY = {"LEASE_SECONDS": 2}
+    is_over, hangs = threading.Event(), threading.Event()
+
+    def hang(record):
+        hangs.set()
+        is_over.wait(60)
+
+    handler(hang, "pgonly_django")
+    worker = background_worker()
+    try:
+        make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR))
+        assert hangs.wait(10)
+        began = time.monotonic()
+        wait_for(lambda: worker.threads.heartbeat.beaten_at > began, seconds=10, what="a beat")
+        make(state=State.SUCCEEDED, finished_at=ago(HOUR), delete_after=ago(HOUR))
+        is_done = threading.Event()
+        worker.threads.maintenance.run_soon(Pruning, is_done.set)
+        assert is_done.wait(10)
     finally:
         is_over.set()
 
@@ -342,7 +366,7 @@ def test_without_a_thread_every_end_is_logged_at_the_stop(work, monkeypatch, cap
             raise RuntimeError("can't start new thread")
 
     caplog.set_level(logging.INFO, "pgonly_django.worker")
-    monkeypatch.setattr(job_log, "threading", SimpleNamespace(Thread=NoThread))
+    monkeypatch.setattr(job_log, "threading", SimpleNamespace(Thread=NoThread, Lock=threading.Lock))
     enqueue_many((jobs.add, (1,)) for _ in range(300))
     work()
     assert sum(own_and_summed(caplog.records)) == 300
