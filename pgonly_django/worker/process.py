@@ -117,9 +117,10 @@ def set_up(worker: WorkerLoop, signals: StopSignals, terminal: Terminal) -> Iter
 def _collect_seldom(undo: ExitStack) -> None:
     """Each job makes a dozen objects that the garbage collector counts, so that its collections, which walk through all
     of Django again and again, took a fifth of the time of short jobs. What a project has set stays."""
-    gc.collect()
-    gc.freeze()
-    undo.callback(gc.unfreeze)
+    if not gc.get_freeze_count():  # a supervisor has done so before it forked this process, or a project has
+        gc.collect()
+        gc.freeze()
+        undo.callback(gc.unfreeze)
     first, *others = gc.get_threshold()
     if 0 < first < COLLECT_AFTER:
         gc.set_threshold(COLLECT_AFTER, *others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import re
@@ -69,6 +70,27 @@ def test_the_process_is_as_before(transactional_db, monkeypatch):
         stop()
     assert all(now != then for now, then in zip(during[0], before, strict=True))
     assert what_a_worker_changes() == before
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_what_the_garbage_collector_leaves_alone_is_as_before(transactional_db, is_frozen):
+    """A server freezes what it has before it forks, and so do these tests."""
+    threshold, during = gc.get_threshold(), []
+    stop = subscribe(lambda *_: during.append((gc.get_freeze_count(), gc.get_threshold()[0])))
+    (gc.freeze if is_frozen else gc.unfreeze)()
+    gc.set_threshold(700)
+    before = gc.get_freeze_count()
+    try:
+        run_worker()
+        count, first = during[0]
+        assert (0 < count <= before) if is_frozen else count > 0
+        assert first == 10_000
+        assert (gc.get_freeze_count() > 0) == is_frozen
+        assert gc.get_threshold()[0] == 700
+    finally:
+        stop()
+        gc.set_threshold(*threshold)
+        gc.freeze()
 
 
 def test_it_may_be_called_from_a_thread(transactional_db):
