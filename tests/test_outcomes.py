@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import pgonly_django
+from pgonly_django.admin.jobs.timeline import is_our_text
 from pgonly_django.models import JobStats
 from pgonly_django.models.job_stats import NUMBERS, TIMED
 from pgonly_django.outcomes import Outcome
@@ -24,3 +25,12 @@ def test_each_outcome_counts_in_a_column_and_has_a_colour(outcome):
 
 def test_each_number_of_the_statistics_is_a_column():
     assert {*TIMED} <= {*NUMBERS} <= {field.name for field in JobStats._meta.get_fields()}
+
+
+@pytest.mark.parametrize(
+    "outcome", [Outcome.FAILED, Outcome.RETRIED, Outcome.DISCARDED, Outcome.SNOOZED, Outcome.HELD]
+)
+def test_a_reason_that_a_job_gave_is_no_text_of_ours(outcome):
+    """It may have data of the job in it, and ours is shown to those, too, who may not see that."""
+    entry = {"started_at": "2026-01-01T00:00:00+00:00", "reason": "s3cr3t"}
+    assert not is_our_text(outcome.value, entry)
