@@ -47,13 +47,13 @@ def takes_statements(raw: Raw) -> bool:
 def prepare(raw: Raw, statement: Statement) -> None:
     """Prepare it for as long as the connection lives. Raises psycopg.Error."""
     _answer(
-        raw, lambda pgconn: pgconn.send_prepare(statement.name, statement.positional, statement.types), _read
+        raw, partial(raw.pgconn.send_prepare, statement.name, statement.positional, statement.types), _read
     )
 
 
 def deallocate(raw: Raw, name: bytes) -> None:
     """Undo prepare(). Raises psycopg.Error, InvalidSqlStatementName where it was not prepared."""
-    _answer(raw, lambda pgconn: pgconn.send_query(b"DEALLOCATE " + name), _read)
+    _answer(raw, partial(raw.pgconn.send_query, b"DEALLOCATE " + name), _read)
 
 
 def execute(raw: Raw, statement: Statement, params: Params, *, binary: bool = False) -> pq.abc.PGresult:
@@ -63,11 +63,8 @@ def execute(raw: Raw, statement: Statement, params: Params, *, binary: bool = Fa
     read, or after a second the statement is cancelled: so the next statement gets its own result.
     """
     values = statement.values(params)
-    return _answer(
-        raw,
-        lambda pgconn: pgconn.send_query_prepared(statement.name, values, statement.formats, int(binary)),
-        _read,
-    )
+    send = partial(raw.pgconn.send_query_prepared, statement.name, values, statement.formats, int(binary))
+    return _answer(raw, send, _read)
 
 
 def execute_both(
@@ -80,8 +77,9 @@ def execute_both(
     """
     values, second_values = first.values(params), second.values(second_params)
     results: list[pq.abc.PGresult] = []
+    pgconn = raw.pgconn
 
-    def send(pgconn: pq.abc.PGconn) -> None:
+    def send() -> None:
         pgconn.enter_pipeline_mode()
         pgconn.send_query_prepared(first.name, values, first.formats)
         pgconn.pipeline_sync()
@@ -98,17 +96,17 @@ def execute_both(
     return _good(answers[0]), len(answers) == BOTH and answers[1].status in SUCCEEDED
 
 
-def _answer(raw: Raw, send: Callable[[pq.abc.PGconn], None], read: Reader) -> pq.abc.PGresult:
+def _answer(raw: Raw, send: Callable[[], None], read: Reader) -> pq.abc.PGresult:
     with raw.lock:
         try:
-            send(raw.pgconn)
+            send()
             result = read(raw.pgconn, None)
         except psycopg.Error:
             raise
         except BaseException:
             _leave_clean(raw, read)
             raise
-    return _good(result)
+    return result if result is not None and result.status in SUCCEEDED else _good(result)
 
 
 def _good(result: pq.abc.PGresult | None) -> pq.abc.PGresult:
@@ -123,7 +121,7 @@ def _read(pgconn: pq.abc.PGconn, seconds: float | None) -> pq.abc.PGresult | Non
     """Send the rest of the statement, and read its last result. Raises TimeoutError after `seconds`."""
     poll, deadline = _flushed(pgconn, seconds)
     result = None
-    while (latest := _next(pgconn, poll, deadline)) is not None:
+    while (latest := _next(pgconn, poll, deadline) if pgconn.is_busy() else pgconn.get_result()) is not None:
         result = latest
     _hand_on_notifies(pgconn)
     return result

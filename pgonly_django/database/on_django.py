@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import psycopg
+from django.conf import settings
 from django.db import Error, connections, transaction
 from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg import errors
@@ -82,41 +83,60 @@ def first_row(
     the database backend makes cursors in its own way, Django's cursor executes it. Raises what that cursor would
     raise.
     """
-    connection = cast("DatabaseWrapper", connections[alias])
+    return first_row_on(connections[alias], statement, params, follow_up)
+
+
+def first_row_on(
+    connection: Any, statement: Statement, params: Params, follow_up: FollowUp | None = None
+) -> Row | None:
+    """See first_row(). Most methods that Django's cursor calls first do nothing: attributes say so for less."""
     kind: Any = type(connection)  # the stubs call it unhashable
-    is_watched = (
-        connection.execute_wrappers or connection.queries_logged or _has_other_cursor(connection, kind)
-    )
-    if is_watched or _makes_its_own_cursors(kind):
+    is_watched = connection.execute_wrappers or connection.force_debug_cursor or settings.DEBUG
+    has_other = "cursor" in vars(connection) and _has_other_cursor(connection, kind)
+    if is_watched or has_other or _makes_its_own_cursors(kind):
         with connection.cursor() as cursor:
             cursor.execute(statement.sql, params)
             row: Row | None = cursor.fetchone()
             return row
     connection.validate_thread_sharing()
-    connection.close_if_health_check_failed()
-    connection.ensure_connection()
-    connection.validate_no_broken_transaction()
-    raw: Raw = connection.connection
-    with connection.wrap_database_errors:
-        if takes_statements(raw) and (use := _prepared(alias, raw, statement)):
-            try:
-                if follow_up is not None and _is_idle(raw) and _prepared(alias, raw, follow_up.statement):
-                    result, follow_up.is_done = execute_both(
-                        raw, statement, params, follow_up.statement, follow_up.params
-                    )
-                else:
-                    result = execute(raw, statement, params)
-                if not result.ntuples:
-                    return None
-                fields = [result.get_value(0, column) for column in range(result.nfields)]
-                return tuple([None if field is None else field.decode() for field in fields])
-            except _OUTDATED:
-                use.is_outdated = True
-                if raw.pgconn.transaction_status == TransactionStatus.INERROR:
-                    raise
-        # A project that lets psycopg prepare (OPTIONS["prepare_threshold"]) has all its statements prepared by it.
-        prepares = None if raw.prepare_threshold is not None else False
-        return psycopg.Cursor(raw).execute(statement.sql, params, prepare=prepares).fetchone()
+    if connection.health_check_enabled and not connection.health_check_done:
+        connection.close_if_health_check_failed()
+    connection.ensure_connection()  # and refuses to be called from a coroutine
+    if connection.needs_rollback:
+        connection.validate_no_broken_transaction()
+    try:
+        return _first_row(connection.alias, connection.connection, statement, params, follow_up)
+    except psycopg.Error:
+        with connection.wrap_database_errors:
+            raise
+
+
+def _first_row(
+    alias: str, raw: Raw, statement: Statement, params: Params, follow_up: FollowUp | None
+) -> Row | None:
+    if takes_statements(raw) and (use := _prepared(alias, raw, statement)):
+        try:
+            if follow_up is not None and _is_idle(raw) and _prepared(alias, raw, follow_up.statement):
+                result, follow_up.is_done = execute_both(
+                    raw, statement, params, follow_up.statement, follow_up.params
+                )
+            else:
+                result = execute(raw, statement, params)
+            if not result.ntuples:
+                return None
+            return tuple(
+                [
+                    None if (field := result.get_value(0, column)) is None else field.decode()
+                    for column in range(result.nfields)
+                ]
+            )
+        except _OUTDATED:
+            use.is_outdated = True
+            if raw.pgconn.transaction_status == TransactionStatus.INERROR:
+                raise
+    # A project that lets psycopg prepare (OPTIONS["prepare_threshold"]) has all its statements prepared by it.
+    prepares = None if raw.prepare_threshold is not None else False
+    return psycopg.Cursor(raw).execute(statement.sql, params, prepare=prepares).fetchone()
 
 
 def _has_other_cursor(connection: Any, kind: Any) -> bool:
@@ -129,11 +149,15 @@ def _has_other_cursor(connection: Any, kind: Any) -> bool:
 def require_autocommit(alias: str, what: str) -> None:
     """Raises ManualCommitError where Django does not run its hooks of the commit: AUTOCOMMIT or set_autocommit() is
     False, and there is no atomic(). Asks no server."""
-    connection: Any = connections[alias]
+    require_autocommit_on(connections[alias], what)
+
+
+def require_autocommit_on(connection: Any, what: str) -> None:
+    """See require_autocommit()."""
     is_open = connection.connection is not None  # get_autocommit() would open it
     autocommit = connection.autocommit if is_open else connection.settings_dict["AUTOCOMMIT"]
     if not (connection.in_atomic_block or autocommit):
-        raise ManualCommitError(alias, what)
+        raise ManualCommitError(connection.alias, what)
 
 
 @functools.cache

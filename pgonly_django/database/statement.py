@@ -95,6 +95,8 @@ def _float(value: float) -> bytes:
 
 
 def _inferred(value: Any) -> bytes:
+    if value.__class__ is str and b"\0" not in (text := value.encode()):
+        return text  # most are: two calls less for each
     if isinstance(value, bytes):
         return b"\\x" + value.hex().encode()
     return _text(f"{value.total_seconds():.6f} seconds" if isinstance(value, timedelta) else value)

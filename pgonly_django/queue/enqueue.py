@@ -14,7 +14,7 @@ from psycopg import sql
 
 from pgonly_django.compat import new_ids
 from pgonly_django.database import notify
-from pgonly_django.database.on_django import FollowUp, first_row
+from pgonly_django.database.on_django import FollowUp, first_row_on
 from pgonly_django.database.statement import Statement
 from pgonly_django.tables import qualified
 
@@ -137,15 +137,15 @@ COPY pgonly_job (id, args, kwargs, state, ready_at, enqueued_at, {NEW_COLUMNS}, 
 """)
 
 
-def insert(alias: str, job: NewJob, follow_up: FollowUp | None = None) -> tuple[str, datetime]:
-    """Write one job, which is not unique, in the caller's transaction: its id and enqueue time. The caller wakes the
-    workers, unless the `follow_up` did: see first_row()."""
+def insert(connection: Any, job: NewJob, follow_up: FollowUp | None = None) -> tuple[str, datetime]:
+    """Write one job, which is not unique, in the caller's transaction on this connection of Django: its id and enqueue
+    time. The caller wakes the workers, unless the `follow_up` did: see first_row()."""
     (job_id,) = new_ids(1)
     params, statement = {"id": job_id, "args": job.args, "kwargs": job.kwargs}, job.template.insert
     if job.own or job.metadata is not None:
         params |= (more := job.more)
         statement = _insert_with(job.template, tuple(more))
-    row = first_row(alias, statement, params, follow_up)
+    row = first_row_on(connection, statement, params, follow_up)
     assert row is not None
     return job_id, EPOCH + timedelta(microseconds=int(row[0]))
 

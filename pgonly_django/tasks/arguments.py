@@ -26,6 +26,7 @@ class CallSignature:
         positional = [p for p in parameters if p.kind in POSITIONAL]
         takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.name = function.__qualname__
+        self._an_argument = f"An argument of {self.name}()"
         self.names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         self._any_named = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
         self._positional = positional
@@ -77,7 +78,7 @@ class CallSignature:
     def to_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
         """Both as JSON text. Raises NotStorableError naming the one argument that cannot be stored."""
         try:
-            what = f"An argument of {self.name}()"
+            what = self._an_argument
             texts = to_json(list(args), what), to_json(dict(kwargs), what) if kwargs else "{}"
         except NotStorableError:
             names = [p.name for p in self.signature.parameters.values() if p.kind in POSITIONAL]

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from inspect import iscoroutinefunction
 from itertools import islice
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from uuid import UUID
 from django.apps import apps
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import router, transaction
+from django.db import connections, router, transaction
 from django.dispatch import Signal
 
 from pgonly_django.compat import (
@@ -27,7 +28,7 @@ from pgonly_django.compat import (
     tasks_logger,
 )
 from pgonly_django.database import notify
-from pgonly_django.database.on_django import FollowUp, require_autocommit
+from pgonly_django.database.on_django import FollowUp, require_autocommit, require_autocommit_on
 from pgonly_django.events import emit, has_listeners
 from pgonly_django.instruments import watches_enqueues
 from pgonly_django.queue.enqueue import (
@@ -120,27 +121,37 @@ class PostgresBackend(BaseTaskBackend):
         ImproperlyConfigured where the entry in TASKS is wrong, and what a callable among the options raises. The result
         of a unique job may be that of another one: `is_duplicate`."""
         new = self._new_job(task, args, kwargs)
-        require_autocommit(self.database, "enqueue()")
-        return self.insert(task, new)
+        connection = connections[self.database]
+        require_autocommit_on(connection, "enqueue()")
+        return self._insert(connection, task, new)
 
     def insert(self, task: Any, new: NewJob) -> JobResult:
         """See enqueue(); the job is one of prepare_many()."""
+        return self._insert(connections[self.database], task, new)
+
+    def _insert(self, connection: Any, task: Any, new: NewJob) -> JobResult:
         if watches_enqueues():
             result: JobResult
-            (result,) = instrumented([(task, new)], lambda jobs: [self._insert(*jobs[0])], is_bulk=False)
+            write = partial(self._write, connection)
+            (result,) = instrumented([(task, new)], lambda jobs: [write(*jobs[0])], is_bulk=False)
             return result
-        return self._insert(task, new)
+        return self._write(connection, task, new)
 
-    def _insert(self, task: Any, new: NewJob) -> JobResult:
-        database, template = self.database, new.template
+    def _write(self, connection: Any, task: Any, new: NewJob) -> JobResult:
         if new.unique is not None:
             return self._insert_unique([(task, new)])[0]
-        follow_up = None
-        if template.run_at is None:
-            follow_up = notify.follow_up(database, new.ready)
-        job_id, enqueued_at = insert(database, new, follow_up)
-        result = new_result(task, job_id, new, enqueued_at)
-        self._tell_after_commit(database, new.payloads(enqueued_at), (result,), follow_up)
+        if new.template.run_at is not None:
+            job_id, enqueued_at = insert(connection, new)
+            result = new_result(task, job_id, enqueued_at, new)
+            self._tell_after_commit(connection, new.payloads(enqueued_at), (result,))
+            return result
+        payload, in_transaction = new.ready, connection.in_atomic_block
+        follow_up = None if in_transaction else notify.follow_up(connection.alias, payload)
+        result = new_result(task, *insert(connection, new, follow_up), new)
+        if in_transaction or _is_heard():
+            self._tell_after_commit(connection, (payload,), (result,), follow_up)
+        else:
+            notify.send_coalesced(connection.alias, payload, follow_up)
         return result
 
     def prepare_many(self, calls: Iterable[Call]) -> list[tuple[Any, NewJob]]:
@@ -177,11 +188,11 @@ class PostgresBackend(BaseTaskBackend):
 
         def results_of(ids: Sequence[str], enqueued_at: datetime) -> list[JobResult]:
             pairs = zip(jobs, ids, strict=True)
-            return [new_result(task, job_id, new, enqueued_at) for (task, new), job_id in pairs]
+            return [new_result(task, job_id, enqueued_at, new) for (task, new), job_id in pairs]
 
         results, enqueued_at = insert_many(database, new_jobs, templates, results_of)
         payloads = payloads_of(new_jobs, templates, enqueued_at)
-        self._tell_after_commit(database, payloads, results, None)
+        self._tell_after_commit(connections[database], payloads, results)
         return results
 
     def _insert_unique(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
@@ -190,7 +201,7 @@ class PostgresBackend(BaseTaskBackend):
         results = [_result_of(task, each) for (task, _), each in zip(jobs, written, strict=True)]
         new = [result for result in results if not result.is_duplicate]
         payloads = {payload for each in written for payload in each.payloads}
-        self._tell_after_commit(self.database, payloads, new, None)
+        self._tell_after_commit(connections[self.database], payloads, new)
         return results
 
     def get_result(self, result_id: str) -> JobResult:
@@ -266,13 +277,17 @@ class PostgresBackend(BaseTaskBackend):
         return Prepared(task, signature, template, columns, unique, metadata)
 
     def _tell_after_commit(
-        self, database: str, payloads: Iterable[str], results: Iterable[Any], follow_up: FollowUp | None
+        self,
+        connection: Any,
+        payloads: Iterable[str],
+        results: Iterable[Any],
+        follow_up: FollowUp | None = None,
     ) -> None:
         """The workers and the receivers of task_enqueued."""
 
         def tell() -> None:
             for payload in payloads:
-                notify.send_coalesced(database, payload, follow_up)
+                notify.send_coalesced(connection.alias, payload, follow_up)
             # Where Django's own logger is at DEBUG, its line is enough.
             is_logged = _logger.isEnabledFor(logging.DEBUG) and not tasks_logger.isEnabledFor(logging.DEBUG)
             if is_logged or has_listeners():
@@ -282,14 +297,20 @@ class PostgresBackend(BaseTaskBackend):
                 for result in results:
                     task_enqueued.send(type(self), task_result=result)
 
-        transaction.on_commit(tell, using=database, robust=True)
+        connection.on_commit(tell, robust=True)
+
+
+def _is_heard() -> bool:
+    """Whether the log, a listener or a receiver is told of new jobs."""
+    is_logged = _logger.isEnabledFor(logging.DEBUG)
+    return is_logged or has_listeners() or has_receivers(task_enqueued, logging.DEBUG)
 
 
 def _result_of(task: Any, written: Enqueued) -> JobResult:
     if written.winner is not None:
         return as_duplicate(result_of(written.winner))
     assert written.job is not None
-    result = new_result(task, written.id, written.job, written.enqueued_at)
+    result = new_result(task, written.id, written.enqueued_at, written.job)
     return as_duplicate(result) if written.is_duplicate else result
 
 

@@ -185,7 +185,7 @@ for _name, _make in MADE_WHEN_READ.items():
     setattr(JobResult, _name, _MadeWhenRead(_name, _make))
 
 
-def new_result(task: Any, job_id: str, new: NewJob, enqueued_at: datetime) -> JobResult:
+def new_result(task: Any, job_id: str, enqueued_at: datetime, new: NewJob) -> JobResult:
     """That of a job which was just written."""
     values = {
         "task": task,
@@ -198,19 +198,14 @@ def new_result(task: Any, job_id: str, new: NewJob, enqueued_at: datetime) -> Jo
     }
     if new.metadata is not None:
         values["_metadata"] = json.loads(new.metadata)
-    return _with_values(values)
-
-
-def _with_values(values: dict[str, Any]) -> JobResult:
-    """A JobResult without the dataclass's own __init__, which would walk through all values once more."""
     result = object.__new__(JobResult)
     object.__setattr__(result, "__dict__", values)
     return result
 
 
 def build_result(*, errors: Sequence[dict[str, Any]], worker_id: str | None, **values: Any) -> JobResult:
-    """`errors` are those of the row, `worker_id` has the job or had it last; the others are fields, None where not
-    given."""
+    """A JobResult without the dataclass's own __init__, which would walk through all values once more. `errors` are
+    those of the row, `worker_id` has the job or had it last; the others are fields, None where not given."""
     workers = values["worker_ids"] = [
         entry["worker_id"]
         for entry in errors
@@ -223,7 +218,9 @@ def build_result(*, errors: Sequence[dict[str, Any]], worker_id: str | None, **v
         for entry in errors
         if entry.get("exception")
     ]
-    return _with_values(values)
+    result = object.__new__(JobResult)
+    object.__setattr__(result, "__dict__", values)
+    return result
 
 
 def result_of(job: Job) -> JobResult:

@@ -268,6 +268,17 @@ def test_a_row_that_is_held_back_is_told_of_when_its_insert_was_slow(
     assert heard(server, 2) == ["ready default"] * 2
 
 
+def test_a_notify_that_will_be_due_when_the_insert_ends_goes_out_with_it(always_in_close_succession):
+    add.enqueue(1)
+    with counted() as sent:
+        add.enqueue(2)
+    assert sent == ["send_query_prepared"]
+    notify._took["default", "ready default"] = 7200.0
+    with counted() as sent:
+        add.enqueue(3)
+    assert sent == ["enter_pipeline_mode", "send_query_prepared", "send_query_prepared"]
+
+
 def test_a_row_refused_by_the_database_wakes_but_is_not_taken_for_told(server, always_in_close_succession):
     server.execute(f"LISTEN {notify.CHANNEL}")
     add.enqueue(1)
