@@ -81,7 +81,12 @@ class Interrupter:
 
     def close(self) -> None:
         """After this, no interruption arrives. One on its way to this thread is caught here: it missed the job."""
-        if take(self._token) or self._thread is None:
+        try:
+            self._token.pop()  # see take()
+        except IndexError:
+            if self._thread is None:
+                return
+        else:
             return
         try:
             while not self._is_sent:
@@ -195,8 +200,12 @@ class Run:
         return self._calls
 
     def take(self) -> bool:
-        """True for the first caller only: either a slot starts the job, or the worker gives it back."""
-        return take(self._token)
+        """True for the first caller only: either a slot starts the job, or the worker gives it back. See take()."""
+        try:
+            self._token.pop()
+        except IndexError:
+            return False
+        return True
 
     def renew_lease(self, asked_at: float, lease_for: timedelta) -> None:
         """PostgreSQL has renewed the lease, by a statement that was sent at `asked_at`."""

@@ -109,11 +109,14 @@ class ClaimedJob(NamedTuple):
         return time_of(self.attempted_timestamp)
 
     @property
+    def waiting_since(self) -> float:
+        """When it last became ready."""
+        return max(self.ready_timestamp, self.ready_again_timestamp or self.ready_timestamp)
+
+    @property
     def waited_seconds(self) -> float:
-        """From when it last became ready until the claim."""
-        return self.attempted_timestamp - max(
-            self.ready_timestamp, self.ready_again_timestamp or self.ready_timestamp
-        )
+        """From then until the claim."""
+        return self.attempted_timestamp - self.waiting_since
 
 
 def time_of(timestamp: float) -> datetime:

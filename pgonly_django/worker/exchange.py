@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -34,6 +35,9 @@ ROW_ERRORS = (
     errors.ProgramLimitExceeded,
     errors.StatementTooComplex,
 )
+
+# As ClaimedJob._make(), which is a function in Python. psycopg's C code then makes no other tuple for a row.
+MAKE_JOB: Callable[[Sequence[Any]], ClaimedJob] = partial(tuple.__new__, ClaimedJob)
 
 
 @dataclass(slots=True)
@@ -111,7 +115,7 @@ class Exchanger:
         answer = execute(connection, statement, params, binary=True)
         rows = Transformer(connection)
         rows.set_pgresult(answer)
-        return ExchangeResult(jobs=rows.load_rows(0, answer.ntuples, ClaimedJob._make), claimed=True)
+        return ExchangeResult(jobs=rows.load_rows(0, answer.ntuples, MAKE_JOB), claimed=True)
 
     def _pipeline(
         self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report],
@@ -192,8 +196,8 @@ class Exchanger:
 
 
 def _jobs(_: object) -> Callable[[Sequence[Any]], ClaimedJob]:
-    """A row factory of psycopg, whose C code then makes no tuple besides."""
-    return ClaimedJob._make
+    """A row factory of psycopg."""
+    return MAKE_JOB
 
 
 def _judge(connection: OwnConnection, finishes: Sequence[Finish], result: ExchangeResult) -> None:

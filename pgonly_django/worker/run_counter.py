@@ -72,7 +72,8 @@ class RunCounter:
                     queue, task = job.queue, job.task
                     counts = self._counted.get((queue, task)) or self._make(queue, task)
                     waiting_times, run_times = counts.waiting_times, counts.run_times
-                waited = job.waited_seconds + began - run.claimed_at
+                since = job.ready_timestamp if job.ready_again_timestamp is None else job.waiting_since
+                waited = job.attempted_timestamp - since + began - run.claimed_at
                 waiting_times[bisect_left(_UP_TO_THE_LAST, waited)] += 1
                 if name in TIMED:
                     run_times[bisect_left(_UP_TO_THE_LAST, ended.took_seconds or run.seconds)] += 1
