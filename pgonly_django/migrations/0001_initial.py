@@ -45,7 +45,10 @@ from pgonly_django.tables import qualified, table
 # Room for HOT updates in the pages of rows that are updated often, and a vacuum that comes early and does not pause:
 # dead rows are the queue's exhaust. (Defaults: vacuum after 20 % of the table, 2 ms pauses.)
 STORAGE = {
-    "job": qualified("""ALTER TABLE pgonly_job SET (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01,
+    # A claim or a finish that moves a row to another page writes all of it to the WAL, and a lock: 330 bytes instead of
+    # 110 to 140. 60 takes 12 % of the WAL of a burst of jobs off, against 80; 40 would take another 11 % off, but then
+    # retained jobs take half as much disk again, instead of a quarter.
+    "job": qualified("""ALTER TABLE pgonly_job SET (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.01,
         autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05,
         autovacuum_vacuum_cost_delay = 0)"""),
     "checkpoint": qualified("ALTER TABLE pgonly_checkpoint SET (fillfactor = 50)"),
@@ -258,22 +261,20 @@ TABLES = [
                 ),
             ],
         ),
+        # The order is for the WAL: of a row that stays in its page, an UPDATE logs what is between the first byte that
+        # changes and the last one. What a claim changes, and what a finish changes, stands together: 138 and 107 bytes
+        # instead of 186 and 195. The columns after it come by their alignment, so that no padding among them changes.
         id=UUIDField(default=uuid7, editable=False, primary_key=True, serialize=False),
-        backend=CharField(default="default", help_text="The alias in TASKS.", max_length=64),
         queue=CharField(default="default", max_length=64),
         task=CharField(help_text="The dotted path of the task.", max_length=255),
+        backend=CharField(default="default", help_text="The alias in TASKS.", max_length=64),
         args=JSONField(default=list),
         kwargs=JSONField(default=dict),
-        options=JSONField(help_text="What .using() set for this job alone.", null=True),
-        metadata=JSONField(help_text="What goes with its call beside the arguments.", null=True),
-        priority=SmallIntegerField(default=0, help_text="-100 to 100, larger first."),
-        run_at=DateTimeField(help_text="Not before this time.", null=True),
-        ready_at=DateTimeField(
-            db_default=ClockTimestamp(), help_text="Its place in the order of claims: when it became ready."
-        ),
-        ready_again_at=DateTimeField(
-            help_text="When it last became ready again at the place that it had kept.", null=True
-        ),
+        lease_epoch=IntegerField(default=0, help_text="Raised by every claim; fences older runs off."),
+        attempt=SmallIntegerField(default=0),
+        worker_id=UUIDField(null=True),
+        started_at=DateTimeField(help_text="When the first run that began was claimed.", null=True),
+        attempted_at=DateTimeField(help_text="When its latest run was claimed.", null=True),
         state=CharField(
             choices=[
                 ("scheduled", "Scheduled"),
@@ -287,14 +288,39 @@ TABLES = [
             default="ready",
             max_length=16,
         ),
-        lease_epoch=IntegerField(default=0, help_text="Raised by every claim; fences older runs off."),
-        worker_id=UUIDField(null=True),
         lease_expires_at=DateTimeField(null=True),
-        attempt=SmallIntegerField(default=0),
-        max_attempts=SmallIntegerField(default=8),
-        interruptions=IntegerField(default=0, help_text="Planned stops; they cost no attempt."),
-        crashes=SmallIntegerField(default=0, help_text="Deaths of its worker that it is suspected of."),
+        finished_at=DateTimeField(null=True),
+        delete_after=DateTimeField(help_text="When the finished job is deleted.", null=True),
+        result=JSONField(null=True),
+        enqueued_at=DateTimeField(db_default=ClockTimestamp()),
+        ready_at=DateTimeField(
+            db_default=ClockTimestamp(), help_text="Its place in the order of claims: when it became ready."
+        ),
+        ready_again_at=DateTimeField(
+            help_text="When it last became ready again at the place that it had kept.", null=True
+        ),
+        run_at=DateTimeField(help_text="Not before this time.", null=True),
+        retention=DurationField(help_text="Kept this long once finished; empty: for ever.", null=True),
+        failed_retention=DurationField(help_text="The same for a failed job; empty: 90 days.", null=True),
         max_runtime=DurationField(null=True),
+        unique_until=DateTimeField(help_text="When the key is free again; empty: by state alone.", null=True),
+        dead_lettered_at=DateTimeField(null=True),
+        cancel_requested_at=DateTimeField(null=True),
+        reported_at=DateTimeField(help_text="When it last reported progress or a log line.", null=True),
+        interruptions=IntegerField(default=0, help_text="Planned stops; they cost no attempt."),
+        priority=SmallIntegerField(default=0, help_text="-100 to 100, larger first."),
+        max_attempts=SmallIntegerField(default=8),
+        crashes=SmallIntegerField(default=0, help_text="Deaths of its worker that it is suspected of."),
+        slots=SmallIntegerField(
+            help_text="Threads that it takes up in its worker; empty: one, and no concurrency key.", null=True
+        ),
+        concurrency_limit=SmallIntegerField(help_text="So many jobs of the key run at a time.", null=True),
+        options=JSONField(help_text="What .using() set for this job alone.", null=True),
+        metadata=JSONField(help_text="What goes with its call beside the arguments.", null=True),
+        errors=JSONField(default=list, help_text="The last attempts that did not succeed."),
+        log=JSONField(default=list, help_text="The last lines the job logged."),
+        progress=JSONField(help_text="done, total and message.", null=True),
+        concurrency_key=CharField(help_text="What its limit counts.", max_length=255, null=True),
         unique_key=CharField(help_text="No second job may have it.", max_length=255, null=True),
         unique_while=CharField(
             choices=[("waiting", "Waiting"), ("unfinished", "Unfinished"), ("retained", "Retained")],
@@ -302,30 +328,10 @@ TABLES = [
             max_length=16,
             null=True,
         ),
-        unique_until=DateTimeField(help_text="When the key is free again; empty: by state alone.", null=True),
-        concurrency_key=CharField(help_text="What its limit counts.", max_length=255, null=True),
-        concurrency_limit=SmallIntegerField(help_text="So many jobs of the key run at a time.", null=True),
-        slots=SmallIntegerField(
-            help_text="Threads that it takes up in its worker; empty: one, and no concurrency key.", null=True
-        ),
-        failed_retention=DurationField(help_text="The same for a failed job; empty: 90 days.", null=True),
         dead_letter_queue=CharField(
             help_text="Whose task is told when the job has failed.", max_length=64, null=True
         ),
-        dead_lettered_at=DateTimeField(null=True),
         held_by=CharField(help_text="What holds it, such as a budget.", max_length=255, null=True),
-        retention=DurationField(help_text="Kept this long once finished; empty: for ever.", null=True),
-        progress=JSONField(help_text="done, total and message.", null=True),
-        result=JSONField(null=True),
-        errors=JSONField(default=list, help_text="The last attempts that did not succeed."),
-        log=JSONField(default=list, help_text="The last lines the job logged."),
-        cancel_requested_at=DateTimeField(null=True),
-        enqueued_at=DateTimeField(db_default=ClockTimestamp()),
-        started_at=DateTimeField(help_text="When the first run that began was claimed.", null=True),
-        attempted_at=DateTimeField(help_text="When its latest run was claimed.", null=True),
-        reported_at=DateTimeField(help_text="When it last reported progress or a log line.", null=True),
-        finished_at=DateTimeField(null=True),
-        delete_after=DateTimeField(help_text="When the finished job is deleted.", null=True),
     ),
     create(
         "Step",
