@@ -34,9 +34,9 @@ _OUTDATED = b"0A000", b"RevalidateCachedQuery"
 # The server ends the statement of a client that gave up, even while it waits for a lock. Windows refuses this.
 NOTICE_GONE_CLIENTS = {"client_connection_check_interval": "1s"}
 
-# After each large statement glibc gives the server's memory back to the kernel, and gets it again page by page for the
-# next one: 720 page faults, a third of what 100 values of 10 KB cost the server. It keeps twice as much as the largest
-# block that was freed so far, from now on 8 MB. The statement takes 1 to 5 ms.
+# After a large statement glibc may give the server's memory back to the kernel, and get it again page by page for the
+# next one: up to 720 page faults, a third of what 100 values of 10 KB cost the server. It keeps twice as much as the
+# largest block that was freed so far, from now on 8 MB. The statement takes 1 to 5 ms.
 KEEP_MEMORY = b"SELECT octet_length(repeat(repeat('x', 4000), 1000))"
 LARGE = 256 * 1024  # bytes of parameters
 
