@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,6 +17,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from benchmarks import servers
+from benchmarks.cache_values import KINDS, KINDS_FROM
 from benchmarks.measure import median, percentile, write_report
 
 T = TypeVar("T")
@@ -36,7 +38,8 @@ def main(argv: list[str]) -> int:
         figures: dict[str, Any] = {}
         if arguments.only in (None, "latency"):
             for size in arguments.sizes:
-                figures[f"{size} B"] = _latencies(contenders(url), size, arguments)
+                for kind in KINDS if size >= KINDS_FROM else [next(iter(KINDS))]:
+                    figures[f"{size} B, {kind}"] = _latencies(contenders(url), size, kind, arguments)
         if arguments.only in (None, "threads"):
             figures["threads"] = _throughputs(contenders(url), arguments)
         if arguments.only in (None, "async"):
@@ -95,14 +98,15 @@ def configure(url: str, redis_url: str | None, *, migrate: bool = True) -> None:
         call_command("createcachetable", verbosity=0)
 
 
-def _latencies(contenders: list[Any], size: int, arguments: argparse.Namespace) -> dict[str, Any]:
+def _latencies(contenders: list[Any], size: int, kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
     timings: Timings = {}
+    values = [KINDS[kind](size) for _ in range(MANY)]
     for turn in range(arguments.rounds):
         for contender in _rotated(contenders, turn):
             contender.reconnect()
-            for name, calls, act in _operations(contender, size, arguments.calls, turn):
+            for name, calls, act in _operations(contender, values, arguments.calls, turn):
                 timings.setdefault((name, contender.name), []).append(_time(act, calls))
-    return _table(f"{size} B, one thread", timings)
+    return _table(f"{size} B, {kind}, one thread", timings)
 
 
 def _rotated(items: list[T], turn: int) -> list[T]:
@@ -112,10 +116,9 @@ def _rotated(items: list[T], turn: int) -> list[T]:
 
 
 def _operations(
-    contender: Any, size: int, calls: int, turn: int
+    contender: Any, values: list[Any], calls: int, turn: int
 ) -> Iterator[tuple[str, int, Callable[[], Any]]]:
-    value = servers.incompressible(size)
-    many = {f"many:{number}": value for number in range(MANY)}
+    value, many = values[0], {f"many:{number}": each for number, each in enumerate(values)}
     added, deleted = count(), count()
     contender.set("hit", value)
     contender.set("number", 1)
@@ -183,7 +186,7 @@ def _cell(figure: dict[str, float] | None) -> str:
 
 
 def _throughputs(contenders: list[Any], arguments: argparse.Namespace, threads: int = 4) -> dict[str, Any]:
-    value, rates = servers.incompressible(100), {}
+    value, rates = os.urandom(100), {}
     for turn in range(max(3, arguments.rounds // 3)):
         for contender in _rotated(contenders, turn):
             contender.reconnect()
@@ -235,7 +238,7 @@ def _rate_table(title: str, rates: dict[tuple[str, str], list[float]]) -> dict[s
 
 async def _async_latencies(contenders: list[Any], arguments: argparse.Namespace) -> dict[str, Any]:
     timings: Timings = {}
-    value = servers.incompressible(100)
+    value = os.urandom(100)
     for turn in range(arguments.rounds):
         for contender in _rotated(contenders, turn):
             await contender.areconnect()

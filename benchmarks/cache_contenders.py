@@ -14,7 +14,8 @@ from django.core.cache import caches
 from pgonly_django.database.connection import Connection
 
 FLOOR_TABLE = """CREATE UNLOGGED TABLE IF NOT EXISTS floor
-(expires_at timestamptz, number bigint, key text COLLATE "C" PRIMARY KEY, value bytea)"""
+(expires_at timestamptz, number bigint, key text COLLATE "C" PRIMARY KEY, value bytea);
+ALTER TABLE floor ALTER value SET STORAGE EXTERNAL"""  # to compress 100 values of 10 KB takes the server 90 ms
 LIVE = "(expires_at IS NULL OR expires_at > clock_timestamp())"
 UPSERT = "ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at"
 EXPIRY = "clock_timestamp() + interval '300 seconds'"
@@ -116,7 +117,7 @@ class Floor:
 
     def set_many(self, entries: Mapping[str, Any]) -> None:
         query = f"""INSERT INTO floor (key, value, expires_at)
-            SELECT key, value, {EXPIRY} FROM unnest(%s::text[], %s::bytea[]) AS row (key, value) {UPSERT}"""
+            SELECT key, value, {EXPIRY} FROM unnest(%b::text[], %b::bytea[]) AS row (key, value) {UPSERT}"""
         self._run(query, list(entries), [pickle.dumps(value) for value in entries.values()])
 
     async def aget(self, key: str) -> Any:

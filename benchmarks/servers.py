@@ -67,8 +67,3 @@ def _wait_for_port(port: int, seconds: float = 10) -> None:
             return
         time.sleep(0.02)
     raise TimeoutError(f"nothing listens on 127.0.0.1:{port} after {seconds} s")
-
-
-def incompressible(size: int) -> bytes:
-    """Random bytes, which neither a compressor nor TOAST makes smaller."""
-    return os.urandom(size)
