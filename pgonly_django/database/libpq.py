@@ -27,6 +27,7 @@ Raw = psycopg.Connection[Any]
 Reader = Callable[[pq.abc.PGconn, float | None], pq.abc.PGresult | None]
 
 SUCCEEDED = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+IDLE, PIPELINE_OFF = int(pq.TransactionStatus.IDLE), int(pq.PipelineStatus.OFF)
 
 LIBPQ_14 = 140_000  # the first with pipelines
 CAN_SEND = hasattr(select, "poll") and pq.version() >= LIBPQ_14
@@ -40,8 +41,8 @@ def takes_statements(raw: Raw) -> bool:
     if not CAN_SEND:
         return False
     pgconn = raw.pgconn
-    begun = raw.autocommit or pgconn.transaction_status != pq.TransactionStatus.IDLE
-    return begun and pgconn.pipeline_status == pq.PipelineStatus.OFF
+    begun = raw.autocommit or pgconn.transaction_status != IDLE
+    return begun and pgconn.pipeline_status == PIPELINE_OFF
 
 
 def prepare(raw: Raw, statement: Statement) -> None:

@@ -19,6 +19,8 @@ from pgonly_django.database.statement import Statement
 from pgonly_django.tables import qualified
 
 T = TypeVar("T")
+# Also as microseconds since 1970, in digits where they come straight from the server.
+Moment = datetime | int | str
 
 CLOSE = timedelta(seconds=1)
 # So many rows of a COPY are sent at a time: the server takes them while the next ones are made.
@@ -137,9 +139,9 @@ COPY pgonly_job (id, args, kwargs, state, ready_at, enqueued_at, {NEW_COLUMNS}, 
 """)
 
 
-def insert(connection: Any, job: NewJob, follow_up: FollowUp | None = None) -> tuple[str, datetime]:
+def insert(connection: Any, job: NewJob, follow_up: FollowUp | None = None) -> tuple[str, Moment]:
     """Write one job, which is not unique, in the caller's transaction on this connection of Django: its id and enqueue
-    time. The caller wakes the workers, unless the `follow_up` did: see first_row()."""
+    time, see moment_of(). The caller wakes the workers, unless the `follow_up` did: see first_row()."""
     (job_id,) = new_ids(1)
     params, statement = {"id": job_id, "args": job.args, "kwargs": job.kwargs}, job.template.insert
     if job.own or job.metadata is not None:
@@ -147,7 +149,14 @@ def insert(connection: Any, job: NewJob, follow_up: FollowUp | None = None) -> t
         statement = _insert_with(job.template, tuple(more))
     row = first_row_on(connection, statement, params, follow_up)
     assert row is not None
-    return job_id, EPOCH + timedelta(microseconds=int(row[0]))
+    return job_id, row[0]
+
+
+def moment_of(enqueued_at: Moment) -> datetime:
+    """Made when it is read: few callers of enqueue() do."""
+    return (
+        enqueued_at if isinstance(enqueued_at, datetime) else EPOCH + timedelta(microseconds=int(enqueued_at))
+    )
 
 
 def insert_many(

@@ -37,6 +37,7 @@ from pgonly_django.queue.enqueue import (
     aware,
     insert,
     insert_many,
+    moment_of,
     payloads_of,
     templates_of,
 )
@@ -141,9 +142,9 @@ class PostgresBackend(BaseTaskBackend):
         if new.unique is not None:
             return self._insert_unique([(task, new)])[0]
         if new.template.run_at is not None:
-            job_id, enqueued_at = insert(connection, new)
-            result = new_result(task, job_id, enqueued_at, new)
-            self._tell_after_commit(connection, new.payloads(enqueued_at), (result,))
+            job_id, moment = insert(connection, new)
+            result = new_result(task, job_id, moment, new)
+            self._tell_after_commit(connection, new.payloads(moment_of(moment)), (result,))
             return result
         payload, in_transaction = new.ready, connection.in_atomic_block
         follow_up = None if in_transaction else notify.follow_up(connection.alias, payload)

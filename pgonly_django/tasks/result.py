@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from datetime import datetime
 from numbers import Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from asgiref.sync import sync_to_async
 from pgonly_django.compat import TaskError, TaskResult, TaskResultStatus
 from pgonly_django.exceptions import WaitTimeoutError, WrongArgumentsError
 from pgonly_django.outcomes import NOT_RUN
-from pgonly_django.queue.enqueue import NewJob
+from pgonly_django.queue.enqueue import Moment, NewJob, moment_of
 from pgonly_django.tasks.registry import UnknownTaskError, find_task, unvalidated, with_fields
 from pgonly_django.tasks.task import PostgresTask
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 1.0
 
+READY = TaskResultStatus.READY
 STATUS = {
     "scheduled": TaskResultStatus.READY,
     "ready": TaskResultStatus.READY,
@@ -178,6 +178,7 @@ for _field in fields(TaskResult):
 MADE_WHEN_READ: dict[str, Callable[[dict[str, Any]], Any]] = {
     "args": lambda values: json.loads(values["_json_args"]),
     "kwargs": lambda values: json.loads(values["_json_kwargs"]),
+    "enqueued_at": lambda values: moment_of(values["_enqueued_at"]),
     "errors": lambda _: [],
     "worker_ids": lambda _: [],
 }
@@ -185,16 +186,16 @@ for _name, _make in MADE_WHEN_READ.items():
     setattr(JobResult, _name, _MadeWhenRead(_name, _make))
 
 
-def new_result(task: Any, job_id: str, enqueued_at: datetime, new: NewJob) -> JobResult:
+def new_result(task: Any, job_id: str, enqueued_at: Moment, new: NewJob) -> JobResult:
     """That of a job which was just written."""
     values = {
         "task": task,
         "id": job_id,
-        "status": TaskResultStatus.READY,
+        "status": READY,
         "backend": new.template.backend,
         "_json_args": new.args,
         "_json_kwargs": new.kwargs,
-        "enqueued_at": enqueued_at,
+        "_enqueued_at": enqueued_at,
     }
     if new.metadata is not None:
         values["_metadata"] = json.loads(new.metadata)
