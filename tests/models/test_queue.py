@@ -85,6 +85,6 @@ def test_queues_keep_their_order_of_service_beside_many_that_are_limited(server)
         make(queue=queue), make(queue=queue)
     by = claimer(*"hgfedcba")
     assert [claim(server, by, 1)[0].queue for _ in range(2)] == ["h", "h"]
-    by.floors = {(queue, 0): ago(HOUR) for queue in "hgfedcba"}
+    by.floors = {(queue, 0): ago(HOUR).timestamp() for queue in "hgfedcba"}
     by.head_due_at = float("inf")
     assert [claim(server, by, 1)[0].queue for _ in range(4)] == ["g", "g", "f", "f"]
