@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 
@@ -18,27 +15,11 @@ from pgonly_django.queue.claim import Claim
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
 from tests import jobs
+from tests.counting import counted_calls
 
 # Calls of Python functions, from the claimed row to the counted end. One of them takes about 0.1 us, of 15 for a job.
 CALLS_AT_MOST = 37.5
 SENDING = ("cursor.py:execute", "connection.py:execute", "libpq.py:_answer")
-
-
-@contextmanager
-def counted_calls():
-    """The calls in this thread by "file:function"."""
-    counts = Counter()
-
-    def note(frame, event, _):
-        if event == "call":
-            code = frame.f_code
-            counts[f"{code.co_filename.rpartition('/')[2]}:{code.co_name}"] += 1
-
-    sys.setprofile(note)
-    try:
-        yield counts
-    finally:
-        sys.setprofile(None)
 
 
 def run(worker, number):

@@ -1,0 +1,46 @@
+"""What enqueue() and enqueue_many() cost their caller, counted: such numbers do not depend on the machine."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from pgonly_django import enqueue_many
+from pgonly_django.compat import tasks_logger
+from pgonly_django.database import notify
+from tests.counting import counted_calls
+from tests.jobs import add
+
+# Calls of Python functions. Where the caller sleeps between two jobs, one takes about half a microsecond.
+CALLS_OF_ONE = 68
+CALLS_OF_ONE_OF_MANY = 9.1
+
+
+@pytest.fixture(autouse=True)
+def quiet(transactional_db, caplog, monkeypatch):
+    """Nothing is logged, and no NOTIFY is due after the first."""
+    for name in (tasks_logger.name, "pgonly_django"):
+        caplog.set_level(logging.WARNING, name)
+    monkeypatch.setattr(notify, "DENSE_SECONDS", 3600.0)
+    monkeypatch.setattr(notify, "COALESCE_SECONDS", 3600.0)
+    for number in range(10):  # what is prepared, imported and looked up once
+        add.enqueue(number)
+
+
+def test_an_enqueue_takes_few_calls():
+    with counted_calls() as counts:
+        add.enqueue(1)
+    assert counts.total() <= CALLS_OF_ONE, sorted(counts.items(), key=lambda item: -item[1])
+
+
+def test_each_of_many_jobs_takes_fewer_calls():
+    counts = [calls_of_many(number) for number in (1000, 3000)]
+    of_a_job = counts[1] - counts[0]
+    assert of_a_job.total() / 2000 <= CALLS_OF_ONE_OF_MANY, of_a_job.most_common(20)
+
+
+def calls_of_many(number):
+    with counted_calls() as counts:
+        enqueue_many((add, (1,)) for _ in range(number))
+    return counts
