@@ -1,0 +1,271 @@
+"""The thread that writes the log of a worker: many ends, and handlers that are slow, hang or raise."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from django.db import connection
+
+from pgonly_django import enqueue_many
+from pgonly_django.context.run import Run
+from pgonly_django.events import subscribe
+from pgonly_django.models import Job, State
+from pgonly_django.worker import job_log
+from pgonly_django.worker.duties import Pruning
+from pgonly_django.worker.ending import EndedRun, succeeded
+from pgonly_django.worker.status import ExitCode
+from tests import jobs
+from tests.queue.rows import HOUR, ago, claim, claimer, make, make_running, make_worker
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def handler(request):
+    """Add a handler that does `handle(record)` to a logger."""
+
+    def add(handle, name="pgonly_django.worker"):
+        handler, logger = logging.Handler(), logging.getLogger(name)
+        handler.emit = handle
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        request.addfinalizer(lambda: (logger.removeHandler(handler), logger.setLevel(level)))
+
+    return add
+
+
+def own_and_summed(records):
+    """How many jobs have a line of their own, and how many are in a line for many of them."""
+    own = [record.job_id for record in records if getattr(record, "event", "") == "worker.job_ended"]
+    many = [record for record in records if getattr(record, "event", "") == "worker.jobs_succeeded"]
+    assert len(own) == len(set(own))
+    return len(own), sum(record.jobs for record in many)
+
+
+def test_where_many_jobs_succeed_a_line_tells_of_all_that_did_within_a_second(work, caplog):
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+    enqueue_many((jobs.add, (1,)) for _ in range(600))
+    work()
+    own, summed = own_and_summed(caplog.records)
+    assert own + summed == 600
+    assert 100 <= own < 600
+    line = next(r for r in caplog.records if getattr(r, "event", "") == "worker.jobs_succeeded")
+    assert re.fullmatch(
+        r"tests\.jobs\.add: \d+ succeeded in [\d.]+ s, p50 .* [mu]?s, p95 .* [mu]?s\.", line.message
+    )
+    assert (line.task, line.levelname) == ("tests.jobs.add", "INFO")
+    assert 0 < line.p50_seconds <= line.p95_seconds
+
+
+def test_each_failure_keeps_its_line_among_many_successes(work, caplog):
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+    fail = jobs.fail.using(max_attempts=1)
+    enqueue_many(((jobs.add, (1,)) if number % 100 else (fail, ("no",))) for number in range(500))
+    work()
+    failed = [record for record in caplog.records if getattr(record, "event", "") == "worker.attempt_failed"]
+    assert len(failed) == 5
+    assert sum(own_and_summed(caplog.records)) == 495
+
+
+def test_a_setting_gives_each_job_its_line(work, caplog, settings):
+    settings.PGONLY = {**settings.PGONLY, "LOG_EACH_JOB": True}
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+    enqueue_many((jobs.add, (1,)) for _ in range(300))
+    work()
+    assert own_and_summed(caplog.records) == (300, 0)
+
+
+def test_listeners_are_told_of_each_end_once(work):
+    told = []
+    unsubscribe = subscribe(lambda name, facts: told.append((name, facts)))
+    enqueue_many((jobs.add, (1,)) for _ in range(600))
+    work()
+    unsubscribe()
+    ended = [facts for name, facts in told if name == "worker.job_ended"]
+    assert len({facts["job_id"] for facts in ended}) == len(ended) == 600
+    assert {facts["outcome"] for facts in ended} == {"succeeded"}
+
+
+def test_a_handler_that_hangs_delays_no_job(background_worker, handler):
+    hangs, is_over = threading.Event(), threading.Event()
+
+    def hang(record):
+        hangs.set()
+        is_over.wait(30)
+
+    handler(hang)
+    try:
+        background_worker()
+        jobs.add.enqueue(0)
+        assert hangs.wait(10)
+        results = [jobs.add.enqueue(number) for number in range(3)]
+        assert [result.wait(10).return_value for result in results] == [1, 2, 3]
+    finally:
+        is_over.set()
+
+
+def test_a_handler_that_hangs_stops_neither_heartbeat_nor_maintenance(background_worker, handler, settings):
+    settings.PGONLY = {"LEASE_SECONDS": 2}
+    is_over, hangs = threading.Event(), threading.Event()
+
+    def hang(record):
+        hangs.set()
+        is_over.wait(60)
+
+    handler(hang, "pgonly_django")
+    worker = background_worker()
+    try:
+        make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR))
+        assert hangs.wait(10)
+        began = time.monotonic()
+        wait_for(lambda: worker.threads.heartbeat.beaten_at > began, seconds=10, what="a beat")
+        make(state=State.SUCCEEDED, finished_at=ago(HOUR), delete_after=ago(HOUR))
+        is_done = threading.Event()
+        worker.threads.maintenance.run_soon(Pruning, is_done.set)
+        assert is_done.wait(10)
+    finally:
+        is_over.set()
+
+
+def test_ends_that_a_hanging_handler_leaves_behind_are_counted(work, handler, monkeypatch, caplog):
+    monkeypatch.setattr(job_log, "WAITING_AT_MOST", 50)
+    is_over = threading.Event()
+    handler(lambda record: is_over.wait(30))
+    enqueue_many((jobs.add, (1,)) for _ in range(300))
+
+    def let_go():
+        wait_for(lambda: not Job.objects.exclude(state=State.SUCCEEDED).exists())
+        is_over.set()
+        connection.close()
+
+    waiting = threading.Thread(target=let_go)
+    waiting.start()
+    work()
+    waiting.join()
+    own, summed = own_and_summed(caplog.records)
+    left_out = [r.jobs for r in caplog.records if getattr(r, "event", "") == "worker.ends_not_logged"]
+    assert own + summed + sum(left_out) == 300
+    assert sum(left_out) > 0
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_handler_that_raises_anything_ends_neither_the_worker_nor_its_log(work, handler, caplog, error):
+    def refuse(record):
+        raise error("the handler's")
+
+    handler(refuse)
+    result = jobs.add.enqueue(1)
+    worker = work()
+    assert worker.code == ExitCode.STOPPED
+    assert result.wait(1).return_value == 2
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_where_a_handler_raises_the_ends_after_that_have_their_lines(work, handler, caplog, error):
+    refused = []
+
+    def refuse(record):
+        if not refused and record.event == "worker.job_ended":
+            refused.append(record)
+            raise error("the handler's")
+
+    handler(refuse)
+    enqueue_many((jobs.add, (1,)) for _ in range(20))
+    work()
+    assert own_and_summed(caplog.records) == (19, 0)
+
+
+def test_a_handler_that_raises_anything_for_many_jobs_ends_no_log(background_worker, handler, monkeypatch):
+    monkeypatch.setattr(job_log, "OWN_LINES_PER_SECOND", 0)
+    refused = []
+
+    def refuse(record):
+        if record.event == "worker.jobs_succeeded":
+            refused.append(record)
+            raise KeyboardInterrupt
+
+    handler(refuse)
+    background_worker()
+    for count in (1, 2):
+        jobs.add.enqueue(1)
+        wait_for(lambda count=count: len(refused) == count, seconds=10, what="a line for many jobs")
+
+
+def test_ends_that_are_left_out_are_counted_where_nothing_else_is_logged(work, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+    monkeypatch.setattr(job_log, "WAITING_AT_MOST", 0)
+    enqueue_many((jobs.add, (1,)) for _ in range(5))
+    work()
+    assert [r.jobs for r in caplog.records if getattr(r, "event", "") == "worker.ends_not_logged"] == [5]
+
+
+def test_without_a_thread_every_end_is_logged_at_the_stop(work, monkeypatch, caplog):
+    class NoThread(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+    monkeypatch.setattr(job_log, "threading", SimpleNamespace(Thread=NoThread, Lock=threading.Lock))
+    enqueue_many((jobs.add, (1,)) for _ in range(300))
+    work()
+    assert sum(own_and_summed(caplog.records)) == 300
+
+
+def test_what_is_said_while_a_handler_hangs_at_the_end_waits_for_it_in_its_thread():
+    is_over, said, log = threading.Event(), [], job_log.EndLog()
+    log.say(lambda: is_over.wait(20))
+    log.close(0.05)
+    log.say(lambda: said.append(threading.current_thread().name))
+    assert said == []
+    is_over.set()
+    wait_for(lambda: said == ["pgonly-log"])
+    wait_for(lambda: not log._thread.is_alive(), what="the end of the thread")
+    log.say(lambda: said.append(threading.current_thread().name))
+    assert said[1:] == [threading.current_thread().name]
+
+
+def test_a_line_has_the_time_at_which_its_job_ended(background_worker, handler):
+    is_over, records = threading.Event(), []
+
+    def be_slow(record):
+        is_over.wait(20)
+        records.append(record)
+
+    handler(be_slow)
+    worker = background_worker()
+    for number in range(2):
+        jobs.add.enqueue(number).wait(10)
+    wait_for(lambda: worker.calls.log._sent == 2)
+    until = time.time()
+    wait_for(lambda: time.time() > until + 0.1)
+    is_over.set()
+    wait_for(lambda: len(records) == 2)
+    assert all(record.created <= until for record in records)
+    assert [record.msecs for record in records] == [int(record.created % 1 * 1000) for record in records]
+
+
+def test_lines_that_a_slow_handler_leaves_behind_at_a_stop_are_told_of_on_stderr(capfd):
+    is_over, log = threading.Event(), job_log.EndLog()
+    log.say(lambda: is_over.wait(20))
+    log.close(0.05)
+    is_over.set()
+    assert "A handler of the log is too slow" in capfd.readouterr().err
+
+
+def test_of_many_ends_that_wait_the_data_of_the_jobs_is_not_kept(transactional_db, server, monkeypatch):
+    monkeypatch.setattr(job_log, "WHOLE_AT_MOST", 1)
+    for _ in range(2):
+        make(args=["large"])
+    log, claimed = job_log.EndLog(), claim(server, claimer())
+    runs = [Run(job, "default", 0.0, 0.0, "a worker") for job in claimed]
+    for run in runs:
+        log.note(EndedRun(run, succeeded(run, "large"), 0.5))
+    whole, slim = log._noted
+    assert (whole.run, whole.finish.result) == (runs[0], '"large"')
+    assert (slim.run.job.id, slim.run.job.args, slim.finish.result) == (runs[1].job.id, [], None)
+    assert job_log._facts_of_end(slim) == job_log._facts_of_end(EndedRun(runs[1], whole.finish, 0.5))
