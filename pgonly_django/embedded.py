@@ -34,6 +34,7 @@ from pgonly_django.exceptions import EmbeddedPostgresError
 OTHER_CLIENTS = """
 SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
+CLEAR_SECONDS = 5.0
 LEAVING_SECONDS = 0.5
 UNPRIVILEGED = ("postgres", "nobody")
 StopMode = Literal["fast", "immediate", "smart"]
@@ -110,7 +111,7 @@ class Server:
         cannot be replaced: there it is made in its place."""
         making = self.data if self.data.is_mount() else Path(f"{self.data}.new")
         if making is not self.data:
-            shutil.rmtree(making, ignore_errors=True)
+            self._clear(making)
             making.mkdir(mode=0o700)
         self._hand_over(making)
         options = ("-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-U", "postgres", "--no-sync")
@@ -122,6 +123,13 @@ class Server:
             raise EmbeddedPostgresError(
                 f"{self.data} is not empty, and is not a data directory: {error}"
             ) from error
+
+    def _clear(self, making: Path) -> None:
+        """Of what an interrupted initdb left, its last processes may write there for a moment."""
+        deadline = time.monotonic() + CLEAR_SECONDS
+        while making.exists() and time.monotonic() < deadline:
+            shutil.rmtree(making, ignore_errors=True)
+            time.sleep(0.02)
 
     def _launch(self) -> None:
         self.socket_directory.mkdir(mode=0o700, exist_ok=True)

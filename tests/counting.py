@@ -6,6 +6,8 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 
+from pgonly_django import events, instruments
+
 
 @contextmanager
 def counted_calls():
@@ -17,8 +19,25 @@ def counted_calls():
             code = frame.f_code
             counts[f"{code.co_filename.rpartition('/')[2]}:{code.co_name}"] += 1
 
-    sys.setprofile(note)
+    with _nothing_listens():
+        sys.setprofile(note)
+        try:
+            yield counts
+        finally:
+            sys.setprofile(None)
+
+
+@contextmanager
+def _nothing_listens():
+    """Other tests of the same process may have set up integrations, which stay."""
+    points = [point for point in vars(instruments).values() if isinstance(point, instruments.Hook)]
+    before = [point.functions for point in points]
+    for point in points:
+        point.functions = ()
+    listeners, events._listeners = events._listeners, []
     try:
-        yield counts
+        yield
     finally:
-        sys.setprofile(None)
+        events._listeners = listeners
+        for point, functions in zip(points, before, strict=True):
+            point.functions = functions

@@ -127,7 +127,9 @@ def test_a_job_that_kills_its_worker_is_stopped_at_three_and_its_neighbours_succ
     assert restarts == 3
     assert "died 3 times" in job.errors[-1]["reason"]
     assert {result.job.state for result in innocents} == {State.SUCCEEDED}
-    assert sorted(marks()) == sorted(f"innocent {i}" for i in range(20))
+    # One that the poison kills between its mark and the commit of its end marks again: it is not atomic.
+    assert set(marks()) == {f"innocent {i}" for i in range(20)}
+    assert len(marks()) <= 20 + restarts
     # What one of them has saved clears it of the suspicion, so that the next one begins beside it.
     assert side_by_side > 1
 

@@ -157,7 +157,7 @@ def test_a_tick_that_is_the_last_request_of_a_gunicorn_worker_runs_its_jobs(serv
 def test_a_server_that_is_stopped_lets_the_tick_end(serve, marks, command):
     server = serve(*command)
     answers = []
-    thread, result = ask_and_hold(server, marks, answers, tick_seconds=4)
+    thread, result = ask_and_hold(server, marks, answers, tick_seconds=10)
     server.process.send_signal(signal.SIGTERM)
     server.process.wait(30)
     thread.join(30)
