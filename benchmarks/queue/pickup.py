@@ -36,9 +36,9 @@ def measure(url: str, sizes: Sizes) -> list[Figure]:
         samples += ours(url, count)
         least += _floor(url, count + WARM_UP)[WARM_UP:]
     return [
-        Figure("p50", "ms", percentile(samples, 50), percentile(least, 50), at_most=1.5),
+        Figure("p50", "ms", percentile(samples, 50), percentile(least, 50), ratio_at_most=1.3),
         Figure("p95", "ms", percentile(samples, 95), percentile(least, 95)),
-        Figure("p99", "ms", percentile(samples, 99), percentile(least, 99), at_most=5.0),
+        Figure("p99", "ms", percentile(samples, 99), percentile(least, 99), ratio_at_most=2),
     ]
 
 

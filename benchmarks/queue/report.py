@@ -9,13 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figure:
-    """`ours` and `floor` in `unit`. `target` is the least ratio, `at_most` and `at_least` bound our own value."""
+    """`ours` and `floor` in `unit`. `target` is the least ratio, `ratio_at_most` the largest; `at_most` and `at_least`
+    bound our own value."""
 
     name: str
     unit: str
     ours: float
     floor: float | None = None
     target: float | None = None
+    ratio_at_most: float | None = None
     at_most: float | None = None
     at_least: float | None = None
 
@@ -31,6 +33,8 @@ class Figure:
             return _verdict(self.ours >= self.at_least, f"at least {self.at_least:g}")
         if self.target is not None and self.ratio is not None:
             return _verdict(self.ratio >= self.target, f"ratio of at least {self.target:g}")
+        if self.ratio_at_most is not None and self.ratio is not None:
+            return _verdict(self.ratio <= self.ratio_at_most, f"ratio of at most {self.ratio_at_most:g}")
         return ""
 
     def as_json(self) -> dict[str, Any]:
