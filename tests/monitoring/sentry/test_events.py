@@ -146,7 +146,7 @@ def test_a_job_that_is_cut_off_is_one_event(sent, background_worker, marks):
     result = stubborn.using(max_runtime=timedelta(seconds=0.2), max_attempts=1).enqueue("a", 4)
     result.wait(15)
     wait_for(lambda: sent.events)
-    (event,) = sent.events
+    (event,) = [each for each in sent.events if each.get("logger") != "asyncio"]  # of an earlier test's loop
     assert event["message"] == "tests.jobs.stubborn timed out"
     assert event["tags"]["job_id"] == result.id
 
