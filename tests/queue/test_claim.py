@@ -76,6 +76,22 @@ def test_no_ready_job_is_left_for_ever_whatever_else_its_row_says(server, limite
         assert set(ids(claim(server, by, 99))) == set(ids(jobs)), "from the floors"
 
 
+@pytest.mark.parametrize("limited", [{}, {"slots": 1, "concurrency_key": "a", "concurrency_limit": 99}])
+def test_no_ready_job_is_left_for_ever_wherever_it_stands(server, limited):
+    """The same of the columns that a claim orders and compares: their extremes."""
+    by, by_limited = claimer(), limited_claimer(threads=99)
+    places = ({"priority": -100}, {"priority": 100}, {"queue": "é" * 50}, {"ready_at": ago(90_000 * HOUR)})
+    for place in places:
+        job = make(**limited, **place)
+        found = claim_limited(server, by_limited, 99) if limited else claim(server, by)
+        assert ids(found) == [str(job.id)], place
+    if not limited:
+        by.floors = {("default", priority): 0.0 for priority in (-100, 0, 100)} | {("é" * 50, 0): 0.0}
+        by.head_due_at = float("inf")
+        jobs = [make(**place) for place in places]
+        assert set(ids(claim(server, by, 99))) == set(ids(jobs)), "from the floors"
+
+
 def test_jobs_of_a_band_come_oldest_first(server):
     late, early = make(ready_at=ago(timedelta(0))), make(ready_at=ago(HOUR))
     by = claimer()
