@@ -339,8 +339,8 @@ def _backoff_delay(
 
 
 def result_of(run: Run) -> Any:
-    """The TaskResult of the run as it began, made for the first who asks: nobody does for most jobs without a context.
-    None where the task was not found."""
+    """The TaskResult of the run as it began, made for the first who asks; for most jobs without a context it is never
+    made. None where the task was not found."""
     if run.result is None and run.found_task is not None:
         job, task = run.job, run.found_task.task
         run.result = build_result(
