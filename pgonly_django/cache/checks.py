@@ -1,6 +1,6 @@
 """System checks of CACHES. Ids E101-E199 and W101-W199."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.core import checks
@@ -16,15 +16,23 @@ from pgonly_django.database.connect import check_vendor
 def check_caches(**_: Any) -> list[checks.CheckMessage]:
     """E101: an option is unknown, misplaced or has a wrong value. E102: the database. W101: the router."""
     found: list[checks.CheckMessage] = []
-    for alias, options in _ours():
-        if isinstance(options, Options):
-            found += _check_database(alias, options.database)
-        else:
-            found.append(_wrong_option(alias, str(options)))
     for alias, cache in our_settings().items():
+        try:
+            found += _check_database(alias, _options(cache).database)
+        except ImproperlyConfigured as error:
+            found.append(_wrong_option(alias, str(error)))
         for name in misplaced(cache):
             found.append(_wrong_option(alias, f"{name} has no effect beside OPTIONS. Put it in OPTIONS."))
     return found
+
+
+def _options(cache: dict[str, Any]) -> Options:
+    """Raises ImproperlyConfigured where the first use of the cache would."""
+    options = parse(cache.get("OPTIONS", {}))
+    default_timeout(cache.get("TIMEOUT"))
+    namespace(cache.get("LOCATION", ""))
+    Codec(options.serializer, options.compressor, options.compress_above)
+    return options
 
 
 def _wrong_option(alias: str, problem: str) -> checks.CheckMessage:
@@ -35,10 +43,12 @@ def _wrong_option(alias: str, problem: str) -> checks.CheckMessage:
 def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
     """W102: one process may open as many connections as the server has. Runs with `check --database`."""
     found: list[checks.CheckMessage] = []
-    for alias, options in _ours():
-        if not isinstance(options, Options) or options.database not in (databases or ()):
+    for alias, cache in our_settings().items():
+        try:
+            options = _options(cache)
+        except ImproperlyConfigured:  # E101 says so
             continue
-        allowed = _connections_allowed(options.database)
+        allowed = _connections_allowed(options.database) if options.database in (databases or ()) else None
         if allowed is not None and options.pool_size * 2 > allowed:
             message = f"CACHES[{alias!r}] may open {options.pool_size} connections in every process."
             hint = f"The server allows {allowed} to all of them; lower POOL_SIZE. See docs/how-to/cache.md#checks."
@@ -56,19 +66,6 @@ def _connections_allowed(database: str) -> int | None:
             return int(cursor.fetchone()[0])
     except Error:
         return None
-
-
-def _ours() -> Iterator[tuple[str, Options | ImproperlyConfigured]]:
-    """Each cache with this backend: its options, or the error in them."""
-    for alias, cache in our_settings().items():
-        try:
-            options = parse(cache.get("OPTIONS", {}))
-            default_timeout(cache.get("TIMEOUT"))
-            namespace(cache.get("LOCATION", ""))
-            Codec(options.serializer, options.compressor, options.compress_above)
-            yield alias, options
-        except ImproperlyConfigured as error:
-            yield alias, error
 
 
 def _check_database(alias: str, database: str) -> list[checks.CheckMessage]:

@@ -4,9 +4,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from typing import Self
@@ -14,14 +12,14 @@ from typing import Self
 from pgonly_django import events
 from pgonly_django.cache.durations import positive, seconds
 from pgonly_django.cache.entry import CHANNEL, WAKE_UP
-from pgonly_django.cache.options import background
+from pgonly_django.cache.options import CACHE, background
 from pgonly_django.cache.store import Store
 from pgonly_django.database import testrun
 from pgonly_django.database.background import UNANSWERED_SECONDS
 from pgonly_django.database.listener import listener_for, payload
 from pgonly_django.database.operation import Operation, run
 from pgonly_django.database.statement import Statement, integer
-from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError, UnansweredError
+from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError
 from pgonly_django.tables import qualified
 
 Duration = float | timedelta  # seconds, or a timedelta
@@ -37,14 +35,6 @@ WITH gone AS (DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
     LIMIT %(limit)s::int8 FOR UPDATE SKIP LOCKED
 )) RETURNING 1) SELECT count(*) FROM gone
 """)
-
-
-@dataclass(slots=True)
-class Acquisition:
-    """One call of acquire(). `holder` is the text in the row while the lock is ours."""
-
-    holder: bytes
-    may_hold: bool = False  # PostgreSQL was asked, and did not say no
 
 
 class Lock:
@@ -67,14 +57,11 @@ class Lock:
 
     def acquire(self, blocking: bool | None = None, blocking_timeout: Duration | None = None) -> bool:
         """True: it is ours now. False: it was not free within `blocking_timeout` seconds (None: no limit)."""
-        with self._attempt() as attempt:
-            return run(self._acquire(attempt, self._patience(blocking, blocking_timeout)))
+        return run(self._acquire(self._patience(blocking, blocking_timeout)))
 
     async def aacquire(self, blocking: bool | None = None, blocking_timeout: Duration | None = None) -> bool:
         """See acquire()."""
-        with self._attempt() as attempt:
-            operation = self._acquire(attempt, self._patience(blocking, blocking_timeout))
-            return await self._store.pool.arun(operation)
+        return await self._store.pool.arun(self._acquire(self._patience(blocking, blocking_timeout)))
 
     def release(self) -> None:
         """Raises LockError when it is not ours (any more)."""
@@ -123,21 +110,6 @@ class Lock:
         chosen = self.blocking_timeout if blocking_timeout is None else _not_below_zero(blocking_timeout)
         return float("inf") if chosen is None else chosen
 
-    @contextmanager
-    def _attempt(self) -> Iterator[Acquisition]:
-        """Gives back the lock that an acquire() may have taken though it ended with an error (Ctrl+C, say)."""
-        attempt = Acquisition(secrets.token_hex(8).encode())
-        try:
-            yield attempt
-        except testrun.Refusal:
-            raise
-        except BaseException as error:
-            # After any other CacheError it holds nothing: PostgreSQL was not reached, or refused.
-            if attempt.may_hold and (isinstance(error, UnansweredError) or not isinstance(error, CacheError)):
-                self._forget(attempt.holder)
-                self._give_back_later(attempt.holder)
-            raise
-
     # Served by the primary key, like every statement here. The UPDATE takes another token, under the lock of the
     # row: the one that the INSERT took may be older than that of the last holder.
     TAKE = Statement(
@@ -149,34 +121,41 @@ class Lock:
         AND %(holder)s::text <> ALL (coalesce(lock.refused, '{}')) RETURNING token""")
     )
 
-    def _acquire(self, attempt: Acquisition, patience: float) -> Operation[bool]:
-        if (yield from self._take(attempt)):
+    def _acquire(self, patience: float) -> Operation[bool]:
+        if (yield from self._take()):
             return True
         if patience <= 0:
             return False
         give_up_at = time.monotonic() + patience
         with closing(listener_for(self._store.pool.alias, CHANNEL).watch(self._key)) as watch:
-            while not (yield from self._take(attempt)):
+            while not (yield from self._take()):
                 remaining = give_up_at - time.monotonic()
                 if remaining <= 0:
                     return False
                 yield watch.next(remaining)
         return True
 
-    def _take(self, attempt: Acquisition) -> Operation[bool]:
-        attempt.may_hold = True
-        result = yield from self._store.call(
-            self.TAKE, name=self._key, lease=self._lease, holder=attempt.holder
-        )
-        if not result.ntuples:
-            attempt.may_hold = False
-            return False
-        self.token, self._holder = integer(result.get_value(0, 0)), attempt.holder
-        # Not in a TestCase, whose transaction no other thread can use.
+    def _take(self) -> Operation[bool]:
+        """A lock that it may have taken though it ends with an error (Ctrl+C, say) is given back."""
+        holder = secrets.token_hex(8).encode()
+        try:
+            result = yield from self._store.call(self.TAKE, name=self._key, lease=self._lease, holder=holder)
+            if not result.ntuples:
+                return False
+            self.token, self._holder = integer(result.get_value(0, 0)), holder
+            self._start_renewal()
+        except BaseException as error:
+            if CACHE.may_be_done(error):
+                self._forget(holder)
+                self._give_back_later(holder)
+            raise
+        return True
+
+    def _start_renewal(self) -> None:
+        """Not in a TestCase, whose transaction no other thread can use."""
         if self._is_renewed and not (testrun.is_on() and testrun.is_any_in_testcase(self._store.pool.alias)):
             self._stop_renewal = stop = threading.Event()
             threading.Thread(target=self._renew, args=(stop,), name="pgonly cache lock", daemon=True).start()
-        return True
 
     def _renew(self, stop: threading.Event) -> None:
         while not stop.wait(LEASE_SECONDS / 3):

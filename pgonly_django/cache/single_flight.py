@@ -31,7 +31,7 @@ from pgonly_django.cache.entry import (
     for_both_tables,
     minute_of,
 )
-from pgonly_django.cache.options import background
+from pgonly_django.cache.options import CACHE, background
 from pgonly_django.cache.store import Store, described
 from pgonly_django.database.listener import listener_for, payload
 from pgonly_django.database.operation import Compute, Operation, run
@@ -40,7 +40,6 @@ from pgonly_django.exceptions import (
     CacheError,
     CacheUnavailableError,
     CircularComputationError,
-    UnansweredError,
     UnreadableEntryError,
 )
 
@@ -180,10 +179,8 @@ class SingleFlight:
                 self.CLAIM, key=self.key, token=token, seconds=self.lock_timeout, tags=self.tags or None
             )
         except BaseException as error:
-            if isinstance(error, UnansweredError) or not isinstance(error, CacheError):
-                background.undo(
-                    lambda: run(self._end_claim(token))
-                )  # the row may say it is ours, or may say so later
+            if CACHE.may_be_done(error):
+                background.undo(lambda: run(self._end_claim(token)))
             raise
         if not result.ntuples:
             return None
@@ -208,11 +205,9 @@ class SingleFlight:
         """Computes without holding a connection. Without a token the value is returned but not stored."""
         try:
             value = yield Compute(self._call)
-        except GeneratorExit:  # the caller is gone, and an operation that is closed can await nothing
-            self._give_up_later(token)
-            raise
-        except BaseException:
-            yield from self._give_up(token)
+        except BaseException as error:
+            if token is not None:
+                yield from self._give_up(token, error)
             raise
         if token is not None:
             yield from self._store(token, value)
@@ -231,38 +226,25 @@ class SingleFlight:
         return computation.awaited(value) if isawaitable(value) else value
 
     def _store(self, token: int, value: Any) -> Operation[None]:
-        """Store the value. Raises what the serializer raises."""
+        """Store the value. Raises what the serializer raises. Where the database is away, it is stored in the
+        background: it was paid for."""
+        row: EntryRow | None = None
         arguments = self.key, value, self.timeout, self.tags, self.stale
         try:
             try:
                 row = self.store.row(*arguments)
             except SynchronousOnlyOperation:
                 row = yield self.store.row_in_thread(*arguments)
-        except GeneratorExit:
-            self._give_up_later(token)
-            raise
+            yield from self._fill(token, row)
         except BaseException as error:
-            yield from self._give_up(token)
+            is_refused = isinstance(error, CacheError) and not isinstance(error, CacheUnavailableError)
+            if row is None or is_refused:
+                yield from self._give_up(token, error)
+            else:
+                self._store_later(token, row)
             if not isinstance(error, CacheError):
                 raise
             _note_unstored(error)
-        else:
-            yield from self._store_row(token, row)
-
-    def _store_row(self, token: int, row: EntryRow) -> Operation[None]:
-        """Where the database is away, in the background: the value was paid for, so it is stored when the database is
-        back."""
-        try:
-            yield from self._fill(token, row)
-        except CacheUnavailableError as error:
-            self._store_later(token, row)
-            _note_unstored(error)
-        except CacheError as error:
-            yield from self._give_up(token)
-            _note_unstored(error)
-        except BaseException:
-            self._store_later(token, row)
-            raise
 
     def _store_later(self, token: int, row: EntryRow) -> None:
         def store() -> None:
@@ -297,22 +279,18 @@ class SingleFlight:
         WHERE key = %(key)s::text AND claim = %(token)s::int8 RETURNING {WAKE_UP}"""
     )
 
-    def _give_up(self, token: int | None) -> Operation[None]:
-        """Let the next caller compute, now. Its own CacheError never hides the error that led here."""
-        if token is None:
-            return
+    def _give_up(self, token: int, error: BaseException) -> Operation[None]:
+        """Let the next caller compute: now, or once the database is back."""
+        is_ended = False
         try:
-            yield from self._end_claim(token)
-        except CacheError as error:
-            _note(error)
-            self._give_up_later(token)
-        except BaseException:
-            self._give_up_later(token)
-            raise
-
-    def _give_up_later(self, token: int | None) -> None:
-        if token is not None:
-            background.add(lambda: run(self._end_claim(token)), self.lock_timeout)
+            if not isinstance(error, GeneratorExit):  # an operation that is closed can await nothing
+                yield from self._end_claim(token)
+                is_ended = True
+        except CacheError as failure:  # which must not hide `error`
+            _note(failure)
+        finally:
+            if not is_ended:
+                background.add(lambda: run(self._end_claim(token)), self.lock_timeout)
 
     def _end_claim(self, token: int) -> Operation[bool]:
         """Whether there was such a claim."""

@@ -54,6 +54,11 @@ class PoolUser:
             return unanswered(*error.args)
         return (unavailable if isinstance(error, DatabaseUnavailableError) else failed)(*error.args)
 
+    def may_be_done(self, error: BaseException) -> bool:
+        """Whether PostgreSQL may have done a call that ended with this error: it was cut off, or not answered."""
+        failed, _, unanswered = self.errors
+        return isinstance(error, unanswered) or not isinstance(error, (failed, testrun.Refusal))
+
 
 _pools: dict[tuple[str, int, PoolUser], Pool] = {}
 _creating = threading.Lock()

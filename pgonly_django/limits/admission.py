@@ -14,20 +14,15 @@ from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from pgonly_django.current_job import current_job
-from pgonly_django.database import testrun
 from pgonly_django.database.listener import Watch, listener_for
 from pgonly_django.database.operation import Operation, run
 from pgonly_django.database.pool import Pool
 from pgonly_django.database.statement import integer
 from pgonly_django.events import emit
-from pgonly_django.exceptions import (
-    LimiterTimeoutError,
-    LimitsError,
-    LimitsUnansweredError,
-)
+from pgonly_django.exceptions import LimiterTimeoutError, LimitsError, LimitsUnansweredError
 from pgonly_django.limits.declarations import declare, no_such_limiter
 from pgonly_django.limits.limiter_statements import ADD_SLOTS, CHANNEL, ENTER, LEAVE, RENEW_SLOTS, WAKE
-from pgonly_django.limits.pool_user import background, call, while_away
+from pgonly_django.limits.pool_user import LIMITS, background, call, while_away
 from pgonly_django.limits.renewal import LEASE_SECONDS
 
 PATIENCE_SECONDS = 60.0  # that a caller waits for a database that is away
@@ -122,15 +117,12 @@ class LimiterAdmission:
 
     def _ask(self, may_wait: bool) -> Operation[EnterAnswer | None]:
         """None: there is no such limiter."""
-        was_unanswered, self._is_unanswered = self._is_unanswered, True
         row = {"id": self.id, "name": self.name, "who": self.who, "lease": LEASE_SECONDS}
         amounts = {"requests": self.requests, "tokens": self.tokens}
         try:
             result = yield from call(self.pool, ENTER, **row, **amounts, may_wait=int(may_wait))
-        except LimitsUnansweredError:
-            raise
-        except (LimitsError, testrun.Refusal):  # not sent, or refused
-            self._is_unanswered = was_unanswered
+        except BaseException as error:
+            self._is_unanswered = self._is_unanswered or LIMITS.may_be_done(error)
             raise
         self._is_unanswered = False
         if not result.ntuples:

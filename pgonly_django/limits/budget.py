@@ -18,15 +18,12 @@ from uuid import uuid4
 from pgonly_django import amounts
 from pgonly_django.amounts import Amount, Cost, shown
 from pgonly_django.current_job import CurrentJob, current_job
-from pgonly_django.database import testrun
 from pgonly_django.database.operation import Operation, Signal, run
 from pgonly_django.database.statement import integer
 from pgonly_django.events import emit
 from pgonly_django.exceptions import (
     BudgetError,
     BudgetExceededError,
-    LimitsError,
-    LimitsUnansweredError,
     LimitsUnavailableError,
     UnknownBudgetError,
 )
@@ -34,7 +31,7 @@ from pgonly_django.limits import budget_settings
 from pgonly_django.limits.budget_settings import BudgetDeclaration
 from pgonly_django.limits.budget_statements import RENEW, RESERVE, SETTLE, ReserveAnswer, answer_in
 from pgonly_django.limits.declared_rows import FOLLOWS, DeclaredRows
-from pgonly_django.limits.pool_user import background, call, pool, refuse_event_loop, while_away
+from pgonly_django.limits.pool_user import LIMITS, background, call, pool, refuse_event_loop, while_away
 from pgonly_django.limits.provider_answers import is_unpaid
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.models.budget import HELD_BY
@@ -47,7 +44,6 @@ PAUSE_SECONDS = (0.05, 1.0)
 PATIENCE_SECONDS = 5.0  # that a caller outside of jobs waits for a database that is away
 DAY_SECONDS = 86_400.0
 NO_JOB = {"job_id": None, "task": "", "queue": ""}
-UNPAID = {"usd": Decimal(0), "tokens_in": None, "tokens_out": None, "is_recorded": 0, "is_estimate": 0}
 
 ROWS = DeclaredRows(
     "pgonly_budget",
@@ -179,19 +175,13 @@ class BudgetReservation:
             yield from ROWS.declare(self.pool, self.budget, self._declaration.columns)
         row: dict[str, Any] = {"id": self.id, "name": self.budget, "usd": self.usd, "step": self.step}
         of_job = {"job_id": job.job.id, "task": job.job.task, "queue": job.job.queue} if job else NO_JOB
-        may_exist, self._may_exist = self._may_exist, True
         try:
-            result = yield from call(self.pool, RESERVE, **row, **of_job, lease=LEASE_SECONDS)
-        except LimitsUnansweredError:
+            answer = answer_in((yield from call(self.pool, RESERVE, **row, **of_job, lease=LEASE_SECONDS)))
+        except BaseException as error:
+            self._may_exist = self._may_exist or LIMITS.may_be_done(error)
             raise
-        except (LimitsError, testrun.Refusal):  # not sent, or refused
-            self._may_exist = may_exist
-            raise
-        answer = answer_in(result)
-        self._may_exist = may_exist or (
-            answer is not None and answer.is_made
-        )  # an earlier try may still be made
         if answer is not None:
+            self._may_exist = self._may_exist or answer.is_made  # an earlier try may still be made
             return answer
         if self._declaration is None:
             raise UnknownBudgetError(self.budget, budget_settings.nearest(self.budget))
@@ -228,15 +218,12 @@ class BudgetReservation:
             which = "was settled or released already: say the sum once" if self._is_over else "is not open"
             raise BudgetError(f"The reservation of {shown(self.usd)} of budget {self.budget!r} {which}.")
         self._is_over = True
-        values = {"usd": cost.usd, "tokens_in": cost.tokens_in, "tokens_out": cost.tokens_out}
-        settled = partial(self._write, **values, is_recorded=int(is_recorded), is_estimate=int(is_estimate))
+        settled = partial(self._write, cost, is_recorded=is_recorded, is_estimate=is_estimate)
         try:
             yield from settled()
         except BaseException as error:
             is_away = isinstance(error, LimitsUnavailableError)
-            if is_away or not isinstance(
-                error, Exception
-            ):  # an interruption, while the answer was on its way
+            if is_away or not isinstance(error, Exception):  # or interrupted before the answer came
                 background.add(lambda: run(settled()), DAY_SECONDS)
             if not is_away:
                 raise
@@ -245,9 +232,11 @@ class BudgetReservation:
             )
             emit("limits.settled_later", message, level=logging.WARNING, budget=self.budget, usd=cost.usd)
 
-    def _write(self, **values: Any) -> Operation[bool]:
+    def _write(self, cost: Cost, *, is_recorded: bool, is_estimate: bool = False) -> Operation[bool]:
         """Whether the reservation was there, and not settled already."""
-        result = yield from call(self.pool, SETTLE, id=self.id, name=self.budget, **values)
+        row = {"id": self.id, "name": self.budget, "tokens_in": cost.tokens_in, "tokens_out": cost.tokens_out}
+        how = {"is_recorded": int(is_recorded), "is_estimate": int(is_estimate)}
+        result = yield from call(self.pool, SETTLE, usd=cost.usd, **row, **how)
         renewal.drop(self)
         return integer(result.get_value(0, 0)) > 0
 
@@ -255,7 +244,7 @@ class BudgetReservation:
         """Its caller does not get it, but PostgreSQL may have it by now."""
         if self._may_exist and not self._is_over:
             self._is_over = True
-            background.undo(lambda: run(self._write(**UNPAID)))
+            background.undo(lambda: run(self._write(Cost(), is_recorded=False)))
 
 
 def _cost(usd: Amount | Cost, tokens_in: int | None, tokens_out: int | None) -> Cost:

@@ -74,9 +74,8 @@ WHERE d.declared = excluded.declared OR {_MAY_REPLACE}""")
         started = STARTED_AT if last is None else last.started if is_same else datetime.now(UTC)
         if len(self.said) >= KEPT_AT_MOST:
             self.said.clear()
-        self.said[key] = LastDeclaration(
-            columns, started, now
-        )  # before it is done: of many callers at once one does it
+        # Before it is done: of many callers at once one does it.
+        self.said[key] = LastDeclaration(columns, started, now)
         declared = json.dumps(columns)
         try:
             yield from call(pool, self.statement, name=name, declared=declared, started=started, **columns)

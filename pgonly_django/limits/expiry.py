@@ -14,7 +14,6 @@ from django.db.models.functions import Coalesce
 from pgonly_django.limits.renewal import LEASE_SECONDS
 from pgonly_django.models import Budget, Job
 from pgonly_django.models.budget import HELD_BY, NEXT_PERIOD, PERIOD, PERIOD_START, SPENT
-from pgonly_django.models.job import JobQuerySet
 from pgonly_django.tables import qualified
 
 ADVISORY_LOCK = 0x70676F6E_10  # "pgon"; two that count at once could wait for each other's budgets
@@ -144,13 +143,8 @@ def resume_held(jobs_alias: str, names: list[str]) -> int:
     with connections[router.db_for_write(Budget)].cursor() as cursor:
         cursor.execute(HAVE_ROOM, {"names": names})
         have_room: list[tuple[str, datetime]] = cursor.fetchall()
-    return sum(_held_since_before(jobs_alias, name, since).resume() for name, since in have_room)
-
-
-def _held_since_before(jobs_alias: str, name: str, since: datetime) -> JobQuerySet:
-    jobs = Job.objects.using(jobs_alias).held(f"{HELD_BY}{name}")
-    began: JobQuerySet = jobs.alias(began=Coalesce("attempted_at", "enqueued_at")).filter(began__lt=since)
-    return began
+    jobs = Job.objects.using(jobs_alias).alias(began=Coalesce("attempted_at", "enqueued_at"))
+    return sum(jobs.filter(began__lt=since).held(f"{HELD_BY}{name}").resume() for name, since in have_room)
 
 
 KEPT_DAYS = 90

@@ -17,7 +17,7 @@ import json
 import logging
 import os
 from base64 import b64decode, b64encode
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
@@ -183,7 +183,8 @@ def encrypt(name: str, raw: str | bytes) -> str:
     """`raw` encrypted and bound to the member's `name`, as base64. Every call returns another text."""
     plain = _TEXT + raw.encode() if isinstance(raw, str) else _BYTES + raw
     nonce = os.urandom(NONCE_BYTES)
-    encrypted = _cipher(django_settings.SECRET_KEY).encrypt(plain, [name.encode(), nonce])
+    cipher, _ = _cipher(django_settings.SECRET_KEY)
+    encrypted = cipher.encrypt(plain, [name.encode(), nonce])
     return b64encode(nonce + encrypted).decode()
 
 
@@ -202,7 +203,7 @@ def _decrypt(name: str, encrypted: str, secrets: list[Any]) -> bytes | None:
     except (TypeError, ValueError):
         return None
     for secret in secrets:
-        cipher, wrong_key = _cipher(secret), _wrong_key()
+        cipher, wrong_key = _cipher(secret)
         try:
             return cipher.decrypt(message[NONCE_BYTES:], [name.encode(), message[:NONCE_BYTES]])
         except wrong_key:
@@ -211,18 +212,11 @@ def _decrypt(name: str, encrypted: str, secrets: list[Any]) -> bytes | None:
 
 
 @lru_cache(maxsize=16)
-def _cipher(secret: str | bytes) -> AESSIV:
-    _wrong_key()
-    from cryptography.hazmat.primitives.ciphers.aead import AESSIV
-
-    return AESSIV(salted_hmac(SALT, b"", secret, algorithm="sha512").digest())
-
-
-@cache
-def _wrong_key() -> type[Exception]:
-    """The library's exception for a key that does not fit. Raises ImproperlyConfigured without the library."""
+def _cipher(secret: str | bytes) -> tuple[AESSIV, type[Exception]]:
+    """And what it raises where the key does not fit. Raises ImproperlyConfigured without the library."""
     try:
         from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESSIV
     except ImportError as error:
         raise ImproperlyConfigured(f"Encrypted sessions need the package cryptography. {REMEDY}") from error
-    return InvalidTag
+    return AESSIV(salted_hmac(SALT, b"", secret, algorithm="sha512").digest()), InvalidTag

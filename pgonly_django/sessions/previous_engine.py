@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import import_module
 from itertools import islice
 from typing import Any
@@ -71,7 +72,7 @@ def end(session_key: str) -> bool:
     """
     if not settings().session_previous_engine:
         return False
-    statements.keep_ended(session_key, expiry.cookie_age())
+    statements.keep_ended(hash_key(session_key), expiry.cookie_age())
     _end_there(session_key)
     return True
 
@@ -132,9 +133,13 @@ def _seconds_left(store: SessionBase, key: str, data: dict[str, Any]) -> float:
     model = getattr(store, "model", None)
     if model is not None:
         for expire_date in model.objects.filter(session_key=key).values_list("expire_date", flat=True):
-            return float(expiry.bounded((expire_date - timezone.now()).total_seconds()))
+            return _until(expire_date)
     default = store.get_session_cookie_age()
     return float(expiry.age(data.get("_session_expiry"), timezone.now(), default))
+
+
+def _until(expire_date: datetime) -> float:
+    return float(expiry.bounded((expire_date - timezone.now()).total_seconds()))
 
 
 def _column_of(session: PreviousSession, codec: SessionCodec) -> tuple[str, int]:
@@ -173,8 +178,7 @@ def _stored_sessions(batch: int) -> Iterator[PreviousSession]:
     while rows := list(live.filter(session_key__gt=last)[:batch]):
         for row in rows:
             if data := store.decode(row.session_data):
-                left = float(expiry.bounded((row.expire_date - timezone.now()).total_seconds()))
-                yield PreviousSession(row.session_key, data, left)
+                yield PreviousSession(row.session_key, data, _until(row.expire_date))
         last = rows[-1].session_key
 
 

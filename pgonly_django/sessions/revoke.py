@@ -10,7 +10,7 @@ from django.http import HttpRequest
 
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
-from pgonly_django.models.session import SessionQuerySet, hash_key, user_id_of
+from pgonly_django.models.session import SessionQuerySet, hash_key, hash_user, user_id_of
 from pgonly_django.sessions import statements
 from pgonly_django.sessions.expiry import cookie_age
 
@@ -59,4 +59,4 @@ def own_key_hash(request: HttpRequest) -> str | None:
 def _end_in_previous_engine(user_ids: Iterable[str]) -> None:
     if settings().session_previous_engine:
         for user_id in user_ids:
-            statements.keep_user_ended(user_id, cookie_age())
+            statements.keep_ended(hash_user(user_id), cookie_age())

@@ -34,13 +34,12 @@ class Client:
     user_agent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Expiry:
-    """The session lives this long from now, unless a parallel request has set another expiry in between."""
+class Expiry(NamedTuple):
+    """The session lives `age` seconds from now, unless a parallel request has set another expiry in between."""
 
-    seconds: float
-    is_set_here: bool  # by this request
-    found: str | None  # the row's member of set_expiry() when this request loaded it, as JSON
+    age: float | None = None  # None: it stays as it is
+    sets_expiry: bool = False  # by this request
+    expiry: str | None = None  # the row's member of set_expiry() when this request loaded it, as JSON
 
 
 # What several statements share.
@@ -177,10 +176,11 @@ def merge(
 
     `user`: whether the user changed, and the new one.
     """
+    sets_user, new_user = user
+    commit = None if sets_user or settings().session_wait_for_disk else _no_wait_for_disk()
     return _write(
-        MERGE, session_key, client, changed=changed, removed=removed, sets_user=user[0], user=user[1],
-        age=float(expiry.seconds), sets_expiry=expiry.is_set_here, expiry=expiry.found,
-        commit=None if user[0] or settings().session_wait_for_disk else _no_wait_for_disk(),
+        MERGE, session_key, client, changed=changed, removed=removed, sets_user=sets_user, user=new_user,
+        commit=commit, **expiry._asdict(),
     )  # fmt: skip
 
 
@@ -217,13 +217,9 @@ RETURNING true
 )
 
 
-def touch(session_key: str, expiry: Expiry | None, client: Client) -> bool:
-    """The session was seen now; with an `expiry` it also lives that long from now. False: no such session."""
-    return _write(
-        TOUCH, session_key, client, age=expiry and float(expiry.seconds),
-        sets_expiry=expiry is not None and expiry.is_set_here, expiry=expiry and expiry.found,
-        commit=_no_wait_for_disk(),
-    )  # fmt: skip
+def touch(session_key: str, expiry: Expiry, client: Client) -> bool:
+    """The session was seen now. False: no such session."""
+    return _write(TOUCH, session_key, client, commit=_no_wait_for_disk(), **expiry._asdict())
 
 
 CHANGE_KEY = Statement(
@@ -259,13 +255,10 @@ RETURNING true
 )
 
 
-def keep_ended(session_key: str, age: float) -> None:
-    _write(KEEP_ENDED, session_key, age=float(age))
-
-
-def keep_user_ended(user_id: str, age: float) -> None:
-    """From now on no session of this user is moved here: those of another engine cannot be listed by user."""
-    first_row(router.db_for_write(Session), KEEP_ENDED, {"key": hash_user(user_id), "age": float(age)})
+def keep_ended(key_hash: bytes, age: float) -> None:
+    """From now on the session with this hash of its key is not moved here; nor any of the user with this hash: those
+    of another engine cannot be listed by user."""
+    first_row(router.db_for_write(Session), KEEP_ENDED, {"key": key_hash, "age": float(age)})
 
 
 def _write(statement: Statement, session_key: str, client: Client | None = None, **params: Any) -> bool:

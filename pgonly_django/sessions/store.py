@@ -106,7 +106,7 @@ class SessionStore(SessionBase):
     def touch_if_due(self) -> None:
         """Note when and from where the session was used, at most once in SESSION_TOUCH_SECONDS."""
         if self._stored is not None and self.session_key and self._is_touch_due():
-            statements.touch(self.session_key, None, self.client)
+            statements.touch(self.session_key, Expiry(), self.client)
             self._idle_seconds = 0
 
     def delete(self, session_key: str | None = None) -> None:
@@ -225,7 +225,7 @@ class SessionStore(SessionBase):
             raise UpdateError
 
     def _expiry(self) -> Expiry:
-        return Expiry(self.get_expiry_age(), self._sets_expiry, self._found_expiry)
+        return Expiry(float(self.get_expiry_age()), self._sets_expiry, self._found_expiry)
 
     def _wrote(self, entries: Entries) -> None:
         """Until the commit a rollback may undo it, and the next save has to send it again."""

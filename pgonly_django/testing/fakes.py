@@ -10,6 +10,7 @@ from math import isfinite
 from typing import Any, ClassVar
 from unittest import mock
 
+from pgonly_django.amounts import Cost
 from pgonly_django.conf import settings
 from pgonly_django.current_job import CurrentJob
 from pgonly_django.database.operation import Operation, arun
@@ -185,9 +186,9 @@ class _FakeReservation(BudgetReservation):
         return ReserveAnswer(True, cap, spent, self.usd)
         yield
 
-    def _write(self, **values: Any) -> Operation[bool]:
-        self.use.spent, self.use.is_estimate = values["usd"], bool(values["is_estimate"])
-        self.use.tokens_in, self.use.tokens_out = values["tokens_in"], values["tokens_out"]
+    def _write(self, cost: Cost, *, is_recorded: bool, is_estimate: bool = False) -> Operation[bool]:  # noqa: ARG002 - the overridden signature
+        self.use.spent, self.use.is_estimate = cost.usd, is_estimate
+        self.use.tokens_in, self.use.tokens_out = cost.tokens_in, cost.tokens_out
         return True
         yield
 

@@ -15,7 +15,6 @@ import pytest
 from django.db import connection
 
 from pgonly_django.cache.entry import CHANNEL
-from pgonly_django.cache.lock import Acquisition
 from pgonly_django.database import listener
 from pgonly_django.database import pool as pool_module
 from pgonly_django.database.operation import Signal
@@ -133,7 +132,7 @@ def test_what_the_garbage_collector_ends_waits_for_no_lock_of_its_own_thread(own
     cache = own.cache()
     held, wanted = cache.lock("name", timeout=60), cache.lock("name", timeout=60)
     assert held.acquire()
-    waiting = wanted._acquire(Acquisition(b"holder"), 20)  # as a task that is never finished leaves it
+    waiting = wanted._acquire(20)  # as a task that is never finished leaves it
     wait = next(waiting)
     while not isinstance(wait, Signal):
         wait = waiting.send(wait.block())
