@@ -34,7 +34,7 @@ class Beside(threading.Thread):
         self.health = health
         health.statuses, health.wake = lambda: Statuses.of([worker.status()]), worker.wake
         self._inbox: Inbox[None] = Inbox()
-        self.link = None if channel is None else Link(worker, channel, lambda: self._inbox.put(None))
+        self.link = None if channel is None else Link(worker, channel)
         self.systemd = Systemd.from_environment() if owns_process and channel is None else None
         self._has_retired = self._is_over = False
 

@@ -18,16 +18,14 @@ import sys
 import threading
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from django.core.management.base import CommandError
-from django.db import connections
 from django.utils import autoreload
 
 from pgonly_django.events import emit
@@ -66,37 +64,31 @@ class Process:
     how: str  # "forked" or "spawned"
     started_at: float = field(default_factory=time.monotonic)
     status: Status | None = None
-    was_ready: bool = False
     retires_for: str | None = None  # why it claims nothing more, and ends once its jobs are finished
-    is_retiring: bool = False  # which the supervisor has noticed, or has asked it for
+    is_known_to_retire: bool = False
     is_told_to_stop: bool = False
     kill_at: float = NEVER  # when it is told to stop and still there
     killed_for: str | None = None  # why the supervisor has killed it
     holds_nothing: bool = False  # it has told that all its jobs have gone back
     is_out_of_time: bool = False  # its --max-seconds leave no time for the jobs that there are
     silent_seconds: float = 0.0
-    answers: deque[dict[str, Any]] = field(default_factory=deque)  # see taking_back.py
 
     def __str__(self) -> str:
         return f"{self.name} (pid {self.pid})"
+
+    @property
+    def was_ready(self) -> bool:
+        return self.status is not None and self.status.state is not WorkerState.STARTING
 
     def hear(self) -> None:
         """Take note of what it has told."""
         for message in self.channel.receive():
             self.silent_seconds = 0.0
             with suppress(ValueError, KeyError, TypeError):  # a job has written into the socket
-                if "status" in message:
-                    self.status = Status.from_dict(message["status"])
-                    self.was_ready = self.was_ready or self.status.state is not WorkerState.STARTING
-            if isinstance(message.get("retire"), str):
-                self.retires_for = message["retire"]
-            if isinstance(message.get("taken_back"), list):
-                self.answers.append(message)
-            self.is_out_of_time = self.is_out_of_time or message.get("is_out_of_time") is True
-            self.holds_nothing = self.holds_nothing or message.get("holds_nothing") is True
-
-    def ask(self, message: dict[str, Any]) -> None:
-        self.channel.send(message)
+                self.status = Status.from_dict(message["status"])
+                self.retires_for = message.get("retire", self.retires_for)
+                self.holds_nothing = message.get("holds_nothing", False)
+                self.is_out_of_time = message.get("is_out_of_time", False)
 
     def send(self, number: int) -> None:
         """It exists until it is waited for, so that its pid is no other process's."""
@@ -116,9 +108,8 @@ class Process:
         reason = self.retires_for
         emit("worker.process_retiring", message, worker=self.name, pid=self.pid, reason=reason)
 
-    def backs_off(self, now: float) -> bool:
-        """Whether the next one in its place has to wait: where this one ends too soon to have been of use, but not
-        where it retires and has claimed jobs."""
+    def was_of_no_use(self, now: float) -> bool:
+        """Whether it ends too soon; one that retires has been of use where it has claimed jobs."""
         had_jobs = self.status is not None and self.status.running + self.status.jobs_done > 0
         is_quick = not self.was_ready or now - self.started_at < QUICK_SECONDS
         return is_quick and not (self.retires_for is not None and had_jobs)
@@ -139,53 +130,36 @@ class Place:
         message = f"{process} starts, {process.how}."
         emit("worker.process_started", message, worker=process.name, pid=process.pid, how=process.how)
 
-    def vacate(self, now: float, *, backs_off: bool) -> float:
-        """The next process may start after a pause, which is returned: of 1, 2, 4 ... 60 s when it backs off."""
-        process, self.process = self.process, None
-        if process is not None and now - process.started_at >= LASTING_SECONDS:
+    def vacate(self, process: Process, now: float) -> None:
+        """The next process may start at once."""
+        self.process, self.start_at = None, now
+        if now - process.started_at >= LASTING_SECONDS:
             self.failures = 0
-        pause = 0.0
-        if backs_off:
-            pause = min(2.0**self.failures, LONGEST_BACKOFF_SECONDS)
-            self.failures += 1
+
+    def back_off(self, now: float) -> float:
+        """Start no process for 1, 2, 4 ... 60 s. Returns the number of seconds."""
+        pause: float = min(2.0**self.failures, LONGEST_BACKOFF_SECONDS)
+        self.failures += 1
         self.start_at = now + pause
         return pause
 
     def close(self) -> None:
         self.process, self.start_at = None, NEVER
 
-    def say_backs_off(self, pause: float) -> None:
-        times = f"{self.failures} time(s) in a row it ended soon after its start"
-        facts = {"worker": self.name, "failures": self.failures, "pause": pause}
-        message = f"{self.name} starts again in {pause:g} s: {times}."
-        emit("worker.process_backs_off", message, level=logging.WARNING, **facts)
-
 
 # Starting.
 
 
-def other_threads() -> list[str]:
-    """The names of all threads but this one; those that Python does not know are "native"."""
-    known = [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]
+def has_other_threads() -> bool:
+    """In Python or in a C library."""
     with suppress(OSError):
-        count = len(list(Path("/proc/self/task").iterdir()))
-        known += ["native"] * (count - 1 - len(known))
-    return known
+        return len([*Path("/proc/self/task").iterdir()]) > 1
+    return threading.active_count() > 1
 
 
 def forks(method: str) -> bool:
     """Whether the next process is forked. Asked at each start: a library may have started a thread since."""
-    return method == "fork" or (method == "auto" and FORK_IS_SAFE_HERE and not other_threads())
-
-
-def close_connections() -> None:
-    """A child must not use, nor keep open, what belongs to this process. Django's pools have threads."""
-    opened: Iterable[Any] = connections.all(initialized_only=True)
-    for wrapper in opened:
-        with suppress(Exception):
-            wrapper.close()
-            if wrapper.alias in getattr(wrapper, "_connection_pools", ()):
-                wrapper.close_pool()
+    return method == "fork" or (method == "auto" and FORK_IS_SAFE_HERE and not has_other_threads())
 
 
 def fork(name: str, ends_at: float | None, live: Callable[[Child], None]) -> Process:

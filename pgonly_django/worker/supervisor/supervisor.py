@@ -1,7 +1,7 @@
 """Starts, watches and replaces the processes of `runworker --processes N`. It runs no jobs itself.
 
-One thread and one loop, which waits for its processes' messages, for signals and for times. It holds no connection to
-the database.
+One loop, which waits for its processes' messages, for signals and for times. A thread and a connection to the database
+are there only while the jobs of a process that died are taken back.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from selectors import EVENT_READ
+from uuid import UUID
+
+from django.db import connections
 
 from pgonly_django.events import emit
+from pgonly_django.worker.django_connections import close_pools
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import Events
-from pgonly_django.worker.inbox import WAKE, Inbox
+from pgonly_django.worker.inbox import RETIRE, WAKE, Inbox
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import ExitCode, Status, Statuses, Systemd, WorkerState
 from pgonly_django.worker.stopping import LEAVE_SECONDS, Deadline
@@ -26,7 +31,6 @@ from pgonly_django.worker.supervisor.processes import (
     Child,
     Place,
     Process,
-    close_connections,
     emit_memory,
     ending_of,
     fork,
@@ -34,7 +38,7 @@ from pgonly_django.worker.supervisor.processes import (
     reap,
     spawn,
 )
-from pgonly_django.worker.supervisor.taking_back import Dead, Living, TakingBack, ThisProcess
+from pgonly_django.worker.supervisor.taking_back import Dead, TakingBack
 from pgonly_django.worker.timers import NEVER
 
 TURN_SECONDS = 1.0  # the longest pause: the end of a process is noticed so soon even without a signal
@@ -56,27 +60,24 @@ class Supervisor:
         self, options: WorkerOptions, serve: Callable[[Child], None], method: str, health: Health,
         ends_at: float | None = None,
     ) -> None:  # fmt: skip
-        self.options, self.serve, self.method, self.ends_at = options, serve, method, ends_at
-        self.health = health
+        self.options, self.serve, self.method, self.health = options, serve, method, health
         health.statuses, health.wake = self.seen, self.wake
         self.inbox: Inbox[str] = Inbox()
         self.places = [Place(f"{options.name}-{number}") for number in range(1, options.processes + 1)]
         self.leaving: list[Process] = []  # retires outside of its place; at most one
-        self.taking_back = TakingBack()
+        self.taking_back = TakingBack(options.database)
         self.left = threading.Event()
         self.code = ExitCode.STOPPED
-        self._here = ThisProcess(options.database, lambda: self.inbox.put("taken back"))
         self._asked = self._told = 0
         self._is_ending = False  # no process is started any more
         self._turned_at = time.monotonic()
         self._memory_is_told = False
         self._replaced = 0
-        self._deadline = Deadline(options, ends_at)
-        last = 0.0 if ends_at is None else (self._deadline.ends_at - self._deadline.jobs_until) * LAST_SHARE
-        self._processes_end_at = None if ends_at is None else self._deadline.ends_at - last
-        self.leaves_at = NEVER if ends_at is None else ends_at
-        self._gives_up_at: float | None = None
-        self._systemd: Systemd | None = None
+        self._deadline = end = Deadline(options, ends_at)
+        self._processes_end_at = ends_at and ends_at - (ends_at - end.jobs_until) * LAST_SHARE
+        self.leaves_at = end.ends_at
+        self._gives_up_at = NEVER
+        self._systemd = Systemd.from_environment()
 
     # From outside.
 
@@ -105,28 +106,19 @@ class Supervisor:
     def wake(self) -> None:
         """Let all workers look for jobs now. For the supervisor's thread, which serves the health port."""
         for process in self.processes:
-            process.ask({"payload": WAKE})
+            process.channel.send({"payload": WAKE})
 
     def seen(self) -> Statuses:
         statuses = self.statuses()
         starting = 0 if self._is_closed else max(len(self.places) - len(statuses), 0)
         return Statuses.of(statuses, starting=starting, replaced=self._replaced, is_stopping=self._is_closed)
 
-    def close_inherited(self) -> None:
-        """In a forked child: what belongs to the supervisor. While a child had the supervisor's end of another one's
-        channel, that one would not notice the end of the supervisor."""
-        for process in self.processes:
-            process.channel.close()
-        self.inbox.close()
-        self.health.forget()
-
     # The loop.
 
     def run(self) -> ExitCode:
-        is_main = threading.current_thread() is threading.main_thread()
-        # It ends the wait. With a handler the system also keeps ended children until we ask, whatever was set before.
-        before = signal.signal(signal.SIGCHLD, lambda *_: None) if is_main else None
-        self._systemd = Systemd.from_environment()
+        if threading.current_thread() is threading.main_thread():
+            # It ends the wait. With a handler the system also keeps ended children until we ask, whatever was set.
+            signal.signal(signal.SIGCHLD, lambda *_: None)
         try:
             gc.collect()
             gc.freeze()  # or the first collection in each child would write to all pages, which are shared until then
@@ -137,9 +129,6 @@ class Supervisor:
                 process.send(signal.SIGTERM)
             raise
         finally:
-            gc.unfreeze()
-            if is_main:
-                signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
             self.health.close()
             self.left.set()
         if left := self.taking_back.names:
@@ -160,7 +149,6 @@ class Supervisor:
         for process in self.processes:
             process.silent_seconds += elapsed
             process.hear()
-            process.channel.flush()
         self._tell_to_stop(now)
         self._reap(now)
         self._kill_overdue(now)
@@ -176,13 +164,12 @@ class Supervisor:
         """Those of the health port's sockets that are ready."""
         now = time.monotonic()
         longest = TURN_SECONDS if self._systemd is None else min(TURN_SECONDS, self._systemd.interval_seconds)
-        times = [now + longest, now + self.taking_back.next_turn(now), self.health.next_deadline()]
+        times = [now + longest, self.taking_back.next_turn(now), self.health.next_deadline()]
         times += [process.kill_at for process in self.processes if process.killed_for is None]
-        if self._gives_up_at is not None:
-            times.append(self._gives_up_at)
+        times.append(self._gives_up_at)
         if not self._is_ending:
             times.append(self._deadline.stop_at)
-        if not self._is_closed:
+        if self._may_start(now):
             times += [place.start_at for place in self.places]
         # One that is closed: the process is about to end, or a job has closed it.
         channels = [each.channel.fileno() for each in self.processes if not each.channel.is_closed]
@@ -202,28 +189,33 @@ class Supervisor:
         return not self.processes and (self._is_closed or is_done)
 
     def _is_over(self) -> bool:
-        if not self._is_empty or self.taking_back.is_over:
-            return self._is_empty
+        if not self._is_empty:
+            return False
         now = time.monotonic()
-        self._gives_up_at = self._gives_up_at or now + GIVE_UP_SECONDS
-        return now >= self._gives_up_at
+        self._gives_up_at = min(self._gives_up_at, now + GIVE_UP_SECONDS)
+        return self.taking_back.is_over or now >= self._gives_up_at
 
     # Starting.
 
+    def _may_start(self, now: float) -> bool:
+        return not self._is_closed and not self.taking_back.keeps_from_forking(now)
+
     def _start_due(self, now: float) -> None:
         for place in self.places:
-            if not self._is_closed and place.process is None and now >= place.start_at:
+            if self._may_start(now) and now >= place.start_at:
                 self._start(place)
 
     def _start(self, place: Place) -> None:
-        close_connections()
+        with suppress(Exception):  # a child must not use, nor keep open, what belongs to this process
+            connections.close_all()
+            close_pools()
         try:
             if forks(self.method):
                 process = fork(place.name, self._processes_end_at, self._live)
             else:
                 process = spawn(place.name, self._processes_end_at)
         except (OSError, RuntimeError) as error:  # no process to spare, or no command to type once more
-            pause = place.vacate(time.monotonic(), backs_off=True)
+            pause = place.back_off(time.monotonic())
             message = f"{place.name} cannot be started, trying again in {pause:g} s: {error}"
             emit("worker.process_not_started", message, level=logging.ERROR, worker=place.name)
             return
@@ -231,7 +223,12 @@ class Supervisor:
         place.fill(process)
 
     def _live(self, child: Child) -> None:
-        self.close_inherited()
+        """In a forked child, which closes what belongs to the supervisor. While a child had the supervisor's end of
+        another one's channel, that one would not notice the end of the supervisor."""
+        for process in self.processes:
+            process.channel.close()
+        self.inbox.close()
+        self.health.forget()
         self.serve(child)
 
     # Ends.
@@ -266,7 +263,7 @@ class Supervisor:
         is_fine = code in (ExitCode.STOPPED, ExitCode.REPLACE_ME)
         if process.status is not None and not (is_fine and process.holds_nothing):
             planned = process.is_told_to_stop or (process.status.state is WorkerState.STOPPING and is_fine)
-            self.taking_back.add(Dead(process.status.worker_id, process.name, planned, now))
+            self.taking_back.add(Dead(UUID(process.status.worker_id), process.name, planned, now))
         was_loading = process.is_told_to_stop and process.status is None
         why = f", killed since {process.killed_for}" if process.killed_for else ""
         ending = ending_of(code)
@@ -275,25 +272,30 @@ class Supervisor:
             level=logging.INFO if is_fine or was_loading else logging.WARNING,
             worker=process.name, pid=process.pid, ending=ending,
         )  # fmt: skip
+        is_done = (self.options.burst or process.is_out_of_time) and code == ExitCode.STOPPED
         for place in self.places:
-            if place.process is process:
-                self._fill_again(place, process, code, now)
+            if place.process is process and (self._is_closed or is_done):
+                place.close()
+            elif place.process is process:
+                self._vacate(place, process, now)
 
-    def _fill_again(self, place: Place, process: Process, code: int | None, now: float) -> None:
-        is_done = self.options.burst or process.is_out_of_time
-        if self._is_closed or (is_done and code == ExitCode.STOPPED):
-            place.close()
+    def _vacate(self, place: Place, process: Process, now: float) -> None:
+        """The next process starts at once, or where this one was of no use after a pause; in a burst not for ever."""
+        place.vacate(process, now)
+        if not process.was_of_no_use(now):
             return
-        pause = place.vacate(now, backs_off=process.backs_off(now))
+        pause = place.back_off(now)
+        facts = {"worker": place.name, "failures": place.failures}
         if self.options.burst and place.failures >= BURST_FAILURES and process.retires_for is None:
             place.close()
             self.code = ExitCode.BROKEN
             times = f"{place.failures} times in a row it ended soon after its start"
             message = f"{place.name} is not started again: {times}."
-            facts = {"worker": place.name, "failures": place.failures}
             emit("worker.process_given_up", message, level=logging.ERROR, **facts)
-        elif pause:
-            place.say_backs_off(pause)
+        else:
+            times = f"{place.failures} time(s) in a row it ended soon after its start"
+            message = f"{place.name} starts again in {pause:g} s: {times}."
+            emit("worker.process_backs_off", message, level=logging.WARNING, **facts, pause=pause)
 
     def _kill_overdue(self, now: float) -> None:
         for process in self.processes:
@@ -310,16 +312,13 @@ class Supervisor:
         return max(self.options.lease_for.total_seconds(), SILENCE_LEAST_SECONDS)
 
     def _take_back(self, now: float) -> None:
-        """The jobs of those that have died, by those that live; one that stops or starts is asked after the others."""
-        told = [each for each in self.processes if each.status is not None and each.killed_for is None]
-        told.sort(key=lambda each: each.is_retiring or each.is_told_to_stop or not each.was_ready)
-        while told and self._here.told:
-            heard = self._here.told.popleft()
-            told[0].channel.send({"payload": f"{heard.kind} {heard.name}"})
-        living: list[Living] = [*told]
-        if self._is_empty or (not told and self.taking_back.is_alone_too_long(now)):
-            living.append(self._here)
-        self.taking_back.turn(now, living)
+        """What follows the end of their jobs is for one that lives, and rather not for one that stops or starts."""
+        self.taking_back.turn(now)
+        living = [each for each in self.processes if each.killed_for is None]
+        living.sort(key=lambda each: each.is_known_to_retire or each.is_told_to_stop or not each.was_ready)
+        while living and self.taking_back.told:
+            heard = self.taking_back.told.popleft()
+            living[0].channel.send({"payload": f"{heard.kind} {heard.name}"})
 
     # Retiring.
 
@@ -332,13 +331,12 @@ class Supervisor:
             process = place.process
             if process is None or process.retires_for is None:
                 continue
-            if not process.is_retiring:
-                process.is_retiring = True
+            if not process.is_known_to_retire:
+                process.is_known_to_retire = True
                 process.say_retiring()
             if not self.leaving:
                 self.leaving.append(process)
-                if pause := place.vacate(now, backs_off=process.backs_off(now)):
-                    place.say_backs_off(pause)
+                self._vacate(place, process, now)
 
     def _end_when_idle(self, now: float) -> None:
         """--max-idle-seconds counts over all processes."""
@@ -349,8 +347,7 @@ class Supervisor:
         if all(each is not None and now - each >= limit for each in since):
             self._is_ending = True
             for process in processes:  # one that has just got a job finishes it
-                process.is_retiring = True
-                process.ask({"retire": True})
+                process.channel.send({"payload": RETIRE})
 
     def _end_in_time(self, now: float) -> None:
         """--max-seconds: the processes stop by themselves. None is started any more, and what is left is killed."""

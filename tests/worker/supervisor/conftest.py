@@ -20,9 +20,9 @@ from pgonly_django.worker.supervisor.supervisor import Supervisor
 from tests.worker.health.statuses import status
 
 
-def tell(child, state=WorkerState.READY, **facts):
+def tell(child, state=WorkerState.READY, message=(), **facts):
     facts = {"worker_id": f"00000000-0000-7000-8000-{os.getpid():012d}", "pid": os.getpid(), **facts}
-    child.channel.send({"status": asdict(status(child.name, state, **facts))})
+    child.channel.send({"status": asdict(status(child.name, state, **facts)), **dict(message)})
 
 
 def obey(child, seconds=60.0):
@@ -32,13 +32,13 @@ def obey(child, seconds=60.0):
     tell(child, idle_since=time.monotonic())
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and not child.channel.is_closed:
-        if any("retire" in message for message in child.channel.receive()):
+        if {"payload": "retire"} in child.channel.receive():
             _end(child, 3)
         time.sleep(0.01)
 
 
 def _end(child, code):
-    child.channel.send({"holds_nothing": True})
+    tell(child, message={"holds_nothing": True})
     os._exit(code)
 
 

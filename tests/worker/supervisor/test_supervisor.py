@@ -115,16 +115,16 @@ def test_at_the_end_of_max_seconds_all_has_ended_also_what_does_not_end_by_itsel
     turn_until(supervisor, are_ready(supervisor))
     monkeypatch.setattr(module, "TURN_SECONDS", 30.0)
     run_until_over(supervisor)
-    assert time.monotonic() < supervisor.ends_at + 1.0  # on a busy machine
+    assert time.monotonic() < supervisor._deadline.ends_at + 1.0  # on a busy machine
     assert supervisor.code is ExitCode.STOPPED
 
 
 def retiring(child):
     """Retires with its first job: it finishes that and ends, whatever the supervisor says."""
     tell(child, running=1)
-    child.channel.send({"retire": "enough"})
+    tell(child, running=1, message={"retire": "enough"})
     time.sleep(0.3)
-    child.channel.send({"holds_nothing": True})
+    tell(child, jobs_done=1, message={"holds_nothing": True})
     raise SystemExit(3)
 
 
@@ -145,8 +145,7 @@ def test_one_process_at_a_time_leaves_its_place_and_there_is_never_more_than_one
 
 def test_processes_above_their_memory_at_once_are_started_more_and_more_seldom(supervise):
     def serve(child):
-        tell(child)
-        child.channel.send({"retire": "99 MB taken (--max-memory-mb 1)"})
+        tell(child, message={"retire": "99 MB taken (--max-memory-mb 1)"})
         obey(child)
 
     supervisor = supervise(serve, 1)
@@ -266,8 +265,7 @@ def test_a_child_has_nothing_of_the_supervisor_s_so_that_the_others_notice_its_e
 
 def test_a_process_that_has_no_time_for_the_jobs_that_there_are_is_not_replaced(supervise):
     def serve(child):
-        tell(child)
-        child.channel.send({"holds_nothing": True, "is_out_of_time": True})
+        tell(child, message={"holds_nothing": True, "is_out_of_time": True})
 
     supervisor = supervise(serve, 2, ends_at=time.monotonic() + 60.0, max_seconds=60.0)
     run_until_over(supervisor)
@@ -278,7 +276,7 @@ def test_a_process_that_ends_near_the_end_of_max_seconds_is_not_replaced(supervi
     def serve(child):
         tell(child)
         time.sleep(max(supervisor._deadline.stop_at - time.monotonic(), 0))
-        child.channel.send({"holds_nothing": True})
+        tell(child, message={"holds_nothing": True})
 
     supervisor = supervise(serve, 2, ends_at=time.monotonic() + 1.0, max_seconds=1.0)
     run_until_over(supervisor)
