@@ -10,11 +10,11 @@ what they enqueue themselves calls none. Without any, an enqueue and a run ask o
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from types import TracebackType
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from pgonly_django.events import emit
@@ -134,15 +134,12 @@ def guarded(
 ) -> Any:
     """What `function(*facts)` returns, or what `read` makes of that. What they raise is logged; `shields`: even a
     KeyboardInterrupt."""
+    caught = (BaseException,) if shields else (Exception, SystemExit)  # an instrument is no part of the work
     token = _inside.set(True)
     try:
         returned = function(*facts)
         return read(returned) if read else returned
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - an instrument is no part of the work
-        _report(function, error)
-    except BaseException as error:
-        if not shields:
-            raise
+    except caught as error:
         _report(function, error)
     finally:
         _inside.reset(token)
@@ -155,41 +152,26 @@ def call_all(hook: Hook[Any], *facts: Any, read: Callable[[Any], Any] | None = N
     return [each for each in returned if each is not _FAILED]
 
 
-class Around:
+@contextmanager
+def around(hook: Hook[Any], *facts: Any, shields: bool = False) -> Iterator[None]:
     """What the functions of a hook put around a block. It raises what the block raises; what they raise is logged."""
+    with ExitStack() as stack:
+        for function in () if _inside.get() else hook.functions:
+            manager = guarded(function, *facts, shields=shields)
+            if manager is _FAILED or manager is None:
+                continue
+            if guarded(_enter, manager, shields=shields) is not _FAILED:
+                stack.push(partial(_leave, manager, shields))
+        yield
 
-    def __init__(self, hook: Hook[Any], *facts: Any, shields: bool = False) -> None:
-        self._functions = () if _inside.get() else hook.functions
-        self._facts, self._shields = facts, shields
-        self._open: list[AbstractContextManager[Any]] = []
 
-    def __enter__(self) -> None:
-        try:
-            for function in self._functions:
-                self._enter(function)
-        except BaseException:
-            self._leave((None, None, None))
-            raise
+def _enter(manager: Any) -> None:
+    type(manager).__enter__(manager)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._leave((kind, error, traceback))
 
-    def _enter(self, function: Callable[..., Any]) -> None:
-        manager = guarded(function, *self._facts, shields=self._shields)
-        if manager is _FAILED or manager is None:
-            return
-        if guarded(lambda: type(manager).__enter__(manager), shields=self._shields) is not _FAILED:
-            self._open.append(manager)
-
-    def _leave(self, raised: tuple[Any, Any, Any]) -> None:
-        if self._open:
-            manager = self._open.pop()
-            try:
-                guarded(lambda: type(manager).__exit__(manager, *raised), shields=self._shields)
-            finally:
-                self._leave(raised)
+def _leave(manager: Any, shields: bool, *raised: Any) -> None:
+    """Returns nothing, so that it swallows no error of the block."""
+    guarded(lambda: type(manager).__exit__(manager, *raised), shields=shields)
 
 
 def _report(function: Callable[..., Any], error: BaseException) -> None:

@@ -23,7 +23,7 @@ from pgonly_django.context.transactions import is_in_transaction, retry_while_do
 from pgonly_django.database.statement import printable
 from pgonly_django.events import emit
 from pgonly_django.exceptions import AtomicStepError
-from pgonly_django.instruments import Around, steps
+from pgonly_django.instruments import around, steps
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.checkpoints import Position, Saved
 from pgonly_django.queue.output import CHECKPOINT, PartRow, StoredPart, part_of_loop
@@ -165,7 +165,7 @@ class Memory:
     def call(self, name: str) -> Iterator[None]:
         """Around one call of a step."""
         seen = self._run.seen
-        observed = nullcontext() if seen is None or not steps.functions else Around(steps, seen, name)
+        observed = nullcontext() if seen is None or not steps.functions else around(steps, seen, name)
         with observed, self._run.calls.one(), in_step(name) as call:
             if self.output is not None:
                 self.output.begin_step(call)

@@ -11,7 +11,7 @@ from typing import Any
 from pgonly_django import instruments
 from pgonly_django.events import emit
 from pgonly_django.exceptions import NotStorableError, OptionError
-from pgonly_django.instruments import Around, Enqueue, EnqueuedJob
+from pgonly_django.instruments import Enqueue, EnqueuedJob, around
 from pgonly_django.queue.enqueue import NewJob
 from pgonly_django.queue.values import to_json
 
@@ -56,7 +56,7 @@ def instrumented(jobs: Jobs, write: Callable[[Jobs], list[Any]], *, is_bulk: boo
         for _, new in jobs
     ]
     enqueue = Enqueue(list(seen), is_bulk)
-    with Around(instruments.enqueues, enqueue):
+    with around(instruments.enqueues, enqueue):
         results = write(_with_headers(jobs, _headers(enqueue)))
         for job, result in zip(seen, results, strict=True):
             job.id, job.is_duplicate = result.id, result.is_duplicate

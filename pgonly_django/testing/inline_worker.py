@@ -37,6 +37,7 @@ from pgonly_django.worker.duties import SendDeadLetters, declare
 from pgonly_django.worker.end_calls import FailureCalls, SignalCalls
 from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.exchange import Exchanger, ExchangeResult
+from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.observing import is_observed, observed
 from pgonly_django.worker.options import THREADS_LIMIT
 from pgonly_django.worker.reports import last_row_of
@@ -146,7 +147,7 @@ class InlineWorker:
         self.executor = InlineExecutor(alias, str(self.id), _no_delivery)
         self.failure_calls = FailureCalls(alias, self.executor.tasks)
         self.signals = SignalCalls(alias)
-        self.dead_letters = SendDeadLetters(alias, _no_delivery)
+        self.dead_letters, self.maintenance = SendDeadLetters(), Maintenance(alias, ())
 
     def start(self) -> None:
         """Before the first claim: write the limits of queues that the settings have, as each worker does."""
@@ -222,7 +223,7 @@ class InlineWorker:
         job_log.log_end(ended)
         self.failure_calls.call_now(ended)
         if ended.finish is not None and ended.finish.state is State.FAILED:
-            self.dead_letters.run_once(_no_connection, threading.Event())
+            self.dead_letters.run_once(self.maintenance)
         self.signals.call_now(ended)
 
 
@@ -250,8 +251,4 @@ def _deadline(run: Run) -> Iterator[None]:
 
 
 def _no_delivery(_: Any) -> None:
-    """Ends are returned, and no other worker is to be told."""
-
-
-def _no_connection() -> Any:
-    raise NotImplementedError("Dead letters are sent on Django's connection.")
+    """Ends are returned."""

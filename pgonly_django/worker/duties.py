@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from threading import Event
 
 from django.db import connections, transaction
 
@@ -19,7 +18,7 @@ from pgonly_django.cache.prune import prune_expired as prune_cache
 from pgonly_django.compat import InvalidTaskBackend, task_backends
 from pgonly_django.conf import settings
 from pgonly_django.database import notify
-from pgonly_django.database.connect import SET_LOCAL, OwnConnection
+from pgonly_django.database.connect import SET_LOCAL
 from pgonly_django.events import emit
 from pgonly_django.limits import expiry
 from pgonly_django.limits.budget_settings import exact_names
@@ -37,11 +36,9 @@ from pgonly_django.worker.maintenance import (
     BATCH,
     BUSY_SECONDS,
     LOCK_WAIT,
-    Connect,
     Duty,
     Maintenance,
     database_of,
-    in_batches,
     no_timeout,
     tried,
 )
@@ -51,38 +48,35 @@ WORKERS_FORGOTTEN_AFTER = timedelta(days=1)
 KEPT_NAMED = 10
 
 
-def duties(alias: str, tell: Tell = lambda _message: None) -> list[Duty]:
-    """`alias` is the jobs' database, `tell` takes messages for the main loop."""
-    pruning = [Pruning(alias, name, prune) for name, prune in PRUNES.items()]
-    return [SendDeadLetters(alias, tell), *pruning, SettleBudgets(alias), Declare(alias)]
+def duties() -> list[Duty]:
+    pruning = [Pruning(name, prune) for name, prune in PRUNES.items()]
+    return [SendDeadLetters(), *pruning, SettleBudgets(), Declare()]
 
 
 class SendDeadLetters(Duty):
-    """Tells the tasks of PGONLY["QUEUES"] of jobs that have failed. `tell` gets what wakes this worker."""
+    """Tells the tasks of PGONLY["QUEUES"] of jobs that have failed, and this worker of the jobs that do so."""
 
     name, may_not_wait = "Sending dead letters", True
 
-    def __init__(self, alias: str, tell: Tell) -> None:
-        self.alias = alias
-        self.tell = tell
+    def __init__(self) -> None:
         self.interval = BUSY_SECONDS if dead_letter_tasks() else Duty.interval
         self._warned: set[str] = set()
 
-    def run_once(self, jobs: Connect, over: Event) -> int:  # noqa: ARG002 - a duty's signature
-        waiting, known = queues_with_unsent(self.alias), dead_letter_tasks()
+    def run_once(self, thread: Maintenance) -> int:
+        waiting, known = queues_with_unsent(thread.alias), dead_letter_tasks()
         for queue in set(waiting) - known.keys() - self._warned:
             self._warned.add(queue)
             message = f'Jobs have failed whose dead letters wait: PGONLY["QUEUES"][{queue!r}] has no "task".'
             emit("queue.dead_letters_unsent", message, level=logging.WARNING, queue=queue)
         ours = [queue for queue in waiting if queue in known]
-        return max(sum(self._send(queue, over) for queue in ours), len(ours))
+        return max(sum(self._send(queue, thread) for queue in ours), len(ours))
 
-    def _send(self, queue: str, over: Event) -> int:
-        what = f"Sending dead letters to {queue!r}"
-        sent = tried(what, in_batches, lambda: send_dead_letters(self.alias, queue, BATCH), over)
+    def _send(self, queue: str, thread: Maintenance) -> int:
+        send = partial(send_dead_letters, thread.alias, queue, BATCH)
+        sent = tried(f"Sending dead letters to {queue!r}", partial(thread.in_batches, send))
         if sent:
             for kind in (notify.READY, notify.LIMITED):  # whichever claim takes them
-                self.tell(Notification(kind, queue))
+                thread.tell(Notification(kind, queue))
         return sent
 
 
@@ -111,78 +105,80 @@ class DeadLettersWanted:
 
 
 class Pruning(Duty):
-    """Deletes rows of one kind that are over. `alias` is the jobs' database."""
+    """Deletes rows of one kind that are over."""
 
-    def __init__(self, alias: str, name: str, prune: Callable[[str, Connect, Event], int]) -> None:
-        self.alias, self.name, self._prune = alias, name, prune
+    def __init__(self, name: str, prune: Callable[[Maintenance], int]) -> None:
+        self.name, self._prune = name, prune
 
-    def run_once(self, jobs: Connect, over: Event) -> int:
-        return self._prune(self.alias, jobs, over)
-
-
-def _forget_workers(_alias: str, jobs: Connect, _over: Event) -> int:
-    return liveness.forget(jobs(), WORKERS_FORGOTTEN_AFTER)
+    def run_once(self, thread: Maintenance) -> int:
+        return self._prune(thread)
 
 
-def _prune_jobs(_alias: str, jobs: Connect, over: Event) -> int:
-    connection, deleted = jobs(), [0]
-    found = in_batches(lambda: _prune_batch_of_jobs(connection, deleted), over)
-    if count := sum(deleted):
-        message = f"{count} finished job(s) were deleted, whose retention was over."
-        emit("worker.jobs_pruned", message, count=count)
+def _forget_workers(thread: Maintenance) -> int:
+    return liveness.forget(thread.connection(), WORKERS_FORGOTTEN_AFTER)
+
+
+def _prune_jobs(thread: Maintenance) -> int:
+    connection, deleted = thread.connection(), 0
+
+    def prune_batch() -> int:
+        nonlocal deleted
+        count, kept = prune_jobs(connection, BATCH)
+        deleted += count
+        if kept:
+            named = "; ".join(f"{job.id}: {job.reason}" for job in kept[:KEPT_NAMED])
+            message = f"{len(kept)} finished job(s) cannot be deleted and are kept for a day more. {named}"
+            emit("worker.jobs_kept", message, level=logging.WARNING, jobs=[job.id for job in kept])
+        return count + len(kept)
+
+    found = thread.in_batches(prune_batch)
+    if deleted:
+        message = f"{deleted} finished job(s) were deleted, whose retention was over."
+        emit("worker.jobs_pruned", message, count=deleted)
     return found
 
 
-def _prune_batch_of_jobs(connection: OwnConnection, counts: list[int]) -> int:
-    deleted, kept = prune_jobs(connection, BATCH)
-    counts.append(deleted)
-    if kept:
-        named = "; ".join(f"{job.id}: {job.reason}" for job in kept[:KEPT_NAMED])
-        message = f"{len(kept)} finished job(s) cannot be deleted and are kept for a day more. {named}"
-        emit("worker.jobs_kept", message, level=logging.WARNING, jobs=[job.id for job in kept])
-    return deleted + len(kept)
+def _prune_job_stats(thread: Maintenance) -> int:
+    return thread.in_batches(partial(stats.prune, thread.connection()))
 
 
-def _prune_job_stats(_alias: str, jobs: Connect, over: Event) -> int:
-    connection = jobs()
-    return in_batches(lambda: stats.prune(connection), over)
-
-
-def _prune_sessions(_alias: str, _jobs: Connect, over: Event) -> int:
+def _prune_sessions(thread: Maintenance) -> int:
     """Where the router keeps them, which may be another database than that of the jobs."""
     alias = database_of(Session)
-    count = _prune_on_django(alias, prune_sessions, over)
+    count = _prune_on_django(alias, prune_sessions, thread)
     if count:
         emit("sessions.pruned", f"{count} expired sessions were deleted.", count=count, database=alias)
     return count
 
 
-def _prune_caches(alias: str, _jobs: Connect, over: Event) -> int:
-    aliases = sorted(prunable_databases(alias))
-    return sum(tried(f"Pruning the cache in {each!r}", _prune_cache, each, over) for each in aliases)
+def _prune_caches(thread: Maintenance) -> int:
+    aliases = sorted(prunable_databases(thread.alias))
+    return sum(
+        tried(f"Pruning the cache in {each!r}", partial(_prune_cache, each, thread)) for each in aliases
+    )
 
 
-def _prune_cache(alias: str, over: Event) -> int:
-    count = _prune_on_django(alias, prune_cache, over)
+def _prune_cache(alias: str, thread: Maintenance) -> int:
+    count = _prune_on_django(alias, prune_cache, thread)
     if count:
         emit("cache.pruned", f"{count} expired entries of caches were deleted.", count=count, database=alias)
     return count
 
 
-def _prune_costs(_alias: str, _jobs: Connect, over: Event) -> int:
-    return _prune_on_django(database_of(CostEntry), expiry.prune_costs, over)
+def _prune_costs(thread: Maintenance) -> int:
+    return _prune_on_django(database_of(CostEntry), expiry.prune_costs, thread)
 
 
-def _prune_on_django(alias: str | None, prune: Callable[[str, int], int], over: Event) -> int:
+def _prune_on_django(alias: str | None, prune: Callable[[str, int], int], thread: Maintenance) -> int:
     """`alias` None: that database has no such table."""
     if alias is None:
         return 0
     with no_timeout(alias):
-        return in_batches(lambda: prune(alias, BATCH), over)
+        return thread.in_batches(partial(prune, alias, BATCH))
 
 
 # By the names of the duties, as their failures are logged.
-PRUNES: dict[str, Callable[[str, Connect, Event], int]] = {
+PRUNES: dict[str, Callable[[Maintenance], int]] = {
     "Forgetting workers": _forget_workers,
     "Pruning jobs": _prune_jobs,
     "Pruning the statistics of jobs": _prune_job_stats,
@@ -197,38 +193,35 @@ class SettleBudgets(Duty):
 
     name, may_not_wait = "Settling budgets", True
 
-    def __init__(self, alias: str, settle_seconds: float = LEASE_SECONDS) -> None:
-        self.alias, self._settle_seconds = alias, settle_seconds
+    def __init__(self, settle_seconds: float = LEASE_SECONDS) -> None:
+        self._settle_seconds = settle_seconds
 
-    def run_once(self, jobs: Connect, over: Event) -> int:  # noqa: ARG002 - a duty's signature
+    def run_once(self, thread: Maintenance) -> int:
         """More than 0 where jobs are held or calls are under way: then it comes again soon."""
         self.resets_in = None
         if (alias := database_of(Budget)) is None:
             return 0
         with no_timeout(alias):
-            found = self._expire(over) + expiry.is_any_open()
-            holding = expiry.holding_budgets(self.alias)
+            found = thread.in_batches(self._expire) + expiry.is_any_open()
+            holding = expiry.holding_budgets(thread.alias)
             if holding:
-                self._resume(holding)
+                _resume(thread.alias, holding)
                 if not found:
                     seconds = expiry.next_period_in_seconds(holding)
                     self.resets_in = NEVER if seconds is None else seconds
             return found + len(holding)
 
-    def _expire(self, over: Event) -> int:
-        total, count = 0, expiry.BATCH
-        while count >= expiry.BATCH and not over.is_set():
-            expired = expiry.expire(self._settle_seconds)
-            for each in expired:
-                _tell_expired(each)
-            count = len(expired)
-            total += count
-        return total
+    def _expire(self) -> int:
+        expired = expiry.expire(self._settle_seconds)
+        for each in expired:
+            _tell_expired(each)
+        return len(expired)
 
-    def _resume(self, names: list[str]) -> None:
-        if count := expiry.resume_held(self.alias, names):
-            message = f"{count} job(s) go on that a budget has held: it has room again."
-            emit("limits.jobs_resumed", message, jobs=count)
+
+def _resume(alias: str, names: list[str]) -> None:
+    if count := expiry.resume_held(alias, names):
+        message = f"{count} job(s) go on that a budget has held: it has room again."
+        emit("limits.jobs_resumed", message, jobs=count)
 
 
 def _tell_expired(expired: expiry.ExpiredReservation) -> None:
@@ -250,24 +243,23 @@ class Declare(Duty):
 
     name = "Declaring queues and budgets"
 
-    def __init__(self, alias: str) -> None:
-        self.alias = alias
-
-    def run_once(self, jobs: Connect, over: Event) -> int:  # noqa: ARG002 - a duty's signature
-        tried("Declaring queues", self._queues)
-        tried("Declaring budgets", self._budgets)
+    def run_once(self, thread: Maintenance) -> int:
+        tried("Declaring queues", partial(_declare_queues, thread.alias))
+        tried("Declaring budgets", _declare_budgets)
         return 0
 
-    def _queues(self) -> None:
-        with _declaring_in(self.alias):
-            if declare(self.alias) and settings().queues:
-                notify.wake_after_commit(self.alias, notify.limited(notify.ANY_QUEUE))
 
-    def _budgets(self) -> None:
-        if (alias := database_of(Budget)) is not None:
-            with _declaring_in(alias):
-                rows = {name: declaration.columns for name, declaration in exact_names().items()}
-                Budget.objects.using(alias).declare(rows)
+def _declare_queues(alias: str) -> None:
+    with _declaring_in(alias):
+        if declare(alias) and settings().queues:
+            notify.wake_after_commit(alias, notify.limited(notify.ANY_QUEUE))
+
+
+def _declare_budgets() -> None:
+    if (alias := database_of(Budget)) is not None:
+        with _declaring_in(alias):
+            rows = {name: declaration.columns for name, declaration in exact_names().items()}
+            Budget.objects.using(alias).declare(rows)
 
 
 @contextmanager

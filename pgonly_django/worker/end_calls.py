@@ -8,8 +8,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -198,21 +198,14 @@ class FailureCalls(CallThread):
         return has_failed
 
     def call(self, ended: Ended) -> None:
-        try:
+        with _logging_failure(ended):
             if instruments.failures.functions:
                 self._tell_instruments(ended)
             row: Any = self.row(ended) if isinstance(ended, str) else ended.run.job
             for function in on_failure_functions(self.tasks.options_of(row)):
-                self._call_one(function, ended)
-        except BaseException:  # noqa: BLE001 - code of the project may raise anything; the next job counts
-            _emit_on_failure_failed(ended)
-
-    def _call_one(self, function: Callable[..., Any], ended: Ended) -> None:
-        try:
-            result = self.result(ended) or result_of(self.row(ended))
-            call_on_failure(function, result, _error_of(ended))
-        except BaseException:  # noqa: BLE001 - likewise; the other function counts
-            _emit_on_failure_failed(ended)
+                with _logging_failure(ended):
+                    result = self.result(ended) or result_of(self.row(ended))
+                    call_on_failure(function, result, _error_of(ended))
 
     def _tell_instruments(self, ended: Ended) -> None:
         if isinstance(ended, str):  # its worker has died too often
@@ -237,10 +230,15 @@ class FailureCalls(CallThread):
             self._start_thread()
 
 
-def _emit_on_failure_failed(ended: Ended) -> None:
-    message = f"The on_failure of {_name_of(ended)} failed"
-    with suppress(BaseException):  # a handler of the project's may raise too
-        emit("worker.on_failure_failed", message, level=logging.ERROR, exc_info=True)
+@contextmanager
+def _logging_failure(ended: Ended) -> Iterator[None]:
+    """Code of the project may raise anything: the next function, and the next job, count."""
+    try:
+        yield
+    except BaseException:  # noqa: BLE001 - see above
+        message = f"The on_failure of {_name_of(ended)} failed"
+        with suppress(BaseException):  # a handler of the project's may raise too
+            emit("worker.on_failure_failed", message, level=logging.ERROR, exc_info=True)
 
 
 def _name_of(ended: Ended) -> str:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -67,19 +67,18 @@ class EndLog:
     """Logs the ends of runs in a thread of its own, together with everything else that the main loop has to say: a
     handler of the project may be slow, or hang, and delays no claim. It keeps the order, and loses nothing at a stop
     that leaves it the time. While a handler is so slow that WAITING_AT_MOST ends wait, further ones are only counted.
+    Before the thread starts, and after it has ended, what is said is logged by its caller.
 
     The methods are for the main loop, but for takes_events_of_others().
     """
 
     def __init__(self) -> None:
         self._noted: list[EndedRun] = []  # since the last send()
-        self._starting = threading.Lock()
         self._inbox: queue.SimpleQueue[list[EndedRun] | Callable[[], None] | None] = queue.SimpleQueue()
         self._second = _Second()  # the thread's
-        self._thread: threading.Thread | None = None
-        self._is_closed = False
-        # Each is counted up by one thread only.
-        self._sent = self._left_out = self._logged = self._told_left_out = 0
+        self._thread = threading.Thread(target=self._serve, name="pgonly-log", daemon=True)
+        self._sent = self._logged = 0  # ends; the thread counts those that it has logged
+        self._left_out = 0
 
     def note(self, ended: EndedRun) -> None:
         """The end of a run is written."""
@@ -97,10 +96,15 @@ class EndLog:
         if self._noted:
             noted, self._noted = self._noted, []
             self._put(noted)
+            self._tell_left_out()
 
-    def takes_events(self) -> AbstractContextManager[None]:
-        """Within this, what this thread emits is logged by that of the log."""
-        return handed_to(self.say)
+    @contextlib.contextmanager
+    def takes_events(self) -> Iterator[None]:
+        """Within this, what this thread emits is logged by that of the log, which it starts."""
+        with contextlib.suppress(RuntimeError):  # it has started, or the system starts no more threads
+            self._thread.start()
+        with handed_to(self.say):
+            yield
 
     def takes_events_of_others(self) -> AbstractContextManager[None]:
         """The same for another thread that may not wait for a handler: that of the heartbeat, say."""
@@ -112,11 +116,10 @@ class EndLog:
         self._put(event)
 
     def close(self, timeout: float) -> None:
-        """Wait until all is logged, at most `timeout` seconds. What is said later is logged by its caller, unless a
-        handler hangs by then."""
+        """Wait until all is logged, at most `timeout` seconds."""
         self.send()
-        self._is_closed = True
-        if self._thread is None:
+        self._tell_left_out()
+        if not self._thread.is_alive():
             self._finish()
             return
         self._inbox.put(None)
@@ -127,22 +130,16 @@ class EndLog:
                     os.write(sys.stderr.fileno(), TOO_SLOW)
 
     def _put(self, item: list[EndedRun] | Callable[[], None]) -> None:
-        if self._thread is None and not self._is_closed:
-            with self._starting:
-                self._start()
-        if self._thread is not None and (not self._is_closed or self._thread.is_alive()):
+        if self._thread.is_alive():
             self._inbox.put(item)
-            return
-        self._log(item)
-        if self._is_closed and not callable(item):
-            self._finish()
+        else:
+            self._log(item)
 
-    def _start(self) -> None:
-        if self._thread is None:
-            thread = threading.Thread(target=self._serve, name="pgonly-log", daemon=True)
-            with contextlib.suppress(RuntimeError):  # the system starts no more threads
-                thread.start()
-                self._thread = thread
+    def _tell_left_out(self) -> None:
+        if left_out := self._left_out:
+            self._left_out = 0
+            message = f"The handlers of the log are too slow: {left_out:,} jobs have ended without a line."
+            self._put(lambda: emit("worker.ends_not_logged", message, level=logging.WARNING, jobs=left_out))
 
     def _serve(self) -> None:
         ends = False
@@ -154,10 +151,10 @@ class EndLog:
                 if ends:
                     return
                 continue
-            ends = ends or item is None  # after what was said while a handler hung
-            if item is not None:
+            if item is None:
+                ends = True  # after what was said while a handler hung
+            else:
                 self._log(item)
-                self._tell_left_out()
 
     def _log(self, item: list[EndedRun] | Callable[[], None]) -> None:
         if callable(item):
@@ -168,14 +165,6 @@ class EndLog:
 
     def _finish(self) -> None:
         _shielded(self._second.finish)
-        self._tell_left_out()
-
-    def _tell_left_out(self) -> None:
-        left_out = self._left_out - self._told_left_out
-        if left_out:
-            self._told_left_out += left_out
-            message = f"The handlers of the log are too slow: {left_out:,} jobs have ended without a line."
-            _shielded(lambda: emit("worker.ends_not_logged", message, level=logging.WARNING, jobs=left_out))
 
 
 def _shielded(log: Callable[[], None]) -> None:
@@ -215,7 +204,11 @@ class _Second:
         return max(self._began + 1.0 - time.monotonic(), 0.0) if self._run_times else None
 
     def take(self, ends: list[EndedRun]) -> None:
-        self._turn(time.monotonic())
+        now = time.monotonic()
+        if now >= self._began + 1.0:  # this second is over
+            self.finish()
+            self._is_busy = self._is_busy and now < self._began + 2.0
+            self._began = now
         has_own_line = settings().log_each_job
         for ended in ends:
             if has_own_line or ended.finish is None or ended.finish.state is not State.SUCCEEDED:
@@ -241,13 +234,6 @@ class _Second:
             seconds = time.monotonic() - self._began
             for task, times in run_times.items():
                 _shielded(partial(_log_many, task, seconds, sorted(times)))
-
-    def _turn(self, now: float) -> None:
-        """Begin the next second when this one is over."""
-        if now >= self._began + 1.0:
-            self.finish()
-            self._is_busy = self._is_busy and now < self._began + 2.0
-            self._began = now
 
 
 def _log_many(task: str, seconds: float, times: list[float]) -> None:
@@ -286,16 +272,9 @@ def log_end(ended: EndedRun) -> None:
 
 def log_failure(run: Run, finish: Finish, error: BaseException, *, is_news: bool = True) -> None:
     """For the attempt that failed, with its traceback, or for the task that this worker does not know: a warning where
-    that `is_news`. One that was cut
-    off has its line by now: what its thread raises in the end changes nothing."""
-    if run.abandoned:
-        return
-    try:
-        _log_failure(run, finish, error, is_news)
-    except BaseException:  # noqa: BLE001 - a handler of the project may raise anything
-        message = f"{run.job.task} {run.job.id} failed, and its error cannot be logged."
-        with contextlib.suppress(BaseException):
-            emit("worker.attempt_failed", message, level=logging.ERROR, job_id=run.job.id)
+    that `is_news`. One that was cut off has its line by now: what its thread raises in the end changes nothing."""
+    if not run.abandoned:
+        _shielded(partial(_log_failure, run, finish, error, is_news))
 
 
 def _log_failure(run: Run, finish: Finish, error: BaseException, is_news: bool) -> None:
@@ -308,9 +287,8 @@ def _log_failure(run: Run, finish: Finish, error: BaseException, is_news: bool) 
         how = f"failed with {name}" if finish.outcome is Outcome.FAILED else finish.outcome.value
         level = logging.ERROR if finish.state is State.FAILED else logging.WARNING
         facts |= {"outcome": finish.outcome.value, "error": name, "seconds": run.seconds}
-        exc_info = error
         message = f"{_ended(run, how, run.seconds)}{_then(finish)}."
-        emit("worker.attempt_failed", message, level=level, exc_info=exc_info, **facts)
+        emit("worker.attempt_failed", message, level=level, exc_info=error, **facts)
 
 
 def log_fenced(run: Run) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 
 from pgonly_django import instruments
 from pgonly_django.context.run import Run
-from pgonly_django.instruments import Around, JobRun
+from pgonly_django.instruments import JobRun, around
 from pgonly_django.worker.ending import EndedRun, how_it_ended
 
 LOST = "lost"
@@ -25,7 +25,7 @@ def observed(run: Run) -> Iterator[Callable[[EndedRun], EndedRun]]:
     """Around what ends `run` and raises nothing. Give its end to the function that this yields."""
     run.started_at = time.monotonic()  # an instrument that hangs counts against max_runtime
     seen = run.seen = JobRun(run.job, run.worker)
-    with Around(instruments.runs, seen, shields=True):
+    with around(instruments.runs, seen, shields=True):
         yield partial(note_end, seen)
 
 

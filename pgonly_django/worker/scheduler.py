@@ -41,9 +41,8 @@ class Scheduler:
         self._due = DueSchedules(options.database, self._go_on)
         self._thread = threading.Thread(target=self._go_on, daemon=True)
         self._hung: WeakSet[threading.Thread] = WeakSet()
-        self._body = self._loop
         self._over, self._wake = threading.Event(), threading.Event()
-        self._has_imported = False
+        self._has_imported = self._looks_once = False
         self._failure = ""  # the present one, which is logged once
         self._try_seconds = FIRST_TRY_SECONDS
         self._declare_at = 0.0
@@ -82,7 +81,7 @@ class Scheduler:
 
     def look_once(self) -> float | None:
         """Do what is due now, once. Returns in how many seconds the next schedule is due, as far as is known."""
-        self._body = self._look
+        self._looks_once = True
         self.start()
         self.has_looked.wait()
         return self._next_in_seconds
@@ -93,20 +92,14 @@ class Scheduler:
         if before is not self._thread:
             self._hung.add(before)
         self._thread.name = "pgonly-scheduler"
-        self._body()
+        self._work()
 
     @property
     def _is_replaced(self) -> bool:
         """Whether the code in this thread hung, and another one looks by now."""
         return threading.current_thread() in self._hung
 
-    def _look(self) -> None:
-        self._tried_here()
-        self._close()
-        if not self._is_replaced:
-            self.has_looked.set()
-
-    def _loop(self) -> None:
+    def _work(self) -> None:
         while not self._is_replaced:
             self._wake.clear()
             if self._over.is_set():  # asked behind clear(): end() sets it first
@@ -115,15 +108,19 @@ class Scheduler:
                 self._close()
                 self._wake.wait()
                 continue
-            pause = self._tried_here()
+            pause = self._tried()
+            if forked_child.is_child:  # code of the project has forked
+                forked_child.leave()
             if self._is_replaced:
                 self._wake.set()  # its schedule is due at another time now
                 break
             if self._is_asleep:  # since it began to look
                 self._wake_worker()
-            self.has_looked.set()
-            if pause > KEEP_OPEN_SECONDS:
+            if self._looks_once or pause > KEEP_OPEN_SECONDS:
                 self._close()
+            self.has_looked.set()
+            if self._looks_once:
+                break
             self._wake.wait(min(pause, threading.TIMEOUT_MAX))
         self._close()
 
@@ -149,12 +146,6 @@ class Scheduler:
         self._due.known = declare(database, self.worker_id, self.options.lease_for)
         again = CONFIRM_EVERY.total_seconds() if needs_confirming(database) else NEVER
         self._declare_at = time.monotonic() + again
-
-    def _tried_here(self) -> float:
-        pause = self._tried()
-        if forked_child.is_child:  # code of the project has forked
-            forked_child.leave()
-        return pause
 
     def _tried(self) -> float:
         """run_once(), whatever it raises: the next schedule counts."""

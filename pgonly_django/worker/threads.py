@@ -26,7 +26,7 @@ class Threads:
     ) -> None:
         self._database, self._main, self.stats = options.database, main, RunCounter()
         self.heartbeat = Heartbeat(worker_id, options, in_flight, self.stats, main, tell)
-        self.maintenance = Maintenance(options.database, duties(options.database, tell), tell)
+        self.maintenance = Maintenance(options.database, duties(), tell)
         self.scheduler = Scheduler(worker_id, options, main.listener, lambda: tell(Notification(WAKE)))
 
     def declare_queues(self) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from pgonly_django.context.run import Run
 from pgonly_django.database.connect import OwnConnection
@@ -42,36 +42,32 @@ class Watchdog(Timer):
     def run(self) -> None:
         now = time.monotonic()
         self.at = now + INTERVAL_SECONDS
-        going = self.in_flight.going()
-        for run in going:
+        for run in self.in_flight.going():
             if run.deadline is not None and now >= run.deadline:
                 run.timed_out = True
             is_waiting = run.started_at is None and not run.in_thread
             if is_waiting and run.claimed_at < now - UNSTARTED_SECONDS and run.take():
                 self._not_short(run.job.queue)
                 self.in_flight.end(EndedRun(run, never_started(run.job.id, run.job.lease_epoch)))
-        for run in self._ignoring(going, now):
-            self._cut_off(run)
-
-    def _ignoring(self, runs: list[Run], now: float) -> Iterator[Run]:
-        """Interrupts jobs that have not left by themselves. Yields those that ignored even that."""
-        for run in runs:
             # A planned stop is none of these: that waits until the grace is over, and then releases the job.
             must_leave = run.cancel_requested or run.timed_out or run.lease_lost
-            if run.started_at is None or run.abandoned or not must_leave:
-                continue
-            reason = run.interruption
-            assert reason is not None
-            if run.interrupted_at is None:
-                run.interrupted_at = now
-                level = logging.WARNING if reason is LeaseLost else logging.DEBUG
-                message = f"{run.job.task} {run.job.id} has to end: {reason.__name__}."
-                emit("worker.interrupting", message, level=level, job_id=run.job.id, task=run.job.task)
-            waited = now - run.interrupted_at
-            if waited >= COOPERATIVE_SECONDS:
-                run.interrupter.interrupt(reason)
-            if waited >= COOPERATIVE_SECONDS + self.grace_seconds:
-                yield run
+            if run.started_at is not None and not run.abandoned and must_leave:
+                self._interrupt(run, now)
+
+    def _interrupt(self, run: Run, now: float) -> None:
+        """Interrupt a job that has not left by itself in time, and cut off one that ignores even that."""
+        reason = run.interruption
+        assert reason is not None
+        if run.interrupted_at is None:
+            run.interrupted_at = now
+            level = logging.WARNING if reason is LeaseLost else logging.DEBUG
+            message = f"{run.job.task} {run.job.id} has to end: {reason.__name__}."
+            emit("worker.interrupting", message, level=level, job_id=run.job.id, task=run.job.task)
+        waited = now - run.interrupted_at
+        if waited >= COOPERATIVE_SECONDS:
+            run.interrupter.interrupt(reason)
+        if waited >= COOPERATIVE_SECONDS + self.grace_seconds:
+            self._cut_off(run)
 
     def _cut_off(self, run: Run) -> None:
         """Close the row of a job that ignores its interruption; its thread is lost until the job returns."""

@@ -93,5 +93,5 @@ def sessions_elsewhere(settings, transactional_db):
 @pytest.mark.usefixtures("sessions_elsewhere")
 def test_the_worker_prunes_sessions_where_they_are():
     Session.objects.create(key_hash="00" * 32, data={}, expires_at="2020-01-01T00:00Z")
-    assert Maintenance("default", duties("default")).run_once() == 1
+    assert Maintenance("default", duties()).run_once() == 1
     assert not Session.objects.exists()

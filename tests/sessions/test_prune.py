@@ -120,5 +120,5 @@ def test_a_session_that_a_row_of_the_projects_refers_to_keeps_no_other_from_goin
 def test_the_worker_prunes_the_sessions_that_can_go(visit):
     expired(3)
     visit(Session.objects.for_key("old-0").get())
-    Maintenance("default", duties("default")).run_once()
+    Maintenance("default", duties()).run_once()
     assert Session.objects.count() == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 
 import pytest
@@ -13,6 +12,7 @@ from pgonly_django.exceptions import BudgetError
 from pgonly_django.limits import budget as budget_module
 from pgonly_django.models import Budget, CostEntry, Job, State
 from pgonly_django.worker.duties import SettleBudgets
+from pgonly_django.worker.maintenance import Maintenance
 from tests.jobs import spending
 from tests.limits.rows import costs, end_period, money, no_connections, state
 from tests.waiting import wait_for
@@ -29,7 +29,7 @@ def cap(transactional_db):
 
 
 def settle_budgets():
-    return SettleBudgets("default").run_once(lambda: None, threading.Event())
+    return SettleBudgets().run_once(Maintenance("default", ()))
 
 
 @pytest.mark.sample(2)

@@ -210,7 +210,7 @@ def test_without_a_thread_every_end_is_logged_at_the_stop(work, monkeypatch, cap
             raise RuntimeError("can't start new thread")
 
     caplog.set_level(logging.INFO, "pgonly_django.worker")
-    monkeypatch.setattr(job_log, "threading", SimpleNamespace(Thread=NoThread, Lock=threading.Lock))
+    monkeypatch.setattr(job_log, "threading", SimpleNamespace(Thread=NoThread))
     enqueue_many((jobs.add, (1,)) for _ in range(300))
     work()
     assert sum(own_and_summed(caplog.records)) == 300
@@ -218,7 +218,8 @@ def test_without_a_thread_every_end_is_logged_at_the_stop(work, monkeypatch, cap
 
 def test_what_is_said_while_a_handler_hangs_at_the_end_waits_for_it_in_its_thread():
     is_over, said, log = threading.Event(), [], job_log.EndLog()
-    log.say(lambda: is_over.wait(20))
+    with log.takes_events():
+        log.say(lambda: is_over.wait(20))
     log.close(0.05)
     log.say(lambda: said.append(threading.current_thread().name))
     assert said == []
@@ -251,7 +252,8 @@ def test_a_line_has_the_time_at_which_its_job_ended(background_worker, handler):
 
 def test_lines_that_a_slow_handler_leaves_behind_at_a_stop_are_told_of_on_stderr(capfd):
     is_over, log = threading.Event(), job_log.EndLog()
-    log.say(lambda: is_over.wait(20))
+    with log.takes_events():
+        log.say(lambda: is_over.wait(20))
     log.close(0.05)
     is_over.set()
     assert "A handler of the log is too slow" in capfd.readouterr().err

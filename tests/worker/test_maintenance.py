@@ -30,7 +30,7 @@ def test_a_round_prunes_jobs_past_their_retention_with_all_that_is_theirs(transa
     for job in (old, young):
         baker.make(Step, job=job, name="s")
         baker.make(Checkpoint, job=job)
-    assert Maintenance("default", duties("default")).run_once() == 1
+    assert Maintenance("default", duties()).run_once() == 1
     assert set(Job.objects.values_list("pk", flat=True)) == {young.pk, kept.pk}
     assert list(Step.objects.values_list("job", flat=True)) == [young.pk]
     assert list(Checkpoint.objects.values_list("job", flat=True)) == [young.pk]
@@ -41,7 +41,7 @@ def test_a_round_goes_on_until_nothing_is_left(transactional_db):
     Job.objects.bulk_create(
         Job(task="t", state=State.FAILED, delete_after=timezone.now() + PAST) for _ in range(2500)
     )
-    assert Maintenance("default", duties("default")).run_once() == 2500
+    assert Maintenance("default", duties()).run_once() == 2500
     assert not Job.objects.exists()
 
 
@@ -49,7 +49,7 @@ def test_a_round_prunes_the_statistics_of_long_ago(transactional_db):
     for hours in (4, 2):
         starts_at = timezone.now() - timedelta(hours=hours)
         JobStats.objects.create(granularity="minute", starts_at=starts_at, queue=str(hours), task="t")
-    assert Maintenance("default", duties("default")).run_once() == 1
+    assert Maintenance("default", duties()).run_once() == 1
     assert JobStats.objects.get().queue == "2"
 
 
@@ -68,7 +68,7 @@ def test_a_round_removes_expired_cache_rows_and_sessions(transactional_db):
         store.save()
     ids = Session.objects.order_by("created_at").values_list("pk", flat=True)
     Session.objects.filter(pk=ids[0]).update(expires_at=timezone.now() + PAST)
-    Maintenance("default", duties("default")).run_once()
+    Maintenance("default", duties()).run_once()
     assert cache.get("young") == 1
     assert CacheEntry.objects.count() == 1
     assert Session.objects.count() == 1
@@ -77,7 +77,7 @@ def test_a_round_removes_expired_cache_rows_and_sessions(transactional_db):
 def test_a_round_forgets_workers_that_were_last_heard_of_a_day_ago(transactional_db):
     baker.make(Worker, heartbeat_at=timezone.now() + PAST, queues=[])
     living = baker.make(Worker, heartbeat_at=timezone.now(), queues=[])
-    Maintenance("default", duties("default")).run_once()
+    Maintenance("default", duties()).run_once()
     assert list(Worker.objects.all()) == [living]
 
 
@@ -115,7 +115,7 @@ def expired_entry(alias):
 def test_a_round_prunes_every_database_that_one_of_our_caches_uses_and_its_own():
     for alias in ("default", "elsewhere"):
         expired_entry(alias)
-    assert Maintenance("default", duties("default")).run_once() == 2
+    assert Maintenance("default", duties()).run_once() == 2
     with connection.cursor() as cursor:
         cursor.execute("SELECT key FROM pgonly_cache UNION ALL SELECT key FROM elsewhere.pgonly_cache")
         assert cursor.fetchall() == []
@@ -129,7 +129,7 @@ def test_a_database_that_cannot_be_pruned_keeps_nothing_else_from_it(caplog):
     expired_entry("elsewhere")
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE elsewhere.pgonly_cache")
-    assert Maintenance("default", duties("default")).run_once() == 2
+    assert Maintenance("default", duties()).run_once() == 2
     assert "Pruning the cache in 'elsewhere' failed" in caplog.text
 
 
@@ -140,7 +140,7 @@ def test_while_the_jobs_database_is_away_sessions_and_caches_of_another_are_prun
     monkeypatch.setitem(connections.settings, "away", away)
     expired_session()
     expired_entry("default")
-    assert Maintenance("away", duties("away")).run_once() == 2
+    assert Maintenance("away", duties()).run_once() == 2
     assert "Pruning jobs failed" in caplog.text
 
 
@@ -153,7 +153,7 @@ def test_a_database_without_the_caches_tables_is_not_pruned_of_them(transactiona
     settings.DATABASE_ROUTERS = [f"{__name__}.CacheNotHere"]
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
     expired_entry("default")
-    assert Maintenance("default", duties("default")).run_once() == 0
+    assert Maintenance("default", duties()).run_once() == 0
     assert not caplog.records
 
 
@@ -179,7 +179,7 @@ def test_what_rows_of_the_projects_refer_to_is_named_and_keeps_nothing_else(refe
     referenced, free = finished(PAST), finished(PAST)
     worker = baker.make(Worker, heartbeat_at=timezone.now() + PAST, queues=[])
     referrer(job=referenced, worker=worker)
-    Maintenance("default", duties("default")).run_once()
+    Maintenance("default", duties()).run_once()
     assert list(Job.objects.all()) == [referenced]
     assert free.pk != referenced.pk
     assert "1 finished job(s) cannot be deleted and are kept for a day more" in caplog.text
@@ -226,7 +226,7 @@ def test_a_timeout_that_is_meant_for_requests_cancels_no_batch(caplog):
     finished(PAST)
     expired_session()
     expired_entry("default")
-    assert in_a_thread(Maintenance("default", duties("default")).run_once) == 3
+    assert in_a_thread(Maintenance("default", duties()).run_once) == 3
     assert not caplog.records
 
 
@@ -242,7 +242,7 @@ class Exits:
 def test_a_router_that_fails_or_exits_keeps_the_other_duties_from_nothing(transactional_db, settings, caplog):
     settings.DATABASE_ROUTERS = [Exits()]
     finished(PAST)
-    assert Maintenance("default", duties("default")).run_once() == 1
+    assert Maintenance("default", duties()).run_once() == 1
     for what in ("sessions", "caches"):
         assert f"Pruning {what} failed" in caplog.text
 
@@ -251,7 +251,7 @@ def test_a_row_that_somebody_holds_locked_is_passed_by(transactional_db):
     kept, _ = finished(PAST), finished(PAST)
     with connect("default", application_name="other") as other, other.transaction():
         other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [kept.pk])
-        assert Maintenance("default", duties("default")).run_once() == 1
+        assert Maintenance("default", duties()).run_once() == 1
     assert list(Job.objects.all()) == [kept]
 
 
@@ -263,16 +263,16 @@ class Counted:
     def __init__(self, rows):
         self.rows, self.times = rows, 0
 
-    def run_once(self, jobs, over):
-        assert jobs().execute("SELECT 1").fetchone() == (1,)
+    def run_once(self, thread):
+        assert thread.connection().execute("SELECT 1").fetchone() == (1,)
         self.times += 1
         return self.rows
 
 
 def test_a_duty_that_has_found_something_comes_again_sooner_than_the_others(transactional_db, monkeypatch):
     monkeypatch.setattr(maintenance, "BUSY_SECONDS", 0.02)
-    thread, busy, idle = Maintenance("default", duties("default")), Counted(1), Counted(0)
-    thread._duties = [busy, idle]
+    busy, idle = Counted(1), Counted(0)
+    thread = Maintenance("default", [busy, idle])
     thread.start()
     wait_for(lambda: busy.times >= 3)
     thread.end()

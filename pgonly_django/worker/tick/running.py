@@ -2,7 +2,7 @@
 time, in somebody else's process.
 
 Its thread is its own, so that no transaction, event loop or signal of the web server reaches into it. It starts no
-other one but those that its jobs, Django's signals and schedules need.
+other one but that of the log, and those that its jobs, Django's signals and schedules need.
 """
 
 from __future__ import annotations
@@ -67,22 +67,22 @@ class TickMaintenance(Maintenance):
     hurried_seconds = 0.0
 
     def __init__(self, alias: str, tell: Tell, connection: Callable[[], OwnConnection]) -> None:
-        super().__init__(alias, duties(alias, tell), tell)
+        super().__init__(alias, duties(), tell)
         self._of_tick = connection
 
     def run_for(self, seconds: float) -> None:
         """All duties once. What is too much for these seconds is left for the next time."""
-        self._over = Until(time.monotonic() + seconds)
+        self.over = Until(time.monotonic() + seconds)
         self.run_once()
 
     def run_wanted(self, until: float) -> None:
         """Those that run_soon() asked for."""
         if self._hurried:
-            self._over = Until(until)
+            self.over = Until(until)
             self._run_hurried()
             self._close()
 
-    def _open(self) -> OwnConnection:
+    def connection(self) -> OwnConnection:
         return self._of_tick()
 
     def _close(self) -> None:

@@ -14,6 +14,7 @@ from pgonly_django.database import wake_urls
 from pgonly_django.limits import expiry
 from pgonly_django.models import Budget, CostEntry, Job, Reservation, State
 from pgonly_django.worker.duties import PRUNES, SettleBudgets
+from pgonly_django.worker.maintenance import Maintenance
 from tests.http_receiver import receiver
 from tests.limits.rows import money, state
 from tests.queue.rows import HOUR, ago, make
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def run():
     """Runs the duty, however young the server is."""
-    duty = SettleBudgets("default", settle_seconds=0)
-    return lambda: duty.run_once(lambda: None, threading.Event())
+    duty = SettleBudgets(settle_seconds=0)
+    return lambda: duty.run_once(Maintenance("default", ()))
 
 
 def reserve(count, budget="p", **facts):
@@ -134,7 +135,7 @@ def test_a_wrong_setting_keeps_nothing_from_being_settled(settings, run):
 def test_costs_are_kept_for_ninety_days():
     for days in (89, 91, 400):
         CostEntry.objects.create(usd=1, at=timezone.now() - timedelta(days=days))
-    assert PRUNES["Pruning costs"]("default", lambda: None, threading.Event()) == 2
+    assert PRUNES["Pruning costs"](Maintenance("default", ())) == 2
     assert CostEntry.objects.count() == 1
 
 

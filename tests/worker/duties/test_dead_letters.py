@@ -84,8 +84,8 @@ def test_a_third_death_sends_one(background_worker, marks, settings):
 def test_a_persons_discard_sends_one(marks):
     job = make(dead_letter_queue="dead")
     Job.objects.filter(pk=job.pk).discard()
-    Maintenance("default", duties("default")).run_once()
-    Maintenance("default", duties("default")).run_once()
+    Maintenance("default", duties()).run_once()
+    Maintenance("default", duties()).run_once()
     assert letters() == [[str(job.pk)]]
 
 
@@ -101,7 +101,7 @@ def test_a_retry_that_fails_again_sends_another(run_jobs, marks):
 def test_a_job_that_is_retried_before_its_letter_was_sent_needs_none():
     job = failed()
     Job.objects.filter(pk=job.pk).retry()
-    Maintenance("default", duties("default")).run_once()
+    Maintenance("default", duties()).run_once()
     assert letters() == []
 
 
@@ -115,7 +115,7 @@ def test_a_letter_whose_own_job_fails_sends_no_further_one(run_jobs, marks, dead
     letter = Job.objects.get(queue="dead")
     assert (letter.state, letter.dead_letter_queue, letter.args) == (State.FAILED, None, [result.id])
     assert marks() == [result.id, result.id], "its two attempts"
-    Maintenance("default", duties("default")).run_once()
+    Maintenance("default", duties()).run_once()
     assert Job.objects.count() == 2
 
 
@@ -171,19 +171,19 @@ def test_a_queue_whose_task_is_broken_keeps_no_other_from_its_letters(dead, capl
     dead("tests.jobs.no_such_task", grave={"task": "tests.jobs.burying.note"})
     failed()
     good = failed(dead_letter_queue="grave")
-    Maintenance("default", duties("default")).run_once()
+    Maintenance("default", duties()).run_once()
     (letter,) = Job.objects.filter(queue="grave")
     assert letter.args == [str(good.pk)]
     assert "no_such_task" in caplog.text
     dead("tests.jobs.burying.note")
-    Maintenance("default", duties("default")).run_once()
+    Maintenance("default", duties()).run_once()
     assert len(letters()) == 1, "once its task is there"
 
 
 def test_letters_of_a_queue_that_no_setting_names_wait_and_are_warned_about_once(dead, settings, caplog):
     settings.PGONLY = {**settings.PGONLY, "QUEUES": {}}
     failed()
-    thread = Maintenance("default", duties("default"))
+    thread = Maintenance("default", duties())
     thread.run_once()
     thread.run_once()
     warned = [record for record in caplog.records if record.event == "queue.dead_letters_unsent"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 
 import pytest
@@ -14,6 +13,7 @@ from pgonly_django.database import notify
 from pgonly_django.models import Budget, Queue, declared
 from pgonly_django.models.declared import STALE_AFTER, STARTED_AT
 from pgonly_django.worker.duties import Declare
+from pgonly_django.worker.maintenance import Maintenance
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def run(settings):
     def declare(**declared):
         settings.PGONLY = {**settings.PGONLY, **declared}
-        return Declare("default").run_once(lambda: None, threading.Event())
+        return Declare().run_once(Maintenance("default", ()))
 
     return declare
 
