@@ -159,24 +159,58 @@ def create(name, options, /, **columns):
     return migrations.CreateModel(name, list(columns.items()), options)
 
 
-def _declared(declared_at="When a process last said so."):
+def check(name, condition):
+    return CheckConstraint(condition=condition, name=name)
+
+
+def unique(name, *columns, when=None):
+    return UniqueConstraint(*columns, condition=when, name=name)
+
+
+def index(name, *columns, when=None):
+    return Index(*columns, condition=when, name=name)
+
+
+def text(length, help_text="", **options):
+    return CharField(help_text=help_text, max_length=length, **options)
+
+
+def optional(column, help_text="", **options):
+    return column(help_text=help_text, null=True, **options)
+
+
+def clock(help_text="", **options):
+    """The time at which the row is made."""
+    return DateTimeField(db_default=ClockTimestamp(), help_text=help_text, **options)
+
+
+def usd(help_text="", **options):
+    return DecimalField(decimal_places=6, help_text=help_text, max_digits=18, **options)
+
+
+def of_job(related_name):
+    return ForeignKey(db_index=False, on_delete=CASCADE, related_name=related_name, to="pgonly_django.job")
+
+
+def capitalized(*names):
+    return [(name, name.capitalize()) for name in names]
+
+
+def declared(declared_at="When a process last said so."):
     """The columns of rows that settings or code declare."""
+    newest = "When the newest process that says so had started: older ones change nothing."
     return {
-        "name": CharField(max_length=255, primary_key=True, serialize=False),
-        "declared": JSONField(help_text="What settings or code say; empty: made by a person.", null=True),
-        "declared_at": DateTimeField(editable=False, help_text=declared_at, null=True),
-        "declarer_started_at": DateTimeField(
-            editable=False,
-            help_text="When the newest process that says so had started: older ones change nothing.",
-            null=True,
-        ),
-        "edited_at": DateTimeField(help_text="When a person changed it; code changes it no more.", null=True),
+        "name": text(255, **KEY),
+        "declared": optional(JSONField, "What settings or code say; empty: made by a person."),
+        "declared_at": optional(DateTimeField, declared_at, editable=False),
+        "declarer_started_at": optional(DateTimeField, newest, editable=False),
+        "edited_at": optional(DateTimeField, "When a person changed it; code changes it no more."),
     }
 
 
-def _entry_columns():
+def entry():
     return {
-        "key": TextField(primary_key=True, serialize=False),
+        "key": TextField(**KEY),
         "value": BinaryField(null=True),
         "number": BigIntegerField(null=True),
         "codec": SmallIntegerField(),
@@ -187,6 +221,24 @@ def _entry_columns():
         "claimed_until": DateTimeField(null=True),
     }
 
+
+KEY = {"primary_key": True, "serialize": False}
+BAND = "queue", F("priority").desc()
+PLAIN, LIMITED = Q(slots__isnull=True), Q(slots__isnull=False)
+READY, RUNNING, FAILED = Q(state="ready"), Q(state="running"), Q(state="failed")
+UNSENT = Q(dead_letter_queue__isnull=False) & FAILED & Q(dead_lettered_at__isnull=True)
+HAS_LEASE = Q(worker_id__isnull=False, lease_expires_at__isnull=False)
+NO_RATE = Q(rate_count__isnull=True, rate_seconds__isnull=True)
+A_RATE = Q(
+    rate_count__isnull=False,
+    rate_seconds__isnull=False,
+    rate_count__gte=1,
+    rate_seconds__gt=0,
+    rate_seconds__lte=3153600000.0,
+)
+AN_INTERVAL = Q(cron__isnull=True, every_seconds__isnull=False, every_seconds__gte=0.1)
+A_LINE = Q(cron__isnull=False, every_seconds__isnull=True)
+PERIODS = ["hour", "day", "week", "month", "year"]
 
 TABLES = [
     create(
@@ -199,167 +251,108 @@ TABLES = [
                 ("view_job_data", "Can see the arguments, results and tracebacks of jobs"),
             ],
             indexes=[
-                Index(
-                    "queue",
-                    F("priority").desc(),
-                    "ready_at",
-                    "id",
-                    condition=Q(slots__isnull=True) & Q(state="ready") & Q(crashes__lt=2),
-                    name="pgonly_job_ready",
-                ),
-                Index(
-                    "ready_at",
-                    condition=Q(slots__isnull=True) & Q(state="ready") & Q(crashes__gte=2),
-                    name="pgonly_job_suspect",
-                ),
-                Index(
-                    "queue",
-                    F("priority").desc(),
-                    "concurrency_key",
-                    "ready_at",
-                    "id",
-                    condition=Q(slots__isnull=False) & Q(state="ready"),
-                    name="pgonly_job_limited",
-                ),
-                Index(
-                    "concurrency_key",
-                    condition=Q(slots__isnull=False) & Q(state="running"),
-                    name="pgonly_job_limited_running",
-                ),
-                Index("held_by", "id", condition=Q(held_by__isnull=False), name="pgonly_job_held"),
-                Index(
-                    "dead_letter_queue",
-                    "id",
-                    condition=Q(dead_letter_queue__isnull=False)
-                    & Q(state="failed")
-                    & Q(dead_lettered_at__isnull=True),
-                    name="pgonly_job_dead_letter",
-                ),
-                Index("run_at", condition=Q(state="scheduled"), name="pgonly_job_scheduled"),
-                Index("queue", condition=Q(state="running"), name="pgonly_job_running"),
-                Index(
+                index("pgonly_job_ready", *BAND, "ready_at", "id", when=PLAIN & READY & Q(crashes__lt=2)),
+                index("pgonly_job_suspect", "ready_at", when=PLAIN & READY & Q(crashes__gte=2)),
+                index("pgonly_job_limited", *BAND, "concurrency_key", "ready_at", "id", when=LIMITED & READY),
+                index("pgonly_job_limited_running", "concurrency_key", when=LIMITED & RUNNING),
+                index("pgonly_job_held", "held_by", "id", when=Q(held_by__isnull=False)),
+                index("pgonly_job_dead_letter", "dead_letter_queue", "id", when=UNSENT),
+                index("pgonly_job_scheduled", "run_at", when=Q(state="scheduled")),
+                index("pgonly_job_running", "queue", when=RUNNING),
+                index(
+                    "pgonly_job_finished",
                     "delete_after",
-                    condition=Q(state__in=["succeeded", "failed", "cancelled"]),
-                    name="pgonly_job_finished",
+                    when=Q(state__in=["succeeded", "failed", "cancelled"]),
                 ),
-                Index("id", condition=Q(state="failed"), name="pgonly_job_failed"),
-                Index("id", condition=Q(state="cancelled"), name="pgonly_job_cancelled"),
+                index("pgonly_job_failed", "id", when=FAILED),
+                index("pgonly_job_cancelled", "id", when=Q(state="cancelled")),
             ],
             constraints=[
-                UniqueConstraint("unique_key", condition=UNIQUE, name="pgonly_job_unique"),
-                CheckConstraint(
-                    condition=~Q(state="running")
-                    | Q(worker_id__isnull=False, lease_expires_at__isnull=False),
-                    name="pgonly_job_running_has_lease",
-                ),
-                CheckConstraint(
-                    condition=~Q(state="scheduled") | Q(run_at__isnull=False),
-                    name="pgonly_job_scheduled_has_time",
-                ),
-                CheckConstraint(
-                    condition=Q(run_at__range=TIMES) & Q(delete_after__range=TIMES), name="pgonly_job_times"
-                ),
+                unique("pgonly_job_unique", "unique_key", when=UNIQUE),
+                check("pgonly_job_running_has_lease", ~RUNNING | HAS_LEASE),
+                check("pgonly_job_scheduled_has_time", ~Q(state="scheduled") | Q(run_at__isnull=False)),
+                check("pgonly_job_times", Q(run_at__range=TIMES) & Q(delete_after__range=TIMES)),
             ],
         ),
         # The order is for the WAL: of a row that stays in its page, an UPDATE logs what is between the first byte that
         # changes and the last one. What a claim changes, and what a finish changes, stands together: 138 and 107 bytes
         # instead of 186 and 195. The columns after it come by their alignment, so that no padding among them changes.
-        id=UUIDField(default=uuid7, editable=False, primary_key=True, serialize=False),
-        queue=CharField(default="default", max_length=64),
-        task=CharField(help_text="The dotted path of the task.", max_length=255),
-        backend=CharField(default="default", help_text="The alias in TASKS.", max_length=64),
+        id=UUIDField(default=uuid7, editable=False, **KEY),
+        queue=text(64, default="default"),
+        task=text(255, "The dotted path of the task."),
+        backend=text(64, "The alias in TASKS.", default="default"),
         args=JSONField(default=list),
         kwargs=JSONField(default=dict),
         lease_epoch=IntegerField(default=0, help_text="Raised by every claim; fences older runs off."),
         attempt=SmallIntegerField(default=0),
         worker_id=UUIDField(null=True),
-        started_at=DateTimeField(help_text="When the first run that began was claimed.", null=True),
-        attempted_at=DateTimeField(help_text="When its latest run was claimed.", null=True),
-        state=CharField(
-            choices=[
-                ("scheduled", "Scheduled"),
-                ("ready", "Ready"),
-                ("running", "Running"),
-                ("held", "Held"),
-                ("succeeded", "Succeeded"),
-                ("failed", "Failed"),
-                ("cancelled", "Cancelled"),
-            ],
+        started_at=optional(DateTimeField, "When the first run that began was claimed."),
+        attempted_at=optional(DateTimeField, "When its latest run was claimed."),
+        state=text(
+            16,
+            choices=capitalized("scheduled", "ready", "running", "held", "succeeded", "failed", "cancelled"),
             default="ready",
-            max_length=16,
         ),
         lease_expires_at=DateTimeField(null=True),
         finished_at=DateTimeField(null=True),
-        delete_after=DateTimeField(help_text="When the finished job is deleted.", null=True),
+        delete_after=optional(DateTimeField, "When the finished job is deleted."),
         result=JSONField(null=True),
-        enqueued_at=DateTimeField(db_default=ClockTimestamp()),
-        ready_at=DateTimeField(
-            db_default=ClockTimestamp(), help_text="Its place in the order of claims: when it became ready."
+        enqueued_at=clock(),
+        ready_at=clock("Its place in the order of claims: when it became ready."),
+        ready_again_at=optional(
+            DateTimeField, "When it last became ready again at the place that it had kept."
         ),
-        ready_again_at=DateTimeField(
-            help_text="When it last became ready again at the place that it had kept.", null=True
-        ),
-        run_at=DateTimeField(help_text="Not before this time.", null=True),
-        retention=DurationField(help_text="Kept this long once finished; empty: for ever.", null=True),
-        failed_retention=DurationField(help_text="The same for a failed job; empty: 90 days.", null=True),
+        run_at=optional(DateTimeField, "Not before this time."),
+        retention=optional(DurationField, "Kept this long once finished; empty: for ever."),
+        failed_retention=optional(DurationField, "The same for a failed job; empty: 90 days."),
         max_runtime=DurationField(null=True),
-        unique_until=DateTimeField(help_text="When the key is free again; empty: by state alone.", null=True),
+        unique_until=optional(DateTimeField, "When the key is free again; empty: by state alone."),
         dead_lettered_at=DateTimeField(null=True),
         cancel_requested_at=DateTimeField(null=True),
-        reported_at=DateTimeField(help_text="When it last reported progress or a log line.", null=True),
+        reported_at=optional(DateTimeField, "When it last reported progress or a log line."),
         interruptions=IntegerField(default=0, help_text="Planned stops; they cost no attempt."),
         priority=SmallIntegerField(default=0, help_text="-100 to 100, larger first."),
         max_attempts=SmallIntegerField(default=8),
         crashes=SmallIntegerField(default=0, help_text="Deaths of its worker that it is suspected of."),
-        slots=SmallIntegerField(
-            help_text="Threads that it takes up in its worker; empty: one, and no concurrency key.", null=True
+        slots=optional(
+            SmallIntegerField, "Threads that it takes up in its worker; empty: one, and no concurrency key."
         ),
-        concurrency_limit=SmallIntegerField(help_text="So many jobs of the key run at a time.", null=True),
-        options=JSONField(help_text="What .using() set for this job alone.", null=True),
-        metadata=JSONField(help_text="What goes with its call beside the arguments.", null=True),
+        concurrency_limit=optional(SmallIntegerField, "So many jobs of the key run at a time."),
+        options=optional(JSONField, "What .using() set for this job alone."),
+        metadata=optional(JSONField, "What goes with its call beside the arguments."),
         errors=JSONField(default=list, help_text="The last attempts that did not succeed."),
         log=JSONField(default=list, help_text="The last lines the job logged."),
-        progress=JSONField(help_text="done, total and message.", null=True),
-        concurrency_key=CharField(help_text="What its limit counts.", max_length=255, null=True),
-        unique_key=CharField(help_text="No second job may have it.", max_length=255, null=True),
-        unique_while=CharField(
-            choices=[("waiting", "Waiting"), ("unfinished", "Unfinished"), ("retained", "Retained")],
-            help_text="In which states the key counts.",
-            max_length=16,
+        progress=optional(JSONField, "done, total and message."),
+        concurrency_key=text(255, "What its limit counts.", null=True),
+        unique_key=text(255, "No second job may have it.", null=True),
+        unique_while=text(
+            16,
+            "In which states the key counts.",
+            choices=capitalized("waiting", "unfinished", "retained"),
             null=True,
         ),
-        dead_letter_queue=CharField(
-            help_text="Whose task is told when the job has failed.", max_length=64, null=True
-        ),
-        held_by=CharField(help_text="What holds it, such as a budget.", max_length=255, null=True),
+        dead_letter_queue=text(64, "Whose task is told when the job has failed.", null=True),
+        held_by=text(255, "What holds it, such as a budget.", null=True),
     ),
     create(
         "Step",
-        meta("pgonly_step", "step", constraints=[UniqueConstraint("job", "name", name="pgonly_step_once")]),
-        id=BigAutoField(primary_key=True, serialize=False),
-        job=ForeignKey(db_index=False, on_delete=CASCADE, related_name="steps", to="pgonly_django.job"),
-        name=CharField(max_length=255),
+        meta("pgonly_step", "step", constraints=[unique("pgonly_step_once", "job", "name")]),
+        id=BigAutoField(**KEY),
+        job=of_job("steps"),
+        name=text(255),
         result=JSONField(null=True),
-        finished_at=DateTimeField(db_default=ClockTimestamp()),
-        usd=DecimalField(
-            decimal_places=6, help_text="What it has cost, in US dollars.", max_digits=18, null=True
-        ),
+        finished_at=clock(),
+        usd=usd("What it has cost, in US dollars.", null=True),
         tokens_in=BigIntegerField(null=True),
         tokens_out=BigIntegerField(null=True),
     ),
     create(
         "Checkpoint",
         meta("pgonly_checkpoint", "checkpoint"),
-        job=OneToOneField(
-            on_delete=CASCADE,
-            primary_key=True,
-            related_name="checkpoint",
-            serialize=False,
-            to="pgonly_django.job",
-        ),
-        value=JSONField(help_text="What the job saved.", null=True),
+        job=OneToOneField(on_delete=CASCADE, related_name="checkpoint", to="pgonly_django.job", **KEY),
+        value=optional(JSONField, "What the job saved."),
         positions=JSONField(default=dict, help_text="How many items each iterate() has behind it."),
-        saved_at=DateTimeField(db_default=ClockTimestamp()),
+        saved_at=clock(),
     ),
     create(
         "JobOutput",
@@ -367,14 +360,14 @@ TABLES = [
             "pgonly_job_output",
             "output of a job",
             verbose_name_plural="outputs of jobs",
-            constraints=[UniqueConstraint("job", "part", "place", name="pgonly_job_output_once")],
+            constraints=[unique("pgonly_job_output_once", "job", "part", "place")],
         ),
-        id=BigAutoField(primary_key=True, serialize=False),
-        job=ForeignKey(db_index=False, on_delete=CASCADE, related_name="outputs", to="pgonly_django.job"),
-        part=CharField(
+        id=BigAutoField(**KEY),
+        job=of_job("outputs"),
+        part=text(
+            264,
+            "Empty: what readers see. Else whose text a later run says again: a step, a loop.",
             blank=True,
-            help_text="Empty: what readers see. Else whose text a later run says again: a step, a loop.",
-            max_length=264,
         ),
         place=BigIntegerField(help_text="The order of the rows: lease_epoch * 2^32 and a number."),
         start=IntegerField(help_text="So many characters stay of what was there before."),
@@ -389,24 +382,22 @@ TABLES = [
                 ("operate_worker", "Can stop and drain workers"),
                 ("view_doctor", "Can see what the doctor finds"),
             ],
-            constraints=[CheckConstraint(condition=json_is("array", "queues"), name="pgonly_worker_queues")],
+            constraints=[check("pgonly_worker_queues", json_is("array", "queues"))],
         ),
-        id=UUIDField(default=uuid7, editable=False, primary_key=True, serialize=False),
-        name=CharField(max_length=128),
-        hostname=CharField(max_length=255),
+        id=UUIDField(default=uuid7, editable=False, **KEY),
+        name=text(128),
+        hostname=text(255),
         pid=IntegerField(),
         queues=JSONField(default=list, help_text="In serving order; empty: all."),
         threads=SmallIntegerField(),
         running=IntegerField(default=0),
-        started_at=DateTimeField(db_default=ClockTimestamp()),
-        heartbeat_at=DateTimeField(db_default=ClockTimestamp()),
+        started_at=clock(),
+        heartbeat_at=clock(),
         stopped_at=DateTimeField(null=True),
-        sleeping_since=DateTimeField(help_text="It has no connection since then.", null=True),
-        version=CharField(help_text="Of pgonly-django.", max_length=64),
-        stop_requested_at=DateTimeField(
-            help_text="It was asked to stop, and to give its jobs back.", null=True
-        ),
-        drain_requested_at=DateTimeField(help_text="It was asked to end once its jobs are done.", null=True),
+        sleeping_since=optional(DateTimeField, "It has no connection since then."),
+        version=text(64, "Of pgonly-django."),
+        stop_requested_at=optional(DateTimeField, "It was asked to stop, and to give its jobs back."),
+        drain_requested_at=optional(DateTimeField, "It was asked to end once its jobs are done."),
     ),
     create(
         "JobStats",
@@ -420,11 +411,11 @@ TABLES = [
                 )
             ],
         ),
-        id=BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
-        granularity=CharField(choices=[("minute", "Minute"), ("hour", "Hour")], max_length=8),
+        id=BigAutoField(auto_created=True, verbose_name="ID", **KEY),
+        granularity=text(8, choices=capitalized("minute", "hour")),
         starts_at=DateTimeField(),
-        queue=CharField(max_length=64),
-        task=CharField(max_length=255),
+        queue=text(64),
+        task=text(255),
         succeeded=BigIntegerField(default=0),
         failed=BigIntegerField(default=0, help_text="The job has ended as failed."),
         retried=BigIntegerField(default=0, help_text="The attempt failed, the job goes on."),
@@ -440,48 +431,25 @@ TABLES = [
             "queue",
             permissions=[("operate_queue", "Can pause, resume and change queues")],
             constraints=[
-                CheckConstraint(
-                    condition=Q(max_running__isnull=True) | Q(max_running__gte=1),
-                    name="pgonly_queue_max_running",
-                ),
-                CheckConstraint(
-                    condition=Q(rate_count__isnull=True, rate_seconds__isnull=True)
-                    | Q(
-                        rate_count__isnull=False,
-                        rate_seconds__isnull=False,
-                        rate_count__gte=1,
-                        rate_seconds__gt=0,
-                        rate_seconds__lte=3153600000.0,
-                    ),
-                    name="pgonly_queue_rate",
-                ),
+                check("pgonly_queue_max_running", Q(max_running__isnull=True) | Q(max_running__gte=1)),
+                check("pgonly_queue_rate", NO_RATE | A_RATE),
             ],
         ),
-        **_declared(),
-        max_running=IntegerField(
-            blank=True,
-            help_text="Jobs at a time, over all workers.",
-            null=True,
-            verbose_name="running at most",
+        **declared(),
+        max_running=optional(
+            IntegerField, "Jobs at a time, over all workers.", blank=True, verbose_name="running at most"
         ),
-        rate_count=IntegerField(
-            blank=True, help_text="So many jobs start per period ...", null=True, verbose_name="starts"
+        rate_count=optional(
+            IntegerField, "So many jobs start per period ...", blank=True, verbose_name="starts"
         ),
-        rate_seconds=FloatField(
-            blank=True, help_text="... of so many seconds.", null=True, verbose_name="period"
-        ),
-        limiter=CharField(
-            blank=True,
-            help_text="While it cools down, no job of the queue starts.",
-            max_length=255,
-            null=True,
-        ),
+        rate_seconds=optional(FloatField, "... of so many seconds.", blank=True, verbose_name="period"),
+        limiter=text(255, "While it cools down, no job of the queue starts.", blank=True, null=True),
         paused_at=DateTimeField(blank=True, null=True),
     ),
     create(
         "QueueTokens",
         meta("pgonly_queue_tokens", "tokens of a queue", verbose_name_plural="tokens of queues"),
-        queue=CharField(max_length=255, primary_key=True, serialize=False),
+        queue=text(255, **KEY),
         tokens=FloatField(help_text="Jobs that may start at once."),
         refilled_at=DateTimeField(),
     ),
@@ -492,42 +460,38 @@ TABLES = [
             "limiter",
             permissions=[("operate_limiter", "Can cool down limiters and change their limits")],
             constraints=[
-                CheckConstraint(
-                    condition=Q(concurrent__isnull=True) | Q(concurrent__gte=1),
-                    name="pgonly_limiter_concurrent",
+                check("pgonly_limiter_concurrent", Q(concurrent__isnull=True) | Q(concurrent__gte=1)),
+                check(
+                    "pgonly_limiter_requests",
+                    Q(requests_per_minute__isnull=True) | Q(requests_per_minute__gt=0),
                 ),
-                CheckConstraint(
-                    condition=Q(requests_per_minute__isnull=True) | Q(requests_per_minute__gt=0),
-                    name="pgonly_limiter_requests",
-                ),
-                CheckConstraint(
-                    condition=Q(tokens_per_minute__isnull=True) | Q(tokens_per_minute__gt=0),
-                    name="pgonly_limiter_tokens",
+                check(
+                    "pgonly_limiter_tokens", Q(tokens_per_minute__isnull=True) | Q(tokens_per_minute__gt=0)
                 ),
             ],
         ),
-        **_declared(),
-        concurrent=IntegerField(blank=True, help_text="So many at a time.", null=True),
+        **declared(),
+        concurrent=optional(IntegerField, "So many at a time.", blank=True),
         requests_per_minute=FloatField(blank=True, null=True),
         tokens_per_minute=FloatField(blank=True, null=True),
         requests=FloatField(editable=False, null=True),
         tokens=FloatField(editable=False, null=True),
         refilled_at=DateTimeField(editable=False, null=True),
-        blocked_until=DateTimeField(editable=False, help_text="No caller gets in before.", null=True),
+        blocked_until=optional(DateTimeField, "No caller gets in before.", editable=False),
     ),
     create(
         "LimiterSlot",
         meta(
             "pgonly_limiter_slot",
             "limiter slot",
-            indexes=[Index("holder", condition=Q(holder__isnull=False), name="pgonly_limiter_slot_holder")],
-            constraints=[UniqueConstraint("limiter", "number", name="pgonly_limiter_slot_number")],
+            indexes=[index("pgonly_limiter_slot_holder", "holder", when=Q(holder__isnull=False))],
+            constraints=[unique("pgonly_limiter_slot_number", "limiter", "number")],
         ),
-        id=BigAutoField(primary_key=True, serialize=False),
-        limiter=CharField(max_length=255),
+        id=BigAutoField(**KEY),
+        limiter=text(255),
         number=IntegerField(),
         holder=UUIDField(null=True),
-        who=CharField(blank=True, max_length=255),
+        who=text(255, blank=True),
         taken_at=DateTimeField(null=True),
         expires_at=DateTimeField(null=True),
     ),
@@ -536,14 +500,14 @@ TABLES = [
         meta(
             "pgonly_limiter_waiter",
             "limiter waiter",
-            indexes=[Index("limiter", "ticket", name="pgonly_limiter_waiter_next")],
+            indexes=[index("pgonly_limiter_waiter_next", "limiter", "ticket")],
         ),
-        ticket=BigAutoField(primary_key=True, serialize=False),
+        ticket=BigAutoField(**KEY),
         id=UUIDField(unique=True),
-        limiter=CharField(max_length=255),
-        who=CharField(blank=True, max_length=255),
+        limiter=text(255),
+        who=text(255, blank=True),
         tokens=BigIntegerField(),
-        since=DateTimeField(db_default=ClockTimestamp()),
+        since=clock(),
         expires_at=DateTimeField(),
     ),
     create(
@@ -553,44 +517,17 @@ TABLES = [
             "budget",
             permissions=[("operate_budget", "Can change caps, and resume what budgets hold")],
             constraints=[
-                CheckConstraint(
-                    condition=Q(per__isnull=True) | Q(per__in=["hour", "day", "week", "month", "year"]),
-                    name="pgonly_budget_per",
-                ),
-                CheckConstraint(condition=Q(usd__gte=0), name="pgonly_budget_usd"),
+                check("pgonly_budget_per", Q(per__isnull=True) | Q(per__in=PERIODS)),
+                check("pgonly_budget_usd", Q(usd__gte=0)),
             ],
         ),
-        **_declared(),
-        usd=DecimalField(
-            decimal_places=6,
-            help_text="Spent and reserved are never more.",
-            max_digits=18,
-            verbose_name="cap in USD",
-        ),
-        per=CharField(
-            blank=True,
-            choices=[
-                ("hour", "Hour"),
-                ("day", "Day"),
-                ("week", "Week"),
-                ("month", "Month"),
-                ("year", "Year"),
-            ],
-            help_text="Empty: the cap is for all time.",
-            max_length=8,
-            null=True,
-        ),
-        timezone=CharField(default="UTC", help_text="Where the period begins at midnight.", max_length=64),
-        spent=DecimalField(db_default=0, decimal_places=6, default=0, editable=False, max_digits=18),
-        reserved=DecimalField(
-            db_default=0,
-            decimal_places=6,
-            default=0,
-            editable=False,
-            help_text="By calls that are under way.",
-            max_digits=18,
-        ),
-        period_start=DateTimeField(editable=False, help_text="Of the period that `spent` is of.", null=True),
+        **declared(),
+        usd=usd("Spent and reserved are never more.", verbose_name="cap in USD"),
+        per=text(8, "Empty: the cap is for all time.", blank=True, choices=capitalized(*PERIODS), null=True),
+        timezone=text(64, "Where the period begins at midnight.", default="UTC"),
+        spent=usd(db_default=0, default=0, editable=False),
+        reserved=usd("By calls that are under way.", db_default=0, default=0, editable=False),
+        period_start=optional(DateTimeField, "Of the period that `spent` is of.", editable=False),
         resumed_at=DateTimeField(editable=False, null=True),
     ),
     create(
@@ -598,16 +535,16 @@ TABLES = [
         meta(
             "pgonly_reservation",
             "reservation",
-            indexes=[Index("is_expired", "expires_at", name="pgonly_reservation_expiry")],
+            indexes=[index("pgonly_reservation_expiry", "is_expired", "expires_at")],
         ),
-        id=UUIDField(primary_key=True, serialize=False),
-        budget=CharField(max_length=255),
-        usd=DecimalField(decimal_places=6, max_digits=18),
+        id=UUIDField(**KEY),
+        budget=text(255),
+        usd=usd(),
         job_id=UUIDField(null=True),
-        task=CharField(db_default="", default="", max_length=255),
-        queue=CharField(db_default="", default="", max_length=64),
-        step=CharField(db_default="", default="", max_length=255),
-        made_at=DateTimeField(db_default=ClockTimestamp()),
+        task=text(255, db_default="", default=""),
+        queue=text(64, db_default="", default=""),
+        step=text(255, db_default="", default=""),
+        made_at=clock(),
         expires_at=DateTimeField(),
         is_expired=BooleanField(db_default=False, default=False),
     ),
@@ -618,24 +555,20 @@ TABLES = [
             "cost",
             verbose_name_plural="costs",
             indexes=[
-                Index("at", name="pgonly_cost_at"),
-                Index("budget", "at", condition=~Q(budget=""), name="pgonly_cost_budget"),
-                Index("job_id", condition=Q(job_id__isnull=False), name="pgonly_cost_job"),
+                index("pgonly_cost_at", "at"),
+                index("pgonly_cost_budget", "budget", "at", when=~Q(budget="")),
+                index("pgonly_cost_job", "job_id", when=Q(job_id__isnull=False)),
             ],
-            constraints=[
-                UniqueConstraint(
-                    "reservation", condition=Q(reservation__isnull=False), name="pgonly_cost_reservation"
-                )
-            ],
+            constraints=[unique("pgonly_cost_reservation", "reservation", when=Q(reservation__isnull=False))],
         ),
-        id=BigAutoField(primary_key=True, serialize=False),
-        at=DateTimeField(db_default=ClockTimestamp()),
+        id=BigAutoField(**KEY),
+        at=clock(),
         job_id=UUIDField(null=True),
-        task=CharField(db_default="", default="", max_length=255),
-        queue=CharField(db_default="", default="", max_length=64),
-        budget=CharField(db_default="", default="", max_length=255),
-        step=CharField(db_default="", default="", max_length=255),
-        usd=DecimalField(decimal_places=6, max_digits=18),
+        task=text(255, db_default="", default=""),
+        queue=text(64, db_default="", default=""),
+        budget=text(255, db_default="", default=""),
+        step=text(255, db_default="", default=""),
+        usd=usd(),
         tokens_in=BigIntegerField(null=True),
         tokens_out=BigIntegerField(null=True),
         is_estimate=BooleanField(
@@ -651,84 +584,66 @@ TABLES = [
             "pgonly_schedule",
             "schedule",
             permissions=[("operate_schedule", "Can pause, resume and run schedules")],
-            indexes=[Index("next_at", condition=Q(paused_at=None), name="pgonly_schedule_due")],
+            indexes=[index("pgonly_schedule_due", "next_at", when=Q(paused_at=None))],
             constraints=[
-                CheckConstraint(
-                    condition=Q(cron__isnull=True, every_seconds__isnull=False, every_seconds__gte=0.1)
-                    | Q(cron__isnull=False, every_seconds__isnull=True),
-                    name="pgonly_schedule_has_one_timing",
-                ),
-                CheckConstraint(
-                    condition=json_is("array", "args") & json_is("object", "kwargs"),
-                    name="pgonly_schedule_json",
-                ),
+                check("pgonly_schedule_has_one_timing", AN_INTERVAL | A_LINE),
+                check("pgonly_schedule_json", json_is("array", "args") & json_is("object", "kwargs")),
             ],
         ),
-        **_declared("When a worker last found it in its code."),
-        task=CharField(help_text="The dotted path of the task.", max_length=255),
+        **declared("When a worker last found it in its code."),
+        task=text(255, "The dotted path of the task."),
         args=JSONField(blank=True, default=list),
         kwargs=JSONField(blank=True, default=dict),
-        queue=CharField(blank=True, help_text="Empty: the task's own.", max_length=64, null=True),
-        priority=SmallIntegerField(blank=True, help_text="Empty: the task's own.", null=True),
-        cron=CharField(
-            blank=True,
-            help_text='Such as "0 3 * * *": minute hour day month weekday.',
-            max_length=255,
-            null=True,
-        ),
-        timezone=CharField(default="UTC", help_text="Where the cron line's clock stands.", max_length=64),
-        every_seconds=FloatField(blank=True, help_text="Instead of a cron line.", null=True),
-        catch_up=CharField(
+        queue=text(64, "Empty: the task's own.", blank=True, null=True),
+        priority=optional(SmallIntegerField, "Empty: the task's own.", blank=True),
+        cron=text(255, 'Such as "0 3 * * *": minute hour day month weekday.', blank=True, null=True),
+        timezone=text(64, "Where the cron line's clock stands.", default="UTC"),
+        every_seconds=optional(FloatField, "Instead of a cron line.", blank=True),
+        catch_up=text(
+            16,
+            "For ticks that no worker was there for.",
             choices=[
                 ("latest", "Run the latest one"),
                 ("all", "Run all of them"),
                 ("none", "Run none of them"),
             ],
             default="latest",
-            help_text="For ticks that no worker was there for.",
-            max_length=16,
         ),
-        overlap=CharField(
+        overlap=text(
+            16,
+            "While an earlier run is unfinished.",
             choices=[
                 ("skip", "Skip the tick"),
                 ("allow", "Run side by side"),
                 ("replace", "Cancel the earlier run"),
             ],
             default="skip",
-            help_text="While an earlier run is unfinished.",
-            max_length=16,
         ),
-        budget=CharField(blank=True, help_text="The budget that its jobs spend.", max_length=255, null=True),
-        metadata=JSONField(blank=True, help_text="That of its jobs: a JSON object.", null=True),
+        budget=text(255, "The budget that its jobs spend.", blank=True, null=True),
+        metadata=optional(JSONField, "That of its jobs: a JSON object.", blank=True),
         paused_at=DateTimeField(editable=False, null=True),
-        next_at=DateTimeField(
+        next_at=optional(
+            DateTimeField,
+            "Its next tick; empty: none.",
             default=datetime(1970, 1, 1, tzinfo=UTC),
             editable=False,
-            help_text="Its next tick; empty: none.",
-            null=True,
         ),
         last_tick_at=DateTimeField(editable=False, null=True),
-        created_at=DateTimeField(db_default=ClockTimestamp(), editable=False),
-        problem=TextField(editable=False, help_text="Why its last tick could not be enqueued.", null=True),
+        created_at=clock(editable=False),
+        problem=optional(TextField, "Why its last tick could not be enqueued.", editable=False),
     ),
     create(
         "Tick",
-        meta(
-            "pgonly_tick",
-            "tick",
-            constraints=[UniqueConstraint("schedule", "tick_at", name="pgonly_tick_once")],
-        ),
-        id=BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+        meta("pgonly_tick", "tick", constraints=[unique("pgonly_tick_once", "schedule", "tick_at")]),
+        id=BigAutoField(auto_created=True, verbose_name="ID", **KEY),
         schedule=ForeignKey(
             db_index=False, on_delete=CASCADE, related_name="ticks", to="pgonly_django.schedule"
         ),
         tick_at=DateTimeField(help_text="When it was due."),
-        at=DateTimeField(db_default=ClockTimestamp(), help_text="When a worker came to it."),
-        outcome=CharField(
-            choices=[("enqueued", "Enqueued"), ("skipped", "Skipped")], default="enqueued", max_length=16
-        ),
-        reason=CharField(default="", help_text="Why it was skipped.", max_length=255),
-        job_id=UUIDField(help_text="Its job, which may have been pruned.", null=True),
+        at=clock("When a worker came to it."),
+        outcome=text(16, choices=capitalized("enqueued", "skipped"), default="enqueued"),
+        reason=text(255, "Why it was skipped.", default=""),
+        job_id=optional(UUIDField, "Its job, which may have been pruned."),
         by_person=BooleanField(default=False),
     ),
     create(
@@ -743,7 +658,7 @@ TABLES = [
                 Index(fields=["expires_hour"], name="pgonly_session_expires"),
             ],
         ),
-        key_hash=DigestField(editable=False, primary_key=True, serialize=False, verbose_name="key hash"),
+        key_hash=DigestField(editable=False, verbose_name="key hash", **KEY),
         data=JSONField(null=True, verbose_name="data"),
         user_id=TextField(null=True, verbose_name="user id"),
         created_at=DateTimeField(db_default=Now(), verbose_name="created at"),
@@ -759,20 +674,16 @@ TABLES = [
     ),
 ]
 CACHE_TABLES = [
-    create(
-        "CacheEntry",
-        meta("pgonly_cache", "cache entry", verbose_name_plural="cache entries"),
-        **_entry_columns(),
-    ),
+    create("CacheEntry", meta("pgonly_cache", "cache entry", verbose_name_plural="cache entries"), **entry()),
     create(
         "DurableCacheEntry",
         meta("pgonly_cache_durable", "durable cache entry", verbose_name_plural="durable cache entries"),
-        **_entry_columns(),
+        **entry(),
     ),
     create(
         "CacheUsage",
         meta("pgonly_cache_usage", "cache usage", verbose_name_plural="cache usage"),
-        name=TextField(primary_key=True, serialize=False),
+        name=TextField(**KEY),
         hits=BigIntegerField(),
         misses=BigIntegerField(),
         entries=BigIntegerField(),
@@ -783,7 +694,7 @@ CACHE_TABLES = [
     create(
         "CacheLock",
         meta("pgonly_cache_lock", "cache lock"),
-        name=TextField(primary_key=True, serialize=False),
+        name=TextField(**KEY),
         token=BigIntegerField(),
         expires_at=DateTimeField(),
         holder=TextField(null=True),

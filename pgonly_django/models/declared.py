@@ -55,16 +55,13 @@ class DeclaredQuerySet(models.QuerySet[Any]):
             self.model(name=name, declared=values, **values, **_declarer()) for name, values in new.items()
         ]
         self.bulk_create(rows, ignore_conflicts=True)
-        count, same = len(new), []
+        count = len(new)
         for name, (declared, is_confirmed) in sorted(known.items()):
             if declared != dict(declarations[name]):
                 count += self._replace(name, dict(declarations[name]))
             elif not is_confirmed:
-                same.append(name)
-        if same:
-            now = _declarer()
-            newest = Greatest("declarer_started_at", now["declarer_started_at"])
-            for name in same:
+                now = _declarer()
+                newest = Greatest("declarer_started_at", now["declarer_started_at"])
                 self.filter(name=name).update(**{**now, "declarer_started_at": newest})
         return count
 

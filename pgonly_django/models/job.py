@@ -137,13 +137,20 @@ class JobQuerySet(models.QuerySet["Job"]):
         """Make failed, cancelled, held and scheduled jobs ready now, with all their attempts and without the deaths of
         workers that they are suspected of. Returns how many. Steps and checkpoint stay: a retried job resumes where it
         stood. Jobs in other states are left alone, and those whose unique_key another job has by now."""
-        return self._bring_back(
-            RETRYABLE,
-            notify.ready(notify.ANY_QUEUE),
-            state=State.READY,
-            ready_at=ClockTimestamp(),
-            **TAKEN_BACK,
-        )
+        self._for_write = True
+        require_autocommit(self.db, "retry()")  # atomic() would hide it
+        ready = notify.ready(notify.ANY_QUEUE)
+        changes = {"state": State.READY, "ready_at": ClockTimestamp(), **TAKEN_BACK}
+        # Another job may take a unique_key between the look at it and the write; the caller's transaction stays usable.
+        for races_left in reversed(range(RACES)):
+            try:
+                with transaction.atomic(using=self.db):
+                    rows = self.filter(state__in=RETRYABLE).with_free_keys()
+                    return rows._update_and_wake(RETRYABLE, ready, **changes)  # noqa: SLF001 - our own class
+            except IntegrityError:
+                if not races_left:
+                    raise
+        raise AssertionError("unreachable")
 
     def cancel(self) -> int:
         """Cancel waiting and held jobs at once and ask the workers of running ones to stop them. Returns how many."""
@@ -200,21 +207,6 @@ class JobQuerySet(models.QuerySet["Job"]):
         and limits and pauses hold."""
         ready = notify.ready(notify.ANY_QUEUE)
         return self._update_and_wake(STARTABLE, ready, state=State.READY, **READY_AGAIN)
-
-    def _bring_back(self, states: Sequence[State], *payloads: str, **changes: Any) -> int:
-        """As _update_and_wake(), for finished jobs too. It is repeated where another job takes a unique_key between
-        the look at it and the write; the caller's transaction stays usable."""
-        self._for_write = True
-        require_autocommit(self.db, "retry()")  # atomic() would hide it
-        for races_left in reversed(range(RACES)):
-            try:
-                with transaction.atomic(using=self.db):
-                    rows = self.filter(state__in=states).with_free_keys()
-                    return rows._update_and_wake(states, *payloads, **changes)  # noqa: SLF001 - our own class
-            except IntegrityError:
-                if not races_left:
-                    raise
-        raise AssertionError("unreachable")
 
     def _update_and_wake(self, states: Sequence[State], *payloads: str, **changes: Any) -> int:
         """Raises ManualCommitError where the workers could not be woken after the commit."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from django.db import models
 from django.db.models import F, Func, Q
@@ -32,17 +33,9 @@ FAILED_DELETE_AFTER = f"""CASE WHEN {FAILED_FOR} <= interval '{LONGEST.days} day
 # `errors` with room for one more entry.
 EARLIER_ERRORS = f"CASE WHEN jsonb_array_length(errors) >= {ERRORS_KEPT} THEN errors - 0 ELSE errors END"
 # What retry() and redrive() take back, so that a job runs again with all its attempts.
-TAKEN_BACK = {"attempt": 0, "crashes": 0} | dict.fromkeys(
-    (
-        "ready_again_at",
-        "held_by",
-        "result",
-        "cancel_requested_at",
-        "finished_at",
-        "delete_after",
-        "dead_lettered_at",
-    )
-)
+_EMPTIED = "ready_again_at", "held_by", "result", "cancel_requested_at"
+_EMPTIED_AT_ITS_END = "finished_at", "delete_after", "dead_lettered_at"
+TAKEN_BACK = {"attempt": 0, "crashes": 0, **dict.fromkeys((*_EMPTIED, *_EMPTIED_AT_ITS_END))}
 # For `state IN (...)`, as pgonly_job_finished has it.
 FINISHED_STATES = "'succeeded', 'failed', 'cancelled'"
 # As text: when a job has become ready.
@@ -58,62 +51,6 @@ UNIQUE_ROW = Q(unique_key__isnull=False) & (
 UNIQUE_ROW_TEXT = """unique_key IS NOT NULL AND (unique_while = 'retained'
     OR state IN ('scheduled', 'ready', 'running', 'held') AND (unique_while = 'unfinished' OR lease_epoch = 0))"""
 
-INDEXES = [
-    # For claims: one range per queue and priority. They also find those pairs by a loose scan of it.
-    models.Index(
-        "queue",
-        F("priority").desc(),
-        "ready_at",
-        "id",
-        condition=Q(slots__isnull=True) & Q(state="ready") & Q(crashes__lt=SUSPECT_FROM),
-        name="pgonly_job_ready",
-    ),
-    # Suspects are few and claimed one at a time. The two indexes share no row, so the planner cannot take one
-    # for the other, however old its statistics are.
-    models.Index(
-        "ready_at",
-        condition=Q(slots__isnull=True) & Q(state="ready") & Q(crashes__gte=SUSPECT_FROM),
-        name="pgonly_job_suspect",
-    ),
-    # For limited claims: one range per queue, priority and concurrency key.
-    models.Index(
-        "queue",
-        F("priority").desc(),
-        "concurrency_key",
-        "ready_at",
-        "id",
-        condition=Q(slots__isnull=False) & Q(state="ready"),
-        name="pgonly_job_limited",
-    ),
-    # How many jobs of a concurrency key are running.
-    models.Index(
-        "concurrency_key",
-        condition=Q(slots__isnull=False) & Q(state="running"),
-        name="pgonly_job_limited_running",
-    ),
-    # The jobs that a budget holds.
-    models.Index("held_by", "id", condition=Q(held_by__isnull=False), name="pgonly_job_held"),
-    # Failed jobs whose dead letter is still to be sent.
-    models.Index(
-        "dead_letter_queue",
-        "id",
-        condition=Q(dead_letter_queue__isnull=False) & Q(state="failed") & Q(dead_lettered_at__isnull=True),
-        name="pgonly_job_dead_letter",
-    ),
-    models.Index("run_at", condition=Q(state="scheduled"), name="pgonly_job_scheduled"),
-    # For rescues, the heartbeat's search for unknown claims, and the admin. A renewal changes no column of it.
-    models.Index("queue", condition=Q(state="running"), name="pgonly_job_running"),
-    models.Index(
-        "delete_after",
-        condition=Q(state__in=["succeeded", "failed", "cancelled"]),
-        name="pgonly_job_finished",
-    ),
-    # For the admin: the newest failed jobs among millions that succeeded. Written only when a job fails.
-    models.Index("id", condition=Q(state="failed"), name="pgonly_job_failed"),
-    # The same of the cancelled ones, which are counted and listed.
-    models.Index("id", condition=Q(state="cancelled"), name="pgonly_job_cancelled"),
-]
-
 
 def json_is(kind: str, *columns: str) -> Q:
     """For a CHECK constraint: these JSON columns are of this kind, or NULL."""
@@ -121,10 +58,43 @@ def json_is(kind: str, *columns: str) -> Q:
     return Q(*(Exact(each, kind) for each in kinds))
 
 
+def _index(name: str, *columns: Any, when: Q) -> models.Index:
+    return models.Index(*columns, condition=when, name=name)
+
+
+_BAND = "queue", F("priority").desc()
+_READY, _RUNNING, _FAILED = Q(state="ready"), Q(state="running"), Q(state="failed")
+_PLAIN, _LIMITED = Q(slots__isnull=True), Q(slots__isnull=False)
+_UNSENT = Q(dead_letter_queue__isnull=False) & _FAILED & Q(dead_lettered_at__isnull=True)
+_FINISHED = Q(state__in=["succeeded", "failed", "cancelled"])
+
+INDEXES = [
+    # For claims: one range per queue and priority. They also find those pairs by a loose scan of it.
+    _index("pgonly_job_ready", *_BAND, "ready_at", "id", when=_PLAIN & _READY & Q(crashes__lt=SUSPECT_FROM)),
+    # Suspects are few and claimed one at a time. The two indexes share no row, so the planner cannot take one
+    # for the other, however old its statistics are.
+    _index("pgonly_job_suspect", "ready_at", when=_PLAIN & _READY & Q(crashes__gte=SUSPECT_FROM)),
+    # For limited claims: one range per queue, priority and concurrency key.
+    _index("pgonly_job_limited", *_BAND, "concurrency_key", "ready_at", "id", when=_LIMITED & _READY),
+    # How many jobs of a concurrency key are running.
+    _index("pgonly_job_limited_running", "concurrency_key", when=_LIMITED & _RUNNING),
+    # The jobs that a budget holds.
+    _index("pgonly_job_held", "held_by", "id", when=Q(held_by__isnull=False)),
+    # Failed jobs whose dead letter is still to be sent.
+    _index("pgonly_job_dead_letter", "dead_letter_queue", "id", when=_UNSENT),
+    _index("pgonly_job_scheduled", "run_at", when=Q(state="scheduled")),
+    # For rescues, the heartbeat's search for unknown claims, and the admin. A renewal changes no column of it.
+    _index("pgonly_job_running", "queue", when=_RUNNING),
+    _index("pgonly_job_finished", "delete_after", when=_FINISHED),
+    # For the admin: the newest failed jobs among millions that succeeded. Written only when a job fails.
+    _index("pgonly_job_failed", "id", when=_FAILED),
+    # The same of the cancelled ones, which are counted and listed.
+    _index("pgonly_job_cancelled", "id", when=Q(state="cancelled")),
+]
 CONSTRAINTS: list[models.BaseConstraint] = [
     models.UniqueConstraint("unique_key", condition=UNIQUE_ROW, name="pgonly_job_unique"),
     models.CheckConstraint(
-        condition=~Q(state="running") | Q(worker_id__isnull=False, lease_expires_at__isnull=False),
+        condition=~_RUNNING | Q(worker_id__isnull=False, lease_expires_at__isnull=False),
         name="pgonly_job_running_has_lease",
     ),
     models.CheckConstraint(

@@ -18,6 +18,7 @@ from django.db import connections, transaction
 
 from pgonly_django.amounts import Cost
 from pgonly_django.database.on_django import require_autocommit
+from pgonly_django.database.statement import Params
 from pgonly_django.exceptions import LeaseLost, StepNameError
 from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
 from pgonly_django.queue.output import PartRow, keep
@@ -26,8 +27,8 @@ from pgonly_django.tables import qualified
 # Index: the primary keys, here and in LOAD_CHECKPOINT.
 SAVE_CHECKPOINT = qualified("""
 INSERT INTO pgonly_checkpoint (job_id, value, positions, saved_at)
-SELECT job.id, %s::jsonb, %s::jsonb, clock_timestamp() FROM pgonly_job AS job
-WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running' FOR KEY SHARE
+SELECT job.id, %(value)s::jsonb, %(positions)s::jsonb, clock_timestamp() FROM pgonly_job AS job
+WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running' FOR KEY SHARE
 ON CONFLICT (job_id) DO UPDATE
     SET value = excluded.value, positions = excluded.positions, saved_at = excluded.saved_at
 """)
@@ -35,19 +36,19 @@ ON CONFLICT (job_id) DO UPDATE
 LOAD_CHECKPOINT = qualified("""
 SELECT coalesce(checkpoint.value::text, 'null'), coalesce(checkpoint.positions::text, '{}'),
     EXISTS (SELECT FROM pgonly_job_output AS output WHERE output.job_id = wanted.id)
-FROM (SELECT %s::uuid AS id) AS wanted LEFT JOIN pgonly_checkpoint AS checkpoint ON checkpoint.job_id = wanted.id
+FROM (SELECT %(id)s::uuid AS id) AS wanted LEFT JOIN pgonly_checkpoint AS checkpoint ON checkpoint.job_id = wanted.id
 """)
 
 # Index: the primary key, then pgonly_step_once (job, name), here and in SAVE_STEP.
 FIND_STEP = qualified("""
 SELECT CASE WHEN step.id IS NOT NULL THEN coalesce(step.result::text, 'null') END
-FROM pgonly_job AS job LEFT JOIN pgonly_step AS step ON step.job_id = job.id AND step.name = %s
-WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running'
+FROM pgonly_job AS job LEFT JOIN pgonly_step AS step ON step.job_id = job.id AND step.name = %(name)s
+WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running'
 """)
 SAVE_STEP = qualified("""
 INSERT INTO pgonly_step (job_id, name, result, finished_at)
-SELECT job.id, %s, %s::jsonb, clock_timestamp() FROM pgonly_job AS job
-WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running' FOR KEY SHARE
+SELECT job.id, %(name)s, %(result)s::jsonb, clock_timestamp() FROM pgonly_job AS job
+WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running' FOR KEY SHARE
 ON CONFLICT (job_id, name) DO NOTHING
 RETURNING coalesce(result::text, 'null')
 """)
@@ -56,16 +57,17 @@ RETURNING coalesce(result::text, 'null')
 SAVE_PAID_STEP = qualified("""
 WITH saved AS (
     INSERT INTO pgonly_step (job_id, name, result, finished_at, usd, tokens_in, tokens_out)
-    SELECT job.id, %s, %s::jsonb, clock_timestamp(), %s::numeric, %s::int8, %s::int8 FROM pgonly_job AS job
-    WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running' FOR KEY SHARE
+    SELECT job.id, %(name)s, %(result)s::jsonb, clock_timestamp(), %(usd)s::numeric, %(tokens_in)s::int8,
+        %(tokens_out)s::int8 FROM pgonly_job AS job
+    WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running' FOR KEY SHARE
     ON CONFLICT (job_id, name) DO NOTHING
     RETURNING job_id, name, coalesce(result::text, 'null') AS result, usd, tokens_in, tokens_out
 ),
 noted AS (
     INSERT INTO pgonly_cost (job_id, task, queue, step, usd, tokens_in, tokens_out, budget, reservation)
     SELECT saved.job_id, job.task, job.queue, saved.name, saved.usd, saved.tokens_in, saved.tokens_out,
-        %s::text, %s::uuid
-    FROM saved JOIN pgonly_job AS job ON job.id = saved.job_id WHERE %s::bool
+        %(budget)s::text, %(reservation)s::uuid
+    FROM saved JOIN pgonly_job AS job ON job.id = saved.job_id WHERE %(is_noted)s::bool
     ON CONFLICT (reservation) WHERE reservation IS NOT NULL DO UPDATE SET usd = excluded.usd,
         tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, is_estimate = false
 )
@@ -118,7 +120,7 @@ class Saved:
 
 def load_checkpoint(alias: str, job_id: str) -> Saved:
     with connections[alias].cursor() as cursor:
-        cursor.execute(LOAD_CHECKPOINT, [job_id])
+        cursor.execute(LOAD_CHECKPOINT, {"id": job_id})
         value, positions, has_output = cursor.fetchone()
     stored = json.loads(positions).items()
     loops = {name: Position(*at) if isinstance(at, list) else Position(at) for name, at in stored}
@@ -136,8 +138,9 @@ def save_checkpoint(
     """Write the checkpoint (JSON texts), and in the same transaction what was `said`. Raises LeaseLost when the job
     belongs to another run by now, and ManualCommitError where the job itself would have to commit it."""
     require_autocommit(alias, "save_checkpoint() or iterate()")
+    parameters = {"id": job_id, "lease_epoch": lease_epoch, "value": value, "positions": positions}
     with _one_transaction(alias, said), connections[alias].cursor() as cursor:
-        cursor.execute(SAVE_CHECKPOINT, [value, positions, job_id, lease_epoch])
+        cursor.execute(SAVE_CHECKPOINT, parameters)
         if cursor.rowcount == 0:
             raise LeaseLost
         if said:
@@ -160,7 +163,7 @@ def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | Non
     ManualCommitError as save_checkpoint() does, so no run pays for a call whose answer it could not keep."""
     require_autocommit(alias, "step()")
     with connections[alias].cursor() as cursor:
-        cursor.execute(FIND_STEP, [name, job_id, lease_epoch])
+        cursor.execute(FIND_STEP, {"id": job_id, "lease_epoch": lease_epoch, "name": name})
         row = cursor.fetchone()
     if row is None:
         raise LeaseLost
@@ -175,15 +178,13 @@ def save_step(
     """Keep the result of a step (JSON text), unless one is there. Returns the kept one, as find_step() does, and
     whether it is this one. Raises LeaseLost as save_checkpoint() does. What was `paid` is stored in the same statement,
     what was `said` in the same transaction; where another result is kept, neither is."""
-    sql: str = SAVE_STEP
-    parameters: list[Any] = [name, result, job_id, lease_epoch]
+    parameters: Params = {"id": job_id, "lease_epoch": lease_epoch, "name": name, "result": result}
     if paid is not None:
         cost = paid.cost
-        sql = SAVE_PAID_STEP
-        parameters[2:2] = [cost.usd, cost.tokens_in, cost.tokens_out]
-        parameters += [paid.budget, paid.reservation, paid.is_noted]
+        parameters |= {"usd": cost.usd, "tokens_in": cost.tokens_in, "tokens_out": cost.tokens_out}
+        parameters |= {"budget": paid.budget, "reservation": paid.reservation, "is_noted": paid.is_noted}
     with _one_transaction(alias, said), connections[alias].cursor() as cursor:
-        cursor.execute(sql, parameters)
+        cursor.execute(SAVE_STEP if paid is None else SAVE_PAID_STEP, parameters)
         row = cursor.fetchone()
         if row is not None and said:
             keep(alias, job_id, said)

@@ -107,19 +107,19 @@ def fall_asleep(connection: psycopg.Connection[Any], worker_id: UUID) -> FallenA
 
 # Index: the primary key of pgonly_worker.
 STOPPED = qualified(
-    "UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0, sleeping_since = NULL WHERE id = %(id)s"
+    "UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0, sleeping_since = NULL WHERE id = %(worker)s"
 )
 
 
 def stopped(connection: psycopg.Connection[Any], worker_id: UUID) -> None:
-    connection.execute(STOPPED, {"id": worker_id})
+    connection.execute(STOPPED, {"worker": worker_id})
 
 
 # Index: none; pgonly_worker is small. date_bin() and not a pause since the last one: a tick that is killed leaves the
 # duty to the next part of the time.
 FIRST_OF_ITS_NAME = qualified("""
 SELECT NOT EXISTS (
-    SELECT FROM pgonly_worker AS other JOIN pgonly_worker AS own ON own.id = %(id)s
+    SELECT FROM pgonly_worker AS other JOIN pgonly_worker AS own ON own.id = %(worker)s
     WHERE other.name = own.name AND (other.started_at, other.id) < (own.started_at, own.id)
         AND other.started_at >= date_bin(%(part)s::interval, own.started_at, timestamptz '2000-01-01')
 )
@@ -129,7 +129,7 @@ SELECT NOT EXISTS (
 def is_first_of_its_name(connection: psycopg.Connection[Any], worker_id: UUID, part: timedelta) -> bool:
     """Whether no other worker of the same name has started before it in the same part of the time: of the same five
     minutes of the clock, say."""
-    row = connection.execute(FIRST_OF_ITS_NAME, {"id": worker_id, "part": part}).fetchone()
+    row = connection.execute(FIRST_OF_ITS_NAME, {"worker": worker_id, "part": part}).fetchone()
     return bool(row and row[0])
 
 

@@ -130,19 +130,23 @@ def write_output(connection: psycopg.Connection[Any], rows: Sequence[SeenRow]) -
 # Index: pgonly_job_output_once, here and below. A statement may be repeated whose answer got lost.
 KEEP_OUTPUT = qualified("""
 INSERT INTO pgonly_job_output (job_id, part, place, start, text)
-SELECT %s::uuid, kept.* FROM unnest(%s::text[], %s::int8[], %s::int[], %s::text[]) AS kept
+SELECT %(id)s::uuid, kept.*
+FROM unnest(%(parts)s::text[], %(places)s::int8[], %(starts)s::int[], %(texts)s::text[]) AS kept
 ON CONFLICT (job_id, part, place) DO NOTHING
 """)
-START_OVER = qualified("DELETE FROM pgonly_job_output WHERE job_id = %s AND part = ANY (%s::text[])")
+START_OVER = qualified(
+    "DELETE FROM pgonly_job_output WHERE job_id = %(id)s AND part = ANY (%(parts)s::text[])"
+)
 
 
 def keep(alias: str, job_id: str, rows: Sequence[PartRow]) -> None:
     """On Django's connection, in the transaction of the statement that has checked the lease."""
     with connections[alias].cursor() as cursor:
         if anew := [row.part for row in rows if row.starts_over]:
-            cursor.execute(START_OVER, [job_id, anew])
-        columns = ([getattr(row, name) for row in rows] for name in ("part", "place", "start", "text"))
-        cursor.execute(KEEP_OUTPUT, [job_id, *columns])
+            cursor.execute(START_OVER, {"id": job_id, "parts": anew})
+        names = ("part", "place", "start", "text")
+        columns = {f"{name}s": [getattr(row, name) for row in rows] for name in names}
+        cursor.execute(KEEP_OUTPUT, {"id": job_id, **columns})
 
 
 class Text:
@@ -185,14 +189,14 @@ class StoredPart:
 
 
 LOAD_OUTPUT = qualified(
-    "SELECT part, place, start, text FROM pgonly_job_output WHERE job_id = %s ORDER BY part, place"
+    "SELECT part, place, start, text FROM pgonly_job_output WHERE job_id = %(id)s ORDER BY part, place"
 )
 
 
 def load_output(alias: str, job_id: str) -> dict[str, StoredPart]:
     """All that earlier runs of a job have emitted, by part, for the run that resumes it."""
     with connections[alias].cursor() as cursor:
-        cursor.execute(LOAD_OUTPUT, [job_id])
+        cursor.execute(LOAD_OUTPUT, {"id": job_id})
         return {name: _part(name, list(rows)) for name, rows in groupby(cursor.fetchall(), itemgetter(0))}
 
 
