@@ -86,6 +86,14 @@ def first_row(
     return first_row_on(connections[alias], statement, params, follow_up)
 
 
+def all_rows(alias: str, statement: str, params: Any = None) -> list[Row]:
+    """All rows of `statement`, by Django's own cursor."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(statement, params)
+        rows: list[Row] = cursor.fetchall()
+        return rows
+
+
 def first_row_on(
     connection: Any, statement: Statement, params: Params, follow_up: FollowUp | None = None
 ) -> Row | None:

@@ -138,9 +138,9 @@ def save_checkpoint(
     """Write the checkpoint (JSON texts), and in the same transaction what was `said`. Raises LeaseLost when the job
     belongs to another run by now, and ManualCommitError where the job itself would have to commit it."""
     require_autocommit(alias, "save_checkpoint() or iterate()")
-    parameters = {"id": job_id, "lease_epoch": lease_epoch, "value": value, "positions": positions}
+    saved: Params = {"id": job_id, "lease_epoch": lease_epoch, "value": value, "positions": positions}
     with _one_transaction(alias, said), connections[alias].cursor() as cursor:
-        cursor.execute(SAVE_CHECKPOINT, parameters)
+        cursor.execute(SAVE_CHECKPOINT, saved)
         if cursor.rowcount == 0:
             raise LeaseLost
         if said:

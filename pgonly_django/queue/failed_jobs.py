@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from django.db import IntegrityError, connections, transaction
 
+from pgonly_django.database.on_django import all_rows
 from pgonly_django.models.job_rows import TAKEN_BACK
 from pgonly_django.tables import qualified
 
@@ -39,9 +40,7 @@ SELECT queue FROM unsent WHERE queue IS NOT NULL
 
 def unsent(alias: str, queue: str, limit: int) -> dict[str, str | None]:
     """The ids of the oldest, whose rows are locked until the caller's transaction ends, with their metadata."""
-    with connections[alias].cursor() as cursor:
-        cursor.execute(UNSENT, {"queue": queue, "limit": limit})
-        return dict(cursor.fetchall())
+    return dict(all_rows(alias, UNSENT, {"queue": queue, "limit": limit}))
 
 
 def mark_sent(alias: str, ids: Iterable[str]) -> None:
@@ -51,9 +50,7 @@ def mark_sent(alias: str, ids: Iterable[str]) -> None:
 
 
 def queues_with_unsent(alias: str) -> list[str]:
-    with connections[alias].cursor() as cursor:
-        cursor.execute(QUEUES)
-        return [queue for (queue,) in cursor.fetchall()]
+    return [queue for (queue,) in all_rows(alias, QUEUES)]
 
 
 # Index: the primary key.
@@ -100,13 +97,8 @@ def redrive_batch(alias: str, batch: Sequence[Again]) -> list[str]:
 
 
 def _update(alias: str, batch: Sequence[Again]) -> list[str]:
-    calls = [{"id": each.id, **each.call} for each in batch if each.call is not None]
-    times: dict[str, Any] = {
-        "ids": [each.id for each in batch],
-        "delays": [each.delay_seconds for each in batch],
-    }
-    with connections[alias].cursor() as cursor:
-        if calls:
+    if calls := [{"id": each.id, **each.call} for each in batch if each.call is not None]:
+        with connections[alias].cursor() as cursor:
             cursor.execute(WRITE_CALLS, {"calls": json.dumps(calls)})
-        cursor.execute(REDRIVE, times)
-        return [job_id for (job_id,) in cursor.fetchall()]
+    times = {"ids": [each.id for each in batch], "delays": [each.delay_seconds for each in batch]}
+    return [job_id for (job_id,) in all_rows(alias, REDRIVE, times)]

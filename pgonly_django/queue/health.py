@@ -6,13 +6,12 @@ Nothing here reads the whole table of jobs. What would is answered from the newe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-from django.db import connections
-
+from pgonly_django.database.on_django import all_rows
 from pgonly_django.models import Queue, Worker
 from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW, WAITING_SINCE
 from pgonly_django.queue.claim import BANDS_OF_ALL, BANDS_OF_GIVEN
@@ -113,11 +112,8 @@ class OldestJob(NamedTuple):
 def oldest_waiting(alias: str, queues: Sequence[str] = ()) -> OldestJob | None:
     """The job that has waited longest since it became ready, or was due; also one that waits for a limit. Jobs of a
     paused queue wait for a person, and are left out."""
-    row = _row(alias, OLDEST_OF_GIVEN if queues else OLDEST_OF_ALL, {"queues": list(queues)})
-    if row is None:
-        return None
-    queue, seconds, job_id = row
-    return OldestJob(_seconds(seconds), queue, job_id)
+    rows = all_rows(alias, OLDEST_OF_GIVEN if queues else OLDEST_OF_ALL, {"queues": list(queues)})
+    return next((OldestJob(_seconds(seconds), queue, job_id) for queue, seconds, job_id in rows), None)
 
 
 # As above; the age of the oldest row of each queue.
@@ -130,9 +126,7 @@ SELECT queue, max({_AGE.format(since="since")}) FROM waiting GROUP BY queue"""
 def oldest_per_queue(alias: str) -> dict[str, float]:
     """How many seconds the oldest job of each queue has waited since it became ready, or was due; of paused queues
     too."""
-    with connections[alias].cursor() as cursor:
-        cursor.execute(OLDEST_PER_QUEUE)
-        return {queue: _seconds(seconds) for queue, seconds in cursor.fetchall()}
+    return {queue: _seconds(seconds) for queue, seconds in all_rows(alias, OLDEST_PER_QUEUE)}
 
 
 _STARTED = qualified(f"SELECT id, queue, {WAITING_SINCE} AS since, attempted_at FROM pgonly_job")
@@ -167,9 +161,7 @@ def latency(
     """How long jobs waited whose run began `within` that time: those that run, the 1,000 that were enqueued last, and
     the 1,000 before the job `before`, which is to be the oldest that waits. None where none of them did."""
     parameters = {"within": within, "queues": list(queues), "before": before}
-    row = _row(alias, LATENCY, parameters)
-    assert row is not None  # an aggregate
-    count, *seconds = row
+    ((count, *seconds),) = all_rows(alias, LATENCY, parameters)
     return Latency(count, *map(_seconds, seconds)) if count else None
 
 
@@ -186,16 +178,8 @@ WHERE finished_at >= statement_timestamp() - %(within)s::interval
 
 def failures(alias: str, within: timedelta, queues: Sequence[str] = ()) -> int:
     """How many jobs failed for the last time `within` that time, of the 5,000 failed ones that were enqueued last."""
-    row = _row(alias, FAILURES, {"within": within, "queues": list(queues)})
-    assert row is not None  # an aggregate
-    return int(row[0])
-
-
-def _row(alias: str, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
-    with connections[alias].cursor() as cursor:
-        cursor.execute(statement, parameters)
-        row: tuple[Any, ...] | None = cursor.fetchone()
-        return row
+    ((count,),) = all_rows(alias, FAILURES, {"within": within, "queues": list(queues)})
+    return int(count)
 
 
 def _seconds(value: float) -> float:

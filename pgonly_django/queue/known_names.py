@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connections
 from psycopg import Connection, errors
 
 from pgonly_django.database.connect import connect
+from pgonly_django.database.on_django import all_rows
 from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.tables import qualified
 
@@ -57,16 +57,13 @@ SELECT DISTINCT left(errors -> -1 ->> 'exception', 255) AS error FROM recent ORD
 
 def known_names(alias: str, statement: str) -> list[str]:
     """What one of the statements above finds."""
-    with connections[alias].cursor() as cursor:
-        cursor.execute(statement)
-        return [name for (name,) in cursor.fetchall() if name is not None]
+    return [name for (name,) in all_rows(alias, statement) if name is not None]
 
 
 def queue_count(alias: str) -> int:
     """How many queues there are: with a row of their own, or found by KNOWN_QUEUES without its limit."""
-    with connections[alias].cursor() as cursor:
-        cursor.execute(COUNT_QUEUES)
-        return int(cursor.fetchone()[0])
+    ((count,),) = all_rows(alias, COUNT_QUEUES)
+    return int(count)
 
 
 TIMEOUT_SECONDS = 10

@@ -22,6 +22,7 @@ from uuid import UUID
 import psycopg
 from django.db import connections
 
+from pgonly_django.database.on_django import all_rows
 from pgonly_django.models.checkpoint import PART_LENGTH
 from pgonly_django.tables import qualified
 
@@ -195,9 +196,8 @@ LOAD_OUTPUT = qualified(
 
 def load_output(alias: str, job_id: str) -> dict[str, StoredPart]:
     """All that earlier runs of a job have emitted, by part, for the run that resumes it."""
-    with connections[alias].cursor() as cursor:
-        cursor.execute(LOAD_OUTPUT, {"id": job_id})
-        return {name: _part(name, list(rows)) for name, rows in groupby(cursor.fetchall(), itemgetter(0))}
+    stored = groupby(all_rows(alias, LOAD_OUTPUT, {"id": job_id}), itemgetter(0))
+    return {name: _part(name, list(rows)) for name, rows in stored}
 
 
 def _part(name: str, rows: Sequence[tuple[str, int, int, str]]) -> StoredPart:
@@ -279,16 +279,15 @@ CROSS JOIN LATERAL (
 def read_pieces(alias: str, questions: Sequence[Question]) -> dict[Question, Piece]:
     """The next piece for each. It has not much more than `size` characters, however much there is."""
     asked = list(dict.fromkeys(questions))
-    parameters: dict[str, Any] = {
+    parameters = {
         "ids": [each.job_id for each in asked],
         "afters": [each.cursor.after for each in asked],
         "places": [each.cursor.place for each in asked],
         "given": [each.cursor.given for each in asked],
         "sizes": [each.size for each in asked],
     }
-    with connections[alias].cursor() as cursor:
-        cursor.execute(READ_PIECES, parameters)
-        rows = {number: list(of) for number, of in groupby(cursor.fetchall(), itemgetter(0))}
+    stored = groupby(all_rows(alias, READ_PIECES, parameters), itemgetter(0))
+    rows = {number: list(of) for number, of in stored}
     return {each: _piece(each, rows.get(number, [])) for number, each in enumerate(asked, 1)}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import psycopg
-from django.db import connections
 
 from pgonly_django.database import notify
+from pgonly_django.database.on_django import all_rows
 from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue.claim import BANDS_OF_ALL
 from pgonly_django.tables import qualified
@@ -77,7 +77,5 @@ class WaitingJobs(NamedTuple):
 
 def count_waiting(alias: str) -> WaitingJobs:
     """For those who ask now and then: how many jobs are ready, and when the next one is due."""
-    with connections[alias].cursor() as cursor:
-        cursor.execute(WAITING)
-        ready, next_due_in_seconds = cursor.fetchone()
-    return WaitingJobs(ready, next_due_in_seconds)
+    (row,) = all_rows(alias, WAITING)
+    return WaitingJobs(*row)

@@ -37,16 +37,12 @@ LIVE_WITHIN = timedelta(minutes=6)
 HINT = "See docs/how-to/schedules.md#settings."
 
 
-def entries() -> dict[str, Declaration | None]:
-    """The entries that are right. None: switched off."""
-    return {name: entry for name, entry, problem in _read() if not problem}
-
-
 def declared(database: str) -> dict[str, Declaration]:
     """All schedules whose jobs belong into this database, by name: those of code and settings."""
     mine = {name: each for name, (task, each) in declarations().items() if _database_of(task) == database}
-    for name, entry in entries().items():
-        mine.pop(name, None)
+    for name, entry, problem in _read():
+        if not problem:
+            mine.pop(name, None)
         if entry is not None and _belongs(entry, database):
             mine[name] = entry
     return mine
