@@ -103,21 +103,11 @@ class BudgetReservation:
 
     def __enter__(self) -> Self:
         refuse_event_loop(f"budget({self.budget!r}).reserve(...)")
-        self._open()
-        try:
-            run(self._make())
-        except BaseException:
-            self._give_back_later()
-            raise
+        run(self._make())
         return self
 
     async def __aenter__(self) -> Self:
-        self._open()
-        try:
-            await self.pool.arun(self._make())
-        except BaseException:
-            self._give_back_later()
-            raise
+        await self.pool.arun(self._make())
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
@@ -157,18 +147,20 @@ class BudgetReservation:
     def lost(self) -> None:
         """It has expired, while this process stood still. settle() corrects what was counted."""
 
-    def _open(self) -> None:
+    def _make(self) -> Operation[None]:
         if self._is_open or self._is_over:
             raise BudgetError("A reservation serves one `with` block: call reserve() again for the next one.")
         self._is_open = True
-
-    def _make(self) -> Operation[None]:
         job, give_up_at, pause = current_job.get(), time.monotonic() + WAIT_SECONDS, PAUSE_SECONDS[0]
-        while not (answer := (yield from while_away(lambda: self._try(job), PATIENCE_SECONDS))).is_made:
-            self._raise_unless_it_may_wait(job, answer, give_up_at)
-            yield Signal(pause)
-            pause = min(pause * 2, PAUSE_SECONDS[1])
-        renewal.keep(self)
+        try:
+            while not (answer := (yield from while_away(lambda: self._try(job), PATIENCE_SECONDS))).is_made:
+                self._raise_unless_it_may_wait(job, answer, give_up_at)
+                yield Signal(pause)
+                pause = min(pause * 2, PAUSE_SECONDS[1])
+            renewal.keep(self)
+        except BaseException:
+            self._give_back_later()
+            raise
 
     def _try(self, job: CurrentJob | None) -> Operation[ReserveAnswer]:
         if self._declaration is not None:

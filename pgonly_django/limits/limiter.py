@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
@@ -115,66 +116,48 @@ class NamedLimiter(StoppableLimiter):
 
     def __enter__(self) -> Use:
         refuse_event_loop(f"limiter({self.name!r})")
-        use = self._new_use()
-        started = time.monotonic()
-        try:
-            run(use.admission.enter(self._timeout))
-            self._keep(use, started)
-        except BaseException:
-            self._abandon(use)
-            raise
-        return use
+        return run(self._enter())
 
     def __exit__(self, *_: object) -> None:
-        use = self._take()
-        if use.admission.pid == os.getpid():  # in a process that was forked inside, the slot is its parent's
-            run(use.admission.leave(use.requests, use.tokens))
+        run(self._leave())
 
     async def __aenter__(self) -> Use:
-        use = self._new_use()
+        return await pool().arun(self._enter())
+
+    async def __aexit__(self, *_: object) -> None:
+        await pool().arun(self._leave())
+
+    def _enter(self) -> Operation[Use]:
+        """Raises NestedLimiterError where this caller holds a slot of the same limiter."""
+        use = Use(LimiterAdmission(pool(), self.name, self._requests, self._tokens, _who()))
+        for each in _inside_of():
+            if each.has_slot and (each.name, each.pool) == (self.name, use.admission.pool):
+                raise NestedLimiterError(self.name)
         started = time.monotonic()
         try:
-            await use.admission.pool.arun(use.admission.enter(self._timeout))
-            self._keep(use, started)
+            yield from use.admission.enter(self._timeout)
+            use.waited_seconds = time.monotonic() - started
+            self._uses.append(use)
+            if use.admission.has_slot:
+                renewal.keep(use.admission)
+            _inside.set((*_inside.get(), ref(use.admission)))
         except BaseException:
-            self._abandon(use)
+            renewal.drop(use.admission)
+            with suppress(ValueError):
+                self._uses.remove(use)
+            use.admission.abandon()
             raise
         return use
 
-    async def __aexit__(self, *_: object) -> None:
-        use = self._take()
-        if use.admission.pid == os.getpid():
-            await use.admission.pool.arun(use.admission.leave(use.requests, use.tokens))
-
-    def _new_use(self) -> Use:
-        """Raises NestedLimiterError where this caller holds a slot of the same limiter."""
-        admission = LimiterAdmission(pool(), self.name, self._requests, self._tokens, _who())
-        for each in _inside_of():
-            if each.has_slot and (each.name, each.pool) == (self.name, admission.pool):
-                raise NestedLimiterError(self.name)
-        return Use(admission)
-
-    def _keep(self, use: Use, started: float) -> None:
-        use.waited_seconds = time.monotonic() - started
-        self._uses.append(use)
-        if use.admission.has_slot:
-            renewal.keep(use.admission)
-        _inside.set((*_inside.get(), ref(use.admission)))
-
-    def _abandon(self, use: Use) -> None:
-        renewal.drop(use.admission)
-        if use in self._uses:
-            self._uses.remove(use)
-        use.admission.abandon()
-
-    def _take(self) -> Use:
-        """The use that ends here: the last one of this thread or task."""
+    def _leave(self) -> Operation[None]:
+        """End the last use of this thread or task."""
         mine = set(_inside_of())
         use = next((each for each in reversed(self._uses) if each.admission in mine), self._uses[-1])
         self._uses.remove(use)
         _inside.set(tuple(ref(each) for each in mine if each is not use.admission))
         renewal.drop(use.admission)
-        return use
+        if use.admission.pid == os.getpid():  # in a process that was forked inside, the slot is its parent's
+            yield from use.admission.leave(use.requests, use.tokens)
 
 
 def _inside_of() -> list[LimiterAdmission]:

@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, TypeVar
 
@@ -40,14 +41,12 @@ LOOK_SECONDS = 0.5  # after which a call that waits for its turn looks by itself
 LONGEST_SECONDS = 4 * TIMEOUT_SECONDS
 
 
+@dataclass(eq=False, slots=True)
 class _RowCall:
     """One that is under way, or waits until its `signal` is set."""
 
-    __slots__ = ("began", "signal")
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.signal: Signal | None = None
+    began: float = field(default_factory=time.monotonic)
+    signal: Signal = field(default_factory=lambda: Signal(LOOK_SECONDS))
 
 
 # By alias and name: the calls in the order of their arrival, and when the row was last found locked.
@@ -105,8 +104,7 @@ def call(pool: Pool, statement: Statement, **params: Any) -> Operation[PGresult]
         with contextlib.suppress(ValueError):
             calls.remove(mine)
         for next_one in calls[:most]:
-            if next_one.signal is not None:
-                next_one.signal.set()
+            next_one.signal.set()
         if not calls:
             _calls.pop(key, None)
 
@@ -129,11 +127,8 @@ def _turn(key: tuple[str, str], calls: list[_RowCall], mine: _RowCall, most: int
             raise LimitsUnavailableError(
                 f"{count} calls of {key[1]!r} were before this one for {TIMEOUT_SECONDS:g} s."
             )
-        if mine.signal is None:
-            mine.signal = Signal(LOOK_SECONDS)  # and look again: its turn may have come before
-        else:
-            yield mine.signal
-            mine.signal = None
+        yield mine.signal
+        mine.signal = Signal(LOOK_SECONDS)
 
 
 def _locked(name: str) -> LimitsUnavailableError:
