@@ -123,7 +123,8 @@ class BudgetForm(TimeZoneForm):
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
-        budget_settings.check_name(name, error=ValidationError)
+        with budget_settings.errors_as(ValidationError):
+            budget_settings.check_name(name)
         return name
 
     def clean_per(self) -> str | None:
@@ -133,7 +134,8 @@ class BudgetForm(TimeZoneForm):
         values: dict[str, Any] = super().clean() or self.cleaned_data
         if not self.errors:
             given = {name: values.get(name) for name in budget_settings.KEYS}
-            budget_settings.validated(given, "The budget", ValidationError)
+            with budget_settings.errors_as(ValidationError):
+                budget_settings.validated(given, "The budget")
         return values
 
 

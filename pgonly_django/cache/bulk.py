@@ -51,7 +51,8 @@ def get_many(store: Store, wanted: Sequence[bytes], *, strict: bool) -> Operatio
                 events.emit("cache.failed", str(error), level=logging.WARNING)
     yield from store.read(hits=len(found), misses=len(wanted) - len(found))
     if call_log.is_on(call_log.DEBUG):
-        call_log.say_read(wanted, found)
+        call_log.say("hit", *found)
+        call_log.say("miss", *(key for key in wanted if key not in found))
     return found
 
 

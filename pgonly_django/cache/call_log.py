@@ -1,7 +1,6 @@
 """What calls of the cache found and did, at DEBUG on the logger `pgonly_django.cache`."""
 
 import logging
-from collections.abc import Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -16,8 +15,9 @@ is_on = logger.isEnabledFor
 
 
 def say(what: str, *keys: bytes, detail: str = "") -> None:
-    """`what` in one word: hit, miss, set, delete, ... The event of the record is "cache." and that word."""
-    if not is_on(DEBUG):
+    """`what` in one word: hit, miss, set, delete, ... The event of the record is "cache." and that word. Of no keys it
+    says nothing."""
+    if not keys or not is_on(DEBUG):
         return
     location = keys[0].decode().partition(":")[0]
     names = [key.decode().partition(":")[2] for key in keys]
@@ -28,9 +28,3 @@ def say(what: str, *keys: bytes, detail: str = "") -> None:
     facts = {"key": names[0]} if len(keys) == 1 else {"keys": names}
     extra: dict[str, Any] = {"event": f"cache.{what}", "location": location, **facts}
     log_quietly(partial(logger.debug, "%s", message, extra=extra), message)
-
-
-def say_read(wanted: Iterable[bytes], found: Collection[bytes]) -> None:
-    for what, keys in (("hit", [*found]), ("miss", [key for key in wanted if key not in found])):
-        if keys:
-            say(what, *keys)

@@ -69,8 +69,7 @@ def delete_many(store: Store, wanted: Sequence[bytes]) -> Operation[int]:
         of_batch, size = yield from _delete(store, DELETE_MANY, keys=batch)
         live, deleted = live + of_batch, deleted + size
     yield from store.eviction.reclaim(deleted)
-    if wanted:
-        call_log.say("delete", *wanted, detail=f"there were {live}")
+    call_log.say("delete", *wanted, detail=f"there were {live}")
     return live
 
 

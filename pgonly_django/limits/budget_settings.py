@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
@@ -61,34 +62,49 @@ def nearest(name: str) -> str:
 
 def exact_names() -> dict[str, BudgetDeclaration]:
     """The entries that are no patterns. Raises ImproperlyConfigured."""
-    return {
-        name: validated(entry, _place(name), ImproperlyConfigured)
-        for name, entry in settings().budgets.items()
-        if not _is_pattern(name)
-    }
+    return {name: _of_settings(name) for name in settings().budgets if not _is_pattern(name)}
 
 
-def check_name(name: Any, what: str = "A budget's name", error: type[Exception] = BudgetError) -> None:
-    """Raises `error` for a name that the table cannot hold."""
+def check_name(name: Any, what: str = "A budget's name") -> None:
+    """Raises BudgetError for a name that the table cannot hold."""
     if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH or not _is_text(name):
-        raise error(
+        raise BudgetError(
             f"{what} must be text of 1 to {NAME_LENGTH} characters without NUL, got {str(name)[:80]!r}."
         )
 
 
-def validated(entry: Any, where: str, error: type[Exception] = BudgetError) -> BudgetDeclaration:
-    """Raises `error`, with the place, the value and what it may be."""
+def validated(entry: Any, where: str) -> BudgetDeclaration:
+    """Raises BudgetError and AmountError, with the place, the value and what it may be."""
     if not isinstance(entry, Mapping):
-        raise error(f'{where} must be a dict such as {{"usd": 5, "per": "month"}}, got {entry!r}.')
+        raise BudgetError(f'{where} must be a dict such as {{"usd": 5, "per": "month"}}, got {entry!r}.')
     for key in entry:
         if key not in KEYS:
-            raise error(unknown_key(f'{where}["%s"]', key, KEYS))
+            raise BudgetError(unknown_key(f'{where}["%s"]', key, KEYS))
+    if entry.get("usd") is None:
+        raise BudgetError(f'{where} needs "usd", its cap in US dollars.')
     per = entry.get("per")
     if per is not None and per not in PERIODS:
-        raise error(
+        raise BudgetError(
             f'{where}: "per" must be one of {", ".join(PERIODS)}, or None for no period, got {per!r}.'
         )
-    return BudgetDeclaration(_cap(entry, where, error), per, _timezone(entry.get("timezone"), where, error))
+    usd = amounts.usd(entry["usd"], f'{where}: "usd"')
+    return BudgetDeclaration(usd, per, _timezone(entry.get("timezone"), where))
+
+
+@contextmanager
+def errors_as(kind: type[Exception]) -> Iterator[None]:
+    """What is wrong with a budget is raised in the block as an error of this kind."""
+    try:
+        yield
+    except (BudgetError, AmountError) as error:
+        raise kind(str(error)) from error
+
+
+def _of_settings(name: Any) -> BudgetDeclaration:
+    """Raises ImproperlyConfigured for an entry of PGONLY["BUDGETS"] that no budget can have."""
+    with errors_as(ImproperlyConfigured):
+        check_name(name, 'A name in PGONLY["BUDGETS"]')
+        return validated(settings().budgets[name], f'PGONLY["BUDGETS"][{name!r}]')
 
 
 def check_budgets(**_: object) -> list[checks.CheckMessage]:
@@ -98,35 +114,24 @@ def check_budgets(**_: object) -> list[checks.CheckMessage]:
     except ImproperlyConfigured:
         return []  # E001 says it
     messages: list[checks.CheckMessage] = []
-    for name, entry in budgets.items():
+    for name in budgets:
         try:
-            check_name(name, 'A name in PGONLY["BUDGETS"]', ImproperlyConfigured)
-            validated(entry, _place(name), ImproperlyConfigured)
+            _of_settings(name)
         except ImproperlyConfigured as error:
             hint = "See docs/how-to/budgets.md#settings."
             messages.append(checks.Error(str(error), hint=hint, id="pgonly_django.E005"))
     return messages
 
 
-def _cap(entry: Mapping[str, Any], where: str, error: type[Exception]) -> Decimal:
-    if entry.get("usd") is None:
-        raise error(f'{where} needs "usd", its cap in US dollars.')
-    try:
-        return amounts.usd(entry["usd"], f'{where}: "usd"')
-    except AmountError as wrong:
-        if error is BudgetError:
-            raise
-        raise error(str(wrong)) from wrong
-
-
-def _timezone(name: Any, where: str, error: type[Exception]) -> str:
+def _timezone(name: Any, where: str) -> str:
     if name is None:
         return django_settings.TIME_ZONE or "UTC"
     try:
         return ZoneInfo(name).key
-    except Exception as wrong:
+    except Exception as error:
         hint = nearest_zone(str(name))
-        raise error(f'{where}: "timezone" must be the name of a time zone, got {name!r}. {hint}') from wrong
+        wrong = f'{where}: "timezone" must be the name of a time zone, got {name!r}. {hint}'
+        raise BudgetError(wrong) from error
 
 
 def _entry_for(name: str) -> Mapping[str, Any]:
@@ -136,7 +141,7 @@ def _entry_for(name: str) -> Mapping[str, Any]:
     if name not in budgets and not matching:
         return {}
     chosen = name if name in budgets else max(matching, key=len)
-    validated(budgets[chosen], _place(chosen), ImproperlyConfigured)
+    _of_settings(chosen)
     return {key: value for key, value in budgets[chosen].items() if value is not None}
 
 
@@ -146,7 +151,3 @@ def _is_pattern(name: str) -> bool:
 
 def _is_text(name: str) -> bool:
     return "\x00" not in name and name == name.encode(errors="replace").decode()
-
-
-def _place(name: str) -> str:
-    return f'PGONLY["BUDGETS"][{name!r}]'
