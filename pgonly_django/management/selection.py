@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
@@ -107,10 +108,9 @@ def job_id(text: str) -> UUID:
 
 
 def job_id_or_queue(text: str) -> UUID | str:
-    try:
+    with suppress(ValueError):
         return UUID(text)
-    except ValueError:
-        return text
+    return text
 
 
 def state(text: str) -> str:

@@ -12,14 +12,15 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from django.db import connections
 
 from pgonly_django.database.connect import NOTICE_DEAD_PEERS
-from pgonly_django.monitoring.stats import Stats, StatsReader
+from pgonly_django.monitoring.stats import Stats, as_far_as_read, read, unread
 
 CONNECT_SECONDS = 2
-# A reading that is older gets no answer any more, and another one begins.
+# A reading that still has no answer so long after its time gets none any more, and another one begins.
 GIVEN_UP_SECONDS = 60.0
 # These are the same for each database of jobs, so only the first Stats has them.
 OF_THE_SITE = ("budgets", "caches", "failing_schedules", "limiters", "schedules", "sessions")
@@ -29,35 +30,29 @@ def stats_in_time(aliases: Sequence[str], parts: Sequence[str], seconds: float) 
     """One for each alias. What could not be read within `seconds` is in `missing`, and a database that has not answered
     by then is not up. Inside a transaction it reads on the connection of that transaction, in this thread."""
     if _is_in_transaction():
-        readers = _readers(aliases, parts, seconds)
-        for reader in readers:
-            reader.run()
+        reading = Reading(aliases, parts, seconds)
+        reading.run()
     else:
         reading = _present_reading(aliases, parts, seconds)
         reading.join(seconds)
-        readers = reading.readers
-    return [reader.stats() for reader in readers]
-
-
-def _readers(aliases: Sequence[str], parts: Sequence[str], seconds: float) -> list[StatsReader]:
-    of_jobs = [name for name in parts if name not in OF_THE_SITE]
-    return [
-        StatsReader(alias, parts if alias == aliases[0] else of_jobs, seconds)
-        for alias in dict.fromkeys(aliases)
-    ]
+    found = map(as_far_as_read, reading.stats)
+    return [each if each.seconds else replace(each, seconds=seconds) for each in found]
 
 
 class Reading(threading.Thread):
     def __init__(self, aliases: Sequence[str], parts: Sequence[str], seconds: float) -> None:
         super().__init__(name="pgonly-stats", daemon=True)
         self.of = (tuple(aliases), tuple(parts))
-        self.readers = _readers(aliases, parts, seconds)
-        self.given_up_at = time.monotonic() + GIVEN_UP_SECONDS
+        of_jobs = [name for name in parts if name not in OF_THE_SITE]
+        self.stats = [
+            unread(alias, parts if alias == aliases[0] else of_jobs) for alias in dict.fromkeys(aliases)
+        ]
+        self.until = time.monotonic() + seconds
 
     def run(self) -> None:
         with own_connections():
-            for reader in self.readers:
-                reader.run()
+            for stats in self.stats:
+                read(stats, self.until)
 
 
 _lock = threading.Lock()
@@ -69,7 +64,7 @@ def _present_reading(aliases: Sequence[str], parts: Sequence[str], seconds: floa
     global _reading  # noqa: PLW0603 - there is one at a time in a process
     with _lock:
         found = _reading
-        goes_on = found is not None and found.is_alive() and time.monotonic() < found.given_up_at
+        goes_on = found is not None and found.is_alive() and time.monotonic() < found.until + GIVEN_UP_SECONDS
         if found is None or not goes_on or found.of != (tuple(aliases), tuple(parts)):
             found = _reading = Reading(aliases, parts, seconds)
             found.start()

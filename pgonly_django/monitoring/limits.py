@@ -59,7 +59,9 @@ SELECT held_by FROM holding WHERE starts_with(held_by, %(first)s::text) LIMIT {B
 def budgets(alias: str) -> list[Any]:
     """BUDGETS_AT_MOST rows, annotated with spent_now and held_jobs: those that hold jobs, then those with the largest
     part of their cap spent or reserved, of the first BUDGETS_READ by name."""
-    holding = _holding_budgets()
+    with connections[router.db_for_read(Job)].cursor() as cursor:
+        cursor.execute(HOLDING, {"first": HELD_BY})
+        holding = held_jobs(holder.removeprefix(HELD_BY) for (holder,) in cursor.fetchall())
     rows: Any = Budget.objects.using(alias).with_spent_now()
     found = [*rows.filter(name__in=holding), *rows.exclude(name__in=holding).order_by("name")[:BUDGETS_READ]]
     for budget in found:
@@ -71,14 +73,6 @@ def budgets(alias: str) -> list[Any]:
 def _used(budget: Any) -> Decimal:
     """The part of its cap that is spent or reserved."""
     return (budget.spent_now + budget.reserved) / budget.usd if budget.usd > 0 else Decimal(0)
-
-
-def _holding_budgets() -> dict[str, Counted]:
-    """Of BUDGETS_AT_MOST that hold jobs, how many each holds."""
-    with connections[router.db_for_read(Job)].cursor() as cursor:
-        cursor.execute(HOLDING, {"first": HELD_BY})
-        names = [holder.removeprefix(HELD_BY) for (holder,) in cursor.fetchall()]
-    return held_jobs(names)
 
 
 # Index: pgonly_job_held, one range for each of the holders.

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -53,12 +53,12 @@ YOUNG_SECONDS = 1.0  # a transaction that is younger is not told of: the reading
 NO_TIME = "There was no time left for it."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Stats:
     """A part is None where it was not asked for or could not be read; `missing` says why it could not."""
 
     database: str  # the alias
-    is_up: bool  # it answers
+    is_up: bool = False  # it answers
     states: Mapping[State, Counted] | None = None
     queues: list[QueueFigures] | None = None
     queue_count: int | None = None  # there may be more than `queues` has
@@ -76,7 +76,7 @@ class Stats:
     budgets: list[Any] | None = None  # rows of Budget, with `spent_now` and `held_jobs`
     caches: list[CacheFigures] | None = None
     sessions: SessionFigures | None = None
-    missing: Mapping[str, str] = field(default_factory=dict)  # the reason by the name of the part
+    missing: dict[str, str] = field(default_factory=dict)  # the reason by the name of the part
     database_of: Mapping[str, str] = field(default_factory=dict)  # the alias that a part is read from
     seconds: float = 0.0  # that the reading took
 
@@ -122,74 +122,60 @@ def stats(
     not answer to a connection is waited for as its OPTIONS say ("connect_timeout").
     Raises ImproperlyConfigured for an alias that is not PostgreSQL, and ValueError for a part that there is not.
     """
-    reader = StatsReader(alias or router.db_for_read(Job), PARTS if parts is None else parts, seconds)
-    reader.run()
-    return reader.stats()
+    found = unread(alias or router.db_for_read(Job), PARTS if parts is None else parts)
+    read(found, time.monotonic() + seconds)
+    return as_far_as_read(found)
 
 
-class StatsReader:
-    """Reads one part after the other. stats() may be called in another thread, also while it reads."""
+def unread(alias: str, parts: Collection[str]) -> Stats:
+    """For read(), which finds them. Raises as stats()."""
+    if connections[alias].vendor != "postgresql":
+        raise ImproperlyConfigured(f"DATABASES[{alias!r}] is not PostgreSQL: no jobs are there.")
+    if unknown := sorted(set(parts) - set(PARTS)):
+        raise ValueError(f"stats() has no part {unknown[0]!r}. Known are: {', '.join(PARTS)}.")
+    databases = {
+        name: router.db_for_read(part.model) if part.model else alias for name, part in PARTS.items()
+    }
+    return Stats(database=alias, missing=dict.fromkeys(parts, NO_TIME), database_of=databases)
 
-    def __init__(self, alias: str, parts: Collection[str], seconds: float) -> None:
-        if connections[alias].vendor != "postgresql":
-            raise ImproperlyConfigured(f"DATABASES[{alias!r}] is not PostgreSQL: no jobs are there.")
-        if unknown := sorted(set(parts) - set(PARTS)):
-            raise ValueError(f"stats() has no part {unknown[0]!r}. Known are: {', '.join(PARTS)}.")
-        self.alias, self._began_at = alias, time.monotonic()
-        self._until = self._began_at + seconds
-        self._database_of = {
-            name: router.db_for_read(part.model) if part.model else alias for name, part in PARTS.items()
-        }
-        self._missing = dict.fromkeys(parts, NO_TIME)
-        self._found: dict[str, Any] = {}
-        self._is_up = False
-        self._ended_at: float | None = None
 
-    def run(self) -> None:
-        try:
-            if self._answers():
-                for name in [name for name in PARTS if name in self._missing]:
-                    self._read(name, PARTS[name])
-        finally:
-            self._ended_at = time.monotonic()
+def as_far_as_read(stats: Stats) -> Stats:
+    """A copy, also while another thread is in read()."""
+    copy = replace(stats)
+    copy.missing = {name: why for name, why in copy.missing.items() if getattr(copy, name) is None}
+    return copy
 
-    def stats(self) -> Stats:
-        """As far as it has come."""
-        found = dict(self._found)
-        return Stats(
-            database=self.alias,
-            is_up=self._is_up,
-            **found,
-            missing={name: reason for name, reason in self._missing.items() if name not in found},
-            database_of=self._database_of,
-            seconds=(self._ended_at or time.monotonic()) - self._began_at,
-        )
 
-    def _answers(self) -> bool:
-        """Where it does not, each part would wait for it."""
-        try:
-            with time_limit(self.alias, PART_LIMIT), connections[self.alias].cursor() as cursor:
-                cursor.execute("SELECT 1")
-        except Error as error:
-            self._missing = dict.fromkeys(self._missing, _reason(error))
-            return False
-        self._is_up = True
-        return True
+def read(stats: Stats, until: float) -> None:
+    """One part after the other; none begins after `until`, by time.monotonic(). Where the database does not answer,
+    each part would wait for it."""
+    began = time.monotonic()
+    try:
+        with time_limit(stats.database, PART_LIMIT), connections[stats.database].cursor() as cursor:
+            cursor.execute("SELECT 1")
+        stats.is_up = True
+        for name in [name for name in PARTS if name in stats.missing]:
+            _read_part(stats, name, until)
+    except Error as error:
+        stats.missing = dict.fromkeys(stats.missing, _reason(error))
+    finally:
+        stats.seconds = time.monotonic() - began
 
-    def _read(self, name: str, part: StatsPart) -> None:
-        left = timedelta(seconds=self._until - time.monotonic())
-        if left <= timedelta(milliseconds=1):
-            return
-        alias = self._database_of[name]
-        try:
-            with nullcontext() if part.keeps_its_time else time_limit(alias, min(left, PART_LIMIT)):
-                found = part.read(alias)
-            self._found[name] = found
-        except Exception as error:
-            if not isinstance(error, Error):
-                logger.exception("A part of the statistics failed: %s", name)
-            is_late = left < PART_LIMIT and isinstance(error, Error) and timed_out(error)
-            self._missing[name] = NO_TIME if is_late else _reason(error)
+
+def _read_part(stats: Stats, name: str, until: float) -> None:
+    part, alias = PARTS[name], stats.database_of[name]
+    left = timedelta(seconds=until - time.monotonic())
+    if left <= timedelta(milliseconds=1):
+        return
+    try:
+        with nullcontext() if part.keeps_its_time else time_limit(alias, min(left, PART_LIMIT)):
+            found = part.read(alias)
+        setattr(stats, name, found)
+    except Exception as error:
+        if not isinstance(error, Error):
+            logger.exception("A part of the statistics failed: %s", name)
+        is_late = left < PART_LIMIT and isinstance(error, Error) and timed_out(error)
+        stats.missing[name] = NO_TIME if is_late else _reason(error)
 
 
 def _reason(error: Exception) -> str:

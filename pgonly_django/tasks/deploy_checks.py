@@ -5,7 +5,7 @@ put them off for an hour, and then fail them."""
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,9 +19,10 @@ from pgonly_django.compat import InvalidTask
 from pgonly_django.conf import settings
 from pgonly_django.database import testrun
 from pgonly_django.exceptions import WrongArgumentsError
-from pgonly_django.queue.known_names import StoredCall, StoredCalls, stored_calls
+from pgonly_django.queue.known_names import StoredCall, stored_calls
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.backend import our_backends
+from pgonly_django.tasks.failures import dead_letter_tasks
 from pgonly_django.tasks.options import restored
 from pgonly_django.tasks.registry import (
     UnknownTaskError,
@@ -87,19 +88,21 @@ def check_names_of_queues(**_: object) -> list[checks.CheckMessage]:
     if not allowed or not all(allowed):
         return []
     known = sorted(set().union(*allowed))
-    return [
-        _unused(str(name), known)
-        for name, entry in limited.items()
-        if name not in known
-        and not (isinstance(entry, Mapping) and "task" in entry)  # E010 is for those of dead letters
-    ]
-
-
-def _unused(name: str, known: list[str]) -> checks.CheckMessage:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else 'Add the name to "QUEUES" of TASKS, or take it out here.'
     lack = f'which no "QUEUES" of TASKS has ({", ".join(known)}): no job can be in it.'
-    return checks.Warning(f'PGONLY["QUEUES"] has {name!r}, {lack}', hint=hint, id="pgonly_django.W003")
+    found: list[checks.CheckMessage] = []
+    for name in map(str, limited):
+        if name in known or name in dead_letter_tasks():  # E010 is for those of dead letters
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = (
+            f"Did you mean {near[0]!r}?"
+            if near
+            else 'Add the name to "QUEUES" of TASKS, or take it out here.'
+        )
+        found.append(
+            checks.Warning(f'PGONLY["QUEUES"] has {name!r}, {lack}', hint=hint, id="pgonly_django.W003")
+        )
+    return found
 
 
 class Problem(NamedTuple):
@@ -114,67 +117,63 @@ class TaskJobs:
     path: str
     jobs: int = 0
     stuck: int = 0
-    problem: Problem = Problem("", "")
-
-    def error(self, alias: str) -> checks.CheckMessage:
-        path = self.path if self.path.isprintable() else repr(self.path)
-        number = f"{self.jobs:,}" if self.stuck == self.jobs else f"{self.stuck:,} of the {self.jobs:,}"
-        which = f"unfinished {'job' if self.jobs == 1 else 'jobs'} of {path} in the database {alias!r}"
-        database = "" if alias == "default" else f" --database {alias}"
-        return checks.Error(
-            f"{number} {which} cannot run with this code. {self.problem.reason[:REASON_AT_MOST]}",
-            hint=f"{self.problem.remedy.format(path=path, database=database)} {DOCS}",
-            id="pgonly_django.E501",
-        )
+    problem: Problem | None = None
 
 
 def check_stored_jobs(**_: object) -> list[checks.CheckMessage]:
     """E501: jobs that cannot run. W501: the database was not asked. W502: not all jobs were looked at."""
     import_tasks()
     aliases = frozenset(claimed())  # before the jobs themselves lead to the modules of their tasks
-    return [message for alias in _databases() for message in _check_database(alias, aliases)]
+    databases = dict.fromkeys(backend.database for backend in our_backends())
+    return [
+        message
+        for alias in databases  # E003 and E004 say what is wrong with the others
+        if alias in connections and connections[alias].vendor == "postgresql"
+        for message in _check_database(alias, aliases)
+    ]
 
 
-def _databases() -> list[str]:
-    """Those of the entries in TASKS. E003 and E004 say what is wrong with the others."""
-    aliases = dict.fromkeys(backend.database for backend in our_backends())
-    return [each for each in aliases if each in connections and connections[each].vendor == "postgresql"]
-
-
-def _check_database(alias: str, aliases: Collection[str]) -> list[checks.CheckMessage]:
+def _check_database(alias: str, aliases: Collection[str]) -> Iterator[checks.CheckMessage]:
     try:
         stored = stored_calls(alias)
     except testrun.Refusal:  # in a test that may not use the database
-        return []
+        return
     except (psycopg.Error, ImproperlyConfigured) as error:
         message = f"The stored jobs of the database {alias!r} were not looked at: {str(error).strip()}"
         hint = f"Run this check where the database can be reached, after `migrate`. {DOCS}"
-        return [checks.Warning(message, hint=hint, id="pgonly_django.W501")]
-    return [*_errors(alias, stored, aliases), *_left_out(alias, stored)]
-
-
-def _errors(alias: str, stored: StoredCalls, aliases: Collection[str]) -> Iterator[checks.CheckMessage]:
-    tasks: dict[str, TaskJobs] = {}
-    for call in stored.calls:
-        of_task = tasks.setdefault(call.task, TaskJobs(call.task))
-        of_task.jobs += call.jobs
-        if problem := _why_not(call, aliases):
-            of_task.problem = of_task.problem if of_task.stuck else problem
-            of_task.stuck += call.jobs
-    stuck = sorted((each for each in tasks.values() if each.stuck), key=lambda each: (-each.stuck, each.path))
-    for each in stuck[:TASKS_AT_MOST]:
-        yield each.error(alias)
-    if rest := stuck[TASKS_AT_MOST:]:
-        jobs = sum(each.stuck for each in rest)
-        message = f"{jobs:,} unfinished jobs of {len(rest):,} more tasks in the database {alias!r} cannot run either."
-        yield checks.Error(message, hint=DOCS, id="pgonly_django.E501")
-
-
-def _left_out(alias: str, stored: StoredCalls) -> Iterator[checks.CheckMessage]:
+        yield checks.Warning(message, hint=hint, id="pgonly_django.W501")
+        return
+    yield from _errors(alias, stored.calls, aliases)
     if stored.left_out:
         message = f"Not all unfinished jobs of the database {alias!r} were looked at: {stored.left_out}."
         hint = f"What was found counts; there may be more. {DOCS}"
         yield checks.Warning(message, hint=hint, id="pgonly_django.W502")
+
+
+def _errors(
+    alias: str, calls: Iterable[StoredCall], aliases: Collection[str]
+) -> Iterator[checks.CheckMessage]:
+    tasks: dict[str, TaskJobs] = {}
+    for call in calls:
+        of_task = tasks.setdefault(call.task, TaskJobs(call.task))
+        of_task.jobs += call.jobs
+        if problem := _why_not(call, aliases):
+            of_task.problem = of_task.problem or problem
+            of_task.stuck += call.jobs
+    stuck = sorted((each for each in tasks.values() if each.stuck), key=lambda each: (-each.stuck, each.path))
+    for each in stuck[:TASKS_AT_MOST]:
+        path = each.path if each.path.isprintable() else repr(each.path)
+        number = f"{each.jobs:,}" if each.stuck == each.jobs else f"{each.stuck:,} of the {each.jobs:,}"
+        which = f"unfinished {'job' if each.jobs == 1 else 'jobs'} of {path} in the database {alias!r}"
+        assert each.problem is not None
+        message = f"{number} {which} cannot run with this code. {each.problem.reason[:REASON_AT_MOST]}"
+        database = "" if alias == "default" else f" --database {alias}"
+        hint = f"{each.problem.remedy.format(path=path, database=database)} {DOCS}"
+        yield checks.Error(message, hint=hint, id="pgonly_django.E501")
+    if rest := stuck[TASKS_AT_MOST:]:
+        jobs = sum(each.stuck for each in rest)
+        message = f"{jobs:,} unfinished jobs of {len(rest):,} more tasks in the database {alias!r} cannot run either."
+        yield checks.Error(message, hint=DOCS, id="pgonly_django.E501")
 
 
 def _why_not(call: StoredCall, aliases: Collection[str]) -> Problem | None:

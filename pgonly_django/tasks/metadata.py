@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from pgonly_django import instruments
@@ -57,63 +58,49 @@ def instrumented(jobs: Jobs, write: Callable[[Jobs], list[Any]], *, is_bulk: boo
     ]
     enqueue = Enqueue(list(seen), is_bulk)
     with around(instruments.enqueues, enqueue):
-        results = write(_with_headers(jobs, _headers(enqueue)))
+        if headers := _headers(enqueue):
+            merged = cache(lambda metadata: _merged(metadata, headers))
+            jobs = [(task, new._replace(metadata=merged(new.metadata))) for task, new in jobs]
+        results = write(jobs)
         for job, result in zip(seen, results, strict=True):
             job.id, job.is_duplicate = result.id, result.is_duplicate
     return results
 
 
-def _headers(enqueue: Enqueue) -> dict[str, str]:
-    """By their names, each as JSON. Those of a later instrument win; of baggage, a list, all are kept."""
-    found: dict[str, str] = {}
-    for headers in instruments.call_all(instruments.carriers, enqueue, read=_texts):
-        for name, text in headers.items():
-            is_list = name == BAGGAGE and text[0] == found.get(name, "")[:1] == '"'
-            found[name] = f"{found[name][:-1]},{text[1:]}" if is_list else text
+def _headers(enqueue: Enqueue) -> dict[str, Any]:
+    """By their names. Those of a later instrument win; of baggage, a list, all are kept."""
+    found: dict[str, Any] = {}
+    for headers in instruments.call_all(instruments.carriers, enqueue, read=_storable):
+        if isinstance(found.get(BAGGAGE), str) and isinstance(headers.get(BAGGAGE), str):
+            headers[BAGGAGE] = f"{found[BAGGAGE]},{headers[BAGGAGE]}"
+        found |= headers
     return found
 
 
-def _texts(headers: Any) -> dict[str, str]:
-    """As JSON, what can be stored."""
-    if not isinstance(headers, Mapping):
-        return {}
-    return {name: text for name, value in headers.items() if (text := _as_json(name, value))}
+def _storable(headers: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in headers.items() if isinstance(headers, Mapping) else ():
+        if not isinstance(name, str):
+            _say_left_out(str(name), "its name is no text")
+            continue
+        try:
+            found |= json.loads(to_json({name: value}, "It"))
+        except NotStorableError as error:
+            _say_left_out(name, str(error))
+    return found
 
 
-def _as_json(name: Any, value: Any) -> str:
-    """ "" where it cannot be stored."""
-    try:
-        if isinstance(name, str) and to_json(name, "Its name"):
-            return to_json(value, "It")
-        reason = "its name is no text"
-    except NotStorableError as error:
-        reason = str(error)
-    _say_left_out(str(name), reason)
-    return ""
-
-
-def _with_headers(jobs: Jobs, headers: Mapping[str, str]) -> Jobs:
-    if not headers:
-        return jobs
-    alone = _merged(None, headers)
-    return [
-        (task, new._replace(metadata=alone if new.metadata is None else _merged(new.metadata, headers)))
-        for task, new in jobs
-    ]
-
-
-def _merged(metadata: str | None, headers: Mapping[str, str]) -> str | None:
+def _merged(metadata: str | None, headers: Mapping[str, Any]) -> str | None:
     """The metadata of a call with the headers that it does not set itself, and that fit: else the longest are left out.
     The headers of a trace belong together: a call that sets one of them gets none of the others."""
-    own = set(json.loads(metadata or "{}"))
-    own |= set(TRACE_HEADERS) if own & set(TRACE_HEADERS) else set()
-    added = {name: text for name, text in headers.items() if name not in own}
+    own = json.loads(metadata or "{}")
+    taken = {*own, *(() if own.keys().isdisjoint(TRACE_HEADERS) else TRACE_HEADERS)}
+    added = {name: value for name, value in headers.items() if name not in taken}
     while added:
-        members = ",".join(f"{json.dumps(name)}:{text}" for name, text in added.items())
-        merged = f"{{{members}}}" if metadata is None else f"{metadata[:-1]},{members}}}"
+        merged = to_json(own | added, "It")
         if (size := len(merged.encode())) <= METADATA_LIMIT:
             return merged
-        longest = max(added, key=lambda name: len(added[name]))
+        longest = max(added, key=lambda name: len(to_json(added[name], "It")))
         del added[longest]
         _say_left_out(longest, f"the metadata would have {size:,} bytes, more than {METADATA_LIMIT:,}")
     return metadata

@@ -133,7 +133,6 @@ def validated_aliases(aliases: Any, place: str) -> tuple[str, ...]:
     for alias in aliases:
         if not _is_path(alias):
             raise InvalidTask(f"{place}: aliases must be {RULE}, got {alias!r} among them.")
-    for alias in aliases:
         if aliases.count(alias) > 1:
             raise InvalidTask(f"{place}: aliases has {alias!r} twice. Name each path once.")
     return tuple(aliases)

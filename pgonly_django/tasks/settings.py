@@ -66,15 +66,11 @@ class TasksEntry:
         known = ", ".join(map(repr, sorted(self.queues)))
         return (
             f"Queue '{name}' is not valid for backend. {self.place}[\"QUEUES\"] has {known}"
-            f"{self._nearest_queue(name)}: add it there; an empty list allows every name."
+            f"{self.nearest_queue(name)}: add it there; an empty list allows every name."
         )
 
-    def unused_defaults(self) -> list[str]:
-        """The names in OPTIONS["queues"] that no task can have, since QUEUES lacks them; each as a message has it."""
-        unused = [name for name in self.queue_defaults if self.queues and name not in self.queues]
-        return [f"{name!r}{self._nearest_queue(name)}" for name in unused]
-
-    def _nearest_queue(self, name: str) -> str:
+    def nearest_queue(self, name: str) -> str:
+        """For messages about a name that QUEUES lacks."""
         near = difflib.get_close_matches(name, sorted(self.queues), n=1)
         return f" (did you mean {near[0]!r}?)" if near else ""
 
@@ -111,14 +107,11 @@ class TasksEntry:
                 raise OptionError(f"{where}[{queue!r}] must be a dict of options, got {values!r}.")
         of_queues = {queue: validated(values, f"{where}[{queue!r}]") for queue, values in queues.items()}
         for queue, values in {"": {}, **of_queues}.items():
-            self._check_together(defaults | values, f"{where}[{queue!r}]" if queue else place)
+            try:
+                check_together(TaskOptions(**defaults | values))
+            except OptionError as error:
+                raise OptionError(f"{f'{where}[{queue!r}]' if queue else place}: {error}") from error
         self.defaults, self.queue_defaults = defaults, of_queues
-
-    def _check_together(self, values: Mapping[str, Any], where: str) -> None:
-        try:
-            check_together(TaskOptions(**values))
-        except OptionError as error:
-            raise OptionError(f"{where}: {error}") from error
 
 
 def check_tasks_entry(entry: TasksEntry) -> list[checks.CheckMessage]:
@@ -155,17 +148,18 @@ def _job_model() -> Any:
 
 
 def _warnings(entry: TasksEntry, database: str) -> Iterator[checks.CheckMessage]:
-    from pgonly_django.models import Job
-
-    routed = {router.db_for_read(Job), router.db_for_write(Job)} - {database}
+    routed = {router.db_for_read(_job_model()), router.db_for_write(_job_model())} - {database}
     if routed and entry.options.get("database"):
         others = " and ".join(map(repr, sorted(routed)))
         looked = f"but Job.objects and the admin look in {others}."
         message = f"{entry.place} keeps its jobs in {database!r}, {looked}"
         hint = f"Route the queue's models to {database!r}. See {DOCS}."
         yield checks.Warning(message, hint=hint, id="pgonly_django.W001")
-    for name in entry.unused_defaults():
-        lack = f'has {name}, which "QUEUES" lacks: no task can be enqueued there.'
-        message = f'{entry.place}["OPTIONS"]["queues"] {lack}'
-        hint = 'Add the name to "QUEUES", or correct it.'
-        yield checks.Warning(message, hint=hint, id="pgonly_django.W002")
+    for name in entry.queue_defaults:
+        if entry.queues and name not in entry.queues:
+            lack = (
+                f'{name!r}{entry.nearest_queue(name)}, which "QUEUES" lacks: no task can be enqueued there.'
+            )
+            message = f'{entry.place}["OPTIONS"]["queues"] has {lack}'
+            hint = 'Add the name to "QUEUES", or correct it.'
+            yield checks.Warning(message, hint=hint, id="pgonly_django.W002")

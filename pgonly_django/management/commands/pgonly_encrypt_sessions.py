@@ -43,26 +43,17 @@ def reencrypt_sessions(batch: int = 500) -> Iterator[int]:
     Yields after every batch how many sessions were rewritten so far. It may be killed and run again at any time.
     A value that cannot be read is logged and left as it is.
     """
-    total = 0
+    codec, total = SessionStore().codec, 0
+    # A login changes a session's key, perhaps to one that this pass had already gone past: so another pass.
     for _ in range(PASSES):
-        before = total
-        for count in _one_pass(batch):
-            total += count
+        before, rows = total, [("", None)]
+        while rows:
+            later = _sessions().filter(pk__gt=rows[-1][0]).order_by("pk")
+            rows = list(later.values_list("pk", "data")[:batch])
+            total += sum(_reencrypt(codec, key, column) for key, column in rows)
             yield total
-        # A login changes a session's key, perhaps to one that this pass had already gone past: so another pass.
         if total == before:
             return
-
-
-def _one_pass(batch: int) -> Iterator[int]:
-    """Yields after every batch how many were rewritten in it."""
-    codec, last = SessionStore().codec, ""
-    while True:
-        rows = list(_sessions().filter(pk__gt=last).order_by("pk").values_list("pk", "data")[:batch])
-        yield sum(_reencrypt(codec, key, column) for key, column in rows)
-        if len(rows) < batch:
-            return
-        last = rows[-1][0]
 
 
 def _sessions() -> SessionQuerySet:

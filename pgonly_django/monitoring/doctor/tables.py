@@ -127,12 +127,12 @@ def declared_indexes(alias: str) -> Iterator[DeclaredIndex]:
     """Without those for LIKE that Django adds to keys of text: no statement needs them."""
     with connections[alias].schema_editor(collect_sql=True, atomic=False) as editor:
         for model in _models(alias):
-            table = name_of(model._meta.db_table)  # noqa: SLF001 - documented
-            yield from _of_model(model, table, editor)
+            yield from _of_model(model, editor)
 
 
-def _of_model(model: type[models.Model], table: str, editor: Any) -> Iterator[DeclaredIndex]:
+def _of_model(model: type[models.Model], editor: Any) -> Iterator[DeclaredIndex]:
     options: Any = model._meta  # noqa: SLF001 - documented
+    table = name_of(options.db_table)
     for field in options.local_fields:  # as PostgreSQL names what stands behind a column
         if field.unique:
             key = "PRIMARY KEY" if field.primary_key else "UNIQUE"
