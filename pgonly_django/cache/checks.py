@@ -11,6 +11,7 @@ from pgonly_django.cache.backend import our_settings
 from pgonly_django.cache.entry import Codec, namespace
 from pgonly_django.cache.options import Options, default_timeout, misplaced, parse
 from pgonly_django.database.connect import check_vendor
+from pgonly_django.database.on_django import all_rows
 
 
 def check_caches(**_: Any) -> list[checks.CheckMessage]:
@@ -61,9 +62,8 @@ def _connections_allowed(database: str) -> int | None:
     if database not in connections or connections[database].vendor != "postgresql":
         return None
     try:
-        with connections[database].cursor() as cursor:
-            cursor.execute("SELECT current_setting('max_connections')::int")
-            return int(cursor.fetchone()[0])
+        ((allowed,),) = all_rows(database, "SELECT current_setting('max_connections')::int")
+        return int(allowed)
     except Error:
         return None
 

@@ -7,6 +7,7 @@ from pgonly_django.cache.backend import our_settings
 from pgonly_django.cache.entry import SIZE, TABLES, first_bytes, minute_of
 from pgonly_django.cache.lock import PRUNE_LOCKS
 from pgonly_django.cache.options import parse
+from pgonly_django.database.on_django import all_rows
 from pgonly_django.models import CacheEntry
 from pgonly_django.tables import qualified
 
@@ -55,14 +56,9 @@ def prune_expired(alias: str, limit: int = 1000) -> int:
     Call it again until it returns less than `limit`.
     """
     pruned = 0
-    with connections[alias].cursor() as cursor:
-        for statement in (
-            *(qualified(PRUNE_EXPIRED.replace("{table}", each)) for each in TABLES),
-            PRUNE_LOCKS,
-        ):
-            gone = 1
-            while gone and pruned < limit:  # a batch may end early, at DELETED_BYTES
-                cursor.execute(statement, {"limit": limit - pruned})
-                gone = int(cursor.fetchone()[0])
-                pruned += gone
+    for statement in (*(qualified(PRUNE_EXPIRED.replace("{table}", each)) for each in TABLES), PRUNE_LOCKS):
+        gone = 1
+        while gone and pruned < limit:  # a batch may end early, at DELETED_BYTES
+            ((gone,),) = all_rows(alias, statement, {"limit": limit - pruned})
+            pruned += gone
     return pruned

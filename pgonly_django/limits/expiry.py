@@ -3,14 +3,14 @@ jobs go on where a budget has begun a new period or has a higher cap, and what c
 
 from __future__ import annotations
 
-from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db import connections, router
+from django.db import router
 from django.db.models.functions import Coalesce
 
+from pgonly_django.database.on_django import all_rows
 from pgonly_django.limits.renewal import LEASE_SECONDS
 from pgonly_django.models import Budget, Job
 from pgonly_django.models.budget import HELD_BY, NEXT_PERIOD, PERIOD, PERIOD_START, SPENT
@@ -64,13 +64,12 @@ SELECT id, budget, coalesce(known, usd), job_id, task, known IS NOT NULL FROM du
 """)
 
 # Index: pgonly_reservation_expiry.
-FORGET = qualified("DELETE FROM pgonly_reservation WHERE is_expired AND expires_at < statement_timestamp()")
+FORGET = qualified("""
+DELETE FROM pgonly_reservation WHERE is_expired AND expires_at < statement_timestamp() RETURNING id
+""")
 
 # Index: pgonly_reservation_expiry.
-IS_ANY_OPEN = qualified("""
-SELECT count(*) FROM (
-    SELECT FROM pgonly_reservation WHERE NOT is_expired ORDER BY expires_at LIMIT 1) AS first
-""")
+ANY_OPEN = qualified("SELECT id FROM pgonly_reservation WHERE NOT is_expired ORDER BY expires_at LIMIT 1")
 
 
 class ExpiredReservation(NamedTuple):
@@ -85,17 +84,16 @@ class ExpiredReservation(NamedTuple):
 def expire(settle_seconds: float = LEASE_SECONDS) -> list[ExpiredReservation]:
     """Count one batch of expired reservations as spent. When it is a full one there may be more. None expires within
     `settle_seconds` of a start of the server."""
-    with connections[router.db_for_write(Budget)].cursor() as cursor:
-        cursor.execute(EXPIRE, {"settle_seconds": settle_seconds})
-        rows = [ExpiredReservation(*row) for row in cursor.fetchall()]
-        cursor.execute(FORGET)
-    return rows
+    alias = router.db_for_write(Budget)
+    expired = [
+        ExpiredReservation(*row) for row in all_rows(alias, EXPIRE, {"settle_seconds": settle_seconds})
+    ]
+    all_rows(alias, FORGET)
+    return expired
 
 
 def is_any_open() -> bool:
-    with connections[router.db_for_write(Budget)].cursor() as cursor:
-        cursor.execute(IS_ANY_OPEN)
-        return bool(cursor.fetchone()[0])
+    return bool(all_rows(router.db_for_write(Budget), ANY_OPEN))
 
 
 # What holds jobs, by a loose scan: one descent of pgonly_job_held for each, however many jobs it holds.
@@ -125,24 +123,18 @@ SELECT date_part('epoch', min({NEXT_PERIOD}) - clock_timestamp()) FROM pgonly_bu
 
 def next_period_in_seconds(names: list[str]) -> float | None:
     """Until the first of these budgets begins a new period; None where none of them has periods."""
-    with connections[router.db_for_write(Budget)].cursor() as cursor:
-        cursor.execute(NEXT_PERIOD_IN, {"names": names})
-        seconds: float | None = cursor.fetchone()[0]
-    return seconds
+    ((seconds,),) = all_rows(router.db_for_write(Budget), NEXT_PERIOD_IN, {"names": names})
+    return None if seconds is None else float(seconds)
 
 
 def holding_budgets(jobs_alias: str) -> list[str]:
-    with connections[jobs_alias].cursor() as cursor:
-        cursor.execute(HOLDERS, {"prefix": HELD_BY})
-        return [name.removeprefix(HELD_BY) for (name,) in cursor.fetchall()]
+    return [name.removeprefix(HELD_BY) for (name,) in all_rows(jobs_alias, HOLDERS, {"prefix": HELD_BY})]
 
 
 def resume_held(jobs_alias: str, names: list[str]) -> int:
     """Let the jobs of these budgets go on whose last run began before the present period, or before the cap was raised:
     also one that was refused before that and written as held behind it. Returns how many."""
-    with connections[router.db_for_write(Budget)].cursor() as cursor:
-        cursor.execute(HAVE_ROOM, {"names": names})
-        have_room: list[tuple[str, datetime]] = cursor.fetchall()
+    have_room = all_rows(router.db_for_write(Budget), HAVE_ROOM, {"names": names})
     jobs = Job.objects.using(jobs_alias).alias(began=Coalesce("attempted_at", "enqueued_at"))
     return sum(jobs.filter(began__lt=since).held(f"{HELD_BY}{name}").resume() for name, since in have_room)
 
@@ -153,12 +145,10 @@ KEPT_DAYS = 90
 PRUNE_COSTS = qualified("""
 DELETE FROM pgonly_cost WHERE id = ANY (ARRAY (
     SELECT id FROM pgonly_cost WHERE at < statement_timestamp() - make_interval(days => %(kept_days)s)
-    ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+    ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)) RETURNING id
 """)
 
 
 def prune_costs(alias: str, limit: int) -> int:
     """Delete one batch of old ones. Returns how many."""
-    with connections[alias].cursor() as cursor:
-        cursor.execute(PRUNE_COSTS, {"kept_days": KEPT_DAYS, "limit": limit})
-        return int(cursor.rowcount)
+    return len(all_rows(alias, PRUNE_COSTS, {"kept_days": KEPT_DAYS, "limit": limit}))

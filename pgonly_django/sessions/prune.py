@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from django.db import IntegrityError, connections
 
 from pgonly_django.conf import settings
+from pgonly_django.database.on_django import all_rows
 from pgonly_django.events import emit
 from pgonly_django.models.pruning import delete_what_can_go
 from pgonly_django.sessions.expiry import cookie_age
@@ -34,12 +34,12 @@ SELECT count(*) FROM pruned
 """)
 # Index of both: the primary key.
 PRUNE_THESE = qualified(
-    f"DELETE FROM pgonly_session WHERE key_hash = ANY (%(keys)s::bytea[]) AND {HAS_EXPIRED}"
+    f"DELETE FROM pgonly_session WHERE key_hash = ANY (%(keys)s::bytea[]) AND {HAS_EXPIRED} RETURNING 1"
 )
 # Without its data, which would be valid again for that day.
 PUT_OFF = qualified(f"""
 UPDATE pgonly_session SET data = NULL, user_id = NULL, expires_at = statement_timestamp() + interval '1 day'
-WHERE key_hash = %(key)s::bytea AND {HAS_EXPIRED}
+WHERE key_hash = %(key)s::bytea AND {HAS_EXPIRED} RETURNING 1
 """)
 
 
@@ -49,28 +49,26 @@ def prune_expired(alias: str, limit: int = 1000) -> int:
     One that cannot be deleted, because a row of the project's refers to it, loses its data and is tried again a day
     later.
     """
-    with connections[alias].cursor() as cursor:
-        try:
-            cursor.execute(PRUNE, {"grace": _grace_seconds(), "limit": limit})
-            return int(cursor.fetchone()[0])
-        except IntegrityError:
-            if connections[alias].in_atomic_block:
-                raise  # that transaction is lost
-            return _prune_what_can_go(cursor, limit)
+    try:
+        ((pruned,),) = all_rows(alias, PRUNE, {"grace": _grace_seconds(), "limit": limit})
+        return int(pruned)
+    except IntegrityError:
+        if connections[alias].in_atomic_block:
+            raise  # that transaction is lost
+        return _prune_what_can_go(alias, limit)
 
 
-def _prune_what_can_go(cursor: Any, limit: int) -> int:
+def _prune_what_can_go(alias: str, limit: int) -> int:
     grace = {"grace": _grace_seconds()}
 
     def delete(keys: Sequence[str]) -> int:
-        cursor.execute(PRUNE_THESE, {**grace, "keys": [bytes.fromhex(key) for key in keys]})
-        return int(cursor.rowcount)
+        hashes = [bytes.fromhex(key) for key in keys]
+        return len(all_rows(alias, PRUNE_THESE, {**grace, "keys": hashes}))
 
     def put_off(key: str) -> None:
-        cursor.execute(PUT_OFF, {**grace, "key": bytes.fromhex(key)})
+        all_rows(alias, PUT_OFF, {**grace, "key": bytes.fromhex(key)})
 
-    cursor.execute(EXPIRED, {**grace, "limit": limit})
-    keys = [bytes(key).hex() for (key,) in cursor.fetchall()]
+    keys = [bytes(key).hex() for (key,) in all_rows(alias, EXPIRED, {**grace, "limit": limit})]
     pruned = delete_what_can_go(keys, delete, put_off, IntegrityError)
     named = "; ".join(f"{kept.id}: {kept.reason}" for kept in pruned.kept[:10])
     message = f"{len(pruned.kept)} expired session(s) cannot be deleted and are kept for a day more. {named}"
