@@ -4,8 +4,7 @@ for the users of a site, without a name of a task, an exception or a traceback."
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -37,14 +36,6 @@ OF_AN_EVENT, OF_AN_ANSWER, WHOLE = 32_768, 262_144, 2**31 - 1
 PIECES_AT_ONCE = 20
 
 
-class Surroundings(NamedTuple):
-    """What keeps jobs waiting, and who has gone silent."""
-
-    served: Served
-    paused: set[str]
-    silent: set[object]  # ids of workers
-
-
 class Wanted(NamedTuple):
     grant: Grant
     cursor: Cursor = Cursor()
@@ -55,13 +46,14 @@ class Wanted(NamedTuple):
         return Question(self.grant.job_id, self.cursor, self.size)
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What one look has read, by jobs and questions, of a database."""
+class Seen(NamedTuple):
+    """What one look has read of a database: jobs, what they have emitted, what keeps them waiting, who is silent."""
 
-    jobs: dict[str, Any]  # each with `now`: the clock of this machine may differ from that of the rows
-    around: Surroundings
+    jobs: dict[str, Any]  # by id; each with `now`: the clock of this machine may differ from that of the rows
     pieces: dict[Question, Piece]
+    served: Served
+    paused: set[str]  # names of queues
+    silent: set[object]  # ids of workers
 
 
 def database_of(backend: str) -> str | None:
@@ -96,7 +88,7 @@ def read(alias: str, wanted: Sequence[Wanted]) -> Seen:
     pieces: dict[Question, Piece] = {}
     for at in range(0, len(questions), PIECES_AT_ONCE):
         pieces |= read_pieces(alias, questions[at : at + PIECES_AT_ONCE])
-    return Seen(jobs, _surroundings(alias, list(jobs.values())), pieces)
+    return Seen(jobs, pieces, *_surroundings(alias, list(jobs.values())))
 
 
 def _row(jobs: dict[str, Any], wanted: Wanted) -> Any:
@@ -110,20 +102,16 @@ def in_words(wanted: Sequence[Wanted], seen: Mapping[str, Seen]) -> list[dict[st
     return [_shown(each, seen.get(database_of(each.grant.backend) or "")) for each in wanted]
 
 
-def _surroundings(alias: str, jobs: Sequence[Any]) -> Surroundings:
-    waiting = {job.queue for job in jobs if job.state in (State.READY, State.SCHEDULED)}
-    late = {each.worker_id for each in jobs if each.worker_id and _silent_seconds(each, each.now)}
-    if not (waiting or late):
-        return Surroundings(Served(all=True), set(), set())
+def _surroundings(alias: str, jobs: Sequence[Any]) -> tuple[Served, set[str], set[object]]:
     served, paused = Served(all=True), set()
-    if waiting:
+    if waiting := {job.queue for job in jobs if job.state in (State.READY, State.SCHEDULED)}:
         served = served_queues(alias)
         queues = Queue.objects.using(alias).filter(name__in=waiting, paused_at__isnull=False)
         paused = set(queues.values_list("name", flat=True))
-    if late:  # a job that holds its own row locked is not renewed, and its worker lives
-        lives = Worker.objects.using(alias).live().filter(pk__in=late)
-        late -= set(lives.values_list("pk", flat=True))
-    return Surroundings(served, paused, set(late))
+    # A job that holds its own row locked is not renewed, and its worker lives.
+    if late := {job.worker_id for job in jobs if job.worker_id and _silent_seconds(job)}:
+        late -= set(Worker.objects.using(alias).live().filter(pk__in=late).values_list("pk", flat=True))
+    return served, paused, late
 
 
 def _shown(wanted: Wanted, seen: Seen | None) -> dict[str, Any]:
@@ -132,16 +120,15 @@ def _shown(wanted: Wanted, seen: Seen | None) -> dict[str, Any]:
         return {"state": "gone", "label": _("No longer here"), "is_over": True, "may_cancel": False}
     progress = job_progress(job, job.now)
     reported = job.progress if isinstance(job.progress, dict) else {}
+    may_cancel = wanted.grant.may_cancel and job.state in CANCELLABLE
     shown: dict[str, Any] = {
         "state": job.state,
-        "label": _label(job, seen.around, job.now),
+        "label": _label(job, seen),
         "percent": 100 if job.state == State.SUCCEEDED else progress.percent,
         "pace": _pace(progress),
         "message": str(reported.get("message") or "")[:MESSAGE_LENGTH],
         "is_over": job.is_finished,
-        "may_cancel": wanted.grant.may_cancel
-        and job.state in CANCELLABLE
-        and job.cancel_requested_at is None,
+        "may_cancel": may_cancel and job.cancel_requested_at is None,
     }
     if (piece := seen.pieces.get(wanted.question)) is not None and wanted.grant.shows_output:
         output = piece.output
@@ -157,14 +144,14 @@ def cancel(grant: Grant) -> bool:
     return alias is not None and bool(rows.cancel())
 
 
-def _label(job: Job, around: Surroundings, now: datetime) -> str:
+def _label(job: Any, seen: Seen) -> str:
     match job.state:
         case State.READY:
-            return _waiting(job, around)
+            return _waiting(job, seen)
         case State.SCHEDULED:
-            return _scheduled(job, around, now)
+            return _scheduled(job, seen)
         case State.RUNNING:
-            return _running(job, around, now)
+            return _running(job, seen)
         case State.HELD:
             return _("On hold")
         case State.SUCCEEDED:
@@ -174,50 +161,40 @@ def _label(job: Job, around: Surroundings, now: datetime) -> str:
     return _("Failed")
 
 
-def _waiting(job: Job, around: Surroundings) -> str:
-    if not around.served.has(job.queue):
+def _waiting(job: Any, seen: Seen) -> str:
+    if not seen.served.has(job.queue):
         return _("Waiting: no live worker serves %(queue)s") % {"queue": job.queue}
-    if job.queue in around.paused:
+    if job.queue in seen.paused:
         return _("Waiting: %(queue)s is paused") % {"queue": job.queue}
     return _("Waiting for a worker")
 
 
-def _scheduled(job: Job, around: Surroundings, now: datetime) -> str:
-    if job.run_at is None or job.run_at <= now:
-        return _waiting(job, around)
-    at = _full_minute(job.run_at)
+def _scheduled(job: Any, seen: Seen) -> str:
+    if job.run_at is None or job.run_at <= job.now:
+        return _waiting(job, seen)
+    # The next full minute, since the words have no seconds: what begins at 11:22:50 has not begun at 11:22.
+    at = (job.run_at + timedelta(minutes=1, microseconds=-1)).replace(second=0, microsecond=0)
     at = timezone.localtime(at) if timezone.is_aware(at) else at
-    words = date_format(at, "TIME_FORMAT" if job.run_at - now < timedelta(hours=12) else "DATETIME_FORMAT")
+    is_soon = job.run_at - job.now < timedelta(hours=12)
+    facts = {"time": date_format(at, "TIME_FORMAT" if is_soon else "DATETIME_FORMAT")}
     if job.attempt:
-        return _("Something went wrong. It is tried again at %(time)s") % {"time": words}
-    return _("Begins at %(time)s") % {"time": words}
+        return _("Something went wrong. It is tried again at %(time)s") % facts
+    return _("Begins at %(time)s") % facts
 
 
-def _full_minute(moment: datetime) -> datetime:
-    """The next one, since the words have no seconds: what begins at 11:22:50 has not begun at 11:22."""
-    try:
-        later = moment + timedelta(minutes=1, microseconds=-1)
-    except OverflowError:
-        return moment
-    return later.replace(second=0, microsecond=0)
-
-
-def _running(job: Job, around: Surroundings, now: datetime) -> str:
+def _running(job: Any, seen: Seen) -> str:
     if job.cancel_requested_at is not None:
         return _("Stopping")
-    silent_for = _silent_seconds(job, now)
-    if job.worker_id in around.silent and silent_for:
-        return _("Its worker has been silent for %(seconds)d s. Waiting for takeover") % {
-            "seconds": silent_for
-        }
+    if job.worker_id in seen.silent and (seconds := _silent_seconds(job)):
+        return _("Its worker has been silent for %(seconds)d s. Waiting for takeover") % {"seconds": seconds}
     return _("Running")
 
 
-def _silent_seconds(job: Job, now: datetime) -> float | None:
+def _silent_seconds(job: Any) -> float | None:
     """For how long its lease has not been renewed, where that is longer than it should be."""
     if job.state != State.RUNNING or job.lease_expires_at is None:
         return None
-    silent = settings().lease_seconds - (job.lease_expires_at - now).total_seconds()
+    silent = settings().lease_seconds - (job.lease_expires_at - job.now).total_seconds()
     return silent if silent >= silent_after().total_seconds() else None
 
 

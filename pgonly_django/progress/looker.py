@@ -1,4 +1,4 @@
-"""One look at a database for all streams of this process: a thread, and its connections, while there are streams."""
+"""One look at a database for all streams of this process: a thread, and its connections, while streams ask."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from datetime import timedelta
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -22,48 +21,62 @@ from pgonly_django.progress.look import Seen, Wanted, read
 
 # Streams ask at the same moment of each second, so one statement answers all who ask within this time.
 GATHER_SECONDS = 0.02
+# Where nobody has asked for so long, the thread ends.
+IDLE_SECONDS = 3.0
 STATEMENTS_LIMIT = timedelta(seconds=5)
 
-Asked = tuple[Callable[[], Any] | Sequence[Wanted], "Future[Any]"]
+Question = Callable[[], Any] | Sequence[Wanted]
+
+_lookers: dict[str, Looker] = {}  # by alias
+_lock = threading.Lock()
 
 
-class Looker:
-    """Answers in a thread of its own. An answer is None where the database did not give it: that is logged once."""
+def ask(alias: str, question: Question) -> Future[Any]:
+    """What read() says of the jobs, or what the function returns, which is called on the thread's connections. None
+    where the database did not answer: that is logged once."""
+    answer: Future[Any] = Future()
+    with _lock:
+        looker = _lookers.get(alias)
+        if looker is None:
+            looker = _lookers[alias] = Looker(alias)
+            looker.start()
+        looker.questions.put((question, answer))
+    return answer
 
+
+def give_up(alias: str) -> None:
+    """It has not answered in time. Its thread ends after its statement; later questions go to another one."""
+    with _lock:
+        _lookers.pop(alias, None)
+
+
+class Looker(threading.Thread):
     def __init__(self, alias: str) -> None:
+        super().__init__(name="pgonly-progress", daemon=True)
+        self.questions: SimpleQueue[tuple[Question, Future[Any]]] = SimpleQueue()
         self._alias, self._is_failing = alias, False
-        self._questions: SimpleQueue[Asked | None] = SimpleQueue()
-        self.users = 0
-        threading.Thread(target=self._run, name="pgonly-progress", daemon=True).start()
 
-    def stop(self) -> None:
-        """After the questions that wait."""
-        self._questions.put(None)
-
-    def ask(self, question: Callable[[], Any] | Sequence[Wanted]) -> Future[Any]:
-        """What read() says of the jobs, or what the function returns, which is called on the thread's connections."""
-        answer: Future[Any] = Future()
-        self._questions.put((question, answer))
-        return answer
-
-    def _run(self) -> None:
+    def run(self) -> None:
         with own_connections():
-            while (first := self._questions.get()) is not None:
-                time.sleep(GATHER_SECONDS)
-                asked = [first, *self._waiting()]
+            while asked := self._asked():
                 asked = [each for each in asked if each[1].set_running_or_notify_cancel()]
                 self._look([each for each in asked if not callable(each[0])])
                 for function, answer in asked:
                     if callable(function):
                         answer.set_result(self._answer(function))
 
-    def _waiting(self) -> Iterator[Asked]:
+    def _asked(self) -> list[tuple[Question, Future[Any]]]:
+        """What was asked within GATHER_SECONDS; nothing where the thread is to end."""
         try:
-            while (each := self._questions.get_nowait()) is not None:
-                yield each
-            self.stop()  # for _run(), which asks again
+            first = self.questions.get(timeout=IDLE_SECONDS)
         except Empty:
-            return
+            with _lock:
+                is_idle = self.questions.empty()
+                if is_idle and _lookers.get(self._alias) is self:
+                    del _lookers[self._alias]
+            return [] if is_idle else self._asked()
+        time.sleep(GATHER_SECONDS)
+        return [first, *(self.questions.get() for _ in range(self.questions.qsize()))]
 
     def _look(self, asked: Sequence[Any]) -> None:
         wanted = list(dict.fromkeys(each for question, _ in asked for each in question))
@@ -82,49 +95,14 @@ class Looker:
         try:
             found = function()
         except Exception as error:  # noqa: BLE001 - each stream ends, and its page asks another way
-            self._fail(error)
+            connections.close_all()
+            if not self._is_failing:
+                message = f"The jobs that pages show could not be read: {error}"
+                emit("progress.look_failed", message, level=logging.WARNING, exc_info=error)
+            self._is_failing = True
             return None
         self._is_failing = False
         return found
-
-    def _fail(self, error: Exception) -> None:
-        for connection in connections.all(initialized_only=True):
-            connection.close()
-        if not self._is_failing:
-            message = f"The jobs that pages show could not be read: {error}"
-            emit("progress.look_failed", message, level=logging.WARNING, exc_info=error)
-        self._is_failing = True
-
-
-_lookers: dict[str, Looker] = {}  # by alias
-_lock = threading.Lock()
-
-
-@contextmanager
-def looker_of(alias: str) -> Iterator[Looker]:
-    """The one of this process, as long as a stream is in such a block."""
-    with _lock:
-        looker = _lookers.get(alias) or _lookers.setdefault(alias, Looker(alias))
-        looker.users += 1
-    try:
-        yield looker
-    finally:
-        with _lock:
-            looker.users -= 1
-            if not looker.users:
-                _forget(looker)
-                looker.stop()
-
-
-def give_up(looker: Looker) -> None:
-    """It has not answered in time. Its thread ends when its statement does; later streams get another one."""
-    with _lock:
-        _forget(looker)
-
-
-def _forget(looker: Looker) -> None:
-    for alias in [alias for alias, each in _lookers.items() if each is looker]:
-        del _lookers[alias]
 
 
 def _after_fork() -> None:

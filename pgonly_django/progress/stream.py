@@ -11,7 +11,6 @@ import signal
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,7 @@ from django.http import HttpRequest
 
 from pgonly_django.compat import release_request_thread
 from pgonly_django.progress.look import OF_AN_EVENT, Wanted, by_database, in_words
-from pgonly_django.progress.looker import Looker, give_up, looker_of
+from pgonly_django.progress.looker import ask, give_up
 from pgonly_django.progress.tokens import is_signed_in_still
 from pgonly_django.queue.output import Cursor
 
@@ -45,29 +44,26 @@ def is_full() -> bool:
 async def stream(request: HttpRequest, wanted: Sequence[Wanted], owner: str) -> AsyncIterator[bytes]:
     """For LONGEST_SECONDS at most. Behind its end progress.js asks progress(), which refuses who has signed out."""
     release_request_thread(connections.close_all)
-    with ExitStack() as lookers:
-        aliases = {DEFAULT_DB_ALIAS, *by_database(wanted)}
-        of_this = Stream(wanted, owner, {alias: lookers.enter_context(looker_of(alias)) for alias in aliases})
-        _streams.add(of_this)
-        watching = asyncio.create_task(of_this.watch(request))
-        try:
-            async for event in of_this.events():
-                of_this.handed_out_at = time.monotonic()
-                yield event
-                of_this.handed_out_at = None
-        finally:
-            _streams.discard(of_this)
-            watching.cancel()
+    of_this = Stream(wanted, owner)
+    _streams.add(of_this)
+    watching = asyncio.create_task(of_this.watch(request))
+    try:
+        async for event in of_this.events():
+            of_this.handed_out_at = time.monotonic()
+            yield event
+            of_this.handed_out_at = None
+    finally:
+        _streams.discard(of_this)
+        watching.cancel()
 
 
 class Stream:
     """Made in the task that sends it."""
 
-    def __init__(self, wanted: Sequence[Wanted], owner: str, lookers: dict[str, Looker]) -> None:
+    def __init__(self, wanted: Sequence[Wanted], owner: str) -> None:
         size = OF_AN_EVENT // max(1, sum(each.grant.shows_output for each in wanted))
         self._wanted, self._owner = [each._replace(size=size) for each in wanted], owner
-        self._lookers, self._task = lookers, asyncio.current_task()
-        self._is_over = False
+        self._task, self._is_over = asyncio.current_task(), False
         self.handed_out_at: float | None = None  # since then the client has not taken the last event
 
     async def watch(self, request: HttpRequest) -> None:
@@ -78,8 +74,8 @@ class Stream:
             await asyncio.sleep(LOOK_SECONDS)
             self._is_over |= time.monotonic() > over_at or server_stops()
             if time.monotonic() > ask_at and not self._is_over:
-                looker = self._lookers[DEFAULT_DB_ALIAS]
-                self._is_over = not await _answer(looker, looker.ask(partial(is_signed_in_still, request)))
+                is_signed_in = ask(DEFAULT_DB_ALIAS, partial(is_signed_in_still, request))
+                self._is_over = not await _answer(DEFAULT_DB_ALIAS, is_signed_in)
                 ask_at = time.monotonic() + SESSION_SECONDS
         if self._task is not None:
             self._task.cancel()
@@ -105,9 +101,8 @@ class Stream:
 
     async def _look(self) -> list[dict[str, Any]] | None:
         """None: the database has not answered."""
-        parts = by_database(self._wanted)
-        asked = {alias: self._lookers[alias].ask(part) for alias, part in parts.items()}
-        seen = {alias: await _answer(self._lookers[alias], answer) for alias, answer in asked.items()}
+        asked = {alias: ask(alias, part) for alias, part in by_database(self._wanted).items()}
+        seen = {alias: await _answer(alias, answer) for alias, answer in asked.items()}
         return None if None in seen.values() else in_words(self._wanted, seen)
 
     def _event(self, found: Sequence[dict[str, Any]]) -> bytes:
@@ -133,12 +128,12 @@ def _without_output(each: dict[str, Any]) -> dict[str, Any]:
     return {**each, "output": {"text": "", "keep": None, "offset": each["output"]["offset"]}}
 
 
-async def _answer(looker: Looker, answer: Future[Any]) -> Any:
+async def _answer(alias: str, answer: Future[Any]) -> Any:
     """None where there is none within ANSWER_SECONDS."""
     try:
         return await asyncio.wait_for(asyncio.wrap_future(answer), ANSWER_SECONDS)
     except TimeoutError:
-        give_up(looker)
+        give_up(alias)
         return None
 
 

@@ -6,7 +6,14 @@ from django.contrib.sessions.backends.cache import SessionStore
 from django.template import engines
 from django.test import RequestFactory
 
+from pgonly_django.progress import looker
 from pgonly_django.progress.tokens import Grant
+
+
+@pytest.fixture(autouse=True)
+def _ends_soon(monkeypatch):
+    """No thread of a test keeps its connection into the next one for long."""
+    monkeypatch.setattr(looker, "IDLE_SECONDS", 0.2)
 
 
 @pytest.fixture

@@ -110,8 +110,7 @@ def test_a_look_that_fails_ends_the_streams_with_one_line_in_the_log(caplog):
 
 
 def terminate_connection():
-    with looker.looker_of("default") as same:
-        pid = same.ask(lambda: connection.connection.info.backend_pid).result(10)
+    pid = looker.ask("default", lambda: connection.connection.info.backend_pid).result(10)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
     connection.close()
@@ -124,21 +123,20 @@ def test_a_look_that_does_not_return_ends_its_streams_and_later_ones_do_not_wait
     async def first_event():
         return await anext(stream.stream(request, wanted, "user 1"), None)
 
-    with looker.looker_of("default") as stuck:
-        stuck.ask(lambda: is_stuck.set() or goes_on.wait(30))
-        assert is_stuck.wait(10)
-        monkeypatch.setattr(stream, "ANSWER_SECONDS", 0.3)
-        assert async_to_sync(first_event)() is None
-        monkeypatch.setattr(stream, "ANSWER_SECONDS", 20)
-        assert b'"state": "running"' in async_to_sync(first_event)()
-        goes_on.set()
+    looker.ask("default", lambda: is_stuck.set() or goes_on.wait(30))
+    assert is_stuck.wait(10)
+    monkeypatch.setattr(stream, "ANSWER_SECONDS", 0.3)
+    assert async_to_sync(first_event)() is None
+    monkeypatch.setattr(stream, "ANSWER_SECONDS", 20)
+    assert b'"state": "running"' in async_to_sync(first_event)()
+    goes_on.set()
     wait_for(lambda: not threads())
 
 
 def test_a_forked_process_has_a_look_of_its_own():
-    with looker.looker_of("default") as before:
-        pid = os.fork()
-        if not pid:
-            with looker.looker_of("default") as after:
-                os._exit(0 if after is not before and after.ask(lambda: 1).result(10) == 1 else 1)
-        assert os.waitpid(pid, 0)[1] == 0
+    before = looker.ask("default", threading.current_thread).result(10)
+    pid = os.fork()
+    if not pid:
+        after = looker.ask("default", threading.current_thread).result(10)
+        os._exit(0 if after is not before else 1)
+    assert os.waitpid(pid, 0)[1] == 0
