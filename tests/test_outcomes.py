@@ -33,4 +33,4 @@ def test_each_number_of_the_statistics_is_a_column():
 def test_a_reason_that_a_job_gave_is_no_text_of_ours(outcome):
     """It may have data of the job in it, and ours is shown to those, too, who may not see that."""
     entry = {"started_at": "2026-01-01T00:00:00+00:00", "reason": "s3cr3t"}
-    assert not is_our_text(outcome.value, entry)
+    assert not is_our_text({"outcome": outcome.value, **entry})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
@@ -79,11 +80,11 @@ def content(entry: Any) -> str:
     return formats.json_block(value)
 
 
-def numbers_of_caches(links: Links) -> list[dict[str, Any]]:
+def numbers_of_caches(links: Links, limit: timedelta | None = None) -> list[dict[str, Any]]:
     """The cells of the caches whose entries the reader may view, for the page of all and for the overview, each with
     the address of the page that clears it, "" where he may not."""
     rows = []
-    for each in caches():
+    for each in caches(limit):
         model = DurableCacheEntry if each.table.endswith("_durable") else CacheEntry
         if links.may_view(model):
             may_clear = links.site.get_model_admin(model).has_delete_permission(links.request)

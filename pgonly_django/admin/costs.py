@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
@@ -57,35 +57,24 @@ def with_job_urls(entries: list[Any], links: Links) -> list[Any]:
     return entries
 
 
-class Sums(NamedTuple):
-    column: str
-    groups: list[CostGroup]
-    is_complete: bool
-
-
-class CostGroup(NamedTuple):
-    name: str
-    calls: int
-    cost: str
-
-
-def sums_by(entries: Any, column: str) -> Sums:
+def sums_by(entries: Any, column: str) -> dict[str, Any]:
     """The dearest groups of `entries` by `column`: "task", "queue" or "budget". They are of all rows, or of the newest
     ones where that takes too long."""
     groups = in_time(entries.db, SUMS_LIMIT, lambda: _groups(entries, column))
-    if groups is not None:
-        return Sums(column, groups, is_complete=True)
-    newest = entries.order_by("-at").values("pk")[:NEWEST]
-    rows = entries.model.objects.using(entries.db).filter(pk__in=newest)
-    return Sums(column, _groups(rows, column), is_complete=False)
+    is_complete = groups is not None
+    if not is_complete:
+        newest = entries.order_by("-at").values("pk")[:NEWEST]
+        groups = _groups(entries.model.objects.using(entries.db).filter(pk__in=newest), column)
+    return {"column": column, "groups": groups, "is_complete": is_complete}
 
 
-def _groups(entries: Any, column: str) -> list[CostGroup]:
+def _groups(entries: Any, column: str) -> list[tuple[str, str, int]]:
+    """The name of each, what it has cost, and in how many calls."""
     return [
-        CostGroup(
+        (
             row[column] or "-",
-            row["calls"],
             formats.money(row["usd_sum"], row["tokens_in_sum"], row["tokens_out_sum"]),
+            row["calls"],
         )
         for row in entries.order_by().sums(column)[:GROUPS_SHOWN]
     ]

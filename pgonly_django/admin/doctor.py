@@ -21,17 +21,17 @@ from pgonly_django.monitoring.doctor.examination import Examination, examine
 from pgonly_django.monitoring.findings import ORDER, Level
 
 URL_NAME = "pgonly_django_worker_doctor"
-LABELS = {
-    Level.ERROR: gettext_lazy("Error"),
-    Level.WARNING: gettext_lazy("Warning"),
-    Level.INFO: gettext_lazy("Note"),
+# The word and the colour of each.
+BADGES = {
+    Level.ERROR: (gettext_lazy("Error"), "failed"),
+    Level.WARNING: (gettext_lazy("Warning"), "held"),
+    Level.INFO: (gettext_lazy("Note"), "running"),
 }
 # SQL up to its semicolon, a command up to the end of its flags.
 CODE = re.compile(
     r"((?:SELECT|ALTER|VACUUM|GRANT|DROP|CREATE|REINDEX|ROLLBACK|SET) [^;]+;"
     r"|manage\.py [a-z_]+(?: (?!(?:and|it)\b)[\w.&*-]+)*(?<!\.))"
 )
-TONES = {Level.ERROR: "failed", Level.WARNING: "held", Level.INFO: "running"}
 
 
 def may_see(request: HttpRequest, site: AdminSite) -> bool:
@@ -73,16 +73,11 @@ def _shown(report: Examination) -> dict[str, Any]:
     return {
         "server": report.server,
         "seconds": report.seconds,
-        "counts": [
-            {"tone": TONES[level], "label": LABELS[level], "number": number}
-            for level in ORDER
-            if (number := report.count(level))
-        ],
+        "counts": [(*BADGES[level], number) for level in ORDER if (number := report.count(level))],
         "findings": [
             {
                 "finding": finding,
-                "tone": TONES[finding.level],
-                "label": LABELS[finding.level],
+                "badge": BADGES[finding.level],
                 "title": titles[finding.subject],
                 "advice": parts_of(finding.advice),
             }

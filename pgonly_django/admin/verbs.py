@@ -66,17 +66,20 @@ class Verb:
     def use(self, model_admin: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> None:
         """Do it to those `rows` that allow it, and tell the person."""
         try:
-            model_admin.message_user(request, *self.outcome(model_admin.opts, self.perform(request, rows)))
+            done = self.perform(request, rows.model, list(self.keys_of(rows)))
+            model_admin.message_user(request, *self.outcome(model_admin.opts, done))
         except self.refusals as error:
             model_admin.message_user(request, str(error), messages.ERROR)
 
-    def perform(self, request: HttpRequest, rows: QuerySet[Any]) -> Done:
-        """Do it to AT_ONCE rows at most, those with the highest keys first, and log each."""
-        keys = rows.filter(self.allowed).order_by("-pk").values_list("pk", flat=True)
-        found = list(keys[: AT_ONCE + 1])
-        done, found = Done(more=len(found) > AT_ONCE), found[:AT_ONCE]
-        for start in range(0, len(found), BATCH):
-            self._perform_batch(request, rows.model, found[start : start + BATCH], done)
+    def keys_of(self, rows: QuerySet[Any]) -> QuerySet[Any, Any]:
+        """Those of AT_ONCE `rows` that allow it, the highest, and one more where there are more."""
+        return rows.filter(self.allowed).order_by("-pk").values_list("pk", flat=True)[: AT_ONCE + 1]
+
+    def perform(self, request: HttpRequest, model: type[Model], keys: list[Any]) -> Done:
+        """Do it to the AT_ONCE first of the rows that were found, and log each."""
+        done, keys = Done(more=len(keys) > AT_ONCE), keys[:AT_ONCE]
+        for start in range(0, len(keys), BATCH):
+            self._perform_batch(request, model, keys[start : start + BATCH], done)
         return done
 
     def _perform_batch(self, request: HttpRequest, model: Any, keys: list[Any], done: Done) -> None:

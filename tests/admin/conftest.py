@@ -19,6 +19,7 @@ SHORT_LIMITS = (
     "pgonly_django.admin.jobs.change_list.JobChangeList.search_limit",
     "pgonly_django.admin.jobs.waits.TIME_LIMIT",
     "pgonly_django.admin.overview.overview.TIME_LIMIT",
+    "pgonly_django.admin.overview.panels.TIME_LIMIT",
     "pgonly_django.admin.jobs.change_list.JobChangeList.quick_limit",
 )
 

@@ -66,7 +66,7 @@ def test_who_asks_for_the_whole_table_gets_it_and_keeps_it_from_tab_to_tab(
     changelist = admin_client.get(f"{LIST}{narrowed.address_of_all}").context["cl"]
     assert {job.pk for job in changelist.result_list} == {job.pk for job in wanted}
     assert (changelist.scope_note, changelist.address_of_all) == ("", "")
-    assert changelist.tabs[2].address == "?q=needle&state__exact=ready&whole=1"
+    assert changelist.tabs[2]["address"] == "?q=needle&state__exact=ready&whole=1"
 
 
 def test_a_whole_table_that_takes_too_long_even_so_is_narrowed_with_no_second_offer(

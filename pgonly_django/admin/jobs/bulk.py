@@ -70,11 +70,10 @@ def bulk_view(model_admin: VerbAdmin, request: HttpRequest, name: str) -> HttpRe
 
 
 def _perform(model_admin: VerbAdmin, request: HttpRequest, verb: JobVerb, jobs: QuerySet[Job]) -> None:
-    newest = jobs.filter(verb.allowed).order_by("-pk").values_list("pk", flat=True)
     try:
         with time_limit(jobs.db, SEARCH_LIMIT):
-            refused, keys = refusals(verb, jobs), list(newest[: AT_ONCE + 1])
-        done = verb.perform(request, Job.objects.using(jobs.db).filter(pk__in=keys[:AT_ONCE]))
+            refused, keys = refusals(verb, jobs), list(verb.keys_of(jobs))
+        done = verb.perform(request, Job, keys)
     except OperationalError as error:
         if not timed_out(error):
             raise
@@ -83,14 +82,14 @@ def _perform(model_admin: VerbAdmin, request: HttpRequest, verb: JobVerb, jobs: 
         )
         model_admin.message_user(request, text, messages.ERROR)
     else:
-        _report(model_admin, request, verb, done, refused, more=len(keys) > AT_ONCE)
+        _report(model_admin, request, verb, done, refused)
 
 
 def _report(
-    model_admin: VerbAdmin, request: HttpRequest, verb: JobVerb, done: Done, refused: list[str], *, more: bool
+    model_admin: VerbAdmin, request: HttpRequest, verb: JobVerb, done: Done, refused: list[str]
 ) -> None:
-    text, level = verb.outcome(model_admin.opts, done)
-    said = [text]
+    has_more, done.more = done.more, False  # said below, with a link
+    told, level = verb.outcome(model_admin.opts, done)
     gone = _counted_before(request) - done.changed - done.asked - done.missed
     if gone > 0:
         fewer = ngettext(
@@ -98,12 +97,10 @@ def _report(
             "That is %s fewer than the page had counted: somebody else or a worker has changed them by now.",
             gone,
         )
-        said.append(fewer % f"{gone:,}")
-        level = messages.WARNING
+        told, level = f"{told} {fewer % f'{gone:,}'}", messages.WARNING
     if refused:
-        said.append(_("Left alone: %s.") % ", ".join(refused))
-    told = " ".join(said)
-    if more:
+        told = " ".join([told, _("Left alone: %s.") % ", ".join(refused)])
+    if has_more:
         links = model_admin.links(request)
         told = format_html(
             '{} <a href="{}bulk/{}/?{}">{}</a>',
@@ -116,9 +113,10 @@ def _report(
 
 def _counted_before(request: HttpRequest) -> int:
     """What the page that asked has said; 0 where it said nothing."""
-    counted = request.POST.get("counted", "")
-    is_number = counted.isdecimal() and len(counted) <= len(str(AT_ONCE))
-    return min(int(counted), AT_ONCE) if is_number else 0
+    try:
+        return min(int(request.POST.get("counted", 0)), AT_ONCE)
+    except ValueError:
+        return 0
 
 
 def refusals(verb: JobVerb, jobs: QuerySet[Job]) -> list[str]:
@@ -170,8 +168,7 @@ def _page(
 
 def _numbers(verb: JobVerb, jobs: QuerySet[Job]) -> dict[str, Any]:
     """How many there are, and why the others are left alone; nothing where that takes too long."""
-    allowed = jobs.filter(verb.allowed).order_by("-pk").values("pk")[: AT_ONCE + 1]
-    found = in_time(jobs.db, SEARCH_LIMIT, lambda: (allowed.count(), refusals(verb, jobs)))
+    found = in_time(jobs.db, SEARCH_LIMIT, lambda: (verb.keys_of(jobs).count(), refusals(verb, jobs)))
     if found is None:
         return {"took_too_long": True, "count": 0}
     count, refused = found

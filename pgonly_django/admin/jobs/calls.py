@@ -28,7 +28,6 @@ from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.exceptions import NotStorableError
 from pgonly_django.masking import unmasked
 from pgonly_django.models import Job
-from pgonly_django.queue.enqueue import aware
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.editing import EDITABLE, EditError, UnfitCallError, edit, run_again, version_of
@@ -152,15 +151,6 @@ def _render(model_admin: VerbAdmin, request: HttpRequest, form: CallForm, **text
     return model_admin.page(request, "job/call.html", form=form, job_name=name, back=back, **texts)
 
 
-class LocalDateTime(forms.DateTimeInput):
-    """The browser's own calendar and clock, to the second."""
-
-    input_type = "datetime-local"
-
-    def __init__(self) -> None:
-        super().__init__(attrs={"step": "1"}, format="%Y-%m-%dT%H:%M:%S")
-
-
 class JsonText(forms.CharField):
     """JSON as a person edits it: indented, and read back."""
 
@@ -169,6 +159,11 @@ class JsonText(forms.CharField):
     def __init__(self, name: str, **kwargs: Any) -> None:
         super().__init__(required=False, **kwargs)
         self.kind, self.kind_name = KINDS[name]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """By the values: a browser sends other line ends. True and 1 are two values."""
+        values = [json.dumps(self.clean(text), sort_keys=True) for text in (initial, data)]
+        return values[0] != values[1]
 
     def clean(self, value: Any) -> Any:
         text = super().clean(value)
@@ -199,7 +194,7 @@ class CallForm(forms.Form):
     run_at = forms.DateTimeField(
         label=gettext_lazy("Not before"),
         required=False,
-        widget=LocalDateTime,
+        widget=forms.DateTimeInput({"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
     )
     version = forms.CharField(required=False, widget=forms.HiddenInput)
 
@@ -249,21 +244,7 @@ class CallForm(forms.Form):
     @property
     def changes(self) -> dict[str, Any]:
         """What differs from the job, by the names of its columns."""
-        values = {name: value for name, value in self.cleaned_data.items() if name != "version"}
-        return {name: value for name, value in values.items() if not self._is_as_before(name, value)}
-
-    def _is_as_before(self, name: str, value: Any) -> bool:
-        """True and 1 are two values. A time is compared as the form shows it."""
-        before = getattr(self.job, name)
-        if name == "run_at":
-            return _to_the_second(value) == _to_the_second(self.initial.get("run_at"))
-        if name in KINDS:
-            return json.dumps(value, sort_keys=True) == json.dumps(before, sort_keys=True)
-        return bool(value == before)
-
-
-def _to_the_second(moment: datetime | None) -> datetime | None:
-    return None if moment is None else aware(moment).replace(microsecond=0)
+        return {name: self.cleaned_data[name] for name in self.changed_data if name != "version"}
 
 
 def _parameters_of(path: str) -> str:

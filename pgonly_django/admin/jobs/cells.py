@@ -10,8 +10,8 @@ from typing import Any
 from django.contrib import admin
 from django.db import router
 from django.db.models import Case, F, Func, IntegerField, JSONField, TextField, When
-from django.db.models.fields.json import KeyTextTransform, KeyTransform
-from django.db.models.functions import Cast, Left, Length
+from django.db.models.fields.json import KeyTransform
+from django.db.models.functions import Cast, Length
 from django.db.models.lookups import LessThanOrEqual
 from django.template.defaultfilters import filesizeformat
 from django.utils.html import format_html, format_html_join
@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.jobs.data import progress_of
-from pgonly_django.admin.jobs.timeline import is_our_text
+from pgonly_django.admin.jobs.timeline import cause_of
 from pgonly_django.admin.jobs.verbs import is_cancelling
 from pgonly_django.database.statement import printable
 from pgonly_django.masking import MASK
@@ -33,10 +33,9 @@ from pgonly_django.wording import duration
 
 # States in which a job's errors are history.
 PAST_ERRORS = (State.SUCCEEDED, State.CANCELLED)
-CAUSE_READ, CAUSE_SHOWN = 2_000, 110
+CAUSE_SHOWN = 110
 ARGUMENTS_READ, ARGUMENTS_SHOWN = 4_000, 70  # bytes of JSON; longer ones are named by their size alone
 VALUE_SHOWN, MESSAGE_SHOWN = 60, 60
-ENTRY = ("outcome", "exception", "message", "reason", "started_at", "finished_at")
 
 
 class StoredSize(Func):
@@ -56,12 +55,9 @@ def _unless_large(column: str) -> Case:
 
 # PostgreSQL computes these for the rows of one page: the list is not sorted.
 LISTED = {
-    **{
-        f"last_{key}": Left(
-            KeyTextTransform(key, KeyTransform(-1, "errors")), CAUSE_READ, output_field=TextField()
-        )
-        for key in ENTRY
-    },
+    "last_error": Func(
+        KeyTransform(-1, "errors"), template="(%(expressions)s - 'traceback')", output_field=JSONField()
+    ),
     "small_args": _unless_large("args"),
     "small_kwargs": _unless_large("kwargs"),
     "small_metadata": _unless_large("metadata"),
@@ -78,17 +74,10 @@ def prepare(jobs: Sequence[Any], *, sees_data: bool) -> None:
     names = dict(workers.filter(pk__in=ids).values_list("pk", "name")) if ids else {}
     for job in jobs:
         job.sees_data = sees_data
-        job.cause = "" if job.state in PAST_ERRORS else _cause(job)
+        has_cause = job.last_error and job.state not in PAST_ERRORS
+        job.cause = cause_of(job.last_error, sees_data=sees_data) if has_cause else ""
         job.call = _call_and_metadata(job, mask) if sees_data else ""
         job.worker_name = names.get(job.worker_id, "")
-
-
-def _cause(job: Any) -> str:
-    entry = {key: value for key in ENTRY if (value := getattr(job, f"last_{key}")) is not None}
-    told = [entry.get("message") or entry.get("reason")] if job.sees_data else []
-    if not job.sees_data and is_our_text(entry.get("outcome", "failed"), entry):
-        told = [entry.get("reason")]
-    return ": ".join(filter(None, (formats.short_name(entry.get("exception", "")), *told)))
 
 
 def _call_and_metadata(job: Any, mask: JobMask) -> str:
@@ -187,7 +176,8 @@ def _took(job: Any) -> str:
     if job.state == State.SUCCEEDED:
         seconds = job.run_seconds
     else:  # None where the last entry of `errors` is a person's decision, which may come much later than the run
-        seconds = seconds_between(job.last_started_at, job.last_finished_at)
+        last = job.last_error or {}
+        seconds = seconds_between(last.get("started_at"), last.get("finished_at"))
     return "" if seconds is None else _("took %s") % duration(seconds)
 
 

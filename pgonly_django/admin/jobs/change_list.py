@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -29,17 +28,6 @@ TABS = (
     State.RUNNING, State.READY, State.SCHEDULED, State.HELD, State.FAILED, State.SUCCEEDED, State.CANCELLED,
 )  # fmt: skip
 COUNTS_LIMIT, SEARCH_COUNTS_LIMIT = timedelta(milliseconds=150), timedelta(milliseconds=40)
-
-
-@dataclass(frozen=True, slots=True)
-class Tab:
-    """A state, or all of them: a link that keeps the other filters."""
-
-    name: str
-    label: str
-    count: str  # "" where counting took too long
-    address: str
-    is_chosen: bool
 
 
 class JobChangeList(TimedChangeList):
@@ -139,18 +127,18 @@ class JobChangeList(TimedChangeList):
         return str(self.params.get(STATE_VAR) or "")
 
     @cached_property
-    def tabs(self) -> list[Tab]:
-        first = Tab("", _("All"), "", self._address(None), is_chosen=not self.state)
-        return [first, *map(self._tab, TABS)]
-
-    def _tab(self, state: State) -> Tab:
-        count = label_of(self.counts[state.value]) if state.value in self.counts else ""
-        return Tab(
-            state.value, str(state.label), count, self._address(state.value), self.state == state.value
-        )
-
-    def _address(self, state: str | None) -> str:
-        return self.get_query_string({STATE_VAR: state, PAGE_VAR: None})
+    def tabs(self) -> list[dict[str, Any]]:
+        """All states, and each of them: links that keep the other filters. One whose count takes too long has none."""
+        return [
+            {
+                "name": state,
+                "label": label,
+                "count": label_of(self.counts[state]) if state in self.counts else "",
+                "address": self.get_query_string({STATE_VAR: state or None, PAGE_VAR: None}),
+                "is_chosen": self.state == state,
+            }
+            for state, label in [("", _("All")), *((state.value, state.label) for state in TABS)]
+        ]
 
     @property
     def verbs_for_all(self) -> list[tuple[JobVerb, str]]:
@@ -158,7 +146,7 @@ class JobChangeList(TimedChangeList):
         if not (self.may_operate and self.state in State and self.result_count):
             return []
         query = self.get_query_string({PAGE_VAR: None})
-        verbs = [verb for verb in self.model_admin.verbs if isinstance(verb, JobVerb)]
+        verbs: Any = self.model_admin.verbs
         return [(verb, f"bulk/{verb.name}/{query}") for verb in verbs if self.state in verb.states]
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db import router
 from django.db.models import Case, Count, F, Func, Q, Sum, TextField, Value, When
@@ -178,14 +178,6 @@ def output_of(job: Job) -> dict[str, Any]:
     return {"end": text[-CHARACTERS_SHOWN:], "is_cut": is_cut, "length": f"{len(text):,}"}
 
 
-class ShownStep(NamedTuple):
-    pk: int
-    name: str
-    finished_at: Any
-    result: str
-    cost: str
-
-
 def steps_of(job: Job, mask: JobMask, *, sees_data: bool) -> dict[str, Any]:
     """The newest, how many there are, and what all together have cost: "" where they are too many to be added up."""
     steps = job.steps.all()
@@ -193,13 +185,11 @@ def steps_of(job: Job, mask: JobMask, *, sees_data: bool) -> dict[str, Any]:
     count = sums.pop("count")
     return {
         "shown": [
-            ShownStep(
-                step.pk,
-                step.name,
-                step.finished_at,
-                _result(step, mask) if sees_data else "",
-                money(step.usd, step.tokens_in, step.tokens_out),
-            )
+            {
+                "step": step,
+                "result": _result(step, mask) if sees_data else "",
+                "cost": money(step.usd, step.tokens_in, step.tokens_out),
+            }
             for step in newest_steps(steps)
         ],
         "count": label_of(count),

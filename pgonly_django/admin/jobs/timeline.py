@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -96,7 +96,7 @@ def _pieces(traceback: str) -> Iterator[_Lines]:
         yield _Lines(lines, path)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RecordedAttempt:
     """One run of the job, or one decision of a person, as `errors` keeps it."""
 
@@ -106,8 +106,7 @@ class RecordedAttempt:
     worker: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    exception: str = ""
-    message: str = ""
+    cause: str = ""
     traceback: str = ""
     in_a_row: int = 1  # so many runs are one entry
 
@@ -144,37 +143,31 @@ class RecordedAttempt:
             return ""
         return duration((self.finished_at or timezone.now()) - self.started_at)
 
-    @property
-    def cause(self) -> str:
-        """The exception's short name and message, or the reason that was given."""
-        return ": ".join(filter(None, (short_name(self.exception), self.message)))
-
 
 def attempts_of(job: Job, worker: str, *, sees_data: bool) -> list[RecordedAttempt]:
     """Oldest first: those in `errors`, then the run under way or the successful one, of this `worker`. Without
-    `sees_data` no text that the task has made, which may have its arguments in it."""
+    `sees_data` no text that the task has made: see cause_of()."""
     attempts = [_recorded(entry, sees_data=sees_data) for entry in job.errors]
     if job.state in (State.RUNNING, State.SUCCEEDED) and job.attempted_at is not None:
         last = RecordedAttempt(job.state, job.attempt, None, worker, job.attempted_at, job.finished_at)
         attempts.append(last)
-    return _numbered(attempts, job.lease_epoch)
+    _number(attempts, job.lease_epoch)
+    return attempts
 
 
-def _numbered(attempts: list[RecordedAttempt], claims: int) -> list[RecordedAttempt]:
-    """With the number of each run: deaths, stops and snoozes cost no attempt. Each run was a claim, and the last claim
-    is the last run."""
-    number, numbered = claims, []
+def _number(attempts: list[RecordedAttempt], claims: int) -> None:
+    """Give each run its number: deaths, stops and snoozes cost no attempt. Each run was a claim, and the last claim is
+    the last run."""
     for each in reversed(attempts):
-        is_run = each.started_at is not None and number > 0
-        numbered.append(replace(each, run=number if is_run else None))
-        # Of those that were postponed in a row the entry does not say how many they were.
-        number = 0 if each.outcome == Outcome.POSTPONED else number - is_run * each.in_a_row
-    return numbered[::-1]
+        if each.started_at is not None and claims > 0:
+            each.run = claims
+            claims -= each.in_a_row
+        if each.outcome == Outcome.POSTPONED:  # of those in a row the entry does not say how many they were
+            claims = 0
 
 
 def _recorded(entry: dict[str, Any], *, sees_data: bool) -> RecordedAttempt:
     outcome, traceback = entry.get("outcome", "failed"), entry.get("traceback") or ""
-    told = ("message", "reason") if sees_data else ("reason",) if is_our_text(outcome, entry) else ()
     return RecordedAttempt(
         outcome=outcome,
         number=entry.get("attempt"),
@@ -182,15 +175,23 @@ def _recorded(entry: dict[str, Any], *, sees_data: bool) -> RecordedAttempt:
         worker=entry.get("worker") or entry.get("worker_id") or "",
         started_at=_time(entry.get("started_at")),
         finished_at=_time(entry.get("finished_at")),
-        exception=entry.get("exception") or "",
-        message=" ".join(entry[key] for key in told if entry.get(key)),
+        cause=cause_of(entry, sees_data=sees_data),
         traceback=traceback if sees_data else without_messages(traceback),
     )
 
 
-def is_our_text(outcome: str, entry: dict[str, Any]) -> bool:
+def cause_of(entry: dict[str, Any], *, sees_data: bool) -> str:
+    """The exception's short name and message, and the reason that was given. Without `sees_data` no text that the task
+    has made, which may have its arguments in it."""
+    is_told = ("message", "reason") if sees_data else ("reason",) if is_our_text(entry) else ()
+    text = " ".join(entry[key] for key in is_told if entry.get(key))
+    return ": ".join(filter(None, (short_name(entry.get("exception") or ""), text)))
+
+
+def is_our_text(entry: dict[str, Any]) -> bool:
     """Whether the worker or a person gave the reason, and not the task."""
-    return "started_at" not in entry or (outcome in OUTCOMES and OUTCOMES[outcome].reason_is_ours)
+    outcome = OUTCOMES.get(entry.get("outcome", ""))
+    return "started_at" not in entry or (outcome is not None and outcome.reason_is_ours)
 
 
 def log_lines(job: Job) -> list[tuple[datetime | None, str]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
@@ -13,7 +12,7 @@ from django.db.models import Model
 from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import age, brief, exact_time, money, whole
@@ -38,19 +37,38 @@ AFTER: dict[str, Promise] = {
     Outcome.SNOOZED: gettext_lazy("it asked to run later"),
     Outcome.POSTPONED: gettext_lazy("its last worker did not know the task"),
 }
-
-
-class Line(NamedTuple):
-    """A reason in words, and the page that says more: that of the row with this key, or the list of all rows."""
-
-    text: str
-    model: type[Model] | None = None
-    key: str = ""
-
-    def url(self, links: Links) -> str:
-        if self.model is None:
-            return ""
-        return links.to_page(self.model, self.key) if self.key else links.to_list(self.model)
+WORDS: dict[Kind, Any] = {
+    Kind.OVERDUE: gettext_lazy("due for %(age)s: no worker has made it ready"),
+    Kind.BUDGET: gettext_lazy("by the budget “%(name)s”: %(spent)s of %(cap)s are spent"),
+    Kind.UNSERVED: gettext_lazy("no live worker serves “%(queue)s”"),
+    Kind.TOO_FEW_THREADS: gettext_lazy(
+        "it takes %(slots)d threads, and the largest live worker of its queue has %(threads)d"
+    ),
+    Kind.PAUSED: gettext_lazy("the queue “%(queue)s” is paused since %(time)s"),
+    Kind.COOLS_DOWN: gettext_lazy("the limiter “%(limiter)s” cools down until %(time)s"),
+    Kind.FULL: gettext_lazy("the queue “%(queue)s” is full: %(running)d of %(limit)d run"),
+    Kind.RATE: gettext_lazy("the queue “%(queue)s” waits for its rate: %(count)d starts in %(seconds)g s"),
+    Kind.KEY_FULL: gettext_lazy("its concurrency key “%(key)s” is full: %(running)d of %(limit)d run"),
+    Kind.SUSPECT: gettext_lazy(
+        "it is a suspect: its worker died %(crashes)d times while it ran, so a process runs one at a time"
+    ),
+    Kind.AHEAD: ngettext_lazy("%(label)s job comes first", "%(label)s jobs come first", "number"),
+    Kind.BUSY: ngettext_lazy(
+        "all %(threads)d threads of %(workers)d worker run jobs",
+        "all %(threads)d threads of %(workers)d workers run jobs",
+        "workers",
+    ),
+    Kind.ASLEEP: gettext_lazy("all workers of its queue are asleep, and the next one that wakes takes it"),
+    Kind.SOON: gettext_lazy("a worker is about to take it"),
+}
+# The row whose page says more, and the fact that is its key.
+PAGES: dict[Kind, tuple[type[Model], str]] = {
+    Kind.BUDGET: (Budget, "name"),
+    Kind.PAUSED: (Queue, "queue"),
+    Kind.COOLS_DOWN: (Limiter, "limiter"),
+    Kind.FULL: (Queue, "queue"),
+    Kind.RATE: (Queue, "queue"),
+}
 
 
 def reasons_to_wait(job: Job, links: Links, *, hides_keys: bool) -> dict[str, Any] | None:
@@ -61,10 +79,12 @@ def reasons_to_wait(job: Job, links: Links, *, hides_keys: bool) -> dict[str, An
     reasons = in_time(alias, TIME_LIMIT, lambda: why_it_waits(alias, job))
     if not reasons:
         return None
-    lines = [_line(reason, job, hides_keys=hides_keys) for reason in reasons]
     return {
         "opening": _opening(job),
-        "lines": [{"text": line.text, "url": line.url(links)} for line in lines],
+        "lines": [
+            {"text": _text(reason, job, hides_keys=hides_keys), "url": _url(reason, links)}
+            for reason in reasons
+        ],
         "is_bad": reasons[0].kind in NEEDS_A_PERSON,
     }
 
@@ -75,16 +95,37 @@ def _opening(job: Job) -> str:
     return _("Held:") if job.state == State.HELD else _("Scheduled:")
 
 
-def _line(reason: Reason, job: Job, *, hides_keys: bool) -> Line:
+def _url(reason: Reason, links: Links) -> str:
+    if reason.kind == Kind.UNSERVED:
+        return links.to_list(Worker)
+    if reason.kind not in PAGES or reason.facts.get("budget", reason) is None:
+        return ""
+    model, key = PAGES[reason.kind]
+    return links.to_page(model, reason.facts[key])
+
+
+def _text(reason: Reason, job: Job, *, hides_keys: bool) -> str:
     facts = dict(reason.facts)
-    if reason.kind == Kind.DUE:
-        return Line(_due(facts["run_at"], job))
-    if reason.kind == Kind.HELD:
-        return Line(_held(facts["by"], job))
-    if hides_keys and "key" in facts:
-        facts["key"] = MASK
-    line = WORDS[reason.kind](facts)
-    return line if isinstance(line, Line) else Line(line)
+    match reason.kind:
+        case Kind.DUE:
+            return _due(facts["run_at"], job)
+        case Kind.HELD:
+            return _held(facts["by"], job)
+        case Kind.BUDGET if facts["budget"] is None:
+            return _("by the budget “%(name)s”, which is not there any more") % facts
+        case Kind.BUDGET:
+            facts |= {"spent": money(facts["budget"].spent_now), "cap": money(facts["budget"].usd)}
+        case Kind.OVERDUE:
+            facts["age"] = age(facts["run_at"])
+        case Kind.PAUSED:
+            return _paused(facts)
+        case Kind.COOLS_DOWN:
+            facts["time"] = exact_time(facts["until"])
+        case Kind.KEY_FULL if hides_keys:
+            facts["key"] = MASK
+        case Kind.AHEAD:
+            facts = {"number": facts["jobs"].number, "label": facts["jobs"].label}
+    return str(WORDS[reason.kind] % facts)
 
 
 def _due(run_at: datetime, job: Job) -> str:
@@ -102,76 +143,11 @@ def _held(by: str, job: Job) -> str:
     return _("by %s, until somebody resumes it") % (by or _("a person"))
 
 
-def _paused(facts: dict[str, Any]) -> Line:
-    text = _("the queue “%(queue)s” is paused since %(time)s")
-    text %= {"queue": facts["queue"], "time": exact_time(facts["since"])}
-    if person := _who_paused(facts["queue"], facts["since"]):
-        text = _("%(text)s, by %(person)s") % {"text": text, "person": person}
-    return Line(text, Queue, facts["queue"])
-
-
-def _who_paused(queue: str, since: datetime) -> str:
-    """From the admin's log; "" where it was no click in the admin."""
-    entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(Queue), object_id=queue)
+def _paused(facts: dict[str, Any]) -> str:
+    """With the person who did it, where the admin's log names one: a pause that was no click there has no entry."""
+    text = WORDS[Kind.PAUSED] % {**facts, "time": exact_time(facts["since"])}
+    since, kind = facts["since"], ContentType.objects.get_for_model(Queue)
+    entries = LogEntry.objects.filter(content_type=kind, object_id=facts["queue"])
     near = entries.filter(action_time__range=(since - SAME_REQUEST, since + SAME_REQUEST))
     entry = near.select_related("user").order_by("-pk").first()
-    return str(entry.user) if entry else ""
-
-
-def _cools_down(facts: dict[str, Any]) -> Line:
-    text = _("the limiter “%(limiter)s” cools down until %(time)s")
-    text %= {"limiter": facts["limiter"], "time": exact_time(facts["until"])}
-    return Line(text, Limiter, facts["limiter"])
-
-
-def _budget(facts: dict[str, Any]) -> Line:
-    budget = facts["budget"]
-    if budget is None:
-        return Line(_("by the budget “%(name)s”, which is not there any more") % facts)
-    spent = {"name": budget.name, "spent": money(budget.spent_now), "cap": money(budget.usd)}
-    text = _("by the budget “%(name)s”: %(spent)s of %(cap)s are spent") % spent
-    return Line(text, Budget, budget.name)
-
-
-def _busy(facts: dict[str, Any]) -> str:
-    text = ngettext(
-        "all %(threads)d threads of %(workers)d worker run jobs",
-        "all %(threads)d threads of %(workers)d workers run jobs",
-        facts["workers"],
-    )
-    return str(text % facts)
-
-
-WORDS: dict[Kind, Callable[[dict[str, Any]], Line | str]] = {
-    Kind.OVERDUE: lambda facts: _("due for %s: no worker has made it ready") % age(facts["run_at"]),
-    Kind.BUDGET: _budget,
-    Kind.UNSERVED: lambda facts: Line(_("no live worker serves “%(queue)s”") % facts, Worker),
-    Kind.TOO_FEW_THREADS: lambda facts: (
-        _("it takes %(slots)d threads, and the largest live worker of its queue has %(threads)d") % facts
-    ),
-    Kind.PAUSED: _paused,
-    Kind.COOLS_DOWN: _cools_down,
-    Kind.FULL: lambda facts: Line(
-        _("the queue “%(queue)s” is full: %(running)d of %(limit)d run") % facts, Queue, facts["queue"]
-    ),
-    Kind.RATE: lambda facts: Line(
-        _("the queue “%(queue)s” waits for its rate: %(count)d starts in %(seconds)g s") % facts,
-        Queue,
-        facts["queue"],
-    ),
-    Kind.KEY_FULL: lambda facts: (
-        _("its concurrency key “%(key)s” is full: %(running)d of %(limit)d run") % facts
-    ),
-    Kind.SUSPECT: lambda facts: (
-        _("it is a suspect: its worker died %(crashes)d times while it ran, so a process runs one at a time")
-        % facts
-    ),
-    Kind.AHEAD: lambda facts: (
-        ngettext("%s job comes first", "%s jobs come first", facts["jobs"].number) % facts["jobs"].label
-    ),
-    Kind.BUSY: _busy,
-    Kind.ASLEEP: lambda _facts: _(
-        "all workers of its queue are asleep, and the next one that wakes takes it"
-    ),
-    Kind.SOON: lambda _facts: _("a worker is about to take it"),
-}
+    return _("%(text)s, by %(person)s") % {"text": text, "person": entry.user} if entry else str(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.utils.translation import ngettext
 
@@ -24,30 +24,23 @@ from pgonly_django.monitoring.workers import Served, served_queues
 BAD, WARNING = "failed", "held"  # the colour of a badge
 
 
-class Alert(NamedTuple):
-    level: str
-    text: str
-    url: str = ""
-
-
-def alerts(overview: Overview) -> list[Alert]:
-    """Each kind is read within its own time: one that fails says so in its place."""
-    found: list[Alert] = []
-    for read, *models in SOURCES:
-        visible = [model for model in models if overview.may_view(model)]
-        if visible:
-            some, problem = within_limit({alias_of(models[0])}, partial(_listed, read, overview))
-            found += some or []
-            found += [Alert(WARNING, problem)] if problem else []
-    return sorted(found, key=lambda alert: alert.level != BAD)
-
-
 Found = Iterator[tuple[Finding, str]]  # with a link
 
 
-def _listed(read: Callable[[Overview], Found], overview: Overview) -> list[Alert]:
+def alerts(overview: Overview) -> list[dict[str, str]]:
+    """Each kind is read within its own time: one that fails says so in its place."""
+    found = []
+    for read, *models in SOURCES:
+        if any(map(overview.may_view, models)):
+            some, problem = within_limit({alias_of(models[0])}, partial(_listed, read, overview))
+            found += some or []
+            found += [{"level": WARNING, "text": problem}] if problem else []
+    return sorted(found, key=lambda alert: alert["level"] != BAD)
+
+
+def _listed(read: Callable[[Overview], Found], overview: Overview) -> list[dict[str, str]]:
     return [
-        Alert(BAD if finding.level is Level.ERROR else WARNING, finding.fact, url)
+        {"level": BAD if finding.level is Level.ERROR else WARNING, "text": finding.fact, "url": url}
         for finding, url in read(overview)
     ]
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeVar
 
 from django.contrib.admin.utils import quote
@@ -73,39 +73,31 @@ def alias_of(model: type[Model]) -> str:
 
 
 class Panel(NamedTuple):
-    name: str  # its template is admin/pgonly_django/overview/<name>.html
+    name: str
     title: Promise | str
     # It is shown to persons who may view one of these models.
     models: tuple[type[Model], ...]
     # The context of its template. Empty: there is nothing to show.
     figures: Callable[[Overview], dict[str, Any]]
-    # The databases that it reads.
-    aliases: Callable[[], Iterable[str]] | None = None
+    # Whether each part of it has a limit of time by itself.
+    has_limits: bool = False
     is_wide: bool = False
-
-
-class Shown(NamedTuple):
-    """A panel with what it has to show, or with the reason why it shows nothing."""
-
-    panel: Panel
-    figures: dict[str, Any]
-    problem: str
 
     @property
     def template(self) -> str:
-        return f"admin/pgonly_django/overview/{self.panel.name}.html"
+        return f"admin/pgonly_django/overview/{self.name}.html"
 
 
-def shown(overview: Overview, panels: Iterable[Panel]) -> list[Shown]:
-    visible = [panel for panel in panels if any(overview.may_view(model) for model in panel.models)]
-    read = [_read(overview, panel) for panel in visible]
-    return [each for each in read if each.figures or each.problem]
-
-
-def _read(overview: Overview, panel: Panel) -> Shown:
-    aliases = panel.aliases() if panel.aliases else {alias_of(model) for model in panel.models}
-    figures, problem = within_limit(aliases, lambda: panel.figures(overview))
-    return Shown(panel, figures or {}, problem)
+def shown(overview: Overview, panels: Iterable[Panel]) -> list[dict[str, Any]]:
+    """Each panel with the `figures` that it has to show, or with the `problem` why it shows none."""
+    found = []
+    for panel in panels:
+        if any(map(overview.may_view, panel.models)):
+            aliases = () if panel.has_limits else {alias_of(model) for model in panel.models}
+            figures, problem = within_limit(aliases, partial(panel.figures, overview))
+            if figures or problem:
+                found.append({"panel": panel, "figures": figures, "problem": problem})
+    return found
 
 
 def within_limit(aliases: Iterable[str], read: Callable[[], T]) -> tuple[T | None, str]:

@@ -12,10 +12,9 @@ from django.utils.translation import gettext_lazy
 from pgonly_django.admin import budgets, cache_entries, formats, limiters, queues, schedules, workers
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.overview.alerts import alerts
-from pgonly_django.admin.overview.overview import Overview, Panel, alias_of
+from pgonly_django.admin.overview.overview import TIME_LIMIT, Overview, Panel, alias_of
 from pgonly_django.admin.overview.runs import states_panel, throughput_panel, times_panel
 from pgonly_django.admin.sessions import user_names
-from pgonly_django.cache.backend import our_caches
 from pgonly_django.models import (
     Budget,
     CacheEntry,
@@ -152,17 +151,13 @@ def budgets_panel(overview: Overview) -> dict[str, Any]:
 
 
 def caches_panel(overview: Overview) -> dict[str, Any]:
-    return _rows(cache_entries.numbers_of_caches(overview))
+    return _rows(cache_entries.numbers_of_caches(overview, TIME_LIMIT))
 
 
 def _rows(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Without rows there is no panel."""
     found = list(rows)
     return {"rows": found} if found else {}
-
-
-def cache_aliases() -> Iterable[str]:
-    return {cache.store.pool.alias for cache in our_caches().values()}
 
 
 def sessions_panel(overview: Overview) -> dict[str, Any]:
@@ -184,21 +179,20 @@ def sessions_panel(overview: Overview) -> dict[str, Any]:
     }
 
 
-def _newest_of(user: OfUser) -> Session:
+def _newest_of(user: OfUser) -> Any:
     """Enough of the row for its buttons."""
     session: Any = Session(key_hash=user.key_hash, user_id=user.user_id)
     session.is_ended = False
-    return session  # type: ignore[no-any-return] # a Session
+    return session
 
 
-# Of alerts each kind has its own limit of time, so this panel has none.
 PANELS = (
     Panel(
         "alerts",
         gettext_lazy("Needs attention"),
         (Job, Queue, Worker, Budget, Schedule, Limiter),
         alerts_panel,
-        tuple,
+        has_limits=True,
         is_wide=True,
     ),
     Panel("states", gettext_lazy("Jobs"), (Job,), states_panel, is_wide=True),
@@ -209,6 +203,6 @@ PANELS = (
     Panel("schedules", gettext_lazy("Schedules"), (Schedule,), schedules_panel),
     Panel("limiters", gettext_lazy("Limiters"), (Limiter,), limiters_panel),
     Panel("budgets", gettext_lazy("Budgets"), (Budget,), budgets_panel),
-    Panel("caches", gettext_lazy("Caches"), (CacheEntry, DurableCacheEntry), caches_panel, cache_aliases),
+    Panel("caches", gettext_lazy("Caches"), (CacheEntry, DurableCacheEntry), caches_panel, has_limits=True),
     Panel("sessions", gettext_lazy("Sessions"), (Session,), sessions_panel),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.conf import settings
 from django.utils import timezone
@@ -62,51 +62,34 @@ def _part_label(moment: datetime, period: Period) -> str:
     return date_format(moment, "D H:i" if period is Period.WEEK else "H:i")
 
 
-class Rect(NamedTuple):
-    """Coordinates as text: a template would write them as the reader's language writes numbers."""
-
-    kind: str
-    x: str
-    y: str
-    width: str
-    height: str
-
-
-class Chart(NamedTuple):
-    """Bars as SVG, which templates/admin/pgonly_django/overview/throughput.html draws."""
-
-    top: int  # what the upper edge stands for
-    bars: list[list[Rect]]
-    view_box: str = f"0 0 {WIDTH:g} {HEIGHT:g}"
-
-
-def bar_chart(bars: list[list[int]]) -> Chart:
-    """A bar has a number for each of NUMBERS, which is the class of its colour."""
+def bar_chart(bars: list[list[int]]) -> dict[str, Any]:
+    """Bars as the template draws them, in SVG. Each has a number for each of NUMBERS, the classes of its colours."""
     top = nice(max((sum(numbers) for numbers in bars), default=0))
     width = WIDTH / max(len(bars), 1)
-    return Chart(top, [_bar(numbers, place * width, width, top) for place, numbers in enumerate(bars)])
+    return {
+        "top": top,  # what the upper edge stands for
+        "bars": [_bar(numbers, place * width, width, top) for place, numbers in enumerate(bars)],
+        "view_box": f"0 0 {WIDTH:g} {HEIGHT:g}",
+    }
 
 
-def _bar(numbers: list[int], left: float, width: float, top: int) -> list[Rect]:
-    rects: list[Rect] = []
+def _bar(numbers: list[int], left: float, width: float, top: int) -> list[dict[str, str]]:
+    """Coordinates as text: a template would write them as the reader's language writes numbers."""
+    rects = []
     lower = HEIGHT
     for kind, number in zip(NUMBERS, numbers, strict=True):
         if number > 0:
             height = min(max(number / top * HEIGHT, SMALLEST), lower)
             lower -= height
-            corner_and_size = (left + width * GAP / 2, lower, width * (1 - GAP), height)
-            rects.append(Rect(kind, *(f"{value:.2f}" for value in corner_and_size)))
+            place = {"x": left + width * GAP / 2, "y": lower, "width": width * (1 - GAP), "height": height}
+            rects.append({"kind": kind, **{name: f"{value:.2f}" for name, value in place.items()}})
     return rects
 
 
 def nice(number: int) -> int:
     """The next of 1, 2, 5, 10, 20, 50 and so on."""
-    power = 1
-    while True:
-        for step in (1, 2, 5):
-            if step * power >= number:
-                return step * power
-        power *= 10
+    power: int = 10 ** (len(str(number)) - 1)
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= number)
 
 
 def times_panel(overview: Overview) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def test_an_address_that_cannot_be_leads_to_the_list(admin_client):
 
 
 def test_more_than_fit_are_done_in_several_goes_each_offered_by_the_report(admin_client, monkeypatch):
-    monkeypatch.setattr(bulk, "AT_ONCE", 4)
+    monkeypatch.setattr(bulk, "AT_ONCE", 4), monkeypatch.setattr(verbs, "AT_ONCE", 4)
     for _ in range(6):
         make_job(State.FAILED, task="shop.a")
     page = ask(admin_client, "retry", "?task=shop.a")

@@ -68,6 +68,10 @@ def by_admin(rf, admin_user):
     return request
 
 
+def perform(verb, request):
+    return verb.perform(request, Job, list(verb.keys_of(Job.objects.all())))
+
+
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("verb", OUTCOMES)
 @pytest.mark.parametrize("state", State)
@@ -144,9 +148,9 @@ def test_a_limit_takes_the_newest_in_batches_and_says_that_more_are_left(by_admi
     monkeypatch.setattr(verbs, "AT_ONCE", verbs.BATCH + 5)
     oldest = make_job(State.FAILED)
     Job.objects.bulk_create(Job(task="tests.jobs.add", state=State.FAILED) for _ in range(verbs.AT_ONCE))
-    assert RETRY.perform(by_admin, Job.objects.all()) == Done(changed=verbs.AT_ONCE, more=True)
+    assert perform(RETRY, by_admin) == Done(changed=verbs.AT_ONCE, more=True)
     assert Job.objects.get(state=State.FAILED) == oldest
-    assert RETRY.perform(by_admin, Job.objects.all()) == Done(changed=1)
+    assert perform(RETRY, by_admin) == Done(changed=1)
 
 
 def test_what_changed_meanwhile_is_neither_changed_nor_logged(by_admin):
@@ -159,7 +163,7 @@ def test_what_changed_meanwhile_is_neither_changed_nor_logged(by_admin):
         return execute(sql, params, many, context)
 
     with connection.execute_wrapper(overtake):
-        assert CANCEL.perform(by_admin, Job.objects.all()) == Done(changed=1, missed=1)
+        assert perform(CANCEL, by_admin) == Done(changed=1, missed=1)
     assert LogEntry.objects.get().object_id == str(other.pk)
     job.refresh_from_db()
     assert job.state == State.SUCCEEDED
@@ -182,7 +186,7 @@ def test_the_jobs_are_locked_while_the_verb_works_but_not_for_those_who_refer_to
                 errors.append(error)
         return len(jobs)
 
-    assert replace(CANCEL, method=method).perform(by_admin, Job.objects.all()) == Done(changed=1)
+    assert perform(replace(CANCEL, method=method), by_admin) == Done(changed=1)
     assert len(errors) == 1
 
 
