@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.cache import SessionStore
 from django.template import engines
 from django.test import RequestFactory
 
-from pgonly_django.progress import looker
 from pgonly_django.progress.tokens import Grant
+from tests.waiting import wait_for
+
+
+def threads():
+    """Of all looks."""
+    return [each for each in threading.enumerate() if each.name == "pgonly-progress"]
 
 
 @pytest.fixture(autouse=True)
-def _ends_soon(monkeypatch):
-    """No thread of a test keeps its connection into the next one for long."""
-    monkeypatch.setattr(looker, "IDLE_SECONDS", 0.2)
+def _no_look_of_another_test():
+    wait_for(lambda: not threads())
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from django.test import RequestFactory
 from pgonly_django.progress import looker, stream
 from pgonly_django.progress.look import Wanted
 from pgonly_django.progress.tokens import Grant
+from tests.progress.conftest import threads
 from tests.queue.rows import make_running, make_worker
 from tests.waiting import wait_for
 
@@ -66,10 +67,6 @@ def run_streams(jobs, until):
 
 async def until(condition):
     await sync_to_async(wait_for, thread_sensitive=False)(condition)
-
-
-def threads():
-    return [each for each in threading.enumerate() if each.name == "pgonly-progress"]
 
 
 @pytest.mark.slow

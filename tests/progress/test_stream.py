@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.decorators import async_only_middleware
 
 from pgonly_django.models import Job, State
-from pgonly_django.progress import stream
+from pgonly_django.progress import looker, stream
 from pgonly_django.progress.look import OF_AN_EVENT, Wanted
 from pgonly_django.progress.tokens import VISITOR, Grant
 from pgonly_django.queue.output import SeenRow, place, write_output
@@ -32,6 +32,7 @@ ENGINES = ["pgonly_django.sessions", "django.contrib.sessions.backends.db"]
 def _quick(monkeypatch):
     monkeypatch.setattr(stream, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(stream, "SESSION_SECONDS", 0.1)
+    monkeypatch.setattr(looker, "IDLE_SECONDS", 0.2)
 
 
 @pytest.fixture(params=ENGINES)
