@@ -153,13 +153,14 @@ class Heartbeat(threading.Thread):
         with self._beating:
             return not self._is_asleep and self._beat(connection)
 
-    def beat_on_main(self) -> None:
-        """On the connection of the main loop, unless this thread is in the middle of a beat."""
-        if self._beating.acquire(blocking=False):
-            try:
-                self._main.ask(self._beat)
-            finally:
-                self._beating.release()
+    def beat_on_main(self) -> bool:
+        """The same on the connection of the main loop, unless this thread is in the middle of a beat."""
+        if not self._beating.acquire(blocking=False):
+            return False
+        try:
+            return self._main.ask(self._beat) or False
+        finally:
+            self._beating.release()
 
     def _beat(self, connection: OwnConnection) -> bool:
         runs, began = self.in_flight.held(), time.monotonic()

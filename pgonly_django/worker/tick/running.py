@@ -13,8 +13,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -29,9 +31,10 @@ from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.django_connections import name_connections_of_thread
 from pgonly_django.worker.duties import duties
+from pgonly_django.worker.heartbeat import StandIn
 from pgonly_django.worker.inbox import Tell
 from pgonly_django.worker.loop import WorkerLoop
-from pgonly_django.worker.maintenance import Maintenance, tried
+from pgonly_django.worker.maintenance import Duty, Maintenance, tried
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.threads import Threads
@@ -66,27 +69,37 @@ class TickMaintenance(Maintenance):
 
     hurried_seconds = 0.0
 
-    def __init__(self, alias: str, tell: Tell, connection: Callable[[], OwnConnection]) -> None:
+    def __init__(self, alias: str, tell: Tell, connection: Callable[[], OwnConnection], until: float) -> None:
         super().__init__(alias, duties(), tell)
         self._of_tick = connection
+        self.over = self._end = Until(until)
 
     def run_for(self, seconds: float) -> None:
         """All duties once. What is too much for these seconds is left for the next time."""
         self.over = Until(time.monotonic() + seconds)
         self.run_once()
+        self.over = self._end
 
-    def run_wanted(self, until: float) -> None:
-        """Those that run_soon() asked for."""
-        if self._hurried:
-            self.over = Until(until)
-            self._run_hurried()
-            self._close()
+    def run_soon(self, kind: type[Duty], done: Callable[[], None]) -> None:
+        """At once."""
+        super().run_soon(kind, done)
+        self._run_hurried()
+        self._close()
 
     def connection(self) -> OwnConnection:
         return self._of_tick()
 
     def _close(self) -> None:
         tried("Closing Django's connections", connections.close_all)
+
+
+class TickBeat(StandIn):
+    """The heartbeat of a worker, on the connection of the main loop."""
+
+    def run(self) -> None:
+        seconds = self._heartbeat.options.heartbeat_seconds
+        is_complete = self._heartbeat.beat_on_main()
+        self.at = time.monotonic() + (seconds if is_complete else min(seconds, BEAT_AGAIN_SECONDS))
 
 
 class WebServer:
@@ -125,13 +138,13 @@ class TickLoop(WorkerLoop):
         super().__init__(options)
         self.slots.begin_thread = lambda: name_connections_of_thread(self.id)
         self.next_tick_in_seconds: float | None = None  # of a schedule
-        self._beat_at = 0.0
         self._server = WebServer()
 
     def _make_threads(self) -> Threads:
         threads = super()._make_threads()
-        self.maintenance = TickMaintenance(self.options.database, self.inbox.put, self._connection)
-        threads.maintenance = self.maintenance
+        alias, until = self.options.database, self.deadline.stop_at
+        self.maintenance = TickMaintenance(alias, self.inbox.put, self._connection, until)
+        threads.maintenance, threads.heartbeat.stand_in = self.maintenance, TickBeat(threads.heartbeat)
         return threads
 
     def _start(self) -> None:
@@ -142,33 +155,17 @@ class TickLoop(WorkerLoop):
     def _start_threads(self) -> None:
         """What threads of a worker do, done once."""
         self.next_tick_in_seconds = self.threads.scheduler.look_once()
-        self._beat()  # which also rescues
+        self.threads.heartbeat.stand_in.run()  # which also rescues
         if self.database.ask(lambda it: liveness.is_first_of_its_name(it, self.id, MAINTENANCE_EVERY)):
             seconds = self.deadline.ends_at - time.monotonic()
             self.maintenance.run_for(max(seconds * MAINTENANCE_SHARE, 0.0))
 
     def _run_timers(self, now: float) -> None:
-        if self._server.is_stopping and not self.shutdown.is_asked:
-            self._stop_with_server()
-        if now >= self._beat_at:
-            self._beat()
-        self.maintenance.run_wanted(self.deadline.stop_at)
+        if self._server.is_stopping and not self.shutdown.is_asked:  # a planned stop, in half of its patience
+            grace = self.shutdown.grace_seconds
+            self.shutdown.grace_seconds = min(grace, self._server.seconds_left(otherwise=2 * grace) / 2)
+            self.stop()
         super()._run_timers(now)
-
-    def _stop_with_server(self) -> None:
-        """A planned stop, whose grace is over when half of the server's patience is."""
-        grace = self.shutdown.grace_seconds
-        self.shutdown.grace_seconds = min(grace, self._server.seconds_left(otherwise=2 * grace) / 2)
-        self.stop()
-
-    def _pause(self, now: float) -> float:
-        return min(super()._pause(now), max(self._beat_at - now, 0.0))
-
-    def _beat(self) -> None:
-        """The heartbeat of a worker, on the connection of the main loop."""
-        is_complete = self.database.ask(self.threads.heartbeat.beat)
-        seconds = self.options.heartbeat_seconds
-        self._beat_at = time.monotonic() + (seconds if is_complete else min(seconds, BEAT_AGAIN_SECONDS))
 
     def _leave(self) -> ExitCode:
         self.database.ask(lambda it: liveness.forget_stopped(it, NAME, FORGOTTEN_AFTER))
@@ -196,19 +193,14 @@ class StuckError(PgonlyError):
 
 
 class TickRun(threading.Thread):
-    """`done` is called in this thread at the end."""
+    """`answer` is there once the tick is over; it raises what the loop raised."""
 
-    def __init__(self, alias: str, seconds: float, done: Callable[[], None]) -> None:
+    def __init__(self, alias: str, seconds: float) -> None:
         super().__init__(name="pgonly-tick", daemon=True)
         self.loop = TickLoop(alias, seconds)
-        self._alias, self._done = alias, done
-        self._is_over = threading.Event()
-        self._answer: dict[str, Any] = {}
-        self._error: BaseException | None = None
-
-    def wait(self, seconds: float) -> bool:
-        """Whether it is over."""
-        return self._is_over.wait(seconds)
+        self.answer: Future[dict[str, Any]] = Future()
+        self.answer.set_running_or_notify_cancel()  # a request that waits no more does not cancel it
+        self._alias = alias
 
     def stop(self) -> None:
         """Nobody waits for the answer any more: a planned stop."""
@@ -217,13 +209,7 @@ class TickRun(threading.Thread):
     def release(self) -> None:
         """The process is about to end: give the jobs back now."""
         self.loop.stop_now()
-        self.wait(RELEASE_SECONDS)
-
-    def answer(self) -> dict[str, Any]:
-        """Once it is over. Raises what its loop raised."""
-        if self._error is not None:
-            raise self._error
-        return self._answer
+        wait([self.answer], RELEASE_SECONDS)
 
     def run(self) -> None:
         try:
@@ -232,15 +218,13 @@ class TickRun(threading.Thread):
                 self.loop.run()
             finally:
                 forked_child.undo_prepare()
-            self._answer = self._summary()
+            tell = partial(self.answer.set_result, self._summary())
         except BaseException as error:  # noqa: BLE001 - the request raises or tells it
-            self._error = error
-        finally:
-            with suppress(Exception):  # a connection may break while it is closed
-                connections.close_all()
-            _end(self)
-            self._is_over.set()
-            self._done()
+            tell = partial(self.answer.set_exception, error)
+        with suppress(Exception):  # a connection may break while it is closed
+            connections.close_all()
+        _end(self)
+        tell()
 
     def _summary(self) -> dict[str, Any]:
         loop, seen = self.loop, promote.count_waiting(self._alias)
@@ -261,7 +245,7 @@ _going: TickRun | None = None
 _left: list[threading.Thread] = []
 
 
-def begin(seconds: float, done: Callable[[], None] = lambda: None) -> TickRun:
+def begin(seconds: float) -> TickRun:
     """Start a tick. Raises BusyError, StuckError and ImproperlyConfigured."""
     global _going, _left  # noqa: PLW0603 - facts of the process
     with _lock:
@@ -270,7 +254,7 @@ def begin(seconds: float, done: Callable[[], None] = lambda: None) -> TickRun:
         _left = [thread for thread in _left if thread.is_alive()]
         if len(_left) >= LEFT_AT_MOST:
             raise StuckError(len(_left))
-        tick = TickRun(database_of_jobs(), seconds, done)
+        tick = TickRun(database_of_jobs(), seconds)
         tick.start()
         _going = tick
     return tick

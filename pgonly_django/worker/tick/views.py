@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -44,43 +43,37 @@ def tick(request: HttpRequest, token: str = "") -> HttpResponseBase:
     """Under WSGI."""
     try:
         seconds = _seconds(request, token)
-        going = _begin(seconds)
+        going = running.begin(seconds)
         try:
-            is_over = going.wait(seconds + OVERTIME_SECONDS)
+            return JsonResponse(going.answer.result(seconds + OVERTIME_SECONDS))
+        except TimeoutError:
+            return _error(OVERTIME, 503)
         except BaseException:  # a server that ends, or whose patience does, raises in its main thread
             going.release()
             raise
-        return JsonResponse(going.answer()) if is_over else _error(OVERTIME, 503)
     except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets JSON
         return _failed(error)
 
 
 async def atick(request: HttpRequest, token: str = "") -> HttpResponseBase:
     """Under ASGI. In a thread of Django's for sync views a client that has gone would block the event loop."""
-    loop, over = asyncio.get_running_loop(), asyncio.Event()
-
-    def done() -> None:
-        with suppress(RuntimeError):  # the event loop has been closed
-            loop.call_soon_threadsafe(over.set)
-
     try:
         seconds = _seconds(request, token)
-        going = _begin(seconds, done)
+        going = running.begin(seconds)
         try:
-            async with asyncio.timeout(seconds + OVERTIME_SECONDS):
-                await over.wait()
+            answer = asyncio.wrap_future(going.answer)
+            return JsonResponse(await asyncio.wait_for(answer, seconds + OVERTIME_SECONDS))
         except TimeoutError:
             return _error(OVERTIME, 503)
         except BaseException:  # the client has gone, or the server ends
             going.stop()
             raise
-        return JsonResponse(going.answer())
     except Exception as error:  # noqa: BLE001 - as above
         return _failed(error)
 
 
 def _seconds(request: HttpRequest, token: str) -> float:
-    """For how long. Raises TickRefusedError for a request that may not, or asks for too long."""
+    """For how long. Raises TickRefusedError for a request that may not tick, or not for so long."""
     authorization = request.headers.get("Authorization", "")
     given = token or request.GET.get("token", "")
     if not (is_valid_token(given) or is_valid_header(authorization)):
@@ -95,13 +88,9 @@ def _seconds(request: HttpRequest, token: str) -> float:
     if not LEAST_SECONDS <= seconds <= most:
         reason = f'?seconds= must be a number from 1 to {most:g}, which is PGONLY["TICK_SECONDS"].'
         raise TickRefusedError(_error(reason, 400))
-    return seconds
-
-
-def _begin(seconds: float, done: Callable[[], None] = lambda: None) -> running.TickRun:
     if connections[running.database_of_jobs()].in_atomic_block:
         raise TickRefusedError(_error(IN_TRANSACTION, 500))
-    return running.begin(seconds, done)
+    return seconds
 
 
 def _failed(error: Exception) -> HttpResponseBase:

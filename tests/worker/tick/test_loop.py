@@ -146,7 +146,7 @@ def test_a_process_that_ends_amid_a_tick_gives_the_job_back(tick, marks):
     wait_for(lambda: "k:started" in marks())
     running._release_at_exit()
     assert (result.job.state, result.job.attempt, result.job.interruptions) == (State.READY, 0, 1)
-    assert going.answer()["released"] == 1
+    assert going.answer.result()["released"] == 1
 
 
 @pytest.mark.slow
@@ -158,5 +158,4 @@ def test_a_process_that_is_forked_amid_a_tick_may_run_its_own(tick, marks):
     if pid == 0:
         os._exit(0 if running._going is None and running._lock.acquire(blocking=False) else 1)
     assert os.waitpid(pid, 0)[1] == 0
-    assert going.wait(30)
-    assert going.answer()["done"] == 1
+    assert going.answer.result(30)["done"] == 1

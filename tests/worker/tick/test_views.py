@@ -239,7 +239,7 @@ def stop_backend_once_started(marks, stopped):
 
 
 def test_an_error_in_the_loop_is_answered_and_logged(tick, monkeypatch, caplog):
-    monkeypatch.setattr(running.TickLoop, "_beat", lambda self: 1 / 0)
+    monkeypatch.setattr(running.TickBeat, "run", lambda self: 1 / 0)
     response = Client().get(url())
     assert (response.status_code, "division by zero" in response.json()["error"]) == (500, True)
     assert "Traceback" in caplog.text
