@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -118,8 +119,11 @@ class Statuses:
     def running(self) -> int:
         return sum(each.running for each in self.workers)
 
-    def count(self, state: WorkerState) -> int:
-        return sum(each.state is state for each in self.workers)
+    def by_state(self) -> dict[str, int]:
+        """How many processes are in each state."""
+        counts = Counter(each.state for each in self.workers)
+        counts[WorkerState.STARTING] += self.starting
+        return {state.value: counts[state] for state in WorkerState}
 
     def why_not_live(self) -> str | None:
         """None while every main loop turns."""
@@ -138,10 +142,10 @@ class Statuses:
             return None
         if stalled := self.why_not_live():
             return stalled
-        if self.count(WorkerState.AWAY):
+        counts = self.by_state()
+        if counts[WorkerState.AWAY]:
             return "PostgreSQL does not answer."
-        is_starting = self.starting or not self.workers or self.count(WorkerState.STARTING)
-        return "Starting." if is_starting else "Stopping."
+        return "Starting." if counts[WorkerState.STARTING] or not self.workers else "Stopping."
 
 
 # Systemd.

@@ -43,7 +43,7 @@ def wrong_in(cases, check_one):
 
 NAMES = (
     "Correct the query there. What is exposed is in docs/reference/metrics.md: METRICS in "
-    "pgonly_django/monitoring/metrics.py, and described() in pgonly_django/worker/health/health.py."
+    "pgonly_django/monitoring/metrics.py, and METRICS in pgonly_django/worker/health/health.py."
 )
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pgonly_django.database import wake_urls
 from pgonly_django.events import emit
 from pgonly_django.exceptions import OptionError
 from pgonly_django.worker.health.server import Events, ProbeRequest, ProbeServer, Response
 from pgonly_django.worker.options import EVERYWHERE
-from pgonly_django.worker.status import Status, Statuses, WorkerState
+from pgonly_django.worker.status import Status, Statuses
 from pgonly_django.worker.timers import NEVER
 
 TOUCH_SECONDS = 5.0
@@ -42,8 +42,8 @@ def _shown(status: Status) -> dict[str, Any]:
 
 
 def ready(seen: Statuses) -> Response:
-    states = [each.state.value for each in seen.workers] + ["starting"] * seen.starting
-    return _reason_or_ok("ready", seen.why_not_ready(), workers={each: states.count(each) for each in states})
+    counts = {state: number for state, number in seen.by_state().items() if number}
+    return _reason_or_ok("ready", seen.why_not_ready(), workers=counts)
 
 
 def busy(seen: Statuses) -> Response:
@@ -191,72 +191,56 @@ class HeartbeatFile:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+class Metric(NamedTuple):
+    """`values_of` gives its value for each value of its only label, or for "" where it has none. None: no sample."""
+
+    name: str
+    text: str
+    labels: tuple[str, ...]
+    values_of: Callable[[Statuses], Mapping[str, float | None]]
+
+    @property
+    def kind(self) -> str:
+        return "counter" if self.name.endswith("_total") else "gauge"
+
+
+def _of_worker(name: str, text: str, value_of: Callable[[Status], float]) -> Metric:
+    return Metric(f"pgonly_worker_{name}", text, ("worker",),
+                  lambda seen: {each.name: value_of(each) for each in seen.workers})  # fmt: skip
+
+
 def _idle_seconds(status: Status) -> float:
     since = status.idle_since
     return 0.0 if since is None else round(max(time.monotonic() - since, 0.0), 3)
 
 
-# Of each metric its name, its type, its labels, and what it is.
-Described = tuple[str, str, tuple[str, ...], str]
-OF_COMMAND: tuple[Described, ...] = (
-    ("pgonly_workers", "gauge", ("state",), "Worker processes by state."),
-    ("pgonly_workers_replaced_total", "counter", (),
-     "Worker processes that were started in place of one that ended."),
+METRICS = (
+    Metric("pgonly_workers", "Worker processes by state.", ("state",), Statuses.by_state),
+    Metric("pgonly_workers_replaced_total", "Worker processes that were started in place of one that ended.", (),
+           lambda seen: {"": seen.replaced}),
+    _of_worker("threads", "Jobs that may run at a time.", lambda status: status.threads),
+    _of_worker("running_jobs", "Jobs that were claimed and have not ended.", lambda status: status.running),
+    _of_worker("jobs_done_total", "Runs that ended, whatever came of them.", lambda status: status.jobs_done),
+    _of_worker("jobs_failed_total", "Runs that ended their job as failed.", lambda status: status.jobs_failed),
+    _of_worker("jobs_released_total", "Runs that a stop gave back to the queue.",
+               lambda status: status.jobs_released),
+    _of_worker("stuck_slots", "Slots held by jobs that ignored their interruption.",
+               lambda status: status.stuck_slots),
+    _of_worker("last_turn_age_seconds", "Since the main loop turned last; above 90 it is stalled.",
+               lambda status: round(status.turned_seconds_ago, 3)),
+    _of_worker("idle_seconds", "Since a job ended or began last; 0 while jobs run.", _idle_seconds),
+    Metric("pgonly_worker_resident_memory_bytes",
+           "Resident memory of the process, with what it shares with others; on Linux.", ("worker",),
+           lambda seen: {each.name: seen.memory.get(each.pid) for each in seen.workers}),
 )  # fmt: skip
-MEMORY: Described = (
-    "pgonly_worker_resident_memory_bytes", "gauge", ("worker",),
-    "Resident memory of the process, with what it shares with others; on Linux.",
-)  # fmt: skip
-# Of each worker: the end of the name, its type, what it is, and its value; without a value the line is left out.
-OF_WORKERS: tuple[tuple[str, str, str, Callable[[Status], float | None]], ...] = (
-    ("threads", "gauge", "Jobs that may run at a time.", lambda status: status.threads),
-    ("running_jobs", "gauge", "Jobs that were claimed and have not ended.", lambda status: status.running),
-    ("jobs_done_total", "counter", "Runs that ended, whatever came of them.", lambda status: status.jobs_done),
-    ("jobs_failed_total", "counter", "Runs that ended their job as failed.", lambda status: status.jobs_failed),
-    ("jobs_released_total", "counter", "Runs that a stop gave back to the queue.",
-     lambda status: status.jobs_released),
-    ("stuck_slots", "gauge", "Slots held by jobs that ignored their interruption.",
-     lambda status: status.stuck_slots),
-    ("last_turn_age_seconds", "gauge", "Since the main loop turned last; above 90 it is stalled.",
-     lambda status: round(status.turned_seconds_ago, 3)),
-    ("idle_seconds", "gauge", "Since a job ended or began last; 0 while jobs run.",
-     _idle_seconds),
-)  # fmt: skip
-
-
-def described() -> list[Described]:
-    """All metrics that exposition() may have."""
-    of_workers = [(f"pgonly_worker_{name}", kind, ("worker",), text) for name, kind, text, _ in OF_WORKERS]
-    return [*OF_COMMAND, *of_workers, MEMORY]
 
 
 def exposition(seen: Statuses) -> str:
-    return "\n".join(_lines(seen)) + "\n"
-
-
-def _lines(seen: Statuses) -> Iterator[str]:
-    by_state, replaced = OF_COMMAND
-    states = {state: seen.count(state) for state in WorkerState}
-    states[WorkerState.STARTING] += seen.starting
-    yield from _family(by_state, states)
-    yield from _head(replaced)
-    yield f"{replaced[0]} {seen.replaced}"
-    for name, kind, text, value_of in OF_WORKERS:
-        values = {each.name: value_of(each) for each in seen.workers}
-        yield from _family((f"pgonly_worker_{name}", kind, ("worker",), text), values)
-    yield from _family(MEMORY, {each.name: seen.memory.get(each.pid) for each in seen.workers})
-
-
-def _family(metric: Described, values: Mapping[Any, float | None]) -> Iterator[str]:
-    """`values` by the value of the only label."""
-    yield from _head(metric)
-    name, _, (label,), _ = metric
-    for of, value in values.items():
-        if value is not None:
+    lines = []
+    for metric in METRICS:
+        lines += [f"# HELP {metric.name} {metric.text}", f"# TYPE {metric.name} {metric.kind}"]
+        for of, value in metric.values_of(seen).items():
             escaped = of.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-            yield f'{name}{{{label}="{escaped}"}} {value}'
-
-
-def _head(metric: Described) -> tuple[str, str]:
-    name, kind, _, text = metric
-    return f"# HELP {name} {text}", f"# TYPE {name} {kind}"
+            labels = "".join(f'{{{label}="{escaped}"}}' for label in metric.labels)
+            lines += [] if value is None else [f"{metric.name}{labels} {value}"]
+    return "\n".join(lines) + "\n"

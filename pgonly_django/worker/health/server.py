@@ -67,8 +67,8 @@ class BadRequestError(Exception):
     """What was received is no request that is served here."""
 
     def __init__(self, status: int, reason: str) -> None:
-        self.response = Response.of(status, {"error": reason})
         super().__init__(reason)
+        self.response = Response.of(status, {"error": reason})
 
 
 def parse(received: bytes) -> ProbeRequest | None:
@@ -178,9 +178,7 @@ class ProbeServer:
                 data = client.connection.recv(REQUEST_LIMIT)
                 if not data:
                     self._drop(descriptor)
-                elif (
-                    not client.is_answered
-                ):  # else it is dropped: a close before its end would cut the answer off
+                elif not client.is_answered:  # else drop it: a close before its end would cut the answer off
                     client.received += data
                     self._answer(client)
             if client.unsent:

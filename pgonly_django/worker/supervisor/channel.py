@@ -88,21 +88,24 @@ class Link:
         self.tell_status()
 
     def tell_status(self) -> None:
-        status, now = self.worker.status(), time.monotonic()
-        is_same = self._told is not None and replace(status, turned_at=self._told.turned_at) == self._told
-        if not is_same or now - self._told_at >= SAME_SECONDS:
-            self.channel.send({"status": asdict(status)})
-            self._told, self._told_at = status, now
+        """Where it has changed."""
+        status, told = self.worker.status(), self._told
+        is_same = told is not None and replace(status, turned_at=told.turned_at) == told
+        if not is_same or time.monotonic() - self._told_at >= SAME_SECONDS:
+            self._tell(status)
 
     def retire(self, reason: str) -> None:
         """This process claims nothing more, whatever the others do. The supervisor hears why."""
-        self.channel.send({"status": asdict(self.worker.status()), "retire": reason})
+        self._tell(self.worker.status(), retire=reason)
 
     def end(self) -> None:
         """The worker has ended. Tell whether all its jobs have gone back, so that nothing is to be taken back."""
         holds_nothing, is_out_of_time = self.worker.in_flight.is_empty, self.worker.deadline.claims_nothing
-        facts = {"holds_nothing": holds_nothing, "is_out_of_time": is_out_of_time}
-        self.channel.send({"status": asdict(self.worker.status()), **facts})
+        self._tell(self.worker.status(), holds_nothing=holds_nothing, is_out_of_time=is_out_of_time)
+
+    def _tell(self, status: Status, **facts: Any) -> None:
+        self.channel.send({"status": asdict(status), **facts})
+        self._told, self._told_at = status, time.monotonic()
 
 
 def is_database_there(worker: WorkerLoop) -> bool:

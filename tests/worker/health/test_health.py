@@ -13,7 +13,7 @@ from pgonly_django.events import subscribe
 from pgonly_django.exceptions import OptionError
 from pgonly_django.management.commands import runworker
 from pgonly_django.worker.health import health as module
-from pgonly_django.worker.health.health import Health, HeartbeatFile, described, exposition
+from pgonly_django.worker.health.health import METRICS, Health, HeartbeatFile, exposition
 from pgonly_django.worker.health.server import ProbeRequest
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import WorkerState
@@ -295,7 +295,7 @@ def test_the_library_of_prometheus_reads_it():
     parser = pytest.importorskip("prometheus_client.parser")
     statuses = seen(status('a"} 1\n\\', pid=11), status("b"), memory={11: 5})
     found = {family.name: family for family in parser.text_string_to_metric_families(exposition(statuses))}
-    named = {name.removesuffix("_total"): (kind, set(labels)) for name, kind, labels, _ in described()}
+    named = {each.name.removesuffix("_total"): (each.kind, set(each.labels)) for each in METRICS}
     assert set(found) == set(named)
     for name, family in found.items():
         kind, labels = named[name]

@@ -6,7 +6,6 @@ import signal
 import threading
 
 import pytest
-from django.core.management.base import CommandError
 
 from pgonly_django.worker.status import own_rss_mb, resident_bytes
 from pgonly_django.worker.supervisor import processes
@@ -86,13 +85,6 @@ def test_a_spawned_child_finds_its_channel_in_the_environment_and_hands_nothing_
     assert as_child() is None
     for channel in (ours, theirs, child.channel):
         channel.close()
-
-
-@pytest.mark.parametrize("text", ["yes", "{}", '{"fd": 9999, "name": "a", "ends_at": null}', "[]"])
-def test_a_variable_that_is_not_ours_is_named(monkeypatch, text):
-    monkeypatch.setenv(CHILD_VARIABLE, text)
-    with pytest.raises(CommandError, match=f"{CHILD_VARIABLE} is set by runworker itself; unset it."):
-        as_child()
 
 
 def test_the_memory_of_a_process_is_known_and_of_none_that_is_not_there():
