@@ -9,6 +9,8 @@ from typing import Any
 import psycopg
 from django.db import connection
 
+from tests.sql import sql
+
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 OF_CLIENTS = "backend_type = 'client backend'"
 
@@ -43,9 +45,5 @@ def no_more_connections() -> Iterator[None]:
             server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
-def _ask(sql: str, on: psycopg.Connection[Any] | None = None) -> list[Any]:
-    if on is not None:
-        return on.execute(sql).fetchall()
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchall()
+def _ask(query: str, on: psycopg.Connection[Any] | None = None) -> list[Any]:
+    return sql(query) if on is None else on.execute(query).fetchall()

@@ -22,20 +22,10 @@ UP_WITHIN_SECONDS = 60
 def command_of(kind: str, port: int) -> list[str]:
     # Idle connections are kept, so that a client stays with its worker.
     if kind == "gunicorn":
-        options = ["--workers", "2", "--threads", "4", "--keep-alive", "60", "--no-control-socket"]
-        options += ["--bind", f"127.0.0.1:{port}"]
-        return [sys.executable, "-m", "gunicorn", *options, "tests.apps_served:wsgi"]
-    options = [
-        "--port",
-        str(port),
-        "--timeout-keep-alive",
-        "60",
-        "--lifespan",
-        "off",
-        "--log-level",
-        "warning",
-    ]
-    return [sys.executable, "-m", "uvicorn", *options, "tests.apps_served:asgi"]
+        options = f"--workers 2 --threads 4 --keep-alive 60 --no-control-socket --bind 127.0.0.1:{port}"
+        return [sys.executable, "-m", "gunicorn", *options.split(), "tests.apps_served:wsgi"]
+    options = f"--port {port} --timeout-keep-alive 60 --lifespan off --log-level warning"
+    return [sys.executable, "-m", "uvicorn", *options.split(), "tests.apps_served:asgi"]
 
 
 @dataclass

@@ -4,9 +4,9 @@ import time
 from uuid import UUID
 
 import pytest
-from django.db import connection
 
 from pgonly_django.compat import new_ids
+from tests.sql import value
 
 
 def test_ids_of_a_batch_are_ascending_and_unique():
@@ -31,8 +31,6 @@ def test_two_processes_at_one_moment_differ(monkeypatch):
 @pytest.mark.django_db
 def test_the_database_sorts_them_as_text_does():
     ids = new_ids(1000)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT array_agg(id ORDER BY id)::text[] FROM unnest(%s::uuid[]) AS i(id)", [ids[::-1]]
-        )
-        assert cursor.fetchone()[0] == ids
+    assert (
+        value("SELECT array_agg(id ORDER BY id)::text[] FROM unnest(%s::uuid[]) AS i(id)", ids[::-1]) == ids
+    )

@@ -69,53 +69,47 @@ def container():
     return only
 
 
-FILES = {
-    "systemd": "pgonly-worker.service",
-    "Procfile": "Procfile",
-    "Dockerfile": "Dockerfile",
-    "Kubernetes": "kubernetes.yaml",
-}
 COMMANDS = {
-    "systemd": lambda: shlex.split(unit()["ExecStart"]),
+    "pgonly-worker.service": lambda: shlex.split(unit()["ExecStart"]),
     "Procfile": lambda: shlex.split(procfile()["worker"]),
     "Dockerfile": lambda: json.loads(dockerfile()["CMD"]),
-    "Kubernetes": lambda: container()["command"] + container()["args"],
+    "kubernetes.yaml": lambda: container()["command"] + container()["args"],
 }
 
 
-def options_of(name):
+def options_of(file):
     """The WorkerOptions that its command makes. Fails for a flag that there is not."""
-    python, manage, command, *flags = COMMANDS[name]()
+    python, manage, command, *flags = COMMANDS[file]()
     assert (Path(python).name, manage, command) == ("python", "manage.py", "runworker")
     parser = runworker.Command().create_parser("manage.py", "runworker")
     given, unknown = parser.parse_known_args(flags)
     refuse(
-        [f"deploy/{FILES[name]}: runworker has no {' '.join(unknown)}"] if unknown else [],
+        [f"deploy/{file}: runworker has no {' '.join(unknown)}"] if unknown else [],
         "Correct the command in that file. The flags are those of pgonly_django/management/commands/runworker.py.",
     )
     return runworker._options(vars(given), owns_process=True)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_command_starts_a_worker_with_flags_that_exist(name):
-    assert options_of(name).processes == 2
+@pytest.mark.parametrize("file", COMMANDS)
+def test_the_command_starts_a_worker_with_flags_that_exist(file):
+    assert options_of(file).processes == 2
+
+
+def grace_of_compose():
+    return int(load_yaml("compose.yaml")["services"]["worker"]["stop_grace_period"][:-1])
 
 
 @pytest.mark.parametrize(
-    ("name", "seconds"),
+    ("file", "command", "seconds"),
     [
-        ("systemd", lambda: int(unit()["TimeoutStopSec"])),
-        ("Kubernetes", lambda: pod()["terminationGracePeriodSeconds"] - hook_seconds()),
-        (
-            "Dockerfile",
-            lambda: int(load_yaml("compose.yaml")["services"]["worker"]["stop_grace_period"][:-1]),
-        ),
-        ("Procfile", lambda: 30),  # Heroku
+        ("pgonly-worker.service", "pgonly-worker.service", lambda: int(unit()["TimeoutStopSec"])),
+        ("kubernetes.yaml", "kubernetes.yaml", lambda: pod()["terminationGracePeriodSeconds"] - hook_seconds()),
+        ("compose.yaml", "Dockerfile", grace_of_compose),
+        ("Procfile", "Procfile", lambda: 30),  # Heroku
     ],
-)
-def test_the_platform_waits_longer_than_the_grace(name, seconds):
-    waits, needed = seconds(), options_of(name).grace_seconds + AFTER_THE_GRACE_SECONDS
-    file = "compose.yaml" if name == "Dockerfile" else FILES[name]
+)  # fmt: skip
+def test_the_platform_waits_longer_than_the_grace(file, command, seconds):
+    waits, needed = seconds(), options_of(command).grace_seconds + AFTER_THE_GRACE_SECONDS
     refuse(
         [f"deploy/{file}: the platform kills after {waits:g} s; a worker needs {needed:g} s"]
         * (waits < needed),
@@ -135,7 +129,7 @@ def hook_seconds():
 
 
 def test_probes_ask_for_paths_that_exist_on_the_port_that_is_opened():
-    options = options_of("Kubernetes")
+    options = options_of("kubernetes.yaml")
     (port,) = container()["ports"]
     assert port["containerPort"] == options.health_port
     for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
@@ -155,7 +149,7 @@ def test_probes_ask_for_paths_that_exist_on_the_port_that_is_opened():
 
 
 def test_the_memory_of_a_pod_holds_all_its_processes():
-    options, limit = options_of("Kubernetes"), container()["resources"]["limits"]["memory"]
+    options, limit = options_of("kubernetes.yaml"), container()["resources"]["limits"]["memory"]
     has, needs = int(limit.removesuffix("Mi")), (options.processes + 1) * options.max_memory_mb
     refuse(
         [f"deploy/kubernetes.yaml: the pod may take {has} MB, its processes and their supervisor {needs} MB"]
@@ -284,18 +278,8 @@ def test_a_runner_of_procfiles_starts_and_stops_the_workers(tmp_path):
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PORT": str(free_port()),
     }
-    log = tmp_path / "log"
-    command = [
-        sys.executable,
-        "-m",
-        "honcho",
-        "-f",
-        str(DEPLOY / "Procfile"),
-        "-d",
-        str(ROOT),
-        "start",
-        "worker",
-    ]
+    log, files = tmp_path / "log", ["-f", str(DEPLOY / "Procfile"), "-d", str(ROOT)]
+    command = [sys.executable, "-m", "honcho", *files, "start", "worker"]
     with log.open("w") as output:
         process = subprocess.Popen(
             command, env={**os.environ, **here}, stdout=output, stderr=output, start_new_session=True

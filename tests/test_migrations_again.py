@@ -8,9 +8,9 @@ import pytest
 from django.db import DatabaseError, OperationalError, connection, migrations, models, transaction
 from django.db.migrations.state import ProjectState
 
-from pgonly_django.database.connect import connect
 from pgonly_django.migrations import _operations
 from pgonly_django.migrations._operations import AddIndexBesideWriters, InOneTransaction
+from tests.sql import sql
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -36,27 +36,19 @@ def apply():
             state = migration.apply(state.clone(), editor)
 
     yield apply
-    with connection.cursor() as cursor:
-        cursor.execute("DROP TABLE IF EXISTS tests_colour")
+    sql("DROP TABLE IF EXISTS tests_colour")
 
 
 def indexes() -> dict[str, bool]:
     """Of the table, and whether they are valid."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT indexrelid::regclass::text, indisvalid FROM pg_index"
-            " WHERE indrelid = to_regclass('tests_colour') AND NOT indisprimary"
-        )
-        return dict(cursor.fetchall())
+    query = "SELECT indexrelid::regclass::text, indisvalid FROM pg_index"
+    return dict(sql(f"{query} WHERE indrelid = to_regclass('tests_colour') AND NOT indisprimary"))
 
 
 def test_an_index_that_was_left_invalid_is_built_again(apply):
     apply(COLOUR)
     apply(BY_CODE)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'tests_colour_code'::regclass"
-        )
+    sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'tests_colour_code'::regclass")
     assert indexes() == {"tests_colour_code": False}
     apply(BY_CODE)
     assert indexes() == {"tests_colour_code": True}
@@ -92,12 +84,10 @@ def test_what_django_puts_off_is_done_in_the_same_transaction(apply):
     assert indexes() == {"tests_colour_name": True}
 
 
-@pytest.fixture
-def reader(transactional_db):
-    """Another connection, whose transaction has read the table."""
-    with connect("default", application_name="pgonly tests, a reader") as other:
-        yield other
-        other.rollback()
+def begin_to_read(server):
+    """Its transaction locks the table."""
+    server.execute("BEGIN")
+    server.execute("SELECT FROM tests_colour")
 
 
 WITH_A_SHADE = [migrations.AddField("colour", "shade", models.IntegerField(null=True))]
@@ -108,11 +98,10 @@ def columns():
         return [each.name for each in connection.introspection.get_table_description(cursor, "tests_colour")]
 
 
-def test_a_column_waits_for_a_reader_and_lets_others_through_meanwhile(apply, reader, other, monkeypatch):
+def test_a_column_waits_for_a_reader_and_lets_others_through_meanwhile(apply, server, other, monkeypatch):
     monkeypatch.setattr(_operations, "LOCK_WAIT", "100ms")
     apply(COLOUR)
-    reader.execute("BEGIN")
-    reader.execute("SELECT FROM tests_colour")
+    begin_to_read(server)
     passed = []
 
     def pause(_):
@@ -121,7 +110,7 @@ def test_a_column_waits_for_a_reader_and_lets_others_through_meanwhile(apply, re
         other.execute("SELECT FROM tests_colour")
         passed.append(columns())
         if len(passed) == 2:
-            reader.execute("ROLLBACK")
+            server.execute("ROLLBACK")
 
     monkeypatch.setattr(_operations, "time", SimpleNamespace(sleep=pause))
     apply(InOneTransaction(WITH_A_SHADE))
@@ -129,16 +118,15 @@ def test_a_column_waits_for_a_reader_and_lets_others_through_meanwhile(apply, re
     assert columns() == ["name", "code", "shade"]
 
 
-def test_a_table_that_stays_locked_ends_the_migration_with_what_to_do(apply, reader, monkeypatch):
+def test_a_table_that_stays_locked_ends_the_migration_with_what_to_do(apply, server, monkeypatch):
     monkeypatch.setattr(_operations, "LOCK_WAIT", "50ms")
     monkeypatch.setattr(_operations, "TRIES", 1)
     apply(COLOUR)
-    reader.execute("BEGIN")
-    reader.execute("SELECT FROM tests_colour")
+    begin_to_read(server)
     with pytest.raises(OperationalError) as raised:
         apply(InOneTransaction(WITH_A_SHADE))
     assert "run migrate again" in raised.value.__notes__[0]
     assert columns() == ["name", "code"]
-    reader.execute("ROLLBACK")
+    server.execute("ROLLBACK")
     apply(InOneTransaction(WITH_A_SHADE))
     assert columns() == ["name", "code", "shade"]

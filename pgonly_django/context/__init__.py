@@ -4,8 +4,8 @@ context            JobContext, the task's first argument: progress, checkpoint, 
 detached           the same methods without a job, for other task backends
 calls              the calls of steps: how long they take, pauses after errors, what they cost
 iteration          walking through items from a saved position on
-checkpoint_state   what a run has reached, in memory and in its row
-transactions       values in memory after a rollback; statements repeated until the database is back
+checkpoint_state   what a run has reached, in memory and in its row, also after a rollback
+transactions       statements that are repeated until the database is back
 memory, output     what a run saves: steps, loops, the checkpoint; and what the job emits
 run                the state of one run that the worker and the context share; its interruption
 """

@@ -1,19 +1,27 @@
-"""How far a run has come: its checkpoint, its loops' positions and names. A rollback takes them back as well."""
+"""How far a run has come: its checkpoint, its loops' positions and names. A ROLLBACK, or a ROLLBACK TO a savepoint,
+takes them back in memory, too."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db import connections
+from psycopg.pq import TransactionStatus
 
 from pgonly_django.context.output import End
-from pgonly_django.context.transactions import RollbackTracker, is_in_transaction
+from pgonly_django.context.transactions import is_in_transaction
 from pgonly_django.exceptions import LoopNameError
 from pgonly_django.queue.checkpoints import Position, Saved
 from pgonly_django.queue.output import CHECKPOINT, part_of_step
+
+_SAVEPOINT = re.compile(
+    r'\s*(SAVEPOINT|RELEASE|ROLLBACK(?:\s+(?:WORK|TRANSACTION))?\s+TO)(?:\s+SAVEPOINT)?\s+("[^"]+"|\w+)',
+    re.IGNORECASE,
+)
 
 
 @dataclass(slots=True)
@@ -39,7 +47,7 @@ class CheckpointState:
         # By the names of loops: the connections of the thread of each. A rollback on one of them may take back what the
         # loop's body does.
         self._connections: dict[str, list[Any]] = {}
-        self._trackers: list[RollbackTracker[Values]] = []  # in the order in which their transactions began
+        self._trackers: list[RollbackTracker] = []  # in the order in which their transactions began
 
     @property
     def values(self) -> Values:
@@ -104,7 +112,7 @@ class CheckpointState:
         self._values.reached.value = saved.value
         if (end := saved.ends.get(CHECKPOINT)) is not None:
             self._values.reached.ends[CHECKPOINT] = end
-        self._tell_if_committed()
+        self.tell_if_committed()
 
     @property
     def kept_parts(self) -> set[str]:
@@ -117,7 +125,7 @@ class CheckpointState:
         values.has_new_step = True
         if has_text:
             values.steps_with_text += (name,)
-        self._tell_if_committed()
+        self.tell_if_committed()
 
     def track(self, job_connections: Sequence[Any]) -> None:
         """Call it before a change: a rollback of a transaction that is open on these connections takes it back."""
@@ -125,9 +133,7 @@ class CheckpointState:
         tracked = [tracker.connection for tracker in self._trackers]
         for connection in job_connections:
             if is_in_transaction(connection) and connection not in tracked:
-                restore = self._restore if connection.alias == self.alias else self._restore_positions
-                tracker = RollbackTracker(connection, self._snapshot, restore, self._tell_if_committed)
-                self._trackers.append(tracker)
+                self._trackers.append(RollbackTracker(self, connection))
 
     def close(self) -> None:
         """The run is over: transactions that are still open will be rolled back."""
@@ -142,19 +148,19 @@ class CheckpointState:
         ended = {id(tracker) for tracker in reversed(self._trackers) if tracker.has_ended()}
         self._trackers = [tracker for tracker in self._trackers if id(tracker) not in ended]
 
-    def _snapshot(self) -> Values:
+    def snapshot(self) -> Values:
         return self._values.copy()
 
-    def _restore(self, values: Values) -> None:
-        self._values = values.copy()
+    def restore(self, snapshot: Values, alias: str) -> None:
+        """After a rollback in the database `alias`. In another one than the jobs' the checkpoint stays."""
+        values = snapshot.copy()
+        if alias != self.alias:
+            reached, before = self._values.reached.copy(), values.reached
+            reached.positions, reached.ends = before.positions, _ends_of(reached, before)
+            values = replace(self._values, reached=reached, loop_names=values.loop_names)
+        self._values = values
 
-    def _restore_positions(self, values: Values) -> None:
-        """After a rollback in another database. The checkpoint, saved in the jobs' database, stays."""
-        self._values.reached.positions = values.reached.positions.copy()
-        self._values.reached.ends = _ends_of(self._values.reached, values.reached)
-        self._values.loop_names = values.loop_names.copy()
-
-    def _tell_if_committed(self) -> None:
+    def tell_if_committed(self) -> None:
         """Not while a transaction of the jobs' database is open: its tracker calls this after the commit."""
         open_trackers = [tracker for tracker in self._trackers if not tracker.has_ended()]
         if self.alias not in [tracker.connection.alias for tracker in open_trackers]:
@@ -165,3 +171,85 @@ def _ends_of(checkpoint: Saved, loops: Saved) -> dict[str, End]:
     ends = loops.ends.copy()
     ends.pop(CHECKPOINT, None)
     return ends | {part: end for part, end in checkpoint.ends.items() if part == CHECKPOINT}
+
+
+class RollbackTracker:
+    """Watches the transaction that is open on `connection`, until it ends, and what it rolls back of `state`.
+
+    Django tells of commits, not of rollbacks. So the tracker puts a mark among the connection's on_commit functions: a
+    commit calls it, a rollback drops it. Savepoints, those of atomic() and hand-made ones, are seen in the statements.
+    """
+
+    def __init__(self, state: CheckpointState, connection: Any) -> None:
+        self.connection, self._state = connection, state
+        self.before = state.snapshot()  # without anything that this transaction may take back
+        self._savepoints: list[tuple[str, Values]] = []
+        self._has_ended = False
+        self._has_failed = _has_failed(connection)
+        self._mark, self._wrapper = self._commit, self._watch  # bound once: the mark is found by identity
+        # At the start, outside of every savepoint; on_commit() would append it inside the present one.
+        connection.run_on_commit.insert(0, (set(), self._mark, False))
+        self._functions = connection.run_on_commit
+        # At the start too: Django's execute_wrapper() removes the last one of the list, whichever it is.
+        connection.execute_wrappers.insert(0, self._wrapper)
+
+    def has_ended(self) -> bool:
+        """Whether the transaction has ended. If it was rolled back, the values are restored now."""
+        functions = self.connection.run_on_commit  # every commit and every rollback makes a new list
+        if self._has_ended or functions is self._functions:
+            return self._has_ended
+        if any(function is self._mark for _, function, *_ in functions):
+            self._functions = functions
+            return False
+        self.roll_back()
+        return True
+
+    def roll_back(self) -> None:
+        """Restore the values from before the transaction, and watch no more."""
+        self._stop()
+        self._state.restore(self.before, self.connection.alias)
+
+    def _commit(self) -> None:
+        if self._has_failed:  # PostgreSQL answers COMMIT with a rollback then, and Django does not notice
+            self.roll_back()
+            return
+        self._stop()
+        self._state.tell_if_committed()
+
+    def _stop(self) -> None:
+        self._has_ended = True
+        if self._wrapper in self.connection.execute_wrappers:
+            self.connection.execute_wrappers.remove(self._wrapper)
+
+    def _watch(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        try:
+            answer = execute(sql, params, many, context)
+        except BaseException:
+            self._has_failed = _has_failed(self.connection)
+            raise
+        match = _SAVEPOINT.match(sql) if isinstance(sql, str) else None
+        if match:
+            self._at_savepoint(match[1].upper(), match[2].strip('"'))
+        return answer
+
+    def _at_savepoint(self, verb: str, name: str) -> None:
+        if verb == "SAVEPOINT":
+            self._savepoints.append((name, self._state.snapshot()))
+            return
+        # The latest of that name; -1: it is older than this tracker, so all that the tracker has seen is undone.
+        place = max((at for at, (known, _) in enumerate(self._savepoints) if known == name), default=-1)
+        if verb == "RELEASE":
+            del self._savepoints[max(place, 0) :]
+        else:
+            self._has_failed = False
+            values = self._savepoints[place][1] if place >= 0 else self.before
+            self._state.restore(values, self.connection.alias)
+            del self._savepoints[place + 1 :]
+
+
+def _has_failed(connection: Any) -> bool:
+    """Whether a statement has failed in the transaction, which can only be rolled back now."""
+    if connection.vendor != "postgresql" or connection.connection is None:
+        return False
+    status = connection.connection.info.transaction_status
+    return status in (TransactionStatus.INERROR, TransactionStatus.UNKNOWN)

@@ -278,8 +278,6 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """Write the loop positions that are not saved yet, as part of the transaction that is open."""
         self._memory.flush()
 
-    # Overridden by DetachedContext.
-
     @property
     def _waits_for_lease(self) -> bool:
         """Whether a paid call has to wait for the next heartbeat: the job may be running elsewhere."""

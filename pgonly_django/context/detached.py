@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import MappingProxyType
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from pgonly_django.compat import TaskContext, TaskResult
+from pgonly_django.compat import TaskResult
 from pgonly_django.context.calls import Calls, Spending
 from pgonly_django.context.context import JobContext
 from pgonly_django.context.memory import Memory, text_of
+from pgonly_django.context.run import Run
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LoopNameError
 from pgonly_django.queue.checkpoints import Position
@@ -24,8 +26,8 @@ T = TypeVar("T")
 class DetachedMemory(Memory):
     """See Memory."""
 
-    def __init__(self) -> None:
-        self.calls = Calls()
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
         self._checkpoint = "null"
         self._steps: dict[str, str] = {}
         self._loop_names: set[str] = set()
@@ -72,25 +74,13 @@ class DetachedMemory(Memory):
 
 class DetachedContext(JobContext):
     """See JobContext. There is no row and no worker: checkpoint and steps are kept in memory until the call ends, and
-    nothing asks it to stop."""
-
-    should_stop = False
-    time_left = None
-    attempt = TaskContext.attempt
-    _waits_for_lease = _waits_for_calls = False
+    nothing asks its run to stop."""
 
     def __init__(self, task_result: TaskResult[Any, Any]) -> None:
-        self.task_result, self._memory = task_result, DetachedMemory()
-        self._budget_name, self._short_pause, self._calls = None, lambda _: None, self._memory.calls
-
-    @property
-    def job_id(self) -> str:
-        return str(self.task_result.id)
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        stored = getattr(self.task_result.task, "stored_metadata", None)
-        return MappingProxyType(json.loads(stored) if stored else {})
+        metadata = json.loads(getattr(task_result.task, "stored_metadata", None) or "{}")
+        job: Any = SimpleNamespace(id=str(task_result.id), attempt=task_result.attempts, metadata=metadata)
+        run = Run(job, alias="", claimed_at=0.0, lease_until=math.inf)
+        super().__init__(task_result, run, DetachedMemory(run.calls))
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
         facts = f"{done} of {total} {message}".rstrip()
@@ -101,9 +91,3 @@ class DetachedContext(JobContext):
 
     def emit(self, chunk: str) -> None:
         emit("task.output", text_of(chunk), level=logging.DEBUG, job_id=self.job_id)
-
-    def _leave_unless_time(self, seconds: float | None = None) -> None:
-        """No process that ends by itself."""
-
-    def _check(self) -> None:
-        """No run that has to end."""

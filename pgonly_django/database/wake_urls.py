@@ -105,7 +105,7 @@ class WakeUrl:
         self.url = url
         # Reentrant, as a Condition is by itself: a signal handler may enqueue while its thread holds it.
         self._changed = threading.Condition()
-        self._is_wanted = self._is_hurried = self._is_posting = self._has_thread = False
+        self._is_wanted = self._is_posting = self._has_thread = False
         self._failures = 0  # in succession
         self._posted_at = LONG_AGO
         self._opener: urllib.request.OpenerDirector | None = None
@@ -123,8 +123,9 @@ class WakeUrl:
     def hurry(self) -> None:
         """What is wanted now does not wait for its turn."""
         with self._changed:
-            self._is_hurried = self._is_wanted
-            self._changed.notify_all()
+            if self._is_wanted:
+                self._posted_at = LONG_AGO
+                self._changed.notify_all()
 
     def wait_until_posted(self, give_up_at: float) -> None:
         with self._changed:
@@ -171,13 +172,15 @@ class WakeUrl:
         """Wait until the next POST is due. False when there is none: the thread ends."""
         with self._changed:
             while (due_at := self._due_at()) is not None:
-                left = due_at - time.monotonic()
-                if left <= 0 or self._is_hurried:
-                    self._is_wanted = self._is_hurried = False  # what is wanted from now on is another POST
-                    self._is_posting = True
-                    self._posted_at = time.monotonic()
+                now = time.monotonic()
+                if now >= due_at:
+                    self._is_wanted, self._is_posting = (
+                        False,
+                        True,
+                    )  # what is wanted from now on is another POST
+                    self._posted_at = now
                     return True
-                self._changed.wait(left)
+                self._changed.wait(due_at - now)
             self._has_thread = False
             return False
 

@@ -30,9 +30,6 @@ _NO_TRANSACTION: dict[str, Any] = {
     "needs_rollback": False,
     "run_commit_hooks_on_set_autocommit_on": False,
 }
-_LISTS = ("atomic_blocks", "savepoint_ids", "run_on_commit", "execute_wrappers")
-# What each database backend overrides; the last one is SQLite's.
-_METHODS = ("_set_autocommit", "_commit", "_rollback", "close", "_start_transaction_under_autocommit", CALLS)
 _WHOLE, _TRANSACTION, _STATEMENT = "pgonly_drain", "pgonly_drain_transaction", "pgonly_drain_statement"
 _READS = ("SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET", "SHOW", "EXPLAIN", "DECLARE", "FETCH", "CLOSE")
 # Settings that a job changes. A worker's SET LOCAL ends with the job's transaction, and a worker closes a connection on
@@ -89,10 +86,11 @@ def _is_simulated(connection: Any) -> bool:
 
 @contextmanager
 def _simulated(connection: Any, lost: list[str], watch: CommitWatch) -> Iterator[None]:
-    state = vars(connection)
-    before = {name: state[name] for name in (*_NO_TRANSACTION, *_LISTS, *_METHODS) if name in state}
     commits = _SimulatedCommits(connection, watch)
-    commits.begin()
+    state, replaced = vars(connection), commits.attributes()
+    before = {name: state[name] for name in replaced if name in state}
+    commits.send("SAVEPOINT", _WHOLE)
+    state.update(replaced)
     try:
         yield
     finally:
@@ -100,7 +98,7 @@ def _simulated(connection: Any, lost: list[str], watch: CommitWatch) -> Iterator
             if commits.end():
                 lost.append(connection.alias)
         finally:
-            for name in _METHODS:
+            for name in replaced:
                 state.pop(name, None)
             state.update(before)
 
@@ -117,21 +115,23 @@ class _SimulatedCommits:
         self._calls: list[tuple[Statement, Values]] = []
         self._calls_at: dict[str, int] = {}
 
-    def begin(self) -> None:
+    def attributes(self) -> dict[str, Any]:
+        """What the connection has while the code runs. The lists are others: Django's keep what is entered around."""
         connection = self.connection
-        self._send("SAVEPOINT", _WHOLE)
-        # Those of the test stay: the cache and others look for the mark of a TestCase in them.
-        blocks = [block for block in connection.atomic_blocks if block._from_testcase]  # noqa: SLF001 - Django's sign
-        vars(connection).update(_NO_TRANSACTION, atomic_blocks=blocks, savepoint_ids=[], run_on_commit=[])
-        # Django's list keeps its identity for wrappers that are entered around the drain.
-        connection.execute_wrappers = [self._execute, *connection.execute_wrappers]
-        connection._set_autocommit = self._set_autocommit  # noqa: SLF001 - what each database backend overrides
-        connection._commit = self._commit  # noqa: SLF001 - likewise
-        connection._rollback = self._rollback  # noqa: SLF001 - likewise
-        connection.close = lambda: None  # the next statement of a job would connect again
-        if hasattr(connection, "_start_transaction_under_autocommit"):  # SQLite
-            connection._start_transaction_under_autocommit = self._begin  # noqa: SLF001 - likewise
-        setattr(connection, CALLS, self)
+        return _NO_TRANSACTION | {
+            # Those of the test stay: the cache and others look for the mark of a TestCase in them.
+            "atomic_blocks": [each for each in connection.atomic_blocks if each._from_testcase],  # noqa: SLF001 - Django's sign
+            "savepoint_ids": [],
+            "run_on_commit": [],
+            "execute_wrappers": [self._execute, *connection.execute_wrappers],
+            # What each database backend overrides.
+            "_set_autocommit": self._set_autocommit,
+            "_commit": self._commit,
+            "_rollback": self._rollback,
+            "_start_transaction_under_autocommit": self._begin,  # SQLite's
+            "close": lambda: None,  # the next statement of a job would connect again
+            CALLS: self,
+        }
 
     def end(self) -> bool:
         """Whether rows are lost: the job left a transaction open, or in such a state that it cannot go on."""
@@ -140,10 +140,10 @@ class _SimulatedCommits:
             self._rollback()
         if self._is_broken:
             is_lost = True
-            self._send("ROLLBACK TO SAVEPOINT", _WHOLE)
+            self.send("ROLLBACK TO SAVEPOINT", _WHOLE)
         else:
             self._put_back(self._session)
-        self._send("RELEASE SAVEPOINT", _WHOLE)
+        self.send("RELEASE SAVEPOINT", _WHOLE)
         return is_lost
 
     # What database/testcase.py calls around each call of a pool.
@@ -169,16 +169,16 @@ class _SimulatedCommits:
         self.watch.check()
         if not self.connection.autocommit:
             return self._execute_in_transaction(execute, sql, params, many, context)
-        self._send("SAVEPOINT", _STATEMENT)
+        self.send("SAVEPOINT", _STATEMENT)
         try:
             self._note_settings(sql, params)
             answer = execute(sql, params, many, context)
         except BaseException:
-            self._send("ROLLBACK TO SAVEPOINT", _STATEMENT)
-            self._send("RELEASE SAVEPOINT", _STATEMENT)
+            self.send("ROLLBACK TO SAVEPOINT", _STATEMENT)
+            self.send("RELEASE SAVEPOINT", _STATEMENT)
             self._local.clear()
             raise
-        self._send("RELEASE SAVEPOINT", _STATEMENT)
+        self.send("RELEASE SAVEPOINT", _STATEMENT)
         self._put_back(self._local)
         if not _reads(sql):
             self.watch.committed(str(sql))
@@ -202,7 +202,7 @@ class _SimulatedCommits:
             self._repeat_calls(self._calls_at.get(name, 0))
 
     def _begin(self) -> None:
-        self._send("SAVEPOINT", _TRANSACTION)
+        self.send("SAVEPOINT", _TRANSACTION)
         self._is_begun, self._last_write = True, ""
         self._calls, self._calls_at = [], {}
 
@@ -223,15 +223,15 @@ class _SimulatedCommits:
             except BaseException:
                 self._rollback()
                 raise
-            self._send("RELEASE SAVEPOINT", _TRANSACTION)
+            self.send("RELEASE SAVEPOINT", _TRANSACTION)
             self._is_begun = False
             self._put_back(self._local)
             self.watch.committed(self._last_write)
 
     def _rollback(self) -> None:
         if self._is_begun:
-            self._send("ROLLBACK TO SAVEPOINT", _TRANSACTION)
-            self._send("RELEASE SAVEPOINT", _TRANSACTION)
+            self.send("ROLLBACK TO SAVEPOINT", _TRANSACTION)
+            self.send("RELEASE SAVEPOINT", _TRANSACTION)
             self._is_begun = False
             self._local.clear()  # a rollback puts them back by itself
             self._repeat_calls(0)
@@ -276,7 +276,7 @@ class _SimulatedCommits:
             value: str | None = cursor.fetchone()[0]
             return value
 
-    def _send(self, verb: str, savepoint: str) -> None:
+    def send(self, verb: str, savepoint: str) -> None:
         """Not by Django's cursor: queries that a test counts are those of the job."""
         with closing(self.connection.connection.cursor()) as cursor:
             cursor.execute(f"{verb} {savepoint}")

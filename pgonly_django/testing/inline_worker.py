@@ -230,24 +230,23 @@ class InlineWorker:
 @contextmanager
 def _deadline(run: Run) -> Iterator[None]:
     """Interrupts a job that runs longer than its max_runtime, as a worker's watchdog does."""
-    limit, is_over = run.job.max_runtime, threading.Event()
-    if limit is None:
+    if run.job.max_runtime is None:
         yield
         return
-
-    def watch() -> None:
-        if not is_over.wait(min(limit.total_seconds(), threading.TIMEOUT_MAX)):
-            run.timed_out = True
-            if not is_over.wait(COOPERATIVE_SECONDS):
-                run.interrupter.interrupt(JobTimedOut)
-
-    watching = threading.Thread(target=watch, name="pgonly-drain-deadline", daemon=True)
-    watching.start()
+    seconds = min(run.job.max_runtime.total_seconds(), threading.TIMEOUT_MAX - COOPERATIVE_SECONDS)
+    timers = [
+        threading.Timer(seconds, setattr, (run, "timed_out", True)),
+        threading.Timer(seconds + COOPERATIVE_SECONDS, run.interrupter.interrupt, (JobTimedOut,)),
+    ]
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
     try:
         yield
     finally:
-        is_over.set()
-        watching.join()
+        for timer in timers:
+            timer.cancel()
+            timer.join()
 
 
 def _no_delivery(_: Any) -> None:

@@ -1,21 +1,23 @@
 """assert_resumable(): kills a job at each place, resumes it, and compares. See docs/how-to/testing.md.
 
-All happens in one transaction of each database, which a round begins and ends at the same savepoint. It bears the mark
-of a TestCase's transaction, so the cache and the limiters are in it too.
+All happens in one transaction of each database, and each round in a savepoint of it, which is rolled back. Both bear
+the mark of a TestCase's transaction, so the cache and the limiters are in them too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
+from itertools import product
 from pkgutil import resolve_name
 from typing import Any
 from unittest import mock
 
-from django.db import ProgrammingError, connections, models, router, transaction
+from django.db import Error, connections, models, transaction
 
 from pgonly_django.compat import Task
 from pgonly_django.context.run import Run
@@ -44,15 +46,13 @@ from pgonly_django.testing.resumable_watch import (
     Killed,
     KillPlace,
     KillWatch,
-    WatchedContext,
     WatchedMemory,
     counting,
-    watched,
 )
 from pgonly_django.worker.ending import EndedRun
 
 STEADY = "Compare what is the same in each run with state=, or leave out what is not with ignore=."
-SAVEPOINT, QUEUE = "pgonly_round", "assert_resumable"
+QUEUE = "assert_resumable"
 LEASES: tuple[tuple[type[models.Model], str], ...] = (
     (LimiterSlot, "expires_at"),
     (LimiterWaiter, "expires_at"),
@@ -124,9 +124,8 @@ def assert_resumable(
     paths, ignored = [_path_of(function) for function in paid], ignored_labels(ignore)
     aliases = usable_databases(a for a in connections if not connections.settings[a]["TEST"]["MIRROR"])
     with ExitStack() as stack:
-        for alias in aliases:
-            stack.enter_context(_test_transaction(alias))
-        worker = _OneJobWorker(backend.database, task.enqueue(*args, **(kwargs or {})).id)
+        stack.enter_context(_undone(aliases))
+        worker = _OneJobWorker(backend.database, aliases, task.enqueue(*args, **(kwargs or {})).id)
         # A killed process leaves undone what the cache and the limiters would do later, in another thread.
         stack.enter_context(mock.patch.object(Background, "add"))
         for path in paths:
@@ -157,8 +156,6 @@ class _Rounds:
         self._pseudo_rows = [label for label in (RESULT, STATE) if label not in ignored]
         pseudo: Rows = {label: {"": {}} for label in self._pseudo_rows}
         self._comparison = Comparison(self._tables.prepared | pseudo)
-        for alias in aliases:
-            _execute(alias, f"SAVEPOINT {SAVEPOINT}")
 
     def report(self, kill_at: Sequence[int], max_kills: int) -> ResumableReport:
         """Do all rounds. Raises NotResumableError for the first kill after which something differs."""
@@ -181,7 +178,7 @@ class _Rounds:
 
     def _kill_and_compare(self, place: KillPlace, expected: _Round, which: str) -> None:
         __tracebackhide__ = True
-        with self._round():
+        with _undone(self._aliases):
             killed = self._run(KillWatch(saves_items=place.saves_items, kill_at=place.number))
             if not killed.is_dead:
                 raise NotTestableError(
@@ -190,7 +187,7 @@ class _Rounds:
                 )
             when = f"{self._task} is not resumable. It was killed {place} ({which}), and resumed."
             self._worker.rescue()
-            resumed = self._run(KillWatch(saves_items=place.saves_items, resumes=True))
+            resumed = self._run(KillWatch(saves_items=place.saves_items))
             self._require_success(f"{when}\nThe resumed run", NotResumableError)
             got = self._left(killed, resumed)
         if found := self._differences(expected, got):
@@ -199,17 +196,10 @@ class _Rounds:
 
     def _undisturbed(self, *, saves_items: bool = True) -> _Round:
         __tracebackhide__ = True
-        with self._round():
+        with _undone(self._aliases):
             watch = self._run(KillWatch(saves_items=saves_items))
             self._require_success(f"{self._task}, without a kill,", NotTestableError)
             return self._left(watch)
-
-    @contextmanager
-    def _round(self) -> Iterator[None]:
-        """It begins with the databases as the test has prepared them."""
-        yield
-        for alias in self._aliases:
-            _execute(alias, f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
 
     def _run(self, watch: KillWatch) -> KillWatch:
         if self._setup is not None:
@@ -271,8 +261,9 @@ class _OneJobWorker(InlineWorker):
 
     watch: KillWatch  # of the present run
 
-    def __init__(self, alias: str, job_id: str) -> None:
+    def __init__(self, alias: str, aliases: Sequence[str], job_id: str) -> None:
         super().__init__(alias, [QUEUE])
+        self._aliases = aliases
         self.executor: InlineExecutor = _OneJobExecutor(alias, self.executor.worker_id, self.executor.deliver)
         self._rows = Job.objects.using(alias).filter(pk=job_id)
         self._rows.update(queue=QUEUE)
@@ -283,8 +274,7 @@ class _OneJobWorker(InlineWorker):
     def run_job(self, watch: KillWatch) -> None:
         """Until it is over, held or killed. Snoozes and pauses before a retry are left out."""
         self.watch = watch
-        self.executor.context_class = watched(WatchedContext, watch)
-        self.executor.memory_class = watched(WatchedMemory, watch)
+        self.executor.new_memory = partial(WatchedMemory, watch)
         for _ in range(RUNS_OF_ONE_JOB):
             self._rows.filter(state=State.SCHEDULED).update(run_at=ClockTimestamp())
             with suppress(Killed):
@@ -301,15 +291,10 @@ class _OneJobWorker(InlineWorker):
         locks and computations that the killed run held are over before a rescue, too."""
         past = ClockTimestamp() - timedelta(seconds=1)
         self._rows.filter(state=State.RUNNING).update(lease_expires_at=past)
-        for alias in connections:
-            for model, column in LEASES if connections[alias].vendor == "postgresql" else ():
-                if router.allow_migrate_model(alias, model) and connections[alias].in_atomic_block:
-                    rows = model._base_manager.using(alias).filter(**{f"{column}__gt": past})  # noqa: SLF001 - public in all but its name
-                    with (
-                        suppress(ProgrammingError),
-                        transaction.atomic(using=alias),
-                    ):  # there may be no such table
-                        rows.update(**{column: past})
+        for alias, (model, column) in product(self._aliases, LEASES):
+            rows = model._base_manager.using(alias).filter(**{f"{column}__gt": past})  # noqa: SLF001 - public in all but its name
+            with suppress(Error), transaction.atomic(using=alias):  # there may be no such table
+                rows.update(**{column: past})
         rescue(self.database.connection(), timedelta(0), timedelta(0))
 
     def _run(self, run: Run) -> EndedRun:
@@ -358,18 +343,12 @@ def _path_of(function: Any) -> str:
 
 
 @contextmanager
-def _test_transaction(alias: str) -> Iterator[None]:
+def _undone(aliases: Iterable[str]) -> Iterator[None]:
     """Everything that is written in the block is rolled back at its end."""
-    block: Any = transaction.atomic(using=alias)
-    block._from_testcase = True  # noqa: SLF001 - what Django's TestCase does, and what the cache looks for
-    with block:
-        try:
-            yield
-        finally:
-            transaction.set_rollback(True, using=alias)
-
-
-def _execute(alias: str, sql: str) -> None:
-    """No query that a test counts."""
-    with closing(connections[alias].connection.cursor()) as cursor:
-        cursor.execute(sql)
+    with ExitStack() as blocks:
+        for alias in aliases:
+            block: Any = transaction.atomic(using=alias)
+            block._from_testcase = True  # noqa: SLF001 - what Django's TestCase does, and what the cache looks for
+            blocks.enter_context(block)
+            blocks.callback(transaction.set_rollback, True, using=alias)
+        yield

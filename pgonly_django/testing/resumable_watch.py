@@ -8,22 +8,18 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 from django.db import connections
 
 from pgonly_django.context.calls import Spending
-from pgonly_django.context.context import JobContext
 from pgonly_django.context.memory import Memory
 from pgonly_django.context.transactions import is_in_transaction
 from pgonly_django.database.statement import Statement
 from pgonly_django.queue.checkpoints import Position, Saved
 from pgonly_django.testing.autocommit import CommitWatch
-
-T = TypeVar("T")
 
 _WRITE = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\s+([\w.\"]+)")
 _CACHE_ENTRY = re.compile(r"\bpgonly_cache(_durable)?\b")
@@ -52,10 +48,8 @@ class KillWatch(CommitWatch):
     """Of one run, and of the one that resumes it. `saves_items`: the position of a loop is saved after each item; else
     at its end only."""
 
-    def __init__(
-        self, *, saves_items: bool = True, kill_at: int | None = None, resumes: bool = False
-    ) -> None:
-        self.saves_items, self.kill_at, self.resumes = saves_items, kill_at, resumes
+    def __init__(self, *, saves_items: bool = True, kill_at: int | None = None) -> None:
+        self.saves_items, self.kill_at = saves_items, kill_at
         self.places: list[KillPlace] = []
         self.calls: Counter[str] = Counter()  # how often each step and each function of `paid` was called
         self.is_dead = False
@@ -146,27 +140,13 @@ def counting(watch: Callable[[], KillWatch], call: str, function: Callable[..., 
     return acounted if inspect.iscoroutinefunction(function) else counted
 
 
-class WatchedContext(JobContext):
-    """A resumed run has the items of a set in another order."""
-
-    watch: ClassVar[KillWatch]
-
-    def iterate(self, items: Any, **options: Any) -> Any:
-        return super().iterate(self._in_its_order(items), **options)
-
-    def aiterate(self, items: Any, **options: Any) -> Any:
-        return super().aiterate(self._in_its_order(items), **options)
-
-    def _in_its_order(self, items: Any) -> Any:
-        """Another process has the items of a set in another order, and the resumed run stands for one."""
-        return list(items)[::-1] if self.watch.resumes and isinstance(items, AbstractSet) else items
-
-
 class WatchedMemory(Memory):
     """Has places before and after what it saves, and saves positions of loops as the watch says instead of once a
     second."""
 
-    watch: ClassVar[KillWatch]
+    def __init__(self, watch: KillWatch, *saved: Any, **options: Any) -> None:
+        super().__init__(*saved, **options)
+        self.watch = watch
 
     def find_step(self, name: str) -> str | None:
         found = super().find_step(name)
@@ -209,8 +189,3 @@ class WatchedMemory(Memory):
         if saved.value != in_row.value or not places:
             places.insert(0, f"the checkpoint {saved.value[:80]}")
         return " and ".join(places)
-
-
-def watched(kind: type[T], watch: KillWatch) -> type[T]:
-    """The class of the contexts or memories of one run."""
-    return type(kind.__name__, (kind,), {"watch": watch})

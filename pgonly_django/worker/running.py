@@ -64,7 +64,7 @@ class Executor:
         self.alias, self.worker_id = alias, worker_id
         self.deliver = deliver
         self.tasks = TaskLookup()
-        self.context_class, self.memory_class = JobContext, Memory
+        self.new_memory: Callable[..., Memory] = Memory
         self._postponed: set[str] = set()  # the tasks of jobs that this worker has postponed
         self._isolation: str | None = None  # of Django's transactions on `alias`
         self._logs_starts = self._sends_starts = False
@@ -269,11 +269,11 @@ class Executor:
         if options.budget:
             signature = call_signature(task.func, task.takes_context)
             budget = budget_name(options.budget, signature, args, kwargs)
-        memory = self.memory_class(run, saved or checkpoints.Saved(), is_atomic=options.atomic)
+        memory = self.new_memory(run, saved or checkpoints.Saved(), is_atomic=options.atomic)
         if saved is not None and saved.has_output:
             memory.resume_output(retry_while_down(run, load_output, job.id))
         short_pause = partial(ending.short_pause, options)
-        context = self.context_class(ending.result_of(run), run, memory, budget, short_pause)
+        context = JobContext(ending.result_of(run), run, memory, budget, short_pause)
         return _Call(task.func, (context, *args), kwargs, memory, options.atomic)
 
     # What ended it.

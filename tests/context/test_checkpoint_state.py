@@ -9,6 +9,7 @@ from django.db import IntegrityError, connection, connections, transaction
 
 from pgonly_django.exceptions import LoopNameError
 from pgonly_django.models import Checkpoint
+from tests.sql import sql
 
 
 class UndoError(Exception):
@@ -82,11 +83,11 @@ def to_a_savepoint_older_than_the_first_loop(context):
 
 
 def to_a_savepoint_in_sql(context):
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         loop(context, "kept")
-        cursor.execute("SAVEPOINT mine")
+        sql("SAVEPOINT mine")
         loop(context)
-        cursor.execute("ROLLBACK TO mine")
+        sql("ROLLBACK TO mine")
 
 
 def twice_to_the_same_savepoint(context):
@@ -106,10 +107,10 @@ def on_request(context):
 
 def after_an_error_that_was_caught(context):
     """PostgreSQL answers COMMIT with a rollback here, and Django takes it for a commit."""
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         loop(context)
         with contextlib.suppress(IntegrityError):
-            cursor.execute("INSERT INTO tests_mark (key) VALUES (NULL)")
+            sql("INSERT INTO tests_mark (key) VALUES (NULL)")
 
 
 def with_the_connection(context):
@@ -120,11 +121,10 @@ def with_the_connection(context):
 
 
 def at_a_commit_that_fails(context):
-    with connection.cursor() as cursor:
-        cursor.execute("CREATE TEMP TABLE once (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
-    with contextlib.suppress(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
+    sql("CREATE TEMP TABLE once (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    with contextlib.suppress(IntegrityError), transaction.atomic():
         loop(context)
-        cursor.execute("INSERT INTO once VALUES (1), (1)")
+        sql("INSERT INTO once VALUES (1), (1)")
 
 
 @pytest.mark.parametrize(

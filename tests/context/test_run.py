@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from pgonly_django.context.run import Counting
+from tests import zygote
 
-ROOT = Path(__file__).resolve().parents[2]
-# In a separate process: if the interpreter hangs, only a kill helps.
+# In a process of its own: if the interpreter hangs, only a kill helps.
 TRACED = """
 import sys, threading
 import django
@@ -47,16 +42,8 @@ print(traced("went on"))
 
 
 def test_a_debugger_goes_on_after_a_job_was_interrupted():
-    done = subprocess.run(
-        [sys.executable, "-c", TRACED],
-        cwd=ROOT,
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"},
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=True,
-    )
-    assert done.stdout == "went on\n"
+    done = zygote.run(["-c", TRACED], timeout=20)
+    assert (done.stdout, done.stderr) == ("went on\n", "")
 
 
 def reports(*reports, is_first_run=True):
@@ -77,12 +64,8 @@ def test_a_later_run_counts_from_its_first_report():
 
 def test_a_second_loop_is_measured_anew():
     second = {"done": 0, "seconds": 60.0}
-    assert reports((0, 10, 0.0), (10, 10, 59.0), (0, 500, 60.0), (7, 500, 70.0)) == [
-        None,
-        None,
-        second,
-        second,
-    ]
+    found = reports((0, 10, 0.0), (10, 10, 59.0), (0, 500, 60.0), (7, 500, 70.0))
+    assert found == [None, None, second, second]
 
 
 def test_another_total_is_another_count():

@@ -20,6 +20,7 @@ from pgonly_django.database.statement import Statement, bytea_array, integer
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
 from tests.database.calls import row_locked
 from tests.interruptions import interrupted_in
+from tests.sql import sql
 from tests.waiting import wait_for
 
 
@@ -67,8 +68,7 @@ def test_a_connection_the_server_closed_is_replaced_before_it_is_used(own):
     cache = own.cache()
     cache.set("number", 1)
     (pid,) = own.pids()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+    sql("SELECT pg_terminate_backend(%s)", pid)
     wait_for(lambda: not is_running(pid))
     assert cache.incr("number") == 2
 
@@ -87,15 +87,13 @@ def is_running(pid):
 def test_it_assumes_the_role_that_djangos_connection_assumes(own):
     role = f"the app {os.getpid()}"  # roles are the whole server's
     connections.settings[own.name]["OPTIONS"]["assume_role"] = role
-    with connection.cursor() as cursor:
-        cursor.execute(f'CREATE ROLE "{role}" NOLOGIN')
+    sql(f'CREATE ROLE "{role}" NOLOGIN')
     try:
         assert own.cache(ON_ERROR=None).get("key", "default") == "default"  # this role may not read the table
         with pytest.raises(CacheError, match="permission denied"):
             own.cache().get("key")
     finally:
-        with connection.cursor() as cursor:
-            cursor.execute(f'DROP ROLE "{role}"')
+        sql(f'DROP ROLE "{role}"')
 
 
 def test_a_migration_that_changes_what_a_statement_returns_costs_no_call(own):
@@ -103,11 +101,10 @@ def test_a_migration_that_changes_what_a_statement_returns_costs_no_call(own):
     cache.set("key", "value")
     assert cache.get("key") == "value"
     before = own.pids()
-    with connection.cursor() as cursor:
-        for kind in ("integer", "smallint"):
-            cursor.execute(f"ALTER TABLE pgonly_cache ALTER codec TYPE {kind}")
-            assert cache.get("key") == "value"
-            assert cache.get("key") == "value"
+    for kind in ("integer", "smallint"):
+        sql(f"ALTER TABLE pgonly_cache ALTER codec TYPE {kind}")
+        assert cache.get("key") == "value"
+        assert cache.get("key") == "value"
     assert own.pids() == before
     assert is_prepared(cache)
 

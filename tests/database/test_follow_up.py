@@ -16,6 +16,7 @@ from pgonly_django.database.statement import Statement
 from pgonly_django.models import Job
 from tests.interruptions import interrupted_in
 from tests.jobs import add
+from tests.sql import setting, sql, value
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NUMBER = Statement("SELECT %(number)s::int::text, pg_current_xact_id()::text, pg_sleep(%(seconds)s)::text")
@@ -47,9 +48,7 @@ def note(text="", seconds=0):
 
 
 def noted():
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT current_setting('pgonly.note')")
-        return cursor.fetchone()[0]
+    return setting("pgonly.note")
 
 
 def test_both_are_done_each_in_a_transaction_of_its_own():
@@ -96,9 +95,7 @@ def test_an_exception_while_waiting_leaves_no_answer_behind(first, second):
 
 
 def test_a_connection_that_dies_meanwhile_is_an_error_and_no_hang(server):
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        (pid,) = cursor.fetchone()
+    pid = value("SELECT pg_backend_pid()")
     with pytest.raises(OperationalError), terminated_in(server, pid, 0.3):
         ask(5, 20.0, note())
     connection.close()
@@ -106,9 +103,7 @@ def test_a_connection_that_dies_meanwhile_is_an_error_and_no_hang(server):
 
 
 def test_a_connection_that_dies_behind_the_commit_costs_the_follow_up_only(server):
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        (pid,) = cursor.fetchone()
+    pid = value("SELECT pg_backend_pid()")
     follow_up = note(seconds=20.0)
     with terminated_in(server, pid, 0.3):
         assert ask(5, follow_up=follow_up)[0] == 5
@@ -240,16 +235,14 @@ def always_in_close_succession(monkeypatch):
 @contextlib.contextmanager
 def inserting(does):
     """Every INSERT of a job `does` something first."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"CREATE FUNCTION tests_first() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {does}; RETURN new; END';"
-            "CREATE TRIGGER tests_first BEFORE INSERT ON pgonly_job FOR EACH ROW EXECUTE FUNCTION tests_first()"
-        )
+    sql(
+        f"CREATE FUNCTION tests_first() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {does}; RETURN new; END';"
+        "CREATE TRIGGER tests_first BEFORE INSERT ON pgonly_job FOR EACH ROW EXECUTE FUNCTION tests_first()"
+    )
     try:
         yield
     finally:
-        with connection.cursor() as cursor:
-            cursor.execute("DROP FUNCTION tests_first() CASCADE")
+        sql("DROP FUNCTION tests_first() CASCADE")
 
 
 def heard(listening, count):

@@ -18,18 +18,13 @@ from pgonly_django.conf import schema
 from pgonly_django.models import CacheEntry, Checkpoint, Job, Session, Step
 from pgonly_django.tables import table
 from tests.aliases import alias, new_database
+from tests.sql import sql
 from tests.tasks.calls import add
 
 if not schema():
     pytest.skip("runs with TEST_SCHEMA=job_queue", allow_module_level=True)
 
 pytestmark = pytest.mark.django_db
-
-
-def sql(query, *parameters, using=connection):
-    with using.cursor() as cursor:
-        cursor.execute(query, parameters)
-        return cursor.fetchall() if cursor.description else None
 
 
 def test_no_search_path_leads_to_the_tables():
@@ -151,7 +146,7 @@ def migrate(empty, name):
 
 def indexes(empty):
     return dict(
-        sql("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = %s", schema(), using=empty)
+        sql("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = %s", schema(), using=empty.alias)
     )
 
 
@@ -162,7 +157,7 @@ def test_migrations_make_and_drop_everything_in_the_schema_forwards_and_backward
     assert indexes(empty) == {}
     migrate(empty, "newest")
     others = sql("SELECT relname FROM pg_class WHERE relname LIKE 'pgonly%%' AND relnamespace <> to_regnamespace(%s)",
-                 schema(), using=empty)  # fmt: skip
+                 schema(), using=empty.alias)  # fmt: skip
     assert others == []
 
 
@@ -177,7 +172,7 @@ def test_a_first_migration_whose_tables_are_there_counts_as_applied(empty):
 def test_a_database_that_gets_none_of_our_tables_gets_no_schema(empty, settings):
     settings.DATABASE_ROUTERS = [f"{__name__}.NothingOfOurs"]
     migrate(empty, "newest")
-    assert sql("SELECT 1 FROM pg_namespace WHERE nspname = %s", schema(), using=empty) == []
+    assert sql("SELECT 1 FROM pg_namespace WHERE nspname = %s", schema(), using=empty.alias) == []
 
 
 class NothingOfOurs:

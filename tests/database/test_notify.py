@@ -13,6 +13,7 @@ from pgonly_django.models.job import State
 from tests.aliases import alias
 from tests.jobs import add
 from tests.queue.rows import HOUR, ago, make, make_running, make_worker
+from tests.sql import value
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -61,9 +62,7 @@ def test_the_notify_is_no_part_of_the_business_transaction(listening, writes, pa
     make(state=State.FAILED), make_running()
     with transaction.atomic():
         assert writes()
-        with connections["default"].cursor() as cursor:
-            cursor.execute("SELECT pg_current_xact_id()::text")
-            (business,) = cursor.fetchone()
+        business = value("SELECT pg_current_xact_id()::text")
     # A NOTIFY takes a transaction id, and nothing else here does after the business.
     following = listening.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()[0]
     assert heard(listening) == [payload]

@@ -27,6 +27,7 @@ from pgonly_django.database.statement import Statement
 from pgonly_django.models import Job
 from pgonly_django.queue.enqueue import Template
 from tests.interruptions import interrupted_in
+from tests.sql import sql, value
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PID = Statement("SELECT pg_backend_pid()::text")
@@ -37,9 +38,9 @@ def ask(statement=NUMBER, **params):
     return first_row("default", statement, params)
 
 
-def number(value):
-    """What comes back for `value`: psycopg gives a number, libpq alone its text."""
-    return int(ask(number=value)[0])
+def number(given):
+    """What comes back for it: psycopg gives a number, libpq alone its text."""
+    return int(ask(number=given)[0])
 
 
 def test_the_first_row_comes_back_and_none_when_there_is_none():
@@ -52,10 +53,8 @@ def test_the_first_row_comes_back_and_none_when_there_is_none():
 def test_it_runs_in_the_callers_transaction():
     current = Statement("SELECT pg_current_xact_id()::text")
     for _ in range(8):
-        with transaction.atomic(), connection.cursor() as cursor:
-            mine = ask(current)
-            cursor.execute(current.sql)
-            assert mine == cursor.fetchone()
+        with transaction.atomic():
+            assert [ask(current)] == sql(current.sql)
 
 
 def test_logged_queries_include_it():
@@ -73,18 +72,24 @@ def test_execute_wrappers_see_it():
     assert seen == [NUMBER.sql]
 
 
+def use(times: int = 8) -> None:
+    """So often it is prepared, where it may be."""
+    assert [number(each) for each in range(times)] == [*range(times)]
+
+
 def prepared() -> list[str]:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT statement FROM pg_prepared_statements")
-        return [statement for (statement,) in cursor.fetchall()]
+    return [statement for (statement,) in sql("SELECT statement FROM pg_prepared_statements")]
+
+
+def prepared_at():
+    return value("SELECT prepare_time FROM pg_prepared_statements")
 
 
 def test_a_statement_is_prepared_after_some_uses():
     connection.close()
-    for value in range(5):
-        assert number(value) == value
+    use(5)
     assert prepared() == []
-    assert [number(value) for value in range(8)] == list(range(8))
+    use()
     assert prepared() == ["SELECT $1::int"]
 
 
@@ -99,7 +104,7 @@ def options(**more):
 
 def test_the_project_says_after_how_many():
     with options(prepare_threshold=2):
-        assert [number(value) for value in range(3)] == [0, 1, 2]
+        use(3)
         assert prepared() == ["SELECT $1::int"]
 
 
@@ -108,8 +113,7 @@ def test_statements_made_up_for_one_call_each_are_not_kept():
     for one in range(on_django.KEPT_AT_MOST * 3):
         ask(Statement(f"SELECT {one}"))
     assert len(on_django._uses[connection.connection]) <= on_django.KEPT_AT_MOST
-    for value in range(8):
-        assert number(value) == value
+    use()
     assert "SELECT $1::int" in prepared()
 
 
@@ -125,27 +129,28 @@ def test_more_than_a_socket_takes_at_once_goes_through():
         assert ask(length, text="x" * 5_000_000) == ("5000000",)
 
 
+SLEEP = Statement("SELECT pg_sleep(%(seconds)s)::text")
+
+
 def test_an_exception_while_waiting_leaves_no_answer_behind():
     """As when a job is cancelled, or Ctrl-C is pressed: the next call must not get the answer to this one."""
-    sleep = Statement("SELECT pg_sleep(%(seconds)s)::text")
     for _ in range(8):
-        ask(sleep, seconds=0.0)
+        ask(SLEEP, seconds=0.0)
     with pytest.raises(KeyboardInterrupt), interrupted_in(0.3):
-        ask(sleep, seconds=5.0)
+        ask(SLEEP, seconds=5.0)
     assert not connection.connection.closed
     assert number(3) == 3
 
 
 def test_an_exception_set_by_another_thread_leaves_no_answer_behind():
     """As when a job runs into its max_runtime while it enqueues others."""
-    sleep = Statement("SELECT pg_sleep(%(seconds)s)::text")
     outcome = []
 
     def work():
         for _ in range(8):
-            ask(sleep, seconds=0.0)
+            ask(SLEEP, seconds=0.0)
         try:
-            ask(sleep, seconds=0.6)
+            ask(SLEEP, seconds=0.6)
         except LookupError:
             outcome.append((number(3), connection.connection.closed))
         connection.close()
@@ -159,14 +164,13 @@ def test_an_exception_set_by_another_thread_leaves_no_answer_behind():
 
 
 def test_threads_that_share_a_connection_take_turns():
-    for value in range(8):
-        number(value)
+    use()
     shared, answers = connections["default"], []
     shared.inc_thread_sharing()
 
     def work():
         connections["default"] = shared
-        answers.extend(number(value) for value in range(100))
+        answers.extend(map(number, range(100)))
 
     try:
         threads = [threading.Thread(target=work) for _ in range(3)]
@@ -180,10 +184,8 @@ def test_threads_that_share_a_connection_take_turns():
 
 
 def test_what_the_project_listens_for_is_handed_on():
-    for value in range(8):
-        number(value)
-    with connection.cursor() as cursor:
-        cursor.execute("LISTEN a_channel")
+    use()
+    sql("LISTEN a_channel")
     heard = []
     connection.connection.add_notify_handler(heard.append)
     ask(Statement("SELECT pg_notify('a_channel', 'word')::text"))
@@ -195,9 +197,9 @@ def test_what_the_project_listens_for_is_handed_on():
 def test_where_psycopg_prepares_a_rollback_breaks_nothing():
     """It deallocates everything then, and knows only of its own."""
     with options(prepare_threshold=2, server_side_binding=True):
-        for value in range(8):
-            number(value)
-            Job.objects.filter(priority=value).exists()
+        for each in range(8):
+            number(each)
+            Job.objects.filter(priority=each).exists()
         with pytest.raises(KeyError), transaction.atomic():
             Job.objects.count()
             raise KeyError
@@ -208,27 +210,22 @@ def test_where_psycopg_prepares_a_rollback_breaks_nothing():
 
 def test_statements_that_somebody_discarded_are_prepared_again_each_by_itself():
     other = Statement("SELECT %(number)s::int + 1")
-    for value in range(8):
-        number(value)
-    for value in range(4):
-        ask(other, number=value)
-    with connection.cursor() as cursor:
-        cursor.execute("DISCARD ALL")
-    for value in range(3):
-        ask(other, number=value)
-    for value in range(8):
-        assert number(value) == value
-        assert int(ask(other, number=value)[0]) == value + 1
+    use()
+    for _ in range(4):
+        ask(other, number=1)
+    sql("DISCARD ALL")
+    for _ in range(3):
+        ask(other, number=1)
+    for each in range(8):
+        assert (number(each), int(ask(other, number=each)[0])) == (each, each + 1)
     assert len(prepared()) == 2
 
 
 def test_a_name_that_is_taken_already_is_used():
     connection.close()
-    for value in range(5):
-        number(value)
-    with connection.cursor() as cursor:
-        cursor.execute(f"PREPARE {NUMBER.name.decode()} (int) AS SELECT $1")
-    assert [number(value) for value in range(4)] == [0, 1, 2, 3]
+    use(5)
+    sql(f"PREPARE {NUMBER.name.decode()} (int) AS SELECT $1")
+    use(4)
 
 
 def test_after_a_migration_the_statement_is_prepared_again():
@@ -244,11 +241,11 @@ def test_after_a_migration_at_most_one_transaction_fails():
     with table_that_changes() as (everything, change):
         change()
         with pytest.raises(NotSupportedError), transaction.atomic():
-            begin()
+            sql(PID.sql)  # Django opens its transactions with their first statement
             ask(everything)
         for _ in range(3):
             with transaction.atomic():
-                begin()
+                sql(PID.sql)
                 assert len(ask(everything)) == 2
 
 
@@ -256,19 +253,12 @@ def test_after_a_migration_at_most_one_transaction_fails():
 def table_that_changes():
     """A prepared statement, and what changes the type of its result."""
     connection.close()
-    with connection.cursor() as cursor:
-        cursor.execute("CREATE TEMPORARY TABLE changing AS SELECT 1 AS a")
-        everything = Statement("SELECT * FROM changing")
-        for _ in range(8):
-            ask(everything)
-        yield everything, lambda: cursor.execute("ALTER TABLE changing ADD COLUMN b int DEFAULT 2")
+    sql("CREATE TEMPORARY TABLE changing AS SELECT 1 AS a")
+    everything = Statement("SELECT * FROM changing")
+    for _ in range(8):
+        ask(everything)
+    yield everything, lambda: sql("ALTER TABLE changing ADD COLUMN b int DEFAULT 2")
     connection.close()
-
-
-def begin() -> None:
-    """Django opens its transactions with their first statement."""
-    with connection.cursor() as cursor:
-        cursor.execute(PID.sql)
 
 
 class TenantsDatabase(DatabaseWrapper):
@@ -299,8 +289,7 @@ def test_a_backend_that_makes_its_own_cursors_is_asked_for_one(monkeypatch):
 
 def test_a_plan_is_made_again_now_and_then(monkeypatch):
     connection.close()
-    for value in range(8):
-        number(value)
+    use()
     before = prepared_at()
     number(1)
     assert prepared_at() == before
@@ -313,14 +302,8 @@ def test_without_the_means_everything_goes_through_psycopg(monkeypatch):
     """As on Windows, or with a libpq from before 14."""
     connection.close()
     monkeypatch.setattr("pgonly_django.database.libpq.CAN_SEND", False)
-    assert [number(value) for value in range(8)] == [*range(8)]
+    use()
     assert prepared() == []
-
-
-def prepared_at():
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT prepare_time FROM pg_prepared_statements")
-        return cursor.fetchone()[0]
 
 
 def test_when_many_are_prepared_the_others_go_through_psycopg(monkeypatch):
@@ -379,5 +362,5 @@ def test_after_a_simple_test_case_statements_are_prepared_as_before():
     Suite.doClassCleanups()
     assert "cursor" in vars(connections["default"])
     connection.close()
-    assert [number(value) for value in range(8)] == list(range(8))
+    use()
     assert prepared() == ["SELECT $1::int"]

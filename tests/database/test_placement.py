@@ -22,6 +22,7 @@ from pgonly_django.tables import name_of
 from tests import zygote
 from tests.aliases import new_database
 from tests.children import environment
+from tests.sql import sql, value
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +34,6 @@ OURS = {name_of(model._meta.db_table) for model in apps.get_app_config("pgonly_d
 def job_queue(monkeypatch):
     """From now on the setting says so."""
     monkeypatch.setattr(placement, "schema", lambda: "new home")
-
-
-def sql(query, *parameters):
-    with connection.cursor() as cursor:
-        cursor.execute(query, parameters)
-        return cursor.fetchall() if cursor.description else None
 
 
 @pytest.mark.django_db
@@ -107,7 +102,7 @@ def role(db):
 
 
 def test_a_role_that_may_not_create_the_schema_is_told_what_its_owner_does(job_queue, role):
-    database = sql("SELECT current_database()")[0][0]
+    database = value("SELECT current_database()")
     sql(f"SET LOCAL ROLE {role}")
     with pytest.raises(CommandError) as raised:
         placement.create_schema(connection)

@@ -28,6 +28,7 @@ from pgonly_django.exceptions import (
 )
 from pgonly_django.models import CacheUsage
 from tests.database.calls import lose, row_locked
+from tests.sql import sql
 from tests.waiting import wait_for
 
 
@@ -116,18 +117,16 @@ def test_where_no_more_connections_are_to_be_had_the_calls_share_those_there_are
 @contextlib.contextmanager
 def role_for_three_connections():
     name = f"limited_{os.getpid()}"  # roles are the whole server's
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' CONNECTION LIMIT 3")
-        cursor.execute(f"GRANT ALL ON pgonly_cache, pgonly_cache_usage TO {name}")
-        if schema():
-            cursor.execute(f'GRANT USAGE ON SCHEMA "{schema()}" TO {name}')
-        try:
-            yield name
-        finally:
-            with connection._nodb_cursor():  # all let go
-                pass
-            cursor.execute(f"DROP OWNED BY {name}")
-            cursor.execute(f"DROP ROLE {name}")
+    sql(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' CONNECTION LIMIT 3")
+    sql(f"GRANT ALL ON pgonly_cache, pgonly_cache_usage TO {name}")
+    if schema():
+        sql(f'GRANT USAGE ON SCHEMA "{schema()}" TO {name}')
+    try:
+        yield name
+    finally:
+        with connection._nodb_cursor():  # all let go
+            pass
+        sql(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 def test_a_process_that_gets_no_connection_at_all_says_why(make_own):
@@ -170,8 +169,7 @@ def is_waiting(own):
 
 
 def end(pid):
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+    sql("SELECT pg_terminate_backend(%s)", pid)
 
 
 CALLS = {

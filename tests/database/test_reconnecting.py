@@ -4,10 +4,11 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from django.db import connection, connections
+from django.db import connections
 from django.db.backends.postgresql.base import DatabaseWrapper
 
 from pgonly_django.database.reconnecting import FIRST_PAUSE_SECONDS, Reconnecting
+from tests.sql import sql
 from tests.waiting import wait_for
 
 
@@ -36,8 +37,7 @@ def answer(opened):
 
 def cut(database):
     pid = database.connection().info.backend_pid
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    sql("SELECT pg_terminate_backend(%s, 5000)", pid)
 
 
 def test_a_lost_connection_is_opened_again_after_a_pause(database, said):

@@ -20,10 +20,10 @@ from pgonly_django.models import Job, Queue, Schedule
 from pgonly_django.models.job import State
 from tests import zygote
 from tests.children import environment
+from tests.docs.pages import snippet
 from tests.http_receiver import receiver
 from tests.jobs import add
 from tests.queue.rows import make, make_running
-from tests.snippets import snippet
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)

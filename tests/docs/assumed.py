@@ -8,12 +8,14 @@ from typing import Any
 
 from django.test import override_settings
 
+from example_project.screening.models import Paper, Project
 from pgonly_django import JobContext, task
 from pgonly_django.compat import Task
 
 # "django.tasks", or the backport.
 TASKS = Task.__module__.rpartition(".")[0]
-IMMEDIATE = {"default": {"BACKEND": f"{TASKS}.backends.immediate.ImmediateBackend"}}
+IMMEDIATE = {"default": {"BACKEND": f"{TASKS}.backends.immediate.ImmediateBackend", "QUEUES": []}}
+DUMMY = {"default": {"BACKEND": f"{TASKS}.backends.dummy.DummyBackend", "QUEUES": []}}
 _contexts: list[JobContext] = []
 
 
@@ -38,6 +40,16 @@ def this_page_is(name: str, page: str) -> None:
 @task(takes_context=True)
 def _keep_context(context: JobContext) -> None:
     _contexts.append(context)
+
+
+def project_with_papers(count: int, **columns: Any) -> Project:
+    """Of the example."""
+    project = Project.objects.create(name="Cats", reviewers=["points", "pico"], budget_usd=1, **columns)
+    Paper.objects.bulk_create(
+        Paper(project=project, position=number, title=f"Paper {number}", abstract=f"Abstract {number}")
+        for number in range(1, count + 1)
+    )
+    return project
 
 
 def job_context() -> JobContext:

@@ -14,6 +14,7 @@ from pathlib import Path
 from docs.llms import is_stub
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 FENCE = re.compile(
     r"^ *(?P<marks>`{3,})(?P<info>[^\n`]*)\n(?P<code>.*?)^ *(?P=marks) *$", re.MULTILINE | re.DOTALL
 )
@@ -108,14 +109,14 @@ PAGES = [
     for path in [
         *sorted(ROOT.glob("*.md")),
         ROOT / "pgonly_django" / "AGENTS.md",
-        *sorted((ROOT / "docs").rglob("*.md")),
+        *sorted(DOCS.rglob("*.md")),
     ]
     if not is_stub(path)
 ]
 
 
-def block(name: str, containing: str) -> str:
-    """The one block of Python on the page `name` with these words in it, also where it is an excerpt."""
-    (page,) = [page for page in PAGES if page.name == name]
-    (found,) = [each.code for each in page.blocks if each.language == "python" and containing in each.code]
+def snippet(page: str, containing: str) -> str:
+    """The one block of Python on `page` of docs/ with these words in it, also where it is an excerpt."""
+    blocks = [block.code for block in Page(DOCS / page).blocks if block.language == "python"]
+    (found,) = [code for code in blocks if containing in code]
     return found

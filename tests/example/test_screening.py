@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import django
 import pytest
 from django.core.cache import caches
 from django.db import transaction
@@ -13,12 +12,12 @@ from example_project.screening.status import history, status
 from example_project.screening.tasks import screen_project, start_screening
 from pgonly_django.models import Job
 from pgonly_django.testing import assert_enqueued, assert_not_enqueued, assert_resumable, drain
+from tests.docs.assumed import IMMEDIATE
 from tests.example.conftest import CSV
 
 pytestmark = pytest.mark.slow
 
 VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
-IMMEDIATE = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
 
 
 def calls():
@@ -106,9 +105,7 @@ def test_a_start_that_is_rolled_back_leaves_no_job(project):
 
 
 def test_without_a_worker_the_immediate_backend_screens_in_the_call(project, settings):
-    settings.TASKS = {
-        "default": {"BACKEND": f"{IMMEDIATE}.backends.immediate.ImmediateBackend", "QUEUES": []}
-    }
+    settings.TASKS = IMMEDIATE
     start_screening(project)
     assert Verdict.objects.of(project).count() == 6
     assert status(project).state == "succeeded"

@@ -24,19 +24,10 @@ def test_the_outcome_is_the_common_decision_or_else_a_persons(project):
     one, two, _three = Paper.objects.of(project)
     Verdict.objects.record(one, opinions("include", "include"))
     Verdict.objects.record(two, opinions("unsure", "unsure"))
-    assert Paper.objects.of(project).count_by_outcome() == {
-        "waiting": 1,
-        "included": 1,
-        "excluded": 0,
-        "disputed": 1,
-    }
+    counts = {"waiting": 1, "included": 1, "excluded": 0, "disputed": 1}
+    assert Paper.objects.of(project).count_by_outcome() == counts
     Paper.objects.filter(pk=two.pk).update(decided="exclude")
-    assert Paper.objects.of(project).count_by_outcome() == {
-        "waiting": 1,
-        "included": 1,
-        "excluded": 1,
-        "disputed": 0,
-    }
+    assert Paper.objects.of(project).count_by_outcome() == counts | {"excluded": 1, "disputed": 0}
 
 
 def test_recording_a_verdict_twice_keeps_one_row_and_the_digest(project):

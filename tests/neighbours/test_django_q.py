@@ -10,10 +10,10 @@ from django_q.tasks import async_task, schedule
 from pgonly_django.models import Schedule
 from pgonly_django.testing import drain
 from tests import jobs
-from tests.docs.pages import block
+from tests.docs.pages import snippet
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
-PAGE = "how-to/move_from_django_q2"
+PAGE = "how-to/move_from_django_q2.md"
 
 
 def test_what_waits_for_django_q2_runs_here(monkeypatch):
@@ -21,7 +21,7 @@ def test_what_waits_for_django_q2_runs_here(monkeypatch):
     with monkeypatch.context() as before:  # a function, which became a task while its call waited
         before.setattr(jobs, "add", jobs.add.func)
         async_task(jobs.add, 3)
-    exec(block(PAGE, "OrmQ"), {})
+    exec(snippet(PAGE, "OrmQ"), {})
     assert not OrmQ.objects.exists()
     assert [result.return_value for result in drain()] == [3, 4]
 
@@ -30,7 +30,7 @@ def test_schedules_of_people_become_schedules_here(capsys):
     schedule("tests.jobs.add", 1, b=2, schedule_type="C", cron="0 3 * * *", name="nightly")
     schedule("tests.jobs.add", 1, schedule_type="I", minutes=7)
     schedule("tests.jobs.add", 1, schedule_type="O", name="once")
-    exec(block(PAGE, "def times") + block(PAGE, "OldSchedule"), {})
+    exec(snippet(PAGE, "def times") + snippet(PAGE, "OldSchedule"), {})
     found = Schedule.objects.get(name="nightly")
     assert (found.task, found.args, found.kwargs) == ("tests.jobs.add", [1], {"b": 2})
     assert found.cron == "0 3 * * *"

@@ -10,7 +10,7 @@ from rq import Queue
 
 from pgonly_django.models import Job
 from pgonly_django.testing import drain
-from tests.docs.pages import block
+from tests.docs.pages import snippet
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ def test_what_waits_in_redis_runs_here(redis_url, monkeypatch):
     queue.enqueue("tests.jobs.add", 1, b=2)
     queue.enqueue_in(timedelta(hours=1), "tests.jobs.add", 3)
     monkeypatch.setattr(django_rq, "get_queue", lambda name: queue)
-    exec(block("how-to/move_from_rq", "queue.jobs"), {})
+    exec(snippet("how-to/move_from_rq.md", "queue.jobs"), {})
     assert (queue.count, queue.scheduled_job_registry.count) == (0, 0)
     assert [result.return_value for result in drain()] == [3]
     later = Job.objects.get(state="scheduled")

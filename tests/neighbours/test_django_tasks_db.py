@@ -12,7 +12,7 @@ from pgonly_django.compat import Task
 from pgonly_django.models import Job
 from pgonly_django.testing import drain
 from tests import jobs
-from tests.docs.pages import block
+from tests.docs.pages import snippet
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def test_what_waits_there_runs_here():
     old.enqueue(1, b=2)
     old.using(priority=5).enqueue(3)
     old.using(run_after=tomorrow).enqueue(4)
-    exec(block("how-to/move_from_django_tasks_db", "DBTaskResult"), {})
+    exec(snippet("how-to/move_from_django_tasks_db.md", "DBTaskResult"), {})
     assert not DBTaskResult.objects.exists()
     assert [result.return_value for result in drain()] == [4, 3]
     later = Job.objects.get(state="scheduled")

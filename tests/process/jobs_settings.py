@@ -1,8 +1,8 @@
 """A project whose jobs are in a database of their own, as docs/how-to/queue.md shows it."""
 
+from tests.docs.pages import snippet
 from tests.process.worker_settings import *  # noqa: F403 - settings of settings
 from tests.settings import DATABASES
-from tests.snippets import snippet
 
 DATABASES["jobs"] = DATABASES["default"]
 DATABASE_ROUTERS = ["tests.process.jobs_settings.JobsRouter"]

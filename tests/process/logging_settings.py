@@ -1,7 +1,7 @@
 """A project with the LOGGING of docs/how-to/logging.md, and Django's own loggers as Django makes them."""
 
+from tests.docs.pages import snippet
 from tests.process.worker_settings import *  # noqa: F403 - settings of settings
-from tests.snippets import snippet
 
 DEBUG = True
 

@@ -15,8 +15,8 @@ from pgonly_django.embedded import Server, _binaries, unprivileged
 from pgonly_django.tables import qualified
 from tests import zygote
 from tests.children import ROOT
+from tests.docs.pages import DOCS, snippet
 from tests.process.conftest import server_of_its_own
-from tests.snippets import DOCS, snippet
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.server, pytest.mark.slow]

@@ -11,8 +11,8 @@ import pytest
 from tests import zygote
 from tests.aliases import new_database
 from tests.children import ROOT, database_url, environment
+from tests.docs.pages import snippet
 from tests.plans.found import OF_THE_QUEUE
-from tests.snippets import snippet
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 

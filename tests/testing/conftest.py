@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connection
 
 from pgonly_django.database.pool import _pools as pools
 from pgonly_django.limits import declarations
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.models import Job
 from tests.jobs import read_marks
+from tests.sql import sql
 
 # A test in both kinds of transaction: the TestCase's, which is rolled back, and real ones.
 both = pytest.mark.parametrize(
@@ -27,8 +27,7 @@ def states():
 @pytest.fixture
 def written():
     """Reads the marks in order, on the test's connection. Needs the database."""
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM tests_mark")
+    sql("DELETE FROM tests_mark")
     return read_marks
 
 

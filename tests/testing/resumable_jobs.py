@@ -35,7 +35,7 @@ def only_test_user():
 
 
 @task(takes_context=True)
-def resumes(context, count):
+def resumes(context, count=2):
     """Steps, a loop, and rows that may be written again."""
     for number in context.iterate(range(count)):
         price = context.step(f"pay {number}", pay, number)
@@ -44,7 +44,7 @@ def resumes(context, count):
 
 
 @task(takes_context=True)
-async def aresumes(context, count):
+async def aresumes(context, count=2):
     async for number in context.aiterate(range(count)):
         price = await context.astep(f"pay {number}", apay, number)
         await Group.objects.aupdate_or_create(name=f"{number} costs {price}")
@@ -93,7 +93,7 @@ def holds_what_others_wait_for(context):
 
 
 @task(takes_context=True)
-async def pays_side_by_side(context, count):
+async def pays_side_by_side(context, count=3):
     await asyncio.gather(*(context.astep(f"pay {number}", asleep, number) for number in range(count)))
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from django.core.cache import caches
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import transaction
 
 from pgonly_django.models import Checkpoint, Job, Step
 from pgonly_django.testing import drain
 from tests.jobs import compared, read_marks
+from tests.sql import sql
 
 # What ends with a transaction or a session of PostgreSQL, and no savepoint ends. docs/how-to/testing.md says so.
 OTHERS_IN_A_TESTCASE = {
@@ -19,18 +20,9 @@ OTHERS_IN_A_TESTCASE = {
 }
 
 
-@pytest.fixture
-def one_row_of_marks(transactional_db):
-    yield
-    Job.objects.all().delete()
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM tests_mark")
-
-
 def outcomes(run):
     """What each job has left after `run()`, by its name; and the marks of all."""
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM tests_mark")
+    sql("DELETE FROM tests_mark")
     caches["answers"].clear()
     Job.objects.all().delete()
     for each in compared.CASES:
@@ -59,7 +51,7 @@ def left_by(job):
 
 
 @pytest.mark.process
-def test_jobs_end_in_a_drain_as_with_a_worker(one_row_of_marks):
+def test_jobs_end_in_a_drain_as_with_a_worker(transactional_db):
     worker = outcomes(lambda: call_command("runworker", burst=True, threads=1))
     committed = outcomes(lambda: drain(raise_errors=False))
     testcase = transaction.atomic()

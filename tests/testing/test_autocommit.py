@@ -13,6 +13,7 @@ from pgonly_django.testing import drain
 from pgonly_django.testing.autocommit import as_in_autocommit
 from tests.aliases import alias
 from tests.jobs import add, drained, mark, transactions
+from tests.sql import setting, sql
 from tests.testing.conftest import both, states
 
 
@@ -71,14 +72,12 @@ def lite(any_database, tmp_path):
     """A database of SQLite inside the transaction of a test."""
     sqlite = {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "lite.sqlite3", "OPTIONS": {}}
     with alias("lite", **sqlite), transaction.atomic("lite"):
-        with connections["lite"].cursor() as cursor:
-            cursor.execute("CREATE TABLE mark (key text)")
+        sql("CREATE TABLE mark (key text)", using="lite")
         yield connections["lite"]
 
 
-def write(connection, key):
-    with connection.cursor() as cursor:
-        cursor.execute("INSERT INTO mark VALUES (%s)", [key])
+def write(key):
+    sql("INSERT INTO mark VALUES (%s)", key, using="lite")
 
 
 @pytest.mark.django_db
@@ -86,21 +85,19 @@ def test_a_database_that_is_not_postgresql_commits_likewise(lite):
     told = []
     with as_in_autocommit() as lost:
         assert not lite.in_atomic_block
-        write(lite, "kept")
+        write("kept")
         with transaction.atomic("lite"):
             transaction.on_commit(lambda: told.append("committed"), using="lite")
-            write(lite, "kept too")
+            write("kept too")
         assert told == ["committed"]
         with pytest.raises(ZeroDivisionError), transaction.atomic("lite"):
-            write(lite, "rolled back")
+            write("rolled back")
             raise ZeroDivisionError
         transaction.atomic("lite").__enter__()
-        write(lite, "left open")
+        write("left open")
     assert lost == ["lite"]
     assert lite.in_atomic_block
-    with lite.cursor() as cursor:
-        cursor.execute("SELECT key FROM mark")
-        assert cursor.fetchall() == [("kept",), ("kept too",)]
+    assert sql("SELECT key FROM mark", using="lite") == [("kept",), ("kept too",)]
 
 
 @pytest.mark.django_db
@@ -112,7 +109,7 @@ def test_a_server_side_cursor_is_read_to_its_end(written):
         first = cursor.fetchmany(2)
         mark("between")
         with pytest.raises(Exception, match="division"):
-            connection.cursor().execute("SELECT 1 / 0")
+            sql("SELECT 1 / 0")
         assert [key for (key,) in first + cursor.fetchmany(10)] == ["0", "1", "2", "3", "4"]
 
 
@@ -138,7 +135,7 @@ def test_a_job_may_drain_others():
 def test_a_transaction_that_the_test_has_broken_is_named():
     add.enqueue(1)
     with pytest.raises(Exception, match="division"):
-        connection.cursor().execute("SELECT 1 / 0")
+        sql("SELECT 1 / 0")
     with pytest.raises(TransactionManagementError, match="before the drain"):
         drain()
     transaction.set_rollback(True)
@@ -147,15 +144,9 @@ def test_a_transaction_that_the_test_has_broken_is_named():
 # Settings.
 
 
-def setting(name):
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT current_setting(%s, true)", [name])
-        return cursor.fetchone()[0]
-
-
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    ("sql", "name", "inside"),
+    ("statement", "name", "inside"),
     [
         ("set  local work_mem to 65536", "work_mem", "64MB"),
         ("SET LOCAL TIME ZONE 'Asia/Tokyo'", "timezone", "Asia/Tokyo"),
@@ -164,14 +155,14 @@ def setting(name):
         ("SELECT set_config('app.tenant', concat('a', ')'), true), 1", "app.tenant", "a)"),
     ],
 )
-def test_a_local_setting_ends_with_the_transaction(sql, name, inside):
+def test_a_local_setting_ends_with_the_transaction(statement, name, inside):
     before = setting(name) or ""
     with as_in_autocommit():
         with transaction.atomic():
-            connection.cursor().execute(sql)
+            sql(statement)
             assert setting(name) == inside
         assert setting(name) == before
-        connection.cursor().execute(sql)
+        sql(statement)
         assert setting(name) == before
 
 
@@ -179,21 +170,21 @@ def test_a_local_setting_ends_with_the_transaction(sql, name, inside):
 def test_an_update_is_no_setting(written):
     with as_in_autocommit(), transaction.atomic():
         mark("a")
-        connection.cursor().execute("UPDATE tests_mark SET key = 'a; set local x = 1'")
+        sql("UPDATE tests_mark SET key = 'a; set local x = 1'")
     assert written() == ["a; set local x = 1"]
 
 
 @pytest.mark.django_db
 def test_settings_of_the_test_are_there_again_after_a_job_has_changed_them():
-    connection.cursor().execute("SET statement_timeout = '3s'")
+    sql("SET statement_timeout = '3s'")
     with as_in_autocommit():
         with transaction.atomic():
-            connection.cursor().execute("SET LOCAL statement_timeout = '7s'")
-            connection.cursor().execute("RESET statement_timeout")
+            sql("SET LOCAL statement_timeout = '7s'")
+            sql("RESET statement_timeout")
         assert setting("statement_timeout") == "0"
-        connection.cursor().execute("SET SESSION statement_timeout = '8s'")
+        sql("SET SESSION statement_timeout = '8s'")
         with pytest.raises(ZeroDivisionError), transaction.atomic():
-            connection.cursor().execute("SET LOCAL statement_timeout = '9s'")
+            sql("SET LOCAL statement_timeout = '9s'")
             raise ZeroDivisionError
         assert setting("statement_timeout") == "8s"
     assert setting("statement_timeout") == "3s"
@@ -203,7 +194,7 @@ def test_settings_of_the_test_are_there_again_after_a_job_has_changed_them():
 def test_a_connection_on_which_a_job_left_a_setting_is_closed():
     of_the_test_run = connections["default"]
     with as_in_autocommit():
-        connection.cursor().execute("SET statement_timeout = '7s'")
+        sql("SET statement_timeout = '7s'")
         mine = connection.connection.info.backend_pid
     assert setting("statement_timeout") == "0"
     assert connections["default"].connection.info.backend_pid != mine

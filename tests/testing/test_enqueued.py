@@ -3,7 +3,6 @@ from __future__ import annotations
 from datetime import timedelta
 from unittest.mock import ANY
 
-import django
 import pytest
 from django.utils import timezone
 
@@ -12,6 +11,7 @@ from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.models import Job
 from pgonly_django.testing import assert_enqueued, assert_enqueues, assert_not_enqueued, drain, enqueued_jobs
 from pgonly_django.testing.backends import NoRowsError
+from tests.docs.assumed import DUMMY, IMMEDIATE
 from tests.jobs import add, count_to, drained, echo, fail
 
 pytestmark = pytest.mark.django_db
@@ -149,10 +149,9 @@ def test_a_block_counts_what_it_enqueues_itself():
         raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("kind", ["immediate.Immediate", "dummy.Dummy"])
-def test_other_backends_have_no_rows(settings, kind):
-    package = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
-    settings.TASKS = {"default": {"BACKEND": f"{package}.backends.{kind}Backend", "QUEUES": []}}
+@pytest.mark.parametrize("other", [IMMEDIATE, DUMMY])
+def test_other_backends_have_no_rows(settings, other):
+    settings.TASKS = other
     for check in (assert_enqueued, enqueued_jobs):
         with pytest.raises(NoRowsError, match="PostgresBackend"):
             check(add)

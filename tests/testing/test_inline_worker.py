@@ -15,6 +15,7 @@ from pgonly_django.models import Job
 from pgonly_django.testing import DrainError, drain
 from tests.aliases import alias
 from tests.jobs import add, burying, drained, telling
+from tests.sql import sql
 from tests.testing.conftest import both, states
 
 
@@ -39,8 +40,7 @@ def test_a_failure_calls_on_failure_and_sends_its_dead_letter(where, written, se
 
 @pytest.mark.django_db(transaction=True)
 def test_an_end_that_another_connection_keeps_from_being_written_is_named(other):
-    with connection.cursor() as cursor:
-        cursor.execute("SET lock_timeout = '100ms'")
+    sql("SET lock_timeout = '100ms'")
     drained.have_its_row_locked.enqueue(other.info.backend_pid)
     drained.LOCKS.append(other)
     try:
@@ -66,8 +66,7 @@ def test_the_second_run_finds_what_the_first_one_has_saved(where, written):
 @both
 def test_a_row_that_python_cannot_read_fails_its_job(where):
     add.enqueue(1)
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE pgonly_job SET args = %s::jsonb", [f"[{'1' * 5000}]"])
+    sql("UPDATE pgonly_job SET args = %s::jsonb", f"[{'1' * 5000}]")
     with pytest.raises(UnreadableJobError):
         drain()
 
@@ -88,8 +87,7 @@ def test_notices_of_the_server_reach_those_who_listen_on_the_test_s_connection(w
     connection.connection.add_notice_handler(lambda notice: heard.append(notice.message_primary))
     add.enqueue(1)
     drain()
-    with connection.cursor() as cursor:
-        cursor.execute("DO $$ BEGIN RAISE WARNING 'here'; END $$")
+    sql("DO $$ BEGIN RAISE WARNING 'here'; END $$")
     assert heard == ["here"]
 
 
@@ -109,14 +107,10 @@ def test_signals_are_sent(where):
     def hear(signal, task_result, **_):
         heard.append((signal, task_result.status))
 
-    for signal in (task_started, task_finished):
-        signal.connect(hear)
-    try:
-        add.enqueue(1)
-        drain()
-    finally:
-        for signal in (task_started, task_finished):
-            signal.disconnect(hear)
+    task_started.connect(hear), task_finished.connect(hear)
+    add.enqueue(1)
+    drain()
+    assert task_started.disconnect(hear) and task_finished.disconnect(hear)
     assert heard == [
         (task_started, TaskResultStatus.RUNNING),
         (task_finished, TaskResultStatus.SUCCESSFUL),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import django
 import pytest
 from django.utils import timezone
 
@@ -13,19 +12,18 @@ from pgonly_django.compat import InvalidTask, TaskResultStatus, task_backends
 from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.testing import drain
 from pgonly_django.testing.backends import NoRowsError
+from tests.docs.assumed import DUMMY, IMMEDIATE
 from tests.jobs import add, count_async, count_to, documented, drained
-
-PACKAGE = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
 
 
 @pytest.fixture
 def immediate(settings):
-    settings.TASKS = {"default": {"BACKEND": f"{PACKAGE}.backends.immediate.ImmediateBackend", "QUEUES": []}}
+    settings.TASKS = IMMEDIATE
 
 
 @pytest.fixture
 def dummy(settings):
-    settings.TASKS = {"default": {"BACKEND": f"{PACKAGE}.backends.dummy.DummyBackend", "QUEUES": []}}
+    settings.TASKS = DUMMY
     return task_backends["default"]
 
 

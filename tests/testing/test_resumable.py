@@ -10,10 +10,10 @@ from django.core.cache import caches
 from django.db import connection, transaction
 
 from pgonly_django import task
-from pgonly_django.compat import BaseTaskBackend
 from pgonly_django.models import CacheLock, DurableCacheEntry, Job, LimiterSlot, Step
 from pgonly_django.testing import NotResumableError, NotTestableError, assert_resumable, fake_limits
 from pgonly_django.testing.resumable import _chosen
+from tests.docs.assumed import DUMMY
 from tests.testing import broken_jobs
 from tests.testing import resumable_jobs as jobs
 from tests.testing.conftest import both
@@ -47,32 +47,24 @@ def of_this_test_module(context):
     ("job", "said"), [pytest.param(*each, id=each[0].func.__name__) for each in broken_jobs.TWENTY]
 )
 def test_a_job_that_a_kill_breaks_is_found(prepared, job, said):
-    """iterate() may refuse a set in the first run."""
     with pytest.raises(AssertionError) as found:
         assert_resumable(job, paid=["tests.testing.broken_jobs.pay"] if "outside" in job.name else ())
-    assert said in str(found.value) or (job.name == "iterates_over_a_set" and "set" in str(found.value))
+    assert said in str(found.value)
 
 
 @pytest.mark.slow
 @both
 @pytest.mark.parametrize(
-    ("job", "args"),
+    "job",
     [
-        (jobs.resumes, [2]),
-        (jobs.aresumes, [2]),
-        (jobs.writes_with_its_end, []),
-        (jobs.writes_each_item_with_its_mark, []),
-        (jobs.enqueues_once, []),
-        (jobs.does_all_in_one_transaction, []),
-        (jobs.iterates_in_order, []),
-        (jobs.pays_within_a_step, []),
-        (jobs.waits_and_retries, []),
-        (jobs.pays_side_by_side, [3]),
+        jobs.resumes, jobs.aresumes, jobs.writes_with_its_end, jobs.writes_each_item_with_its_mark,
+        jobs.enqueues_once, jobs.does_all_in_one_transaction, jobs.iterates_in_order,
+        jobs.pays_within_a_step, jobs.waits_and_retries, jobs.pays_side_by_side,
     ],
-    ids=lambda it: it.func.__name__ if hasattr(it, "func") else "",
-)
-def test_a_job_that_resumes_passes_and_nothing_of_it_is_left(where, job, args):
-    assert assert_resumable(job, *args).killed_at
+    ids=lambda job: job.func.__name__,
+)  # fmt: skip
+def test_a_job_that_resumes_passes_and_nothing_of_it_is_left(where, job):
+    assert assert_resumable(job).killed_at
     for model in (Job, Step, User, Group, DurableCacheEntry):
         assert not model.objects.exists()
     assert not connection.in_atomic_block or where == "in a TestCase"
@@ -82,7 +74,7 @@ def test_a_job_that_resumes_passes_and_nothing_of_it_is_left(where, job, args):
 @both
 def test_the_report_says_where_it_was_killed(where):
     caches["answers"].set("key", 1)
-    report = assert_resumable(jobs.resumes, 2)
+    report = assert_resumable(jobs.resumes)
     one = [
         "between the call of step 'pay {0}' and its save",
         "right after step 'pay {0}' was saved",
@@ -237,11 +229,7 @@ def test_inside_atomic_of_the_test_it_leaves_the_transaction_as_it_was(db):
 
 
 def test_another_backend_is_refused(settings, db):
-    tasks = BaseTaskBackend.__module__.partition(".backends")[0]
-    settings.TASKS = {
-        **settings.TASKS,
-        "dummy": {"BACKEND": f"{tasks}.backends.dummy.DummyBackend"},
-    }
+    settings.TASKS = {**settings.TASKS, "dummy": DUMMY["default"]}
     assert "go to DummyBackend here" in why_not_testable(jobs.resumes.using(backend="dummy"), 1)
 
 

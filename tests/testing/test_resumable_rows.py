@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from django.db import connection, models
+from django.db import models
 from django.test.utils import isolate_apps
 
 from pgonly_django.testing.resumable_rows import Comparison, Tables, rounded
+from tests.sql import sql
 
 PREPARED = {"shop.Order": {"1": {"name": "old", "paid": None}}, "shop.Line": {}}
 BEFORE = Comparison(PREPARED)
@@ -76,9 +77,8 @@ def test_a_table_is_read_with_a_key_of_two_columns_floats_and_json(db, monkeypat
         class Meta:
             app_label, db_table = "tests", "places"
 
-    with connection.cursor() as cursor:
-        cursor.execute('CREATE TEMP TABLE places ("row" int, "column" int, sizes jsonb, hidden text)')
-        cursor.execute("INSERT INTO places VALUES (1, 2, '{\"a\": 0.30000000000000004}', 'x')")
+    sql('CREATE TEMP TABLE places ("row" int, "column" int, sizes jsonb, hidden text)')
+    sql("INSERT INTO places VALUES (1, 2, '{\"a\": 0.30000000000000004}', 'x')")
     tables = Tables([], frozenset())
     tables._add("default", Place, {"tests.Place.hidden"})
     assert tables.read() == {"tests.Place": {"1,2": {"row": 1, "column": 2, "sizes": {"a": 0.3}}}}

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import IntegrityError, connection, connections
+from django.db import IntegrityError, connections
 from django.utils import timezone
 
 from pgonly_django import limiter
@@ -16,6 +16,7 @@ from pgonly_django.testing import drain, time_travel, travel
 from tests.jobs import add, drained, echo
 from tests.queue.rows import make_running
 from tests.scheduling.rows import make
+from tests.sql import setting, sql
 from tests.testing.conftest import both
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -184,13 +185,10 @@ def test_a_schedule_that_cannot_be_enqueued_raises(db):
 
 
 def test_the_test_s_settings_stay_its_own(db, nightly):
-    shown = "SELECT current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout')"
-    with connection.cursor() as cursor:
-        cursor.execute(shown)
-        before = cursor.fetchone()
-        with time_travel(2 * DAY, schedules=True):
-            cursor.execute(shown)
-            assert cursor.fetchone() == before
+    names = ("lock_timeout", "idle_in_transaction_session_timeout")
+    before = [*map(setting, names)]
+    with time_travel(2 * DAY, schedules=True):
+        assert [*map(setting, names)] == before
 
 
 # What it refuses.
@@ -211,9 +209,8 @@ def test_schedules_that_do_not_exist_are_refused(db, nightly, schedules, said):
 
 
 def test_an_error_that_breaks_the_transaction_is_the_one_that_is_raised(db):
-    broken = "INSERT INTO tests_mark (key) VALUES (NULL)"
-    with pytest.raises(IntegrityError), time_travel(DAY), connection.cursor() as cursor:
-        cursor.execute(broken)
+    with pytest.raises(IntegrityError), time_travel(DAY):
+        sql("INSERT INTO tests_mark (key) VALUES (NULL)")
     assert travel._travelled == timedelta()
 
 

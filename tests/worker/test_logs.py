@@ -10,8 +10,8 @@ import pytest
 
 from pgonly_django.current_job import current_job
 from pgonly_django.logs import JobFilter
+from tests.docs.pages import snippet
 from tests.jobs import logging_jobs
-from tests.snippets import snippet
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """Papers to screen, and a model that answers."""
 
-from example_project.screening.models import Paper, Project
+from example_project.screening.models import Paper
 from pgonly_django.testing import drain
+from tests.docs.assumed import project_with_papers
 
-project = Project.objects.create(pk=42, name="Cats")
-for position in (1, 2):
-    Paper.objects.create(project=project, position=position, title=f"Paper {position}", abstract="Cats.")
+__all__ = ["Paper"]  # which the page uses
+project = project_with_papers(2, pk=42)
 verdicts = []
 
 
@@ -19,4 +19,4 @@ def save_verdict(paper, answer):
 
 def after(page):
     drain()
-    assert verdicts == [(1, "Yes: Cats."), (2, "Yes: Cats.")]
+    assert verdicts == [(1, "Yes: Abstract 1"), (2, "Yes: Abstract 2")]

@@ -21,8 +21,8 @@ from pgonly_django.worker.tick import running, views
 from pgonly_django.worker.tick.views import is_valid_header, is_valid_token, token
 from tests import activity, jobs
 from tests.aliases import alias
+from tests.docs.pages import DOCS
 from tests.jobs import timed
-from tests.snippets import DOCS
 from tests.waiting import wait_for
 
 SECRET = "a secret of twenty-two"

@@ -3,11 +3,10 @@
 from datetime import timedelta  # noqa: F401 - for after()
 from types import SimpleNamespace
 
-from example_project.screening.models.paper import Paper
-from example_project.screening.models.project import Project
+from example_project.screening.models import Paper
 from pgonly_django.models import Step
 from pgonly_django.testing import drain, fake_limits, time_travel
-from tests.docs.assumed import project_module
+from tests.docs.assumed import project_module, project_with_papers
 
 
 class RateLimitError(Exception):
@@ -15,11 +14,7 @@ class RateLimitError(Exception):
 
 
 project_module("openai_like", RateLimitError=RateLimitError)
-project = Project.objects.create(name="Cats", reviewers=["points", "pico"], budget_usd=1)
-Paper.objects.bulk_create(
-    Paper(project=project, position=number, title=f"Paper {number}", abstract=f"Abstract {number}")
-    for number in (1, 2)
-)
+project = project_with_papers(2)
 asked = []
 
 

@@ -1,14 +1,12 @@
-from example_project.screening.models.paper import Paper
-from example_project.screening.models.project import Project
+from example_project.screening.models import Paper
 from pgonly_django import task
 from pgonly_django.models import Budget, Job
 from pgonly_django.testing import drain
+from tests.docs.assumed import project_with_papers
 
+__all__ = ["Paper"]  # which the page uses
 PGONLY = {"BUDGETS": {"pilot": {"usd": 10}}}
-project = Project.objects.create(pk=20, name="Cats", reviewers=["points", "pico"], budget_usd=1)
-Paper.objects.bulk_create(
-    Paper(project=project, position=number, title=str(number)) for number in range(1, 121)
-)
+project = project_with_papers(120, pk=20)
 
 
 @task(takes_context=True)

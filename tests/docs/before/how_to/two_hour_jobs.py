@@ -2,16 +2,13 @@
 
 from types import SimpleNamespace
 
-from example_project.screening.models.paper import Paper
-from example_project.screening.models.project import Project
+from example_project.screening.models import Paper
 from pgonly_django.models import Step
 from pgonly_django.testing import drain, time_travel
+from tests.docs.assumed import project_with_papers
 
-project = Project.objects.create(name="Cats", reviewers=["points", "pico"], budget_usd=1)
-Paper.objects.bulk_create(
-    Paper(project=project, position=number, title=f"Paper {number}", abstract=f"Abstract {number}")
-    for number in (1, 2, 3)
-)
+__all__ = ["Paper"]  # which the page uses
+project = project_with_papers(3)
 calls, saved, looks = [], [], []
 
 
