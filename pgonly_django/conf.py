@@ -75,6 +75,25 @@ def _is_wake_url(url: Any) -> bool:
     return is_complete and parts.scheme in ("http", "https") and "@" not in parts.netloc and "#" not in url
 
 
+# Nothing that would have to be escaped in SQL.
+_SCHEMA_NAME = re.compile(r"[^\W\d][\w-]*")
+SCHEMA_BYTES = 63  # PostgreSQL cuts longer names
+
+
+def _what_is_wrong_with_schema(name: Any) -> str | None:
+    if name == "":
+        return None
+    if not isinstance(name, str):
+        return "a str"
+    if not _SCHEMA_NAME.fullmatch(name):
+        return "the name of a PostgreSQL schema (letters, digits, _ and -, a letter or _ first)"
+    if len(name.encode()) > SCHEMA_BYTES:
+        return f"at most {SCHEMA_BYTES} bytes long"
+    if name.lower().startswith("pg_") or name.lower() == "information_schema":
+        return "a schema of yours; PostgreSQL keeps pg_... and information_schema for itself"
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     # The number of seconds for which a running job belongs to its worker after the last heartbeat.
@@ -82,7 +101,7 @@ class Settings:
     # The alias of DATABASES whose connections LISTEN, past a pooler that the others go through; "": the same.
     listen_database: str = _setting("")
     # The PostgreSQL schema of all tables, read once at the start; "": where the search_path says.
-    schema: str = _setting("")
+    schema: str = _setting("", must_be=_what_is_wrong_with_schema)
     # Each of these four has a module that validates its entries.
 
     # Schedules by their names; None switches off the one of a decorator.
@@ -153,7 +172,11 @@ def read_settings() -> Settings:
                 f'PGONLY["{key}"] must have at least {SECRET_LENGTH} characters, got {len(value)}.'
             )
         values[known[key].name] = value
-    _refuse_other_schema(values.setdefault("schema", schema()))
+    if (name := values.setdefault("schema", schema())) != schema():
+        raise ImproperlyConfigured(
+            f'PGONLY["SCHEMA"] cannot change while Django runs: it was {schema()!r} at the start and is {name!r} now. '
+            "Set it in the settings file; override_settings(PGONLY=...) may leave it out."
+        )
     return Settings(**values)
 
 
@@ -175,34 +198,6 @@ def check_settings(**_: object) -> list[checks.CheckMessage]:
     except ImproperlyConfigured as error:
         return [checks.Error(str(error), hint="See docs/how-to/queue.md#checks.", id="pgonly_django.E001")]
     return []
-
-
-# Nothing that would have to be escaped in SQL.
-_SCHEMA_NAME = re.compile(r"[^\W\d][\w-]*")
-SCHEMA_BYTES = 63  # PostgreSQL cuts longer names
-
-
-def _what_is_wrong_with_schema(name: Any) -> str | None:
-    """What the name of a schema must be, or None when it is right."""
-    if name == "":
-        return None
-    if not isinstance(name, str) or not _SCHEMA_NAME.fullmatch(name):
-        return "the name of a PostgreSQL schema (letters, digits, _ and -, a letter or _ first)"
-    if len(name.encode()) > SCHEMA_BYTES:
-        return f"at most {SCHEMA_BYTES} bytes long"
-    if name.lower().startswith("pg_") or name.lower() == "information_schema":
-        return "a schema of yours; PostgreSQL keeps pg_... and information_schema for itself"
-    return None
-
-
-def _refuse_other_schema(name: str) -> None:
-    if reason := _what_is_wrong_with_schema(name):
-        raise ImproperlyConfigured(f'PGONLY["SCHEMA"] must be {reason}, got {name!r}.')
-    if name != schema():
-        raise ImproperlyConfigured(
-            f'PGONLY["SCHEMA"] cannot change while Django runs: it was {schema()!r} at the start and is {name!r} now. '
-            "Set it in the settings file; override_settings(PGONLY=...) may leave it out."
-        )
 
 
 def _what_is_wrong(spec: Any, value: Any) -> str | None:

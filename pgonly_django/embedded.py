@@ -265,34 +265,26 @@ def check_embedded(**_: Any) -> list[CheckMessage]:
 def stop_started() -> None:
     """Stop the servers that this process has started, unless another client is connected. At the exit of the process,
     also of one that runs no exit functions."""
-    while _started:
-        server, starter = _started.pop()
-        if os.getpid() == starter:
-            _stop_at_exit(server)
-
-
-def _stop_at_exit(server: Server) -> None:
     import psycopg
-
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave the server running
-    _close_own_connections()
-    with contextlib.suppress(psycopg.Error), psycopg.connect(server.url(), connect_timeout=5) as connection:
-        if not _is_alone(connection):
-            return
-    with contextlib.suppress(EmbeddedPostgresError):
-        server.stop()
-
-
-def _close_own_connections() -> None:
-    """Those of Django, of the pools of the cache and the limits, and of the listeners."""
     from django.db import connections
 
     from pgonly_django.database import listener, pool
 
+    own = [server for server, starter in _started if starter == os.getpid()]
+    _started.clear()
+    if not own:
+        return
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave the server running
     connections.close_all()
     listener.stop_all()
     pool.close_all_idle()
+    for server in own:
+        with contextlib.suppress(psycopg.Error), psycopg.connect(server.url(), connect_timeout=5) as other:
+            if not _is_alone(other):
+                continue
+        with contextlib.suppress(EmbeddedPostgresError):
+            server.stop()
 
 
 def _is_alone(connection: Any) -> bool:

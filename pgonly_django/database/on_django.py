@@ -240,19 +240,23 @@ def _may_prepare(alias: str, raw: Raw) -> bool:
 # Until the end of the transaction. Returns what was set before, then what is set now. Without JIT: to compile the plan
 # for the sums of the runs can take most of the second that they may take.
 LIMIT_STATEMENTS = """
-SELECT current_setting('statement_timeout'), current_setting('jit'),
-    set_config('statement_timeout', %s, true), set_config('jit', %s, true)
+SELECT current_setting('statement_timeout'), current_setting('lock_timeout'), current_setting('jit'),
+    set_config('statement_timeout', %s, true), set_config('lock_timeout', coalesce(%s, current_setting('lock_timeout')),
+        true), set_config('jit', %s, true)
 """
 
 
 @contextmanager
-def time_limit(alias: str, limit: timedelta) -> Iterator[None]:
-    """A statement inside that takes longer raises OperationalError (see `timed_out`). None is compiled."""
-    milliseconds = str(int(limit / timedelta(milliseconds=1)))
+def time_limit(alias: str, limit: timedelta, lock_limit: timedelta | None = None) -> Iterator[None]:
+    """A statement inside that takes longer, or waits longer than `lock_limit` for a lock, raises OperationalError (see
+    `timed_out`). None is compiled."""
+    statement, lock = (
+        None if each is None else str(int(each / timedelta(milliseconds=1))) for each in (limit, lock_limit)
+    )
     is_nested = is_in_transaction(alias)
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-        cursor.execute(LIMIT_STATEMENTS, [milliseconds, "off"])
-        before = (cursor.fetchone() or ("0", "on"))[:2]
+        cursor.execute(LIMIT_STATEMENTS, [statement, lock, "off"])
+        before = (cursor.fetchone() or ("0", "0", "on"))[:3]
         yield
         if is_nested:  # else the setting ends with the transaction here
             cursor.execute(LIMIT_STATEMENTS, before)

@@ -62,11 +62,11 @@ class Metric:
 
 def shown_queues(stats: Stats) -> list[QueueFigures]:
     """Those in which a job has waited longest, then those with most jobs."""
-    return nsmallest(QUEUES_AT_MOST, stats.queues or (), key=_by_need)
 
+    def need(queue: QueueFigures) -> tuple[float, int, str]:
+        return -(queue.oldest_seconds or 0.0), -(queue.waiting.number + queue.running.number), queue.name
 
-def _by_need(queue: QueueFigures) -> tuple[float, int, str]:
-    return -(queue.oldest_seconds or 0.0), -(queue.waiting.number + queue.running.number), queue.name
+    return nsmallest(QUEUES_AT_MOST, stats.queues or (), key=need)
 
 
 def buckets(counts: Sequence[int]) -> Buckets:
@@ -79,10 +79,6 @@ def _whole(stats: Stats) -> Rows:
     return [((stats.database,), stats)]
 
 
-def _version(stats: Stats) -> Rows:
-    return [((stats.database, own_version()), 1)]
-
-
 def _missing(stats: Stats) -> Rows:
     for part in PARTS:
         if part in stats.missing or getattr(stats, part) is not None:
@@ -93,15 +89,6 @@ def _queues(stats: Stats) -> Rows:
     return (((stats.database, queue.name), queue) for queue in shown_queues(stats))
 
 
-def _served(stats: Stats) -> Rows:
-    has: Any = stats.served and stats.served.has
-    return (((stats.database, queue.name), has(queue.name)) for queue in shown_queues(stats))
-
-
-def _states(stats: Stats) -> Rows:
-    return (((stats.database, state.value), count.number) for state, count in (stats.states or {}).items())
-
-
 def _runs(stats: Stats) -> Rows:
     for runs in stats.runs.runs if stats.runs else ():
         yield (stats.database, runs.queue or OTHERS, runs.task or OTHERS), runs
@@ -110,10 +97,6 @@ def _runs(stats: Stats) -> Rows:
 def _outcomes(stats: Stats) -> Rows:
     for labels, runs in _runs(stats):
         yield from (((*labels, outcome), getattr(runs, outcome)) for outcome in NUMBERS)
-
-
-def _timed_runs(stats: Stats) -> Rows:
-    return ((labels, runs) for labels, runs in _runs(stats) if runs.task)
 
 
 def _named(part: str) -> Callable[[Stats], Rows]:
@@ -152,7 +135,13 @@ def _cools_down_seconds(limiter: Any) -> Any:
 
 READING = Source("", "", _whole)
 QUEUES = Source("queue", "queues", _queues)
-TIMED_RUNS = Source("queue task", "runs", _timed_runs)
+SERVED = Source("queue", "queues served", lambda stats: (
+    (labels, stats.served and stats.served.has(queue.name)) for labels, queue in _queues(stats)
+))  # fmt: skip
+STATES = Source("state", "states", lambda stats: (
+    ((stats.database, state.value), count.number) for state, count in (stats.states or {}).items()
+))  # fmt: skip
+TIMED_RUNS = Source("queue task", "runs", lambda stats: (row for row in _runs(stats) if row[1].task))
 WORKERS = Source("", "worker_totals", _of("worker_totals"))
 LIMITERS = Source("limiter", "limiters", _named("limiters"))
 BUDGETS = Source("budget", "budgets", _named("budgets"))
@@ -164,7 +153,8 @@ METRICS = (
     Metric("pgonly_stats_missing", "1 where this part of the statistics could not be read; the log says why.",
            Source("part", "", _missing), float),
     Metric("pgonly_stats_read_seconds", "How long this reading took.", READING, lambda stats: stats.seconds),
-    Metric("pgonly_build_info", "1, with the version of pgonly-django.", Source("version", "", _version), float),
+    Metric("pgonly_build_info", "1, with the version of pgonly-django.",
+           Source("version", "", lambda stats: [((stats.database, own_version()), 1)]), float),
 
     Metric("pgonly_queue_waiting_jobs", "Jobs that are ready, or due, counted up to 1,000 of each queue.",
            QUEUES, lambda queue: queue.waiting.number),
@@ -176,7 +166,7 @@ METRICS = (
     Metric("pgonly_queue_paused", "1 while a person has paused the queue.",
            QUEUES, lambda queue: queue.paused_at is not None),
     Metric("pgonly_queue_served", "1 while a live worker takes jobs of the queue.",
-           Source("queue", "queues served", _served), float),
+           SERVED, float),
     Metric("pgonly_queue_running_limit",
            "How many jobs of the queue may run at a time; only of queues that have this limit.",
            QUEUES, lambda queue: queue.row and queue.row.max_running),
@@ -184,8 +174,7 @@ METRICS = (
            Source("", "queues queue_count", _whole),
            lambda stats: max(stats.queue_count - len(shown_queues(stats)), 0)),
 
-    Metric("pgonly_jobs", "Jobs by state, counted up to 10,000 of each.",
-           Source("state", "states", _states), float),
+    Metric("pgonly_jobs", "Jobs by state, counted up to 10,000 of each.", STATES, float),
     Metric("pgonly_jobs_failed_last_hour", "Jobs that failed for the last time within the last hour.",
            Source("", "failed", _whole), lambda stats: stats.failed.last_hour),
     Metric("pgonly_runs_total", "Runs that have ended, by what came of them. It begins again at midnight, UTC.",

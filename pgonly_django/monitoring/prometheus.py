@@ -9,7 +9,7 @@ site answer alike.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -101,14 +101,10 @@ def _tell_of_missing(stats: Stats) -> None:
         return
     _told[stats.database] = missing
     if missing:
-        text = f"Metrics of the database {stats.database!r} are missing. {_reasons(stats.missing)}"
+        parts_of: dict[str, list[str]] = {}
+        for part, reason in stats.missing.items():
+            parts_of.setdefault(reason, []).append(part)
+        reasons = " ".join(f"{', '.join(parts)}: {reason}" for reason, parts in parts_of.items())
+        text = f"Metrics of the database {stats.database!r} are missing. {reasons}"
         facts = {"database": stats.database, "parts": sorted(missing)}
         emit("monitoring.stats_missing", text, level=logging.WARNING, **facts)
-
-
-def _reasons(missing: Mapping[str, str]) -> str:
-    """Each reason once, behind the parts that it is of."""
-    parts_of: dict[str, list[str]] = {}
-    for part, reason in missing.items():
-        parts_of.setdefault(reason, []).append(part)
-    return " ".join(f"{', '.join(parts)}: {reason}" for reason, parts in parts_of.items())

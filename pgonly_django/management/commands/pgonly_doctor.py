@@ -13,7 +13,7 @@ from django.db import DatabaseError, connections
 
 from pgonly_django.management.selection import JobCommand, job_database, nearest
 from pgonly_django.monitoring.doctor.examination import NAMES, Examination, examine
-from pgonly_django.monitoring.findings import ORDER, Finding, Level, counted
+from pgonly_django.monitoring.findings import ORDER, Level, counted
 
 EPILOG = f"""
 Subjects: {", ".join(NAMES)}.
@@ -80,18 +80,15 @@ class Command(JobCommand):
             if not subject.findings:
                 yield f"{self.style.SUCCESS('ok')}       {subject.title}"
             for finding in subject.findings:
-                yield from self._of_finding(finding, str(subject.title))
+                mark = getattr(self.style, STYLES[finding.level])(finding.level.value.ljust(8))
+                yield f"{mark} {finding.id} {subject.title}"
+                yield from _wrapped(finding.fact, INDENT, INDENT)
+                yield from _wrapped(finding.advice, f"{INDENT}-> ", f"{INDENT}   ")
         yield ""
         counts = [(found.count(level), level) for level in ORDER if found.count(level)]
         numbers = ", ".join(counted(number, COUNTED[level]) for number, level in counts)
         style = STYLES[counts[0][1]] if counts and counts[0][1] is not Level.INFO else "SUCCESS"
         yield getattr(self.style, style)(f"{numbers or 'Nothing found'}, after {found.seconds:.1f} s.")
-
-    def _of_finding(self, finding: Finding, title: str) -> Iterator[str]:
-        mark = getattr(self.style, STYLES[finding.level])(finding.level.value.ljust(8))
-        yield f"{mark} {finding.id} {title}"
-        yield from _wrapped(finding.fact, INDENT, INDENT)
-        yield from _wrapped(finding.advice, f"{INDENT}-> ", f"{INDENT}   ")
 
 
 def _wrapped(text: str, first: str, rest: str) -> list[str]:

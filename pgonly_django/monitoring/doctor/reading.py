@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from django.db import DatabaseError, connections, models, router, transaction
+from django.db import DatabaseError, connections, models, router
 from psycopg import errors
 
 from pgonly_django.conf import schema
-from pgonly_django.database.on_django import is_in_transaction
+from pgonly_django.database.on_django import is_in_transaction, time_limit
 from pgonly_django.monitoring.findings import Condition, Finding, Level, identifier
 from pgonly_django.tables import TABLES
 
@@ -23,12 +23,6 @@ logger = logging.getLogger("pgonly_django.doctor")
 TIME_LIMIT = timedelta(seconds=3)
 # Behind somebody who waits for an exclusive lock of a table every look at it would take all of its time.
 LOCK_LIMIT = timedelta(milliseconds=500)
-_MILLISECOND = timedelta(milliseconds=1)
-# Until the end of the transaction. Returns what was set before.
-LIMIT = """
-SELECT current_setting('statement_timeout'), current_setting('lock_timeout'),
-    set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)
-"""
 
 # For WITH: our tables, in PGONLY["SCHEMA"], else where the search_path finds them. Index: pg_class_relname_nsp_index.
 OUR_TABLES = """our_tables AS (
@@ -50,14 +44,10 @@ def reading(alias: str) -> Iterator[Any]:
     Raises django.db.Error.
     """
     is_nested = is_in_transaction(alias)
-    with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
+    with time_limit(alias, TIME_LIMIT, LOCK_LIMIT), connections[alias].cursor() as cursor:
         if not is_nested:
             cursor.execute("SET TRANSACTION READ ONLY")
-        cursor.execute(LIMIT, [str(int(limit / _MILLISECOND)) for limit in (TIME_LIMIT, LOCK_LIMIT)])
-        before = cursor.fetchone()[:2]
         yield cursor
-        if is_nested:  # else the settings end with the transaction here
-            cursor.execute(LIMIT, before)
 
 
 def rows(alias: str, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -127,7 +117,7 @@ def not_read(alias: str, error: Exception) -> Finding:
         case errors.QueryCanceled():
             return TOO_SLOW.finding(error=line, _seconds=TIME_LIMIT.total_seconds())
         case errors.LockNotAvailable():
-            return LOCKED.finding(_milliseconds=LOCK_LIMIT / _MILLISECOND)
+            return LOCKED.finding(_milliseconds=LOCK_LIMIT / timedelta(milliseconds=1))
         case _:
             return NO_ANSWER.finding(error=line)
 
