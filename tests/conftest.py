@@ -29,7 +29,7 @@ from tests.emptying import close_those_of_async_code, empty_tables
 from tests.holder import Holder
 from tests.jobs import read_marks
 from tests.lanes import import_in_turns
-from tests.limits.limiter_rows import pids_of_limits
+from tests.limits.rows import pids_of_limits
 from tests.pooler import pgbouncer
 from tests.waiting import PATIENT, wait_for
 

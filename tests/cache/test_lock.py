@@ -19,6 +19,7 @@ from pgonly_django.cache import PostgresCache
 from pgonly_django.cache import lock as lock_module
 from pgonly_django.cache.entry import CHANNEL
 from pgonly_django.cache.options import background
+from pgonly_django.database.listener import listener_for
 from pgonly_django.exceptions import (
     CacheError,
     CacheUnavailableError,
@@ -30,7 +31,9 @@ from pgonly_django.models import CacheLock
 from tests import activity
 from tests.cache.conftest import start_crowd
 from tests.database.calls import lose
-from tests.waiting import PATIENT, wait_for
+from tests.interruptions import raised_by_handler
+from tests.sql import sql
+from tests.waiting import PATIENT, beside, cancel_once, wait_for
 
 
 @pytest.mark.slow
@@ -86,46 +89,38 @@ CREATE TRIGGER tests_delay BEFORE INSERT ON pgonly_cache_lock FOR EACH ROW EXECU
 def test_the_token_of_a_waiter_that_was_slow_is_greater_than_that_of_the_holder_before_it(make_cache):
     cache = make_cache()
     late, early = cache.lock("name", timeout=60), cache.lock("name", timeout=60)
-    with delayed(DELAY_THE_FIRST) as holding:
-        waiting = threading.Thread(target=late.acquire)
-        waiting.start()
-        wait_for(lambda: advisory_locks(granted=False))
+    with delayed(DELAY_THE_FIRST) as holding, beside(late.acquire):
+        wait_for(hangs)
         early.acquire()
         first = early.token
         early.release()
         holding.cursor().execute("SELECT pg_advisory_unlock(4711)")
-        waiting.join(20)
     assert late.token > first
     late.release()
 
 
-def wait_for_it_to_hang():
-    with contextlib.closing(connection):  # a thread's own
-        wait_for(lambda: advisory_locks(granted=False))
+def hangs():
+    return sql(
+        "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
 
 
 def cancelled(lock):
-    async def give_up():
-        task = asyncio.create_task(lock.aacquire())
-        await asyncio.to_thread(wait_for_it_to_hang)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(give_up())
+    cancel_once(hangs, lock.aacquire())
 
 
 def interrupted(lock):
     def interrupt():
-        wait_for_it_to_hang()
-        os.kill(os.getpid(), signal.SIGINT)
+        wait_for(hangs)
+        os.kill(os.getpid(), signal.SIGUSR1)
 
-    # Tests that run in the background of a shell ignore SIGINT.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
+    with (
+        raised_by_handler(signal.SIGUSR1, KeyboardInterrupt),
+        beside(interrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
         lock.acquire()
-    signal.signal(signal.SIGINT, before)
 
 
 def unanswered(lock):
@@ -161,24 +156,15 @@ def renewals():
 
 def test_a_lock_whose_release_was_cut_off_is_free_nevertheless(make_cache):
     cache = make_cache()
-    lock, errors = cache.lock("name", timeout=600), []
-
-    def release():
-        try:
-            lock.release()
-        except CacheError as error:
-            errors.append(error)
-
+    lock = cache.lock("name", timeout=600)
     lock.acquire()
     with contextlib.closing(connection.copy()) as holding:
         holding.set_autocommit(False)
         holding.cursor().execute("SELECT FROM pgonly_cache_lock FOR UPDATE")
-        releasing = threading.Thread(target=release)
-        releasing.start()
-        wait_for(statements_of_the_cache)
-        lose(cache)
-        releasing.join(20)
-    assert errors
+        with beside(lock.release) as outcomes:
+            wait_for(statements_of_the_cache)
+            lose(cache)
+    assert isinstance(outcomes[0], CacheError)
     wait_for(lambda: CacheLock.objects.filter(holder=None))
 
 
@@ -220,33 +206,15 @@ def delayed(trigger):
         holding.close()
 
 
-def advisory_locks(*, granted):
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted = %s "
-            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            [granted],
-        )
-        return cursor.fetchone()[0]
-
-
 def test_who_waits_is_woken_by_the_release(cache, monkeypatch):
     monkeypatch.setattr("pgonly_django.database.listener.FIRST_LOOK_SECONDS", 100)
     monkeypatch.setattr("pgonly_django.database.listener.LAST_LOOK_SECONDS", 100)
-    lock, answers = cache.lock("name", timeout=60), []
+    lock = cache.lock("name", timeout=60)
     lock.acquire()
-    waiting = threading.Thread(target=lambda: answers.append(cache.lock("name", timeout=60).acquire()))
-    waiting.start()
-    wait_for(lambda: cache_listener(cache)._watches)
-    lock.release()
-    waiting.join(20)
+    with beside(cache.lock("name", timeout=60).acquire) as answers:
+        wait_for(lambda: listener_for(cache.store.pool.alias, CHANNEL)._watches)
+        lock.release()
     assert answers == [True]
-
-
-def cache_listener(cache):
-    from pgonly_django.database.listener import listener_for
-
-    return listener_for(cache.store.pool.alias, CHANNEL)
 
 
 def test_a_lock_whose_time_is_over_belongs_to_the_next_and_its_old_holder_is_told(cache):

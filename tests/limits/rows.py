@@ -1,4 +1,4 @@
-"""What the tests see of a budget, and rows in the past."""
+"""What the tests see of limiters and budgets, and rows in the past."""
 
 from __future__ import annotations
 
@@ -6,11 +6,49 @@ import contextlib
 from datetime import timedelta
 from decimal import Decimal
 
+import pytest
 from django.utils import timezone
 
+from pgonly_django import limiter
+from pgonly_django.exceptions import LimiterTimeoutError
 from pgonly_django.limits.renewal import renewal
-from pgonly_django.models import Budget, CostEntry, Reservation
+from pgonly_django.models import Budget, CostEntry, Limiter, LimiterSlot, LimiterWaiter, Reservation
 from tests import activity
+
+
+def enter(name="deepseek", timeout=0, **options):
+    """And leave."""
+    with limiter(name, timeout=timeout, **options):
+        pass
+
+
+def assert_refuses(name="deepseek", timeout=0, **options):
+    with pytest.raises(LimiterTimeoutError):
+        enter(name, timeout, **options)
+
+
+def held(name="deepseek"):
+    return LimiterSlot.objects.filter(limiter=name, holder__isnull=False).count()
+
+
+def waiting(name="deepseek"):
+    return LimiterWaiter.objects.filter(limiter=name).count()
+
+
+def buckets(name="deepseek"):
+    return Limiter.objects.values_list("requests", "tokens").get(name=name)
+
+
+def pids_of_limits(condition="true"):
+    """The server's processes for the connections of this database's limiters and budgets."""
+    return activity.pids(f"application_name = 'pgonly limits' AND {condition}")
+
+
+def make_holders_die(name="deepseek"):
+    """As if their processes had been killed a lease ago."""
+    LimiterSlot.objects.filter(limiter=name, holder__isnull=False).update(
+        expires_at=timezone.now() - timedelta(seconds=1)
+    )
 
 
 def state(name="p"):

@@ -12,44 +12,40 @@ from django.db import connection
 from django.utils import timezone
 
 from pgonly_django import limiter
-from pgonly_django.exceptions import LimiterTimeoutError, LimitsUnavailableError
+from pgonly_django.exceptions import LimitsUnavailableError
 from pgonly_django.limits import admission, limiter_statements, pool_user
 from pgonly_django.limits import renewal as renewal_module
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.models import Limiter, LimiterSlot, LimiterWaiter
 from pgonly_django.tables import qualified
-from tests.limits.limiter_rows import buckets, held, make_holders_die, pids_of_limits, waiting
-from tests.waiting import wait_for
+from tests.limits.rows import assert_refuses, buckets, enter, held, make_holders_die, pids_of_limits, waiting
+from tests.waiting import beside, wait_for
 
 
 def test_the_first_who_came_is_the_first_who_gets_in(limits, hold):
     limits(deepseek={"concurrent": 1})
-    holder, order, threads = hold("deepseek"), [], []
+    holder, order = hold("deepseek"), []
 
     def use(number):
         with limiter("deepseek"):
             order.append(number)
 
-    for number in range(12):
-        threads.append(threading.Thread(target=use, args=(number,)))
-        threads[-1].start()
-        wait_for(lambda: waiting() == len(threads))
-    holder.leave()
-    for thread in threads:
-        thread.join(30)
+    with contextlib.ExitStack() as threads:
+        for number in range(12):
+            threads.enter_context(beside(use, number))
+            wait_for(lambda expected=number + 1: waiting() == expected)
+        holder.leave()
     assert order == list(range(12))
 
 
 @pytest.mark.slow
 def test_a_small_use_does_not_overtake_a_large_one(limits, hold):
     limits(deepseek={"tokens_per_minute": 6000})
-    with limiter("deepseek", tokens=200):
-        pass
+    enter(tokens=200)
     assert buckets()[1] < 0
     large = hold("deepseek", tokens=40, wait=False)
     wait_for(waiting)
-    with pytest.raises(LimiterTimeoutError):
-        limiter("deepseek", tokens=0, timeout=0).__enter__()
+    assert_refuses(tokens=0)
     assert large.is_in.wait(30)
 
 
@@ -62,8 +58,7 @@ def dead_waiter(**changes):
 def test_a_dead_waiter_holds_up_nobody_for_long(limits):
     limits(deepseek={"concurrent": 1})
     dead_waiter(expires_at=timezone.now() + timedelta(seconds=2))
-    with pytest.raises(LimiterTimeoutError):
-        limiter("deepseek", timeout=0).__enter__()
+    assert_refuses()
     with limiter("deepseek", timeout=30):
         assert held() == 1
 
@@ -72,8 +67,7 @@ def test_the_rows_of_dead_waiters_are_deleted(limits):
     limits(deepseek={"concurrent": 1})
     dead_waiter(expires_at=timezone.now() - timedelta(minutes=2))
     lately = dead_waiter(expires_at=timezone.now() - timedelta(seconds=2))
-    with limiter("deepseek"):
-        pass
+    enter()
     assert list(LimiterWaiter.objects.values_list("id", flat=True)) == [lately.id]
 
 
@@ -125,20 +119,15 @@ def test_fewer_slots_are_never_more_than_the_limit_also_while_the_old_ones_are_l
     Limiter.objects.edit(concurrent=2)
     for holder in (holders[1], holders[4], holders[0]):
         holder.leave()
-        assert_full()
+        assert_refuses()
     holders[2].leave()
     late = hold("deepseek")
-    assert_full()
+    assert_refuses()
     holders[3].leave()
     late.leave()
     hold("deepseek")
     hold("deepseek")
-    assert_full()
-
-
-def assert_full():
-    with pytest.raises(LimiterTimeoutError):
-        limiter("deepseek", timeout=0).__enter__()
+    assert_refuses()
 
 
 @pytest.mark.parametrize("slots", [3, None])
@@ -157,23 +146,18 @@ def test_more_slots_or_a_limit_that_is_taken_away_let_in_who_waits(limits, hold,
 def test_a_caller_whose_statement_is_cut_off_gets_in_once(limits, monkeypatch, other):
     """The answer is lost while PostgreSQL is at it, and asked for again."""
     limits(deepseek={"concurrent": 3})
-    with limiter("deepseek"):
-        pass
+    enter()
     monkeypatch.setattr(pool_user, "TIMEOUT_SECONDS", 0.5)
-    with other.transaction():
+
+    def use():
+        with limiter("deepseek"):
+            return held()
+
+    asked: set[int] = set()
+    with contextlib.ExitStack() as thread, other.transaction():
         other.execute(qualified("SELECT FROM pgonly_limiter FOR UPDATE"))
-        found = []
-
-        def use():
-            with limiter("deepseek"):
-                found.append(held())
-            connection.close()
-
-        thread = threading.Thread(target=use)
-        thread.start()
-        asked: set[int] = set()
+        found = thread.enter_context(beside(use))
         wait_for(lambda: asked.update(pids_of_limits("state = 'active'")) or len(asked) > 1)
-    thread.join(60)
     assert found == [1]
     assert held() == 0
 
@@ -196,16 +180,14 @@ def test_a_database_that_is_away_is_waited_for_and_then_an_error(limits, monkeyp
     limits(deepseek={"concurrent": 1})
     monkeypatch.setattr(admission, "PATIENCE_SECONDS", 1.0)
     monkeypatch.setattr(pool_user, "TIMEOUT_SECONDS", 0.3)
-    with limiter("deepseek"):
-        pass
+    enter()
     with (
         database_away(),
         pytest.raises(LimitsUnavailableError, match="could not be reached"),
         limiter("deepseek"),
     ):
         pytest.fail("entered")
-    with limiter("deepseek", timeout=30):
-        pass
+    enter(timeout=30)
 
 
 def test_the_first_caller_of_a_process_waits_for_a_database_that_is_away(limits, hold, monkeypatch):

@@ -13,8 +13,8 @@ from pgonly_django import limiter
 from pgonly_django.exceptions import LimiterTimeoutError, NestedLimiterError
 from pgonly_django.models import LimiterWaiter
 from pgonly_django.models.job import ClockTimestamp
-from tests.limits.limiter_rows import held, pids_of_limits, waiting
-from tests.waiting import wait_for
+from tests.limits.rows import held, pids_of_limits, waiting
+from tests.waiting import cancel_once, wait_for
 
 
 @pytest.mark.slow
@@ -56,27 +56,15 @@ async def in_a_thread(function, *arguments):
     return await asyncio.to_thread(call)
 
 
-def run_cancelled(when):
-    """Cancel a task that wants in, or is in, once `when()` is true."""
-
-    async def use():
-        async with limiter("deepseek"):
-            await asyncio.sleep(60)
-
-    async def main():
-        task = asyncio.create_task(use())
-        await in_a_thread(wait_for, when)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
+async def stay_inside():
+    async with limiter("deepseek"):
+        await asyncio.sleep(60)
 
 
 def test_a_task_that_is_cancelled_while_it_waits_leaves_the_queue(limits, hold):
     limits(deepseek={"concurrent": 1})
     holder = hold("deepseek")
-    run_cancelled(waiting)
+    cancel_once(waiting, stay_inside())
     wait_for(lambda: not waiting())
     assert held() == 1
     holder.leave()
@@ -85,7 +73,7 @@ def test_a_task_that_is_cancelled_while_it_waits_leaves_the_queue(limits, hold):
 
 def test_a_task_that_is_cancelled_inside_frees_its_slot(limits):
     limits(deepseek={"concurrent": 1})
-    run_cancelled(held)
+    cancel_once(held, stay_inside())
     wait_for(lambda: not held())
 
 

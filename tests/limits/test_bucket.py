@@ -10,12 +10,7 @@ from django.utils import timezone
 from pgonly_django import limiter
 from pgonly_django.exceptions import LimiterTimeoutError, WrongArgumentsError
 from pgonly_django.models import Limiter
-from tests.limits.limiter_rows import buckets, held
-
-
-def enter(**options):
-    with limiter("deepseek", timeout=0, **options):
-        pass
+from tests.limits.rows import assert_refuses, buckets, enter, held
 
 
 def as_if_it_had_rested(**levels):
@@ -40,8 +35,7 @@ def test_tokens_are_drawn_for_each_use_and_one_after_another_gets_in(limits, hol
     limits(deepseek={"tokens_per_minute": 60_000})
     with limiter("deepseek", tokens=1000):
         assert buckets()[1] <= -499  # it holds 501
-    with pytest.raises(LimiterTimeoutError):
-        enter(tokens=1)
+    assert_refuses(tokens=1)
     assert hold("deepseek", tokens=1).error is None
 
 
@@ -49,11 +43,9 @@ def test_one_use_larger_than_the_limit_gets_in_and_is_paid_back(limits):
     limits(deepseek={"tokens_per_minute": 6000})
     enter(tokens=100_000)
     assert buckets()[1] < -99_000
-    with pytest.raises(LimiterTimeoutError):
-        enter(tokens=0)
+    assert_refuses(tokens=0)
     as_if_it_had_rested()
-    with pytest.raises(LimiterTimeoutError):
-        enter(tokens=1)
+    assert_refuses(tokens=1)
 
 
 def test_what_was_really_used_is_drawn_instead_of_what_was_reserved(limits):
@@ -94,8 +86,7 @@ def test_every_limit_must_have_room(limits, empty):
     limits(deepseek={"concurrent": 2, "tokens_per_minute": 600, "requests_per_minute": 600})
     enter(tokens=1)
     Limiter.objects.update(**{empty: -1000})
-    with pytest.raises(LimiterTimeoutError):
-        enter(tokens=1)
+    assert_refuses(tokens=1)
     assert held() == 0
     Limiter.objects.update(**{empty: 1000})
     enter(tokens=1)
@@ -106,28 +97,24 @@ def test_a_use_without_tokens_waits_only_for_debts(limits):
     for _ in range(10):
         enter()
     Limiter.objects.update(tokens=-50)
-    with pytest.raises(LimiterTimeoutError):
-        enter()
+    assert_refuses()
 
 
 def test_limits_that_a_person_changes_hold_from_the_next_use_on(limits):
     limits(deepseek={"requests_per_minute": 6})
     enter()
-    with pytest.raises(LimiterTimeoutError):
-        enter()
+    assert_refuses()
     Limiter.objects.edit(requests_per_minute=600_000)
     as_if_it_had_rested()
     for _ in range(100):
         enter()
     Limiter.objects.edit(requests_per_minute=1)
     enter()
-    with pytest.raises(LimiterTimeoutError):
-        enter()
+    assert_refuses()
 
 
 def test_a_debt_of_centuries_is_a_long_wait_and_no_error(limits):
     limits(deepseek={"tokens_per_minute": 0.001})
     with limiter("deepseek") as use:
         use.tokens = 1e15
-    with pytest.raises(LimiterTimeoutError):
-        limiter("deepseek", timeout=0.2).__enter__()
+    assert_refuses(timeout=0.2)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-
 import pytest
-from django.db import connection
 
 from pgonly_django import budget
 from pgonly_django.database.operation import run
@@ -15,8 +11,9 @@ from pgonly_django.limits import budget as budget_module
 from pgonly_django.limits import pool_user
 from pgonly_django.limits.budget_statements import RESERVE
 from pgonly_django.models import Reservation
+from tests import activity
 from tests.limits.rows import costs, money, no_connections, state
-from tests.waiting import wait_for
+from tests.waiting import cancel_once, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -46,18 +43,9 @@ def test_what_a_cancelled_caller_was_about_to_reserve_is_given_back(other):
         async with budget("p", 1).reserve(0.4):
             pytest.fail("it was cancelled")
 
-    async def cancel():
-        paying = asyncio.create_task(pay())
-        await asyncio.sleep(0)
-        while not await asyncio.to_thread(somebody_waits):
-            pass
-        paying.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await paying
-
     with other.transaction():
         other.execute("SELECT FROM pgonly_budget FOR UPDATE")
-        asyncio.run(cancel())
+        cancel_once(somebody_waits, pay())
     wait_for(lambda: not somebody_waits(), what="the statement's end")
     wait_for(lambda: state() == money(0, 0), what="the release")
     wait_for(lambda: not Reservation.objects.exists(), what="the release")
@@ -89,22 +77,10 @@ def test_a_settle_that_is_interrupted_is_done_all_the_same(other):
             other.execute("BEGIN; SELECT FROM pgonly_budget FOR UPDATE")
             await reservation.asettle(0.1)
 
-    async def cancel():
-        paying = asyncio.create_task(pay())
-        while not await asyncio.to_thread(somebody_waits):
-            pass
-        paying.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await paying
-
-    asyncio.run(cancel())
+    cancel_once(somebody_waits, pay())
     other.execute("ROLLBACK")
     wait_for(lambda: state() == money(0.1, 0), what="the settlement")
 
 
 def somebody_waits():
-    with contextlib.closing(connection.copy()) as looking, looking.cursor() as cursor:
-        cursor.execute(
-            "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        return cursor.rowcount > 0
+    return activity.pids("wait_event_type = 'Lock'")

@@ -13,14 +13,13 @@ from django.utils import timezone
 from pgonly_django import limiter
 from pgonly_django.current_job import current_job
 from pgonly_django.exceptions import (
-    LimiterTimeoutError,
     LimitsUnavailableError,
     UnknownLimiterError,
     WrongArgumentsError,
 )
 from pgonly_django.limits.pool_user import pool
 from pgonly_django.models import Limiter
-from tests.limits.limiter_rows import waiting
+from tests.limits.rows import assert_refuses, waiting
 from tests.waiting import wait_for
 
 
@@ -29,16 +28,10 @@ def seconds_left():
     return (until - timezone.now()) / timedelta(seconds=1)
 
 
-def refused():
-    with pytest.raises(LimiterTimeoutError):
-        limiter("deepseek", timeout=0).__enter__()
-    return True
-
-
 def test_a_cool_down_without_limits_stops_everybody_too(limits):
     limits(deepseek={})
     limiter("deepseek").cool_down(100)
-    assert refused()
+    assert_refuses()
     assert Limiter.objects.end_cool_down() == 1
     with limiter("deepseek", timeout=0):
         assert Limiter.objects.end_cool_down() == 0
@@ -48,7 +41,7 @@ def test_a_cool_down_without_limits_stops_everybody_too(limits):
 def test_nobody_gets_in_while_it_cools_down_and_who_waits_gets_in_after_it(limits, hold):
     limits(deepseek={"concurrent": 5})
     limiter("deepseek").cool_down(2)
-    assert refused()
+    assert_refuses()
     waiter = hold("deepseek", wait=False)
     wait_for(waiting)
     until = Limiter.objects.get().blocked_until
@@ -60,8 +53,8 @@ def test_a_use_that_met_a_429_stops_the_others_and_goes_on_itself(limits):
     limits(deepseek={"requests_per_minute": 6000})
     with limiter("deepseek") as use:
         assert use.too_many_requests({"Retry-After": "120"}) == 120
-        assert refused()
-    assert refused()
+        assert_refuses()
+    assert_refuses()
     assert 110 < seconds_left() <= 120
 
 
@@ -122,4 +115,4 @@ def test_wrong_durations_and_names_are_refused(limits):
     with pytest.raises(UnknownLimiterError):
         limiter("nobody").cool_down(1)
     limiter("deepseek").cool_down(1e300)
-    assert refused()
+    assert_refuses()

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import threading
 from datetime import timedelta
 
 import pytest
@@ -27,8 +26,8 @@ from pgonly_django.limits.renewal import renewal
 from pgonly_django.models import Limiter, LimiterSlot
 from pgonly_django.tables import qualified
 from tests.interruptions import interrupted_in
-from tests.limits.limiter_rows import buckets, held, waiting
-from tests.waiting import wait_for
+from tests.limits.rows import buckets, enter, held, waiting
+from tests.waiting import beside, wait_for
 
 
 def test_a_slot_is_held_inside_of_the_block_and_free_after_it(limits):
@@ -73,22 +72,18 @@ def test_an_error_inside_of_the_block_passes_and_frees_the_slot(limits):
 
 def test_one_object_serves_many_threads(limits):
     limits(deepseek={"concurrent": 3})
-    shared, most, count, lock = limiter("deepseek"), [], [0], threading.Lock()
+    shared, most, inside = limiter("deepseek"), [], []
 
     def work():
         for _ in range(5):
             with shared:
-                with lock:
-                    count[0] += 1
-                    most.append(count[0])
-                with lock:
-                    count[0] -= 1
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with contextlib.ExitStack() as threads:
+        for _ in range(8):
+            threads.enter_context(beside(work))
     assert len(most) == 40
     assert max(most) <= 3
     assert (held(), waiting()) == (0, 0)
@@ -241,8 +236,7 @@ def test_it_refuses_to_block_an_event_loop(limits):
 
 def test_a_changed_declaration_changes_the_row(limits):
     limits(deepseek={"concurrent": 1})
-    with limiter("deepseek"):
-        pass
+    enter()
     limits(deepseek={"concurrent": 3, "tokens_per_minute": 9000})
     with limiter("deepseek"):
         row = Limiter.objects.get()

@@ -16,7 +16,7 @@ from pgonly_django import limiter
 from pgonly_django.models import LimiterSlot, LimiterWaiter
 from pgonly_django.tables import qualified
 from tests.limits.conftest import start_crowd
-from tests.limits.limiter_rows import held, make_holders_die, waiting
+from tests.limits.rows import held, make_holders_die, waiting
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]

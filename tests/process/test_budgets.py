@@ -10,8 +10,7 @@ from pgonly_django.limits import expiry
 from pgonly_django.models import Budget, CostEntry, Reservation, State
 from pgonly_django.models.checkpoint import Step
 from tests.jobs import spending
-from tests.limits.limiter_rows import pids_of_limits
-from tests.limits.rows import costs, make_reservations_expire, money, state
+from tests.limits.rows import costs, make_reservations_expire, money, pids_of_limits, state
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]

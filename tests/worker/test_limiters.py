@@ -9,7 +9,7 @@ import pytest
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.models import Job, Limiter, LimiterSlot, LimiterWaiter, State
 from tests.jobs import limiting
-from tests.limits.limiter_rows import held, waiting
+from tests.limits.rows import held, waiting
 from tests.waiting import wait_for
 
 WAITING = [limiting.use, limiting.use_async, limiting.swallow, limiting.use_in_transaction]
