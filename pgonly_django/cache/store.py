@@ -193,7 +193,7 @@ class Store:
             raise error
         values = (
             key, data, None if number is None else b"%d" % number, b"%d" % codec,
-            seconds_param(seconds), b"%f" % min(stale, LONGEST_SECONDS) if stale else b"0",
+            seconds_param(seconds), stale_param(stale, seconds) if stale else b"0",
             text_array(tags) if tags else None,
         )  # fmt: skip
         return tuple.__new__(EntryRow, values)  # EntryRow(*values) takes 0.2 us more
@@ -240,3 +240,8 @@ def described(row: EntryRow) -> str:
 def seconds_param(seconds: float | None) -> bytes | None:
     """As it is sent. None (for ever) also for more than the columns hold."""
     return None if seconds is None or seconds > LONGEST_SECONDS else b"%.6f" % seconds
+
+
+def stale_param(stale: float, seconds: float | None) -> bytes:
+    """As it is sent: no more than the columns hold behind those `seconds`."""
+    return b"%f" % min(stale, max(LONGEST_SECONDS - (seconds or 0), 0))

@@ -18,6 +18,16 @@ hypothesis.settings.register_profile("without a deadline", deadline=None)
 hypothesis.settings.load_profile("without a deadline")
 
 
+# Of all entries whose keys are "key:" and a number, and which have the tag "tag".
+DELETIONS = {
+    "delete_many": lambda cache: cache.delete_many([f"key:{number}" for number in range(1100)]),
+    "delete_pattern": lambda cache: cache.delete_pattern("k*"),
+    "delete_tags": lambda cache: cache.delete_tags("tag"),
+    "clear_prefix": lambda cache: cache.clear_prefix(":1:key"),
+    "clear": lambda cache: cache.clear(),
+}
+
+
 @pytest.fixture
 def crowd(transactional_db) -> Callable[..., list[Any]]:
     """Run a job of tests/cache/crowd.py in many processes; the results of all."""

