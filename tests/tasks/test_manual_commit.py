@@ -63,40 +63,29 @@ def test_inside_atomic_it_is_as_everywhere(manual):
 
 
 @pytest.mark.parametrize("verb", ["retry", "cancel"])
-def test_a_verb_is_refused_before_its_update(verb):
+def test_a_verb_is_refused_before_its_update(manual, verb):
     job = make(state=State.FAILED if verb == "retry" else State.READY)
-    transaction.set_autocommit(False)
-    try:
-        with pytest.raises(ManualCommitError):
-            getattr(Job.objects, verb)()
-        transaction.commit()
-    finally:
-        transaction.set_autocommit(True)
+    with pytest.raises(ManualCommitError):
+        getattr(Job.objects, verb)()
+    assert committed(Job) == 1
     assert Job.objects.get().state == job.state
 
 
-def test_a_discard_wakes_nobody_and_is_part_of_the_caller_s_commit():
+def test_a_discard_wakes_nobody_and_is_part_of_the_caller_s_commit(manual):
     make()
-    transaction.set_autocommit(False)
     Job.objects.discard()
-    transaction.commit()
-    transaction.set_autocommit(True)
+    assert committed(Job) == 1
     assert Job.objects.get().state == State.FAILED
 
 
-def test_a_step_is_refused_before_its_call_and_a_checkpoint_before_its_write():
+def test_a_step_is_refused_before_its_call_and_a_checkpoint_before_its_write(manual):
     job = make_running()
     facts = ("default", str(job.pk), job.lease_epoch)
-    transaction.set_autocommit(False)
-    try:
-        with pytest.raises(ManualCommitError, match=r"step\(\) needs"):
-            checkpoints.find_step(*facts, "paid")
-        with pytest.raises(ManualCommitError, match="save_checkpoint"):
-            checkpoints.save_checkpoint(*facts, "1", "{}")
-        transaction.commit()
-    finally:
-        transaction.set_autocommit(True)
-    assert (Checkpoint.objects.count(), Step.objects.count()) == (0, 0)
+    with pytest.raises(ManualCommitError, match=r"step\(\) needs"):
+        checkpoints.find_step(*facts, "paid")
+    with pytest.raises(ManualCommitError, match="save_checkpoint"):
+        checkpoints.save_checkpoint(*facts, "1", "{}")
+    assert (committed(Checkpoint), committed(Step)) == (0, 0)
 
 
 def test_a_worker_does_not_start_where_jobs_would_lose_what_they_write():

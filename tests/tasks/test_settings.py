@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -25,20 +26,18 @@ def elsewhere():
         yield
 
 
-class ToJobs:
-    def db_for_read(self, model, **hints):
-        return "jobs" if model._meta.app_label == "pgonly_django" else None
+def router(database, *verbs):
+    """Leads our models to the database, for these verbs."""
 
-    db_for_write = db_for_read
+    def chosen(model, **_hints):
+        return database if model._meta.app_label == "pgonly_django" else None
 
-
-class ReadsFromJobs:
-    db_for_read = ToJobs.db_for_read
+    return SimpleNamespace(**{f"db_for_{verb}": chosen for verb in verbs})
 
 
 def test_a_database_that_the_router_agrees_with_is_fine(settings, elsewhere):
     assert found() == found(database="default") == []
-    settings.DATABASE_ROUTERS = [ToJobs()]
+    settings.DATABASE_ROUTERS = [router("jobs", "read", "write")]
     assert found() == found(database="jobs") == []
 
 
@@ -49,7 +48,7 @@ def test_a_database_that_the_router_does_not_know_of_is_warned_about(elsewhere):
 
 
 def test_a_router_that_leads_elsewhere_for_reading_alone_is_warned_about(settings, elsewhere):
-    settings.DATABASE_ROUTERS = [ReadsFromJobs()]
+    settings.DATABASE_ROUTERS = [router("jobs", "read")]
     assert [warning.id for warning in found(database="default")] == ["pgonly_django.W001"]
     assert found() == []  # a replica, where nobody chose a database
 
@@ -74,20 +73,13 @@ def test_a_database_without_autocommit_is_an_error():
 
 def test_a_database_that_is_no_postgresql_names_the_setting_to_change(settings):
     with alias("lite", ENGINE="django.db.backends.sqlite3"):
-        settings.DATABASE_ROUTERS = [ToLite()]
+        settings.DATABASE_ROUTERS = [router("lite", "read", "write")]
         (routed,) = found()
         (chosen,) = found(database="lite")
     assert (routed.id, chosen.id) == ("pgonly_django.E003", "pgonly_django.E003")
     for error in (routed, chosen):
         assert "Make DATABASES['lite'] a PostgreSQL database" in error.hint
         assert 'ENGINE "django.db.backends.postgresql"' in error.hint
-
-
-class ToLite:
-    def db_for_read(self, model, **hints):
-        return "lite" if model._meta.app_label == "pgonly_django" else None
-
-    db_for_write = db_for_read
 
 
 @pytest.mark.parametrize(
