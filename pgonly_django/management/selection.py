@@ -29,8 +29,6 @@ from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TA
 LENGTH = re.compile(r"(\d+)\s*(s|min|m|h|d|w)$")
 UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 WHICH = "Say which jobs: ids, --queue, --task, --state, --error, --since, --until, or --all."
-
-
 CONNECT_TIMEOUT_SECONDS = "10"
 
 
@@ -137,21 +135,16 @@ def moment(text: str) -> datetime:
 
 def select(alias: str, flags: dict[str, Any]) -> JobQuerySet:
     """The jobs that all of the flags choose."""
-    jobs = Job.objects.using(alias)
-    if flags["ids"]:
-        jobs = jobs.filter(pk__in=flags["ids"])
-    if flags["queue"]:
-        jobs = jobs.filter(queue__in=flags["queue"])
+    chosen = {
+        "pk__in": flags["ids"], "queue__in": flags["queue"], "state__in": flags["state"],
+        "at__gte": flags["since"], "at__lte": flags["until"],
+    }  # fmt: skip
+    jobs = Job.objects.using(alias).alias(at=Coalesce("finished_at", "enqueued_at"))
+    jobs = jobs.filter(**{name: value for name, value in chosen.items() if value})
     if flags["task"]:
         named = (Q(task=name) | Q(task__endswith=f".{name}") for name in flags["task"])
         jobs = jobs.filter(reduce(or_, named))
-    if flags["state"]:
-        jobs = jobs.filter(state__in=flags["state"])
-    if flags["error"]:
-        jobs = jobs.failed_with(*flags["error"])
-    bounds = {"at__gte": flags["since"], "at__lte": flags["until"]}
-    given = {name: value for name, value in bounds.items() if value is not None}
-    return jobs.alias(at=Coalesce("finished_at", "enqueued_at")).filter(**given) if given else jobs
+    return jobs.failed_with(*flags["error"]) if flags["error"] else jobs
 
 
 def require_some(flags: dict[str, Any]) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 
 from pgonly_django import Backoff, task
-from pgonly_django.compat import task_backends
+from pgonly_django.compat import BaseTaskBackend, task_backends
 
 try:
     from django.tasks import task as djangos_task
 except ImportError:
     from django_tasks import task as djangos_task
+
+DJANGOS = BaseTaskBackend.__module__.removesuffix(".base")  # or the backport's
+IMMEDIATE, DUMMY = f"{DJANGOS}.immediate.ImmediateBackend", f"{DJANGOS}.dummy.DummyBackend"
 
 
 @task

@@ -9,7 +9,6 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from pgonly_django import enqueue_many
-from pgonly_django.compat import task_enqueued
 from pgonly_django.exceptions import NotStorableError, WrongArgumentsError
 from pgonly_django.models import Job
 from tests.tasks.calls import add, with_options
@@ -83,20 +82,11 @@ def test_all_roll_back_together():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_every_job_is_announced_after_the_commit():
-    announced = []
-
-    def listen(task_result, **_):
-        announced.append(task_result)
-
-    task_enqueued.connect(listen)
-    try:
-        with transaction.atomic():
-            results = enqueue_many([(add, [1]), (add, [2])])
-            assert announced == []
-        assert announced == results
-    finally:
-        task_enqueued.disconnect(listen)
+def test_every_job_is_announced_after_the_commit(announced):
+    with transaction.atomic():
+        results = enqueue_many([(add, [1]), (add, [2])])
+        assert announced == []
+    assert announced == results
 
 
 def test_calls_of_several_backends_come_back_in_order(settings):

@@ -6,13 +6,10 @@ import sys
 
 import pytest
 
-from pgonly_django.compat import BaseTaskBackend
 from pgonly_django.tasks import registry
 from pgonly_django.tasks.deploy_checks import check_names_of_queues, check_task_modules
+from tests.tasks.calls import DUMMY, IMMEDIATE
 
-IMMEDIATE = (
-    f"{BaseTaskBackend.__module__.removesuffix('.base')}.immediate.ImmediateBackend"  # or the backport's
-)
 RENAMED = "from pgonly_django import task\n@task(aliases=['former_tasks.send'])\ndef send(): ...\n"
 
 
@@ -110,6 +107,6 @@ def test_what_other_checks_report_is_left_to_them(settings, queues):
     assert check_names_of_queues() == []
 
 
-@pytest.mark.parametrize("backend", ["django.tasks.backends.dummy.DummyBackend", "no.such.Backend"])
+@pytest.mark.parametrize("backend", [DUMMY, "no.such.Backend"])
 def test_entries_of_other_backends_are_left_alone(settings, backend):
     assert found(settings, {"ai": {}}, ["default"], backend=backend) == []

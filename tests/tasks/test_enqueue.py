@@ -138,19 +138,6 @@ def test_an_async_enqueue_is_part_of_its_caller_s_transaction(announced):
     assert announced == [result]
 
 
-@pytest.fixture
-def announced():
-    results: list = []
-
-    def listen(sender, task_result, **_):
-        assert sender is type(backend())
-        results.append(task_result)
-
-    task_enqueued.connect(listen)
-    yield results
-    task_enqueued.disconnect(listen)
-
-
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("enqueue", [lambda: [add.enqueue(1)], lambda: enqueue_many([(add, [1])])])
 @pytest.mark.parametrize("around", [transaction.atomic, nullcontext])

@@ -197,8 +197,7 @@ def test_calls_of_another_shape_are_named(listed, says):
 
 @pytest.mark.django_db
 def test_calls_of_another_backend_s_tasks_are_named(settings):
-    immediate = f"{type(backend()).__mro__[1].__module__.rpartition('.')[0]}.immediate.ImmediateBackend"
-    settings.TASKS = {"default": settings.TASKS["default"], "now": {"BACKEND": immediate}}
+    settings.TASKS = {"default": settings.TASKS["default"], "now": {"BACKEND": calls.IMMEDIATE}}
     with pytest.raises(WrongArgumentsError, match=r"TASKS.'now'. is a ImmediateBackend.*one by one"):
         enqueue_many([(add, [1]), (calls.plain.using(backend="now"), [1])])
     assert not Job.objects.exists()

@@ -18,6 +18,7 @@ from pgonly_django.worker.inbox import RESCUED_FAILED, Notification
 from tests.jobs import add, reported, sleep_in_slices, stubborn, traced
 from tests.monitoring.sentry.conftest import error_of
 from tests.queue.rows import make
+from tests.tasks.calls import IMMEDIATE
 from tests.waiting import wait_for
 
 
@@ -180,9 +181,6 @@ def test_other_errors_of_the_worker_are_events_as_before(sent, db):
 
 
 def test_a_task_of_another_backend_is_reported_as_before(sent, db, settings):
-    immediate = (
-        f"{type(add.get_backend()).__mro__[1].__module__.rpartition('.')[0]}.immediate.ImmediateBackend"
-    )
-    settings.TASKS = {**settings.TASKS, "now": {"BACKEND": immediate}}
+    settings.TASKS = {**settings.TASKS, "now": {"BACKEND": IMMEDIATE}}
     reported.fail_with.using(backend="now").enqueue(1)
     assert len(sent.events) == 1
