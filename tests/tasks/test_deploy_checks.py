@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 
 import pytest
+from django.test import SimpleTestCase
 
 from pgonly_django.tasks import registry
-from pgonly_django.tasks.deploy_checks import check_names_of_queues, check_task_modules
+from pgonly_django.tasks.deploy_checks import check_names_of_queues, check_stored_jobs, check_task_modules
 from tests.tasks.calls import DUMMY, IMMEDIATE
 
 RENAMED = "from pgonly_django import task\n@task(aliases=['former_tasks.send'])\ndef send(): ...\n"
@@ -110,3 +111,10 @@ def test_what_other_checks_report_is_left_to_them(settings, queues):
 @pytest.mark.parametrize("backend", [DUMMY, "no.such.Backend"])
 def test_entries_of_other_backends_are_left_alone(settings, backend):
     assert found(settings, {"ai": {}}, ["default"], backend=backend) == []
+
+
+class WithoutDatabaseTests(SimpleTestCase):
+    """In tests of a project it asks no database that Django refuses to the test."""
+
+    def test_in_a_test_without_a_database_nothing_is_asked(self):
+        self.assertEqual(check_stored_jobs(), [])

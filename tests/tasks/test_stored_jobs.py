@@ -9,7 +9,6 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connection
-from django.test import SimpleTestCase
 from django.utils import timezone
 
 from pgonly_django.models import Job, State
@@ -302,10 +301,3 @@ def test_check_deploy_fails_and_check_does_not():
         SystemCheckError, match=r"\(pgonly_django\.E501\) 1 unfinished job of shop\.tasks\.send_mail"
     ):
         call_command("check", deploy=True)
-
-
-class WithoutDatabaseTests(SimpleTestCase):
-    """In tests of a project it asks no database that Django refuses to the test."""
-
-    def test_in_a_test_without_a_database_nothing_is_asked(self):
-        self.assertEqual(check_stored_jobs(), [])
