@@ -18,8 +18,10 @@ from pgonly_django.tables import qualified, table
 class TextArrayField(models.Field):  # type: ignore[type-arg]  # Django's own Field takes no parameters
     """text[]. With Django's own ArrayField every project would have to install django.contrib.postgres."""
 
+    column_type = "text[]"
+
     def db_type(self, connection: object) -> str:  # noqa: ARG002 - Django's signature
-        return "text[]"
+        return self.column_type
 
     def value_to_string(self, obj: models.Model) -> str:
         """For dumpdata, in JSON and in XML."""

@@ -3,14 +3,13 @@ queue/stats.py; kept when the jobs themselves are pruned."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Any
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from pgonly_django.models.cache_entry import TextArrayField
 from pgonly_django.tables import table
 
 # A histogram has so many buckets. Bucket i counts durations of at most BOUNDS[i] seconds, which is 1 ms * 2 ** (i / 2);
@@ -42,18 +41,10 @@ class Granularity(models.TextChoices):
     HOUR = "hour", _("Hour")
 
 
-class HistogramField(models.Field):  # type: ignore[type-arg] # generic in the stubs only
-    """A list of int, the counts of the buckets; those that are missing at its end are 0. Not Django's ArrayField, which
-    asks for django.contrib.postgres in INSTALLED_APPS."""
+class HistogramField(TextArrayField):
+    """A list of int, the counts of the buckets; those that are missing at its end are 0."""
 
-    def db_type(self, connection: Any) -> str:  # noqa: ARG002 - Django's signature
-        return "integer[]"
-
-    def to_python(self, value: Any) -> Any:
-        return json.loads(value) if isinstance(value, str) else value
-
-    def value_to_string(self, obj: models.Model) -> str:
-        return json.dumps(self.value_from_object(obj))
+    column_type = "integer[]"
 
 
 class JobStats(models.Model):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import psycopg
+from django.db import IntegrityError
+
 
 class Kept(NamedTuple):
     """A row that the database refused to delete."""
@@ -24,7 +27,6 @@ def delete_what_can_go(
     ids: Sequence[str],
     delete: Callable[[Sequence[str]], int],
     put_off: Callable[[str], object],
-    refusal: type[Exception],
 ) -> Pruned:
     """Delete `ids` in one statement, or else each half by itself, down to single rows that cannot be deleted. Those are
     put off: otherwise they would stand at the head of every batch."""
@@ -32,10 +34,10 @@ def delete_what_can_go(
         return Pruned(0, [])
     try:
         return Pruned(delete(ids), [])
-    except refusal as error:
+    except (psycopg.IntegrityError, IntegrityError) as error:
         if len(ids) == 1:
             put_off(ids[0])
             return Pruned(0, [Kept(ids[0], str(error).strip().splitlines()[0])])
     middle = len(ids) // 2
-    halves = [delete_what_can_go(half, delete, put_off, refusal) for half in (ids[:middle], ids[middle:])]
+    halves = [delete_what_can_go(half, delete, put_off) for half in (ids[:middle], ids[middle:])]
     return Pruned(sum(half.deleted for half in halves), [kept for half in halves for kept in half.kept])

@@ -134,32 +134,21 @@ def is_first_of_its_name(connection: psycopg.Connection[Any], worker_id: UUID, p
 
 
 # Index: the primary key of pgonly_worker; pgonly_worker is small.
-FORGET_STOPPED = qualified("""
-DELETE FROM pgonly_worker WHERE id IN (
-    SELECT id FROM pgonly_worker
-    WHERE name = %(name)s AND stopped_at < clock_timestamp() - %(older_than)s::interval
-    FOR UPDATE SKIP LOCKED
-)
-""")
-
-
-def forget_stopped(connection: psycopg.Connection[Any], name: str, older_than: timedelta) -> int:
-    """Delete the rows of workers of this name that stopped longer ago than this. Returns how many."""
-    return connection.execute(FORGET_STOPPED, {"name": name, "older_than": older_than}).rowcount
-
-
-# Index: the primary key of pgonly_worker; pgonly_worker is small.
 FORGET = qualified("""
 DELETE FROM pgonly_worker WHERE id IN (
     SELECT id FROM pgonly_worker WHERE heartbeat_at < clock_timestamp() - %(older_than)s::interval
+        AND (%(stopped_ones)s::text IS NULL OR name = %(stopped_ones)s::text AND stopped_at IS NOT NULL)
     FOR UPDATE SKIP LOCKED
 )
 """)
 
 
-def forget(connection: psycopg.Connection[Any], older_than: timedelta) -> int:
-    """Delete the rows of workers whose last heartbeat is older than this. Returns how many."""
-    return connection.execute(FORGET, {"older_than": older_than}).rowcount
+def forget(
+    connection: psycopg.Connection[Any], older_than: timedelta, stopped_ones: str | None = None
+) -> int:
+    """Delete the rows of workers whose last heartbeat is older than this; with `stopped_ones` only of those of this
+    name that have stopped. Returns how many."""
+    return connection.execute(FORGET, {"older_than": older_than, "stopped_ones": stopped_ones}).rowcount
 
 
 # Index: the primary key, twice (for "state || ''" see queue/finish.py). A row that another transaction has locked is

@@ -70,5 +70,4 @@ def _prune_these(connection: psycopg.Connection[Any], ids: Sequence[str]) -> Pru
         ids,
         lambda some: connection.execute(PRUNE_THESE, {"ids": list(some)}).rowcount,
         lambda job_id: connection.execute(PUT_OFF, {"id": job_id}),
-        psycopg.IntegrityError,
     )

@@ -69,7 +69,7 @@ def _prune_what_can_go(alias: str, limit: int) -> int:
         all_rows(alias, PUT_OFF, {**grace, "key": bytes.fromhex(key)})
 
     keys = [bytes(key).hex() for (key,) in all_rows(alias, EXPIRED, {**grace, "limit": limit})]
-    pruned = delete_what_can_go(keys, delete, put_off, IntegrityError)
+    pruned = delete_what_can_go(keys, delete, put_off)
     named = "; ".join(f"{kept.id}: {kept.reason}" for kept in pruned.kept[:10])
     message = f"{len(pruned.kept)} expired session(s) cannot be deleted and are kept for a day more. {named}"
     emit("sessions.kept", message, level=logging.WARNING, sessions=[kept.id for kept in pruned.kept])

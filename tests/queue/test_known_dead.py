@@ -34,9 +34,9 @@ def states(*jobs) -> list[tuple[str, int]]:
 
 def test_its_jobs_go_back_although_leases_and_heartbeat_are_fresh(server, dead):
     mine, living = make_running(dead.id, attempt=2), make_running(make_worker().id)
-    rescued, still = rescue_known_dead(server, [dead.id])
+    rescued, still = rescue_known_dead(server, dead.id)
     assert [job.id for job in rescued] == [mine.id]
-    assert still == set()
+    assert not still
     row = fresh(mine)
     assert (row.state, row.attempt, row.crashes) == (State.READY, 1, 1)
     assert row.errors[-1]["outcome"] == "crashed"
@@ -46,7 +46,7 @@ def test_its_jobs_go_back_although_leases_and_heartbeat_are_fresh(server, dead):
 
 def test_a_worker_that_was_told_to_stop_costs_its_jobs_nothing(server, dead):
     job = make_running(dead.id, crashes=2)
-    rescue_known_dead(server, [dead.id], planned=True)
+    rescue_known_dead(server, dead.id, planned=True)
     assert states(job) == [(State.READY, 2)]
     assert (fresh(job).interruptions, fresh(job).errors[-1]["outcome"]) == (1, "released")
 
@@ -54,7 +54,7 @@ def test_a_worker_that_was_told_to_stop_costs_its_jobs_nothing(server, dead):
 def test_a_worker_that_died_before_it_had_a_row_is_no_exception(server, transactional_db):
     unknown = uuid4()
     job = make_running(unknown)
-    assert rescue_known_dead(server, [unknown]).still == set()
+    assert rescue_known_dead(server, unknown)[1] is False
     assert states(job) == [(State.READY, 1)]
 
 
@@ -63,10 +63,10 @@ def test_a_locked_job_is_named_and_is_blamed_later(server, other, dead):
     locked, free = make_running(dead.id), make_running(dead.id)
     with other.transaction():
         lock(other, locked)
-        assert rescue_known_dead(server, [dead.id]).still == {dead.id}
+        assert rescue_known_dead(server, dead.id)[1] is True
     assert states(free, locked) == [(State.READY, 1), (State.RUNNING, 0)]
     assert Worker.objects.get(pk=dead.id).stopped_at is None
-    assert rescue_known_dead(server, [dead.id]).still == set()
+    assert rescue_known_dead(server, dead.id)[1] is False
     assert states(locked) == [(State.READY, 1)]
 
 
@@ -74,8 +74,8 @@ def test_beside_another_rescue_it_comes_again(server, other, dead):
     job = make_running(dead.id)
     with other.transaction():
         other.execute("SELECT pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
-        assert rescue_known_dead(server, [dead.id]) == ([], {dead.id})
-    assert len(rescue_known_dead(server, [dead.id]).rescued) == 1
+        assert rescue_known_dead(server, dead.id) == ([], True)
+    assert len(rescue_known_dead(server, dead.id)[0]) == 1
     assert states(job) == [(State.READY, 1)]
 
 
@@ -84,14 +84,14 @@ def test_a_locked_row_of_the_worker_holds_up_nothing(server, other, dead):
     server.execute("SET lock_timeout = '1s'")
     with other.transaction():
         other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [dead.id])
-        assert rescue_known_dead(server, [dead.id]).still == set()
+        assert rescue_known_dead(server, dead.id)[1] is False
     assert states(job) == [(State.READY, 1)]
 
 
 def test_twice_does_what_once_does(server, dead):
     job = make_running(dead.id)
-    rescue_known_dead(server, [dead.id])
-    assert rescue_known_dead(server, [dead.id]) == ([], set())
+    rescue_known_dead(server, dead.id)
+    assert rescue_known_dead(server, dead.id) == ([], False)
     assert states(job) == [(State.READY, 1)]
 
 
@@ -99,8 +99,8 @@ def test_a_transaction_that_is_left_open_is_ended(server, session_of_the_dead, d
     job = make_running(dead.id)
     session_of_the_dead.execute("BEGIN")
     session_of_the_dead.execute("SELECT FROM pgonly_job WHERE id = %s FOR KEY SHARE", [job.id])
-    assert end_sessions(server, [dead.id]) == [(dead.id, session_of_the_dead.info.backend_pid)]
-    assert rescue_known_dead(server, [dead.id]).still == set()
+    assert end_sessions(server, dead.id) == [session_of_the_dead.info.backend_pid]
+    assert rescue_known_dead(server, dead.id)[1] is False
     assert states(job) == [(State.READY, 1)]
     with pytest.raises(psycopg.OperationalError):
         session_of_the_dead.execute("COMMIT")
@@ -114,10 +114,10 @@ def test_a_claim_that_was_sent_before_the_death_is_waited_for(server, session_of
     thread.start()
     is_active = "SELECT FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
     wait_for(lambda: server.execute(is_active, [session_of_the_dead.info.backend_pid]).rowcount)
-    assert end_sessions(server, [dead.id]) == []
+    assert end_sessions(server, dead.id) == []
     assert fresh(job).retention == timedelta(seconds=1)
     thread.join()
-    assert rescue_known_dead(server, [dead.id]).still == set()
+    assert rescue_known_dead(server, dead.id)[1] is False
     assert states(job) == [(State.READY, 1)]
 
 
@@ -127,6 +127,6 @@ def test_sessions_that_stand_idle_and_those_of_others_are_left_alone(
     other.execute("SELECT set_config('application_name', %s, false)", [f"pgonly jobs {uuid4()}"])
     other.execute("BEGIN")
     other.execute("SELECT pg_current_xact_id()")
-    assert end_sessions(server, [dead.id]) == []
+    assert end_sessions(server, dead.id) == []
     other.execute("COMMIT")
     session_of_the_dead.execute("SELECT 1")

@@ -11,9 +11,10 @@ waits for a frozen process to read them: it waits for the next command, and ends
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -75,7 +76,7 @@ CANDIDATES_OF = {
 CLAIM = qualified(f"{UPDATE} (SELECT unnest(%(ids)s::uuid[])))")
 # Index: the primary key (for "state || ''" see queue/finish.py).
 CLAIMED = qualified(f"""
-SELECT {COLUMNS}, coalesce(job.slots, 1)::int FROM pgonly_job AS job
+SELECT {COLUMNS} FROM pgonly_job AS job
 WHERE job.id = ANY (%(ids)s::uuid[]) AND job.worker_id = %(worker)s AND job.state || '' = 'running'
 """)
 
@@ -123,32 +124,62 @@ class LimitedClaimer:
             pipeline.sync()
             locked = {name for (name,) in locks}
             groups = [group for group in chosen if _gates_of(group, seen.gates) <= locked]
-            allowance, jobs = _behind(
-                connection, pipeline, groups, locked, free_slots, self._leaving(), take_suspect=take_suspect
+            now = gates.ask(connection, {group.queue for group in groups})
+            running = gates.ask_keys(connection, {group.key for group in groups if group.key is not None})
+            asked = [
+                self._candidates(connection, kind, groups, free_slots) for kind in {g.kind for g in groups}
+            ]
+            pipeline.sync()
+            allowance = Allowance(
+                free_slots, gates.by_queue(now), dict(running.fetchall()), take_suspect, jobs_at_most
             )
-            allowance.jobs = jobs_at_most
+            jobs: dict[LimitedGroup, list[Candidate]] = {}
+            for number, *facts in chain(*asked):
+                group = groups[number]
+                # A queue that has got a limit since the look: its gate is not ours.
+                if group.queue not in allowance.gates or queue_gate(group.queue) in locked:
+                    jobs.setdefault(group, []).append(Candidate(*facts))
             allocated = allocate(groups, jobs, allowance, self.turns.rank)
             rows = self._take(connection, allocated, allowance)
         self.turns.note_served([group for _, group in allocated])
-        return _claimed(rows, allocated, was_contended=len(groups) < len(chosen))
+        claimed = {row[0]: ClaimedJob._make(row) for row in rows}
+        ours = [job for job, _ in allocated if job.id in claimed]
+        return Claimed(
+            [claimed[job.id] for job in ours], {job.id: job.slots for job in ours}, len(groups) < len(chosen)
+        )
 
     def _leaving(self) -> Params:
         return {"worker": self.worker_id, "lease_for": self.lease_for, "unknown": self.unknown.names()}
 
+    def _candidates(
+        self, connection: OwnConnection, kind: GroupKind, groups: Sequence[LimitedGroup], free_slots: int
+    ) -> psycopg.Cursor[Any]:
+        of_kind = [(number, group) for number, group in enumerate(groups) if group.kind is kind]
+        parameters = {
+            **self._leaving(),
+            "numbers": [number for number, _ in of_kind],
+            "queues": [group.queue for _, group in of_kind],
+            "priorities": [group.priority for _, group in of_kind],
+            "keys": [group.key for _, group in of_kind],
+            "job_limits": [_most(group, free_slots) for _, group in of_kind],
+        }
+        return connection.execute(CANDIDATES_OF[kind], parameters, prepare=True)
+
     def _take(
         self, connection: OwnConnection, allocated: Sequence[Allocated], allowance: Allowance
-    ) -> psycopg.Cursor[Any] | None:
+    ) -> Iterable[Any]:
         """Write the claim and commit it; all of it goes out with the end of the pipeline."""
-        ids = [job.id for job, _ in allocated]
-        if not ids:
-            connection.execute("COMMIT", prepare=False)
-            return None
-        parameters = {"ids": ids, "worker": self.worker_id, "lease_for": self.lease_for}
-        connection.execute(CLAIM, parameters, prepare=True)
-        gates.spend(connection, allowance.gates, allowance.started)
+        parameters = {
+            "ids": [job.id for job, _ in allocated], "worker": self.worker_id, "lease_for": self.lease_for,
+        }  # fmt: skip
+        if allocated:
+            connection.execute(CLAIM, parameters, prepare=True)
+            gates.spend(connection, allowance.gates, allowance.started)
         connection.execute("COMMIT", prepare=False)
+        if not allocated:
+            return ()
         rows = connection.cursor(binary=True)
-        return rows.execute(CLAIMED, {"ids": ids, "worker": self.worker_id}, prepare=True)
+        return rows.execute(CLAIMED, parameters, prepare=True)
 
 
 def _chosen(groups: Sequence[LimitedGroup], free_slots: int, *, take_suspect: bool) -> list[LimitedGroup]:
@@ -169,64 +200,12 @@ def _gates_of(group: LimitedGroup, limited: Mapping[str, Gate]) -> set[str]:
     return names if group.key is None else names | {key_gate(group.key)}
 
 
-def _behind(
-    connection: OwnConnection, pipeline: psycopg.Pipeline, groups: Sequence[LimitedGroup], locked: Collection[str],
-    free_slots: int, leaving: Params, *, take_suspect: bool,
-) -> tuple[Allowance, dict[LimitedGroup, list[Candidate]]]:  # fmt: skip
-    """What may start, and who waits, while we hold the gates of `groups`."""
-    now = gates.ask(connection, {group.queue for group in groups})
-    running = gates.ask_keys(connection, {group.key for group in groups if group.key is not None})
-    asked = [_candidates(connection, kind, groups, free_slots, leaving) for kind in {g.kind for g in groups}]
-    pipeline.sync()
-    allowance = Allowance(free_slots, gates.by_queue(now), dict(running.fetchall()), take_suspect)
-    jobs: dict[LimitedGroup, list[Candidate]] = {}
-    for cursor in asked:
-        for number, *facts in cursor:
-            group = groups[number]
-            # A queue that has got a limit since the look: its gate is not ours.
-            if group.queue not in allowance.gates or queue_gate(group.queue) in locked:
-                jobs.setdefault(group, []).append(Candidate(*facts))
-    return allowance, jobs
-
-
-def _candidates(
-    connection: OwnConnection,
-    kind: GroupKind,
-    groups: Sequence[LimitedGroup],
-    free_slots: int,
-    leaving: Params,
-) -> psycopg.Cursor[Any]:
-    of_kind = [(number, group) for number, group in enumerate(groups) if group.kind is kind]
-    parameters = {
-        **leaving,
-        "numbers": [number for number, _ in of_kind],
-        "queues": [group.queue for _, group in of_kind],
-        "priorities": [group.priority for _, group in of_kind],
-        "keys": [group.key for _, group in of_kind],
-        "job_limits": [_most(group, free_slots) for _, group in of_kind],
-    }
-    return connection.execute(CANDIDATES_OF[kind], parameters, prepare=True)
-
-
 def _most(group: LimitedGroup, free_slots: int) -> int:
     """How many jobs of the group may start at most."""
-    match group.kind:
-        case GroupKind.SUSPECT:
-            return 1
-        case GroupKind.KEYED:
-            return min(free_slots, group.key_limit)
-        case GroupKind.KEYLESS:
-            return free_slots + PASSED_OVER
-        case GroupKind.PLAIN:
-            return free_slots
-
-
-def _claimed(
-    rows: psycopg.Cursor[Any] | None, allocated: Sequence[Allocated], *, was_contended: bool
-) -> Claimed:
-    """In the order of the allocation."""
-    found = {row[0]: row for row in (rows or ())}
-    in_order = [found[job.id] for job, _ in allocated if job.id in found]
-    return Claimed(
-        [ClaimedJob._make(row[:-1]) for row in in_order], {row[0]: row[-1] for row in in_order}, was_contended
-    )
+    of_kind = {
+        GroupKind.SUSPECT: 1,
+        GroupKind.PLAIN: free_slots,
+        GroupKind.KEYLESS: free_slots + PASSED_OVER,
+        GroupKind.KEYED: min(free_slots, group.key_limit),
+    }
+    return of_kind[group.kind]

@@ -147,7 +147,9 @@ def _groups(
         "closed": [queue for queue in limited if queue not in passable],
         "keys_at_most": KEYS_AT_MOST,
         "take_suspect": take_suspect,
-        **turns.cursors.parameters(),
+        "cursor_queues": [queue for queue, _ in turns.cursors],
+        "cursor_priorities": [priority for _, priority in turns.cursors],
+        "cursor_keys": list(turns.cursors.values()),
         **leaving,
     }
     statement = GROUPS_OF_GIVEN if turns.queues else GROUPS_OF_ALL

@@ -15,7 +15,6 @@ from enum import StrEnum
 from itertools import groupby, zip_longest
 from typing import NamedTuple
 
-from pgonly_django.database.statement import Params
 from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.claim import BAND_LIMIT, Band
 from pgonly_django.queue.limited.gates import UNLIMITED, Gate
@@ -60,23 +59,13 @@ class LimitedGroup(NamedTuple):
         return self.slots <= slots and (take_suspect or not self.is_suspect)
 
 
-class Cursors(dict[Band, str]):
-    """The last key of each band that a worker has served, or looked at in vain."""
-
-    def parameters(self) -> Params:
-        return {
-            "cursor_queues": [queue for queue, _ in self],
-            "cursor_priorities": [priority for _, priority in self],
-            "cursor_keys": list(self.values()),
-        }
-
-
 @dataclass
 class Turns:
     """Whose turn it is. One worker process remembers it from claim to claim."""
 
     queues: Sequence[str] = ()
-    cursors: Cursors = field(default_factory=Cursors)
+    # The last key of each band that the worker has served, or looked at in vain.
+    cursors: dict[Band, str] = field(default_factory=dict)
     _last_queue: str = ""
     _last_kind: dict[Band, GroupKind] = field(default_factory=dict)
     _laps: Counter[Band] = field(default_factory=Counter)  # without a key that a job could be taken of

@@ -117,12 +117,11 @@ class TakingBack:
 
 def take_back(connection: OwnConnection, dead: Dead, tell: Tell) -> bool:
     """Whether none of its jobs is left. `tell` takes what a worker that lives has to do then. Raises psycopg.Error."""
-    workers = [dead.worker_id]
     try:
-        end_sessions(connection, workers)
+        end_sessions(connection, dead.worker_id)
     except errors.InsufficientPrivilege:  # sessions of roles that may not be ended here keep their locks
-        end_sessions(connection, workers, of_any_role=False)
-    rescued, still = rescue_known_dead(connection, workers, planned=dead.planned)
+        end_sessions(connection, dead.worker_id, of_any_role=False)
+    rescued, some_are_left = rescue_known_dead(connection, dead.worker_id, planned=dead.planned)
     announce(connection, rescued, tell)
     if rescued:
         seconds = time.monotonic() - dead.ended_at
@@ -130,4 +129,4 @@ def take_back(connection: OwnConnection, dead: Dead, tell: Tell) -> bool:
         emit("worker.jobs_taken_back", message, worker=dead.name, jobs=len(rescued))
         with suppress(psycopg.Error):  # the jobs have gone back: a second try would not find them
             stats.add(connection, stats.counts_of_rescued(rescued))
-    return not still
+    return not some_are_left

@@ -168,7 +168,7 @@ class TickLoop(WorkerLoop):
         super()._run_timers(now)
 
     def _leave(self) -> ExitCode:
-        self.database.ask(lambda it: liveness.forget_stopped(it, NAME, FORGOTTEN_AFTER))
+        self.database.ask(lambda it: liveness.forget(it, FORGOTTEN_AFTER, NAME))
         return super()._leave()
 
     def _connection(self) -> OwnConnection:

@@ -258,7 +258,8 @@ def test_what_is_no_view_of_a_tick_keeps_its_own(tick):
 
 def test_a_tick_leaves_one_row_behind_and_forgets_old_ones(tick):
     tick()
-    Worker.objects.update(stopped_at=connection_time("- interval '11 minutes'"))
+    long_ago = connection_time("- interval '11 minutes'")
+    Worker.objects.update(stopped_at=long_ago, heartbeat_at=long_ago)
     tick()
     (worker,) = Worker.objects.all()
     assert (worker.name, worker.stopped_at is not None, worker.running) == ("tick", True, 0)
