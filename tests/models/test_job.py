@@ -24,16 +24,25 @@ from pgonly_django.outcomes import Outcome
 from pgonly_django.tables import table
 from pgonly_django.tasks.options import NAME_LENGTH, PATH_LENGTH, TaskOptions
 from pgonly_django.worker import options
-from tests.queue.rows import HOUR, ago, finish_of, fresh, make, make_running, wait_until_blocked, write
+from tests.queue.rows import (
+    HOUR,
+    MINUTE,
+    ago,
+    finish_of,
+    fresh,
+    make,
+    make_running,
+    wait_until_blocked,
+    write,
+)
 
-MINUTE = timedelta(minutes=1)
+pytestmark = pytest.mark.django_db
 
 
 def in_state(state: State) -> Job:
     return make_running(state=state, run_at=ago(-HOUR), retention=HOUR)
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize(
     ("verb", "allowed", "afterwards"),
@@ -58,7 +67,6 @@ def test_a_verb_moves_jobs_of_the_allowed_states_only(state, verb, allowed, afte
     assert fresh(bystander).state == state
 
 
-@pytest.mark.django_db
 def test_a_retried_job_has_all_its_attempts_and_resumes_where_it_stood():
     job = in_state(State.FAILED)
     Job.objects.update(attempt=4, crashes=3, finished_at=ago(HOUR), delete_after=ago(-HOUR), ready_at=ago(HOUR),
@@ -73,7 +81,6 @@ def test_a_retried_job_has_all_its_attempts_and_resumes_where_it_stood():
     assert row.errors == [{"outcome": "failed"}]
 
 
-@pytest.mark.django_db
 def test_a_job_that_runs_now_keeps_what_it_has_used_up():
     facts = {
         "attempt": 2,
@@ -90,7 +97,6 @@ def test_a_job_that_runs_now_keeps_what_it_has_used_up():
     assert row.ready_at > ago(MINUTE)
 
 
-@pytest.mark.django_db
 def test_a_waiting_job_is_cancelled_at_once_with_its_pruning_time():
     job = make(retention=HOUR)
     Job.objects.cancel()
@@ -99,7 +105,6 @@ def test_a_waiting_job_is_cancelled_at_once_with_its_pruning_time():
     assert HOUR - MINUTE < row.delete_after - row.finished_at < HOUR + MINUTE
 
 
-@pytest.mark.django_db
 def test_a_running_job_is_asked_to_stop_and_goes_on_until_it_does():
     job = make_running(retention=HOUR)
     Job.objects.cancel()
@@ -108,7 +113,6 @@ def test_a_running_job_is_asked_to_stop_and_goes_on_until_it_does():
     assert (row.finished_at, row.delete_after, row.lease_epoch) == (None, None, job.lease_epoch)
 
 
-@pytest.mark.django_db
 def test_a_discarded_job_says_why():
     job = make(errors=[{"outcome": "failed"}])
     Job.objects.discard('No longer wanted: 5 % \\ "quoted".')
@@ -117,7 +121,6 @@ def test_a_discarded_job_says_why():
     assert fresh(job).is_finished
 
 
-@pytest.mark.django_db
 def test_a_held_job_says_why_and_by_what():
     job, other = make(), make()
     Job.objects.filter(pk=job.pk).hold("The provider is down.", by="provider:x")
@@ -128,7 +131,6 @@ def test_a_held_job_says_why_and_by_what():
     assert Job.objects.held().count() == 2
 
 
-@pytest.mark.django_db
 def test_a_job_can_be_held_again_and_again():
     job = make(errors=[{"outcome": "failed"}] * ERRORS_KEPT)
     for _ in range(2 * ERRORS_KEPT):
@@ -136,7 +138,6 @@ def test_a_job_can_be_held_again_and_again():
     assert len(fresh(job).errors) == ERRORS_KEPT
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("facts", "afterwards"),
     [
@@ -155,7 +156,6 @@ def test_a_resumed_job_waits_for_what_it_waited_for(facts, afterwards):
     assert row.ready_at > ago(MINUTE)
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("verb", "state"), [("resume", State.HELD), ("run_now", State.SCHEDULED), ("retry", State.FAILED)]
 )
@@ -168,7 +168,6 @@ def test_a_job_that_has_begun_keeps_its_place_unless_it_is_tried_again_from_the_
     assert all(fresh(job).waiting_since > ago(MINUTE) for job in (begun, never_begun))
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize("verb", ["retry", "cancel", "discard"])
 def test_nothing_holds_a_job_that_a_person_has_moved_on(verb):
     job = make()
@@ -179,14 +178,12 @@ def test_nothing_holds_a_job_that_a_person_has_moved_on(verb):
 
 
 @pytest.mark.parametrize("reason", ["a\x00b", "half \udc80 of a pair", 7, "x" * 100_000])
-@pytest.mark.django_db
 def test_any_reason_can_be_given(reason):
     job = make()
     assert Job.objects.discard(reason) == 1
     assert 0 < len(fresh(job).errors[-1]["reason"]) <= 2000
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("state", "outcomes", "seconds"),
     [
@@ -207,7 +204,6 @@ def test_the_latest_run_ends_where_its_entry_says(state, outcomes, seconds):
     assert fresh(job).run_seconds == seconds
 
 
-@pytest.mark.django_db
 def test_a_run_in_progress_and_a_successful_one_are_measured_by_the_row():
     assert make().run_seconds is None
     assert make_running(attempted_at=ago(HOUR)).run_seconds >= 3600
@@ -251,7 +247,6 @@ def test_what_may_be_named_fits_its_column():
     assert Job._meta.get_field("max_attempts").default == TaskOptions().max_attempts
 
 
-@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("column", "value"),
     [("run_at", "infinity"), ("delete_after", "infinity"), ("run_at", "10000-01-01")],

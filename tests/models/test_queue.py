@@ -41,7 +41,6 @@ def test_what_a_person_edits_survives_a_deploy_and_a_reset_undoes_it():
     assert Queue.objects.get().max_running == 7
 
 
-@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("crashes", [0, 2], ids=["job", "suspect"])
 @pytest.mark.parametrize("queues", [(), ("ai", "mail")], ids=["all queues", "given queues"])
 def test_a_pause_holds_for_every_claim_that_begins_after_it(server, queues, crashes):
@@ -61,7 +60,6 @@ def test_a_pause_holds_for_every_claim_that_begins_after_it(server, queues, cras
     assert {job.queue for job in claim(server, from_the_head, 1)} == {"ai"}
 
 
-@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     "limits", [{"max_running": 1}, {"rate_count": 1, "rate_seconds": 1.0}, {"limiter": "deepseek"}]
 )
@@ -71,13 +69,11 @@ def test_jobs_of_a_limited_queue_are_no_business_of_the_ordinary_claims(server, 
     assert claim(server, claimer()) == []
 
 
-@pytest.mark.django_db(transaction=True)
 def test_jobs_with_a_key_or_several_slots_are_no_business_of_the_ordinary_claims(server):
     make(concurrency_key="a", concurrency_limit=1, slots=1), make(slots=4), make(slots=4, crashes=2)
     assert claim(server, claimer()) == []
 
 
-@pytest.mark.django_db(transaction=True)
 def test_queues_keep_their_order_of_service_beside_many_that_are_limited(server):
     Queue.objects.bulk_create(Queue(name=f"limited {number}", max_running=1) for number in range(500))
     server.execute("ANALYZE pgonly_queue")

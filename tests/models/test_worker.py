@@ -8,14 +8,9 @@ from django.db import transaction
 from pgonly_django.database import notify
 from pgonly_django.models import State, Worker
 from pgonly_django.models import worker as module
-from tests.queue.rows import HOUR, ago, make, make_running, make_worker
+from tests.queue.rows import HOUR, ago, heard, make, make_running, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def heard(connection):
-    connection.execute("SELECT 1")
-    return sorted(each.payload for each in connection.notifies(timeout=0))
 
 
 @pytest.mark.parametrize("verb", ["stop", "drain"])

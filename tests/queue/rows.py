@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from django.db import models
+from django.db import connection, models
 from django.utils import timezone
 from psycopg.sql import quote
 
@@ -22,7 +23,7 @@ from tests import activity
 from tests.waiting import wait_for
 
 LEASE = timedelta(seconds=settings().lease_seconds)
-HOUR = timedelta(hours=1)
+SECOND, MINUTE, HOUR, DAY = (timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours", "days"))
 
 
 def ago(delta: timedelta):
@@ -126,6 +127,23 @@ def fresh(job) -> Job:
 def lock(connection, job) -> None:
     """Lock the job's row until the transaction of `connection` ends."""
     connection.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [job.pk])
+
+
+@contextmanager
+def while_locked(row: models.Model, by, beside=None):
+    """`by` holds the lock of this row. What the connection `beside` sends fails where it waits for it."""
+    if beside is not None:
+        beside.execute("SET lock_timeout = '1s'")
+    table, key = connection.ops.quote_name(row._meta.db_table), row._meta.pk.column
+    with by.transaction():
+        by.execute(f"SELECT FROM {table} WHERE {key} = %s FOR UPDATE", [row.pk])
+        yield
+
+
+def heard(listening) -> list[str]:
+    """The notifications that arrived by the time of a round trip."""
+    listening.execute("SELECT 1")
+    return sorted(each.payload for each in listening.notifies(timeout=0))
 
 
 def limited_claimer(*queues: str, threads=10, worker_id: UUID | None = None) -> LimitedClaimer:

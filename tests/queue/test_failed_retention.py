@@ -10,10 +10,9 @@ from pgonly_django.models.job_rows import CRASHES_ALLOWED
 from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.prune import prune
 from pgonly_django.queue.rescue import rescue
-from tests.queue.rows import HOUR, LEASE, ago, finish_of, fresh, make, make_running, make_worker, write
+from tests.queue.rows import DAY, HOUR, LEASE, ago, finish_of, fresh, make, make_running, make_worker, write
 from tests.tasks.calls import add
 
-DAY = timedelta(days=1)
 NINETY = timedelta(days=90)
 
 

@@ -14,6 +14,7 @@ from pgonly_django.queue.finish import REPORT, Report, finish_statements, report
 from pgonly_django.queue.rescue import rescue
 from tests.queue.rows import (
     HOUR,
+    MINUTE,
     ago,
     claim,
     claimer,
@@ -22,10 +23,9 @@ from tests.queue.rows import (
     make,
     make_running,
     make_worker,
+    while_locked,
     write,
 )
-
-MINUTE = timedelta(minutes=1)
 
 
 def entry(**facts) -> str:
@@ -239,9 +239,7 @@ def test_what_is_locked_may_be_left_out_of_a_batch(server, other, outcome, state
     locked, free, late = make_running(), make_running(), make_running(lease_epoch=5)
     batch = [finish_of(job, outcome, state, result="1", entry=entry()) for job in (locked, free)]
     batch.append(finish_of(late, outcome, state, lease_epoch=4))
-    server.execute("SET lock_timeout = '1s'")
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
+    with while_locked(locked, other, server):
         for statement in finish_statements(batch, skip_locked=True):
             server.execute(*statement)
     assert [fresh(job).state for job in (locked, free, late)] == [State.RUNNING, state, State.RUNNING]
@@ -321,8 +319,6 @@ def test_a_report_of_a_run_that_is_over_changes_nothing(server, facts):
 
 def test_a_locked_row_is_left_out_and_holds_up_nothing(server, other):
     locked, free = make_running(), make_running()
-    server.execute("SET lock_timeout = '1s'")
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
+    with while_locked(locked, other, server):
         report(server, report_of(locked, progress="{}"), report_of(free, progress="{}"))
     assert (fresh(locked).progress, fresh(free).progress) == (None, {})

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 from django.db import connection
 from django.utils import timezone
 
 from pgonly_django.models import Job, Queue, State
 from pgonly_django.queue import health
-from tests.queue.rows import HOUR, ago, make, make_keyed, make_running
+from tests.queue.rows import HOUR, MINUTE, SECOND, ago, make, make_keyed, make_running
 
 pytestmark = pytest.mark.django_db
-MINUTE = timedelta(minutes=1)
-SECOND = timedelta(seconds=1)
 
 
 def near(seconds):

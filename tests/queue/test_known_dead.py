@@ -13,7 +13,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import Worker
 from pgonly_django.models.job import State
 from pgonly_django.queue.rescue import ADVISORY_LOCK, end_sessions, rescue_known_dead
-from tests.queue.rows import fresh, lock, make_running, make_worker
+from tests.queue.rows import fresh, make_running, make_worker, while_locked
 from tests.waiting import wait_for
 
 
@@ -61,8 +61,7 @@ def test_a_worker_that_died_before_it_had_a_row_is_no_exception(server, transact
 def test_a_locked_job_is_named_and_is_blamed_later(server, other, dead):
     """Were its worker marked as stopped at once, a job that kills each worker would never be counted."""
     locked, free = make_running(dead.id), make_running(dead.id)
-    with other.transaction():
-        lock(other, locked)
+    with while_locked(locked, other):
         assert rescue_known_dead(server, dead.id)[1] is True
     assert states(free, locked) == [(State.READY, 1), (State.RUNNING, 0)]
     assert Worker.objects.get(pk=dead.id).stopped_at is None
@@ -81,9 +80,7 @@ def test_beside_another_rescue_it_comes_again(server, other, dead):
 
 def test_a_locked_row_of_the_worker_holds_up_nothing(server, other, dead):
     job = make_running(dead.id)
-    server.execute("SET lock_timeout = '1s'")
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [dead.id])
+    with while_locked(dead, other, server):
         assert rescue_known_dead(server, dead.id)[1] is False
     assert states(job) == [(State.READY, 1)]
 

@@ -31,6 +31,7 @@ from tests.queue.rows import (
     make_keyed,
     make_running,
     make_worker,
+    while_locked,
     write,
 )
 
@@ -244,8 +245,7 @@ def test_while_a_claim_is_at_a_gate_others_pass_by_and_say_so(server, other):
 def test_a_row_that_somebody_has_locked_is_passed_over(server, other):
     limit(max_running=5)
     locked, free = make(ready_at=ago(HOUR)), make()
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
+    with while_locked(locked, other):
         assert ids(claim_limited(server, limited_claimer())) == ids([free])
 
 

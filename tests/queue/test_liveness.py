@@ -17,7 +17,7 @@ from pgonly_django.queue.liveness import (
     heartbeat,
     renew,
 )
-from tests.queue.rows import HOUR, LEASE, ago, fresh, make, make_running, make_worker
+from tests.queue.rows import HOUR, LEASE, ago, fresh, make, make_running, make_worker, while_locked
 
 SOON = timedelta(seconds=5)
 
@@ -58,9 +58,7 @@ def test_a_wish_to_cancel_comes_with_the_renewal(server):
 
 def test_a_locked_row_is_held_but_not_renewed_and_holds_up_nothing(server, other):
     locked, free = make_running(), make_running()
-    server.execute("SET lock_timeout = '1s'")
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
+    with while_locked(locked, other, server):
         answer = renew(server, held(locked, free), LEASE)
     assert {job_id: renewal.renewed for job_id, renewal in answer.items()} == {
         str(locked.id): False,
@@ -114,9 +112,7 @@ def test_a_heartbeat_says_whether_some_lease_has_run_out(server, expired, answer
 
 def test_a_heartbeat_does_not_wait_for_its_own_locked_row(server, other):
     worker = make_worker(silent_for=HOUR)
-    server.execute("SET lock_timeout = '1s'")
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [worker.id])
+    with while_locked(worker, other, server):
         assert heartbeat(server, worker.id, 0) == Beat(False, False, some_running=False, request=None)
     assert heartbeat(server, worker.id, 0).was_written
 
@@ -135,9 +131,7 @@ def test_the_rows_of_long_gone_workers_are_deleted(server):
 
 def test_a_locked_worker_row_holds_up_no_forgetting(server, other):
     dead, _ = make_worker(silent_for=HOUR), make_worker(silent_for=HOUR)
-    server.execute("SET lock_timeout = '1s'")
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [dead.id])
+    with while_locked(dead, other, server):
         forget(server, timedelta(minutes=30))
     assert list(Worker.objects.all()) == [dead]
 

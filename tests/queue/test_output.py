@@ -19,7 +19,7 @@ from pgonly_django.queue.output import (
     read_output,
     write_output,
 )
-from tests.queue.rows import make_running
+from tests.queue.rows import make_running, while_locked
 
 
 def said(job, number, start, text, lease_epoch=1, **facts):
@@ -66,9 +66,7 @@ def test_a_run_that_is_over_writes_no_output_and_has_none_left_to_write(server, 
 
 def test_a_locked_row_is_left_out_and_holds_up_nothing(server, other):
     locked, free = make_running(), make_running()
-    server.execute("SET lock_timeout = '1s'")
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
+    with while_locked(locked, other, server):
         assert write_output(server, [said(locked, 1, 0, "a"), said(free, 1, 0, "b")]) == {str(free.id)}
     assert (text_of(locked), text_of(free)) == ("", "b")
 

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-from datetime import timedelta
 from uuid import uuid4
 
-import psycopg
 import pytest
 
 from pgonly_django.database import notify
@@ -11,9 +9,7 @@ from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.queue import promote as module
 from pgonly_django.queue.promote import promote
-from tests.queue.rows import HOUR, ago, fresh, make
-
-MINUTE = timedelta(minutes=1)
+from tests.queue.rows import HOUR, MINUTE, ago, fresh, heard, make, while_locked
 
 
 def scheduled(run_at, **facts):
@@ -46,9 +42,7 @@ def test_nothing_scheduled_means_no_next_time(server):
 
 def test_a_job_that_another_promoter_holds_is_left_to_it(server, other):
     locked, free = scheduled(ago(MINUTE)), scheduled(ago(MINUTE))
-    server.execute("SET lock_timeout = '1s'")
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
+    with while_locked(locked, other, server):
         assert promote(server)[0] == 1
     assert (fresh(locked).state, fresh(free).state) == (State.SCHEDULED, State.READY)
 
@@ -60,7 +54,7 @@ def test_the_queues_of_promoted_jobs_are_woken_once_each(server, other):
         scheduled(ago(MINUTE), queue="a", slots=1, concurrency_key=key, concurrency_limit=1)
     other.execute(f"LISTEN {notify.CHANNEL}")
     promote(server)
-    assert sorted(notify.payload for notify in heard(other)) == ["limited a", "ready a", "ready b"]
+    assert heard(other) == ["limited a", "ready a", "ready b"]
 
 
 def test_a_full_batch_says_that_there_may_be_more(server):
@@ -77,9 +71,3 @@ def test_other_states_stay_what_they_are(server, state):
                lease_expires_at=ago(HOUR))  # fmt: skip
     assert promote(server) == (0, None)
     assert fresh(job).state == state
-
-
-def heard(connection: psycopg.Connection) -> list[psycopg.Notify]:
-    """What arrived by the time of a round trip."""
-    connection.execute("SELECT 1")
-    return list(connection.notifies(timeout=0))

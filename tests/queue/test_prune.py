@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 from django.db import connection
 
@@ -9,9 +7,7 @@ from pgonly_django.models import Checkpoint, Job, JobOutput
 from pgonly_django.models.checkpoint import Step
 from pgonly_django.models.job import FINISHED, State
 from pgonly_django.queue.prune import prune
-from tests.queue.rows import HOUR, ago, make, make_running
-
-MINUTE = timedelta(minutes=1)
+from tests.queue.rows import HOUR, MINUTE, ago, make, make_running, while_locked
 
 
 @pytest.mark.parametrize("state", FINISHED)
@@ -44,9 +40,7 @@ def test_one_batch_goes_at_a_time_longest_due_first(server):
 def test_a_locked_job_is_pruned_another_time(server, other):
     locked = make(state=State.SUCCEEDED, delete_after=ago(HOUR))
     make(state=State.SUCCEEDED, delete_after=ago(HOUR))
-    server.execute("SET lock_timeout = '1s'")
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
+    with while_locked(locked, other, server):
         assert prune(server).deleted == 1
     assert list(Job.objects.all()) == [locked]
 

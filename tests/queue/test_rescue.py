@@ -14,7 +14,7 @@ from pgonly_django.models.job import State
 from pgonly_django.models.job_rows import CRASHES_ALLOWED, ERRORS_KEPT
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.rescue import ADVISORY_LOCK, end_transactions, rescue
-from tests.queue.rows import HOUR, LEASE, ago, fresh, make_running, make_worker
+from tests.queue.rows import HOUR, LEASE, ago, fresh, make_running, make_worker, while_locked
 
 NONE, YEARS = timedelta(0), timedelta(days=3650)
 PAID = checkpoints.StepCost(Cost(1))
@@ -196,9 +196,7 @@ def test_a_rescue_keeps_the_last_ten_errors(server, dead):
 
 def test_a_locked_job_is_left_for_the_next_rescue(server, other, dead):
     locked, free = orphan(dead), orphan(dead)
-    server.execute("SET lock_timeout = '1s'")
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
+    with while_locked(locked, other, server):
         assert len(rescue(server, LEASE, NONE)) == 1
     assert states(free, locked) == [(State.READY, 1), (State.RUNNING, 0)]
     assert len(rescue(server, LEASE, NONE)) == 1
@@ -215,8 +213,7 @@ def test_one_rescuer_at_a_time(server, other, dead):
 def test_a_worker_whose_own_row_is_locked_lives_as_long_as_a_lease_of_its(server, other, dead):
     """It cannot say that it lives; the leases that it renews say it."""
     late, renewed = orphan(dead), orphan(dead, lease_expires_at=ago(-HOUR))
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [dead.id])
+    with while_locked(dead, other):
         assert rescue(server, LEASE, NONE) == []
         Job.objects.filter(pk=renewed.pk).update(lease_expires_at=ago(HOUR))
         assert len(rescue(server, LEASE, NONE)) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from datetime import timedelta
 
 import pytest
 from django.db import OperationalError, connection, transaction
@@ -17,12 +16,11 @@ from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.queue import unique
 from pgonly_django.queue.promote import promote
-from tests.queue.rows import ago, claim, claimer, fresh, wait_until_blocked
+from tests.queue.rows import MINUTE, SECOND, ago, claim, claimer, fresh, wait_until_blocked
 from tests.tasks.calls import add, hourly, reindex, sync_account
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
-MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 
 
 # Transactions.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 from django.db import transaction
 
@@ -11,11 +9,20 @@ from pgonly_django import enqueue_many
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.outcomes import Outcome
-from tests.queue.rows import HOUR, ago, claim, claimer, finish_of, fresh, wait_until_blocked, write
+from tests.queue.rows import (
+    HOUR,
+    SECOND,
+    ago,
+    claim,
+    claimer,
+    finish_of,
+    fresh,
+    wait_until_blocked,
+    write,
+)
 from tests.tasks.calls import add, hourly, per_account_once, reindex, sync_account
 
 pytestmark = pytest.mark.django_db(transaction=True)
-MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 
 
 def claimed(server):

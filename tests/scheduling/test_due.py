@@ -12,10 +12,10 @@ from pgonly_django.models.schedule import UNPLANNED
 from pgonly_django.scheduling import due as due_module
 from pgonly_django.scheduling.calls import KEPT
 from pgonly_django.scheduling.due import DueSchedules
+from tests.queue.rows import SECOND, while_locked
 from tests.scheduling.rows import DAY, HOUR, MINUTE, clock, fresh, jobs, look, make, ticks
 
 pytestmark = pytest.mark.django_db(transaction=True)
-SECOND = timedelta(seconds=1)
 
 
 def test_a_due_schedule_enqueues_its_task_and_plans_the_next_tick():
@@ -182,8 +182,7 @@ def test_a_tick_that_has_a_row_is_not_enqueued_again_and_replaces_no_run(overlap
 
 def test_a_schedule_that_another_worker_has_locked_is_left_to_it(other):
     schedule = make()
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_schedule WHERE name = %s FOR UPDATE", [schedule.name])
+    with while_locked(schedule, other):
         assert look() == due_module.LOCKED_SECONDS
         assert jobs() == []
     look()
@@ -193,8 +192,7 @@ def test_a_schedule_that_another_worker_has_locked_is_left_to_it(other):
 def test_a_locked_schedule_holds_up_no_other(other):
     first = make("first", next_at=timezone.now() - MINUTE)
     make("second", args=[2])
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_schedule WHERE name = %s FOR UPDATE", [first.name])
+    with while_locked(first, other):
         look()
         assert [job.args for job in jobs()] == [[2]]
 
