@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from pgonly_django.models.job import State
 from pgonly_django.models.job_rows import CRASHES_ALLOWED, SUSPECT_FROM
+from pgonly_django.outcomes import Outcome
+from pgonly_django.queue.finish import Finish
 
 FINISHED = ("succeeded", "failed", "cancelled")
 
@@ -118,6 +124,45 @@ class Job:
             self.crashes,
             self.cancel_requested,
         )
+
+
+VERBS = {
+    "cancel": Job.cancelled,
+    "retry": Job.retried,
+    "discard": Job.discarded,
+    "hold": Job.held,
+    "resume": Job.resumed,
+}
+ENDS = {
+    "succeed": (Outcome.SUCCEEDED, State.SUCCEEDED, {}),
+    "fail": (Outcome.FAILED, State.FAILED, {}),
+    "retry": (Outcome.FAILED, State.SCHEDULED, {}),
+    "snooze": (Outcome.SNOOZED, State.SCHEDULED, {"costs": False}),
+    "release": (Outcome.RELEASED, State.READY, {"costs": False, "interrupted": True, "clears": False}),
+    "hold": (Outcome.HELD, State.HELD, {"costs": False}),
+    "postpone": (Outcome.POSTPONED, State.SCHEDULED, {"costs": False, "clears": False}),
+}
+
+
+def finish_of(job_id: str, lease_epoch: int, end: str) -> Finish:
+    """What a worker writes where a run ends so."""
+    outcome, state, facts = ENDS[end]
+    delay = 3600.0 if state is State.SCHEDULED else None
+    held_by = "a test" if state is State.HELD else None
+    costs = facts.get("costs", True)
+    return Finish(
+        job_id, lease_epoch, outcome, state, delay_seconds=delay, costs_attempt=costs, held_by=held_by
+    )
+
+
+def live(machine, examples: int, steps: int) -> None:
+    checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=checks
+        ),
+    )
 
 
 def is_blamed(crashes: int, beside: list[int]) -> bool:

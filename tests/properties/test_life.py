@@ -9,54 +9,27 @@ from uuid import UUID, uuid4
 import pytest
 from django.db.models import F
 from django.utils import timezone
-from hypothesis import HealthCheck
-from hypothesis import settings as of_hypothesis
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pgonly_django import models, redrive
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
-from pgonly_django.outcomes import Outcome
-from pgonly_django.queue.finish import Finish
 from pgonly_django.queue.liveness import renew
 from pgonly_django.queue.promote import promote
 from pgonly_django.queue.prune import prune
 from pgonly_django.queue.rescue import rescue
 from pgonly_django.tasks.failures import send_dead_letters
-from tests.properties.model import FINISHED, SUSPECT_FROM, Job, is_blamed
-from tests.queue.rows import LEASE, claim, claim_limited, claimer, limited_claimer, write
+from tests.properties.model import ENDS, FINISHED, SUSPECT_FROM, VERBS, Job, finish_of, is_blamed, live
+from tests.queue.rows import HOUR, LEASE, claim, claim_limited, claimer, limited_claimer, make_worker, write
 from tests.tasks.calls import add
 
 pytestmark = pytest.mark.slow
 
-HOUR = timedelta(hours=1)
 WEEK_AND_A_DAY = 8
 WORKERS = ("a", "b")
 QUEUES = ("x", "y")
 LIMITS = {"one": 1, "two": 2}  # of each concurrency key
-VERBS = {
-    "cancel": Job.cancelled,
-    "retry": Job.retried,
-    "discard": Job.discarded,
-    "hold": Job.held,
-    "resume": Job.resumed,
-}
-ENDS = {
-    "succeed": (Outcome.SUCCEEDED, State.SUCCEEDED, {}),
-    "fail": (Outcome.FAILED, State.FAILED, {}),
-    "retry": (Outcome.FAILED, State.SCHEDULED, {}),
-    "snooze": (Outcome.SNOOZED, State.SCHEDULED, {"costs": False}),
-    "release": (Outcome.RELEASED, State.READY, {"costs": False, "interrupted": True, "clears": False}),
-    "hold": (Outcome.HELD, State.HELD, {"costs": False}),
-    "postpone": (Outcome.POSTPONED, State.SCHEDULED, {"costs": False, "clears": False}),
-}
 
 
 class Life(RuleBasedStateMachine):
@@ -147,20 +120,14 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: any(job.holder for job in self.jobs.values()))
     def finish(self, end, data):
         job_id = data.draw(st.sampled_from(sorted(i for i, job in self.jobs.items() if job.holder)))
-        outcome, state, facts = ENDS[end]
-        assert (
-            write(self.server, self._finish(job_id, self.jobs[job_id].lease_epoch, outcome, state, facts))
-            == 1
-        )
-        self.jobs[job_id].ended(state.value, **facts)
+        self._end(job_id, end)
 
     @rule(end=st.sampled_from(sorted(ENDS)), data=st.data())
     @precondition(lambda self: any(job.past for job in self.jobs.values()))
     def finish_too_late(self, end, data):
         job_id = data.draw(st.sampled_from(sorted(i for i, job in self.jobs.items() if job.past)))
         past = data.draw(st.sampled_from(self.jobs[job_id].past))
-        outcome, state, facts = ENDS[end]
-        assert write(self.server, self._finish(job_id, past.lease_epoch, outcome, state, facts)) == 0
+        assert write(self.server, finish_of(job_id, past.lease_epoch, end)) == 0
 
     @rule(worker=st.sampled_from(WORKERS))
     def renew(self, worker):
@@ -237,19 +204,9 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_rows_agree_with_the_model(self):
-        names = (
-            "state",
-            "lease_epoch",
-            "attempt",
-            "interruptions",
-            "crashes",
-            "cancel_requested_at",
-            "worker_id",
-            "held_by",
-        )
-        for job_id, *facts, cancel_requested_at, worker_id, held_by in models.Job.objects.values_list(
-            "id", *names
-        ):
+        facts_of = ("state", "lease_epoch", "attempt", "interruptions", "crashes")
+        rows = models.Job.objects.values_list("id", *facts_of, "cancel_requested_at", "worker_id", "held_by")
+        for job_id, *facts, cancel_requested_at, worker_id, held_by in rows:
             job = self.jobs[str(job_id)]
             assert (*facts, cancel_requested_at is not None) == job.facts
             assert (held_by is not None) == (job.state == "held")
@@ -284,11 +241,7 @@ class Life(RuleBasedStateMachine):
     def _finish_all_that_run(self):
         for job_id, job in self.jobs.items():
             if job.holder:
-                succeed = self._finish(
-                    job_id, job.lease_epoch, Outcome.SUCCEEDED, State.SUCCEEDED, ENDS["succeed"][2]
-                )
-                assert write(self.server, succeed) == 1
-                job.ended("succeeded")
+                self._end(job_id, "succeed")
 
     def _held_by(self, worker):
         return {i: job for i, job in self.jobs.items() if job.holder and job.holder.worker == worker}
@@ -300,25 +253,15 @@ class Life(RuleBasedStateMachine):
         """A new process of that name: a fresh id, no floors, a fresh heartbeat."""
         self.claimers[worker] = by = claimer(worker_id=uuid4())
         self.limited[worker] = limited_claimer(worker_id=by.worker_id)
-        models.Worker.objects.create(
-            id=self.claimers[worker].worker_id, name=worker, hostname="h", pid=1, threads=1
-        )
+        make_worker(id=by.worker_id, name=worker)
 
-    def _finish(self, job_id, lease_epoch, outcome, state, facts):
-        delay = 3600.0 if state is State.SCHEDULED else None
-        return Finish(
-            job_id, lease_epoch, outcome, state, delay_seconds=delay, costs_attempt=facts.get("costs", True),
-            held_by="a test" if state is State.HELD else None,
-        )  # fmt: skip
+    def _end(self, job_id, end):
+        _, state, facts = ENDS[end]
+        assert write(self.server, finish_of(job_id, self.jobs[job_id].lease_epoch, end)) == 1
+        self.jobs[job_id].ended(state.value, **facts)
 
 
 @pytest.mark.django_db(transaction=True)
 def test_every_life_of_a_job_follows_the_model(settings):
     settings.PGONLY = {**settings.PGONLY, "QUEUES": {"dead": {"task": "tests.jobs.burying.note"}}}
-    checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-    run_state_machine_as_test(
-        Life,
-        settings=of_hypothesis(
-            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=checks
-        ),
-    )
+    live(Life, examples=40, steps=30)

@@ -9,30 +9,20 @@ from uuid import uuid4
 
 import pytest
 from django.utils import timezone
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pgonly_django import enqueue_many, models
 from pgonly_django.database.connect import connect
-from pgonly_django.models.job import State
-from pgonly_django.outcomes import Outcome
-from pgonly_django.queue.finish import Finish
 from pgonly_django.queue.promote import promote
 from pgonly_django.queue.prune import prune
 from pgonly_django.queue.rescue import rescue
-from tests.queue.rows import LEASE, claim, claimer, make_worker, write
+from tests.properties.model import ENDS, FINISHED, VERBS, Job, finish_of, is_blamed, live
+from tests.queue.rows import HOUR, LEASE, claim, claimer, make_worker, write
 from tests.tasks.calls import sync_account
 
 pytestmark = pytest.mark.slow
 
-HOUR = timedelta(hours=1)
 KINDS = {
     "waiting": {"unique_while": "waiting"},
     "unfinished": {},
@@ -42,30 +32,21 @@ KINDS = {
     "debounced": {"debounce": HOUR},
 }
 UNTIL = {"throttled": "retained", "throttled while unfinished": "unfinished", "debounced": "waiting"}
-ENDS = {
-    "succeed": (Outcome.SUCCEEDED, State.SUCCEEDED),
-    "fail": (Outcome.FAILED, State.FAILED),
-    "retry": (Outcome.FAILED, State.SCHEDULED),
-    "release": (Outcome.RELEASED, State.READY),
-    "hold": (Outcome.HELD, State.HELD),
-}
-FINISHED, WAITING = ("succeeded", "failed", "cancelled"), ("scheduled", "ready")
+WAITING = ("scheduled", "ready")
 
 
 @dataclass
-class Job:
-    key: int | None
-    until: str
-    has_period: bool
-    state: str
-    claims: int = 0
+class UniqueJob(Job):
+    unique: int | None = None  # its key
+    until: str = ""
+    has_period: bool = False
     is_over: bool = False  # its period
 
     @property
     def excludes(self) -> bool:
-        if self.key is None or self.until == "retained":
-            return self.key is not None
-        return self.state not in FINISHED and (self.until == "unfinished" or not self.claims)
+        if self.unique is None or self.until == "retained":
+            return self.unique is not None
+        return self.state not in FINISHED and (self.until == "unfinished" or not self.lease_epoch)
 
 
 def having(*states):
@@ -77,7 +58,7 @@ class UniqueLife(RuleBasedStateMachine):
         super().__init__()
         models.Job.objects.all().delete()
         self.server = connect("default", application_name="unique life")
-        self.jobs: dict[str, Job] = {}
+        self.jobs: dict[str, UniqueJob] = {}
         self.worker = uuid4()
         make_worker(id=self.worker)
 
@@ -93,19 +74,23 @@ class UniqueLife(RuleBasedStateMachine):
         task = sync_account.using(**KINDS[kind])
         result = enqueue_many([(task, [key])])[0] if many else task.enqueue(key)
         for job in self.jobs.values():
-            if job.key == key and job.excludes and job.is_over:
-                job.key = None
+            if job.unique == key and job.excludes and job.is_over:
+                job.unique = None
         winner = self._winner(key)
         assert result.is_duplicate is (winner is not None)
         if winner is None:
-            state = "scheduled" if kind == "debounced" else "ready"
-            until = UNTIL.get(kind, kind)
-            self.jobs[result.id] = Job(key, until, "unique_for" in KINDS[kind], state)
+            self.jobs[result.id] = UniqueJob(
+                "scheduled" if kind == "debounced" else "ready",
+                unique=key,
+                until=UNTIL.get(kind, kind),
+                has_period="unique_for" in KINDS[kind],
+            )
             return
         assert result.id == winner
         job = self.jobs[winner]
-        if kind == "debounced" and not job.claims and job.state in WAITING:
-            job.state = "scheduled"
+        if kind == "debounced" and not job.lease_epoch and job.state in (*WAITING, "held"):
+            job.is_ahead = True
+            job.state = "held" if job.state == "held" else "scheduled"
 
     @rule(verb=st.sampled_from(["cancel", "discard", "hold", "resume"]), one=st.booleans(), data=st.data())
     @precondition(having(*WAITING, "held"))
@@ -113,53 +98,40 @@ class UniqueLife(RuleBasedStateMachine):
         chosen = self._choose(one, data)
         getattr(models.Job.objects.filter(pk__in=chosen), verb)()
         for job_id in chosen:
-            job = self.jobs[job_id]
-            if job.state in (*WAITING, "held") and verb in ("cancel", "discard"):
-                job.state = "cancelled" if verb == "cancel" else "failed"
-            elif job.state in WAITING and verb == "hold":
-                job.state = "held"
-            elif job.state == "held" and verb == "resume":
-                row = models.Job.objects.get(pk=job_id)
-                job.state = "scheduled" if row.run_at and row.run_at > timezone.now() else "ready"
+            VERBS[verb](self.jobs[job_id])
 
     @rule(one=st.booleans(), data=st.data())
     @precondition(having("failed", "cancelled", "scheduled", "held"))
     def retry(self, one, data):
         chosen = self._choose(one, data)
         count = models.Job.objects.filter(pk__in=chosen).retry()
-        taken = {job.key for job in self.jobs.values() if job.excludes}
+        taken = {job.unique for job in self.jobs.values() if job.excludes}
         retried = 0
         for job_id in sorted(chosen, reverse=True):
             job = self.jobs[job_id]
-            comes_back = job.key is not None and job.state in FINISHED and not job.excludes
-            comes_back &= job.until == "unfinished" or not job.claims
-            if job.state in ("running", "ready", "succeeded") or (comes_back and job.key in taken):
+            comes_back = job.unique is not None and job.state in FINISHED and not job.excludes
+            comes_back &= job.until == "unfinished" or not job.lease_epoch
+            if job.state in ("running", "ready", "succeeded") or (comes_back and job.unique in taken):
                 continue
-            job.state = "ready"
+            job.retried()
             retried += 1
-            taken |= {job.key} if comes_back else set()
+            taken |= {job.unique} if comes_back else set()
         assert count == retried
 
     @rule(free=st.integers(1, 3))
     @precondition(having("ready"))
     def claim(self, free):
         for row in claim(self.server, claimer(worker_id=self.worker), free):
-            job = self.jobs[row.id]
-            assert job.state == "ready"
-            job.state, job.claims = "running", job.claims + 1
+            self.jobs[row.id].claimed("a")
 
     @rule(end=st.sampled_from(sorted(ENDS)))
     @precondition(having("running"))
     def finish(self, end):
-        outcome, state = ENDS[end]
+        _, state, facts = ENDS[end]
         for job_id, job in self.jobs.items():
             if job.state == "running":
-                delay = 3600.0 if state is State.SCHEDULED else None
-                held_by = "a test" if state is State.HELD else None
-                done = Finish(job_id, job.claims, outcome, state, delay_seconds=delay, held_by=held_by)
-                assert write(self.server, done) == 1
-                was_cancelled = models.Job.objects.get(pk=job_id).state == "cancelled"
-                job.state = "cancelled" if was_cancelled else state.value
+                assert write(self.server, finish_of(job_id, job.lease_epoch, end)) == 1
+                job.ended(state.value, **facts)
 
     @rule()
     @precondition(having("running"))
@@ -167,8 +139,10 @@ class UniqueLife(RuleBasedStateMachine):
         past = timezone.now() - HOUR
         models.Job.objects.filter(state="running").update(lease_expires_at=past)
         models.Worker.objects.update(heartbeat_at=past)
-        for row in rescue(self.server, LEASE, timedelta(0)):
-            self.jobs[str(row.id)].state = row.state
+        crashes = {job_id: job.crashes for job_id, job in self.jobs.items() if job.holder}
+        rescue(self.server, LEASE, timedelta(0))
+        for job_id, before in crashes.items():
+            self.jobs[job_id].crashed(blamed=is_blamed(before, list(crashes.values())))
         self.worker = uuid4()
         make_worker(id=self.worker)
 
@@ -178,7 +152,7 @@ class UniqueLife(RuleBasedStateMachine):
         models.Job.objects.filter(state="scheduled").update(run_at=timezone.now() - HOUR)
         promote(self.server)
         for job in self.jobs.values():
-            job.state = "ready" if job.state == "scheduled" else job.state
+            job.promoted()
 
     @rule()
     @precondition(lambda self: any(job.has_period and not job.is_over for job in self.jobs.values()))
@@ -201,12 +175,12 @@ class UniqueLife(RuleBasedStateMachine):
     def the_rows_agree_with_the_model(self):
         rows = models.Job.objects.values_list("pk", "state", "lease_epoch", "unique_key")
         assert {str(pk): (state, claims, key is not None) for pk, state, claims, key in rows} == {
-            job_id: (job.state, job.claims, job.key is not None) for job_id, job in self.jobs.items()
+            job_id: (job.state, job.lease_epoch, job.unique is not None) for job_id, job in self.jobs.items()
         }
 
     def _winner(self, key):
         """The index lets no two of them be."""
-        holders = [job_id for job_id, job in self.jobs.items() if job.key == key and job.excludes]
+        holders = [job_id for job_id, job in self.jobs.items() if job.unique == key and job.excludes]
         assert len(holders) <= 1
         return holders[0] if holders else None
 
@@ -218,10 +192,4 @@ class UniqueLife(RuleBasedStateMachine):
 
 @pytest.mark.django_db(transaction=True)
 def test_every_life_of_unique_jobs_follows_the_model():
-    checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-    run_state_machine_as_test(
-        UniqueLife,
-        settings=settings(
-            max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=checks
-        ),
-    )
+    live(UniqueLife, examples=30, steps=40)
