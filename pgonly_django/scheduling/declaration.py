@@ -16,6 +16,7 @@ from pgonly_django.queue.values import to_json
 from pgonly_django.scheduling.timing import CronLine, TimingError, zone_of
 from pgonly_django.tasks.metadata import metadata_text
 from pgonly_django.tasks.options import NAME_RULE, PATH_LENGTH, what_is_wrong_with_name
+from pgonly_django.tasks.task import PostgresTask
 
 # As text: decorators import this module, perhaps before the models can be loaded. The choices of the columns.
 CATCH_UP, OVERLAP = ("latest", "all", "none"), ("skip", "allow", "replace")
@@ -86,7 +87,7 @@ def as_scheduled(task: Any, chosen: Any) -> Any:
     """The task with the queue, priority, budget and metadata that a schedule, or its declaration, has chosen. Raises
     InvalidTask and OptionError where it cannot have them. One of another backend, which nothing schedules, stays as
     it is."""
-    if not hasattr(task, "budget"):
+    if not isinstance(task, PostgresTask):
         return task
     options = {"queue_name": chosen.queue, "priority": chosen.priority, "budget": chosen.budget or None}
     options["metadata"] = chosen.metadata or None
