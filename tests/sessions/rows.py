@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pickle
 
-from django.db import connection
 from model_bakery import baker
 
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
 from pgonly_django.sessions import SessionStore
+from tests.sql import sql, value
 
 
-def stored(**values) -> SessionStore:
+def stored(values=(), **more) -> SessionStore:
     session = SessionStore()
-    session.update(values)
+    session.update({**dict(values), **more})
     session.save()
     return session
 
@@ -23,9 +23,8 @@ def again(session: SessionStore) -> SessionStore:
     return SessionStore(session.session_key)
 
 
-def seen_seconds_ago(session: SessionStore, seconds: int) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE pgonly_session SET last_seen_at = now() - %s * interval '1 second'", [seconds])
+def seen_seconds_ago(seconds: int) -> None:
+    sql("UPDATE pgonly_session SET last_seen_at = now() - %s * interval '1 second'", seconds)
 
 
 OLD, NEW = (
@@ -44,10 +43,7 @@ class PickleSerializer:
 
 
 def session_of(user) -> SessionStore:
-    session = SessionStore()
-    session["_auth_user_id"] = str(user.pk)
-    session.save()
-    return session
+    return stored(_auth_user_id=str(user.pk))
 
 
 def expired(count: int) -> None:
@@ -57,14 +53,9 @@ def expired(count: int) -> None:
 
 def waiting_for_us() -> int:
     """How many wait for the transaction of this very connection."""
-    with connection.cursor() as cursor:
-        cursor.execute(WAITING)
-        return cursor.fetchone()[0]
-
-
-WAITING = """
-SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))
-"""
+    return value(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+    )
 
 
 def encrypt(settings, on: bool = True) -> None:
@@ -72,6 +63,4 @@ def encrypt(settings, on: bool = True) -> None:
 
 
 def column() -> str:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT data::text FROM pgonly_session")
-        return "".join(text for (text,) in cursor.fetchall())
+    return "".join(text for (text,) in sql("SELECT data::text FROM pgonly_session"))

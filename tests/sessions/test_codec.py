@@ -12,19 +12,16 @@ from django.utils.module_loading import import_string
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgonly_django.sessions import SessionStore
+from pgonly_django.models import Session
 from pgonly_django.sessions.codec import SessionCodec
 from tests.interruptions import AbortError, Interrupted, aborted_once
-from tests.sessions.rows import PICKLE
+from tests.sessions.rows import PICKLE, again, stored
 
 pytestmark = pytest.mark.django_db
 
 
 def through_the_database(values: dict) -> dict:
-    session = SessionStore()
-    session.update(values)
-    session.save()
-    return dict(SessionStore(session.session_key).items())
+    return dict(again(stored(values)).items())
 
 
 ODD_VALUES = {
@@ -59,10 +56,9 @@ def test_keys_that_json_turns_into_text_are_turned_into_text():
 
 
 def test_what_is_not_json_fails_at_save_and_writes_nothing():
-    session = SessionStore()
-    session["when"] = dt.datetime(2026, 1, 1)
     with pytest.raises(TypeError):
-        session.save()
+        stored(when=dt.datetime(2026, 1, 1))
+    assert not Session.objects.exists()
 
 
 json_values = st.recursive(
@@ -78,62 +74,40 @@ def test_any_json_value_comes_back_as_it_went(values):
     assert through_the_database(values) == json.loads(json.dumps(values))
 
 
-def test_a_pickled_session_merges_and_comes_back(settings):
+def test_a_pickled_session_comes_back(settings):
     settings.SESSION_SERIALIZER = PICKLE
-    session = SessionStore()
-    session.update({"when": dt.datetime(2026, 1, 1), (1, "a"): {2}, "kept": 1})
-    session.save()
-    one, two = SessionStore(session.session_key), SessionStore(session.session_key)
-    one["one"], two["two"] = {1}, {2}
-    one.save()
-    two.save()
-    assert dict(SessionStore(session.session_key).items()) == {
-        "when": dt.datetime(2026, 1, 1),
-        (1, "a"): {2},
-        "kept": 1,
-        "one": {1},
-        "two": {2},
-    }
+    values = {"when": dt.datetime(2026, 1, 1), (1, "a"): {2}, "kept": 1}
+    assert through_the_database(values) == values
 
 
 def test_a_pickled_value_that_did_not_change_is_not_written(settings, django_assert_num_queries):
     settings.SESSION_SERIALIZER = PICKLE
-    session = SessionStore()
-    session["when"] = dt.datetime(2026, 1, 1)
-    session.save()
+    session = stored(when=dt.datetime(2026, 1, 1))
     with django_assert_num_queries(1):
-        SessionStore(session.session_key).save()
+        again(session).save()
 
 
 def test_a_new_serializer_still_reads_what_json_wrote(settings):
-    session = SessionStore()
-    session["a"] = [1]
-    session.save()
+    session = stored(a=[1])
     settings.SESSION_SERIALIZER = PICKLE
-    assert SessionStore(session.session_key)["a"] == [1]
+    assert again(session)["a"] == [1]
 
 
 def test_a_forged_value_is_logged_and_left_out(settings, caplog):
-    from pgonly_django.models import Session
-
     settings.SESSION_SERIALIZER = PICKLE
-    session = SessionStore()
-    session["good"] = 1
-    session.save()
+    session = stored(good=1)
     data = Session.objects.get().data
     Session.objects.update(data={**data, "forged": {"encoded": "gASVBQAAAAAA:1abcde:forged"}})
-    assert dict(SessionStore(session.session_key).items()) == {"good": 1}
+    assert dict(again(session).items()) == {"good": 1}
     assert "Session data corrupted" in caplog.text
 
 
 def test_what_a_signal_handler_raises_while_a_value_is_loaded_is_raised_and_no_value_is_left_out(settings):
     settings.SESSION_SERIALIZER = PICKLE
-    session = SessionStore()
-    session.update({"interrupted": Interrupted(), "other": 1})
-    session.save()
+    session = stored(interrupted=Interrupted(), other=1)
     with aborted_once(), pytest.raises(AbortError):
-        SessionStore(session.session_key).get("other")
-    assert dict(SessionStore(session.session_key).items()) == {"interrupted": Interrupted(), "other": 1}
+        again(session).get("other")
+    assert dict(again(session).items()) == {"interrupted": Interrupted(), "other": 1}
 
 
 def test_what_a_signal_handler_raises_while_a_value_is_brought_over_is_raised():

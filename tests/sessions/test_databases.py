@@ -14,6 +14,7 @@ from pgonly_django.worker.duties import duties
 from pgonly_django.worker.maintenance import Maintenance
 from tests.aliases import alias, new_database
 from tests.elsewhere import needs_search_path
+from tests.sql import sql
 
 CACHE = {"cacheentry", "durablecacheentry", "cacheusage", "cachelock"}
 
@@ -59,9 +60,8 @@ def test_a_router_may_send_each_kind_of_model_elsewhere(
 
 def tuned_tables(database) -> set[str]:
     """The tables with settings of their own, as RunSQL leaves them."""
-    with database.cursor() as cursor:
-        cursor.execute("SELECT relname FROM pg_class WHERE reloptions IS NOT NULL AND relkind = 'r'")
-        return {name for (name,) in cursor.fetchall()}
+    query = "SELECT relname FROM pg_class WHERE reloptions IS NOT NULL AND relkind = 'r'"
+    return {name for (name,) in sql(query, using=database.alias)}
 
 
 class SessionsElsewhere:
@@ -74,19 +74,15 @@ class SessionsElsewhere:
 @pytest.fixture
 def sessions_elsewhere(settings, transactional_db):
     """In another schema, as another database has it."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "CREATE SCHEMA elsewhere;"
-            "CREATE TABLE elsewhere.pgonly_session (LIKE pgonly_session INCLUDING ALL)"
-        )
+    sql("CREATE SCHEMA elsewhere")
+    sql("CREATE TABLE elsewhere.pgonly_session (LIKE pgonly_session INCLUDING ALL)")
     connections["elsewhere"] = connection.copy("elsewhere")
     connections["elsewhere"].settings_dict["OPTIONS"] |= {"options": "-c search_path=elsewhere"}
     settings.DATABASE_ROUTERS = [f"{__name__}.SessionsElsewhere"]
     yield
     connections["elsewhere"].close()
     del connections["elsewhere"]
-    with connection.cursor() as cursor:
-        cursor.execute("DROP SCHEMA elsewhere CASCADE")
+    sql("DROP SCHEMA elsewhere CASCADE")
 
 
 @needs_search_path

@@ -17,6 +17,7 @@ from pgonly_django.sessions import devices
 from pgonly_django.sessions.devices import device_name, page_of_devices, place_of
 from tests.contract import django_source
 from tests.sessions.urls import urlpatterns
+from tests.sql import sql
 
 pytestmark = pytest.mark.django_db
 
@@ -157,8 +158,7 @@ def test_signing_out_needs_the_token_also_without_djangos_middleware(ada):
 
 
 def many_sessions(user, count: int) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(MANY_SESSIONS, [user_id_of(user), count])
+    sql(MANY_SESSIONS, user_id_of(user), count)
 
 
 MANY_SESSIONS = """
@@ -184,8 +184,7 @@ def test_many_devices_are_shown_page_by_page_this_one_first(ada, django_assert_n
 
 
 def test_each_device_of_the_same_time_is_on_one_page(ada):
-    with connection.cursor() as cursor:
-        cursor.execute(OF_FEW_TIMES, [user_id_of(ada)])
+    sql(OF_FEW_TIMES, user_id_of(ada))
     pages = [page_of_devices(ada, None, number) for number in range(1, 13)]
     assert len({device.session.pk for page in pages for device in page}) == 300
 

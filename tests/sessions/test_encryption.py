@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.signing import BadSignature
 
 from pgonly_django.models import Session
-from pgonly_django.sessions import SessionStore, codec
+from pgonly_django.sessions import codec
 from tests import zygote
 from tests.sessions.rows import NEW, OLD, PICKLE, again, column, encrypt, stored
 from tests.sessions.test_codec import ODD_VALUES
@@ -52,19 +50,6 @@ def test_an_encrypted_value_that_did_not_change_is_not_written(django_assert_num
     session = stored(a=[1], b={"c": 2})
     with django_assert_num_queries(1):
         again(session).save()
-
-
-@pytest.mark.usefixtures("encrypted")
-def test_parallel_requests_keep_each_others_keys():
-    key = stored(kept=0).session_key
-    one, two = SessionStore(key), SessionStore(key)
-    one["one"], two["two"] = 1, 2
-    one.save()
-    before = json.loads(column())
-    two.save()
-    after = json.loads(column())
-    assert {name: after[name] for name in before} == before
-    assert dict(SessionStore(key).items()) == {"kept": 0, "one": 1, "two": 2}
 
 
 @pytest.mark.parametrize("serializer", ["django.contrib.sessions.serializers.JSONSerializer", PICKLE])

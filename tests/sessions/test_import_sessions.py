@@ -9,7 +9,6 @@ from django.contrib.sessions.models import Session as OldRow
 from django.core.cache import caches
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.management import CommandError, call_command
-from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -18,6 +17,7 @@ from pgonly_django.exceptions import CacheError
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore, revoke_all
 from pgonly_django.sessions.previous_engine import import_sessions
+from tests.sql import sql
 
 pytestmark = pytest.mark.django_db
 
@@ -246,8 +246,7 @@ def test_a_cache_that_fails_while_it_is_read_ends_the_run(request, settings):
 def test_our_cache_without_its_table_ends_the_run(request, settings, on_error):
     use_old_engine(request, settings, "cache", "ours", OPTIONS={"ON_ERROR": on_error})
     (key,) = old_sessions("cache", 1)
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE pgonly_cache RENAME TO elsewhere")
+    sql("ALTER TABLE pgonly_cache RENAME TO elsewhere")
     with pytest.raises(CacheError):
         run()
     with pytest.raises(CacheError):

@@ -7,6 +7,8 @@ from django.test import RequestFactory
 
 from pgonly_django.middleware import client_ip
 from pgonly_django.models import Session
+from tests.sessions.rows import seen_seconds_ago
+from tests.sql import sql
 
 pytestmark = pytest.mark.django_db
 
@@ -23,11 +25,6 @@ def log_in(client, **headers) -> Session:
     seen_seconds_ago(3600)
     assert client.get("/whoami/", **headers).content == b"ada"
     return Session.objects.get()
-
-
-def seen_seconds_ago(seconds: int) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE pgonly_session SET last_seen_at = now() - %s * interval '1 second'", [seconds])
 
 
 def test_a_request_that_changed_nothing_notes_from_where_and_when(client):
@@ -101,8 +98,7 @@ def test_save_every_request_slides_the_expiry_at_most_once_a_minute(
 def test_a_database_that_has_become_read_only_costs_no_response(client, caplog):
     log_in(client)
     seen_seconds_ago(61)
-    with connection.cursor() as cursor:
-        cursor.execute("SET default_transaction_read_only = on")
+    sql("SET default_transaction_read_only = on")
     try:
         assert client.get("/whoami/").content == b"ada"
     finally:

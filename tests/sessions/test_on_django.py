@@ -6,26 +6,23 @@ from enum import Enum
 
 import psycopg
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import Error, OperationalError, connection, transaction
 
 from pgonly_django.database import on_django
 from pgonly_django.sessions import SessionStore
 from tests import activity
+from tests.sessions.rows import stored
+from tests.sql import sql
 
 
 @pytest.fixture
 def key(db):
-    session = SessionStore()
-    session["a"] = 1
-    session.save()
-    return session.session_key
+    return stored(a=1).session_key
 
 
 def prepared() -> list[str]:
     """What this very connection has prepared, asked without preparing anything."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT statement FROM pg_prepared_statements")
-        return [row[0] for row in cursor.fetchall()]
+    return [text for (text,) in sql("SELECT statement FROM pg_prepared_statements")]
 
 
 def load_often(key: str, times: int = 8) -> list[int]:
@@ -59,21 +56,22 @@ def test_with_autocommit_off_a_session_is_part_of_the_callers_commit(key):
 @pytest.mark.django_db(transaction=True)
 def test_a_load_on_a_dead_connection_is_tried_again_on_a_new_one(key):
     backend = connection.connection.info.backend_pid
-    with psycopg.connect(**connection.get_connection_params(), autocommit=True) as other:
-        other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
+    end_connections()
     assert load_often(key, 1) == [1]
     assert connection.connection.info.backend_pid != backend
 
 
+def end_connections() -> None:
+    """All to the test database, as a restart of the server does."""
+    with psycopg.connect(**connection.get_connection_params(), autocommit=True) as other:
+        activity.end(on=other)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_in_a_transaction_a_dead_connection_is_an_error(key):
-    from django.db import Error, transaction
-
-    backend = connection.connection.info.backend_pid
     with pytest.raises(Error), transaction.atomic():
         load_often(key, 1)
-        with psycopg.connect(**connection.get_connection_params(), autocommit=True) as other:
-            other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
+        end_connections()
         load_often(key, 1)
     connection.close()
 
@@ -86,8 +84,7 @@ def test_after_a_restart_no_place_of_djangos_pool_costs_a_request(key, monkeypat
         load_often(key, 1)
         connection.close()
         connection.pool.wait(10)
-        with psycopg.connect(**connection.get_connection_params(), autocommit=True) as other:
-            activity.end(on=other)
+        end_connections()
         for _ in range(3):
             assert load_often(key, 1) == [1]
             connection.close()

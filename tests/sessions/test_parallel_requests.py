@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -9,18 +10,29 @@ from django.utils import timezone
 
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore
-from tests.sessions.rows import PICKLE, again, encrypt, seen_seconds_ago, stored
+from tests.sessions.rows import PICKLE, again, column, encrypt, seen_seconds_ago, stored
 
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(params=["as JSON", "pickled", "encrypted"])
+def _stored_form(request, settings):
+    if request.param == "pickled":
+        settings.SESSION_SERIALIZER = PICKLE
+    encrypt(settings, request.param == "encrypted")
+
+
+@pytest.mark.usefixtures("_stored_form")
 def test_two_requests_that_set_different_keys_both_keep_theirs():
-    key = stored(kept=0).session_key
-    one, two = SessionStore(key), SessionStore(key)
-    one["one"], two["two"] = 1, 2
+    first = stored(kept=0)
+    one, two = again(first), again(first)
+    one["one"], two["two"] = [1], [2]
     one.save()
+    before = json.loads(column())
     two.save()
-    assert dict(SessionStore(key).items()) == {"kept": 0, "one": 1, "two": 2}
+    after = json.loads(column())
+    assert {name: after[name] for name in before} == before
+    assert dict(again(first).items()) == {"kept": 0, "one": [1], "two": [2]}
 
 
 def test_of_two_requests_that_set_the_same_key_the_last_writer_wins():
@@ -68,13 +80,6 @@ def seconds_left(session: SessionStore) -> float:
     return (Session.objects.for_key(session.session_key).get().expires_at - timezone.now()).total_seconds()
 
 
-@pytest.fixture(params=["as JSON", "pickled", "encrypted"])
-def _stored_form(request, settings):
-    if request.param == "pickled":
-        settings.SESSION_SERIALIZER = PICKLE
-    encrypt(settings, request.param == "encrypted")
-
-
 @pytest.mark.usefixtures("_stored_form")
 def test_an_expiry_that_a_parallel_request_has_set_stays():
     one = again(stored(a=1))
@@ -90,7 +95,7 @@ def test_an_expiry_that_a_parallel_request_has_set_stays():
 @pytest.mark.usefixtures("_stored_form")
 def test_a_touch_leaves_an_expiry_that_a_parallel_request_has_set():
     session = again(stored(a=1))
-    seen_seconds_ago(session, 3600)
+    seen_seconds_ago(3600)
     assert session["a"] == 1
     parallel = again(session)
     parallel.set_expiry(300)
@@ -106,7 +111,7 @@ def test_an_expiry_of_the_sessions_own_slides_with_every_change():
     first.save()
     for change in ({"b": 1}, {}):
         Session.objects.update(expires_at=timezone.now() + timedelta(seconds=10))
-        seen_seconds_ago(first, 3600)
+        seen_seconds_ago(3600)
         session = again(first)
         session.update(change)
         session.save()

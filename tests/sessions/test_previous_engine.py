@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 
@@ -18,7 +18,7 @@ from model_bakery import baker
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore, prune_expired, revoke_all, revoke_other_sessions
 from tests.sessions.rows import waiting_for_us
-from tests.waiting import wait_for
+from tests.waiting import beside, wait_for
 
 pytestmark = pytest.mark.django_db
 
@@ -246,20 +246,13 @@ def test_revoking_all_once_more_keeps_them_out_for_the_whole_age_again(settings)
 
 @pytest.mark.django_db(transaction=True)
 def test_a_parallel_first_request_waits_for_the_move_and_finds_it(engine):
-    key, loaded = old_session(engine, cart=[1]), []
-
-    def load() -> None:
-        loaded.append(dict(SessionStore(key).items()))
-        connections.close_all()
-
-    with transaction.atomic():
+    key = old_session(engine, cart=[1])
+    with ExitStack() as thread, transaction.atomic():
         first = SessionStore(key)
         first["first"] = 1
         first.save()
-        other = threading.Thread(target=load)
-        other.start()
+        loaded = thread.enter_context(beside(lambda: dict(SessionStore(key).items())))
         wait_for(waiting_for_us)
-    other.join(timeout=10)
     assert loaded == [{"cart": [1], "first": 1}]
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.db import connection, connections, transaction
+from django.db import transaction
 from model_bakery import baker
 
+from pgonly_django.database.on_django import all_rows
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore, prune_expired
 from pgonly_django.worker.duties import duties
 from pgonly_django.worker.maintenance import Maintenance
 from tests.sessions.rows import expired, session_of
+from tests.sql import sql
+from tests.waiting import beside
 
 pytestmark = pytest.mark.django_db
 
@@ -27,9 +28,8 @@ UNUSABLE = ("hashjoin", "mergejoin", "hashagg", "material", "sort")
 def test_pruning_deletes_a_bounded_batch_of_the_expired(off):
     live = session_of(baker.make(get_user_model()))
     expired(5)
-    with connection.cursor() as cursor:
-        for means in off:
-            cursor.execute(f"SET LOCAL enable_{means} = off")
+    for means in off:
+        sql(f"SET LOCAL enable_{means} = off")
     assert [prune_expired("default", 3) for _ in range(3)] == [3, 2, 0]
     assert SessionStore().exists(live.session_key)
 
@@ -63,17 +63,10 @@ def test_clearsessions_is_there_without_djangos_sessions_app(settings):
 @pytest.mark.django_db(transaction=True)
 def test_two_pruners_never_wait_for_each_other():
     expired(4)
-    pruned = []
-
-    def prune_rest() -> None:
-        pruned.append(prune_expired("default", 10))
-        connections.close_all()
-
     with transaction.atomic():
         assert prune_expired("default", 2) == 2
-        other = threading.Thread(target=prune_rest)
-        other.start()
-        other.join(timeout=10)
+        with beside(prune_expired, "default", 10) as pruned:
+            pass
         assert pruned == [2]
     assert Session.objects.count() == 0
 
@@ -81,26 +74,21 @@ def test_two_pruners_never_wait_for_each_other():
 def test_pruning_walks_the_index_of_hours():
     from pgonly_django.sessions.prune import PRUNE
 
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off")
-        cursor.execute(f"EXPLAIN {PRUNE}", {"grace": 0.0, "limit": 10})
-        assert "pgonly_session_expires" in "\n".join(row[0] for row in cursor.fetchall())
+    sql("SET LOCAL enable_seqscan = off")
+    assert "pgonly_session_expires" in str(
+        all_rows("default", f"EXPLAIN {PRUNE}", {"grace": 0.0, "limit": 10})
+    )
 
 
 @pytest.fixture
 def visit(transactional_db):
     """A table of the project's with a foreign key to the sessions, checked at the commit as Django's are."""
-    execute(
+    sql(
         "CREATE TABLE visit (session_id bytea CONSTRAINT visit_of_session REFERENCES pgonly_session"
         " DEFERRABLE INITIALLY DEFERRED)"
     )
-    yield lambda session: execute("INSERT INTO visit VALUES (%s)", bytes.fromhex(session.key_hash))
-    execute("DROP TABLE visit")
-
-
-def execute(sql, *parameters):
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
+    yield lambda session: sql("INSERT INTO visit VALUES (%s)", bytes.fromhex(session.key_hash))
+    sql("DROP TABLE visit")
 
 
 @pytest.mark.django_db(transaction=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
+from contextlib import ExitStack
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection, connections, transaction
+from django.db import transaction
 from django.db.models.signals import post_delete
 from django.test import Client as Browser
 from django.test import RequestFactory
@@ -16,7 +16,8 @@ from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
 from pgonly_django.sessions import SessionStore, revoke_all, revoke_other_sessions
 from tests.sessions.rows import expired, session_of, waiting_for_us
-from tests.waiting import wait_for
+from tests.sql import sql
+from tests.waiting import beside, wait_for
 
 pytestmark = pytest.mark.django_db
 
@@ -52,18 +53,11 @@ def _a_listener():
 @pytest.mark.django_db(transaction=True)
 def test_a_session_whose_key_changes_meanwhile_ends_all_the_same():
     ada = baker.make(get_user_model())
-    session, counts = session_of(ada), []
-
-    def revoke() -> None:
-        counts.append(revoke_all(ada))
-        connections.close_all()
-
-    with transaction.atomic():
+    session = session_of(ada)
+    with ExitStack() as thread, transaction.atomic():
         session.cycle_key()
-        other = threading.Thread(target=revoke)
-        other.start()
+        counts = thread.enter_context(beside(revoke_all, ada))
         wait_for(waiting_for_us)
-    other.join(timeout=10)
     assert counts == [1]
     assert not Session.objects.exists()
 
@@ -127,6 +121,5 @@ def test_a_revocation_is_told_to_listeners():
 
 def test_the_sessions_of_a_user_come_from_their_index():
     ada = baker.make(get_user_model())
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off")
+    sql("SET LOCAL enable_seqscan = off")
     assert "pgonly_session_user" in Session.objects.for_user(ada).explain()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.base import UpdateError
-from django.db import connection, transaction
+from django.db import transaction
 from model_bakery import baker
 
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.statements import Client, Expiry, touch
 from tests.sessions.rows import again, seen_seconds_ago, session_of, stored
+from tests.sql import setting, sql, value
 
 pytestmark = pytest.mark.django_db
 
@@ -47,7 +48,7 @@ def test_a_new_session_is_one_statement(django_assert_num_queries):
 
 def test_a_touch_is_one_statement_a_minute(django_assert_num_queries):
     first = again(stored(a=1))
-    seen_seconds_ago(first, 61)
+    seen_seconds_ago(61)
     Session.objects.update(expires_at="2100-01-01T00:00Z")
     with django_assert_num_queries(2):
         assert first["a"] == 1
@@ -62,7 +63,7 @@ def test_a_short_lived_session_is_touched_before_it_can_expire():
     session = stored(a=1)
     session.set_expiry(20)
     session.save()
-    seen_seconds_ago(session, 3)
+    seen_seconds_ago(3)
     before = Session.objects.get().last_seen_at
     again(session).save()
     assert Session.objects.get().last_seen_at > before
@@ -70,14 +71,14 @@ def test_a_short_lived_session_is_touched_before_it_can_expire():
 
 def test_touching_keeps_a_large_value_as_it_is():
     session = stored(large="x" * 500_000)
-    seen_seconds_ago(session, 61)
+    seen_seconds_ago(61)
     again(session).save()
     assert again(session)["large"] == "x" * 500_000
 
 
 def test_a_touch_notices_that_the_session_was_ended():
     session = again(stored(a=1))
-    seen_seconds_ago(session, 61)
+    seen_seconds_ago(61)
     assert session["a"] == 1
     again(session).delete()
     with pytest.raises(UpdateError):
@@ -94,9 +95,7 @@ def test_a_merge_and_a_touch_are_hot_updates():
 
 
 def hot_updates() -> int:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_stat_get_xact_tuples_hot_updated('pgonly_session'::regclass)")
-        return cursor.fetchone()[0]
+    return value("SELECT pg_stat_get_xact_tuples_hot_updated('pgonly_session'::regclass)")
 
 
 @pytest.mark.django_db(transaction=True)
@@ -114,30 +113,27 @@ def test_a_login_always_waits_for_the_disk(settings):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_touch_never_waits_for_the_disk():
-    assert commit_setting_of(lambda session: seen_seconds_ago(session, 61)) == "off"
+    assert commit_setting_of(lambda session: seen_seconds_ago(61)) == "off"
 
 
 @pytest.mark.django_db(transaction=True)
 def test_the_callers_transaction_keeps_its_own_setting(settings):
     settings.PGONLY = {"SESSION_WAIT_FOR_DISK": False}
     session = again(stored(a=1))
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         session["a"] = 2
         session.save()
-        cursor.execute("SHOW synchronous_commit")
-        assert cursor.fetchone() == ("on",)
+        assert setting("synchronous_commit") == "on"
 
 
 def commit_setting_of(change) -> str:
     """The synchronous_commit under which the save after `change` commits, noted by a trigger."""
     session = again(stored(a=1))
-    with connection.cursor() as cursor:
-        cursor.execute(NOTE_COMMIT_SETTING)
-        change(session)
-        session.save()
-        cursor.execute("SELECT setting FROM noted_commit ORDER BY at DESC LIMIT 1")
-        (noted,) = cursor.fetchone()
-        cursor.execute("DROP TABLE noted_commit; DROP FUNCTION note_commit CASCADE")
+    sql(NOTE_COMMIT_SETTING)
+    change(session)
+    session.save()
+    noted = value("SELECT setting FROM noted_commit ORDER BY at DESC LIMIT 1")
+    sql("DROP TABLE noted_commit; DROP FUNCTION note_commit CASCADE")
     return noted
 
 
