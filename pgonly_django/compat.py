@@ -61,8 +61,7 @@ def call_before_threads_are_joined(function: Callable[[], object]) -> None:
 
 
 def model_admin_class() -> type[Any]:
-    """What our admins extend: the class of django-unfold where that is installed, whose templates read more than
-    Django's class has."""
+    """What our admins extend: the class of django-unfold where that is installed, as its templates need."""
     from django.apps import apps
     from django.contrib import admin
 

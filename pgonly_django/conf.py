@@ -1,5 +1,4 @@
-"""`settings.PGONLY` as one frozen, validated object. A new setting is one field of Settings: its type and its bound
-(`at_least`) are checked."""
+"""`settings.PGONLY` as one frozen, validated object. A new setting is one field of Settings, with its bounds."""
 
 from __future__ import annotations
 
@@ -40,8 +39,7 @@ def _setting(
     at_most: float = LONGEST_SECONDS,
     must_be: Callable[[Any], str | None] | None = None,
 ) -> Any:
-    """`default` is never changed, so that a dict may be one too. `must_be`: what a value must be, or None when it is
-    right."""
+    """`default` is never changed, so it may be a dict. `must_be`: what a value must be, or None when it is right."""
     metadata = {"default": default, "at_least": at_least, "at_most": at_most, "must_be": must_be}
     return field(default_factory=lambda: default, metadata=metadata)
 

@@ -69,8 +69,7 @@ def check_cacheops(**_: Any) -> list[checks.CheckMessage]:
 
 
 def check_usersessions(**_: Any) -> list[checks.CheckMessage]:
-    """W072: allauth.usersessions has a table of its own, where the keys that our table has only as hashes are stored in
-    plain text."""
+    """W072: allauth.usersessions stores in plain text the keys that our table has only as hashes."""
     if not apps.is_installed("allauth.usersessions") or settings.SESSION_ENGINE != SESSION_ENGINE:
         return []
     message = (

@@ -1,5 +1,4 @@
-"""What commands about jobs share: the flags that choose jobs and their database, and the nearest name of one that there
-is not."""
+"""What commands about jobs share: flags that choose jobs and their database, and the name nearest to a wrong one."""
 
 from __future__ import annotations
 

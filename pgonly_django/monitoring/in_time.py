@@ -63,12 +63,11 @@ def _present_reading(aliases: Sequence[str], parts: Sequence[str], seconds: floa
     """The one that goes on in this process, else a new one."""
     global _reading  # noqa: PLW0603 - there is one at a time in a process
     with _lock:
-        found = _reading
-        goes_on = found is not None and found.is_alive() and time.monotonic() < found.until + GIVEN_UP_SECONDS
-        if found is None or not goes_on or found.of != (tuple(aliases), tuple(parts)):
-            found = _reading = Reading(aliases, parts, seconds)
-            found.start()
-        return found
+        goes_on = _reading and _reading.is_alive() and time.monotonic() < _reading.until + GIVEN_UP_SECONDS
+        if not (_reading and goes_on and _reading.of == (tuple(aliases), tuple(parts))):
+            _reading = Reading(aliases, parts, seconds)
+            _reading.start()
+        return _reading
 
 
 def _after_fork() -> None:

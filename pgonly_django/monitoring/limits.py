@@ -106,7 +106,6 @@ def schedules(alias: str) -> list[Any]:
 
 
 def with_problem(alias: str) -> list[Schedule]:
-    """SCHEDULES_AT_MOST whose last tick could not be enqueued and which are not paused. Reads pgonly_schedule, which is
-    small."""
+    """SCHEDULES_AT_MOST that are not paused and could not enqueue their last tick. The table is small, and read."""
     rows = Schedule.objects.using(alias).filter(problem__isnull=False, paused_at=None).exclude(problem="")
     return list(rows.order_by("name")[:SCHEDULES_AT_MOST])

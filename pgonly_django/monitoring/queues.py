@@ -1,5 +1,4 @@
-"""How many jobs are in each state; and of each queue what waits and runs in it, for how long, and what its limits
-leave."""
+"""How many jobs are in each state; and of each queue what waits, for how long, what runs, and what its limits leave."""
 
 from __future__ import annotations
 

@@ -14,8 +14,9 @@ from pgonly_django.models.job import ClockTimestamp
 
 # Of no table of ours. Sessions of other roles have no xact_start for a role without pg_read_all_stats.
 OLDEST_SNAPSHOTS = """
-SELECT pid, application_name, greatest(date_part('epoch', clock_timestamp()) - date_part('epoch', xact_start), 0),
-    state = 'idle in transaction'
+SELECT pid, coalesce(application_name, ''),
+    greatest(date_part('epoch', clock_timestamp()) - date_part('epoch', xact_start), 0),
+    coalesce(state = 'idle in transaction', false)
 FROM pg_stat_activity
 WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND datname = current_database()
     AND pid <> pg_backend_pid() AND backend_type = 'client backend'
@@ -42,22 +43,14 @@ def old_snapshots(
     """The transactions that have been open for longest. Without `names_jobs` no table of ours is read."""
     with connections[alias].cursor() as cursor:
         cursor.execute(OLDEST_SNAPSHOTS, [older_than_seconds, at_most])
-        found = cursor.fetchall()
-    return [
-        OldSnapshot(
-            pid,
-            name or "",
-            seconds,
-            bool(is_idle),
-            *(_holders(alias, name or "", seconds) if names_jobs else ()),
-        )
-        for pid, name, seconds, is_idle in found
-    ]
+        return [
+            OldSnapshot(pid, name, seconds, is_idle, *(_holders(alias, name, seconds) if names_jobs else ()))
+            for pid, name, seconds, is_idle in cursor.fetchall()
+        ]
 
 
 def _holders(alias: str, application_name: str, seconds: float) -> tuple[str, tuple[Job, ...]]:
-    """The worker, and its jobs that have run for as long as the transaction, the latest first. Index:
-    pgonly_job_running."""
+    """The worker, and its jobs that run since the transaction began, the latest first. Index: pgonly_job_running."""
     if (found := _UUID.search(application_name)) is None:
         return "", ()
     worker_id = UUID(found.group())

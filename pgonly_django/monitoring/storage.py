@@ -66,26 +66,15 @@ def caches(limit: timedelta | None = None, *, counts_all: bool = False) -> list[
 
 
 def _figures(alias: str, cache: PostgresCache, limit: timedelta | None, most: int | None) -> CacheFigures:
-    store = cache.store
-    none = CacheFigures(
-        alias=alias,
-        database=store.pool.alias,
-        location=store.location,
-        table=TABLES[store.durable],
-        max_entries=store.max_entries,
-        max_bytes=store.max_bytes,
-    )
-    start = store.namespace
-    parameters = {
-        "start": start,
-        "end": f"{start}\U0010ffff",
-        "name": cache_name(store.durable, start),
-        "most": None if most is None else most + 1,
-    }
-    limited: AbstractContextManager[None] = time_limit(store.pool.alias, limit) if limit else nullcontext()
+    store, table = cache.store, TABLES[cache.store.durable]
+    database, start = store.pool.alias, store.namespace
+    none = CacheFigures(alias, database, store.location, table, store.max_entries, store.max_bytes)
+    range_of = {"start": start, "end": f"{start}\U0010ffff", "most": None if most is None else most + 1}
+    limited: AbstractContextManager[None] = time_limit(database, limit) if limit else nullcontext()
     try:
-        with limited, connections[store.pool.alias].cursor() as cursor:
-            cursor.execute(FIGURES[store.durable], parameters)
+        with limited, connections[database].cursor() as cursor:
+            name = cache_name(store.durable, start)
+            cursor.execute(FIGURES[store.durable], {"name": name, **range_of})
             ((entries, size, hits, misses, rows, counted_size, expired, table_bytes),) = cursor.fetchall()
     except (Error, ImproperlyConfigured) as error:
         return replace(none, problem=" ".join(str(error).split()))

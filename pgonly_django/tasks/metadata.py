@@ -1,5 +1,4 @@
-"""The metadata of jobs: that of a call, checked and copied before any statement is sent, and what instruments add to
-it."""
+"""The metadata of jobs: that of a call, checked before any statement is sent, and what instruments add to it."""
 
 from __future__ import annotations
 

@@ -121,8 +121,7 @@ def _redrive_rows(
 
 
 def _changed(row: Job, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a call with the new arguments, as JSON has them. Raises PgonlyError where the row's own do not fit
-    its task."""
+    """The columns of a call with the new arguments, as JSON. Raises PgonlyError where the row's own do not fit."""
     task = find_task(row.task, row.backend, row.queue, row.priority)
     args, kwargs = call_signature(task.func, task.takes_context).replaced(row.args, row.kwargs, arguments)
     calls = [(task, row.args, row.kwargs, None), (task, args, kwargs, None)]

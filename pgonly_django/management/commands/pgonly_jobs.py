@@ -1,5 +1,4 @@
-"""manage.py pgonly_jobs: shows jobs, and does to many what the admin does to few: a batch at a time, after a question
-where there are many."""
+"""manage.py pgonly_jobs: shows jobs, and does to many, a batch at a time, what the admin does to few."""
 
 from __future__ import annotations
 

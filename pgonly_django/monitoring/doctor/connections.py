@@ -41,8 +41,7 @@ POOLS_TOO_LARGE = Condition(
     'Lower OPTIONS["POOL_SIZE"] of CACHES, OPTIONS["pool"]["max_size"] of DATABASES, PGONLY["LIMITS_POOL_SIZE"] or '
     "runworker --threads; put a pooler before the server; or: {_raise}",
 )
-# Of the server, and of this role and this database where they have one; superusers have none. reserved_connections is
-# there from PostgreSQL 16 on.
+# Of the server, of this role and of this database; superusers have none. PostgreSQL 16 brought reserved_connections.
 LIMITS = """
 SELECT most - reserved AS allowed,
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' OR usename IS NOT NULL) AS used,

@@ -1,5 +1,4 @@
-"""How the doctor reads: in transactions that can change nothing, each statement within a time; and what it says of
-what it could not read."""
+"""How the doctor reads: in transactions that change nothing, within a time; and what it says where it cannot read."""
 
 from __future__ import annotations
 
@@ -60,8 +59,7 @@ def rows(alias: str, sql: str, parameters: Mapping[str, Any] | None = None) -> l
 
 
 def by_sql(condition: Condition, sql: str) -> Part:
-    """A part that finds the condition in each row of a statement: its columns are the facts, and `limit` a parameter
-    of it."""
+    """A part that finds the condition in each row of a statement, whose columns are the facts; it gets the `limit`."""
 
     def part(alias: str) -> Iterator[Finding]:
         for facts in rows(alias, sql, {"limit": condition.limit}):
