@@ -11,7 +11,6 @@ between two bytecodes: text is appended in one step, and places are counted in c
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -90,12 +89,12 @@ def in_step(name: str) -> Iterator[StepCall]:
 
 
 class RunOutput:
-    """`chunks` only grows, but where a loop or the checkpoint is restored; it is `changed` from these indexes on."""
+    """`chunks` only grows, but where a loop or the checkpoint is restored, or text is taken back: see `changes`."""
 
     def __init__(self, lease_epoch: int, limit: int, earlier: Mapping[str, StoredPart] | None = None) -> None:
         self.earlier = earlier or {}
         self.chunks: list[Chunk] = []
-        self.changed: deque[int] = deque()
+        self.changes = 0
         self.is_closed = False  # the run is over: what its threads emit from now on is dropped
         self.limit = limit
         self.was_cut = False  # by a loop, to before what stood at the checkpoint
@@ -166,7 +165,7 @@ class RunOutput:
             self._length -= len(chunk.text)
             chunk.text = ""
         self._withdrawn.append(index)
-        self._change(index)
+        self._note_change()
 
     # Loops and the checkpoint. What they have said ends behind so many chunks.
 
@@ -222,7 +221,7 @@ class RunOutput:
         bounds = sorted({0, *(at for loop in loops.values() for at in loop.bounds), len(part.text)})
         self.chunks[:] = [Chunk(part.text[begin:end]) for begin, end in pairwise(bounds)]
         self._length = len(part.text)
-        self._change(0)
+        self._note_change()
         for name, loop in loops.items():
             self._loops[name] = Loop(bounds.index(loop.start), loop.first_place)
         ends = {name: bounds.index(loop.bounds[1]) for name, loop in loops.items()}
@@ -310,23 +309,15 @@ class RunOutput:
         rest = self._text(kept, kept + 1)[: length - offset]
         self.chunks[kept:] = [Chunk(rest)] if rest else []
         self._length = length
-        self._change(kept)
+        self._note_change()
 
     def _index_of(self, chunk: Chunk) -> int:
         """0 where it is there no more."""
         return next((at for at, each in enumerate(self.chunks) if each is chunk), 0)
 
-    def _change(self, index: int) -> None:
+    def _note_change(self) -> None:
         self._measured = (0, 0)
-        self.changed.append(index)
-
-
-@dataclass(frozen=True, slots=True)
-class Boundary:
-    """What is before it in the output is in the table."""
-
-    index: int  # in chunks
-    offset: int  # in characters
+        self.changes += 1
 
 
 class UnwrittenOutput:
@@ -342,58 +333,52 @@ class UnwrittenOutput:
         self._id, self._lease_epoch = job_id, lease_epoch
         seen = output.earlier.get(SEEN)
         self._in_table = replace(seen.size) if seen else RowsSize()
-        self._earlier = seen.text if seen else ""  # as far as this run has not said anything else
-        self._seen_length = len(self._earlier)  # at most
-        self._boundaries = [Boundary(0, 0)]
-        self._taken: tuple[SeenRow, Boundary] | None = None
+        self._seen = seen.text if seen else ""  # by readers, for sure
+        self._seen_length = len(self._seen)  # at most
+        self._repeats = bool(seen)  # the run has not said anything else yet
+        self._text, self._looked_at = "", (0, 0)  # the run's, at the last look, and what was there then
+        self._taken: tuple[SeenRow, str] | None = None
 
     @property
     def has_news(self) -> bool:
         """Whether the job has emitted something since the last look."""
-        return bool(self.output.changed) or len(self.output.chunks) != self._boundaries[-1].index
+        return self._looked_at != (len(self.output.chunks), self.output.changes)
 
     def take(self, *, has_succeeded: bool = False) -> SeenRow | None:
         """The row to write. None: readers see all."""
-        self._go_back()
-        written = self._boundaries[-1]
-        chunks = self.output.chunks[written.index :]
-        text = "".join(chunk.text for chunk in chunks)
-        end = Boundary(written.index + len(chunks), written.offset + len(text))
-        start = written.offset
-        if self._earlier:
-            same = len(text)
-            if not self._earlier.startswith(text, start):
-                same = len(commonprefix([text, self._earlier[start:]]))  # noqa: RUF071 - of texts, which are no paths
-            if same == len(text) and not (has_succeeded and end.offset < self._seen_length):
-                if chunks:
-                    self._boundaries.append(end)
-                return None
-            start, text = start + same, text[same:]
-        elif not text and start >= self._seen_length:
+        self.put_back()
+        text = self._look()
+        is_longer = text.startswith(self._seen)
+        start = len(self._seen) if is_longer else len(commonprefix([text, self._seen]))  # noqa: RUF071 - of texts, which are no paths
+        cuts = len(text) < self._seen_length and (has_succeeded or not self._repeats)
+        if start == len(text) and not cuts:
             return None
+        self._repeats = False
         if self._in_table.is_too_much(start):
-            start, text = 0, str(self.output)[:start] + text
+            start = 0
         starts_over = start == 0 and self._seen_length > 0
-        row = SeenRow(self._id, self._lease_epoch, self.output.next_place(), start, text, starts_over)
-        self._taken = row, end
-        self._earlier, self._seen_length = "", max(self._seen_length, start + len(text))
+        row = SeenRow(self._id, self._lease_epoch, self.output.next_place(), start, text[start:], starts_over)
+        self._taken, self._seen_length = (row, text), max(self._seen_length, len(text))
         return row
 
     def note_written(self) -> None:
         if self._taken is not None:
-            row, end = self._taken
-            self._taken = None
-            self._boundaries.append(end)
-            self._seen_length = row.start + len(row.text)
+            row, self._seen = self._taken
+            self._taken, self._seen_length = None, len(self._seen)
             self._in_table.add(row)
 
     def put_back(self) -> None:
         """It may be in the table, or come there later: the next row begins where it began, or before."""
-        self._taken = None
+        if self._taken is not None:
+            self._seen = self._seen[: self._taken[0].start]
+            self._taken, self._looked_at = None, (-1, 0)
 
-    def _go_back(self) -> None:
-        """To before what the job has changed."""
-        while self.output.changed:
-            index = self.output.changed.popleft()
-            while self._boundaries[-1].index > index:
-                self._boundaries.pop()
+    def _look(self) -> str:
+        """What the run has said. It reads only what is new, unless other things have changed."""
+        chunks, changes = self.output.chunks, self.output.changes
+        known = self._looked_at[0] if self._looked_at[1] == changes else -1
+        new = chunks[max(known, 0) :]
+        text = "".join(chunk.text for chunk in new)
+        self._text = self._text + text if known >= 0 else text
+        self._looked_at = max(known, 0) + len(new), changes
+        return self._text

@@ -134,7 +134,6 @@ def _tell(loop: asyncio.AbstractEventLoop, arrived: asyncio.Event) -> None:
 
 class Poll(Protocol):
     def register(self, descriptor: int, events: int, /) -> None: ...
-    def modify(self, descriptor: int, events: int, /) -> None: ...
     def poll(self, milliseconds: float | None = None, /) -> list[tuple[int, int]]: ...
 
 
@@ -150,8 +149,6 @@ class PollBySelect:
 
     def register(self, descriptor: int, events: int, /) -> None:
         self._descriptor, self._events = descriptor, events
-
-    modify = register
 
     def poll(self, milliseconds: float | None = None, /) -> list[tuple[int, int]]:
         """The socket and what it is ready for; nothing when the time is over."""

@@ -13,6 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
 
 from pgonly_django.conf import schema
+from pgonly_django.database.on_django import all_rows
 from pgonly_django.tables import TABLES, name_of
 
 APP = "pgonly_django"
@@ -39,10 +40,9 @@ def find(connection: BaseDatabaseWrapper) -> Placement:
     not misplaced while the tables of this installation are at their place."""
     at_place: list[str] = []
     elsewhere: dict[str, list[str]] = {}
-    with connection.cursor() as cursor:
-        cursor.execute(PLACES, {"schema": schema(), "tables": list(TABLES)})
-        for name, place, is_right in cursor.fetchall():
-            (at_place if is_right else elsewhere.setdefault(place, [])).append(name)
+    known = {"schema": schema(), "tables": list(TABLES)}
+    for name, place, is_right in all_rows(connection.alias, PLACES, known):
+        (at_place if is_right else elsewhere.setdefault(place, [])).append(name)
     missing = {name for names in elsewhere.values() for name in names}.difference(at_place)
     missing = missing and missing & _migrated(connection)
     found = {place: [name for name in names if name in missing] for place, names in elsewhere.items()}
@@ -84,9 +84,8 @@ def what_is_wrong(connection: BaseDatabaseWrapper) -> str | None:
 
 
 def _what_is_forbidden(connection: BaseDatabaseWrapper) -> str | None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT has_schema_privilege(%s, 'USAGE'), current_user::text", [schema()])
-        is_allowed, role = cursor.fetchone()
+    may_use = "SELECT has_schema_privilege(%s, 'USAGE'), current_user::text"
+    ((is_allowed, role),) = all_rows(connection.alias, may_use, [schema()])
     grant = f'GRANT USAGE ON SCHEMA "{schema()}" TO "{role}";'
     return None if is_allowed else f'Role "{role}" may not use schema "{schema()}". As its owner: {grant}'
 

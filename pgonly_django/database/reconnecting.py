@@ -105,8 +105,8 @@ class Reconnecting:
 
     @property
     def open_socket(self) -> int | None:
-        is_open = self._connection is not None and not self._connection.closed
-        return self._connection.pgconn.socket if is_open and self._connection is not None else None
+        connection = self._connection
+        return None if connection is None or connection.closed else connection.pgconn.socket
 
     def start_anew(self) -> None:
         """Close the connection. The next one is opened without a pause, and as if none was lost."""

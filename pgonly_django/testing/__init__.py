@@ -39,22 +39,17 @@ __all__ = [
 
 # No module has the name of a function in it: the import would put the module in the function's place.
 _MODULES = {
-    "DrainError": "inline_worker",
-    "NotResumableError": "resumable",
-    "NotTestableError": "resumable",
-    "assert_resumable": "resumable",
-    "adrain": "draining",
-    "assert_enqueued": "enqueued",
-    "assert_enqueues": "enqueued",
-    "assert_not_enqueued": "enqueued",
-    "drain": "draining",
-    "enqueued_jobs": "enqueued",
-    "fake_limits": "fakes",
-    "time_travel": "travel",
+    "draining": ("adrain", "drain"),
+    "enqueued": ("assert_enqueued", "assert_enqueues", "assert_not_enqueued", "enqueued_jobs"),
+    "fakes": ("fake_limits",),
+    "inline_worker": ("DrainError",),
+    "resumable": ("NotResumableError", "NotTestableError", "assert_resumable"),
+    "travel": ("time_travel",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

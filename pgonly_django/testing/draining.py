@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
@@ -56,9 +56,18 @@ def drain(
         raise WrongArgumentsError("drain()", f"max_jobs must be a whole number from 1, got {max_jobs!r}")
     if until is not None and not callable(until):
         raise WrongArgumentsError("drain()", f"until must be a function without parameters, got {until!r}")
-    drained = _Drain(queue, max_jobs, until, raises=raise_errors)
-    drained.run()
-    return drained.results()
+    workers = _workers_for([queue] if isinstance(queue, str) else list(dict.fromkeys(queue or ())))
+    ran: Counter[tuple[str, str]] = Counter()  # by alias and job, in the order of their first runs
+    while not (_is_enough(ran, max_jobs) or (until is not None and until())):
+        ended = next(filter(None, (worker.run_next() for worker in workers)), None)
+        if ended is None:
+            break
+        ran[ended.run.alias, ended.run.job.id] += 1
+        if ended.error is not None and not isinstance(ended.error, OF_JOBS):
+            raise ended.error
+        if raise_errors and ended.finish is not None and ended.finish.outcome in RAISED:
+            _raise_error_of(ended)
+    return _results(ran)
 
 
 async def adrain(
@@ -73,57 +82,38 @@ async def adrain(
     return await sync_to_async(drained)()
 
 
-class _Drain:
-    """`ran`: the ids of the jobs that ran, with the alias of their database, in order."""
+def _workers_for(queues: list[str]) -> list[InlineWorker]:
+    """One for each database, ready to run jobs of these queues, or of all."""
+    backends = postgres_backends()
+    aliases = databases_of(backends)
+    for name in queues:
+        check_queue("drain()", name, backends, aliases)
+    workers = [InlineWorker(alias, queues) for alias in aliases]
+    for worker in workers:
+        worker.start()
+    return workers
 
-    def __init__(
-        self, queue: Any, max_jobs: int | None, until: Callable[[], object] | None, *, raises: bool
-    ) -> None:
-        self.max_jobs, self.until, self.raises = max_jobs, until, raises
-        backends = postgres_backends()
-        aliases = databases_of(backends)
-        names = [queue] if isinstance(queue, str) else list(dict.fromkeys(queue or ()))
-        for name in names:
-            check_queue("drain()", name, backends, aliases)
-        self.workers = [InlineWorker(alias, names) for alias in aliases]
-        self.ran: dict[tuple[str, str], None] = {}
-        self._runs: Counter[str] = Counter()
 
-    def run(self) -> None:
-        __tracebackhide__ = True
-        for worker in self.workers:
-            worker.start()
-        while not self._is_enough():
-            ended = next(filter(None, (worker.run_next() for worker in self.workers)), None)
-            if ended is None:
-                return
-            job = ended.run.job
-            self.ran[ended.run.alias, job.id] = None
-            self._runs[job.id] += 1
-            if ended.error is not None and not isinstance(ended.error, OF_JOBS):
-                raise ended.error
-            if self.raises and ended.finish is not None and ended.finish.outcome in RAISED:
-                _raise_error_of(ended)
+def _is_enough(ran: Counter[tuple[str, str]], max_jobs: int | None) -> bool:
+    """Raises DrainError where it would never be."""
+    total = ran.total()
+    if max_jobs is not None and total >= max_jobs:
+        return True
+    (_, job_id), runs = next(iter(ran.most_common(1)), (("", ""), 0))
+    if runs >= RUNS_OF_ONE_JOB or total >= RUNS_AT_MOST:
+        of_one = f"Job {job_id} has run {runs} times"
+        what = of_one if runs >= RUNS_OF_ONE_JOB else f"{total:,} runs were made"
+        raise DrainError(f"{what}, and there is still work: give drain() max_jobs or until.")
+    return False
 
-    def results(self) -> list[JobResult]:
-        """Without the jobs whose rows are gone."""
-        rows: dict[str, Job] = {}
-        for worker in self.workers:
-            ids = [job_id for alias, job_id in self.ran if alias == worker.alias]
-            rows |= {str(key): job for key, job in Job.objects.using(worker.alias).in_bulk(ids).items()}
-        return [result_of(rows[job_id]) for _, job_id in self.ran if job_id in rows]
 
-    def _is_enough(self) -> bool:
-        """Raises DrainError where it would never be."""
-        total = self._runs.total()
-        if self.max_jobs is not None and total >= self.max_jobs:
-            return True
-        job_id, runs = next(iter(self._runs.most_common(1)), ("", 0))
-        if runs >= RUNS_OF_ONE_JOB or total >= RUNS_AT_MOST:
-            of_one = f"Job {job_id} has run {runs} times"
-            what = of_one if runs >= RUNS_OF_ONE_JOB else f"{total:,} runs were made"
-            raise DrainError(f"{what}, and there is still work: give drain() max_jobs or until.")
-        return self.until is not None and bool(self.until())
+def _results(ran: Iterable[tuple[str, str]]) -> list[JobResult]:
+    """Without the jobs whose rows are gone."""
+    rows: dict[tuple[str, str], Job] = {}
+    for alias in {alias for alias, _ in ran}:
+        found = Job.objects.using(alias).in_bulk([job_id for of, job_id in ran if of == alias])
+        rows |= {(alias, str(key)): job for key, job in found.items()}
+    return [result_of(rows[each]) for each in ran if each in rows]
 
 
 def _raise_error_of(ended: EndedRun) -> NoReturn:

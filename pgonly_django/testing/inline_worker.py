@@ -68,7 +68,7 @@ class DjangoConnection(OwnConnection):
         """No warning of psycopg's: the connection is Django's to close."""
 
     @contextmanager
-    def session_settings(self, *, begins: bool = False) -> Iterator[None]:  # noqa: ARG002 - a worker's signature
+    def session_settings(self) -> Iterator[None]:
         """None of the worker's: they would stay until the test's transaction ends."""
         yield
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist
 from django.db import DEFAULT_DB_ALIAS, connections, models
 
+from pgonly_django.database.on_django import all_rows
 from pgonly_django.models import CacheEntry, DurableCacheEntry, Job
 
 JOBS, CACHE, RESULT, STATE = "enqueued jobs", "cache entries", "result", "state()"
@@ -80,7 +80,7 @@ class Tables:
     def read(self) -> Rows:
         rows: Rows = {label: {} for label in self._fields}
         for alias, selects in self._selects.items():
-            for label, text in _fetch(alias, " UNION ALL ".join(selects)):
+            for label, text in all_rows(alias, " UNION ALL ".join(selects)):
                 row = json.loads(text, parse_float=_rounded)
                 rows[label][",".join(str(row[column]) for column in self._keys[label])] = {
                     name: self._value(row[column], target)
@@ -99,7 +99,7 @@ class Tables:
         group = CACHE if label.startswith(CACHE) else label
         is_left_out = meta.app_label == "pgonly_django" and model not in OF_OURS
         table = connections[alias].ops.quote_name(meta.db_table)
-        if is_left_out or meta.proxy or group in ignored or not _fetch(alias, IS_A_TABLE, table):
+        if is_left_out or meta.proxy or group in ignored or not all_rows(alias, IS_A_TABLE, [table]):
             return
         label = _labelled(label, alias)
         self._keys[label] = [str(field.column) for field in meta.pk_fields]
@@ -201,14 +201,6 @@ def _meta(model: Any) -> Any:
 
 def _labelled(label: str, alias: str) -> str:
     return label if alias == DEFAULT_DB_ALIAS else f"{label} in {alias}"
-
-
-def _fetch(alias: str, query: str, *parameters: Any) -> list[Any]:
-    """As PostgreSQL gives them: no query that a test counts."""
-    with closing(connections[alias].connection.cursor()) as cursor:
-        cursor.execute(query, parameters or None)
-        rows: list[Any] = cursor.fetchall()
-        return rows
 
 
 def _bags_differ(wanted: Counter[str], found: Counter[str]) -> str:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, connections, models
+from django.db import DatabaseError, models
 from django.db.models import F
 from django.db.models.expressions import ExpressionWrapper
 from django.db.models.functions import Now
@@ -18,6 +18,7 @@ from django.db.transaction import TransactionManagementError
 
 from pgonly_django.compat import uuid7
 from pgonly_django.conf import LONGEST, settings
+from pgonly_django.database.on_django import all_rows
 from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.models import Job, Limiter, QueueTokens
 from pgonly_django.models.job import ClockTimestamp
@@ -165,7 +166,5 @@ def _age(alias: str, by: timedelta) -> None:
 
 
 def _now(alias: str) -> datetime:
-    with connections[alias].cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        (now,) = cursor.fetchone()
+    ((now,),) = all_rows(alias, "SELECT clock_timestamp()")
     return aware(now)

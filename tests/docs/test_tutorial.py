@@ -96,18 +96,16 @@ def pattern(line):
 def run_shell(script, folder):
     """Everything that it prints. What it has started in the background ends with it."""
     output = folder / "output.txt"
-    environment = {
-        **{
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("DATABASE_URL", "DJANGO_SETTINGS_MODULE")
-        },
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    here = {
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "OUTPUT": str(output),
         "SITE_PORT": str(free_port()),
     }
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, **here, "PATH": path}
+    for name in ("DATABASE_URL", "DJANGO_SETTINGS_MODULE"):
+        environment.pop(name, None)
     with output.open("w") as file:
         command = ["bash", "-e", "-c", script]
         shell = subprocess.Popen(

@@ -24,6 +24,21 @@ CSV = (
     "3,A survey of dentists,A questionnaire was sent to dentists.,0\n"
 )
 
+# What a model answers.
+VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
+
+
+def opinions(first, second):
+    """Of both reviewers, as they are stored."""
+    decisions = {"points": first, "pico": second}
+    return {name: {"decision": each, "reason": f"by {name}"} for name, each in decisions.items()}
+
+
+@pytest.fixture
+def site(settings):
+    settings.ROOT_URLCONF = "example_project.urls"
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "example_project.security.content_security_policy"]
+
 
 @pytest.fixture(autouse=True)
 def limiters(settings):

@@ -18,6 +18,7 @@ from django.views.decorators.vary import vary_on_cookie
 from example_project.screening.models import Paper, Project, Verdict
 from example_project.screening.views import project_list
 from pgonly_django.models import CacheEntry
+from tests.example.conftest import opinions
 from tests.waiting import PATIENT
 
 pytestmark = pytest.mark.slow
@@ -45,13 +46,8 @@ def site(settings):
 @pytest.fixture
 def screened(project):
     """The project with all its papers judged, so that its page has a summary."""
-    return judged(project)
-
-
-def judged(project: Project) -> Project:
-    opinions = {name: {"decision": "include", "reason": ""} for name in project.reviewers}
     for paper in project.papers.all():
-        Verdict.objects.record(paper, opinions)
+        Verdict.objects.record(paper, opinions("include", "include"))
     return project
 
 

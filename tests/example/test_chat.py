@@ -11,6 +11,7 @@ from example_project.screening.calls import PaidCalls
 from example_project.screening.models import Paper, ReviewerCall
 from example_project.screening.reviewers import build_reviewer
 from pgonly_django import Discard, Retry, Snooze
+from tests.example.conftest import VERDICT
 
 pytestmark = pytest.mark.slow
 
@@ -32,9 +33,6 @@ def judge(project, api):
 
 def outcomes():
     return list(ReviewerCall.objects.order_by("pk").values_list("outcome", flat=True))
-
-
-VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
 
 
 def test_the_model_gets_the_key_question_criteria_and_paper(api, judge):

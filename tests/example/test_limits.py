@@ -20,22 +20,16 @@ from example_project.screening.status import history, money, shown, status
 from example_project.screening.tasks import start_screening
 from pgonly_django.models import CostEntry, Job, Limiter
 from pgonly_django.testing import drain, fake_limits, time_travel
-from tests.example.conftest import CSV
+from tests.example.conftest import CSV, VERDICT
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
-VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
 LITTLE = Decimal("0.004")  # enough for the first call alone
 
 
 class Patient:
     should_stop = False
-
-
-@pytest.fixture
-def site(settings):
-    settings.ROOT_URLCONF = "example_project.urls"
 
 
 @pytest.fixture

@@ -8,26 +8,17 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from example_project.screening.models import Paper, Project, Verdict
 from pgonly_django.models import Job
 from pgonly_django.testing import drain
-from tests.example.conftest import CSV
+from tests.example.conftest import CSV, opinions
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def site(settings):
-    settings.ROOT_URLCONF = "example_project.urls"
-    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "example_project.security.content_security_policy"]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("site")]
 
 
 @pytest.fixture
 def disputed(project):
     """The project with its second paper disputed, the first agreed on."""
     one, two, _ = Paper.objects.of(project)
-    for paper, second in ((one, "include"), (two, "exclude")):
-        decisions = {"points": "include", "pico": second}
-        Verdict.objects.record(
-            paper, {name: {"decision": d, "reason": f"by {name}"} for name, d in decisions.items()}
-        )
+    Verdict.objects.record(one, opinions("include", "include"))
+    Verdict.objects.record(two, opinions("include", "exclude"))
     return project
 
 

@@ -13,11 +13,9 @@ from example_project.screening.tasks import screen_project, start_screening
 from pgonly_django.models import Job
 from pgonly_django.testing import assert_enqueued, assert_not_enqueued, assert_resumable, drain
 from tests.docs.assumed import IMMEDIATE
-from tests.example.conftest import CSV
+from tests.example.conftest import CSV, VERDICT
 
 pytestmark = pytest.mark.slow
-
-VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
 
 
 def calls():

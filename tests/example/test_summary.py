@@ -5,6 +5,7 @@ import pytest
 from example_project.screening.agreement import cohens_kappa, percent_agreement
 from example_project.screening.models import Paper, ReviewerCall, Verdict
 from example_project.screening.summary import digest, summarise
+from tests.example.conftest import opinions
 
 pytestmark = pytest.mark.slow
 
@@ -14,10 +15,6 @@ def test_kappa_is_agreement_beyond_chance():
     pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
     assert percent_agreement(pairs) == 70
     assert cohens_kappa(pairs) == pytest.approx(0.4)
-
-
-def opinions(first, second):
-    return {"points": {"decision": first, "reason": "a"}, "pico": {"decision": second, "reason": "b"}}
 
 
 def test_the_outcome_is_the_common_decision_or_else_a_persons(project):
