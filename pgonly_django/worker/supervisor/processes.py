@@ -119,21 +119,9 @@ class Place:
     """One of the N. `start_at` is when the next process starts here; NEVER while there is one, or when none is to."""
 
     name: str
-    process: Process | None = None
     start_at: float = 0.0
     has_begun: bool = False  # a process was started here before
-    failures: int = 0  # processes in a row that ended quickly
-
-    def fill(self, process: Process) -> None:
-        self.process, self.start_at, self.has_begun = process, NEVER, True
-        message = f"{process} starts, {process.how}."
-        emit("worker.process_started", message, worker=process.name, pid=process.pid, how=process.how)
-
-    def vacate(self, process: Process, now: float) -> None:
-        """The next process may start at once."""
-        self.process, self.start_at = None, now
-        if now - process.started_at >= LASTING_SECONDS:
-            self.failures = 0
+    failures: int = 0  # processes in a row that were of no use
 
     def back_off(self, now: float) -> float:
         """Start no process for 1, 2, 4 ... 60 s. Returns the number of seconds."""
@@ -141,9 +129,6 @@ class Place:
         self.failures += 1
         self.start_at = now + pause
         return pause
-
-    def close(self) -> None:
-        self.process, self.start_at = None, NEVER
 
 
 # Starting.

@@ -28,6 +28,7 @@ from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import ExitCode, Status, Statuses, Systemd, WorkerState
 from pgonly_django.worker.stopping import LEAVE_SECONDS, Deadline
 from pgonly_django.worker.supervisor.processes import (
+    LASTING_SECONDS,
     Child,
     Place,
     Process,
@@ -64,7 +65,8 @@ class Supervisor:
         health.statuses, health.wake = self.seen, self.wake
         self.inbox: Inbox[str] = Inbox()
         self.places = [Place(f"{options.name}-{number}") for number in range(1, options.processes + 1)]
-        self.leaving: list[Process] = []  # retires outside of its place; at most one
+        # Each with its place. One that retires may have left it, to another one: one at a time.
+        self.place_of: dict[Process, Place | None] = {}
         self.taking_back = TakingBack(options.database)
         self.left = threading.Event()
         self.code = ExitCode.STOPPED
@@ -97,7 +99,7 @@ class Supervisor:
 
     @property
     def processes(self) -> list[Process]:
-        return [place.process for place in self.places if place.process is not None] + self.leaving
+        return list(self.place_of)
 
     def statuses(self) -> list[Status]:
         """Of those that have told one."""
@@ -185,8 +187,8 @@ class Supervisor:
     @property
     def _is_empty(self) -> bool:
         """No process is left, and none will be started: in a burst, one has found no job any more in each place."""
-        is_done = all(place.process is None and place.start_at == NEVER for place in self.places)
-        return not self.processes and (self._is_closed or is_done)
+        is_done = all(place.start_at == NEVER for place in self.places)
+        return not self.place_of and (self._is_closed or is_done)
 
     def _is_over(self) -> bool:
         if not self._is_empty:
@@ -220,7 +222,10 @@ class Supervisor:
             emit("worker.process_not_started", message, level=logging.ERROR, worker=place.name)
             return
         self._replaced += place.has_begun
-        place.fill(process)
+        place.start_at, place.has_begun = NEVER, True
+        self.place_of[process] = place
+        message = f"{process} starts, {process.how}."
+        emit("worker.process_started", message, worker=process.name, pid=process.pid, how=process.how)
 
     def _live(self, child: Child) -> None:
         """In a forked child, which closes what belongs to the supervisor. While a child had the supervisor's end of
@@ -258,8 +263,7 @@ class Supervisor:
 
     def _has_ended(self, process: Process, code: int | None, now: float) -> None:
         process.channel.close()
-        if process in self.leaving:
-            self.leaving.remove(process)
+        place = self.place_of.pop(process)
         is_fine = code in (ExitCode.STOPPED, ExitCode.REPLACE_ME)
         if process.status is not None and not (is_fine and process.holds_nothing):
             planned = process.is_told_to_stop or (process.status.state is WorkerState.STOPPING and is_fine)
@@ -273,21 +277,20 @@ class Supervisor:
             worker=process.name, pid=process.pid, ending=ending,
         )  # fmt: skip
         is_done = (self.options.burst or process.is_out_of_time) and code == ExitCode.STOPPED
-        for place in self.places:
-            if place.process is process and (self._is_closed or is_done):
-                place.close()
-            elif place.process is process:
-                self._vacate(place, process, now)
+        if place is not None and not (self._is_closed or is_done):
+            self._start_after(process, place, now)
 
-    def _vacate(self, place: Place, process: Process, now: float) -> None:
+    def _start_after(self, process: Process, place: Place, now: float) -> None:
         """The next process starts at once, or where this one was of no use after a pause; in a burst not for ever."""
-        place.vacate(process, now)
+        place.start_at = now
+        if now - process.started_at >= LASTING_SECONDS:
+            place.failures = 0
         if not process.was_of_no_use(now):
             return
         pause = place.back_off(now)
         facts = {"worker": place.name, "failures": place.failures}
         if self.options.burst and place.failures >= BURST_FAILURES and process.retires_for is None:
-            place.close()
+            place.start_at = NEVER
             self.code = ExitCode.BROKEN
             times = f"{place.failures} times in a row it ended soon after its start"
             message = f"{place.name} is not started again: {times}."
@@ -327,16 +330,13 @@ class Supervisor:
         before: while it finishes its jobs there is one process more than N, and never two."""
         if self._is_closed:
             return
-        for place in self.places:
-            process = place.process
-            if process is None or process.retires_for is None:
-                continue
-            if not process.is_known_to_retire:
+        for process, place in self.place_of.items():
+            if process.retires_for is not None and not process.is_known_to_retire:
                 process.is_known_to_retire = True
                 process.say_retiring()
-            if not self.leaving:
-                self.leaving.append(process)
-                self._vacate(place, process, now)
+            if process.retires_for is not None and place and None not in self.place_of.values():
+                self.place_of[process] = None
+                self._start_after(process, place, now)
 
     def _end_when_idle(self, now: float) -> None:
         """--max-idle-seconds counts over all processes."""
@@ -360,6 +360,8 @@ class Supervisor:
             process.kill_at = min(process.kill_at, self._processes_end_at)
 
     def _tell_memory(self) -> None:
-        if not self._memory_is_told and all(each.process and each.process.was_ready for each in self.places):
+        if not self._memory_is_told and [each.was_ready for each in self.processes] == [True] * len(
+            self.places
+        ):
             self._memory_is_told = True
             emit_memory([process.pid for process in self.processes])

@@ -28,7 +28,7 @@ def test_a_process_that_ends_is_replaced_and_a_stop_ends_all(supervise, caplog):
     supervisor = supervise(obey, 3)
     turn_until(supervisor, are_ready(supervisor))
     first = pids(supervisor)
-    victim = supervisor.places[1].process
+    victim = supervisor.processes[1]
     victim.started_at -= 60
     victim.send(signal.SIGTERM)  # a person's
     turn_until(supervisor, lambda: pids(supervisor) != first and are_ready(supervisor)())
@@ -56,11 +56,11 @@ def test_processes_that_end_at_their_start_are_started_more_and_more_seldom(supe
 def test_a_process_that_has_lasted_ends_the_backoff(supervise):
     supervisor = supervise(obey, 1)
     turn_until(supervisor, are_ready(supervisor))
-    place = supervisor.places[0]
-    place.failures, first = 5, place.process
+    (place,), (first,) = supervisor.places, supervisor.processes
+    place.failures = 5
     first.started_at -= process_module.LASTING_SECONDS
     first.send(signal.SIGKILL)
-    turn_until(supervisor, lambda: place.process not in (None, first))
+    turn_until(supervisor, lambda: supervisor.processes not in ([], [first]))
     assert place.failures == 0
 
 
@@ -134,12 +134,12 @@ def test_one_process_at_a_time_leaves_its_place_and_there_is_never_more_than_one
 
     def look():
         counts.add(len(supervisor.processes))
-        left.update(process.pid for process in supervisor.leaving)
+        left.update(process.pid for process, place in supervisor.place_of.items() if place is None)
         return len(left) >= 4
 
     turn_until(supervisor, look)
     assert max(counts) == 4
-    assert len(supervisor.leaving) <= 1
+    assert [*supervisor.place_of.values()].count(None) <= 1
     assert not any(place.failures for place in supervisor.places)  # that is no crash
 
 
