@@ -17,13 +17,13 @@ from tests.worker.health.test_server import free_port
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
-def ask(port, path):
+def ask(port, path, read=json.loads):
     """(status, facts), or None while nothing answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        return answer.status, read(answer.read())
     except OSError:
         return None
     finally:
@@ -70,7 +70,7 @@ def test_a_worker_says_how_it_is_from_its_start_to_its_end(workers, tmp_path):
 
 
 @pytest.mark.server
-def test_a_database_that_is_away_makes_a_worker_unready_and_no_less_live(workers, own_server, tmp_path):
+def test_a_supervisor_answers_for_all_also_while_their_database_is_away(workers, own_server, tmp_path):
     port, alive = free_port(), tmp_path / "alive"
     flags = ["--processes", "2", "--health-port", str(port), "--heartbeat-file", str(alive)]
     worker = workers.start(*flags, ready=False, DATABASE_URL=own_server.url())
@@ -83,8 +83,14 @@ def test_a_database_that_is_away_makes_a_worker_unready_and_no_less_live(workers
     wait_for(lambda: alive.stat().st_mtime > 0)
     own_server.server.start()
     wait_for(lambda: is_ready(port, processes=2))
+    assert ask(port, "/metrics", bytes)[1].count(b"\npgonly_worker_threads{") == 2
+    own_server.enqueue_pauses(1, 60.0)
+    wait_for(lambda: ask(port, "/busy") == (200, {"busy": True, "running": 1}))
     worker.kill()
     assert alive.exists()  # whoever looks at its time sees that it is old
+    with socket.socket() as again:  # its children do not hold the port
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("0.0.0.0", port))
 
 
 def test_the_port_of_a_platform_is_taken_where_it_is_free(workers):

@@ -40,7 +40,9 @@ def test_a_job_of_paid_steps_ends_over_several_processes_and_pays_each_once(work
             break
     assert len(workers.started) > 1
     assert marks() == [f"k:{n}" for n in range(70)]
-    assert (result.job.state, result.job.attempt, result.job.crashes) == (State.SUCCEEDED, 1, 0)
+    job = result.job
+    assert (job.state, job.attempt, job.crashes) == (State.SUCCEEDED, 1, 0)
+    assert job.interruptions == len(workers.started) - 1
 
 
 @pytest.mark.slow

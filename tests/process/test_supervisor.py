@@ -49,20 +49,6 @@ def test_a_killed_child_s_job_runs_elsewhere_within_two_seconds(workers, marks):
 
 
 @pytest.mark.slow
-def test_a_frozen_child_keeps_no_other_from_taking_a_job_back(workers, marks):
-    supervisor = start(workers, 3, "--threads", "1", lease=60)
-    result = jobs.hold_on.enqueue("k", 1.0)
-    wait_for(lambda: "k:started" in marks())
-    owner = Worker.objects.get(pk=result.job.worker_id)
-    frozen = min(pid for name, pid in sorted(children(supervisor).items()) if name != owner.name)
-    os.kill(frozen, signal.SIGSTOP)
-    os.kill(owner.pid, signal.SIGKILL)
-    wait_for(lambda: result.job.state == State.SUCCEEDED, 20, "the second run")
-    assert result.job.lease_epoch == 2
-    os.kill(frozen, signal.SIGCONT)
-
-
-@pytest.mark.slow
 def test_children_that_are_killed_all_the_time_pay_for_each_step_once(workers, marks):
     """Killed at any moment: between a claim and its answer, in a step, after an end that is not yet written."""
     supervisor = start(workers, 3, "--threads", "2", lease=60)

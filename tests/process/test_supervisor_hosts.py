@@ -7,19 +7,15 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-from pgonly_django.models import State
 from tests import jobs
 from tests.children import ROOT
 from tests.jobs import growing
-from tests.process.supervised import children, start, touching
+from tests.process.supervised import children, touching
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process(starts_afresh=True), pytest.mark.slow]
@@ -75,27 +71,6 @@ def test_a_reload_gives_the_jobs_of_all_children_back_and_starts_afresh(workers,
         lambda: len([mark for mark in marks() if mark.endswith(":started")]) == 4, 60, "the second start"
     )
     assert {(each.job.attempt, each.job.interruptions, each.job.crashes) for each in results} == {(1, 1, 0)}
-
-
-def test_the_health_port_speaks_for_all_and_its_port_is_free_at_the_end(workers, marks):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    supervisor = start(workers, 2, "--threads", "1", "--health-port", str(port), "--health-host", "127.0.0.1")
-
-    def page(path):
-        url = f"http://127.0.0.1:{port}{path}"
-        with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.read().decode()
-
-    wait_for(lambda: page("/ready") and page("/metrics").count("pgonly_worker_threads{") == 2)
-    result = jobs.hold_on.enqueue("k")
-    wait_for(lambda: "k:started" in marks())
-    wait_for(lambda: page("/busy"))
-    assert result.job.state == State.RUNNING
-    supervisor.kill()
-    with socket.socket() as again:  # its children do not hold it
-        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        again.bind(("127.0.0.1", port))
 
 
 @pytest.mark.server

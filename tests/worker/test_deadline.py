@@ -27,17 +27,6 @@ def invoke_until_done(work, result, **options):
     raise AssertionError(f"still {result.job.state}: {result.job.errors}")
 
 
-@pytest.mark.slow
-def test_each_step_is_paid_once_over_many_invocations(work, marks):
-    result = timed.pay_in_turn.enqueue("k", 25, 0.1)
-    invocations = invoke_until_done(work, result, max_seconds=1.5)
-    assert invocations > 1
-    assert marks() == [f"k:{n}" for n in range(25)]
-    job = result.job
-    assert (job.state, job.attempt, job.crashes) == (State.SUCCEEDED, 1, 0)
-    assert job.interruptions == invocations - 1
-
-
 def run_until(ends_at):
     """One of several processes that end together."""
     WorkerLoop(WorkerOptions(threads=1, burst=True, max_seconds=4.0, grace_seconds=0.1), ends_at).run()

@@ -360,8 +360,7 @@ class Supervisor:
             process.kill_at = min(process.kill_at, self._processes_end_at)
 
     def _tell_memory(self) -> None:
-        if not self._memory_is_told and [each.was_ready for each in self.processes] == [True] * len(
-            self.places
-        ):
+        ready = [process.pid for process in self.processes if process.was_ready]
+        if not self._memory_is_told and len(ready) == len(self.places):
             self._memory_is_told = True
-            emit_memory([process.pid for process in self.processes])
+            emit_memory(ready)
