@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -55,7 +56,7 @@ class Site:
     def __init__(self, url, before=""):
         place = {"DJANGO_SETTINGS_MODULE": "tests.process.worker_settings", "PYTHONPATH": str(ROOT)}
         if before:
-            place |= {"DJANGO_SETTINGS_MODULE": "tests.process.restored_settings", "BEFORE_URL": before}
+            place["TEST_DATABASES"] = json.dumps({"before": before})
         self.environment = {**os.environ, **place, "DATABASE_URL": url, "TEST_LEASE_SECONDS": "2"}
 
     def start(self, *arguments):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pgonly_django.models import Job, Worker
@@ -30,7 +32,10 @@ def test_behind_a_pooler_the_worker_says_so_once_and_polls(workers, marks, poole
 @pytest.fixture
 def past_the_pooler(workers, pooler):
     """How to start workers whose statements go through PgBouncer, and which LISTEN past it."""
-    environment = {"TEST_DIRECT_URL": workers.url, "DJANGO_SETTINGS_MODULE": "tests.process.listen_settings"}
+    environment = {
+        "TEST_DATABASES": json.dumps({"direct": workers.url}),
+        "TEST_PGONLY": json.dumps({"LISTEN_DATABASE": "direct"}),
+    }
     workers.url = database_url(HOST="127.0.0.1", PORT=pooler)
     yield environment
     workers.end()  # PgBouncer waits for its clients

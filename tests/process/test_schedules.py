@@ -55,9 +55,7 @@ NEW = {"both": often(2), "new": often(3)}
 
 
 def deploy(workers, schedules):
-    return workers.start(
-        DJANGO_SETTINGS_MODULE="tests.process.schedules_settings", TEST_SCHEDULES=json.dumps(schedules)
-    )
+    return workers.start(TEST_PGONLY=json.dumps({"SCHEDULES": schedules}))
 
 
 def names():

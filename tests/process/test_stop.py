@@ -123,9 +123,9 @@ def test_a_worker_whose_every_slot_is_stuck_asks_to_be_replaced(workers, marks):
     assert result.job.state == State.CANCELLED
 
 
-@pytest.mark.parametrize("settings", ["tests.process.worker_settings", "tests.process.debug_settings"])
-def test_the_terminal_shows_each_end_and_each_traceback_once(workers, marks, settings):
-    worker = workers.start("--grace-seconds", "2", DJANGO_SETTINGS_MODULE=settings)
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_the_terminal_shows_each_end_and_each_traceback_once(workers, marks, debug):
+    worker = workers.start("--grace-seconds", "2", TEST_DEBUG=debug)
     good, bad, held = (
         jobs.add.enqueue(1),
         jobs.fail.using(max_attempts=1).enqueue("broken"),
