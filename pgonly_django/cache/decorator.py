@@ -74,35 +74,31 @@ class _Cached:
     alias: str
 
     def wrap(self) -> Any:
-        wrapper: Any = self._async() if inspect.iscoroutinefunction(self.function) else self._sync()
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return caches[self.alias].get_or_set(*self._call(args, kwargs), **self._options(args, kwargs))
+
+        async def acall(*args: Any, **kwargs: Any) -> Any:
+            cache, (key, compute, timeout) = caches[self.alias], self._call(args, kwargs)
+            if isinstance(cache, PostgresCache):
+                return await cache.aget_or_set(key, compute, timeout, **self._options(args, kwargs))
+            value = await cache.aget(key, _MISSING)  # Django's own aget_or_set() awaits no function
+            if value is _MISSING:
+                value = await compute()
+                await cache.aset(key, value, timeout)
+            return value
+
+        is_async = inspect.iscoroutinefunction(self.function)
+        wrapper: Any = functools.wraps(self.function)(acall if is_async else call)
         wrapper.cache_key = self.cache_key
         wrapper.forget = lambda *args, **kwargs: caches[self.alias].delete(self.cache_key(*args, **kwargs))
         wrapper.aforget = lambda *args, **kwargs: caches[self.alias].adelete(self.cache_key(*args, **kwargs))
         return wrapper
 
-    def _sync(self) -> Callable[..., Any]:
-        @functools.wraps(self.function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            compute = functools.partial(self.function, *args, **kwargs)
-            key, options = self.cache_key(*args, **kwargs), self._options(args, kwargs)
-            return caches[self.alias].get_or_set(key, compute, self.timeout, **options)
-
-        return wrapper
-
-    def _async(self) -> Callable[..., Any]:
-        @functools.wraps(self.function)
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            compute, cache = functools.partial(self.function, *args, **kwargs), caches[self.alias]
-            key, options = self.cache_key(*args, **kwargs), self._options(args, kwargs)
-            if isinstance(cache, PostgresCache):
-                return await cache.aget_or_set(key, compute, self.timeout, **options)
-            value = await cache.aget(key, _MISSING)  # Django's own aget_or_set() awaits no function
-            if value is _MISSING:
-                value = await compute()
-                await cache.aset(key, value, self.timeout)
-            return value
-
-        return wrapper
+    def _call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[str, Callable[[], Any], float | None]:
+        compute = functools.partial(self.function, *args, **kwargs)
+        return self.cache_key(*args, **kwargs), compute, self.timeout
 
     def cache_key(self, *args: Any, **kwargs: Any) -> str:
         if callable(self.key):

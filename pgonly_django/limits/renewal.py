@@ -1,6 +1,6 @@
 """Renews the leases of all that this process holds: slots of limiters, reservations of budgets.
 
-One thread does it, as long as something is held. When its process is killed, or does not come to it for a lease, the
+One thread does it, from the first use on. When its process is killed, or does not come to it for a lease, the
 rows expire by themselves. A holder that the garbage collector takes is not renewed any more.
 """
 
@@ -25,7 +25,6 @@ from pgonly_django.limits.pool_user import call
 LEASE_SECONDS = 30.0
 EVERY_SECONDS = LEASE_SECONDS / 4
 RETRY_SECONDS = 1.0
-IDLE_ROUNDS = 4  # the thread waits so many rounds for something new to be held, then ends
 
 
 class Held(Protocol):
@@ -70,19 +69,12 @@ class LeaseRenewal:
             self._held.discard(held)
 
     def _work(self) -> None:
-        idle = 0
-        while idle < IDLE_ROUNDS:
+        while True:
             time.sleep(RETRY_SECONDS if self._is_failing else EVERY_SECONDS)
-            with self._lock:
-                if self._thread is not threading.current_thread():
-                    return  # after forget(), or where another thread has replaced it
-                idle = 0 if self._held else idle + 1
-                if idle == IDLE_ROUNDS:
-                    self._thread = None
-            try:
+            if self._thread is not threading.current_thread():
+                return  # after forget(), or where another thread has replaced it
+            with contextlib.suppress(testrun.Refusal):  # a test that let a thread run on is over
                 self.run_once()
-            except testrun.Refusal:  # a test that let a thread run on is over
-                continue
 
     def run_once(self) -> None:
         kinds: dict[tuple[Pool, Statement], list[Held]] = defaultdict(list)
@@ -99,11 +91,9 @@ class LeaseRenewal:
             except BaseException as error:  # noqa: BLE001 - else this process would renew no lease any more
                 failed = True
                 if not self._is_failing:
-                    message, is_known = (
-                        f"Leases not renewed, tried again: {error}",
-                        isinstance(error, LimitsError),
-                    )
-                    emit("limits.not_renewed", message, level=logging.WARNING, exc_info=not is_known)
+                    message = f"Leases not renewed, tried again: {error}"
+                    is_odd = not isinstance(error, LimitsError)
+                    emit("limits.not_renewed", message, level=logging.WARNING, exc_info=is_odd)
         self._is_failing = failed
 
     def _renew(self, pool: Pool, statement: Statement, some: list[Held]) -> None:
