@@ -9,8 +9,8 @@ from decimal import Decimal
 import pytest
 from django.utils import timezone
 
-from pgonly_django import limiter
-from pgonly_django.exceptions import LimiterTimeoutError
+from pgonly_django import budget, limiter
+from pgonly_django.exceptions import BudgetExceededError, LimiterTimeoutError
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.models import Budget, CostEntry, Limiter, LimiterSlot, LimiterWaiter, Reservation
 from tests import activity
@@ -25,6 +25,19 @@ def enter(name="deepseek", timeout=0, **options):
 def assert_refuses(name="deepseek", timeout=0, **options):
     with pytest.raises(LimiterTimeoutError):
         enter(name, timeout, **options)
+
+
+def spend(reserved, *cap, name="p", cost=None, **period):
+    """One call, which costs what was reserved for it, or `cost`."""
+    with budget(name, *cap, **period).reserve(reserved) as reservation:
+        if cost is not None:
+            reservation.settle(cost)
+
+
+def assert_does_not_fit(reserved, *cap, **period):
+    with pytest.raises(BudgetExceededError) as caught:
+        spend(reserved, *cap, **period)
+    return caught.value
 
 
 def held(name="deepseek"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 from contextlib import suppress
 from decimal import Decimal
 
@@ -17,13 +16,21 @@ from pgonly_django import Cost, budget
 from pgonly_django.exceptions import (
     AmountError,
     BudgetError,
-    BudgetExceededError,
     JobStopped,
     UnknownBudgetError,
 )
 from pgonly_django.limits import expiry
 from pgonly_django.models import Budget, CostEntry, Reservation
-from tests.limits.rows import costs, end_period, make_reservations_expire, money, state
+from tests.limits.rows import (
+    assert_does_not_fit,
+    costs,
+    end_period,
+    make_reservations_expire,
+    money,
+    spend,
+    state,
+)
+from tests.waiting import beside
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -68,23 +75,19 @@ def test_a_plain_with_in_a_coroutine_is_refused_and_reserves_nothing():
 
 def test_what_does_not_fit_is_refused_with_all_figures():
     with budget("p", 1).reserve(0.5), budget("p", 1).reserve(Decimal("0.5")) as last:
-        with pytest.raises(BudgetExceededError) as caught, budget("p", 1).reserve("0.000001"):
-            pass
+        error = assert_does_not_fit("0.000001", 1)
         last.settle(0.3)
-    assert (caught.value.usd, caught.value.spent, caught.value.reserved) == money(1, 0, 1)
-    assert "no 0.000001 USD left: 0 of its cap of 1 are spent and 1 are reserved" in str(caught.value)
+    assert (error.usd, error.spent, error.reserved) == money(1, 0, 1)
+    assert "no 0.000001 USD left: 0 of its cap of 1 are spent and 1 are reserved" in str(error)
     assert state() == money(0.8, 0)
-    with budget("p", 1).reserve(0.2):
-        pass
+    spend(0.2, 1)
 
 
 def test_a_true_cost_above_the_reservation_is_recorded_also_above_the_cap():
-    with budget("p", 1).reserve(0.9) as reservation:
-        reservation.settle(1.5)
+    spend(0.9, 1, cost=1.5)
     assert state() == money(1.5, 0)
     assert costs() == list(money(1.5))
-    with pytest.raises(BudgetExceededError), budget("p").reserve(0):
-        pass
+    assert_does_not_fit(0)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +193,8 @@ def test_the_callers_transaction_neither_undoes_nor_holds_up_a_reservation():
         Budget.objects.exists()
         with budget("p", 1).reserve(0.4) as reservation:
             reservation.settle(0.3)
-        in_other_thread(lambda: reserve(0.2))
+        with beside(spend, 0.2):
+            pass
         raise KeyError
     assert state() == money(0.5, 0)
     assert costs() == list(money(0.3, 0.2))
@@ -233,10 +237,8 @@ def test_an_expired_reservation_is_forgotten_after_a_day():
 
 @pytest.mark.parametrize("per", ["hour", "day", "week", "month", "year"])
 def test_a_budget_begins_anew_with_its_period(per):
-    with budget("p", 1, per=per).reserve(1):
-        pass
-    with pytest.raises(BudgetExceededError), budget("p", 1, per=per).reserve(0.1):
-        pass
+    spend(1, 1, per=per)
+    assert_does_not_fit(0.1, 1, per=per)
     end_period()
     with budget("p", 1, per=per).reserve(0.9) as reservation:
         assert state() == money(0, 0.9)
@@ -247,8 +249,7 @@ def test_a_budget_begins_anew_with_its_period(per):
 def test_what_is_under_way_when_a_period_ends_counts_in_the_next_one():
     with budget("p", 1, per="day").reserve(0.6) as reservation:
         end_period()
-        with pytest.raises(BudgetExceededError), budget("p", 1, per="day").reserve(0.5):
-            pass
+        assert_does_not_fit(0.5, 1, per="day")
         reservation.settle(0.5)
     assert state() == money(0.5, 0)
 
@@ -263,27 +264,22 @@ def test_what_expired_in_an_earlier_period_is_not_spent_in_this_one():
 
 def test_a_period_ends_at_midnight_of_its_time_zone():
     for name, zone in (("west", "Pacific/Pago_Pago"), ("east", "Pacific/Kiritimati")):
-        with budget(name, 1, per="day", timezone=zone).reserve(0.1):
-            pass
+        spend(0.1, 1, name=name, per="day", timezone=zone)
     starts = dict(Budget.objects.values_list("name", "period_start"))
     assert (starts["west"].hour, starts["east"].hour) == (11, 10)
 
 
 def test_a_budget_that_nobody_has_given_a_cap_is_an_error_that_names_the_nearest(settings):
     settings.PGONLY = {"BUDGETS": {"project": {"usd": 5}}}
-    with (
-        pytest.raises(UnknownBudgetError, match="Did you mean 'project'") as caught,
-        budget("projetc").reserve(1),
-    ):
-        pass
+    with pytest.raises(UnknownBudgetError, match="Did you mean 'project'") as caught:
+        spend(1, name="projetc")
     assert "budget('projetc', usd=5)" in str(caught.value)
     assert not Budget.objects.exists()
 
 
 def test_a_budget_made_in_the_admin_needs_no_cap_in_the_code():
     Budget.objects.create(name="p", usd=1)
-    with budget("p").reserve(0.4):
-        pass
+    spend(0.4)
     assert state() == money(0.4, 0)
 
 
@@ -291,8 +287,7 @@ def test_a_budget_that_was_deleted_is_made_again():
     with budget("p", 1).reserve(0.4):
         Budget.objects.all().delete()
     assert costs() == list(money(0.4))
-    with budget("p", 1).reserve(0.3):
-        pass
+    spend(0.3, 1)
     assert state() == money(0.3, 0)
 
 
@@ -300,20 +295,7 @@ class InATestCase(TestCase):
     """A budget inside a TestCase is part of what the test rolls back."""
 
     def test_it_works_and_is_rolled_back(self):
-        with budget("p", 1).reserve(0.4) as reservation:
-            reservation.settle(0.1)
+        spend(0.4, 1, cost=0.1)
         assert state() == money(0.1, 0)
 
     test_again = test_it_works_and_is_rolled_back
-
-
-def reserve(usd):
-    with budget("p").reserve(usd) as reservation:
-        reservation.settle(usd)
-
-
-def in_other_thread(function):
-    thread = threading.Thread(target=function)
-    thread.start()
-    thread.join(10)
-    assert not thread.is_alive()

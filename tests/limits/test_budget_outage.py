@@ -6,13 +6,13 @@ import pytest
 
 from pgonly_django import budget
 from pgonly_django.database.operation import run
-from pgonly_django.exceptions import BudgetExceededError, LimitsUnansweredError, LimitsUnavailableError
+from pgonly_django.exceptions import LimitsUnansweredError, LimitsUnavailableError
 from pgonly_django.limits import budget as budget_module
 from pgonly_django.limits import pool_user
 from pgonly_django.limits.budget_statements import RESERVE
 from pgonly_django.models import Reservation
 from tests import activity
-from tests.limits.rows import costs, money, no_connections, state
+from tests.limits.rows import assert_does_not_fit, costs, money, no_connections, spend, state
 from tests.waiting import cancel_once, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -29,15 +29,13 @@ def test_a_cost_that_cannot_be_settled_now_is_settled_when_the_database_is_back(
 
 def test_a_reservation_without_a_database_raises_outside_of_jobs(monkeypatch):
     monkeypatch.setattr(budget_module, "PATIENCE_SECONDS", 0)
-    with budget("p", 1).reserve(0):
-        pass
-    with no_connections(), pytest.raises(LimitsUnavailableError), budget("p", 1).reserve(0.1):
-        pass
+    spend(0, 1)
+    with no_connections(), pytest.raises(LimitsUnavailableError):
+        spend(0.1, 1)
 
 
 def test_what_a_cancelled_caller_was_about_to_reserve_is_given_back(other):
-    with budget("p", 1).reserve(0):
-        pass
+    spend(0, 1)
 
     async def pay():
         async with budget("p", 1).reserve(0.4):
@@ -64,8 +62,7 @@ def test_what_postgresql_reserves_after_it_has_said_no_to_a_second_try_is_given_
 
     with budget("p", 1).reserve(1) as all_there_is:
         monkeypatch.setattr(budget_module, "call", call)
-        with pytest.raises(BudgetExceededError), budget("p", 1).reserve(0.4):
-            pass
+        assert_does_not_fit(0.4, 1)
         all_there_is.release()
     run(really_call(pool_user.pool(), RESERVE, **asked[0]))
     wait_for(lambda: state() == money(0, 0), what="the release")

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
-from django.db import connections, transaction
+from django.db import transaction
 
-from pgonly_django import budget, limiter
+from pgonly_django import budget
 from pgonly_django.exceptions import LimiterTimeoutError, LimitsUnavailableError
 from pgonly_django.limits import budget as budget_module
 from pgonly_django.limits import pool_user
 from pgonly_django.limits.pool_user import LOCK_SECONDS, _RowCall
 from pgonly_django.models import Budget
-from tests.limits.rows import costs, money, state
-from tests.waiting import wait_for
+from tests.limits.rows import costs, enter, money, spend, state
+from tests.waiting import beside, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,82 +37,56 @@ def limits(settings):
 def held(other, limits):
     """Holds the rows of the budget "locked" and of the limiter "locked", while many want them."""
     for name in ("locked", "b"):
-        spend(name)
-    with limiter("locked", tokens=1), limiter("x"):
-        pass
+        spend_of(name)
+    enter("locked", tokens=1)
+    enter("x")
 
     @contextmanager
     def hold(use):
-        outcomes = []
-        threads = [threading.Thread(target=_note, args=(use, outcomes)) for _ in range(CALLERS)]
-        with other.transaction():
+        with ExitStack() as threads, other.transaction():
             other.execute("SELECT FROM pgonly_budget WHERE name = 'locked' FOR UPDATE")
             other.execute("SELECT FROM pgonly_limiter WHERE name = 'locked' FOR UPDATE")
-            for thread in threads:
-                thread.start()
-            wait_for(lambda: len(_calls_of("locked")) > 1, what="calls that wait")
-            yield outcomes
-        for thread in threads:
-            thread.join(30)
+            found = [threads.enter_context(beside(use)) for _ in range(CALLERS)]
+            wait_for(lambda: len(pool_user._calls.get(("default", "locked"), ())) > 1, what="calls that wait")
+            yield lambda: [outcome for outcomes in found for outcome in outcomes]
 
     return hold
 
 
-def _calls_of(name):
-    return pool_user._calls.get(("default", name), [])
+def spend_of(name):
+    spend(0.01, 100, name=name, cost=0.01)
 
 
-def _note(use, outcomes):
-    try:
-        use()
-        outcomes.append(None)
-    except Exception as error:
-        outcomes.append(error)
-    finally:
-        connections.close_all()
-
-
-def spend(name, usd=0.01):
-    with budget(name, 100).reserve(usd) as reservation:
-        reservation.settle(usd)
-
-
-def use_limiter():
-    with limiter("locked", tokens=1):
-        pass
-
-
-@pytest.mark.parametrize("use", [lambda: spend("locked"), use_limiter], ids=["a budget", "a limiter"])
+@pytest.mark.parametrize(
+    "use",
+    [lambda: spend_of("locked"), lambda: enter("locked", None, tokens=1)],
+    ids=["a budget", "a limiter"],
+)
 def test_while_a_row_is_locked_others_are_served_at_once(held, use):
     with held(use) as outcomes:
         until, slowest = time.monotonic() + 4 * LOCK_SECONDS, 0.0
         while time.monotonic() < until:
             began = time.monotonic()
-            spend("b")
-            with limiter("x"):
-                pass
+            spend_of("b")
+            enter("x", None)
             slowest = max(slowest, time.monotonic() - began)
         assert slowest < SOON
-        assert not outcomes
-    assert outcomes == [None] * CALLERS
+        assert not outcomes()
+    assert outcomes() == [None] * CALLERS
 
 
 def test_who_is_no_job_is_told_after_a_while_what_it_waits_for(held, monkeypatch):
     monkeypatch.setattr(budget_module, "PATIENCE_SECONDS", 0)
-    with held(lambda: spend("locked")) as outcomes:
-        wait_for(lambda: len(outcomes) == CALLERS, what="the errors")
-    assert {type(error) for error in outcomes} == {LimitsUnavailableError}
+    with held(lambda: spend_of("locked")) as outcomes:
+        wait_for(lambda: len(outcomes()) == CALLERS, what="the errors")
+    assert {type(error) for error in outcomes()} == {LimitsUnavailableError}
 
 
 def test_a_limiter_with_a_timeout_waits_no_longer(held):
-    def use():
-        with limiter("locked", tokens=1, timeout=0.5):
-            pass
-
-    with held(use) as outcomes:
-        wait_for(lambda: len(outcomes) == CALLERS, what="the errors")
-    assert {type(error) for error in outcomes} <= {LimiterTimeoutError, LimitsUnavailableError}
-    assert all("Another transaction holds the row of 'locked'" in str(error) for error in outcomes)
+    with held(lambda: enter("locked", 0.5, tokens=1)) as outcomes:
+        wait_for(lambda: len(outcomes()) == CALLERS, what="the errors")
+    assert {type(error) for error in outcomes()} <= {LimiterTimeoutError, LimitsUnavailableError}
+    assert all("Another transaction holds the row of 'locked'" in str(error) for error in outcomes())
 
 
 @pytest.mark.slow
@@ -145,11 +118,11 @@ def test_many_tasks_that_share_a_budget_take_turns(limits):
 
 
 def test_a_call_that_an_interruption_has_left_behind_stops_no_other(limits):
-    spend("b")
+    spend_of("b")
     left = [_RowCall() for _ in range(10)]
     for call in left:
         call.began -= pool_user.LONGEST_SECONDS
     pool_user._calls["default", "b"] = left
-    spend("b")
+    spend_of("b")
     assert state("b") == money(0.02, 0)
     pool_user._calls.clear()
