@@ -20,7 +20,7 @@ from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry
 from tests.cache.conftest import expire_by, start_crowd
-from tests.waiting import wait_for
+from tests.waiting import beside, wait_for
 
 
 def test_a_hit_computes_nothing(cache):
@@ -57,25 +57,17 @@ def test_of_fifty_processes_one_more_computes_when_the_first_is_killed(transacti
 
 def in_two_threads(cache, first, second, **options):
     """get_or_set in a thread with `first`, and once that computes, here with `second`."""
-    computing, go_on, answers = threading.Event(), threading.Event(), []
+    computing, go_on = threading.Event(), threading.Event()
 
     def compute():
         computing.set()
         assert go_on.wait(10)
         return first()
 
-    def call():
-        try:
-            answers.append(cache.get_or_set("key", compute, **options))
-        except ZeroDivisionError:
-            answers.append("failed")
-
-    thread = threading.Thread(target=call)
-    thread.start()
-    assert computing.wait(10)
-    second(go_on)
-    thread.join(10)
-    return answers[0]
+    with beside(lambda: cache.get_or_set("key", compute, **options)) as answers:
+        assert computing.wait(10)
+        second(go_on)
+    return "failed" if isinstance(answers[0], ZeroDivisionError) else answers[0]
 
 
 def test_a_set_during_the_computation_wins(cache):
@@ -315,11 +307,15 @@ def test_an_abandoned_computation_says_nothing_and_frees_its_claim(cache):
 def test_a_claim_that_arrives_after_it_was_given_up_keeps_nobody_waiting(cache):
     flight = flight_of(cache, lambda: 1)
     background.undo(lambda: run(flight._end_claim(4711)))
-    CacheEntry.objects.create(
-        key=flight.key.decode(), codec=0, expires_at=datetime(1970, 1, 1, tzinfo=UTC), prune_minute=2**31 - 1,
-        claim=4711, claimed_until=datetime.now(UTC) + timedelta(minutes=10),
-    )  # fmt: skip
+    claim_of_another(flight.key)
     assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
+
+
+def claim_of_another(key):
+    CacheEntry.objects.create(
+        key=key.decode(), codec=0, expires_at=datetime(1970, 1, 1, tzinfo=UTC), prune_minute=2**31 - 1,
+        claim=4711, claimed_until=datetime.now(UTC) + timedelta(days=1),
+    )  # fmt: skip
 
 
 def test_where_no_thread_can_be_started_callers_look_by_themselves(cache, monkeypatch):
@@ -374,15 +370,8 @@ def test_those_who_wait_are_woken_by_the_answer_and_by_a_failure(cache, other):
 
 def test_a_caller_waits_at_most_twice_its_lock_timeout(cache):
     """Whatever the claim of another says, and however often it is renewed."""
-    CacheEntry.objects.create(
-        key=cache.stored_key("key", None).decode(), codec=0, expires_at=datetime(1970, 1, 1, tzinfo=UTC),
-        prune_minute=2**31 - 1, claim=4711, claimed_until=datetime.now(UTC) + timedelta(days=1),
-    )  # fmt: skip
-    answers = []
-    call = threading.Thread(
-        target=lambda: answers.append(cache.get_or_set("key", lambda: "mine", lock_timeout=0.2)), daemon=True
-    )
-    call.start()
-    call.join(20)
+    claim_of_another(cache.stored_key("key", None))
+    with beside(lambda: cache.get_or_set("key", lambda: "mine", lock_timeout=0.2)) as answers:
+        pass
     assert answers == ["mine"]
     assert CacheEntry.objects.get().claim == 4711

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from importlib import import_module
 
 from model_bakery import baker
 
@@ -25,6 +26,13 @@ def again(session: SessionStore) -> SessionStore:
 
 def seen_seconds_ago(seconds: int) -> None:
     sql("UPDATE pgonly_session SET last_seen_at = now() - %s * interval '1 second'", seconds)
+
+
+def switch_from(settings, engine: str, cache: str = "django.core.cache.backends.locmem.LocMemCache"):
+    """The site used this engine of Django's before, on this cache. Its module."""
+    settings.CACHES = {"default": {"BACKEND": cache}}
+    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": f"django.contrib.sessions.backends.{engine}"}
+    return import_module(settings.PGONLY["SESSION_PREVIOUS_ENGINE"])
 
 
 OLD, NEW = (

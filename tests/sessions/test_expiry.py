@@ -8,12 +8,11 @@ from decimal import Decimal
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
-from django.contrib.sessions.backends.cache import SessionStore as CacheStore
-from django.contrib.sessions.backends.db import SessionStore as DjangosStore
 from django.utils.timezone import now
 
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore, revoke_all
+from tests.sessions.rows import switch_from
 
 pytestmark = pytest.mark.django_db
 
@@ -130,8 +129,7 @@ def test_whatever_its_expiry_is_a_session_serves_requests(client, settings, stor
 
 
 def test_an_expiry_comes_along_from_the_previous_engine(settings):
-    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": "django.contrib.sessions.backends.cache"}
-    old = CacheStore()
+    old = switch_from(settings, "cache").SessionStore()
     old["a"] = 1
     old.set_expiry(3600)
     old.save()
@@ -142,8 +140,7 @@ def test_an_expiry_comes_along_from_the_previous_engine(settings):
 
 @pytest.mark.parametrize("value", UNREADABLE, ids=repr)
 def test_a_session_with_an_odd_expiry_is_moved_from_the_previous_engine(settings, value):
-    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": "django.contrib.sessions.backends.cache"}
-    old = CacheStore()
+    old = switch_from(settings, "cache").SessionStore()
     old["a"] = 1
     old.save()
     old._cache.set(old.cache_key, {"a": 1, "_session_expiry": value})
@@ -152,11 +149,10 @@ def test_a_session_with_an_odd_expiry_is_moved_from_the_previous_engine(settings
 
 def test_an_endless_cookie_age_breaks_neither_a_save_nor_a_revocation(settings, client):
     settings.SESSION_COOKIE_AGE = 10**13
-    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": "django.contrib.sessions.backends.db"}
+    engine = switch_from(settings, "db")
     user = get_user_model().objects.create_user("ada")
     client.force_login(user)
     assert client.get("/whoami/").content == b"ada"
     assert revoke_all(user) == 1
     SessionStore.clear_expired()
-    old = DjangosStore()
-    assert SessionStore(old.session_key).get("a") is None
+    assert SessionStore(engine.SessionStore().session_key).get("a") is None

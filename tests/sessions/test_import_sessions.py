@@ -17,6 +17,7 @@ from pgonly_django.exceptions import CacheError
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore, revoke_all
 from pgonly_django.sessions.previous_engine import import_sessions
+from tests.sessions.rows import switch_from
 from tests.sql import sql
 
 pytestmark = pytest.mark.django_db
@@ -105,13 +106,8 @@ def test_a_run_that_was_killed_is_finished_by_the_next(old):
     assert all(SessionStore().exists(key) for key in keys)
 
 
-@pytest.fixture
-def table(settings):
-    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": f"{BACKENDS}.db"}
-
-
-@pytest.mark.usefixtures("table")
-def test_the_rows_keep_the_expiry_of_the_old_ones_and_live_a_hundred_years_at_most():
+def test_the_rows_keep_the_expiry_of_the_old_ones_and_live_a_hundred_years_at_most(settings):
+    switch_from(settings, "db")
     soon, never = old_sessions("db", 2)
     OldRow.objects.filter(pk=soon).update(expire_date=timezone.now() + timedelta(minutes=5))
     OldRow.objects.filter(pk=never).update(expire_date="9999-12-31T23:59Z")
@@ -194,7 +190,7 @@ def test_it_runs_after_the_switch_while_the_previous_engine_is_named(settings, e
 
 def test_it_runs_where_a_subclass_of_our_store_serves(settings):
     """As projects have it whose sessions have a store of their own."""
-    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": f"{BACKENDS}.db"}
+    switch_from(settings, "db")
     (key,) = old_sessions("db", 1)
     settings.SESSION_ENGINE = __name__
     assert run() == "1 moved, 0 were here already\n"
@@ -202,17 +198,14 @@ def test_it_runs_where_a_subclass_of_our_store_serves(settings):
 
 
 def test_a_cache_that_cannot_list_its_keys_names_the_other_way(settings, tmp_path):
-    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": f"{BACKENDS}.cache"}
-    settings.CACHES = {
-        "default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": tmp_path}
-    }
+    switch_from(settings, "cache", "django.core.cache.backends.filebased.FileBasedCache")
+    settings.CACHES["default"]["LOCATION"] = tmp_path
     with pytest.raises(CommandError, match="SESSION_PREVIOUS_ENGINE"):
         run()
 
 
-@pytest.mark.usefixtures("table")
-def test_an_expired_session_is_left_behind():
-    session = old_store("db")
+def test_an_expired_session_is_left_behind(settings):
+    session = switch_from(settings, "db").SessionStore()
     session["a"] = 1
     session.set_expiry(-10)
     session.save()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.base import UpdateError
+from django.contrib.sessions.models import Session as OldRow
+from django.core.cache import cache
 from django.core.cache.backends.locmem import LocMemCache
 from django.db import connection, connections, transaction
 from django.test import Client, RequestFactory
@@ -17,22 +18,15 @@ from model_bakery import baker
 
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore, prune_expired, revoke_all, revoke_other_sessions
-from tests.sessions.rows import waiting_for_us
+from tests.sessions.rows import session_of, stored, switch_from, waiting_for_us
 from tests.waiting import beside, wait_for
 
 pytestmark = pytest.mark.django_db
 
-ENGINES = [f"django.contrib.sessions.backends.{name}" for name in ("db", "cached_db", "cache")]
-DB, _, CACHE = ENGINES
 
-
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=["db", "cached_db", "cache"])
 def engine(request, settings):
-    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": request.param}
-    yield import_module(request.param)
-    from django.core.cache import cache
-
+    yield switch_from(settings, request.param)
     cache.clear()
 
 
@@ -116,10 +110,7 @@ def test_a_key_that_nobody_knows_makes_no_row(engine):
     ids=["in an hour", "never"],
 )
 def test_the_row_keeps_the_old_rows_expiry_and_lives_a_hundred_years_at_most(settings, expires, at_most):
-    from django.contrib.sessions.models import Session as OldRow
-
-    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": DB}
-    key = old_session(import_module(DB), cart=[1])
+    key = old_session(switch_from(settings, "db"), cart=[1])
     OldRow.objects.update(expire_date=expires)
     assert SessionStore(key)["cart"] == [1]
     assert Session.objects.get().expires_at < timezone.now() + at_most + timedelta(minutes=1)
@@ -133,16 +124,14 @@ class UnreachableCache(LocMemCache):
 
 
 def test_an_unreachable_cache_logs_nobody_out(settings):
-    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": CACHE}
-    settings.SESSION_ENGINE = CACHE
+    settings.SESSION_ENGINE = switch_from(settings, "cache").__name__
     browser = Client(raise_request_exception=False)
     browser.force_login(baker.make(get_user_model(), username="ada"))
     settings.SESSION_ENGINE = "pgonly_django.sessions"
-    working, settings.CACHES = settings.CACHES, {"default": {"BACKEND": f"{__name__}.UnreachableCache"}}
+    switch_from(settings, "cache", f"{__name__}.UnreachableCache")
     answer = browser.get("/whoami/")
     assert (answer.status_code, dict(answer.cookies)) == (500, {})
-    settings.CACHES = working
+    switch_from(settings, "cache")
     assert browser.get("/whoami/").content == b"ada"
 
 
@@ -151,11 +140,8 @@ def test_a_cookie_that_no_engine_made_is_a_session_that_nobody_knows(engine):
 
 
 def test_an_unreachable_cache_does_not_hinder_a_logout(settings, caplog):
-    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": CACHE}
-    session = SessionStore()
-    session["cart"] = [1]
-    session.save()
-    settings.CACHES = {"default": {"BACKEND": f"{__name__}.UnreachableCache"}}
+    session = stored(cart=[1])
+    switch_from(settings, "cache", f"{__name__}.UnreachableCache")
     key = session.session_key
     session.flush()
     assert "may still live in the previous engine" in caplog.text
@@ -204,9 +190,7 @@ def test_a_session_that_was_ended_meanwhile_is_not_moved_again(engine):
 
 
 def test_what_cannot_be_encoded_here_is_left_out_and_logged_by_its_key(settings, caplog):
-    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": CACHE}
-    key = old_session(import_module(CACHE), cart=[1], seen=datetime(2026, 1, 1, tzinfo=UTC))
+    key = old_session(switch_from(settings, "cache"), cart=[1], seen=datetime(2026, 1, 1, tzinfo=UTC))
     assert dict(SessionStore(key).items()) == {"cart": [1]}
     assert "'seen'" in caplog.text
     assert "2026" not in caplog.messages[0]
@@ -228,15 +212,13 @@ def test_revoking_all_others_keeps_this_one_and_what_logs_in_later(engine):
     request.user, request.session = ada, SessionStore(here)
     assert request.session["_auth_user_id"]
     assert revoke_other_sessions(request) == 0
-    later = SessionStore()
-    later["_auth_user_id"] = str(ada.pk)
-    later.save()
+    later = session_of(ada)
     alive = [key for key in (here, there, later.session_key) if "_auth_user_id" in SessionStore(key)]
     assert alive == [here, later.session_key]
 
 
 def test_revoking_all_once_more_keeps_them_out_for_the_whole_age_again(settings):
-    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": DB}
+    switch_from(settings, "db")
     ada = baker.make(get_user_model())
     revoke_all(ada)
     Session.objects.update(expires_at=timezone.now() + timedelta(hours=1))
@@ -257,7 +239,7 @@ def test_a_parallel_first_request_waits_for_the_move_and_finds_it(engine):
 
 
 def test_the_row_of_a_revoked_user_is_no_session_and_is_pruned(settings, admin_client):
-    settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": DB}
+    switch_from(settings, "db")
     ada = baker.make(get_user_model())
     before = Session.objects.count()
     revoke_all(ada)

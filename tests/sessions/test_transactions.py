@@ -8,10 +8,9 @@ from django.db import transaction
 from pgonly_django.sessions import SessionStore
 from tests.sessions.rows import again, stored
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.mark.django_db(transaction=True)
 def test_what_a_rollback_undid_is_sent_again_by_the_next_save():
     session = again(stored(a=1))
     with transaction.atomic():
@@ -23,7 +22,6 @@ def test_what_a_rollback_undid_is_sent_again_by_the_next_save():
     assert again(session)["b"] == 2
 
 
-@pytest.mark.django_db(transaction=True)
 def test_what_was_saved_in_a_transaction_is_merged_by_the_save_after_it():
     session = SessionStore()
     with transaction.atomic():
@@ -37,7 +35,6 @@ def test_what_was_saved_in_a_transaction_is_merged_by_the_save_after_it():
     assert dict(again(session).items()) == {"a": 1, "b": 2, "c": 3}
 
 
-@pytest.mark.django_db(transaction=True)
 def test_what_was_removed_in_a_transaction_is_not_removed_again_after_it():
     session = again(stored(a=1, kept=1))
     with transaction.atomic():
@@ -50,7 +47,6 @@ def test_what_was_removed_in_a_transaction_is_not_removed_again_after_it():
     assert again(session)["a"] == 2
 
 
-@pytest.mark.django_db(transaction=True)
 def test_a_session_that_was_cleared_after_its_save_in_a_transaction_is_replaced():
     session = again(stored(a=1))
     with transaction.atomic():
@@ -65,7 +61,6 @@ def test_a_session_that_was_cleared_after_its_save_in_a_transaction_is_replaced(
     assert dict(again(session).items()) == {"new": 1}
 
 
-@pytest.mark.django_db(transaction=True)
 def test_a_login_in_a_transaction_that_rolls_back_leaves_the_old_session_as_it_was():
     session = again(stored(a=1))
     before = session.session_key

@@ -18,7 +18,8 @@ from pgonly_django.models import CacheEntry, DurableCacheEntry
 from pgonly_django.models.cache_entry import CacheLock
 from tests.cache.failure.conftest import with_options
 from tests.outages import frozen
-from tests.waiting import wait_for
+from tests.sql import sql
+from tests.waiting import beside, wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -50,10 +51,10 @@ def test_what_was_computed_while_the_database_was_away_is_returned_and_stored_wh
 
 def test_what_postgresql_refuses_when_it_is_back_keeps_nobody_waiting(aside, server):
     def compute():
-        with connections["aside"].cursor() as cursor:
-            cursor.execute(
-                "ALTER TABLE pgonly_cache ADD CONSTRAINT tests_none CHECK (value IS NULL) NOT VALID"
-            )
+        sql(
+            "ALTER TABLE pgonly_cache ADD CONSTRAINT tests_none CHECK (value IS NULL) NOT VALID",
+            using="aside",
+        )
         connections["aside"].close()
         server.stop()
         return "paid for"
@@ -64,40 +65,26 @@ def test_what_postgresql_refuses_when_it_is_back_keeps_nobody_waiting(aside, ser
         claimed = CacheEntry.objects.using("aside").filter(claim__isnull=False)
         wait_for(lambda: not claimed.exists(), what="the claim's end")
     finally:
-        with connections["aside"].cursor() as cursor:
-            cursor.execute("ALTER TABLE pgonly_cache DROP CONSTRAINT tests_none")
+        sql("ALTER TABLE pgonly_cache DROP CONSTRAINT tests_none", using="aside")
 
 
 def test_of_those_who_wait_none_pays_a_second_time_where_errors_are_raised(aside, server):
-    cache, computing, go_on, answers = (
-        with_options(ON_ERROR="raise"),
-        threading.Event(),
-        threading.Event(),
-        [],
-    )
+    cache, computing, go_on = with_options(ON_ERROR="raise"), threading.Event(), threading.Event()
 
     def compute():
         computing.set()
         assert go_on.wait(30)
         return "paid for"
 
-    def wait_in_vain():
-        with pytest.raises(CacheUnavailableError):
-            cache.get_or_set("paid once", lambda: answers.append("paid again"), lock_timeout=600)
-        answers.append("raised")
-
-    payer = threading.Thread(target=lambda: answers.append(cache.get_or_set("paid once", compute)))
-    payer.start()
-    assert computing.wait(30)
-    waiter = threading.Thread(target=wait_in_vain)
-    waiter.start()
-    wait_for(lambda: listening(server), what="the other to wait")
-    server.stop("immediate")
-    waiter.join(30)
-    assert answers == ["raised"]
-    go_on.set()
-    payer.join(30)
-    assert answers == ["raised", "paid for"]
+    with beside(lambda: cache.get_or_set("paid once", compute)) as paid:
+        assert computing.wait(30)
+        with beside(lambda: cache.get_or_set("paid once", lambda: "paid again", lock_timeout=600)) as other:
+            wait_for(lambda: listening(server), what="the other to wait")
+            server.stop("immediate")
+        assert isinstance(other[0], CacheUnavailableError)
+        assert not paid
+        go_on.set()
+    assert paid == ["paid for"]
 
 
 def listening(server):
