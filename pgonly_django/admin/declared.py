@@ -84,9 +84,8 @@ class DeclaredAdmin(VerbAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: ModelForm, change: bool) -> None:
         if not change:
-            obj.edited_at = (
-                ClockTimestamp()
-            )  # a declaration of this name does not overwrite what a person made
+            # A declaration of this name does not overwrite what a person made.
+            obj.edited_at = ClockTimestamp()
             obj.save()
         elif form.changed_data:
             changed = {name: form.cleaned_data[name] for name in form.changed_data}

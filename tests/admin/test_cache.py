@@ -43,7 +43,7 @@ def two_caches(settings, db):
 def test_the_list_shows_keys_types_sizes_expiry_and_tags(admin_client):
     caches["default"].set("user:7", Bomb(), 3600, tags=["project:7"])
     caches["default"].set("count", 41, None)
-    page = admin_client.get(reverse(LIST)).content.decode()
+    page = admin_client.get(reverse(LIST)).text
     for text in ("p:1:user:7", "pickle", " min", "project:7", "p:1:count", "integer", "never"):
         assert text in page
 
@@ -51,7 +51,7 @@ def test_the_list_shows_keys_types_sizes_expiry_and_tags(admin_client):
 @pytest.mark.parametrize("term", ["user:1", "p:1:user:1", "pages:p:1:user:1"])
 def test_search_is_by_the_beginning_of_the_key(admin_client, term):
     caches["default"].set_many({"user:1": 1, "user:12": 1, "user:2": 1, "a user:1": 1})
-    page = admin_client.get(reverse(LIST), {"q": term}).content.decode()
+    page = admin_client.get(reverse(LIST), {"q": term}).text
     assert "p:1:user:1<" in page
     assert "p:1:user:12<" in page
     assert "user:2" not in page
@@ -65,7 +65,7 @@ def test_json_and_numbers_are_shown_and_pickles_never_opened(admin_client):
     pages = {}
     for entry in CacheEntry.objects.all():
         url = reverse("admin:pgonly_django_cacheentry_change", args=[quote(entry.pk)])
-        pages[entry.name.rpartition(":")[2]] = admin_client.get(url).content.decode()
+        pages[entry.name.rpartition(":")[2]] = admin_client.get(url).text
     assert "&lt;b&gt;Überblick" in pages["answer"]
     assert "12345" in pages["number"]
     assert "Not shown: only numbers" in pages["pickled"]
@@ -80,10 +80,10 @@ def test_filters_by_cache_and_state(admin_client):
         ({"state": "expired"}, "1:old<", "1:new<"),
         ({"state": "live"}, "1:new<", "1:old<"),
     ):
-        page = admin_client.get(reverse(LIST), query).content.decode()
+        page = admin_client.get(reverse(LIST), query).text
         assert shown in page
         assert hidden not in page
-    assert "0 cache entries" in admin_client.get(reverse(LIST), {"state": "computing"}).content.decode()
+    assert "0 cache entries" in admin_client.get(reverse(LIST), {"state": "computing"}).text
 
 
 def test_everything_at_once_takes_as_many_as_the_page_that_asks_can_post(admin_client):
@@ -102,7 +102,7 @@ def test_numbers_and_clearing_one_cache_asks_first(admin_client, admin_user):
     on_a_phone = re.findall('<td data-label="(.*?)"', page)
     assert on_a_phone == ["Location", "Entries", "Size", "Table on disk", "Hit rate"] * 3
     url = reverse("admin:pgonly_django_cacheentry_clear", args=["default"])
-    assert "will be deleted" in admin_client.get(url).content.decode()
+    assert "will be deleted" in admin_client.get(url).text
     assert CacheEntry.objects.count() == 3
     assert admin_client.post(url).status_code == 302
     assert [entry.name for entry in CacheEntry.objects.all()] == [":1:c"]
@@ -117,14 +117,14 @@ def test_numbers_and_clearing_one_cache_asks_first(admin_client, admin_user):
 
 def test_who_may_only_look_may_not_clear(client, person):
     person("view_cacheentry")
-    page = client.get(reverse(NUMBERS)).content.decode()
+    page = client.get(reverse(NUMBERS)).text
     assert "pgonly-button-clear" not in page
     assert client.post(reverse(CLEAR, args=["default"])).status_code == 403
 
 
 def test_a_table_that_a_person_may_not_see_has_no_numbers_for_them(client, person):
     person("view_durablecacheentry")
-    page = client.get(reverse("admin:pgonly_django_durablecacheentry_numbers")).content.decode()
+    page = client.get(reverse("admin:pgonly_django_durablecacheentry_numbers")).text
     assert "kept" in page
     assert "pages" not in page
     assert client.get(reverse(NUMBERS)).status_code == 403
@@ -133,7 +133,7 @@ def test_a_table_that_a_person_may_not_see_has_no_numbers_for_them(client, perso
 def test_a_cache_is_cleared_only_by_who_may_delete_in_its_own_table(client, person):
     person("view_cacheentry", "delete_cacheentry", "view_durablecacheentry")
     caches["durable"].set("key", 1)
-    page = client.get(reverse(NUMBERS)).content.decode()
+    page = client.get(reverse(NUMBERS)).text
     assert "kept" in page
     assert page.count("pgonly-button-clear") == 2
     assert client.post(reverse(CLEAR, args=["durable"])).status_code == 404
@@ -143,7 +143,7 @@ def test_a_cache_is_cleared_only_by_who_may_delete_in_its_own_table(client, pers
 
 def test_the_numbers_lead_to_the_view_of_each_caches_own_table(admin_client):
     caches["durable"].set("key", 1)
-    page = admin_client.get(reverse(NUMBERS)).content.decode()
+    page = admin_client.get(reverse(NUMBERS)).text
     expected = [reverse(CLEAR_DURABLE, args=["durable"]), reverse(CLEAR, args=["default"])]
     assert re.findall('pgonly-button-clear" href="(.*?)"', page)[:2] == expected
     admin_client.post(expected[0])
@@ -152,7 +152,7 @@ def test_the_numbers_lead_to_the_view_of_each_caches_own_table(admin_client):
 
 def test_before_the_first_thousand_reads_there_is_no_hit_rate_yet(admin_client):
     caches["default"].get("missing")
-    page = admin_client.get(reverse(NUMBERS)).content.decode()
+    page = admin_client.get(reverse(NUMBERS)).text
     assert page.count(">none yet</td>") == 3
     assert "after every 1,000 reads" in page
 
@@ -189,7 +189,7 @@ def test_a_search_for_what_no_key_holds_finds_nothing(admin_client, term):
 def test_the_numbers_name_a_cache_whose_database_refuses(transactional_db, admin_client):
     caches["default"].set("key", 1)
     with connection.cursor() as cursor, missing(cursor.execute, "pgonly_cache_durable"):
-        page = admin_client.get(reverse(NUMBERS)).content.decode()
+        page = admin_client.get(reverse(NUMBERS)).text
     assert "No numbers: relation" in page
     assert re.search(r">pages</td>\s*<td[^>]*>1( of [\d,]+)?</td>", page)
 

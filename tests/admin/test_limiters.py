@@ -75,7 +75,7 @@ def test_the_page_names_who_is_inside_and_who_waits_with_links_to_jobs(admin_cli
     job = uuid4()
     take(who=f"job {job} (tasks.screen)")
     wait("web-1, process 12, <main>")
-    text = admin_client.get(PAGE).content.decode()
+    text = admin_client.get(PAGE).text
     assert f'href="/admin/pgonly_django/job/{job}/change/"' in text
     assert "web-1, process 12, &lt;main&gt;" in text
 
@@ -119,13 +119,13 @@ def test_a_cool_down_begins_and_ends_by_buttons_and_is_logged(admin_client):
     left = Limiter.objects.get().blocked_until - timezone.now()
     assert timedelta(minutes=14) < left <= timedelta(minutes=15)
     assert "Cools down for 14 min" in cells(admin_client.get(LIST), "state_badge")[0]
-    assert "operate/end_cool_down/" in admin_client.get(PAGE).content.decode()
+    assert "operate/end_cool_down/" in admin_client.get(PAGE).text
     admin_client.post(f"{LIST}deepseek/operate/end_cool_down/")
     assert Limiter.objects.get().blocked_until is None
     assert [entry.change_message for entry in LogEntry.objects.order_by("id")] == [
         "Cool down for 15 min", "Cool-down ended.",
     ]  # fmt: skip
-    assert "operate/end_cool_down/" not in admin_client.get(PAGE).content.decode()
+    assert "operate/end_cool_down/" not in admin_client.get(PAGE).text
 
 
 def test_a_longer_cool_down_is_not_made_shorter_by_an_action_of_the_list(admin_client):

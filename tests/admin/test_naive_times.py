@@ -68,7 +68,7 @@ def test_a_time_in_a_column_and_the_same_one_in_json_read_alike(admin_client):
     job = make_job(State.READY, enqueued_at=MOMENT, errors=[entry], log=[{"at": AWARE, "text": "hello"}])
     response = admin_client.get(page_of(job))
     assert [moment.at for moment in response.context["timeline"]] == [MOMENT, MOMENT]
-    assert response.content.decode().count(f">{LOCAL}<") == 3
+    assert response.text.count(f">{LOCAL}<") == 3
 
 
 def test_an_age_has_the_exact_time_for_people_and_for_machines(admin_client):
@@ -94,4 +94,4 @@ def test_a_discarded_job_says_when_in_utc(admin_client):
     written = datetime.fromisoformat(job.errors[-1]["finished_at"])
     assert written.utcoffset() == timedelta(0)
     assert abs(timezone.make_naive(written) - job.finished_at) < timedelta(minutes=1)
-    assert "Discarded" in admin_client.get(page_of(job)).content.decode()
+    assert "Discarded" in admin_client.get(page_of(job)).text

@@ -84,7 +84,7 @@ def test_a_search_that_is_slow_even_there_is_stopped_and_says_so(admin_client, l
     monkeypatch.setattr(JobChangeList, "newest_rows", 999)
     response = admin_client.get(f"{LIST}?q=needle")
     assert list(response.context["cl"].result_list) == []
-    assert "among the newest 999 rows and was stopped" in response.content.decode()
+    assert "among the newest 999 rows and was stopped" in response.text
 
 
 def test_an_action_on_everything_found_keeps_to_the_rows_that_were_looked_at(
@@ -114,7 +114,7 @@ def test_any_other_list_that_takes_too_long_shows_none_of_its_rows_and_says_so(a
 
 def test_a_quick_list_has_no_note(admin_client):
     make_job()
-    page = admin_client.get(f"{LIST}?q=add").content.decode()
+    page = admin_client.get(f"{LIST}?q=add").text
     assert "newest 100,000" not in page
 
 

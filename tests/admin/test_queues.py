@@ -105,16 +105,16 @@ def test_a_limit_that_no_claim_could_obey_is_refused(admin_client, changes, said
     declared()
     response = admin_client.post(PAGE, {**FORM, **changes})
     assert response.status_code == 200
-    assert said in response.content.decode()
+    assert said in response.text
     assert Queue.objects.get().edited_at is None
 
 
 def test_a_queue_that_has_jobs_and_no_row_is_offered(admin_client):
     make(queue="mail & more")
-    assert "add/?name=mail%20%26%20more" in admin_client.get(LIST).content.decode()
+    assert "add/?name=mail%20%26%20more" in admin_client.get(LIST).text
     admin_client.post(f"{LIST}add/", {**FORM, "name": "mail & more", "max_running": "1"})
     assert Queue.objects.get().max_running == 1
-    assert "add/?name=" not in admin_client.get(LIST).content.decode()
+    assert "add/?name=" not in admin_client.get(LIST).text
 
 
 def test_only_a_queue_that_no_setting_declares_can_be_deleted(admin_client, settings):

@@ -287,4 +287,4 @@ def test_a_refused_edit_shows_the_schedule_as_it_is(admin_client):
     schedule = make(every_seconds=3600)
     response = admin_client.post(page_of(schedule), {**FORM, "cron": "", "every_seconds": ""})
     assert "it needs either a cron line or an interval" in errors_of(response)["cron"]
-    assert "Every hour" in response.content.decode()
+    assert "Every hour" in response.text

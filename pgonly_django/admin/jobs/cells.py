@@ -38,18 +38,16 @@ ARGUMENTS_READ, ARGUMENTS_SHOWN = 4_000, 70  # bytes of JSON; longer ones are na
 VALUE_SHOWN, MESSAGE_SHOWN = 60, 60
 
 
-class StoredSize(Func):
+def _stored_size(column: str) -> Func:
     """How many bytes a value takes up in its row, where a large one is compressed. PostgreSQL does not read it."""
-
-    function = "pg_column_size"
-    output_field = IntegerField()
+    return Func(F(column), function="pg_column_size", output_field=IntegerField())
 
 
 def _unless_large(column: str) -> Case:
     """The value, or NULL. The length of its text is asked only where its stored size is small."""
     text = Length(Cast(column, TextField()))
     is_short = When(LessThanOrEqual(text, ARGUMENTS_READ), then=F(column))
-    is_small = When(LessThanOrEqual(StoredSize(column), ARGUMENTS_READ), then=Case(is_short))
+    is_small = When(LessThanOrEqual(_stored_size(column), ARGUMENTS_READ), then=Case(is_short))
     return Case(is_small, output_field=JSONField())
 
 
@@ -61,7 +59,7 @@ LISTED = {
     "small_args": _unless_large("args"),
     "small_kwargs": _unless_large("kwargs"),
     "small_metadata": _unless_large("metadata"),
-    "stored_size": StoredSize("args") + StoredSize("kwargs"),
+    "stored_size": _stored_size("args") + _stored_size("kwargs"),
 }
 
 

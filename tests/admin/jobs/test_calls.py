@@ -26,7 +26,7 @@ def url(job, page):
 
 def form_of(client, job, page):
     """What a browser would send back without any change."""
-    html = client.get(url(job, page)).content.decode()
+    html = client.get(url(job, page)).text
     inputs = re.findall(
         r'<input type="(?:text|number|hidden|datetime-local)" name="(\w+)"(?: value="([^"]*)")?', html
     )
@@ -72,7 +72,7 @@ def test_true_is_not_the_same_as_one(admin_client):
 
 def test_the_form_says_in_which_time_zone_its_time_is(admin_client):
     with timezone.override("Asia/Shanghai"):
-        html = admin_client.get(url(make_job(**PLAIN), "edit")).content.decode()
+        html = admin_client.get(url(make_job(**PLAIN), "edit")).text
     assert "In the time zone Asia/Shanghai." in html
 
 
@@ -157,7 +157,7 @@ def test_without_the_permission_for_data_a_refusal_tells_no_argument(client, per
     person("view_job", "operate_job")
     job = make_job(task="tests.jobs.editing.plain", args=[1, 2, "hunter2"])
     answer = send(client, job, "edit", queue="ai")
-    assert "hunter2" not in answer.content.decode()
+    assert "hunter2" not in answer.text
     assert errors(answer) == [
         "The task or the queue refuses this job. Somebody who may see its arguments sees why."
     ]
@@ -219,26 +219,21 @@ def test_without_the_permission_for_data_what_a_key_raises_is_not_told(client, p
     person("view_job", "operate_job")
     job = make_job(State.FAILED, task="tests.jobs.editing.of_no_account", args=["hunter2"])
     answer = send(client, job, "again")
-    assert "hunter2" not in answer.content.decode()
+    assert "hunter2" not in answer.text
     assert errors(answer) == [
         "The task or the queue refuses this job. Somebody who may see its arguments sees why."
     ]
 
 
 def test_an_unfinished_job_that_runs_again_says_that_both_run(admin_client):
-    assert "Both will run." in admin_client.get(url(make_job(**PLAIN), "again")).content.decode()
-    assert (
-        "Both will run."
-        not in admin_client.get(url(make_job(State.FAILED, **PLAIN), "again")).content.decode()
-    )
+    assert "Both will run." in admin_client.get(url(make_job(**PLAIN), "again")).text
+    assert "Both will run." not in admin_client.get(url(make_job(State.FAILED, **PLAIN), "again")).text
 
 
 @pytest.mark.parametrize("page", ["edit", "again"])
 def test_nothing_of_a_row_is_markup_in_the_form(admin_client, page):
     evil = "<script>alert('x')</script>"
-    html = admin_client.get(
-        url(make_job(task=f"shop.{evil}", queue=evil, kwargs={evil: evil}), page)
-    ).content.decode()
+    html = admin_client.get(url(make_job(task=f"shop.{evil}", queue=evil, kwargs={evil: evil}), page)).text
     assert "<script>alert" not in html
 
 
@@ -253,6 +248,6 @@ def test_nothing_of_a_row_is_markup_in_the_form(admin_client, page):
     ],
 )
 def test_the_page_offers_what_the_state_allows_and_says_what_each_does(admin_client, state, shown):
-    html = admin_client.get(page_of(make_job(state))).content.decode()
+    html = admin_client.get(page_of(make_job(state))).text
     assert re.findall(r'pgonly-button-(\w+)"[^>]* aria-describedby="about-\1"', html) == shown
     assert all(re.search(rf'<p id="about-{name}">[^<]+</p>', html) for name in shown)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 def cells(response, name):
     """The inner HTML of one column, row by row."""
     pattern = rf'<t[dh] [^>]*class="field-{name}[^"]*"[^>]*>(.*?)</t[dh]>'
-    return re.findall(pattern, response.content.decode(), re.DOTALL)
+    return re.findall(pattern, response.text, re.DOTALL)
 
 
 def test_the_newest_job_comes_first(admin_client):
@@ -267,7 +267,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(admin_client, django_
 
 def test_pages_are_linked_and_reached(admin_client):
     Job.objects.bulk_create(Job(task=f"shop.task_{number}") for number in range(120))
-    assert 'href="?p=3"' in admin_client.get(LIST).content.decode()
+    assert 'href="?p=3"' in admin_client.get(LIST).text
     assert len(admin_client.get(f"{LIST}?p=3").context["cl"].result_list) == 20
 
 

@@ -97,7 +97,7 @@ def test_a_resting_job_goes_with_its_checkpoint_and_steps(admin_client):
     job = make_job(State.FAILED)
     Checkpoint.objects.create(job=job)
     Step.objects.create(job=job, name="one")
-    assert "Steps: 1" in admin_client.get(delete_page(job)).content.decode().replace("steps", "Steps")
+    assert "Steps: 1" in admin_client.get(delete_page(job)).text.replace("steps", "Steps")
     admin_client.post(delete_page(job), {"post": "yes"})
     assert (Job.objects.count(), Checkpoint.objects.count(), Step.objects.count()) == (0, 0, 0)
 
@@ -112,21 +112,21 @@ def test_the_count_of_a_jobs_steps_ends_at_the_cap(admin_client, monkeypatch):
 def test_the_delete_permission_is_enough(client, person):
     job = make_job()
     person("view_job", "delete_job")
-    assert delete_page(job) in client.get(page_of(job)).content.decode()
+    assert delete_page(job) in client.get(page_of(job)).text
     client.post(delete_page(job), {"post": "yes"})
     assert not Job.objects.filter(pk=job.pk).exists()
 
 
 def test_a_running_job_stays_and_has_no_delete_link(admin_client):
     job = make_job(State.RUNNING)
-    assert delete_page(job) not in admin_client.get(page_of(job)).content.decode()
+    assert delete_page(job) not in admin_client.get(page_of(job)).text
     assert admin_client.post(delete_page(job), {"post": "yes"}).status_code == 403
     assert Job.objects.filter(pk=job.pk).exists()
 
 
 def test_a_selection_with_a_running_job_is_refused_and_names_it(admin_client):
     running, resting = make_job(State.RUNNING), make_job()
-    page = select(admin_client, [running, resting]).content.decode()
+    page = select(admin_client, [running, resting]).text
     assert f"{running.pk}, which runs: cancel it first" in page
     select(admin_client, [running, resting], post="yes")
     assert Job.objects.count() == 2

@@ -297,7 +297,7 @@ def test_who_may_not_see_data_sees_the_rest_of_the_page(client, person):
         progress={"done": 3, "total": 4, "message": "hunter2"},
     )
     JobOutput.objects.create(job=job, part="", place=1, start=0, text="hunter2")
-    html = client.get(page_of(job)).content.decode()
+    html = client.get(page_of(job)).text
     assert "hunter2" not in html
     assert "4242" not in html
     for shown in ("Refused", "Its worker died.", "in charge", "rows", "ask", "view_job_data"):
@@ -321,7 +321,7 @@ def test_no_search_tells_data_to_those_who_may_not_see_it(client, person, query)
     data = {"note": "hunter2"}
     make_secretive(kwargs=data, metadata=data, progress={"message": "hunter2"})
     answer = client.get(f"/admin/pgonly_django/job/?{query}")
-    assert answer.status_code == 400 or str(Job.objects.get().pk) not in answer.content.decode()
+    assert answer.status_code == 400 or str(Job.objects.get().pk) not in answer.text
 
 
 def test_metadata_is_shown_with_secrets_masked_and_only_where_there_is_some(page):

@@ -32,14 +32,14 @@ def states(*jobs):
 def test_the_page_counts_the_failed_ones_and_changes_nothing(admin_client):
     failed, other = make_failed(), make_job(State.SUCCEEDED)
     page = post(admin_client, [failed, other])
-    assert "from their steps and checkpoints: 1." in page.content.decode()
+    assert "from their steps and checkpoints: 1." in page.text
     assert states(failed, other) == [State.FAILED, State.SUCCEEDED]
 
 
 def test_what_the_page_sends_back_does_it(admin_client):
     failed, other = [make_failed(), make_failed()], make_job(State.SUCCEEDED)
     page = post(admin_client, [*failed, other])
-    assert all(str(job.pk) in page.content.decode() for job in failed)
+    assert all(str(job.pk) in page.text for job in failed)
     answer = post(
         admin_client, [*failed, other], apply="Redrive", per_minute="60", arguments='{"model": "new"}'
     )
@@ -64,7 +64,7 @@ def test_all_jobs_that_the_list_shows_can_be_chosen(admin_client):
 def test_a_large_number_is_done_in_parts(admin_client, monkeypatch):
     monkeypatch.setattr(redrive, "AT_ONCE", 2)
     jobs = [make_failed() for _ in range(3)]
-    assert "There are more; do it again" in post(admin_client, jobs).content.decode()
+    assert "There are more; do it again" in post(admin_client, jobs).text
     assert said(post(admin_client, jobs, apply="Redrive")) == ["Redriven: 2 jobs."]
     assert states(*jobs) == [State.READY, State.READY, State.FAILED]
 
@@ -83,7 +83,7 @@ def test_a_large_number_is_done_in_parts(admin_client, monkeypatch):
 def test_what_does_not_fit_is_said_on_the_page_and_changes_nothing(admin_client, fields, says):
     job = make_failed()
     page = post(admin_client, [job], apply="Redrive", **fields)
-    assert says in page.content.decode()
+    assert says in page.text
     assert states(job) == [State.FAILED]
     assert not LogEntry.objects.exists()
 
@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_said_on_the_page_and_changes_nothing(admin_client,
 def test_a_task_that_is_gone_takes_no_new_arguments(admin_client):
     job = make_failed(task="tests.jobs.gone")
     page = post(admin_client, [job], apply="Redrive", arguments='{"model": 1}')
-    assert "Cannot import the task tests.jobs.gone" in page.content.decode()
+    assert "Cannot import the task tests.jobs.gone" in page.text
     assert said(post(admin_client, [job], apply="Redrive")) == ["Redriven: 1 job."]
 
 
@@ -105,14 +105,14 @@ def test_a_job_that_is_left_alone_is_named(admin_client):
 
 def test_without_a_failed_job_the_page_says_so(admin_client):
     job = make_job(State.SUCCEEDED)
-    assert "None of the selected jobs has failed." in post(admin_client, [job]).content.decode()
+    assert "None of the selected jobs has failed." in post(admin_client, [job]).text
     assert said(post(admin_client, [job], apply="Redrive")) == ["None of them has failed."]
 
 
 def test_without_the_permission_for_data_no_arguments_are_asked_for_or_taken(client, person):
     person("view_job", "operate_job")
     job = make_failed()
-    assert "New arguments" not in post(client, [job]).content.decode()
+    assert "New arguments" not in post(client, [job]).text
     post(client, [job], apply="Redrive", arguments='{"model": "mine"}')
     assert (Job.objects.get().state, Job.objects.get().args) == (State.READY, [1])
 

@@ -78,7 +78,7 @@ def perform(verb, request):
 def test_a_button_is_there_and_works_exactly_where_its_verb_is_allowed(admin_client, verb, state):
     job = make_job(state)
     allowed = state in OUTCOMES[verb]
-    assert (button(job, verb) in admin_client.get(page_of(job)).content.decode()) is allowed
+    assert (button(job, verb) in admin_client.get(page_of(job)).text) is allowed
     admin_client.post(button(job, verb))
     job.refresh_from_db()
     assert job.state == OUTCOMES[verb].get(state, state)
@@ -117,7 +117,7 @@ def test_a_cancelled_running_job_is_asked_once_and_loses_its_button(admin_client
     response = admin_client.post(button(job, "cancel"), follow=True)
     job.refresh_from_db()
     assert job.cancel_requested_at is not None
-    page = response.content.decode()
+    page = response.text
     assert "Cancelling" in page
     assert button(job, "cancel") not in page
 
@@ -203,7 +203,7 @@ def test_a_retry_wakes_the_workers_after_the_commit(admin_client):
 def test_discarded_jobs_keep_who_decided_it_in_their_attempts(admin_client):
     job = make_job()
     admin_client.post(button(job, "discard"))
-    assert "Discarded by a person." in admin_client.get(page_of(job)).content.decode()
+    assert "Discarded by a person." in admin_client.get(page_of(job)).text
     assert DISCARD.allows(make_job(cancel_requested_at=timezone.now()))
 
 
@@ -211,11 +211,11 @@ def test_a_retry_of_a_job_whose_key_another_one_has_changes_nothing_and_says_why
     unique = {"unique_key": "add {} #1", "unique_while": "unfinished"}
     failed, plain = make_job(State.FAILED, **unique), make_job(State.FAILED)
     make_job(State.READY, **unique)
-    page = admin_client.post(button(failed, "retry"), follow=True).content.decode()
+    page = admin_client.post(button(failed, "retry"), follow=True).text
     assert "nothing to do" in page
     assert "whose unique key another job has by now is left alone" in page
     assert not LogEntry.objects.exists()
-    page = select(admin_client, "retry", [failed, plain]).content.decode()
+    page = select(admin_client, "retry", [failed, plain]).text
     assert "Retry: 1 job." in page
     assert [entry.object_id for entry in LogEntry.objects.all()] == [str(plain.pk)]
     assert Job.objects.get(pk=failed.pk).state == State.FAILED

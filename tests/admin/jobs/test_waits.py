@@ -23,7 +23,7 @@ ADMIN = "/admin/pgonly_django/"
 
 @pytest.fixture
 def html(admin_client):
-    return lambda job: admin_client.get(page_of(job)).content.decode()
+    return lambda job: admin_client.get(page_of(job)).text
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from pgonly_django.admin.overview.runs import HEIGHT, SMALLEST, WIDTH, bar_chart, nice
+from pgonly_django.admin.overview.panels import HEIGHT, SMALLEST, WIDTH, bar_chart, nice
 from pgonly_django.models.job_stats import NUMBERS
 
 
