@@ -37,13 +37,14 @@ def rows_of_all_models():
     now, soon = timezone.now(), timezone.now() + timedelta(minutes=1)
     worker = make_worker()
     progress = {"done": 1500, "total": 2000, "message": "half way"}
-    running = make_job(State.RUNNING, queue="ai", worker_id=worker.pk, attempted_at=now, progress=progress)
+    asked = {"started_at": now, "attempted_at": now, "cancel_requested_at": now}
+    running = make_job(State.RUNNING, queue="ai", worker_id=worker.pk, progress=progress, **asked)
     waiting = make_job(queue="ai")
     by_budget = make_job(State.HELD, held_by="budget:p:1")
     at = "2026-03-01T04:00:00+00:00"
     entry = {"outcome": "failed", "attempt": 1, "started_at": at, "finished_at": at, "message": "no"}
     told = {"errors": [entry], "log": [{"at": at, "text": "hello"}], "finished_at": now, "delete_after": soon}
-    ended = [make_job(state, attempted_at=now, **told) for state in (State.SUCCEEDED, State.FAILED)]
+    ended = [make_job(state, **asked, **told) for state in (State.SUCCEEDED, State.CANCELLED, State.FAILED)]
     Checkpoint.objects.create(job=running, value=1, positions={"rows": 3})
     Step.objects.create(job=running, name="ask", usd=1)
     for granularity in ("minute", "hour"):

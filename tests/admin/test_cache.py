@@ -107,11 +107,8 @@ def test_numbers_and_clearing_one_cache_asks_first(admin_client, admin_user):
     assert admin_client.post(url).status_code == 302
     assert [entry.name for entry in CacheEntry.objects.all()] == [":1:c"]
     logged = LogEntry.objects.get()
-    assert (logged.user, logged.object_repr, logged.change_message) == (
-        admin_user,
-        "the cache 'default'",
-        "Cleared.",
-    )
+    said = (logged.user, logged.object_repr, logged.change_message)
+    assert said == (admin_user, "the cache 'default'", "Cleared.")
     assert admin_client.post(url.replace("default", "unknown")).status_code == 404
 
 

@@ -60,16 +60,6 @@ def test_the_list_says_for_how_long_an_overdrawn_bucket_is_closed(admin_client):
     assert "too many: closed for" in cells(admin_client.get(LIST), "tokens")[0]
 
 
-@pytest.mark.parametrize("count", [1, 30])
-def test_the_number_of_queries_does_not_grow_with_the_limiters(
-    admin_client, django_assert_max_num_queries, count
-):
-    for number in range(count):
-        make(f"limiter {number}")
-    with django_assert_max_num_queries(10):  # four set and end the limit of time
-        admin_client.get(LIST)
-
-
 def test_the_page_names_who_is_inside_and_who_waits_with_links_to_jobs(admin_client):
     make()
     job = uuid4()

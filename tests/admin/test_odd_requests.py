@@ -5,9 +5,18 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
-from django.utils import translation
+from django.utils import timezone, translation
 
-from pgonly_django.models import State
+from pgonly_django.models import (
+    Budget,
+    Checkpoint,
+    JobStats,
+    Limiter,
+    Queue,
+    Schedule,
+    State,
+    Step,
+)
 from tests.admin.conftest import make_entry, make_job, make_session
 from tests.admin.rows import all_pages
 from tests.admin.test_workers import make_worker
@@ -109,3 +118,41 @@ def test_any_address_has_an_answer(admin_client, name):
         assert admin_client.get(f"{home}/change/").status_code in (302, 403, 404), key
         assert admin_client.post(f"{home}/delete/", {"post": "yes"}).status_code in (302, 403, 404), key
         assert admin_client.post(f"{HOME}job/{key}/operate/retry/").status_code == 404
+
+
+EVIL = "<script>alert(1)</script>"
+
+
+def test_nothing_of_a_row_is_ever_markup(admin_client):
+    at, names = timezone.now(), {"name": EVIL}
+    worker = make_worker(name=EVIL, hostname=EVIL, queues=[EVIL])
+    (
+        Queue.objects.create(**names, paused_at=at),
+        Limiter.objects.create(**names),
+        Budget.objects.create(**names, usd=1),
+    )
+    Schedule.objects.create(**names, task=EVIL, every_seconds=60, problem=EVIL)
+    stats = {"granularity": "minute", "queue": EVIL, "task": EVIL, "run_times": [1]}
+    JobStats.objects.create(starts_at=at, succeeded=1, **stats)
+    run = {"outcome": EVIL, "worker": EVIL, "started_at": at.isoformat(), "finished_at": at.isoformat()}
+    job = make_job(
+        State.RUNNING, worker_id=worker.pk, task=f"shop.{EVIL}", queue=EVIL, args=[EVIL], kwargs={EVIL: EVIL},
+        options={"x": EVIL}, result=EVIL, progress={"done": 1, "total": 2, "message": EVIL},
+        errors=[{**run, "exception": EVIL, "message": EVIL, "traceback": EVIL}, {"reason": EVIL}],
+        log=[{"at": at.isoformat(), "text": EVIL}],
+    )  # fmt: skip
+    Checkpoint.objects.create(job=job, value=EVIL, positions={EVIL: 1})
+    Step.objects.create(job=job, name=EVIL, result=EVIL)
+    waits = make_job(task=f"shop.{EVIL}", queue=EVIL, kwargs={EVIL: EVIL})
+    make_session(user_id=EVIL)
+    pages = [
+        f"job/{pk}/{page}/" for pk, page in ((waits.pk, "change"), (waits.pk, "edit"), (job.pk, "again"))
+    ]
+    lists = [f"{name}/" for name in ("job", "worker", "queue", "limiter", "budget", "schedule", "session")]
+    for page in ("", *lists, *pages):
+        text = admin_client.get(HOME + page).text
+        assert EVIL not in text, page
+        assert "&lt;script&gt;alert(1)" in text, page
+    text = admin_client.get(f"{HOME}job/{job.pk}/change/").text
+    assert EVIL not in text
+    assert text.count("&lt;script&gt;alert") >= 15

@@ -12,10 +12,12 @@ from django.test.utils import CaptureQueriesContext
 from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.paging import TimedChangeList, oldest_of_newest
 from pgonly_django.admin.workers import WorkerAdmin
-from pgonly_django.models import Job
-from tests.admin.conftest import LIST, make_job
+from pgonly_django.models import Job, Limiter
+from tests.admin.conftest import LIST, make_job, make_session
 from tests.admin.test_workers import make_worker
 from tests.queue.rows import insert_jobs
+from tests.scheduling.rows import look
+from tests.scheduling.rows import make as make_schedule
 
 pytestmark = pytest.mark.django_db
 
@@ -116,6 +118,35 @@ def test_a_quick_list_has_no_note(admin_client):
     make_job()
     page = admin_client.get(f"{LIST}?q=add").text
     assert "newest 100,000" not in page
+
+
+def make_job_of_many(number):
+    worker = make_worker(name=f"worker {number}")
+    errors = [{"message": "x"}]
+    make_job(queue=f"queue {number}", task=f"shop.task_{number}", errors=errors, worker_id=worker.pk)
+
+
+def make_schedule_that_ran(number):
+    make_schedule(f"schedule {number}"), look()
+
+
+# Four of the statements of a list set and end its limit of time.
+@pytest.mark.parametrize(
+    ("name", "make", "most"),
+    [
+        ("job", make_job_of_many, 18), ("worker", lambda _number: make_worker(), 8),
+        ("limiter", lambda number: Limiter.objects.create(name=f"l{number}"), 10),
+        ("schedule", make_schedule_that_ran, 10), ("session", lambda _number: make_session(), 10),
+    ],
+)  # fmt: skip
+def test_the_number_of_statements_does_not_grow_with_the_rows(admin_client, name, make, most):
+    counts = []
+    for number in range(4):
+        make(number)
+        with CaptureQueriesContext(connection) as queries:
+            admin_client.get(f"/admin/pgonly_django/{name}/")
+        counts.append(len(queries))
+    assert counts[1] == counts[-1] <= most
 
 
 @pytest.mark.parametrize("name", ["job", "worker", "session"])

@@ -89,16 +89,6 @@ def test_who_may_operate_jobs_may_not_stop_workers(client, person):
     assert not Worker.objects.exclude(stop_requested_at=None).exists()
 
 
-@pytest.mark.parametrize("count", [1, 30])
-def test_the_number_of_queries_does_not_grow_with_the_workers(
-    admin_client, django_assert_max_num_queries, count
-):
-    for _ in range(count):
-        make_worker()
-    with django_assert_max_num_queries(8):  # four set and end the limit of time
-        admin_client.get(LIST)
-
-
 @pytest.mark.parametrize(("verb", "badge"), [("stop", "Stopping"), ("drain", "Draining")])
 @pytest.mark.parametrize("place", ["list", "page"])
 def test_a_person_stops_and_drains_a_worker(admin_client, admin_user, verb, badge, place):
@@ -137,25 +127,15 @@ def test_a_worker_has_the_buttons_that_it_would_obey(admin_client, facts, button
     assert re.findall(r"pgonly-button-(\w+)", page) == buttons
 
 
-def test_the_page_of_a_worker_shows_the_jobs_that_it_holds(client, person):
+def test_the_page_of_a_worker_shows_the_jobs_that_it_holds_as_far_as_its_reader_may_see_them(client, person):
     worker, other = make_worker(), make_worker()
     progress = {"done": 3, "total": 10, "message": "the patient's name"}
     job = make_job(State.RUNNING, worker_id=worker.pk, task="shop.pack", queue="ai", progress=progress)
     make_job(State.RUNNING, worker_id=other.pk, task="shop.ship")
+    link, message = f"/admin/pgonly_django/job/{job.pk}/change/", "the patient&#x27;s name"
     person("view_worker", "view_job", "view_job_data")
     page = client.get(page_of(worker)).text
-    assert f"/admin/pgonly_django/job/{job.pk}/change/" in page
-    assert "3 / 10" in page
-    assert "the patient&#x27;s name" in page
-    assert "ship" not in page
-
-
-def test_the_page_of_a_worker_keeps_what_is_in_jobs_from_who_may_not_see_them(client, person):
-    worker = make_worker()
-    progress = {"done": 3, "total": 10, "message": "the patient"}
-    make_job(State.RUNNING, worker_id=worker.pk, task="shop.pack", progress=progress)
+    assert [link in page, "3 / 10" in page, message in page, "ship" in page] == [True, True, True, False]
     person("view_worker")
     page = client.get(page_of(worker)).text
-    assert "pack" in page
-    assert "the patient" not in page
-    assert "/admin/pgonly_django/job/" not in page
+    assert ["pack" in page, "/admin/pgonly_django/job/" in page, message in page] == [True, False, False]

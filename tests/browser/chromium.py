@@ -18,6 +18,8 @@ FLAGS = [
 ]
 # Debian switches it on, and without a graphics card it takes a fifth of the CPU.
 FLAGS += ["--disable-gpu-rasterization", "--disable-software-rasterizer"]
+# How far a part of the page is cut off or has to be scrolled to, sideways.
+SCROLLS_SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 def executable() -> str | None:

@@ -24,8 +24,6 @@ DESKTOP, TABLET, PHONE = (
     {"width": width, "height": height} for width, height in ((1280, 900), (1024, 768), (390, 844))
 )
 ADMIN, OPERATOR, READER = "admin", users.OPERATOR, users.READER
-# How far a part of the page is cut off or has to be scrolled to, sideways.
-SCROLLS_SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 @pytest.fixture(scope="session")

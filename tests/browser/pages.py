@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from urllib.parse import quote
+from typing import Any
 
 from django.apps import apps
 from django.contrib import admin
@@ -19,12 +19,10 @@ APP = "/admin/pgonly_django/"
 
 def pages() -> dict[str, str]:
     """{name: path}. A name says what the page shows."""
-    return dict([*_of_the_admin(), *_of_models(), *_of_jobs(), *_others(), *_of_the_example()])
-
-
-def _of_the_admin() -> Iterator[tuple[str, str]]:
-    yield "admin-index", "/admin/"
-    yield "overview", APP
+    return {
+        "admin-index": "/admin/", "overview": APP,
+        **dict(_of_models()), **dict(_of_jobs()), **_others(), **dict(_of_the_example()),
+    }  # fmt: skip
 
 
 def _of_models() -> Iterator[tuple[str, str]]:
@@ -42,44 +40,38 @@ def _of_models() -> Iterator[tuple[str, str]]:
 def _of_jobs() -> Iterator[tuple[str, str]]:
     yield "job-list-failed", f"{APP}job/?state__exact=failed"
     yield "job-list-search", f"{APP}job/?q=make_report"
-    for state in State.values:
-        if (job := Job.objects.filter(state=state).order_by("-pk").first()) is not None:
-            yield f"job-{state}", f"{APP}job/{job.pk}/change/"
-    for name, wanted in {
+    wanted: dict[str, dict[str, Any]] = {f"job-{state}": {"state": state} for state in State.values}
+    wanted |= {
         "job-held-by-budget": {"held_by__startswith": "budget:"},
         "job-without-worker": {"queue": "ai"},
         "job-paused-queue": {"queue": "exports", "state": State.READY},
         "job-crashed": {"crashes__gte": 3},
         "job-with-cause": {"errors__icontains": "RuntimeError"},
         "job-resumed": {"state": State.SUCCEEDED, "interruptions__gte": 1},
-    }.items():
-        if (job := Job.objects.filter(**wanted).order_by("-pk").first()) is not None:
+    }
+    for name, columns in wanted.items():
+        if (job := Job.objects.filter(**columns).order_by("-pk").first()) is not None:
             yield name, f"{APP}job/{job.pk}/change/"
-    held = Job.objects.held().order_by("-pk").first()
-    if held is not None:
-        yield "job-edit", f"{APP}job/{held.pk}/edit/"
-    failed = Job.objects.failed().order_by("-pk").first()
-    if failed is not None:
-        yield "job-delete", f"{APP}job/{failed.pk}/delete/"
-        yield "job-again", f"{APP}job/{failed.pk}/again/"
-        yield "job-history", f"{APP}job/{failed.pk}/history/"
-        yield "job-again", f"{APP}job/{failed.pk}/again/"
+    if (waits := Job.objects.filter(state__in=("held", "scheduled")).first()) is not None:
+        yield "job-edit", f"{APP}job/{waits.pk}/edit/"
+    if (failed := Job.objects.failed().order_by("-pk").first()) is not None:
         yield "job-bulk", f"{APP}job/bulk/retry/?state__exact=failed"
-    scheduled = Job.objects.filter(state=State.SCHEDULED).order_by("-pk").first()
-    if scheduled is not None:
-        yield "job-edit", f"{APP}job/{scheduled.pk}/edit/"
+        for page in ("delete", "again", "history"):
+            yield f"job-{page}", f"{APP}job/{failed.pk}/{page}/"
 
 
-def _others() -> Iterator[tuple[str, str]]:
-    yield "doctor", f"{APP}worker/doctor/"
-    yield "cacheentry-numbers", f"{APP}cacheentry/numbers/"
-    yield "cacheentry-clear", f"{APP}cacheentry/clear/default/"
-    yield "costentry-sums", f"{APP}costentry/sums/"
-    yield "queue-reports", f"{APP}queue/{quote('reports')}/change/"
-    yield "limiter-archive", f"{APP}limiter/archive/change/"
-    yield "budget-translations", f"{APP}budget/translations/change/"
-    yield "schedule-weekly", f"{APP}schedule/{quote_key('reports of the week')}/change/"
-    yield "schedule-add", f"{APP}schedule/add/"
+def _others() -> dict[str, str]:
+    return {
+        "doctor": f"{APP}worker/doctor/",
+        "cacheentry-numbers": f"{APP}cacheentry/numbers/",
+        "cacheentry-clear": f"{APP}cacheentry/clear/default/",
+        "costentry-sums": f"{APP}costentry/sums/",
+        "queue-reports": f"{APP}queue/reports/change/",
+        "limiter-archive": f"{APP}limiter/archive/change/",
+        "budget-translations": f"{APP}budget/translations/change/",
+        "schedule-weekly": f"{APP}schedule/{quote_key('reports of the week')}/change/",
+        "schedule-add": f"{APP}schedule/add/",
+    }
 
 
 def _of_the_example() -> Iterator[tuple[str, str]]:

@@ -11,20 +11,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
+from django.db import connections
 
 from pgonly_django.embedded import Server
-from tests.browser.chromium import Chromium, listen
+from tests.browser.chromium import SCROLLS_SIDEWAYS, Chromium, listen
 from tests.browser.site import ROOT, SETTINGS, Site, cookie_of
 
 THEMES, WIDTHS, COLOURS = ("plain", "unfold", "jazzmin"), (1280, 390, 1024), ("light", "dark")
 HEIGHTS = {1280: 900, 1024: 768, 390: 844}
 WORKS_FOR_SECONDS = 6.0  # so that jobs run, and some have ended
-SCROLLS_SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 def main(argv: list[str]) -> int:
@@ -34,42 +36,24 @@ def main(argv: list[str]) -> int:
         user = prepare_site(arguments.role)
         with Chromium() as chromium:
             for theme in arguments.theme:
-                with Site(
-                    url, arguments.folder / f"{theme}.log", theme, SCREENING_DELAY_SECONDS="0.5"
-                ) as site:
-                    _take_all(chromium, site, theme, user, arguments)
+                log = arguments.folder / f"{theme}.log"
+                with Site(url, log, theme, SCREENING_DELAY_SECONDS="0.5") as site, worker(site):
+                    for width, colours in product(arguments.width, arguments.colours):
+                        _take(chromium, site, user, arguments, theme, width, colours)
     return 0
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.browser.pictures", description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--theme", type=_of(THEMES), default=THEMES, help="plain,unfold,jazzmin")
-    parser.add_argument(
-        "--width", type=_of(map(str, WIDTHS)), default=[str(each) for each in WIDTHS], help="1280,390"
-    )
-    parser.add_argument("--colours", type=_of(COLOURS), default=COLOURS, help="light,dark")
-    parser.add_argument(
-        "--only", default="", help="pages whose name has this part, several with commas; default: all"
-    )
-    parser.add_argument(
-        "--role", choices=["admin", "operator", "reader"], default="admin", help="who is signed in"
-    )
+    parser.add_argument("--theme", nargs="+", choices=THEMES, default=THEMES)
+    parser.add_argument("--width", nargs="+", type=int, choices=WIDTHS, default=WIDTHS)
+    parser.add_argument("--colours", nargs="+", choices=COLOURS, default=COLOURS)
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of the names of pages; default: all")
+    parser.add_argument("--role", choices=["admin", "operator", "reader"], default="admin", help="who looks")
     arguments = parser.parse_args(argv)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     return arguments
-
-
-def _of(choices: Any) -> Any:
-    known = tuple(choices)
-
-    def parse(text: str) -> list[str]:
-        chosen = text.split(",")
-        if unknown := set(chosen) - set(known):
-            raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: choose from {', '.join(known)}")
-        return chosen
-
-    return parse
 
 
 @contextmanager
@@ -82,25 +66,12 @@ def database() -> Iterator[str]:
     with psycopg.connect(start, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
         try:
-            yield psycopg_url(connection, name)
+            yield urlsplit(start)._replace(path=f"/{name}").geturl()
         finally:
-            _close_connections()
+            connections.close_all()
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     if is_ours:
         server.stop()
-
-
-def psycopg_url(connection: psycopg.Connection[Any], name: str) -> str:
-    place = connection.info
-    if place.host.startswith("/"):
-        return f"postgres://{place.user}@/{name}?host={place.host}"
-    return f"postgres://{place.user}:{place.password}@{place.host}:{place.port}/{name}"
-
-
-def _close_connections() -> None:
-    from django.db import connections
-
-    connections.close_all()
 
 
 def prepare_site(role: str) -> Any:
@@ -135,30 +106,13 @@ def worker(site: Site) -> Iterator[None]:
         process.wait(30)
 
 
-def _take_all(chromium: Chromium, site: Site, theme: str, user: Any, arguments: argparse.Namespace) -> None:
+def _take(
+    chromium: Chromium, site: Site, user: Any, arguments: Any, theme: str, width: int, colours: str
+) -> None:
     from tests.browser.pages import pages
 
-    with worker(site):
-        parts = [part for part in arguments.only.split(",") if part]
-        wanted = {
-            name: path for name, path in pages().items() if not parts or any(part in name for part in parts)
-        }
-        for width in map(int, arguments.width):
-            for colours in arguments.colours:
-                _take(
-                    chromium,
-                    site,
-                    user,
-                    wanted,
-                    arguments.folder / f"{theme}-{width}-{colours}",
-                    width,
-                    colours,
-                )
-
-
-def _take(
-    chromium: Chromium, site: Site, user: Any, wanted: dict[str, str], folder: Path, width: int, colours: str
-) -> None:
+    name = f"{theme}-{width}-{colours}"
+    folder = arguments.folder / name
     folder.mkdir(parents=True, exist_ok=True)
     viewport = {"width": width, "height": HEIGHTS[width]}
     context = chromium.new_context(viewport=viewport, color_scheme=colours, reduced_motion="reduce")
@@ -166,15 +120,17 @@ def _take(
     page = context.new_page()
     complaints: list[str] = []
     listen(page, complaints)
-    for name, path in wanted.items():
+    for shown, path in pages().items():
+        if not any(part in shown for part in arguments.only):
+            continue
         complaints.clear()
         answer = page.goto(site.url + path, wait_until="load")
-        page.screenshot(path=str(folder / f"{name}.png"), full_page=True)
+        page.screenshot(path=str(folder / f"{shown}.png"), full_page=True)
         notes = [f"answered {answer.status}"] if answer.status != 200 else []
         if (beyond := page.evaluate(SCROLLS_SIDEWAYS)) > 0:
             notes.append(f"scrolls sideways by {beyond} px")
         for note in (*notes, *complaints):
-            print(f"{folder.name}/{name} ({path}): {note[:300]}", flush=True)
+            print(f"{name}/{shown} ({path}): {note[:300]}", flush=True)
     context.close()
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from example_project.screening.demo import seeding
-from tests.browser.conftest import DESKTOP, PHONE, SCROLLS_SIDEWAYS, TABLET
+from tests.browser.chromium import SCROLLS_SIDEWAYS
+from tests.browser.conftest import DESKTOP, PHONE, TABLET
 from tests.browser.pages import pages
 
 pytestmark = pytest.mark.slow
@@ -43,9 +44,8 @@ def test_no_page_breaks_the_csp_or_cuts_something_off_or_is_hard_to_read_in_ligh
             page.set_viewport_size(size)
             if name in DJANGOS:
                 continue
-            if (
-                size is not TABLET and name not in SCROLL_INSIDE
-            ):  # where lists of Django's may scroll inside of themselves
+            # On a tablet lists of Django's may scroll inside of themselves.
+            if size is not TABLET and name not in SCROLL_INSIDE:
                 problems += [f"{name}: {text} is cut at {size['width']} px" for text in page.evaluate(CUT)]
             if (beyond := page.evaluate(SCROLLS_SIDEWAYS)) > 0:
                 problems.append(f"{name} scrolls sideways by {beyond} px at {size['width']} px")

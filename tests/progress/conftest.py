@@ -5,6 +5,7 @@ import threading
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.cache import SessionStore
+from django.db.backends.signals import connection_created
 from django.template import engines
 from django.test import RequestFactory
 
@@ -57,3 +58,24 @@ def token_of():
         return Grant(backend, str(job.pk), **grant).token(f"user {user.pk}")
 
     return token_of
+
+
+@pytest.fixture
+def statements():
+    """(name of the thread, SQL) of each statement on a connection that is new; a connection itself is None."""
+    seen, wrapped = [], []
+
+    def note(execute, sql, params, many, context):
+        seen.append((threading.current_thread().name, sql))
+        return execute(sql, params, many, context)
+
+    def wrap(connection, **_kwargs):
+        seen.append((threading.current_thread().name, None))
+        connection.execute_wrappers.append(note)
+        wrapped.append(connection)
+
+    connection_created.connect(wrap)
+    yield seen
+    connection_created.disconnect(wrap)
+    for each in wrapped:
+        each.execute_wrappers.remove(note)

@@ -10,7 +10,6 @@ import threading
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection
-from django.db.backends.signals import connection_created
 from django.test import RequestFactory
 
 from pgonly_django.progress import looker, stream
@@ -22,27 +21,6 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 STREAMS = 10
-
-
-@pytest.fixture
-def statements():
-    """By the thread that sends them; a new connection is None."""
-    seen, wrapped = [], []
-
-    def note(execute, sql, params, many, context):
-        seen.append((threading.current_thread().name, sql))
-        return execute(sql, params, many, context)
-
-    def wrap(connection, **_kwargs):
-        seen.append((threading.current_thread().name, None))
-        connection.execute_wrappers.append(note)
-        wrapped.append(connection)
-
-    connection_created.connect(wrap)
-    yield seen
-    connection_created.disconnect(wrap)
-    for each in wrapped:
-        each.execute_wrappers.remove(note)
 
 
 def run_streams(jobs, until):

@@ -10,7 +10,6 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import User
-from django.db.backends.signals import connection_created
 from django.test import AsyncClient, Client, RequestFactory
 from django.utils import timezone
 from django.utils.decorators import async_only_middleware
@@ -53,16 +52,18 @@ def sign_in(ada):
     return sign_in
 
 
-def listen(client, token, act, when=1):
-    """The events of the stream. `act` is called behind the event of this number."""
+def listen(client, token, act=None, most=1_000, **headers):
+    """The events of the stream, `most` of them at most. `act` is called behind each."""
 
     async def collect():
-        response = await client.get(EVENTS, {"token": token})
-        assert response.status_code == 200
+        response = await client.get(EVENTS, {"token": token}, headers=headers)
+        assert (response.status_code, response["Content-Type"]) == (200, "text/event-stream")
         seen = []
         async for event in response.streaming_content:
             seen.append(event.decode())
-            if len(seen) == when:
+            if len(seen) == most:
+                break
+            if act is not None:
                 await sync_to_async(act)()
         return seen
 
@@ -70,6 +71,11 @@ def listen(client, token, act, when=1):
         return await asyncio.wait_for(collect(), 20)
 
     return async_to_sync(in_time)()
+
+
+def job_in(event):
+    (job,) = json.loads(event.partition("data: ")[2])["jobs"]
+    return job
 
 
 def log_out(_ada, acting):
@@ -135,20 +141,8 @@ def test_it_goes_on_while_the_session_lives(ada, token_of, sign_in, monkeypatch)
         done = rows.get().progress["done"] + 1
         rows.update(progress={"done": done, "total": 10}, state=State.RUNNING)
 
-    seen = []
-
-    async def collect():
-        response = await listening.get(EVENTS, {"token": token_of(job, ada)})
-        async for event in response.streaming_content:
-            seen.append(event.decode())
-            if len(seen) == 5:
-                return
-            await sync_to_async(progress)()
-
-    async_to_sync(collect)()
-    assert [json.loads(each.partition("data: ")[2])["jobs"][0]["percent"] for each in seen] == [
-        0, 10, 20, 30, 40,
-    ]  # fmt: skip
+    seen = listen(listening, token_of(job, ada), progress, most=5)
+    assert [job_in(event)["percent"] for event in seen] == [0, 10, 20, 30, 40]
 
 
 @async_only_middleware
@@ -173,55 +167,32 @@ def test_it_does_not_end_where_no_session_says_who_it_is(ada, token_of, settings
     assert listen(AsyncClient(), token_of(job, ada), finish)[-1].startswith("event: over")
 
 
-def test_a_look_reads_no_session(ada, token_of, sign_in, monkeypatch):
+def test_a_look_reads_no_session(ada, token_of, sign_in, monkeypatch, statements):
     monkeypatch.setattr(stream, "SESSION_SECONDS", 10.0)
-    job, (listening, _acting) = make_running(make_worker().pk), sign_in()
-    statements = []
-
-    def note(execute, sql, params, many, context):
-        statements.append(sql)
-        return execute(sql, params, many, context)
-
-    def wrap(connection, **_kwargs):
-        connection.execute_wrappers.append(note)
-
-    connection_created.connect(wrap)
     monkeypatch.setattr(stream, "LONGEST_SECONDS", 0.5)
-    try:
-        listen(listening, token_of(job, ada), statements.clear)
-    finally:
-        connection_created.disconnect(wrap)
-    assert len([sql for sql in statements if "pgonly_job" in sql]) > 3
-    assert [sql for sql in statements if "session" in sql or "auth_user" in sql] == []
+    job, (listening, _acting) = make_running(make_worker().pk), sign_in()
+    listen(listening, token_of(job, ada), statements.clear)
+    asked = [sql for _, sql in statements if sql]
+    assert len([sql for sql in asked if "pgonly_job" in sql]) > 3
+    assert [sql for sql in asked if "session" in sql or "auth_user" in sql] == []
 
 
 def test_events_tell_of_changes_until_the_job_is_over(ada, token_of, server):
-    job = make_running(make_worker().pk)
+    job, client = make_running(make_worker().pk), AsyncClient()
     write_output(server, [SeenRow(str(job.pk), 1, place(1, 1), 0, "Hello")])
-    client = AsyncClient()
     client.force_login(ada)
-
-    async def listen(**headers):
-        response = await client.get(EVENTS, {"token": token_of(job, ada, shows_output=True)}, headers=headers)
-        assert response["Content-Type"] == "text/event-stream"
-        seen = []
-        async for event in response.streaming_content:
-            seen.append(event.decode())
-            if len(seen) == 1:
-                await sync_to_async(finish)()
-        return seen
+    token = token_of(job, ada, shows_output=True)
 
     def finish():
         write_output(server, [SeenRow(str(job.pk), 1, place(1, 2), 5, " world")])
         type(job).objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
 
-    first, *_, end = events = async_to_sync(listen)()
-    assert json.loads(first.partition("data: ")[2])["jobs"][0]["output"]["text"] == "Hello"
-    texts = [json.loads(each.partition("data: ")[2])["jobs"][0]["output"]["text"] for each in events[:-1]]
-    assert "".join(texts) == "Hello world"
+    *events, end = listen(client, token, finish)
+    assert job_in(events[0])["output"]["text"] == "Hello"
+    assert "".join(job_in(event)["output"]["text"] for event in events) == "Hello world"
     assert end == "event: over\ndata: {}\n\n"
-    resumed = async_to_sync(listen)(**{"Last-Event-ID": str(place(1, 1))})
-    assert json.loads(resumed[0].partition("data: ")[2])["jobs"][0]["output"]["text"] == " world"
+    resumed = listen(client, token, **{"Last-Event-ID": str(place(1, 1))})
+    assert job_in(resumed[0])["output"]["text"] == " world"
 
 
 def write_long(server, job, *lengths):
@@ -236,20 +207,15 @@ def write_long(server, job, *lengths):
 
 
 def read_all(client, token, **headers):
-    async def read():
-        response = await client.get(EVENTS, {"token": token}, headers=headers)
-        return [event.decode() async for event in response.streaming_content]
-
-    *events, end = async_to_sync(read)()
+    *events, end = listen(client, token, **headers)
     assert end.startswith("event: over")
     return events
 
 
 def applied(text, events):
     for event in events:
-        (job,) = json.loads(event.partition("data: ")[2])["jobs"]
-        keep = job["output"]["keep"]
-        text = text[: len(text) if keep is None else keep] + job["output"]["text"]
+        output = job_in(event)["output"]
+        text = text[: len(text) if output["keep"] is None else output["keep"]] + output["text"]
     return text
 
 
@@ -273,9 +239,8 @@ def test_a_long_output_comes_in_bounded_events(ada, token_of, server, lengths):
     assert applied("", events) == text
     for number, event in enumerate(events[:-1], 1):
         last = event.partition("id: ")[2].partition("\n")[0]
-        assert (
-            applied(applied("", events[:number]), read_all(client, token, **{"Last-Event-ID": last})) == text
-        )
+        rest = read_all(client, token, **{"Last-Event-ID": last})
+        assert applied(applied("", events[:number]), rest) == text
 
 
 async def take_one_event_of(request, wanted, owner):

@@ -47,11 +47,8 @@ def test_the_owner_of_a_token_sees_how_far_the_job_is(client, ada, token_of):
 
 def test_several_jobs_share_a_request_and_stay_in_order(client, ada, token_of):
     tokens = [token_of(make(state=state), ada) for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED)]
-    assert [each["label"] for each in jobs(client.get(URL, {"token": tokens}))] == [
-        "Done",
-        "Failed",
-        "Cancelled",
-    ]
+    labels = [each["label"] for each in jobs(client.get(URL, {"token": tokens}))]
+    assert labels == ["Done", "Failed", "Cancelled"]
 
 
 @pytest.mark.parametrize("url", [URL, EVENTS])

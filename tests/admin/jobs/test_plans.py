@@ -65,9 +65,8 @@ def plan(big_table, db):
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch):
     """The plans are those of the whole table, also on a machine that is busy."""
-    monkeypatch.setattr(JobChangeList, "quick_limit", timedelta(minutes=1))
-    monkeypatch.setattr(JobChangeList, "statement_limit", timedelta(minutes=1))
-    monkeypatch.setattr(JobChangeList, "search_limit", timedelta(minutes=1))
+    for limit in ("quick_limit", "statement_limit", "search_limit"):
+        monkeypatch.setattr(JobChangeList, limit, timedelta(minutes=1))
 
 
 def rows_read(plan):
@@ -76,10 +75,10 @@ def rows_read(plan):
     return max(map(int, counts))
 
 
-def listed(admin_user, query=""):
+def listed(admin_user, query="", model=Job):
     request = RequestFactory().get(f"/{query}")
     request.user = admin_user
-    return site.get_model_admin(Job).get_changelist_instance(request)
+    return site.get_model_admin(model).get_changelist_instance(request)
 
 
 def test_a_page_of_the_list_reads_that_page_alone(plan, admin_user):

@@ -40,9 +40,8 @@ def test_what_the_page_sends_back_does_it(admin_client):
     failed, other = [make_failed(), make_failed()], make_job(State.SUCCEEDED)
     page = post(admin_client, [*failed, other])
     assert all(str(job.pk) in page.text for job in failed)
-    answer = post(
-        admin_client, [*failed, other], apply="Redrive", per_minute="60", arguments='{"model": "new"}'
-    )
+    how = {"apply": "Redrive", "per_minute": "60", "arguments": '{"model": "new"}'}
+    answer = post(admin_client, [*failed, other], **how)
     assert said(answer) == ["Redriven: 2 jobs."]
     assert states(*failed, other) == [State.READY, State.SCHEDULED, State.SUCCEEDED]
     calls = [(job.args, job.kwargs) for job in Job.objects.filter(pk__in=[job.pk for job in failed])]

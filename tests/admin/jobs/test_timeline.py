@@ -143,13 +143,9 @@ def test_a_cancelled_job_says_when_it_was_asked_and_when_it_ended(page):
 
 def test_every_attempt_has_its_traceback_and_the_newest_is_open(page):
     errors = [
-        attempt(
-            "failed", 0, attempt=1, exception="shop.errors.Late", message="first", traceback="Traceback one"
-        ),
-        attempt("crashed", 5, attempt=2, reason="Its worker died."),
-        attempt(
-            "failed", 9, attempt=2, exception="builtins.OSError", message="second", traceback="Traceback two"
-        ),
+        attempt("failed", 0, exception="shop.errors.Late", message="first", traceback="Traceback one"),
+        attempt("crashed", 5, reason="Its worker died."),
+        attempt("failed", 9, exception="builtins.OSError", message="second", traceback="Traceback two"),
     ]
     html = page(make_job(State.FAILED, errors=errors))
     newest, oldest = re.findall(r'<details class="pgonly-attempt".*?</details>', html, re.DOTALL)
@@ -196,9 +192,7 @@ def test_runs_that_are_kept_as_one_entry_are_counted_as_so_many(page, entry, sho
     at = timezone.now().isoformat()
     times = {"started_at": at, "finished_at": at, "attempt": 1}
     failed = {"outcome": "failed", **times}
-    job = make_job(
-        State.SCHEDULED, run_at=timezone.now(), lease_epoch=41, errors=[failed, {**entry, **times}]
-    )
+    job = make_job(State.SCHEDULED, lease_epoch=41, errors=[failed, {**entry, **times}])
     assert sorted({int(number) for number in re.findall(r"run (\d+), attempt", text_of(page(job)))}) == shown
 
 

@@ -21,9 +21,7 @@ PAGE = "/admin/pgonly_django/"
 
 def panels(response) -> dict[str, str]:
     """The HTML of each panel by its name."""
-    found = re.findall(r'<section [^>]*data-live="(\w+)".*?</section>', response.text, re.DOTALL)
-    parts = re.findall(r'<section [^>]*data-live="\w+".*?</section>', response.text, re.DOTALL)
-    return dict(zip(found, parts, strict=True))
+    return dict(re.findall(r'<section [^>]*data-live="(\w+)"(.*?)</section>', response.text, re.DOTALL))
 
 
 def words(html: str) -> str:
@@ -197,9 +195,8 @@ def test_a_late_worker_comes_first_and_many_lead_to_their_list(shown, monkeypatc
 def test_a_live_worker_is_drained_with_a_button(admin_client):
     worker = make_worker()
     html = panels(admin_client.get(PAGE))["workers"]
-    assert re.findall(r'action="[^"]*/worker/([^"]*)/operate/(\w+)/"', html) == [
-        (str(worker.pk), "stop"), (str(worker.pk), "drain")
-    ]  # fmt: skip
+    found = re.findall(r'action="[^"]*/worker/([^"]*)/operate/(\w+)/"', html)
+    assert found == [(str(worker.pk), "stop"), (str(worker.pk), "drain")]
     answer = admin_client.post(f"{PAGE}worker/{worker.pk}/operate/drain/", {"next": PAGE})
     assert answer["Location"] == PAGE
     assert "Draining" in words(panels(admin_client.get(PAGE))["workers"])
@@ -240,12 +237,8 @@ def test_sessions_are_counted_by_user_and_those_of_one_are_revoked_with_a_button
 def test_caches_schedules_limiters_and_budgets_are_shown(shown):
     Budget.objects.create(name="b", usd=1)
     Limiter.objects.create(name="l", concurrent=3)
-    Schedule.objects.create(
-        name="s",
-        task="tests.jobs.add",
-        cron="0 3 * * *",
-        next_at=timezone.now() + timedelta(hours=1, minutes=1),
-    )
+    soon = timezone.now() + timedelta(hours=1, minutes=1)
+    Schedule.objects.create(name="s", task="tests.jobs.add", cron="0 3 * * *", next_at=soon)
     assert "answers 0" in shown("caches")
     assert "in 1 h" in shown("schedules")
     assert "0 of 3" in shown("limiters")
@@ -309,24 +302,3 @@ def test_a_panel_that_fails_does_not_take_the_others_away(admin_client, monkeypa
     found = panels(admin_client.get(PAGE))
     assert "pgonly-problem" in found["workers"]
     assert "Failed" in found["states"]
-
-
-def test_what_rows_contain_is_escaped(admin_client):
-    evil = "<script>alert(1)</script>"
-    (
-        make(queue=evil),
-        make_running(
-            make_worker(name=evil, hostname=evil, queues=[evil]).pk,
-            task=evil,
-            progress={"done": 1, "message": evil},
-        ),
-    )
-    Schedule.objects.create(name=evil, task=evil, every_seconds=60, problem=evil)
-    Limiter.objects.create(name=evil), Budget.objects.create(name=evil, usd=1), Queue.objects.named(evil)
-    JobStats.objects.create(
-        granularity="minute", starts_at=timezone.now(), queue=evil, task=evil, succeeded=1, run_times=[1]
-    )
-    log_in(evil)
-    html = admin_client.get(PAGE).text
-    assert evil not in html
-    assert "&lt;script&gt;alert(1)" in html
