@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 
 import pytest
 from django.db import connection, connections
 
+from pgonly_django.context.run import Run
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
 from tests.jobs import watched
+from tests.queue.rows import claim, claimer, make
 
 MAIN_LOOP = "main loop"  # the thread of a background_worker
 
@@ -23,6 +27,61 @@ def work(transactional_db):
 
     yield run
     connections.close_all()
+
+
+@pytest.fixture
+def ran(run_jobs):
+    """Enqueue a job, run what is ready, and return the job's row: `ran(task, *args, **kwargs)`."""
+
+    def run(task, *args, **kwargs):
+        result = task.enqueue(*args, **kwargs)
+        run_jobs()
+        return result.job
+
+    return run
+
+
+@pytest.fixture
+def worked(work):
+    """The same with a real worker, of one thread."""
+
+    def run(task, *args, **kwargs):
+        result = task.enqueue(*args, **kwargs)
+        work(threads=1)
+        return result.job
+
+    return run
+
+
+@pytest.fixture
+def run_of(server):
+    """Make a job and claim it: `run_of(task, *args)`."""
+
+    def make_run(task, *args):
+        make(task=task.module_path, args=args)
+        (job,) = claim(server, claimer())
+        return Run(job, "default", claimed_at=0.0, lease_until=float("inf"))
+
+    return make_run
+
+
+@pytest.fixture
+def receive():
+    """Connect a receiver for one test: `receive(signal, receiver)`."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(signal, receiver):
+            signal.connect(receiver)
+            stack.callback(signal.disconnect, receiver)
+
+        yield connect
+
+
+@pytest.fixture
+def events(caplog):
+    """The records of events that the log has, from INFO on: `events("worker.job_ended", ...)`."""
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+    return lambda *names: [record for record in caplog.records if getattr(record, "event", "") in names]
 
 
 @pytest.fixture

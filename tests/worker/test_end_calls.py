@@ -40,28 +40,23 @@ def test_the_function_is_called_once_with_the_result_and_the_error_of_the_last_a
     assert told == [(result.id, FAILED, "ValueError('why')")]
 
 
-def test_a_success_and_a_retry_call_nobody(run_jobs):
-    ending.fail_until.using(on_failure=telling.tell).enqueue(2)
-    run_jobs()
+def test_a_success_and_a_retry_call_nobody(ran):
+    ran(ending.fail_until.using(on_failure=telling.tell), 2)
     assert told == []
 
 
 @pytest.mark.parametrize(
-    ("failing", "error"),
+    ("task", "args", "error"),
     [
-        (lambda options: ending.give_up.using(**options).enqueue(), "Discard('pointless')"),
-        (
-            lambda options: burying.fail.using(dead_letter_queue=None, **options).enqueue("unstorable"),
-            "NotStorable",
-        ),
-        (lambda options: ending.ask_for_retry.using(**options).enqueue(), "Retry('please')"),
+        (ending.give_up, [], "Discard('pointless')"),
+        (burying.fail.using(dead_letter_queue=None), ["unstorable"], "NotStorable"),
+        (ending.ask_for_retry, [], "Retry('please')"),
     ],
 )
-def test_every_end_of_a_run_that_fails_is_told(run_jobs, failing, error):
-    result = failing({"on_failure": telling.tell})
-    run_jobs()
+def test_every_end_of_a_run_that_fails_is_told(ran, task, args, error):
+    job = ran(task.using(on_failure=telling.tell), *args)
     ((job_id, status, text),) = told
-    assert (job_id, status) == (result.id, FAILED)
+    assert (job_id, status) == (str(job.pk), FAILED)
     assert error in text
 
 
@@ -95,10 +90,9 @@ def test_a_task_that_is_gone_is_told_to_the_function_of_all_tasks(run_jobs, sett
     assert told == [("all", result.id)]
 
 
-def test_an_async_function_is_run(run_jobs):
-    result = telling.fail.using(on_failure=telling.atell).enqueue()
-    run_jobs()
-    assert told == [(result.id, "failed")], "after the commit"
+def test_an_async_function_is_run(ran):
+    job = ran(telling.fail.using(on_failure=telling.atell))
+    assert told == [(str(job.pk), "failed")], "after the commit"
 
 
 @pytest.mark.parametrize("function", [telling.raises, telling.leaves])
@@ -114,9 +108,8 @@ def test_a_function_that_raises_or_exits_is_logged_and_keeps_no_other_from_being
     assert caplog.text.count("The on_failure of tests.jobs.telling.fail") == 2
 
 
-def test_a_path_that_cannot_be_imported_any_more_is_logged(run_jobs, caplog):
-    telling.fail.using(on_failure="tests.jobs.telling.gone").enqueue()
-    run_jobs()
+def test_a_path_that_cannot_be_imported_any_more_is_logged(ran, caplog):
+    ran(telling.fail.using(on_failure="tests.jobs.telling.gone"))
     assert "The on_failure of tests.jobs.telling.fail" in caplog.text
     assert "gone" in caplog.text
 
@@ -188,23 +181,16 @@ def test_a_wrong_path_in_the_settings_is_an_error_of_the_checks(settings, path, 
     assert check_on_failure() == []
 
 
-def test_receivers_of_task_finished_find_the_exception_where_django_promises_it(run_jobs):
+def test_receivers_of_task_finished_find_the_exception_where_django_promises_it(run_jobs, receive):
     seen = []
-
-    def receiver(sender, task_result, **_):
-        seen.append(sys.exc_info()[1])
-
-    task_finished.connect(receiver)
-    try:
-        jobs.fail.using(max_attempts=1).enqueue("broken")
-        jobs.add.enqueue(1)
-        run_jobs()
-    finally:
-        task_finished.disconnect(receiver)
+    receive(task_finished, lambda sender, task_result, **_: seen.append(sys.exc_info()[1]))
+    jobs.fail.using(max_attempts=1).enqueue("broken")
+    jobs.add.enqueue(1)
+    run_jobs()
     assert sorted(map(repr, seen)) == ["None", "ValueError('broken')"]
 
 
-def test_a_receiver_that_runs_is_asked_and_waited_for(transactional_db):
+def test_a_receiver_that_runs_is_asked_and_waited_for(transactional_db, receive):
     begun, goes_on, seen = threading.Event(), threading.Event(), []
 
     def receiver(sender, task_result, **_):
@@ -212,57 +198,43 @@ def test_a_receiver_that_runs_is_asked_and_waited_for(transactional_db):
         goes_on.wait(10)
         seen.append(task_result.id)
 
+    receive(task_finished, receiver)
     calls = end_calls.EndCalls("default", TaskLookup(), None, None)
     job = jobs.add.enqueue(1)
-    task_finished.connect(receiver)
-    try:
-        calls.signals.call_later(job.id)
-        assert begun.wait(10)
-        assert calls.signals.are_going
-        calls.rest()
-        goes_on.set()
-        calls.close(time.monotonic() + 10)
-    finally:
-        task_finished.disconnect(receiver)
+    calls.signals.call_later(job.id)
+    assert begun.wait(10)
+    assert calls.signals.are_going
+    calls.rest()
+    goes_on.set()
+    calls.close(time.monotonic() + 10)
     assert seen == [job.id]
 
 
-def test_the_signals_come_with_the_backend_as_sender_and_the_right_status(work):
+def test_the_signals_come_with_the_backend_as_sender_and_the_right_status(worked, receive):
     seen = []
 
-    def listen(name):
-        def receiver(sender, task_result, **_):
-            seen.append((name, sender, task_result.status, task_result.id))
+    def listen(signal, name):
+        receive(
+            signal,
+            lambda sender, task_result, **_: seen.append((name, sender, task_result.status, task_result.id)),
+        )
 
-        return receiver
-
-    receivers = {signal: listen(name) for signal, name in
-                 ((task_enqueued, "enqueued"), (task_started, "started"), (task_finished, "finished"))}  # fmt: skip
-    for signal, receiver in receivers.items():
-        signal.connect(receiver)
-    try:
-        result = jobs.add.enqueue(1)
-        work()
-    finally:
-        for signal, receiver in receivers.items():
-            signal.disconnect(receiver)
+    for signal, name in ((task_enqueued, "enqueued"), (task_started, "started"), (task_finished, "finished")):
+        listen(signal, name)
+    job_id = str(worked(jobs.add, 1).pk)
     assert seen == [
-        ("enqueued", PostgresBackend, TaskResultStatus.READY, result.id),
-        ("started", PostgresBackend, TaskResultStatus.RUNNING, result.id),
-        ("finished", PostgresBackend, TaskResultStatus.SUCCESSFUL, result.id),
+        ("enqueued", PostgresBackend, TaskResultStatus.READY, job_id),
+        ("started", PostgresBackend, TaskResultStatus.RUNNING, job_id),
+        ("finished", PostgresBackend, TaskResultStatus.SUCCESSFUL, job_id),
     ]
 
 
-def test_a_failed_job_is_announced_once_with_its_errors(run_jobs):
+def test_a_failed_job_is_announced_once_with_its_errors(ran, receive):
     seen = []
 
     def receiver(sender, task_result, **_):
         seen.append((task_result.status, [error.exception_class for error in task_result.errors]))
 
-    task_finished.connect(receiver)
-    try:
-        jobs.fail.enqueue()
-        run_jobs()
-    finally:
-        task_finished.disconnect(receiver)
+    receive(task_finished, receiver)
+    ran(jobs.fail)
     assert seen == [(TaskResultStatus.FAILED, [ValueError] * 3)]

@@ -12,7 +12,6 @@ import pytest
 from django.db import connection
 
 from pgonly_django import enqueue_many
-from pgonly_django.context.run import Run
 from pgonly_django.events import subscribe
 from pgonly_django.models import Job, State
 from pgonly_django.worker import job_log
@@ -20,7 +19,8 @@ from pgonly_django.worker.duties import Pruning
 from pgonly_django.worker.ending import EndedRun, succeeded
 from pgonly_django.worker.status import ExitCode
 from tests import jobs
-from tests.queue.rows import HOUR, ago, claim, claimer, make, make_running, make_worker
+from tests.gate import Gate
+from tests.queue.rows import HOUR, ago, make, make_running, make_worker
 from tests.waiting import wait_for
 
 
@@ -39,22 +39,51 @@ def handler(request):
     return add
 
 
-def own_and_summed(records):
+@pytest.fixture
+def hanging(handler):
+    """A handler that hangs until the test's end, or until `opened`."""
+    gate = Gate()
+
+    def hang(record):
+        gate.reached.set()
+        gate.opened.wait(30)
+
+    handler(hang, "pgonly_django")
+    yield gate
+    gate.opened.set()
+
+
+@pytest.fixture
+def own_and_summed(events):
     """How many jobs have a line of their own, and how many are in a line for many of them."""
-    own = [record.job_id for record in records if getattr(record, "event", "") == "worker.job_ended"]
-    many = [record for record in records if getattr(record, "event", "") == "worker.jobs_succeeded"]
-    assert len(own) == len(set(own))
-    return len(own), sum(record.jobs for record in many)
+
+    def count():
+        own = [record.job_id for record in events("worker.job_ended")]
+        assert len(own) == len(set(own))
+        return len(own), sum(record.jobs for record in events("worker.jobs_succeeded"))
+
+    return count
 
 
-def test_where_many_jobs_succeed_a_line_tells_of_all_that_did_within_a_second(work, caplog):
-    caplog.set_level(logging.INFO, "pgonly_django.worker")
-    enqueue_many((jobs.add, (1,)) for _ in range(600))
-    work()
-    own, summed = own_and_summed(caplog.records)
+@pytest.fixture
+def add_many(work):
+    """Let a worker run so many jobs that succeed."""
+
+    def run(count):
+        enqueue_many((jobs.add, (1,)) for _ in range(count))
+        return work()
+
+    return run
+
+
+def test_where_many_jobs_succeed_a_line_tells_of_all_that_did_within_a_second(
+    add_many, events, own_and_summed
+):
+    add_many(600)
+    own, summed = own_and_summed()
     assert own + summed == 600
     assert 100 <= own < 600
-    line = next(r for r in caplog.records if getattr(r, "event", "") == "worker.jobs_succeeded")
+    line = events("worker.jobs_succeeded")[0]
     assert re.fullmatch(
         r"tests\.jobs\.add: \d+ succeeded in [\d.]+ s, p50 .* [mu]?s, p95 .* [mu]?s\.", line.message
     )
@@ -62,122 +91,87 @@ def test_where_many_jobs_succeed_a_line_tells_of_all_that_did_within_a_second(wo
     assert 0 < line.p50_seconds <= line.p95_seconds
 
 
-def test_each_failure_keeps_its_line_among_many_successes(work, caplog):
-    caplog.set_level(logging.INFO, "pgonly_django.worker")
+def test_each_failure_keeps_its_line_among_many_successes(work, events, own_and_summed):
     fail = jobs.fail.using(max_attempts=1)
     enqueue_many(((jobs.add, (1,)) if number % 100 else (fail, ("no",))) for number in range(500))
     work()
-    failed = [record for record in caplog.records if getattr(record, "event", "") == "worker.attempt_failed"]
-    assert len(failed) == 5
-    assert sum(own_and_summed(caplog.records)) == 495
+    assert len(events("worker.attempt_failed")) == 5
+    assert sum(own_and_summed()) == 495
 
 
-def test_a_setting_gives_each_job_its_line(work, caplog, settings):
+def test_a_setting_gives_each_job_its_line(add_many, own_and_summed, settings):
     settings.PGONLY = {**settings.PGONLY, "LOG_EACH_JOB": True}
-    caplog.set_level(logging.INFO, "pgonly_django.worker")
-    enqueue_many((jobs.add, (1,)) for _ in range(300))
-    work()
-    assert own_and_summed(caplog.records) == (300, 0)
+    add_many(300)
+    assert own_and_summed() == (300, 0)
 
 
-def test_listeners_are_told_of_each_end_once(work):
+def test_listeners_are_told_of_each_end_once(add_many):
     told = []
     unsubscribe = subscribe(lambda name, facts: told.append((name, facts)))
-    enqueue_many((jobs.add, (1,)) for _ in range(600))
-    work()
+    add_many(600)
     unsubscribe()
     ended = [facts for name, facts in told if name == "worker.job_ended"]
     assert len({facts["job_id"] for facts in ended}) == len(ended) == 600
     assert {facts["outcome"] for facts in ended} == {"succeeded"}
 
 
-def test_a_handler_that_hangs_delays_no_job(background_worker, handler):
-    hangs, is_over = threading.Event(), threading.Event()
-
-    def hang(record):
-        hangs.set()
-        is_over.wait(30)
-
-    handler(hang)
-    try:
-        background_worker()
-        jobs.add.enqueue(0)
-        assert hangs.wait(10)
-        results = [jobs.add.enqueue(number) for number in range(3)]
-        assert [result.wait(10).return_value for result in results] == [1, 2, 3]
-    finally:
-        is_over.set()
+def test_a_handler_that_hangs_delays_no_job(background_worker, hanging):
+    background_worker()
+    jobs.add.enqueue(0)
+    assert hanging.reached.wait(10)
+    results = [jobs.add.enqueue(number) for number in range(3)]
+    assert [result.wait(10).return_value for result in results] == [1, 2, 3]
 
 
-def test_a_handler_that_hangs_stops_neither_heartbeat_nor_maintenance(background_worker, handler, settings):
+def test_a_handler_that_hangs_stops_neither_heartbeat_nor_maintenance(background_worker, hanging, settings):
     settings.PGONLY = {"LEASE_SECONDS": 2}
-    is_over, hangs = threading.Event(), threading.Event()
-
-    def hang(record):
-        hangs.set()
-        is_over.wait(60)
-
-    handler(hang, "pgonly_django")
     worker = background_worker()
-    try:
-        make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR))
-        assert hangs.wait(10)
-        began = time.monotonic()
-        wait_for(lambda: worker.threads.heartbeat.beaten_at > began, seconds=10, what="a beat")
-        make(state=State.SUCCEEDED, finished_at=ago(HOUR), delete_after=ago(HOUR))
-        is_done = threading.Event()
-        worker.threads.maintenance.run_soon(Pruning, is_done.set)
-        assert is_done.wait(10)
-    finally:
-        is_over.set()
+    make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR))
+    assert hanging.reached.wait(10)
+    began = time.monotonic()
+    wait_for(lambda: worker.threads.heartbeat.beaten_at > began, seconds=10, what="a beat")
+    make(state=State.SUCCEEDED, finished_at=ago(HOUR), delete_after=ago(HOUR))
+    is_done = threading.Event()
+    worker.threads.maintenance.run_soon(Pruning, is_done.set)
+    assert is_done.wait(10)
+    hanging.opened.set()
 
 
-def test_ends_that_a_hanging_handler_leaves_behind_are_counted(work, handler, monkeypatch, caplog):
+def test_ends_that_a_hanging_handler_leaves_behind_are_counted(
+    add_many, hanging, monkeypatch, events, own_and_summed
+):
     monkeypatch.setattr(job_log, "WAITING_AT_MOST", 50)
-    is_over = threading.Event()
-    handler(lambda record: is_over.wait(30))
-    enqueue_many((jobs.add, (1,)) for _ in range(300))
 
     def let_go():
-        wait_for(lambda: not Job.objects.exclude(state=State.SUCCEEDED).exists())
-        is_over.set()
+        wait_for(lambda: Job.objects.filter(state=State.SUCCEEDED).count() == 300)
+        hanging.opened.set()
         connection.close()
 
     waiting = threading.Thread(target=let_go)
     waiting.start()
-    work()
+    add_many(300)
     waiting.join()
-    own, summed = own_and_summed(caplog.records)
-    left_out = [r.jobs for r in caplog.records if getattr(r, "event", "") == "worker.ends_not_logged"]
-    assert own + summed + sum(left_out) == 300
-    assert sum(left_out) > 0
+    left_out = sum(record.jobs for record in events("worker.ends_not_logged"))
+    assert sum(own_and_summed()) + left_out == 300
+    assert left_out > 0
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
-def test_a_handler_that_raises_anything_ends_neither_the_worker_nor_its_log(work, handler, caplog, error):
-    def refuse(record):
-        raise error("the handler's")
-
-    handler(refuse)
-    result = jobs.add.enqueue(1)
-    worker = work()
-    assert worker.code == ExitCode.STOPPED
-    assert result.wait(1).return_value == 2
-
-
-@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
-def test_where_a_handler_raises_the_ends_after_that_have_their_lines(work, handler, caplog, error):
+def test_a_handler_that_raises_anything_ends_neither_the_worker_nor_its_log(
+    add_many, handler, own_and_summed, error
+):
     refused = []
 
     def refuse(record):
-        if not refused and record.event == "worker.job_ended":
-            refused.append(record)
+        """All, up to the first end."""
+        if "worker.job_ended" not in refused:
+            refused.append(record.event)
             raise error("the handler's")
 
     handler(refuse)
-    enqueue_many((jobs.add, (1,)) for _ in range(20))
-    work()
-    assert own_and_summed(caplog.records) == (19, 0)
+    assert add_many(20).code == ExitCode.STOPPED
+    assert Job.objects.filter(state=State.SUCCEEDED).count() == 20
+    assert own_and_summed() == (19, 0)
 
 
 def test_a_handler_that_raises_anything_for_many_jobs_ends_no_log(background_worker, handler, monkeypatch):
@@ -196,24 +190,20 @@ def test_a_handler_that_raises_anything_for_many_jobs_ends_no_log(background_wor
         wait_for(lambda count=count: len(refused) == count, seconds=10, what="a line for many jobs")
 
 
-def test_ends_that_are_left_out_are_counted_where_nothing_else_is_logged(work, monkeypatch, caplog):
-    caplog.set_level(logging.INFO, "pgonly_django.worker")
+def test_ends_that_are_left_out_are_counted_where_nothing_else_is_logged(add_many, monkeypatch, events):
     monkeypatch.setattr(job_log, "WAITING_AT_MOST", 0)
-    enqueue_many((jobs.add, (1,)) for _ in range(5))
-    work()
-    assert [r.jobs for r in caplog.records if getattr(r, "event", "") == "worker.ends_not_logged"] == [5]
+    add_many(5)
+    assert [record.jobs for record in events("worker.ends_not_logged")] == [5]
 
 
-def test_without_a_thread_every_end_is_logged_at_the_stop(work, monkeypatch, caplog):
+def test_without_a_thread_every_end_is_logged_at_the_stop(add_many, monkeypatch, own_and_summed):
     class NoThread(threading.Thread):
         def start(self):
             raise RuntimeError("can't start new thread")
 
-    caplog.set_level(logging.INFO, "pgonly_django.worker")
     monkeypatch.setattr(job_log, "threading", SimpleNamespace(Thread=NoThread))
-    enqueue_many((jobs.add, (1,)) for _ in range(300))
-    work()
-    assert sum(own_and_summed(caplog.records)) == 300
+    add_many(300)
+    assert sum(own_and_summed()) == 300
 
 
 def test_what_is_said_while_a_handler_hangs_at_the_end_waits_for_it_in_its_thread():
@@ -259,12 +249,9 @@ def test_lines_that_a_slow_handler_leaves_behind_at_a_stop_are_told_of_on_stderr
     assert "A handler of the log is too slow" in capfd.readouterr().err
 
 
-def test_of_many_ends_that_wait_the_data_of_the_jobs_is_not_kept(transactional_db, server, monkeypatch):
+def test_of_many_ends_that_wait_the_data_of_the_jobs_is_not_kept(run_of, monkeypatch):
     monkeypatch.setattr(job_log, "WHOLE_AT_MOST", 1)
-    for _ in range(2):
-        make(args=["large"])
-    log, claimed = job_log.EndLog(), claim(server, claimer())
-    runs = [Run(job, "default", 0.0, 0.0, "a worker") for job in claimed]
+    log, runs = job_log.EndLog(), [run_of(jobs.add, "large") for _ in range(2)]
     for run in runs:
         log.note(EndedRun(run, succeeded(run, "large"), 0.5))
     whole, slim = log._noted

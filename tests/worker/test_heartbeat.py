@@ -41,116 +41,121 @@ def worker(transactional_db, settings):
         made.threads.heartbeat.join(10)
 
 
-def test_a_row_in_its_name_that_it_does_not_know_twice_goes_back(worker, server):
+@pytest.fixture
+def beat(worker, server):
+    """Let the worker, which has registered, beat once."""
+    worker.threads.heartbeat.register(server)
+    return lambda: worker.threads.heartbeat.beat(server)
+
+
+@pytest.fixture
+def held(worker, server):
+    """Makes runs of jobs that the worker has claimed."""
+
+    def hold(count):
+        for _ in range(count):
+            make()
+        claimed = claim(server, make_claimer(worker_id=worker.id))
+        runs = [Run(job, "default", claimed_at=0.0, lease_until=0.0) for job in claimed]
+        worker.in_flight.hold(runs)
+        return runs
+
+    return hold
+
+
+def test_a_row_in_its_name_that_it_does_not_know_twice_goes_back(worker, beat):
     """A claim whose answer was lost. Once unknown, it may be on its way here."""
     job = make_running(worker.id)
-    worker.threads.heartbeat.beat(server)
+    beat()
     assert worker.inbox.take(10, 0) == []
-    worker.threads.heartbeat.beat(server)
+    beat()
     (message,) = worker.inbox.take(10, 0)
     assert message == UnknownClaim(str(job.id), job.lease_epoch)
     worker.in_flight.release_unknown(message)
     assert [finish.outcome for finish in worker.in_flight.finishes(0.0)] == [Outcome.RELEASED]
 
 
-def test_a_rescue_wakes_the_other_workers_and_its_own(worker, server, other):
-    job = make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR), queue="mail")
+def test_a_rescue_wakes_the_other_workers_and_its_own(worker, beat, other):
+    job = orphan(queue="mail")
     other.execute(f"LISTEN {notify.CHANNEL}")
-    worker.threads.heartbeat.beat(server)  # the first one registers the worker
-    worker.threads.heartbeat.beat(server)
+    beat()
     assert fresh(job).state == State.READY
     other.execute("SELECT 1")
     assert [notify.payload for notify in other.notifies(timeout=0)] == ["limited *", "ready mail"]
     assert worker.inbox.take(10, 0) == [Notification("limited", "*"), Notification("ready", "mail")]
 
 
-def test_a_beat_whose_worker_s_row_is_locked_says_so_and_renews_all_the_same(worker, server, other):
-    worker.threads.heartbeat.beat(server)
-    assert worker.threads.heartbeat.beat(server)
+def test_a_worker_whose_row_is_locked_says_so_renews_all_the_same_and_can_register(
+    worker, beat, server, other
+):
+    assert beat()
     server.execute("SET lock_timeout = '1s'")
     with other.transaction():
         other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [worker.id])
-        assert not worker.threads.heartbeat.beat(server)
-    assert worker.threads.heartbeat.beat(server)
+        assert not beat()
+        worker.threads.heartbeat.register(server)
+    assert beat()
+    assert WorkerRow.objects.filter(pk=worker.id).count() == 1
 
 
-def test_it_does_not_fall_asleep_in_the_middle_of_a_beat(worker, server, monkeypatch):
+def test_it_does_not_fall_asleep_in_the_middle_of_a_beat(worker, beat, monkeypatch):
     heartbeat, said = worker.threads.heartbeat, []
     write = liveness.heartbeat
     monkeypatch.setattr(liveness, "heartbeat", lambda *args: said.append(heartbeat.sleep()) or write(*args))
-    heartbeat.beat(server)
+    beat()
     assert said == [False]
     assert heartbeat.sleep()
 
 
-def test_to_register_a_worker_again_waits_for_no_lock(worker, server, other):
-    worker.threads.heartbeat.beat(server)
-    server.execute("SET lock_timeout = '1s'")
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [worker.id])
-        worker.threads.heartbeat.register(server)
-    assert WorkerRow.objects.filter(pk=worker.id).count() == 1
-
-
-def test_a_job_that_a_frozen_worker_holds_in_its_transaction_is_rescued(worker, server, caplog):
-    dead = make_worker(silent_for=HOUR)
-    job = make_running(dead.id, lease_expires_at=ago(HOUR))
-    worker.threads.heartbeat.beat(server)
-    with connect("default", application_name=f"pgonly jobs {dead.id}") as frozen:
+def test_a_job_that_a_frozen_worker_holds_in_its_transaction_is_rescued(beat, caplog):
+    job = orphan()
+    with connect("default", application_name=f"pgonly jobs {job.worker_id}") as frozen:
         frozen.execute("BEGIN")
         frozen.execute("SELECT FROM pgonly_job WHERE id = %s FOR KEY SHARE", [job.id])
-        worker.threads.heartbeat.beat(server)
+        beat()
         with pytest.raises(psycopg.OperationalError):
             frozen.execute("COMMIT")
     assert fresh(job).state == State.READY
-    assert f"Ended the transaction that the dead worker {dead.id} had open" in caplog.text
+    assert f"Ended the transaction that the dead worker {job.worker_id} had open" in caplog.text
 
 
-def orphan():
-    return make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR))
+def orphan(**facts):
+    return make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR), **facts)
 
 
-def test_a_beat_tells_the_runs_whose_leases_it_has_renewed_and_no_others(worker, server, other):
+def test_a_beat_tells_the_runs_whose_leases_it_has_renewed_and_no_others(worker, beat, held, other):
     """Or their paid steps would wait for the lease without end."""
-    make(), make()
-    jobs = claim(server, make_claimer(worker_id=worker.id))
-    renewed, locked = runs = [Run(job, "default", claimed_at=0.0, lease_until=0.0) for job in jobs]
-    worker.in_flight.hold(runs)
+    renewed, locked = held(2)
     with other.transaction():
         other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.job.id])
         began = time.monotonic()
-        worker.threads.heartbeat.beat(server)
+        beat()
     lease_seconds = worker.options.lease_for.total_seconds()
     assert began <= renewed.lease_until - lease_seconds <= time.monotonic()
     assert (locked.lease_until, locked.lease_lost) == (0.0, False)
 
 
-def test_a_beat_tells_a_run_that_its_job_is_to_be_cancelled(worker, server):
+def test_a_beat_tells_a_run_that_its_job_is_to_be_cancelled(beat, held):
     """Whether or not the NOTIFY of it has been heard."""
-    make(), make()
-    jobs = claim(server, make_claimer(worker_id=worker.id))
-    unwanted, wanted = runs = [Run(job, "default", claimed_at=0.0, lease_until=0.0) for job in jobs]
-    worker.in_flight.hold(runs)
+    unwanted, wanted = held(2)
     Job.objects.filter(pk=unwanted.job.id).update(cancel_requested_at=ago(HOUR))
-    worker.threads.heartbeat.beat(server)
+    beat()
     assert (unwanted.cancel_requested, wanted.cancel_requested) == (True, False)
 
 
-def test_a_worker_says_that_it_lives_while_the_table_of_jobs_is_locked_against_writing(worker, server, other):
+def test_a_worker_says_that_it_lives_while_the_table_of_jobs_is_locked_against_writing(
+    worker, beat, held, server, other
+):
     """As by CREATE INDEX. A worker that holds nothing would find it dead, and end its transactions."""
-    make()
-    (job,) = claim(server, make_claimer(worker_id=worker.id))
-    run = Run(job, "default", claimed_at=0.0, lease_until=0.0)
-    worker.in_flight.hold([run])
-    worker.threads.heartbeat.beat(server)
+    (run,) = held(1)
     WorkerRow.objects.filter(pk=worker.id).update(heartbeat_at=ago(HOUR))
     server.execute("SET lock_timeout = '100ms'")
     with other.transaction():
         other.execute("LOCK TABLE pgonly_job IN SHARE MODE")
-        assert not worker.threads.heartbeat.beat(server)
+        assert not beat()
         assert WorkerRow.objects.get(pk=worker.id).heartbeat_at > ago(HOUR / 2)
     assert not run.lease_lost
-    assert worker.threads.heartbeat.beat(server)
+    assert beat()
 
 
 @pytest.mark.slow
@@ -192,17 +197,13 @@ def holding(job, role):
         frozen.close()
 
 
-def test_where_it_may_not_end_a_transaction_it_says_so_once_and_ends_the_others(
-    worker, server, caplog, roles
-):
+def test_where_it_may_not_end_a_transaction_it_says_so_once_and_ends_the_others(beat, server, caplog, roles):
     """A second database of the project's may have another user."""
     first, second, third = roles
     ours, theirs = orphan(), orphan()
-    worker.threads.heartbeat.beat(server)
     with holding(theirs, second), holding(ours, first):
         server.execute(f"SET ROLE {third}")
-        for _ in range(2):
-            worker.threads.heartbeat.beat(server)
+        beat(), beat()
     assert caplog.text.count("What dead workers have open as another role keeps its locks") == 1
     assert (fresh(ours).state, fresh(theirs).state) == (State.READY, State.RUNNING)
 
@@ -256,31 +257,27 @@ def test_where_no_further_connection_is_to_be_had_leases_are_renewed_all_the_sam
 
 
 @pytest.mark.slow
-def test_no_worker_is_declared_dead_by_a_beat_that_hung(worker, server, other):
-    worker.threads.heartbeat.beat(server)
+def test_no_worker_is_declared_dead_by_a_beat_that_hung(beat, other):
     job = orphan()
-    beat = threading.Thread(target=worker.threads.heartbeat.beat, args=[server])
+    hanging = threading.Thread(target=beat)
     with other.transaction():
         other.execute("LOCK TABLE pgonly_job")
         began = time.monotonic()
-        beat.start()
+        hanging.start()
         wait_for(lambda: time.monotonic() > began + 1.5)  # more than half a lease
-    beat.join(10)
-    assert not beat.is_alive()
+    hanging.join(10)
+    assert not hanging.is_alive()
     assert fresh(job).state == State.RUNNING
 
 
-def test_a_worker_back_from_a_long_silence_declares_no_other_dead_at_once(worker, server):
-    silent = make_worker(silent_for=HOUR)
-    job = make_running(silent.id, lease_expires_at=ago(HOUR))
-    heartbeat, lease_seconds = worker.threads.heartbeat, LEASE.total_seconds()
-    heartbeat.beat(server)  # the first one registers the worker
-    heartbeat.beat(server)
-    assert fresh(job).state == State.READY
-    Job.objects.filter(pk=job.pk).update(state=State.RUNNING, worker_id=silent.id, lease_expires_at=ago(HOUR))
-    heartbeat.rescue._contact_at -= lease_seconds
-    heartbeat.beat(server)
-    assert fresh(job).state == State.RUNNING
-    heartbeat.rescue._settled_at -= lease_seconds
-    heartbeat.beat(server)
-    assert fresh(job).state == State.READY
+def test_a_worker_back_from_a_long_silence_declares_no_other_dead_at_once(worker, beat):
+    first, rescue = orphan(), worker.threads.heartbeat.rescue
+    beat()
+    assert fresh(first).state == State.READY
+    second = orphan()
+    rescue._contact_at -= LEASE.total_seconds()
+    beat()
+    assert fresh(second).state == State.RUNNING
+    rescue._settled_at -= LEASE.total_seconds()
+    beat()
+    assert fresh(second).state == State.READY

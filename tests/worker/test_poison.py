@@ -10,14 +10,11 @@ import pytest
 
 from pgonly_django import enqueue_many
 from pgonly_django.compat import task_finished, task_started
-from pgonly_django.context.run import Run
-from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.outcomes import Outcome
 from pgonly_django.worker.running import Executor
 from tests import activity, jobs
 from tests.jobs import poison
-from tests.queue.rows import claim, claimer, make
 from tests.waiting import wait_for
 
 
@@ -38,16 +35,13 @@ def of_each(request):
 
 
 @pytest.fixture
-def hostile_receivers():
+def hostile_receivers(receive):
     def receiver(task_result, **_):
         if "meet_a_receiver" in task_result.task.module_path:
             raise (GeneratorExit if "async" in task_result.task.module_path else SystemExit)
 
     for signal in (task_started, task_finished):
-        signal.connect(receiver)
-    yield
-    for signal in (task_started, task_finished):
-        signal.disconnect(receiver)
+        receive(signal, receiver)
 
 
 def test_a_connection_that_a_job_has_spoilt_is_closed(work):
@@ -92,10 +86,7 @@ def test_an_odd_error_beside_a_cancellation_of_every_task_gets_its_end(backgroun
     assert poison.cancel_every_task_with_its_end.enqueue().wait(20).job.state == State.FAILED
 
 
-def test_an_end_that_is_not_taken_is_handed_in_again(transactional_db):
-    make(task="tests.jobs.add", args=[1])
-    with connect("default", application_name="pgonly tests") as server:
-        (job,) = claim(server, claimer())
+def test_an_end_that_is_not_taken_is_handed_in_again(run_of):
     delivered, failures = [], iter([SystemExit, MemoryError])
 
     def deliver(ended):
@@ -103,9 +94,7 @@ def test_an_end_that_is_not_taken_is_handed_in_again(transactional_db):
             raise failure
         delivered.append(ended)
 
-    run = Run(job, "default", claimed_at=0.0, lease_until=float("inf"))
-    executor = Executor("default", "id", deliver)
-    thread = threading.Thread(target=executor.run, args=(run,))
+    thread = threading.Thread(target=Executor("default", "id", deliver).run, args=[run_of(jobs.add, 1)])
     thread.start()
     thread.join(10)
     assert [ended.finish.outcome for ended in delivered] == [Outcome.SUCCEEDED]

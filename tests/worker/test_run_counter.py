@@ -17,8 +17,7 @@ from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.finish import Finish
 from pgonly_django.worker import run_counter
 from pgonly_django.worker.ending import EndedRun, never_started
-from pgonly_django.worker.run_counter import NAMED, ROWS
-from pgonly_django.worker.run_counter import RunCounter as Counting
+from pgonly_django.worker.run_counter import NAMED, ROWS, RunCounter
 from tests import jobs
 from tests.queue.rows import HOUR, ago, claim, claimer, fresh, make, make_running, make_worker
 from tests.waiting import wait_for
@@ -47,6 +46,11 @@ def ended(server):
         return EndedRun(run, given, took_seconds=2.0)
 
     return end
+
+
+@pytest.fixture
+def stats():
+    return RunCounter()
 
 
 def count(stats, *ends):
@@ -94,23 +98,21 @@ def test_nothing_is_written_where_no_run_has_ended(run_jobs):
         (finish(Outcome.POSTPONED, State.SCHEDULED), {}),
     ],
 )
-def test_each_end_counts_as_what_it_is(ended, server, end, expected):
-    stats = Counting()
+def test_each_end_counts_as_what_it_is(stats, ended, server, end, expected):
     count(stats, ended(end))
     stats.write(server)
     assert totals() == expected
 
 
-def test_a_run_that_never_began_or_was_lost_does_not_count(ended, server):
-    stats = Counting()
+def test_a_run_that_never_began_or_was_lost_does_not_count(stats, ended, server):
     count(stats, ended(never_started("id", 1), started=False))
     count(stats, EndedRun(ended().run, None))
     stats.write(server)
     assert not JobStats.objects.exists()
 
 
-def test_waiting_counts_from_ready_to_the_start_of_the_run_and_the_run_from_there(ended, server):
-    stats, late = Counting(), ended(ready_at=ago(HOUR))
+def test_waiting_counts_from_ready_to_the_start_of_the_run_and_the_run_from_there(stats, ended, server):
+    late = ended(ready_at=ago(HOUR))
     late.run.started_at += 600  # claimed ahead
     count(stats, late)
     stats.write(server)
@@ -121,8 +123,7 @@ def test_waiting_counts_from_ready_to_the_start_of_the_run_and_the_run_from_ther
     assert BOUNDS[ran - 1] < 2 <= BOUNDS[ran]
 
 
-def test_a_time_beyond_all_bounds_and_one_below_nought_count_too(ended, server):
-    stats = Counting()
+def test_a_time_beyond_all_bounds_and_one_below_nought_count_too(stats, ended, server):
     count(stats, ended(ready_at=ago(timedelta(days=400))))
     count(stats, ended(ready_at=ago(-HOUR)))
     stats.write(server)
@@ -130,8 +131,8 @@ def test_a_time_beyond_all_bounds_and_one_below_nought_count_too(ended, server):
     assert (row.waiting_times[0], row.waiting_times[-1], len(row.waiting_times)) == (1, 1, len(BOUNDS))
 
 
-def test_names_without_bound_make_no_statement_without_bound(ended, server):
-    stats, end = Counting(), ended()
+def test_names_without_bound_make_no_statement_without_bound(stats, ended, server):
+    end = ended()
     for number in range(1000):
         end.run.job = end.run.job._replace(queue=f"tenant {number % 700}", task=f"tasks.t{number}")
         count(stats, end)
@@ -143,8 +144,7 @@ def test_names_without_bound_make_no_statement_without_bound(ended, server):
     assert {row.queue for row in rows if row.task == ""} >= {"", "tenant 450"}
 
 
-def test_what_a_locked_table_refuses_is_written_with_the_next(ended, server, other, caplog):
-    stats = Counting()
+def test_what_a_locked_table_refuses_is_written_with_the_next(stats, ended, server, other, caplog):
     server.execute("SET lock_timeout = '50ms'")
     for _ in range(3):
         with other.transaction():
@@ -159,9 +159,8 @@ def test_what_a_locked_table_refuses_is_written_with_the_next(ended, server, oth
     assert totals() == {"succeeded": 4, "waiting_times": 4, "run_times": 4}
 
 
-def test_what_fails_twice_is_dropped(ended, server, other):
+def test_what_fails_twice_is_dropped(stats, ended, server, other):
     """A table that takes no rows must not be asked for ever with the same ones."""
-    stats = Counting()
     count(stats, ended())
     other.execute("ALTER TABLE pgonly_job_stats ADD CONSTRAINT tests_none CHECK (succeeded = 0)")
     try:
@@ -173,8 +172,7 @@ def test_what_fails_twice_is_dropped(ended, server, other):
     assert not JobStats.objects.exists()
 
 
-def test_a_lost_connection_loses_no_counts(ended, server):
-    stats = Counting()
+def test_a_lost_connection_loses_no_counts(stats, ended, server):
     with connect("default", application_name="pgonly tests") as broken:
         pass
     assert stats.write(broken)  # nothing was counted: nothing is sent

@@ -29,17 +29,6 @@ from tests.queue.rows import claim, claimer, fresh, make
 from tests.waiting import wait_for
 
 
-@pytest.fixture
-def run_of(transactional_db):
-    def make_run(task, *args):
-        make(task=task.module_path, args=args)
-        with connect("default", application_name="pgonly tests") as server:
-            (job,) = claim(server, claimer())
-        return Run(job, "default", claimed_at=0.0, lease_until=float("inf"))
-
-    return make_run
-
-
 def execute(run):
     """Its end, out of a thread as a worker has them."""
     ends = []
@@ -66,10 +55,8 @@ def test_a_job_that_has_to_end_before_its_start_is_not_called(run_of, marks, tas
 
 
 @pytest.mark.parametrize("task", [looping.fail_at_the_third, looping.fail_at_the_third_async])
-def test_a_job_that_fails_goes_on_at_the_item_it_failed_in(run_jobs, marks, task):
-    result = task.enqueue("k")
-    run_jobs()
-    assert result.job.attempt == 2
+def test_a_job_that_fails_goes_on_at_the_item_it_failed_in(ran, marks, task):
+    assert ran(task, "k").attempt == 2
     assert marks() == ["k:0", "k:1", "k:2", "k:2", "k:3", "k:4"]
 
 
@@ -81,20 +68,15 @@ def test_an_async_job_that_exits_fails_alone(run_jobs):
     assert [other.wait(1).return_value for other in others] == [1, 2, 3, 4, 5]
 
 
-def test_a_receiver_of_task_started_may_use_the_orm_for_async_jobs_too(run_jobs):
+def test_a_receiver_of_task_started_may_use_the_orm_for_async_jobs_too(ran, receive):
     seen = []
 
     def receiver(sender, task_result, **_):
         seen.append(Job.objects.get(pk=task_result.id).state)
 
-    task_started.connect(receiver)
-    try:
-        result = jobs.add_async.enqueue(1, 1)
-        run_jobs()
-    finally:
-        task_started.disconnect(receiver)
+    receive(task_started, receiver)
+    assert ran(jobs.add_async, 1, 1).state == State.SUCCEEDED
     assert seen == [State.RUNNING]
-    assert result.wait(1).status == TaskResultStatus.SUCCESSFUL
 
 
 def test_an_atomic_job_keeps_its_progress_and_log_while_its_row_is_locked(work):
@@ -117,21 +99,16 @@ def test_atomic_jobs_keep_their_progress_and_log_beside_others(work):
 
 
 def test_an_atomic_task_commits_with_its_finish(work, marks):
-    good, bad = (
-        transactions.mark_atomically.enqueue("good"),
-        transactions.mark_atomically.enqueue("bad", fail=True),
-    )
+    good, bad = [transactions.mark_atomically.enqueue(key, fail=key == "bad") for key in ("good", "bad")]
     work()
     assert marks() == ["good"]
     assert good.job.state == State.SUCCEEDED
     assert bad.job.state == State.FAILED
 
 
-def test_an_atomic_job_that_lost_its_lease_leaves_no_effect(work, marks):
-    result = watched.mark_without_a_lease.enqueue("zombie")
-    work()
+def test_an_atomic_job_that_lost_its_lease_leaves_no_effect(worked, marks):
+    assert worked(watched.mark_without_a_lease, "zombie").state == State.RUNNING
     assert marks() == []
-    assert result.job.state == State.RUNNING
 
 
 @pytest.mark.parametrize("where", ["worker", "drain"])
@@ -141,8 +118,9 @@ def test_a_step_of_an_atomic_job_is_refused_before_it_is_called(work, marks, tas
     result = task.using(max_attempts=1).enqueue("k")
     work() if where == "worker" else drain(raise_errors=False)
     assert result.job.state == State.FAILED
-    assert result.job.errors[-1]["exception"] == f"{AtomicStepError.__module__}.AtomicStepError"
-    assert "Leave out atomic=True" in result.job.errors[-1]["message"]
+    error = result.job.errors[-1]
+    assert error["exception"] == f"{AtomicStepError.__module__}.AtomicStepError"
+    assert "Leave out atomic=True" in error["message"]
     assert (marks(), Step.objects.count()) == ([], 0)
 
 
