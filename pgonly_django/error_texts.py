@@ -21,10 +21,6 @@ def as_reason(text: object) -> str:
     return printable(str(text)[:REASON_LIMIT])[:REASON_LIMIT]
 
 
-def name_of(error: BaseException) -> str:
-    return type(error).__name__
-
-
 def path_of(error: BaseException) -> str:
     return f"{type(error).__module__}.{type(error).__qualname__}"
 
@@ -34,7 +30,7 @@ def text_of(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException as broken:  # noqa: BLE001 - __str__ is the project's and may even exit
-        return f"<its text cannot be had: {name_of(broken)}>"
+        return f"<its text cannot be had: {type(broken).__name__}>"
 
 
 def traceback_text(error: BaseException) -> str:
@@ -43,7 +39,7 @@ def traceback_text(error: BaseException) -> str:
         text = "".join(traceback.format_exception(error))
     except BaseException as broken:  # noqa: BLE001 - likewise: its causes, its notes
         frames = "".join(traceback.format_tb(error.__traceback__))
-        text = f"{frames}{name_of(error)}: <the rest cannot be had: {name_of(broken)}>"
+        text = f"{frames}{type(error).__name__}: <the rest cannot be had: {type(broken).__name__}>"
     if len(text) > TRACEBACK_LIMIT:
         half, left_out = TRACEBACK_LIMIT // 2, len(text) - TRACEBACK_LIMIT
         text = f"{text[:half]}\n[... {left_out} characters left out ...]\n{text[-half:]}"

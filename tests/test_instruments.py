@@ -151,9 +151,8 @@ def test_an_instrument_that_breaks_changes_no_run_and_no_step(use, work, broken,
 
 
 def test_an_instrument_swallows_no_error_of_a_job_or_an_enqueue(use, run_jobs):
-    use(instruments.around_run, Breaks("", None))
-    use(instruments.around_enqueue, Breaks("", None))
-    use(instruments.around_step, Breaks("", None))
+    for register in (instruments.around_enqueue, instruments.around_run, instruments.around_step):
+        use(register, Breaks("", None))
     result = fail.using(max_attempts=1).enqueue()
     run_jobs()
     assert result.job.state == State.FAILED
@@ -279,10 +278,7 @@ def test_a_child_that_a_job_forks_leaves_no_instrument(use, run_jobs, tmp_path):
 
     use(instruments.around_run, into_file)
     result = forking.come_back_twice_async.enqueue()
-    forked_child.prepare({})
-    try:
+    with forked_child.as_worker({}):
         run_jobs()
-    finally:
-        forked_child.undo_prepare()
     assert result.job.result == 0, "how the child ended"
     assert (tmp_path / "ends").read_text() == "end\n"

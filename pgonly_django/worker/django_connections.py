@@ -169,45 +169,38 @@ def clean_up_connections(task: str, *, closes: bool = False) -> list[str]:
     aliases: set[str] | None = vars(_thread).get("aliases")
     if not aliases:
         return []
-    try:
-        lost = _clean_up_all(aliases, task)
-        if closes:
+    lost = [alias for alias in tuple(aliases) if _clean_up(alias, task)]
+    if closes:
+        with suppress(Exception):  # a connection may break while it is closed
             connections.close_all()
+    return lost
+
+
+def _clean_up(alias: str, task: str) -> bool:
+    """Whether rows are lost."""
+    connection: Any = None
+    opened: Any = None
+    try:
+        connection = connections[alias]
+        opened = connection.connection
+        if opened is not None:
+            return _put_in_order(connection, task)
+        _thread.aliases.discard(alias)
     except BaseException:  # noqa: BLE001 - a broken connection may break anywhere
+        # The next job gets another one, and the server keeps no session of this one: not even where Django has
+        # forgotten the connection, which it does when it fails to close it.
+        with suppress(BaseException):
+            _throw_away(connection)
+        with suppress(BaseException):
+            opened.close()
         message = f"Could not clean up after {task}"
         with suppress(BaseException):
             emit("worker.cleanup_failed", message, level=logging.ERROR, exc_info=True)
-        return []
-    return lost
+    return False
 
 
-def _clean_up_all(aliases: set[str], task: str) -> list[str]:
-    lost: list[str] = []
-    broken: BaseException | None = None
-    for alias in tuple(aliases):
-        connection = connections[alias]
-        opened = connection.connection
-        if opened is None:
-            aliases.discard(alias)
-            continue
-        try:
-            lost += [alias] if _clean_up(connection, task) else []
-        except BaseException as error:  # noqa: BLE001 - raised below, when the others are in order
-            broken = error
-            # The next job gets another one, and the server keeps no session of this one: not even where Django has
-            # forgotten the connection, which it does when it fails to close it.
-            with suppress(BaseException):
-                _throw_away(connection)
-            with suppress(BaseException):
-                opened.close()
-    if broken is not None:
-        raise broken
-    return lost
-
-
-def _clean_up(connection: Any, task: str) -> bool:
+def _put_in_order(connection: Any, task: str) -> bool:
     """Whether rows are lost."""
-    is_lost = False
     watch = _watch_of(connection)
     is_ours = connection.vendor == "postgresql"
     status: TransactionStatus | None = connection.connection.info.transaction_status if is_ours else None
@@ -216,7 +209,8 @@ def _clean_up(connection: Any, task: str) -> bool:
         _throw_away(connection)
         message = f"{task} left a transaction open on {connection.alias!r}; it was rolled back."
         emit("worker.transaction_leaked", message, level=logging.WARNING, task=task)
-    elif status is TransactionStatus.UNKNOWN:
+        return is_lost
+    if status is TransactionStatus.UNKNOWN:
         _throw_away(connection)
         message = f"{task} left a broken connection to {connection.alias!r}; it was closed."
         emit("worker.connection_broken", message, level=logging.WARNING, task=task)
@@ -224,7 +218,7 @@ def _clean_up(connection: Any, task: str) -> bool:
         _throw_away(connection)
     else:
         connection.close_if_unusable_or_obsolete()
-    return is_lost
+    return False
 
 
 def has_written(connection: Any, status: TransactionStatus | None) -> bool:

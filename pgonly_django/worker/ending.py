@@ -14,7 +14,7 @@ from pgonly_django.conf import LONGEST
 from pgonly_django.context.calls import SHORT_SECONDS
 from pgonly_django.context.run import Run
 from pgonly_django.database.statement import printable
-from pgonly_django.error_texts import as_reason, name_of, path_of, text_of, traceback_text
+from pgonly_django.error_texts import as_reason, path_of, text_of, traceback_text
 from pgonly_django.exceptions import (
     Discard,
     Hold,
@@ -115,9 +115,8 @@ def closed_by_force(run: Run, options: TaskOptions) -> Finish:
 
 def unrecordable(run: Run, error: BaseException) -> Finish:
     """The end of a run whose own end cannot be recorded, since that raised `error`."""
-    reason = (
-        f"{name_of(error)} was raised while its end was recorded, by its backoff, its exception or a signal."
-    )
+    name = type(error).__name__
+    reason = f"{name} was raised while its end was recorded, by its backoff, its exception or a signal."
     state = State.FAILED if run.job.attempt >= run.job.max_attempts else State.SCHEDULED
     return finish(run, Outcome.FAILED, state, delay=BROKEN_BACKOFF_SECONDS, error=error, reason=reason)
 
@@ -167,7 +166,8 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions) -> Finish:
     """What an exception out of a run means for its job."""
     match error:
         case JobInterrupt() if run.interruption is None:
-            reason = f"The job raised {name_of(error)} itself, unasked. Use Snooze, Retry, Hold or Discard."
+            name = type(error).__name__
+            reason = f"The job raised {name} itself, unasked. Use Snooze, Retry, Hold or Discard."
             return _failed(run, Outcome.FAILED, error, options, reason)
         case JobInterrupt():
             return _interrupted(run, error, options)
@@ -254,7 +254,7 @@ def _failed(
     run: Run, outcome: Outcome, error: BaseException, options: TaskOptions, reason: str = ""
 ) -> Finish:
     """As the policies of the task say of `error`, and else its attempts and its backoff."""
-    policy, name = policy_of(error, options), name_of(error)
+    policy, name = policy_of(error, options), type(error).__name__
     if policy == "hold_on":
         return _held(run, f"error:{name}", f"{reason} {name}: {text_of(error)}", error)
     why = ""
@@ -333,7 +333,7 @@ def _backoff_delay(
             result = changed_result(run, told, status=TaskResultStatus.FAILED)
         delay = delay_seconds(options.backoff, attempt, error, result)
     except BaseException as broken:  # noqa: BLE001 - a backoff of the user's may raise anything, or exit
-        what = as_reason(f"{name_of(broken)}: {text_of(broken)}")
+        what = as_reason(f"{type(broken).__name__}: {text_of(broken)}")
         return BROKEN_BACKOFF_SECONDS, f"Its backoff raised {what}; 60 s were taken."
     return delay, "Its backoff asked for no further attempt." if delay is None else ""
 

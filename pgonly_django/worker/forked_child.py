@@ -11,7 +11,8 @@ import socket
 import sys
 import threading
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 from weakref import WeakSet
 
@@ -31,16 +32,20 @@ _sockets: WeakSet[socket.socket] = WeakSet()  # others of the worker
 _kept: list[Any] = []  # what belongs to the parent: not to be used, closed or garbage-collected here
 
 
-def prepare(handlers: dict[int, Any]) -> None:
-    """This process is a worker from now on: its children get these signal handlers."""
+@contextmanager
+def as_worker(handlers: Mapping[int, Any]) -> Iterator[None]:
+    """Within this the process is a worker: its children get these signal handlers, and end as leave() says."""
     global _is_worker  # noqa: PLW0603 - a fact of the process
     _is_worker = True
     _handlers.update(handlers)
     connection_created.connect(_note, dispatch_uid=__name__)
+    try:
+        yield
+    finally:
+        _be_no_worker()
 
 
-def undo_prepare() -> None:
-    """See prepare()."""
+def _be_no_worker() -> None:
     global _is_worker  # noqa: PLW0603 - likewise
     _is_worker = False
     _handlers.clear()
@@ -93,7 +98,7 @@ def _after_fork_in_child() -> None:
         signal.set_wakeup_fd(-1)  # or a signal of the child's would wake its parent
         for number, handler in _handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        undo_prepare()
+        _be_no_worker()
         _detach_sockets()
         _forget_django_connections()
     _after_fork_in_parent()

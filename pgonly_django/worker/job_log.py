@@ -23,7 +23,6 @@ from typing import Any
 
 from pgonly_django.conf import settings
 from pgonly_django.context.run import Run
-from pgonly_django.error_texts import name_of
 from pgonly_django.events import emit, handed_to, has_listeners, tell_listeners
 from pgonly_django.exceptions import Retry, Snooze
 from pgonly_django.logs import facts_of
@@ -283,7 +282,7 @@ def _log_failure(run: Run, finish: Finish, error: BaseException, is_news: bool) 
         message = f"{run.job.task} {run.job.id}: {error} It is looked for again for {UNKNOWN_FOR}."
         emit("worker.task_unknown", message, level=logging.WARNING if is_news else logging.DEBUG, **facts)
     elif finish.outcome in TOLD_AT_ONCE:
-        name = name_of(error)
+        name = type(error).__name__
         how = f"failed with {name}" if finish.outcome is Outcome.FAILED else finish.outcome.value
         level = logging.ERROR if finish.state is State.FAILED else logging.WARNING
         facts |= {"outcome": finish.outcome.value, "error": name, "seconds": run.seconds}

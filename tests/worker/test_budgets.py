@@ -34,22 +34,18 @@ def settle_budgets():
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("task", spending.OVER, ids=lambda task: task.name)
-def test_a_job_over_its_budget_is_held_whatever_it_makes_of_the_error(work, cap, marks, task):
+def test_a_job_over_its_budget_is_held_whatever_it_makes_of_the_error(worked, cap, marks, task):
     cap(0.5)
-    result = task.enqueue(0.6)
-    work(threads=2)
-    job = result.job
+    job = worked(task, 0.6)
     assert (job.state, job.held_by, job.attempt, job.worker_id is None) == (State.HELD, "budget:p", 0, False)
     assert "Budget 'p': $0.60 do not fit." in job.errors[-1]["reason"]
     assert "of $0.50 are spent" in job.errors[-1]["reason"]
-    assert marks() == []
-    assert state()[1] == 0
+    assert (marks(), state()[1]) == ([], 0)
 
 
-def test_a_held_atomic_job_has_paid_what_it_paid(work, cap, marks):
+def test_a_held_atomic_job_has_paid_what_it_paid(worked, cap, marks):
     cap(0.5)
-    spending.pay_in_a_transaction.enqueue(0.6)
-    work(threads=1)
+    worked(spending.pay_in_a_transaction, 0.6)
     assert (state(), costs()) == (money(0.1, 0), list(money(0.1)))
     assert marks() == []
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.db import connection, connections
@@ -110,10 +110,9 @@ def test_jobs_that_leave_transactions_open_use_up_no_place_of_djangos_pool(poole
 
 
 def test_a_transaction_left_open_is_rolled_back_and_warned_about(work, marks, caplog):
-    with caplog.at_level(logging.WARNING, "pgonly_django"):
-        transactions.leave_transaction_open.enqueue("lost")
-        jobs.mark_once.enqueue("kept")
-        work(threads=1)
+    transactions.leave_transaction_open.enqueue("lost")
+    jobs.mark_once.enqueue("kept")
+    work(threads=1)
     assert marks() == ["kept"]
     assert "tests.jobs.transactions.leave_transaction_open left a transaction open" in caplog.text
 
@@ -131,10 +130,9 @@ def test_a_job_whose_rows_were_lost_with_its_transaction_has_not_succeeded(work,
 
 
 def test_a_broken_connection_is_closed_and_warned_about(work, marks, caplog):
-    with caplog.at_level(logging.WARNING, "pgonly_django"):
-        transactions.break_connection.enqueue()
-        result = jobs.mark_once.enqueue("after")
-        work(threads=1)
+    transactions.break_connection.enqueue()
+    result = jobs.mark_once.enqueue("after")
+    work(threads=1)
     assert "tests.jobs.transactions.break_connection left a broken connection" in caplog.text
     assert result.wait(1).is_finished
     assert marks() == ["after"]
@@ -158,19 +156,21 @@ def test_a_connection_that_django_fails_to_close_is_closed(work, marks, monkeypa
     assert [each.closed for each in opened] == [True]
 
 
-def name_of_a_new_connection():
-    found = []
+def of_a_new_connection(read):
+    """What `read` says of a connection that another thread opens."""
 
     def look():
-        with connection.cursor() as cursor:
-            cursor.execute("SHOW application_name")
-            found.extend(cursor.fetchone())
+        connection.ensure_connection()
+        said = read(connection.connection)
         connections.close_all()
+        return said
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    thread.join(10)
-    return found[0]
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(look).result(10)
+
+
+def name_of_a_new_connection():
+    return of_a_new_connection(lambda raw: raw.execute("SHOW application_name").fetchone()[0])
 
 
 @pytest.mark.parametrize(
@@ -212,19 +212,9 @@ def test_a_pool_is_made_again_with_the_new_name(transactional_db):
 def test_django_s_connections_of_a_worker_notice_a_dead_server(transactional_db, monkeypatch):
     before = {**connection.settings_dict["OPTIONS"], "keepalives_count": 7}
     monkeypatch.setitem(connections.settings["default"], "OPTIONS", before)
-    found = []
-
-    def connect_anew():
-        connection.ensure_connection()
-        found.append(connection.connection.info.get_parameters())
-        connection.close()
-
     with connections_of_worker(uuid7()):
-        thread = threading.Thread(target=connect_anew)
-        thread.start()
-        thread.join()
-    assert found[0]["tcp_user_timeout"] == "30000"
-    assert found[0]["keepalives_count"] == "7"
+        found = of_a_new_connection(lambda raw: raw.info.get_parameters())
+    assert (found["tcp_user_timeout"], found["keepalives_count"]) == ("30000", "7")
     assert connections.settings["default"]["OPTIONS"] is before
 
 
@@ -237,9 +227,8 @@ def test_a_connection_lost_below_asyncio_run_harms_no_later_job(work, marks):
     assert marks() == ["lost", "0", "1", "2"]
 
 
-def test_what_a_sync_job_did_below_asyncio_run_leaves_no_connection(work, marks):
+def test_what_a_sync_job_did_below_asyncio_run_leaves_no_connection(worked, marks):
     before = len(activity.pids())
-    transactions.query_below_asyncio_run.enqueue("k")
-    work(threads=1)
+    worked(transactions.query_below_asyncio_run, "k")
     assert marks() == ["k"]
     wait_for(lambda: len(activity.pids()) <= before, what="its end")

@@ -74,11 +74,10 @@ def test_a_job_that_succeeds_at_last_has_its_earlier_errors(work):
 
 
 @pytest.mark.parametrize("how", ["step", "checkpoint", "iterate"])
-def test_a_job_that_commits_by_hand_is_refused_what_it_could_lose(work, marks, how):
-    result = transactions.remember_without_autocommit.enqueue(how)
-    work(threads=1)
-    assert result.job.state == State.FAILED
-    assert result.job.errors[-1]["exception"] == "pgonly_django.exceptions.ManualCommitError"
+def test_a_job_that_commits_by_hand_is_refused_what_it_could_lose(worked, marks, how):
+    job = worked(transactions.remember_without_autocommit, how)
+    assert job.state == State.FAILED
+    assert job.errors[-1]["exception"] == "pgonly_django.exceptions.ManualCommitError"
     assert marks() == []
     assert not (Checkpoint.objects.exists() or Step.objects.exists())
 

@@ -10,14 +10,19 @@ from model_bakery import baker
 
 from pgonly_django.database.connect import connect
 from pgonly_django.models import CacheEntry, Checkpoint, Job, JobStats, Session, State, Step, Worker
+from pgonly_django.sessions import SessionStore
 from pgonly_django.worker import maintenance
 from pgonly_django.worker.duties import duties
 from pgonly_django.worker.maintenance import Maintenance
 from tests.elsewhere import needs_search_path
-from tests.waiting import PATIENT, wait_for
+from tests.waiting import wait_for
 
 PAST, FUTURE = timedelta(days=-2), timedelta(days=2)
 PAST_DATE = "2020-01-01T00:00Z"
+
+
+def a_round():
+    return Maintenance("default", duties()).run_once()
 
 
 def finished(expires_in, **values):
@@ -30,7 +35,7 @@ def test_a_round_prunes_jobs_past_their_retention_with_all_that_is_theirs(transa
     for job in (old, young):
         baker.make(Step, job=job, name="s")
         baker.make(Checkpoint, job=job)
-    assert Maintenance("default", duties()).run_once() == 1
+    assert a_round() == 1
     assert set(Job.objects.values_list("pk", flat=True)) == {young.pk, kept.pk}
     assert list(Step.objects.values_list("job", flat=True)) == [young.pk]
     assert list(Checkpoint.objects.values_list("job", flat=True)) == [young.pk]
@@ -41,7 +46,7 @@ def test_a_round_goes_on_until_nothing_is_left(transactional_db):
     Job.objects.bulk_create(
         Job(task="t", state=State.FAILED, delete_after=timezone.now() + PAST) for _ in range(2500)
     )
-    assert Maintenance("default", duties()).run_once() == 2500
+    assert a_round() == 2500
     assert not Job.objects.exists()
 
 
@@ -49,35 +54,27 @@ def test_a_round_prunes_the_statistics_of_long_ago(transactional_db):
     for hours in (4, 2):
         starts_at = timezone.now() - timedelta(hours=hours)
         JobStats.objects.create(granularity="minute", starts_at=starts_at, queue=str(hours), task="t")
-    assert Maintenance("default", duties()).run_once() == 1
+    assert a_round() == 1
     assert JobStats.objects.get().queue == "2"
 
 
-def test_a_round_removes_expired_cache_rows_and_sessions(transactional_db):
-    from pgonly_django.cache import PostgresCache
-
-    cache = PostgresCache("", {"OPTIONS": PATIENT})
-    cache.set("old", 1, timeout=3600)
-    cache.set("young", 1, timeout=3600)
-    CacheEntry.objects.filter(key__contains="old").update(expires_at=timezone.now() + PAST, prune_minute=0)
-    from pgonly_django.sessions import SessionStore
-
+def test_a_round_removes_expired_cache_rows_and_sessions(cache):
     for key in ("old", "young"):
-        store = SessionStore()
-        store["who"] = key
-        store.save()
-    ids = Session.objects.order_by("created_at").values_list("pk", flat=True)
-    Session.objects.filter(pk=ids[0]).update(expires_at=timezone.now() + PAST)
-    Maintenance("default", duties()).run_once()
+        cache.set(key, 1, timeout=3600)
+        SessionStore().save()
+    CacheEntry.objects.filter(key__contains="old").update(expires_at=timezone.now() + PAST, prune_minute=0)
+    old, young = Session.objects.order_by("created_at")
+    Session.objects.filter(pk=old.pk).update(expires_at=timezone.now() + PAST)
+    a_round()
     assert cache.get("young") == 1
     assert CacheEntry.objects.count() == 1
-    assert Session.objects.count() == 1
+    assert Session.objects.get() == young
 
 
 def test_a_round_forgets_workers_that_were_last_heard_of_a_day_ago(transactional_db):
     baker.make(Worker, heartbeat_at=timezone.now() + PAST, queues=[])
     living = baker.make(Worker, heartbeat_at=timezone.now(), queues=[])
-    Maintenance("default", duties()).run_once()
+    a_round()
     assert list(Worker.objects.all()) == [living]
 
 
@@ -115,7 +112,7 @@ def expired_entry(alias):
 def test_a_round_prunes_every_database_that_one_of_our_caches_uses_and_its_own():
     for alias in ("default", "elsewhere"):
         expired_entry(alias)
-    assert Maintenance("default", duties()).run_once() == 2
+    assert a_round() == 2
     with connection.cursor() as cursor:
         cursor.execute("SELECT key FROM pgonly_cache UNION ALL SELECT key FROM elsewhere.pgonly_cache")
         assert cursor.fetchall() == []
@@ -129,7 +126,7 @@ def test_a_database_that_cannot_be_pruned_keeps_nothing_else_from_it(caplog):
     expired_entry("elsewhere")
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE elsewhere.pgonly_cache")
-    assert Maintenance("default", duties()).run_once() == 2
+    assert a_round() == 2
     assert "Pruning the cache in 'elsewhere' failed" in caplog.text
 
 
@@ -153,7 +150,7 @@ def test_a_database_without_the_caches_tables_is_not_pruned_of_them(transactiona
     settings.DATABASE_ROUTERS = [f"{__name__}.CacheNotHere"]
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
     expired_entry("default")
-    assert Maintenance("default", duties()).run_once() == 0
+    assert a_round() == 0
     assert not caplog.records
 
 
@@ -179,7 +176,7 @@ def test_what_rows_of_the_projects_refer_to_is_named_and_keeps_nothing_else(refe
     referenced, free = finished(PAST), finished(PAST)
     worker = baker.make(Worker, heartbeat_at=timezone.now() + PAST, queues=[])
     referrer(job=referenced, worker=worker)
-    Maintenance("default", duties()).run_once()
+    a_round()
     assert list(Job.objects.all()) == [referenced]
     assert free.pk != referenced.pk
     assert "1 finished job(s) cannot be deleted and are kept for a day more" in caplog.text
@@ -215,18 +212,13 @@ $$ BEGIN PERFORM pg_sleep(0.2); RETURN OLD; END $$
 """
 
 
-def in_a_thread(function):
-    """With connections of its own, as the worker's."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function).result(30)
-
-
 @pytest.mark.usefixtures("in_a_hurry")
 def test_a_timeout_that_is_meant_for_requests_cancels_no_batch(caplog):
     finished(PAST)
     expired_session()
     expired_entry("default")
-    assert in_a_thread(Maintenance("default", duties()).run_once) == 3
+    with ThreadPoolExecutor(1) as thread:  # with connections of its own, as the worker's
+        assert thread.submit(a_round).result(30) == 3
     assert not caplog.records
 
 
@@ -242,7 +234,7 @@ class Exits:
 def test_a_router_that_fails_or_exits_keeps_the_other_duties_from_nothing(transactional_db, settings, caplog):
     settings.DATABASE_ROUTERS = [Exits()]
     finished(PAST)
-    assert Maintenance("default", duties()).run_once() == 1
+    assert a_round() == 1
     for what in ("sessions", "caches"):
         assert f"Pruning {what} failed" in caplog.text
 
@@ -251,7 +243,7 @@ def test_a_row_that_somebody_holds_locked_is_passed_by(transactional_db):
     kept, _ = finished(PAST), finished(PAST)
     with connect("default", application_name="other") as other, other.transaction():
         other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [kept.pk])
-        assert Maintenance("default", duties()).run_once() == 1
+        assert a_round() == 1
     assert list(Job.objects.all()) == [kept]
 
 

@@ -6,6 +6,7 @@ import threading
 from decimal import Decimal
 
 import pytest
+from django.db import connection
 
 from pgonly_django import budget
 from pgonly_django.amounts import Cost
@@ -17,6 +18,7 @@ from pgonly_django.models import Budget, CostEntry, Job, Reservation, State
 from pgonly_django.models.checkpoint import Step
 from pgonly_django.queue.checkpoints import StepCost, save_step
 from tests.jobs import priced
+from tests.limits.crowd import together
 from tests.limits.rows import costs, make_reservations_expire, money, state
 from tests.queue.rows import make_running
 
@@ -29,10 +31,14 @@ def cap(transactional_db):
     return make
 
 
-def test_a_cost_is_stored_with_its_step_and_among_the_costs(work, marks):
-    result = priced.say_what_it_costs.enqueue()
-    work(threads=1)
-    assert result.job.result == ["yes", "no", "yes"]
+@pytest.fixture
+def one_dollar(cap):
+    cap(1)
+
+
+def test_a_cost_is_stored_with_its_step_and_among_the_costs(worked, marks):
+    job = worked(priced.say_what_it_costs)
+    assert job.result == ["yes", "no", "yes"]
     columns = ("usd", "tokens_in", "tokens_out")
     expected = [
         (Decimal("0.005"), None, None),
@@ -42,7 +48,7 @@ def test_a_cost_is_stored_with_its_step_and_among_the_costs(work, marks):
     assert list(Step.objects.order_by("id").values_list(*columns)) == expected
     assert list(CostEntry.objects.order_by("id").values_list(*columns)) == expected
     assert set(CostEntry.objects.values_list("job_id", "task", "queue", "budget")) == {
-        (result.job.pk, "tests.jobs.priced.say_what_it_costs", "default", "")
+        (job.pk, "tests.jobs.priced.say_what_it_costs", "default", "")
     }
     assert list(CostEntry.objects.order_by("id").values_list("step", flat=True)) == [
         "fixed",
@@ -51,11 +57,9 @@ def test_a_cost_is_stored_with_its_step_and_among_the_costs(work, marks):
     ]
 
 
-def test_a_step_that_is_found_again_costs_nothing(work, cap, marks):
-    cap(1)
-    result = priced.pay_then_fail.enqueue()
-    work(threads=1)
-    assert (result.job.state, result.job.attempt) == (State.SUCCEEDED, 2)
+def test_a_step_that_is_found_again_costs_nothing(worked, one_dollar, marks):
+    job = worked(priced.pay_then_fail)
+    assert (job.state, job.attempt) == (State.SUCCEEDED, 2)
     assert (marks(), costs(), state()) == (["asked"], list(money(0.01)), money(0.01, 0))
 
 
@@ -67,21 +71,18 @@ def test_a_step_that_is_found_again_costs_nothing(work, cap, marks):
         (priced.pay_what_the_result_says, None, 0.02),
     ],
 )
-def test_a_budget_reserves_before_the_call_and_pays_what_it_cost(work, cap, marks, task, reserved, cost):
-    cap(1)
-    result = task.enqueue()
-    work(threads=1)
+def test_a_budget_reserves_before_the_call_and_pays_what_it_cost(
+    worked, one_dollar, marks, task, reserved, cost
+):
+    job = worked(task)
     if reserved:
-        assert result.job.result == reserved
+        assert job.result == reserved
     assert state() == money(cost, 0)
     assert list(CostEntry.objects.values_list("budget", "usd", "step")) == [("p", money(cost)[0], "pay")]
 
 
-def test_a_fixed_cost_is_what_is_reserved(work, cap, marks):
-    cap(1)
-    result = priced.pay_from_a_budget.enqueue(reserve=None)
-    work(threads=1)
-    assert result.job.result == "0.020000"
+def test_a_fixed_cost_is_what_is_reserved(worked, one_dollar, marks):
+    assert worked(priced.pay_from_a_budget, reserve=None).result == "0.020000"
 
 
 def test_over_the_cap_a_job_is_held_before_the_call_and_found_steps_need_no_room(work, cap, marks):
@@ -101,29 +102,22 @@ def test_over_the_cap_a_job_is_held_before_the_call_and_found_steps_need_no_room
     assert marks() == ["asked"]
 
 
-def test_a_cost_that_cannot_be_computed_loses_no_result(work, cap, marks, caplog):
-    cap(1)
-    result = priced.do_not_know_the_cost.enqueue()
-    work(threads=1)
-    assert result.job.result == "yes"
+def test_a_cost_that_cannot_be_computed_loses_no_result(worked, one_dollar, marks, caplog):
+    assert worked(priced.do_not_know_the_cost).result == "yes"
     assert "The cost of step 'pay' is not known: KeyError('price')" in caplog.text
     assert (state(), Step.objects.get().usd) == (money(0.1, 0), None)
     assert list(CostEntry.objects.values_list("usd", "is_estimate")) == [(Decimal("0.1"), True)]
 
 
 @pytest.mark.parametrize("task", [priced.be_refused, priced.be_refused_async])
-def test_a_step_that_fails_counts_what_was_reserved_unless_its_one_call_was_refused(work, cap, task):
-    cap(1)
-    task.enqueue(one_call=True)
-    work(threads=1)
+def test_a_step_that_fails_counts_what_was_reserved_unless_its_one_call_was_refused(worked, one_dollar, task):
+    worked(task, one_call=True)
     assert (state(), costs()) == (money(0, 0), [])
-    task.enqueue(one_call=False)
-    work(threads=1)
+    worked(task, one_call=False)
     assert (state(), costs()) == (money(0.1, 0), list(money(0.1)))
 
 
-def test_an_error_after_the_one_call_of_a_step_has_returned_is_not_its_own(cap):
-    cap(1)
+def test_an_error_after_the_one_call_of_a_step_has_returned_is_not_its_own(one_dollar):
     spending = Spending("pay", None, "p", 0.1, True)
     with pytest.raises(priced.RefusedError), spending.reservation:
         spending.take("yes")
@@ -131,38 +125,29 @@ def test_an_error_after_the_one_call_of_a_step_has_returned_is_not_its_own(cap):
     assert state() == money(0.1, 0)
 
 
-def test_a_result_that_cannot_be_kept_was_paid_all_the_same(work, cap):
-    cap(1)
-    result = priced.return_what_is_no_json.enqueue()
-    work(threads=1)
-    assert result.job.state == State.FAILED
+def test_a_result_that_cannot_be_kept_was_paid_all_the_same(worked, one_dollar):
+    assert worked(priced.return_what_is_no_json).state == State.FAILED
     assert (state(), costs()) == (money(0.03, 0), list(money(0.03)))
     assert not CostEntry.objects.get().is_estimate
 
 
-def test_a_rollback_takes_the_step_back_and_not_the_cost(work, cap, marks):
-    cap(1)
-    priced.pay_and_roll_back.enqueue()
-    work(threads=1)
+def test_a_rollback_takes_the_step_back_and_not_the_cost(worked, one_dollar, marks):
+    worked(priced.pay_and_roll_back)
     assert not Step.objects.exists()
     assert (state(), costs()) == (money(0.03, 0), list(money(0.03)))
 
 
-def test_inside_a_transaction_a_cost_is_noted_once(work, cap, marks):
-    cap(1)
-    priced.pay_in_a_transaction.enqueue()
-    work(threads=1)
+def test_inside_a_transaction_a_cost_is_noted_once(worked, one_dollar, marks):
+    worked(priced.pay_in_a_transaction)
     assert Step.objects.get().usd == Decimal("0.03")
     assert (state(), costs()) == (money(0.03, 0), list(money(0.03)))
 
 
-def test_async_steps_have_costs_too(work, cap):
-    cap(1)
-    result = priced.pay_async.enqueue()
-    work(threads=1)
-    assert result.job.result == "yes"
+def test_async_steps_have_costs_too(worked, one_dollar):
+    job = worked(priced.pay_async)
+    assert job.result == "yes"
     assert (state(), Step.objects.get().usd) == (money(0.04, 0), Decimal("0.04"))
-    assert costs(step="pay", job_id=result.job.pk) == list(money(0.04))
+    assert costs(step="pay", job_id=job.pk) == list(money(0.04))
 
 
 @pytest.mark.sample(2)
@@ -176,14 +161,13 @@ def test_async_steps_have_costs_too(work, cap):
         ({"cost": 0.1, "budget_name": ""}, None),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_the_call(work, marks, arguments, message):
-    result = priced.ask_for_the_impossible.using(max_attempts=1).enqueue(**arguments)
-    work(threads=1)
+def test_what_makes_no_sense_is_refused_before_the_call(worked, marks, arguments, message):
+    job = worked(priced.ask_for_the_impossible.using(max_attempts=1), **arguments)
     if message is None:
-        assert result.job.state == State.SUCCEEDED
+        assert job.state == State.SUCCEEDED
     else:
-        assert result.job.state == State.FAILED
-        assert message in result.job.errors[-1]["message"]
+        assert job.state == State.FAILED
+        assert message in job.errors[-1]["message"]
         assert marks() == []
 
 
@@ -198,11 +182,9 @@ def test_a_jobs_own_budget_is_found_by_its_arguments_and_pays_for_all_its_steps(
     assert CostEntry.objects.filter(budget="project:8").count() == 2
 
 
-def test_a_call_of_a_task_can_have_another_budget(work, cap, marks):
+def test_a_call_of_a_task_can_have_another_budget(worked, cap, marks):
     cap(1, "other")
-    result = priced.pay_for_a_project.using(budget="other").enqueue(7)
-    work(threads=1)
-    assert result.job.result == "other"
+    assert worked(priced.pay_for_a_project.using(budget="other"), 7).result == "other"
     assert state("other") == money(0.02, 0)
 
 
@@ -221,23 +203,16 @@ def test_two_threads_of_a_job_that_race_for_a_step_store_its_cost_once(transacti
     job, gate, outcomes = make_running(lease_epoch=1), threading.Barrier(2), []
 
     def pay():
-        from django.db import connection
-
         gate.wait()
         outcomes.append(save_step("default", str(job.pk), 1, "pay", "1", StepCost(Cost(0.1)))[1])
         connection.close()
 
-    threads = [threading.Thread(target=pay) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(2, pay)
     assert sorted(outcomes) == [False, True]
     assert costs() == list(money(0.1))
 
 
-def test_a_worker_killed_between_the_step_and_its_settlement_has_spent_the_true_cost(cap):
-    cap(1)
+def test_a_worker_killed_between_the_step_and_its_settlement_has_spent_the_true_cost(one_dollar):
     job = make_running()
     open_one = budget("p").reserve(0.4, step="pay")
     open_one.__enter__()
@@ -249,8 +224,7 @@ def test_a_worker_killed_between_the_step_and_its_settlement_has_spent_the_true_
     assert costs() == list(money(0.1))
 
 
-def test_a_settlement_after_an_expired_reservation_counted_the_true_cost_counts_it_once(cap):
-    cap(1)
+def test_a_settlement_after_an_expired_reservation_counted_the_true_cost_counts_it_once(one_dollar):
     job = make_running()
     with budget("p").reserve(0.4, step="pay") as reservation:
         save_step("default", str(job.pk), 1, "pay", "1", StepCost(Cost(0.1), "p", reservation.id))
@@ -260,8 +234,7 @@ def test_a_settlement_after_an_expired_reservation_counted_the_true_cost_counts_
     assert (state(), costs()) == (money(0.1, 0), list(money(0.1)))
 
 
-def test_a_step_saved_behind_the_end_of_its_lease_corrects_the_estimate(cap):
-    cap(1)
+def test_a_step_saved_behind_the_end_of_its_lease_corrects_the_estimate(one_dollar):
     job = make_running()
     with budget("p").reserve(0.4, step="pay") as reservation:
         make_reservations_expire()

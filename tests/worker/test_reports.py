@@ -75,6 +75,15 @@ def gate(monkeypatch):
     gate.opened.set()
 
 
+@pytest.fixture
+def saying(background_worker, gate):
+    """A worker whose job has said "Hello" and says the rest once the gate is open; with the job's result."""
+    worker = background_worker()
+    result = emitting.say_and_wait.enqueue("Hello", ", world")
+    assert gate.reached.wait(10)
+    return worker, result
+
+
 def test_output_can_be_read_from_any_offset(run_jobs):
     result = emitting.say.enqueue("One, ", "two, ", "three.")
     run_jobs()
@@ -102,10 +111,8 @@ def test_output_is_visible_while_the_job_runs_inside_of_a_transaction(background
     assert result.output(after=answer.offset).applied_to("Hello") == "Hello, world"
 
 
-def test_an_end_waits_until_all_output_is_written(background_worker, gate, server):
-    worker = background_worker()
-    result = emitting.say_and_wait.enqueue("Hello", ", world")
-    assert gate.reached.wait(10)
+def test_an_end_waits_until_all_output_is_written(saying, gate, server):
+    worker, result = saying
     wait_for(lambda: result.output().text, what="output")
     run = worker.in_flight.runs[result.id]
     with server.transaction():
@@ -131,12 +138,8 @@ def written(monkeypatch):
     return seen
 
 
-def test_an_end_whose_output_cannot_be_written_is_tried_again_after_pauses(
-    background_worker, gate, server, written
-):
-    worker = background_worker()
-    result = emitting.say_and_wait.enqueue("Hello", ", world")
-    assert gate.reached.wait(10)
+def test_an_end_whose_output_cannot_be_written_is_tried_again_after_pauses(saying, gate, server, written):
+    worker, result = saying
     with server.transaction():
         lock(server, result.job)
         gate.opened.set()
@@ -164,10 +167,8 @@ def test_the_worker_looks_at_runs_that_have_emitted_and_at_no_others(background_
     wait_for(lambda: not worker.in_flight.emitting, what="the run to be forgotten")
 
 
-def test_a_run_that_has_lost_its_job_is_not_looked_at(background_worker, gate, server):
-    worker = background_worker()
-    result = emitting.say_and_wait.enqueue("Hello", ", world")
-    assert gate.reached.wait(10)
+def test_a_run_that_has_lost_its_job_is_not_looked_at(saying, gate, server):
+    worker, result = saying
     Job.objects.filter(pk=result.id).update(
         lease_epoch=5, state=State.HELD, held_by="a test", lease_expires_at=None
     )
@@ -243,15 +244,13 @@ def test_an_offset_that_no_answer_gave_is_refused(transactional_db, after):
         emitting.say.enqueue().output(after=after)
 
 
-def test_a_job_that_does_not_emit_costs_no_statement_and_no_row(run_jobs, monkeypatch):
+def test_a_job_that_does_not_emit_costs_no_statement_and_no_row(ran, monkeypatch):
     def refuse(*_):
         pytest.fail("a statement for output")
 
     for name in ("write_output", "load_output", "keep"):
         monkeypatch.setattr(statements, name, refuse)
-    result = jobs.count_to.enqueue(3)
-    run_jobs()
-    assert result.job.state == State.SUCCEEDED
+    assert ran(jobs.count_to, 3).state == State.SUCCEEDED
     assert not JobOutput.objects.exists()
 
 
@@ -270,10 +269,8 @@ def test_output_that_postgresql_refuses_harms_no_other_job(work, monkeypatch, ca
     assert f"Output of {results[1].id} not stored" in caplog.text
 
 
-def test_where_output_may_not_be_written_jobs_end_all_the_same(background_worker, gate, server, caplog):
-    worker = background_worker()
-    result = emitting.say_and_wait.enqueue("Hello", ", world")
-    assert gate.reached.wait(10)
+def test_where_output_may_not_be_written_jobs_end_all_the_same(saying, gate, server, caplog):
+    worker, result = saying
     # As for a worker whose role got no rights on a table that a migration of another role has made.
     with missing(server.execute, "pgonly_job_output"):
         gate.opened.set()

@@ -20,41 +20,34 @@ def test_a_step_whose_name_cannot_be_kept_is_refused_before_it_is_paid(run_jobs,
     assert marks() == ["paid k"]
 
 
-def test_a_step_whose_result_is_no_json_is_paid_once(run_jobs, marks):
-    result = paying.pay_for_what_is_no_json.enqueue()
-    run_jobs()
-    assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
+def test_a_step_whose_result_is_no_json_is_paid_once(ran, marks):
+    job = ran(paying.pay_for_what_is_no_json)
+    assert (job.state, job.attempt) == (State.FAILED, 1)
     assert marks() == ["paid k"]
 
 
-def test_a_loop_inside_a_transaction_that_is_rolled_back_begins_again(run_jobs, marks):
-    result = looping.loop_in_a_transaction.enqueue("k")
-    run_jobs()
-    assert result.job.state == State.SUCCEEDED
+def test_a_loop_inside_a_transaction_that_is_rolled_back_begins_again(ran, marks):
+    assert ran(looping.loop_in_a_transaction, "k").state == State.SUCCEEDED
     assert sorted(marks()) == [f"k:{i}" for i in range(5)]
 
 
-def test_a_loop_inside_a_transaction_that_was_committed_is_not_made_again(run_jobs, marks):
-    result = looping.loop_behind_a_transaction.enqueue("k")
-    run_jobs()
-    assert result.job.state == State.SUCCEEDED
+def test_a_loop_inside_a_transaction_that_was_committed_is_not_made_again(ran, marks):
+    assert ran(looping.loop_behind_a_transaction, "k").state == State.SUCCEEDED
     assert sorted(marks()) == [f"k:{i}" for i in range(3)]
 
 
-def test_a_second_loop_under_the_name_of_a_completed_one_is_refused(run_jobs, marks):
-    result = looping.loop_twice.enqueue("k")
-    run_jobs()
-    assert result.job.state == State.FAILED
-    assert "Give each loop a name of its own" in result.job.errors[0]["message"]
+def test_a_second_loop_under_the_name_of_a_completed_one_is_refused(ran, marks):
+    job = ran(looping.loop_twice, "k")
+    assert job.state == State.FAILED
+    assert "Give each loop a name of its own" in job.errors[0]["message"]
     assert marks() == ["k:a", "k:b"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [looping.roll_back_and_note, looping.roll_back_and_note_async])
-def test_a_loop_that_was_rolled_back_is_made_again_though_something_else_was_saved(run_jobs, marks, task):
-    result = task.enqueue("k")
-    run_jobs()
-    assert (result.job.state, result.job.attempt) == (State.SUCCEEDED, 2)
+def test_a_loop_that_was_rolled_back_is_made_again_though_something_else_was_saved(ran, marks, task):
+    job = ran(task, "k")
+    assert (job.state, job.attempt) == (State.SUCCEEDED, 2)
     assert sorted(marks()) == [f"k:{i}" for i in range(5)]
 
 
@@ -83,11 +76,10 @@ def test_a_stop_reaches_a_job_through_its_groups_of_calls(background_worker, mar
     assert (result.job.attempt, result.job.interruptions) == (0, 1)
 
 
-def test_a_discard_in_a_group_of_calls_is_one(run_jobs):
-    result = ending.give_up_in_a_group.enqueue()
-    run_jobs()
-    assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
-    assert result.job.errors[0]["reason"] == "pointless"
+def test_a_discard_in_a_group_of_calls_is_one(ran):
+    job = ran(ending.give_up_in_a_group)
+    assert (job.state, job.attempt) == (State.FAILED, 1)
+    assert job.errors[0]["reason"] == "pointless"
 
 
 def test_a_paid_step_survives_a_primary_that_becomes_a_standby(run_jobs, marks):

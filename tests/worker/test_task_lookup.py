@@ -41,10 +41,9 @@ def test_arguments_that_do_not_fit_here_wait_for_a_worker_that_takes_them(run_jo
     assert good.wait(1).return_value == 2
 
 
-def test_a_type_error_inside_a_job_is_an_error_of_its_own(run_jobs):
-    result = jobs.add.using(max_attempts=1).enqueue(1, "b")
-    run_jobs()
-    assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
+def test_a_type_error_inside_a_job_is_an_error_of_its_own(ran):
+    job = ran(jobs.add.using(max_attempts=1), 1, "b")
+    assert (job.state, job.attempt) == (State.FAILED, 1)
 
 
 def test_an_unknown_task_waits_without_burning_an_attempt(run_jobs):

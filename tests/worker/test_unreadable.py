@@ -111,8 +111,7 @@ def test_a_retention_no_date_can_hold_keeps_the_job_and_delays_no_other(run_jobs
     assert [result.wait(1).return_value for result in good] == [1, 2, 3, 4, 5]
 
 
-def test_a_delay_no_date_can_hold_is_cut(run_jobs):
-    result = ending.snooze_for_ages.enqueue()
-    run_jobs()
-    assert result.job.state == State.SCHEDULED
-    assert result.job.run_at.year < 2200
+def test_a_delay_no_date_can_hold_is_cut(ran):
+    job = ran(ending.snooze_for_ages)
+    assert job.state == State.SCHEDULED
+    assert job.run_at.year < 2200

@@ -159,11 +159,10 @@ def test_the_coroutine_of_a_cancelled_job_cleans_up(background_worker, marks):
     assert "cut off" not in job.errors[-1]["reason"]
 
 
-def test_stop_in_a_run_that_may_go_on_is_an_error_that_names_the_other_ways(run_jobs):
-    result = leaving.stop_unasked.enqueue()
-    run_jobs()
-    assert result.job.state == State.FAILED
-    assert "raise Snooze(delay)" in result.job.errors[-1]["message"]
+def test_stop_in_a_run_that_may_go_on_is_an_error_that_names_the_other_ways(ran):
+    job = ran(leaving.stop_unasked)
+    assert job.state == State.FAILED
+    assert "raise Snooze(delay)" in job.errors[-1]["message"]
 
 
 def test_a_job_that_stops_itself_uses_up_its_attempts(work):

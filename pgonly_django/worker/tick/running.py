@@ -213,11 +213,8 @@ class TickRun(threading.Thread):
 
     def run(self) -> None:
         try:
-            forked_child.prepare({})  # a child that a job forks must not write the job's end
-            try:
+            with forked_child.as_worker({}):  # a child that a job forks must not write the job's end
                 self.loop.run()
-            finally:
-                forked_child.undo_prepare()
             tell = partial(self.answer.set_result, self._summary())
         except BaseException as error:  # noqa: BLE001 - the request raises or tells it
             tell = partial(self.answer.set_exception, error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 from uuid import uuid4
 
@@ -16,6 +15,7 @@ from pgonly_django.models import Budget, CostEntry, Job, Reservation, State
 from pgonly_django.worker.duties import PRUNES, SettleBudgets
 from pgonly_django.worker.maintenance import Maintenance
 from tests.http_receiver import receiver
+from tests.limits.crowd import together
 from tests.limits.rows import money, state
 from tests.queue.rows import HOUR, ago, make
 
@@ -105,19 +105,13 @@ def test_a_budget_without_a_period_that_nobody_raised_resumes_nothing(run):
 def test_two_workers_count_a_reservation_once(run):
     Budget.objects.create(name="p", usd=100, reserved="3")
     reserve(300)
-    threads = [threading.Thread(target=count_in_its_own_connection) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(4, count_in_its_own_connection)
     run()
     assert state() == money(3, 0)
     assert CostEntry.objects.count() == 300
 
 
 def count_in_its_own_connection():
-    from django.db import connection
-
     try:
         expiry.expire(settle_seconds=0)
     finally:

@@ -15,6 +15,7 @@ from pgonly_django.tasks.failures import check_dead_letter_tasks, send_dead_lett
 from pgonly_django.worker.duties import duties
 from pgonly_django.worker.maintenance import Maintenance
 from tests.jobs import burying
+from tests.limits.crowd import together
 from tests.queue.rows import ago, make, make_running, make_worker
 from tests.waiting import wait_for
 
@@ -36,6 +37,10 @@ def failed(**facts):
     return make(
         **{"state": State.FAILED, "dead_letter_queue": "dead", "finished_at": timezone.now(), **facts}
     )
+
+
+def a_round():
+    Maintenance("default", duties()).run_once()
 
 
 def letters():
@@ -65,9 +70,8 @@ def test_a_worker_without_a_free_job_waits_for_its_letters_before_it_leaves(work
     assert letters() == [[result.id]]
 
 
-def test_a_success_sends_none(run_jobs, marks):
-    burying.fail.enqueue("succeed")
-    run_jobs()
+def test_a_success_sends_none(ran, marks):
+    ran(burying.fail, "succeed")
     assert marks() == []
 
 
@@ -84,8 +88,7 @@ def test_a_third_death_sends_one(background_worker, marks, settings):
 def test_a_persons_discard_sends_one(marks):
     job = make(dead_letter_queue="dead")
     Job.objects.filter(pk=job.pk).discard()
-    Maintenance("default", duties()).run_once()
-    Maintenance("default", duties()).run_once()
+    a_round(), a_round()
     assert letters() == [[str(job.pk)]]
 
 
@@ -101,7 +104,7 @@ def test_a_retry_that_fails_again_sends_another(run_jobs, marks):
 def test_a_job_that_is_retried_before_its_letter_was_sent_needs_none():
     job = failed()
     Job.objects.filter(pk=job.pk).retry()
-    Maintenance("default", duties()).run_once()
+    a_round()
     assert letters() == []
 
 
@@ -115,7 +118,7 @@ def test_a_letter_whose_own_job_fails_sends_no_further_one(run_jobs, marks, dead
     letter = Job.objects.get(queue="dead")
     assert (letter.state, letter.dead_letter_queue, letter.args) == (State.FAILED, None, [result.id])
     assert marks() == [result.id, result.id], "its two attempts"
-    Maintenance("default", duties()).run_once()
+    a_round()
     assert Job.objects.count() == 2
 
 
@@ -129,11 +132,7 @@ def test_workers_that_send_at_once_send_each_letter_once():
             pass
         connections.close_all()
 
-    threads = [threading.Thread(target=send_all) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    together(4, send_all)
     assert sorted(args[0] for args in letters()) == sorted(str(job.pk) for job in jobs)
 
 
@@ -171,12 +170,12 @@ def test_a_queue_whose_task_is_broken_keeps_no_other_from_its_letters(dead, capl
     dead("tests.jobs.no_such_task", grave={"task": "tests.jobs.burying.note"})
     failed()
     good = failed(dead_letter_queue="grave")
-    Maintenance("default", duties()).run_once()
+    a_round()
     (letter,) = Job.objects.filter(queue="grave")
     assert letter.args == [str(good.pk)]
     assert "no_such_task" in caplog.text
     dead("tests.jobs.burying.note")
-    Maintenance("default", duties()).run_once()
+    a_round()
     assert len(letters()) == 1, "once its task is there"
 
 

@@ -201,12 +201,11 @@ def test_a_forked_child_of_a_job_keeps_no_port_taken(served):
     client = connect(served)
     wait_for(lambda: served.server._clients)
     reading, writing = os.pipe()
-    forked_child.prepare({})
-    pid = os.fork()
+    with forked_child.as_worker({}):
+        pid = os.fork()
     if not pid:
         os.read(reading, 1)  # until the parent has looked
         os._exit(0)
-    forked_child.undo_prepare()
     try:
         port = served.server.port
         served.close()
