@@ -60,14 +60,14 @@ def test_every_end_of_a_run_that_fails_is_told(ran, task, args, error):
     assert error in text
 
 
-def test_a_third_death_is_told_without_an_error(background_worker, settings):
-    settings.PGONLY = {**settings.PGONLY, "LEASE_SECONDS": 2}
-    silent = make_worker(silent_for=HOUR)
-    job = make_running(
-        silent.pk, task="tests.jobs.telling.fail", crashes=CRASHES_ALLOWED - 1, lease_expires_at=ago(HOUR)
-    )
+def test_a_third_death_is_told_without_an_error_and_sends_a_dead_letter(background_worker, marks, settings):
+    queues = {"dead": {"task": "tests.jobs.burying.note"}}
+    settings.PGONLY = {**settings.PGONLY, "LEASE_SECONDS": 2, "QUEUES": queues}
+    facts = {"crashes": CRASHES_ALLOWED - 1, "lease_expires_at": ago(HOUR), "dead_letter_queue": "dead"}
+    job = make_running(make_worker(silent_for=HOUR).pk, task="tests.jobs.telling.fail", **facts)
     background_worker()
     wait_for(lambda: told == [(str(job.pk), FAILED, "None")])
+    wait_for(lambda: marks() == [str(job.pk)], what="the letter")
 
 
 def test_the_function_of_all_tasks_is_called_after_the_tasks_own(run_jobs, settings):

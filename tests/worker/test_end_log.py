@@ -25,16 +25,15 @@ from tests.waiting import wait_for
 
 
 @pytest.fixture
-def handler(request):
+def handler(request, caplog):
     """Add a handler that does `handle(record)` to a logger."""
 
     def add(handle, name="pgonly_django.worker"):
         handler, logger = logging.Handler(), logging.getLogger(name)
         handler.emit = handle
-        level = logger.level
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        request.addfinalizer(lambda: (logger.removeHandler(handler), logger.setLevel(level)))
+        request.addfinalizer(lambda: logger.removeHandler(handler))
+        caplog.set_level(logging.INFO, name)
 
     return add
 

@@ -23,6 +23,7 @@ from pgonly_django.worker.timers import NEVER
 from tests import jobs
 from tests.jobs import ending, watched
 from tests.jobs.limited import IN_USE, count_beside, pay, take_slots
+from tests.queue import rows
 from tests.queue.rows import ago, fresh, make, make_keyed, make_running
 from tests.waiting import wait_for
 
@@ -38,16 +39,11 @@ def only_when_told(monkeypatch):
 
 @pytest.fixture
 def limit(transactional_db):
-    def make(queue="default", **limits):
-        Queue.objects.update_or_create(name=queue, defaults=limits)
-
-    return make
+    return rows.limit
 
 
-def one_at_a_time(marks, account, count) -> bool:
-    """Whether the jobs of the account ran in order, none beside another."""
-    own = [mark for mark in marks if mark.startswith(f"{account}:")]
-    return own == [f"{account}:{n}:{what}" for n in range(count) for what in ("began", "ended")]
+def wait_until_it_rests(worker):
+    wait_for(lambda: worker.claims.limited.next_look(4) > time.monotonic() + 0.5, what="the worker to rest")
 
 
 def test_a_burst_runs_all_limited_jobs_as_far_as_they_have_room(work, limit):
@@ -108,9 +104,7 @@ def test_the_end_of_a_job_lets_the_next_one_start_in_a_worker_of_another_queue(
     first = keyed.enqueue({"fail": 3.0, "succeed": 3.0}.get(ending_of, "k"))
     wait_for(lambda: first.job.state == State.RUNNING)
     second = jobs.mark_once.using(concurrency_key="k", queue_name="b").enqueue("second")
-    wait_for(
-        lambda: theirs.claims.limited.next_look(4) > time.monotonic() + 0.5, what="the other worker to rest"
-    )
+    wait_until_it_rests(theirs)
     assert "second" not in marks()
     if ending_of == "cancel":
         first.cancel()
@@ -175,7 +169,7 @@ def test_an_end_of_the_cool_down_by_hand_starts_its_jobs(background_worker, limi
     Limiter.objects.create(name="deepseek", blocked_until=ago(timedelta(hours=-1)))
     result = jobs.add.enqueue(1)
     worker = background_worker(**IDLE)
-    wait_for(lambda: worker.claims.limited.next_look(4) > time.monotonic() + 0.5)
+    wait_until_it_rests(worker)
     assert result.job.attempt == 0
     Limiter.objects.all().end_cool_down()
     wait_for(lambda: result.job.state == State.SUCCEEDED)
@@ -356,7 +350,7 @@ def test_a_worker_that_brings_limits_tells_those_that_run_already(
     background_worker, settings, only_when_told
 ):
     older = background_worker(queues=("other",), **IDLE)
-    wait_for(lambda: older.claims.limited.next_look(4) > time.monotonic() + 0.5)
+    wait_until_it_rests(older)
     due = older.claims.limited.next_look(4)
     settings.PGONLY = {**settings.PGONLY, "QUEUES": {"other": {"max_running": 1}}}
     background_worker(queues=("default",), **IDLE)

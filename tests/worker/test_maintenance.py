@@ -8,7 +8,6 @@ from django.db import connection, connections
 from django.utils import timezone
 from model_bakery import baker
 
-from pgonly_django.database.connect import connect
 from pgonly_django.models import CacheEntry, Checkpoint, Job, JobStats, Session, State, Step, Worker
 from pgonly_django.sessions import SessionStore
 from pgonly_django.worker import maintenance
@@ -30,15 +29,30 @@ def finished(expires_in, **values):
     return baker.make(Job, state=State.SUCCEEDED, delete_after=delete_after, **values)
 
 
-def test_a_round_prunes_jobs_past_their_retention_with_all_that_is_theirs(transactional_db):
+def test_a_round_prunes_what_is_over(cache):
+    """Jobs with all that is theirs, statistics, workers, entries of caches, sessions. Costs: duties/test_budgets.py."""
+    now = timezone.now()
     old, young, kept = finished(PAST), finished(FUTURE), finished(None)
     for job in (old, young):
         baker.make(Step, job=job, name="s")
         baker.make(Checkpoint, job=job)
-    assert a_round() == 1
+    for hours in (4, 2):
+        starts_at = now - timedelta(hours=hours)
+        JobStats.objects.create(granularity="minute", starts_at=starts_at, queue=str(hours), task="t")
+    _, living = [baker.make(Worker, heartbeat_at=now + seen, queues=[]) for seen in (PAST, timedelta(0))]
+    for key in ("old", "young"):
+        cache.set(key, 1, timeout=3600)
+        SessionStore().save()
+    CacheEntry.objects.filter(key__contains="old").update(expires_at=now + PAST, prune_minute=0)
+    ended, session = Session.objects.order_by("created_at")
+    Session.objects.filter(pk=ended.pk).update(expires_at=now + PAST)
+    assert a_round() == 5
     assert set(Job.objects.values_list("pk", flat=True)) == {young.pk, kept.pk}
-    assert list(Step.objects.values_list("job", flat=True)) == [young.pk]
-    assert list(Checkpoint.objects.values_list("job", flat=True)) == [young.pk]
+    assert [row.job_id for row in (Step.objects.get(), Checkpoint.objects.get())] == [young.pk] * 2
+    assert JobStats.objects.get().queue == "2"
+    assert Worker.objects.get() == living
+    assert (cache.get("young"), CacheEntry.objects.count()) == (1, 1)
+    assert Session.objects.get() == session
 
 
 @pytest.mark.slow
@@ -48,34 +62,6 @@ def test_a_round_goes_on_until_nothing_is_left(transactional_db):
     )
     assert a_round() == 2500
     assert not Job.objects.exists()
-
-
-def test_a_round_prunes_the_statistics_of_long_ago(transactional_db):
-    for hours in (4, 2):
-        starts_at = timezone.now() - timedelta(hours=hours)
-        JobStats.objects.create(granularity="minute", starts_at=starts_at, queue=str(hours), task="t")
-    assert a_round() == 1
-    assert JobStats.objects.get().queue == "2"
-
-
-def test_a_round_removes_expired_cache_rows_and_sessions(cache):
-    for key in ("old", "young"):
-        cache.set(key, 1, timeout=3600)
-        SessionStore().save()
-    CacheEntry.objects.filter(key__contains="old").update(expires_at=timezone.now() + PAST, prune_minute=0)
-    old, young = Session.objects.order_by("created_at")
-    Session.objects.filter(pk=old.pk).update(expires_at=timezone.now() + PAST)
-    a_round()
-    assert cache.get("young") == 1
-    assert CacheEntry.objects.count() == 1
-    assert Session.objects.get() == young
-
-
-def test_a_round_forgets_workers_that_were_last_heard_of_a_day_ago(transactional_db):
-    baker.make(Worker, heartbeat_at=timezone.now() + PAST, queues=[])
-    living = baker.make(Worker, heartbeat_at=timezone.now(), queues=[])
-    a_round()
-    assert list(Worker.objects.all()) == [living]
 
 
 @pytest.fixture
@@ -237,14 +223,6 @@ def test_a_router_that_fails_or_exits_keeps_the_other_duties_from_nothing(transa
     assert a_round() == 1
     for what in ("sessions", "caches"):
         assert f"Pruning {what} failed" in caplog.text
-
-
-def test_a_row_that_somebody_holds_locked_is_passed_by(transactional_db):
-    kept, _ = finished(PAST), finished(PAST)
-    with connect("default", application_name="other") as other, other.transaction():
-        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [kept.pk])
-        assert a_round() == 1
-    assert list(Job.objects.all()) == [kept]
 
 
 class Counted:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 import threading
-from datetime import timedelta
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -10,16 +9,12 @@ from django.db import connections
 from django.utils import timezone
 
 from pgonly_django.models import Job, State
-from pgonly_django.models.job_rows import CRASHES_ALLOWED
 from pgonly_django.tasks.failures import check_dead_letter_tasks, send_dead_letters
 from pgonly_django.worker.duties import duties
 from pgonly_django.worker.maintenance import Maintenance
 from tests.jobs import burying
 from tests.limits.crowd import together
-from tests.queue.rows import ago, make, make_running, make_worker
-from tests.waiting import wait_for
-
-HOUR = timedelta(hours=1)
+from tests.queue.rows import make
 
 
 @pytest.fixture(autouse=True)
@@ -73,16 +68,6 @@ def test_a_worker_without_a_free_job_waits_for_its_letters_before_it_leaves(work
 def test_a_success_sends_none(ran, marks):
     ran(burying.fail, "succeed")
     assert marks() == []
-
-
-def test_a_third_death_sends_one(background_worker, marks, settings):
-    settings.PGONLY = {**settings.PGONLY, "LEASE_SECONDS": 2}  # the server has to have been up for half of it
-    silent = make_worker(silent_for=HOUR)
-    job = make_running(
-        worker_id=silent.pk, crashes=CRASHES_ALLOWED - 1, dead_letter_queue="dead", lease_expires_at=ago(HOUR)
-    )
-    background_worker()
-    wait_for(lambda: marks() == [str(job.pk)])
 
 
 def test_a_persons_discard_sends_one(marks):
