@@ -164,14 +164,13 @@ def _send_signal(result: Any, error: BaseException | None) -> None:
     send = partial(task_finished.send, type(result.task.get_backend()), task_result=result)
     token = sends_finished.set(True)
     try:
-        if error is None:
-            send()
-            return
-        try:
+        if error is not None:
             raise error  # noqa: TRY301 - this is how it gets there
-        except BaseException:  # noqa: BLE001 - likewise
-            cut_our_frames(error)
-            send()
+    except BaseException as raised:  # noqa: BLE001 - likewise
+        cut_our_frames(raised)
+        send()
+    else:
+        send()
     finally:
         sends_finished.reset(token)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.db import connection, connections
@@ -15,7 +14,7 @@ from pgonly_django.worker.django_connections import connections_of_worker, outla
 from tests import activity, jobs
 from tests.jobs import connection_changes as changes
 from tests.jobs import transactions
-from tests.waiting import wait_for
+from tests.waiting import beside, wait_for
 
 CHANGES = [
     "SET ROLE pg_monitor",
@@ -161,12 +160,11 @@ def of_a_new_connection(read):
 
     def look():
         connection.ensure_connection()
-        said = read(connection.connection)
-        connections.close_all()
-        return said
+        return read(connection.connection)
 
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(look).result(10)
+    with beside(look) as said:
+        pass
+    return said[0]
 
 
 def name_of_a_new_connection():

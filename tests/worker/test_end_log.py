@@ -9,7 +9,6 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from django.db import connection
 
 from pgonly_django import enqueue_many
 from pgonly_django.events import subscribe
@@ -21,7 +20,7 @@ from pgonly_django.worker.status import ExitCode
 from tests import jobs
 from tests.gate import Gate
 from tests.queue.rows import HOUR, ago, make, make_running, make_worker
-from tests.waiting import wait_for
+from tests.waiting import beside, wait_for
 
 
 @pytest.fixture
@@ -144,12 +143,9 @@ def test_ends_that_a_hanging_handler_leaves_behind_are_counted(
     def let_go():
         wait_for(lambda: Job.objects.filter(state=State.SUCCEEDED).count() == 300)
         hanging.opened.set()
-        connection.close()
 
-    waiting = threading.Thread(target=let_go)
-    waiting.start()
-    add_many(300)
-    waiting.join()
+    with beside(let_go):
+        add_many(300)
     left_out = sum(record.jobs for record in events("worker.ends_not_logged"))
     assert sum(own_and_summed()) + left_out == 300
     assert left_out > 0

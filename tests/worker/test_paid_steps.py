@@ -248,7 +248,7 @@ def test_a_step_saved_behind_the_end_of_its_lease_corrects_the_estimate(one_doll
 
 def test_a_step_of_a_task_that_is_called_directly_spends_too(cap):
     cap(0.05)
-    result = type("Result", (), {"id": "1", "attempts": 1})()
+    result = type("Result", (), {"id": "1", "attempts": 1, "task": priced.pay_from_a_budget})()
     context = TaskContext(task_result=result)
     assert priced.pay_from_a_budget.call(context, 0.02, 0.03) == "0.030000"
     assert (state(), costs(step="pay")) == (money(0.02, 0), list(money(0.02)))

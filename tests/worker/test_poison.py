@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
 
 import pytest
@@ -15,7 +14,7 @@ from pgonly_django.outcomes import Outcome
 from pgonly_django.worker.running import Executor
 from tests import activity, jobs
 from tests.jobs import poison
-from tests.waiting import wait_for
+from tests.waiting import beside, wait_for
 
 
 @pytest.fixture
@@ -94,9 +93,8 @@ def test_an_end_that_is_not_taken_is_handed_in_again(run_of):
             raise failure
         delivered.append(ended)
 
-    thread = threading.Thread(target=Executor("default", "id", deliver).run, args=[run_of(jobs.add, 1)])
-    thread.start()
-    thread.join(10)
+    with beside(Executor("default", "id", deliver).run, run_of(jobs.add, 1)):
+        pass
     assert [ended.finish.outcome for ended in delivered] == [Outcome.SUCCEEDED]
 
 

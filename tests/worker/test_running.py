@@ -26,7 +26,7 @@ from pgonly_django.worker.running import Executor
 from tests import activity, jobs
 from tests.jobs import ending, leaving, looping, transactions, watched
 from tests.queue.rows import claim, claimer, fresh, make
-from tests.waiting import wait_for
+from tests.waiting import beside, wait_for
 
 
 def execute(run):
@@ -34,12 +34,11 @@ def execute(run):
     ends = []
     executor = Executor("default", "id", ends.append)
 
-    def target():
+    def execute_here():
         asyncio.run(executor.arun(run)) if executor.tasks.is_async(run.job) else executor.run(run)
 
-    thread = threading.Thread(target=target)
-    thread.start()
-    thread.join(20)
+    with beside(execute_here):
+        pass
     (ended,) = ends
     return ended
 
