@@ -9,7 +9,7 @@ error_policies        what the options say of a kind of error
 failures              `on_failure` and dead letters
 editing, redrive      a person changes a job, or runs it again
 masking               secrets in arguments and results
-checks                further system checks, and whether stored jobs can run with this code
+deploy_checks         further system checks, and whether stored jobs can run with this code
 """
 
 from pgonly_django.tasks.backend import PostgresBackend

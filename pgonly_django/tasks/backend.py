@@ -223,7 +223,7 @@ class PostgresBackend(BaseTaskBackend):
         """The options of a call of `task`, with those of .using() or with `overrides`. A plain Task (of Django's own
         decorator) has the defaults."""
         chosen = _overrides(task) if overrides is None else overrides
-        return self.entry.resolve(task.queue_name, dict(getattr(task, "declared", ())), chosen)
+        return self.entry.resolve(task.queue_name, getattr(task, "declared", {}), chosen)
 
     def _new_job(
         self,

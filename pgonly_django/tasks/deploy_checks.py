@@ -89,19 +89,15 @@ def check_names_of_queues(**_: object) -> list[checks.CheckMessage]:
         return []
     known = sorted(set().union(*allowed))
     lack = f'which no "QUEUES" of TASKS has ({", ".join(known)}): no job can be in it.'
+    remedy = 'Add the name to "QUEUES" of TASKS, or take it out here.'
     found: list[checks.CheckMessage] = []
     for name in map(str, limited):
-        if name in known or name in dead_letter_tasks():  # E010 is for those of dead letters
+        if name in (*known, *dead_letter_tasks()):  # E010 is for those of dead letters
             continue
         near = difflib.get_close_matches(name, known, n=1)
-        hint = (
-            f"Did you mean {near[0]!r}?"
-            if near
-            else 'Add the name to "QUEUES" of TASKS, or take it out here.'
-        )
-        found.append(
-            checks.Warning(f'PGONLY["QUEUES"] has {name!r}, {lack}', hint=hint, id="pgonly_django.W003")
-        )
+        hint = f"Did you mean {near[0]!r}?" if near else remedy
+        message = f'PGONLY["QUEUES"] has {name!r}, {lack}'
+        found.append(checks.Warning(message, hint=hint, id="pgonly_django.W003"))
     return found
 
 

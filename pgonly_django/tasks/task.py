@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from pgonly_django.compat import InvalidTask, Task, TaskContext, task_backends
 from pgonly_django.exceptions import OptionError
+from pgonly_django.queue.retry import BackoffFunction
 from pgonly_django.tasks.arguments import call_signature
+from pgonly_django.tasks.error_policies import ErrorClasses
 from pgonly_django.tasks.keys import call_columns, uniqueness
 from pgonly_django.tasks.metadata import metadata_text
-from pgonly_django.tasks.options import OF_ONE_CALL, TaskOptions, validated
+from pgonly_django.tasks.options import OF_ONE_CALL, OPTION_NAMES, OnFailure, TaskOptions, validated
 from pgonly_django.tasks.registry import claim, first_path, validated_aliases
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-UNSET: Any = ...  # not None, which is a value
+# The default of an option. Not None, which is a value ("no limit", "for ever"). Copies and pickles are this object.
+UNSET: Any = ...
 # Django's own parameters of @task and of .using().
 DJANGO_TASK = ("priority", "queue_name", "backend", "takes_context")
 DJANGO_USING = ("priority", "queue_name", "backend", "run_after")
@@ -27,29 +30,57 @@ DJANGO_USING = ("priority", "queue_name", "backend", "run_after")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
-    """Django's Task with the options of this package. Tasks are hashable, and so are these."""
+    """Django's Task with the options of this package, each a field: Django's own decorator passes them on, from 6.1 on.
+    `overrides` holds those that .using() set for some calls."""
 
-    declared: tuple[tuple[str, Any], ...] = ()  # the options of the decorator, by name
-    overrides: tuple[tuple[str, Any], ...] = ()  # those of .using()
+    max_attempts: int = UNSET
+    backoff: BackoffFunction = UNSET
+    max_runtime: timedelta | None = UNSET
+    atomic: bool = UNSET
+    retention: timedelta | None = UNSET
+    concurrency_key: str | Callable[..., Any] | None = UNSET
+    concurrency_limit: int = UNSET
+    slots: int = UNSET
+    failed_retention: timedelta | None = UNSET
+    dead_letter_queue: str | None = UNSET
+    never_retry: ErrorClasses = UNSET
+    retry_on: ErrorClasses = UNSET
+    snooze_on: ErrorClasses = UNSET
+    hold_on: ErrorClasses = UNSET
+    on_failure: OnFailure | str | None = UNSET
+    budget: str | None = UNSET
+    unique: bool | Sequence[str] | Callable[..., Any] | None = UNSET
+    unique_for: timedelta | None = UNSET
+    unique_while: str | None = UNSET
+    debounce: timedelta | None = UNSET
     aliases: Sequence[str] = ()
+    overrides: tuple[tuple[str, Any], ...] = ()
     stored_metadata: str | None = None  # JSON, of .using(metadata=...)
 
     def __post_init__(self) -> None:
         """Raises InvalidTask, also for an option that names an argument which the function does not have, and for
         options that do not go together."""
-        place = _place(self.func)
+        place, chosen = _place(self.func), self.declared | dict(self.overrides)
         object.__setattr__(self, "aliases", validated_aliases(self.aliases, place))
+        options = TaskOptions(**validated(chosen, place, error=InvalidTask, of_one_call=True))
         if not isinstance(self.backend, str):
             raise InvalidTask(f"{place}: backend must be an alias of TASKS, got {self.backend!r}.")
         self.get_backend().validate_task(self)
         signature = call_signature(self.func, self.takes_context)
-        options = TaskOptions(**dict((*self.declared, *self.overrides)))
         try:
             call_columns(signature, options)
             uniqueness(first_path(self), signature, options)
         except OptionError as error:
             raise InvalidTask(f"{place}: {error}") from error
+        if isinstance(self.unique, list):
+            object.__setattr__(self, "unique", tuple(self.unique))  # tasks are hashable
         claim(self, place)
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """The options that the decorator set."""
+        values = {name: getattr(self, name) for name in OPTION_NAMES}
+        return {name: value for name, value in values.items() if value is not UNSET}
 
     def using(
         self,
@@ -141,7 +172,7 @@ def task(
         raise TypeError(message)
 
     def decorate(decorated: Callable[..., Any]) -> PostgresTask:
-        checked = validated(options, _place(decorated), (*DJANGO_TASK, "aliases"), error=InvalidTask)
+        validated(options, _place(decorated), (*DJANGO_TASK, "aliases"), error=InvalidTask)
         return PostgresTask(
             func=decorated,
             priority=priority,
@@ -150,7 +181,7 @@ def task(
             takes_context=takes_context,
             run_after=None,
             aliases=aliases,
-            declared=tuple(checked.items()),
+            **options,
         )
 
     return decorate if function is None else decorate(function)

@@ -29,7 +29,7 @@ def worker_id(name: str) -> uuid.UUID:
 
 def job(task: Any, *args: Any, at: datetime, state: State = State.READY, **columns: Any) -> Job:
     """A job of `task`, enqueued at `at`. Keyword arguments of the call are in `kwargs`."""
-    options = {name: value for name, value in task.declared if name == "max_attempts"}
+    options = {"max_attempts": task.max_attempts} if isinstance(task.max_attempts, int) else {}
     values: dict[str, Any] = {
         "id": _id(at), "task": f"{MODULE}.{task.func.__name__}", "queue": task.queue_name, "args": list(args),
         "state": state, "enqueued_at": at, "ready_at": at, "retention": sample_tasks.KEPT, **options,
