@@ -26,6 +26,7 @@ CLOSE = timedelta(seconds=1)
 # So many rows of a COPY are sent at a time: the server takes them while the next ones are made.
 SENT_TOGETHER = 500
 BACKSLASH, ESCAPED = "\\", "\\\\"
+COPY_ESCAPES = str.maketrans({BACKSLASH: ESCAPED, "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # What every new job has alike. Its other columns are id, args and kwargs, the fields of Template, those that depend on
@@ -239,7 +240,7 @@ def _copy_value(value: object) -> str:
         case None:
             return "\\N"
         case str():
-            return _escape(value)
+            return value.translate(COPY_ESCAPES)
         case datetime() | timedelta():
             return as_text(value)
         case _:
@@ -251,9 +252,3 @@ def as_text(value: datetime | timedelta) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     return f"{value.days} days {value.seconds}.{value.microseconds:06d} seconds"
-
-
-def _escape(value: str) -> str:
-    if "\\" in value or "\t" in value or "\n" in value or "\r" in value:
-        value = value.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
-    return value

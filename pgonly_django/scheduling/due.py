@@ -54,14 +54,6 @@ LIMITS = Statement("""
 SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '30s', true),
     set_config('idle_in_transaction_session_timeout', '30s', true)
 """)
-# Index: pgonly_tick_once, which it is all about.
-NOTE_TICK = Statement(
-    qualified("""
-INSERT INTO pgonly_tick (schedule_id, tick_at, outcome, reason, by_person)
-VALUES (%(schedule)s::text, %(tick_at)s, 'enqueued', '', false)
-ON CONFLICT (schedule_id, tick_at) DO NOTHING RETURNING id
-""")
-)
 # Index: pgonly_tick_once. The newest of each outcome stay: while a long run has many ticks skipped, its own is there.
 PRUNE_TICKS = Statement(
     qualified(f"""
@@ -78,9 +70,10 @@ SELECT count(*) FROM pruned
 
 class Turn:
     """A context manager around the turn of a schedule. Where it takes longer than TURN_SECONDS, it `is_long`, and
-    `on_long` is called in another thread, to go on with all schedules but those in hand; None: it may take any time."""
+    `on_long` is called in another thread with the name, to go on with all schedules but those in hand; None: it may
+    take any time."""
 
-    def __init__(self, database: str, name: str, on_long: Callable[[], None] | None) -> None:
+    def __init__(self, database: str, name: str, on_long: Callable[[str], None] | None) -> None:
         self.database, self.name, self.is_long = database, name, False
         self._on_long, self._is_over, self._lock = on_long, False, threading.Lock()
         self._timer = threading.Timer(TURN_SECONDS, self._become_long)
@@ -106,7 +99,7 @@ class Turn:
             self.is_long = True
             in_hand[self.database].add(self.name)
         assert self._on_long is not None
-        self._on_long()
+        self._on_long(self.name)
 
 
 class DueSchedules:
@@ -174,7 +167,8 @@ class DueSchedules:
                     first_row(self.database, LIMITS, {})
                     schedule = next(iter(self.due()), None)
                     if schedule is not None:
-                        turn = stack.enter_context(self._turn_of(schedule.name))
+                        on_long = self._go_on and self._go_on_without
+                        turn = stack.enter_context(Turn(self.database, schedule.name, on_long))
                         self._run(schedule)
             except BaseException as error:  # of code of the project: it keeps no other schedule from ticking
                 if turn is None or self._is_away(error):
@@ -184,9 +178,6 @@ class DueSchedules:
                 if turn is not None and not turn.is_long:
                     self._slow.discard(turn.name)
         return turn is not None
-
-    def _turn_of(self, name: str) -> Turn:
-        return Turn(self.database, name, self._go_on and (lambda: self._go_on_without(name)))
 
     def _go_on_without(self, name: str) -> None:
         """In another thread."""
@@ -232,26 +223,25 @@ class DueSchedules:
         return done
 
     def _come_to_tick(self, schedule: Schedule, task: Any, tick: datetime) -> bool:
-        """False where it has to wait."""
-        noted = first_row(self.database, NOTE_TICK, {"schedule": schedule.name, "tick_at": tick})
-        if noted is None:
+        """False where it has to wait. Nobody else makes its row, since the schedule's is locked; else the index
+        pgonly_tick_once would roll all of it back."""
+        ticks, times = Tick.objects.using(self.database), {"schedule": schedule, "tick_at": tick}
+        if ticks.filter(**times).exists():
             return True
-        row = Tick.objects.using(self.database).filter(pk=int(noted[0]))
         columns = self._run_tick(schedule, task, tick)
-        if columns is None:
-            row.delete()
-            return False
-        row.update(**columns)
-        return True
+        if columns is not None:
+            ticks.create(**times, **columns)
+        return columns is not None
 
     def _run_tick(self, schedule: Schedule, task: Any, tick: datetime) -> dict[str, Any] | None:
         """Returns what its row says of it; None where it has to wait."""
         name = schedule.name
-        reason = calls.reason_to_skip(schedule, task.queue_name, self.database)
-        columns: dict[str, Any] = {"outcome": TickOutcome.SKIPPED, "reason": reason}
-        if not reason:
-            if calls.waits_for_replaced(schedule, self.database):
-                return None
+        columns: dict[str, Any]
+        if reason := calls.reason_to_skip(schedule, task.queue_name, self.database):
+            columns = {"outcome": TickOutcome.SKIPPED, "reason": reason}
+        elif calls.waits_for_replaced(schedule, self.database):
+            return None
+        else:
             columns = calls.enqueue(task, schedule, tick)
         if job_id := columns.get("job_id"):
             message = f"{name} enqueued {schedule.task} {job_id}."

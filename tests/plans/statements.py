@@ -298,7 +298,7 @@ def asked(name, held):
 
 
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
-INSERTS = {"scheduling.due.NOTE_TICK", "queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.limited.gates.SPEND",
+INSERTS = {"queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.limited.gates.SPEND",
            "queue.liveness.REGISTER", "queue.stats.ADD"}  # fmt: skip
 PARTS = {
     "queue.unique.INSERT_UNIQUE",

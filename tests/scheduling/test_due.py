@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,9 +12,10 @@ from pgonly_django.models import Job, Schedule, State, Tick
 from pgonly_django.models.schedule import UNPLANNED
 from pgonly_django.scheduling import due as due_module
 from pgonly_django.scheduling.calls import KEPT
-from pgonly_django.scheduling.due import DueSchedules
+from pgonly_django.scheduling.due import DueSchedules, Turn
 from tests.queue.rows import SECOND, while_locked
 from tests.scheduling.rows import DAY, HOUR, MINUTE, clock, fresh, jobs, look, make, ticks
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -279,6 +281,15 @@ def test_it_works_at_a_stricter_isolation(level):
         assert len(jobs()) == 1
     finally:
         connection.close()
+
+
+def test_a_turn_that_ends_in_time_leaves_neither_a_thread_nor_anything_in_hand():
+    called, threads = [], threading.active_count()
+    with Turn("some", "nightly", called.append) as turn:
+        pass
+    wait_for(lambda: threading.active_count() <= threads)
+    turn._become_long()  # late by a moment
+    assert not (turn.is_long or called or due_module.in_hand["some"])
 
 
 def test_without_use_tz_the_times_are_the_same(settings):
