@@ -4,10 +4,10 @@ import subprocess
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from tests import children
 from tests.children import results_of
+from tests.sql import sql
 
 FOR_THE_PARENT = {"parent": {"concurrent": 1}}
 
@@ -15,16 +15,9 @@ FOR_THE_PARENT = {"parent": {"concurrent": 1}}
 @pytest.fixture
 def inside(transactional_db):
     """Counts who is inside of a limiter; reads (most at a time, uses)."""
-    with connection.cursor() as cursor:
-        cursor.execute("CREATE TABLE tests_inside (n int, most int, uses int)")
-        cursor.execute("INSERT INTO tests_inside VALUES (0, 0, 0)")
-
-        def read():
-            cursor.execute("SELECT most, uses FROM tests_inside")
-            return cursor.fetchone()
-
-        yield read
-        cursor.execute("DROP TABLE tests_inside")
+    sql("CREATE TABLE tests_inside AS SELECT 0 AS n, 0 AS most, 0 AS uses")
+    yield lambda: sql("SELECT most, uses FROM tests_inside")[0]
+    sql("DROP TABLE tests_inside")
 
 
 def start_crowd(

@@ -8,7 +8,6 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from pgonly_django import limiter
@@ -19,6 +18,7 @@ from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.models import Limiter, LimiterSlot, LimiterWaiter
 from pgonly_django.tables import qualified
 from tests.limits.rows import assert_refuses, buckets, enter, held, make_holders_die, pids_of_limits, waiting
+from tests.sql import sql
 from tests.waiting import beside, wait_for
 
 
@@ -87,10 +87,8 @@ def test_the_slots_of_silent_holders_are_not_taken_just_after_a_restart(limits, 
     limits(deepseek={"concurrent": 1})
     hold("deepseek")
     make_holders_die()
-    with connection.cursor() as cursor:
-        sql = limiter_statements.is_free("s").replace("pg_postmaster_start_time()", "clock_timestamp()")
-        cursor.execute(qualified(f"SELECT {sql} FROM pgonly_limiter_slot AS s"))
-        assert cursor.fetchall() == [(False,)]
+    is_free = limiter_statements.is_free("s").replace("pg_postmaster_start_time()", "clock_timestamp()")
+    assert sql(qualified(f"SELECT {is_free} FROM pgonly_limiter_slot AS s")) == [(False,)]
 
 
 def test_what_is_held_is_renewed(limits, hold):

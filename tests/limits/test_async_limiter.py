@@ -13,7 +13,7 @@ from pgonly_django import limiter
 from pgonly_django.exceptions import LimiterTimeoutError, NestedLimiterError
 from pgonly_django.models import LimiterWaiter
 from pgonly_django.models.job import ClockTimestamp
-from tests.limits.rows import held, pids_of_limits, waiting
+from tests.limits.rows import enter, held, pids_of_limits, waiting
 from tests.waiting import cancel_once, wait_for
 
 
@@ -56,8 +56,8 @@ async def in_a_thread(function, *arguments):
     return await asyncio.to_thread(call)
 
 
-async def stay_inside():
-    async with limiter("deepseek"):
+async def stay_inside(**options):
+    async with limiter("deepseek", **options):
         await asyncio.sleep(60)
 
 
@@ -82,12 +82,8 @@ def test_async_code_that_does_not_get_in_within_its_timeout_is_told(limits, hold
     limits(deepseek={"concurrent": 1})
     hold("deepseek")
 
-    async def use():
-        async with limiter("deepseek", timeout=0.2):
-            pytest.fail("entered")
-
     with pytest.raises(LimiterTimeoutError):
-        asyncio.run(use())
+        asyncio.run(stay_inside(timeout=0.2))
     wait_for(lambda: not waiting())
 
 
@@ -106,10 +102,6 @@ def test_tasks_do_not_count_as_inside_of_each_others_blocks(limits):
 
 def test_it_cannot_be_entered_by_who_is_inside_also_through_a_thread(limits):
     limits(deepseek={"concurrent": 2})
-
-    def enter():
-        with limiter("deepseek"):
-            pytest.fail("entered")
 
     async def nested():
         async with limiter("deepseek"), limiter("deepseek"):

@@ -9,7 +9,6 @@ import time
 from decimal import Decimal
 
 import pytest
-from django.db import connection
 from django.db.models import F, Sum
 
 from pgonly_django.limits import expiry
@@ -17,6 +16,7 @@ from pgonly_django.models import Budget, CostEntry, Reservation
 from tests import activity
 from tests.limits.conftest import start_crowd
 from tests.limits.rows import make_reservations_expire
+from tests.sql import sql
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -57,12 +57,10 @@ def test_sixteen_processes_that_are_killed_never_pass_the_cap_and_leave_nothing_
 
 def make_half_of_the_reservations_expire():
     """As if their leases were over. Some of their processes are alive, and correct what is counted."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE pgonly_reservation SET expires_at = clock_timestamp() - interval '1 s' "
-            "WHERE id IN (SELECT id FROM pgonly_reservation WHERE NOT is_expired AND random() < 0.5 "
-            "FOR UPDATE SKIP LOCKED)"
-        )
+    sql(
+        "UPDATE pgonly_reservation SET expires_at = clock_timestamp() - interval '1 s' WHERE id IN "
+        "(SELECT id FROM pgonly_reservation WHERE NOT is_expired AND random() < 0.5 FOR UPDATE SKIP LOCKED)"
+    )
     expiry.expire(settle_seconds=0)
 
 

@@ -9,7 +9,6 @@ import signal
 from datetime import timedelta
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from pgonly_django import limiter
@@ -17,6 +16,7 @@ from pgonly_django.models import LimiterSlot, LimiterWaiter
 from pgonly_django.tables import qualified
 from tests.limits.conftest import start_crowd
 from tests.limits.rows import held, make_holders_die, waiting
+from tests.sql import sql
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -38,15 +38,9 @@ FORGET_USES = "DROP TABLE tests_taken; DROP FUNCTION tests_note CASCADE"
 @pytest.fixture
 def taken(transactional_db):
     """When uses got in, in order."""
-    with connection.cursor() as cursor:
-        cursor.execute(NOTE_USES)
-
-        def read():
-            cursor.execute("SELECT at FROM tests_taken ORDER BY at")
-            return [at for (at,) in cursor.fetchall()]
-
-        yield read
-        cursor.execute(FORGET_USES)
+    sql(NOTE_USES)
+    yield lambda: [at for (at,) in sql("SELECT at FROM tests_taken ORDER BY at")]
+    sql(FORGET_USES)
 
 
 @contextlib.contextmanager
@@ -107,9 +101,7 @@ def test_a_cool_down_stops_every_process_at_once(inside, taken, limits):
     process = start_crowd("use", 6, {"deepseek": {"concurrent": 5}}, users=5, seconds=12, hold=0.05)
     wait_for(lambda: inside()[1] > 20)
     limiter("deepseek").cool_down(3)
-    with connection.cursor() as cursor:
-        cursor.execute(STOPPED_AT)
-        stopped_at, until = cursor.fetchone()
+    ((stopped_at, until),) = sql(STOPPED_AT)
     wait_for(lambda: (times := taken()) and times[-1] > until)
     process.communicate(timeout=100)
     times = taken()

@@ -8,11 +8,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from django.db import connection
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.database.operation import run
 from pgonly_django.throttling.counted import TIMES_AT_MOST, admit
+from tests.sql import sql
 from tests.waiting import PATIENT
 
 ENTRY = "SELECT number, octet_length(value), expires_at - clock_timestamp() FROM pgonly_cache"
@@ -33,24 +33,14 @@ def ask_in_a_testcase(db):
     return lambda limit, seconds: run(admit(cache.store, cache.stored_key("user", None), limit, seconds))
 
 
-def rows(sql=ENTRY):
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchall()
-
-
 def age(seconds):
     """As if all that happened had happened so long before."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT value, number FROM pgonly_cache")
-        for value, _ in cursor.fetchall():
-            data = bytes(value)
-            times = [int.from_bytes(data[at : at + 8], "big") for at in range(0, len(data), 8)]
-            moved = b"".join(int.to_bytes(t - round(seconds * 1e6), 8, "big") for t in times)
-            cursor.execute(
-                "UPDATE pgonly_cache SET value = %s, expires_at = expires_at - %s * interval '1 second'",
-                [moved, seconds],
-            )
+    for (value,) in sql("SELECT value FROM pgonly_cache"):
+        data = bytes(value)
+        times = [int.from_bytes(data[at : at + 8], "big") for at in range(0, len(data), 8)]
+        moved = b"".join(int.to_bytes(t - round(seconds * 1e6), 8, "big") for t in times)
+        query = "UPDATE pgonly_cache SET value = %s, expires_at = expires_at - %s * interval '1 second'"
+        sql(query, moved, seconds)
 
 
 def test_the_limit_is_admitted_and_no_more(ask):
@@ -98,7 +88,7 @@ def test_no_period_has_more_than_the_limit_and_99_percent_of_it_come_back(ask, l
     for end in admitted:
         in_period = bisect.bisect_right(admitted, end) - bisect.bisect_right(admitted, end - 100.0 + 0.2)
         assert in_period <= limit
-    ((_, size, _),) = rows()
+    ((_, size, _),) = sql(ENTRY)
     assert (len(admitted) > limit, size <= 8 * (TIMES_AT_MOST + 1)) == (True, True)
     age(101)
     assert sum(ask(limit, 100.0).admitted for _ in range(limit + 5)) in range(int(limit * 0.99), limit + 1)
@@ -108,7 +98,7 @@ def test_its_row_expires_a_period_after_the_last_admitted_request(ask):
     ask(1, 60)
     age(10)
     ask(1, 60)
-    ((number, _, left),) = rows()
+    ((number, _, left),) = sql(ENTRY)
     assert (number, 40 < left.total_seconds() <= 50) == (1, True)
     age(51)
     assert ask(1, 60).counted == 1
@@ -127,9 +117,9 @@ def test_a_refused_request_writes_nothing(ask):
     """So a flood of them leaves no dead rows behind a long transaction, and waits for no lock."""
     ask(1, 60)
     version = "SELECT ctid, xmin, xmax FROM pgonly_cache"
-    before = rows(version)
+    before = sql(version)
     assert not any(ask(1, 60).admitted for _ in range(20))
-    assert rows(version) == before
+    assert sql(version) == before
 
 
 def test_a_refused_request_waits_for_no_lock(ask, other):
@@ -143,7 +133,7 @@ def test_a_durable_cache_counts_in_its_table(make_cache):
     cache = make_cache(DURABLE=True)
     found = [run(admit(cache.store, cache.stored_key("user", None), 1, 60)).admitted for _ in range(2)]
     assert found == [True, False]
-    assert rows("SELECT number FROM pgonly_cache_durable") == [(1,)]
+    assert sql("SELECT number FROM pgonly_cache_durable") == [(1,)]
 
 
 def test_an_entry_of_another_kind_under_the_key_is_replaced(cache, ask):
@@ -166,7 +156,7 @@ def test_a_bounded_cache_counts_the_row(make_cache):
     bounded = make_cache(MAX_ENTRIES=50)
     for n in range(200):
         run(admit(bounded.store, bounded.stored_key(f"user {n}", None), 5, 60))
-    assert len(rows()) < 120
+    assert len(sql(ENTRY)) < 120
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 10**12])

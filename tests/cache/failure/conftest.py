@@ -37,8 +37,9 @@ def aside(server, django_db_blocker):
         pool._pools.pop(key).close_idle()
 
 
-def point_aside_to(settings):
-    connections.settings["aside"] = settings
+def point_aside_to(settings=None, **changes):
+    """The alias has these settings, or those that it has with changes."""
+    connections.settings["aside"] = settings or {**connections.settings["aside"], **changes}
     if hasattr(connections._connections, "aside"):
         connections["aside"].close()
         del connections["aside"]

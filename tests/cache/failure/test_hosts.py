@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 def test_while_it_is_down_calls_fail_at_once_and_a_second_later_it_is_tried_again(aside):
     settings = connections.settings["aside"]
     with hanging_up() as (port, tried):
-        point_aside_to({**settings, "HOST": "127.0.0.1", "PORT": port})
+        point_aside_to(HOST="127.0.0.1", PORT=port)
         cache = with_options(POOL_SIZE=27, TIMEOUT_SECONDS=20)
         for _ in range(100):
             assert cache.get("key") is None
@@ -52,8 +52,7 @@ def hanging_up():
 
 def test_a_database_that_does_not_answer_costs_no_more_than_its_timeout(aside):
     with silent_host() as port:
-        settings = {**connections.settings["aside"], "HOST": "127.0.0.1", "PORT": port}
-        point_aside_to(settings)
+        point_aside_to(HOST="127.0.0.1", PORT=port)
         cache = with_options(TIMEOUT_SECONDS=0.2, POOL_SIZE=3)
         start = time.monotonic()
         assert cache.get("key") is None
@@ -63,21 +62,19 @@ def test_a_database_that_does_not_answer_costs_no_more_than_its_timeout(aside):
 
 
 @contextlib.contextmanager
-def silent_host():
-    """A port that takes connections and never says anything."""
+def silent_host(backlog=20):
+    """A port that takes connections and never says anything; without a `backlog` one that refuses them."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
-        silent.listen(20)
+        if backlog:
+            silent.listen(backlog)
         yield silent.getsockname()[1]
 
 
 def test_of_several_hosts_one_that_is_silent_and_one_that_refuses_do_not_hide_the_good_one(aside):
-    with silent_host() as silent, socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        refusing = unused.getsockname()[1]
-        settings = connections.settings["aside"]
-        hosts = f"127.0.0.1,127.0.0.1,{settings['HOST']}"
-        point_aside_to({**settings, "HOST": hosts, "PORT": f"{silent},{refusing},5432"})
+    with silent_host() as silent, silent_host(backlog=0) as refusing:
+        hosts = f"127.0.0.1,127.0.0.1,{connections.settings['aside']['HOST']}"
+        point_aside_to(HOST=hosts, PORT=f"{silent},{refusing},5432")
         cache = with_options(ON_ERROR="raise", POOL_SIZE=21)
         start = time.monotonic()
         cache.set("key", 1)
@@ -87,10 +84,8 @@ def test_of_several_hosts_one_that_is_silent_and_one_that_refuses_do_not_hide_th
 
 
 def test_when_every_host_fails_the_error_names_all_reasons_within_the_timeout(aside):
-    with silent_host() as silent, socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        ports = f"{silent},{unused.getsockname()[1]}"
-        point_aside_to({**connections.settings["aside"], "HOST": "127.0.0.1,127.0.0.1", "PORT": ports})
+    with silent_host() as silent, silent_host(backlog=0) as refusing:
+        point_aside_to(HOST="127.0.0.1,127.0.0.1", PORT=f"{silent},{refusing}")
         cache = with_options(ON_ERROR="raise", POOL_SIZE=22, TIMEOUT_SECONDS=0.4)
         start = time.monotonic()
         with pytest.raises(CacheUnavailableError, match=r"(?s)did not answer within 0.2 s.*refused"):
@@ -99,10 +94,9 @@ def test_when_every_host_fails_the_error_names_all_reasons_within_the_timeout(as
 
 
 def test_the_standby_or_the_primary_is_chosen_among_the_hosts(aside):
-    settings = connections.settings["aside"]
-    point_aside_to({**settings, "OPTIONS": {"target_session_attrs": "prefer-standby"}})
+    point_aside_to(OPTIONS={"target_session_attrs": "prefer-standby"})
     with_options(ON_ERROR="raise", POOL_SIZE=23).set("key", 1)  # there is no standby
-    point_aside_to({**settings, "OPTIONS": {"target_session_attrs": "standby"}})
+    point_aside_to(OPTIONS={"target_session_attrs": "standby"})
     with pytest.raises(CacheUnavailableError, match="not in hot standby mode"):
         with_options(ON_ERROR="raise", POOL_SIZE=24).set("key", 1)
 
@@ -116,7 +110,7 @@ def test_while_a_name_is_looked_up_the_event_loop_goes_on(aside, monkeypatch):
         raise socket.gaierror("no such host")
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    point_aside_to({**connections.settings["aside"], "HOST": "db.example", "PORT": 5432})
+    point_aside_to(HOST="db.example", PORT=5432)
     cache = with_options(ON_ERROR="raise", POOL_SIZE=25, TIMEOUT_SECONDS=20)
 
     async def call():
@@ -133,9 +127,8 @@ def test_while_a_name_is_looked_up_the_event_loop_goes_on(aside, monkeypatch):
 def test_a_name_server_that_does_not_answer_is_given_up_in_time_and_the_next_host_is_tried(
     aside, monkeypatch, under_asyncio
 ):
-    settings = connections.settings["aside"]
     with silent_name_server(monkeypatch):
-        point_aside_to({**settings, "HOST": f"db.example,{settings['HOST']}", "PORT": "5432,5432"})
+        point_aside_to(HOST=f"db.example,{connections.settings['aside']['HOST']}", PORT="5432,5432")
         cache = with_options(ON_ERROR="raise", POOL_SIZE=30 + under_asyncio, TIMEOUT_SECONDS=0.5)
         if under_asyncio:
             asyncio.run(cache.aset("key", 1))
