@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -94,7 +95,53 @@ def execute_both(
             raise
         # The connection broke after the first was committed.
     answers = [result for result in results if result.status != pq.ExecStatus.PIPELINE_SYNC]
-    return _good(answers[0]), len(answers) == BOTH and answers[1].status in SUCCEEDED
+    return good(answers[0]), len(answers) == BOTH and answers[1].status in SUCCEEDED
+
+
+@dataclass(slots=True)
+class Sent:
+    """Statements that were sent together, and what has come back so far."""
+
+    results: list[pq.abc.PGresult] = field(default_factory=list)
+    is_answered: bool = False
+
+
+def send_together(raw: Raw, statements: Sequence[tuple[Statement, Params, bool]]) -> Sent:
+    """Send prepared statements as one transaction, in one piece, and wait for nothing. The third of each triple says
+    whether its rows come in binary. Raises psycopg.Error.
+
+    Until take_answers() has read all answers the connection takes nothing but another send_together().
+    """
+    pgconn = raw.pgconn
+    parameters = [statement.values(params) for statement, params, _ in statements]
+    with raw.lock:
+        pgconn.enter_pipeline_mode()  # does nothing within one
+        for (statement, _, binary), values in zip(statements, parameters, strict=True):
+            pgconn.send_query_prepared(statement.name, values, statement.formats, int(binary))
+        pgconn.pipeline_sync()
+        _flushed(pgconn, None)
+    return Sent()
+
+
+def take_answers(raw: Raw, sent: Sequence[Sent]) -> None:
+    """Read what has arrived. `sent` are all that are not answered yet, the oldest first. A statement that failed is
+    among the results. Raises psycopg.Error when the connection is lost."""
+    pgconn = raw.pgconn
+    with raw.lock:
+        pgconn.consume_input()
+        for each in sent:
+            while not (each.is_answered or pgconn.is_busy()):
+                result = pgconn.get_result()
+                if result is None:
+                    if pgconn.status == pq.ConnStatus.BAD:
+                        raise psycopg.OperationalError(pgconn.get_error_message())
+                elif result.status == pq.ExecStatus.PIPELINE_SYNC:
+                    each.is_answered = True
+                else:
+                    each.results.append(result)
+        if sent[-1].is_answered:
+            pgconn.exit_pipeline_mode()
+        _hand_on_notifies(pgconn)
 
 
 def _answer(raw: Raw, send: Callable[[], None], read: Reader) -> pq.abc.PGresult:
@@ -107,10 +154,11 @@ def _answer(raw: Raw, send: Callable[[], None], read: Reader) -> pq.abc.PGresult
         except BaseException:
             _leave_clean(raw, read)
             raise
-    return result if result is not None and result.status in SUCCEEDED else _good(result)
+    return result if result is not None and result.status in SUCCEEDED else good(result)
 
 
-def _good(result: pq.abc.PGresult | None) -> pq.abc.PGresult:
+def good(result: pq.abc.PGresult | None) -> pq.abc.PGresult:
+    """The result of a statement that succeeded. Raises the psycopg.Error of one that failed."""
     if result is None:
         raise psycopg.OperationalError
     if result.status not in SUCCEEDED:

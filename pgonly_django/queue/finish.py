@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from pgonly_django.database.statement import Params
+from pgonly_django.database.statement import Params, Statement
 from pgonly_django.models.job import State
 from pgonly_django.models.job_rows import DELETE_AFTER, EARLIER_ERRORS, FAILED_DELETE_AFTER, LOG_LINES_KEPT
 from pgonly_django.outcomes import Outcome
@@ -54,12 +54,13 @@ class Finish:
 GOES_ON = "'ready', 'scheduled', 'held'"
 
 # The common case is lean: jobs of one lease_epoch are found by `= ANY` at half the cost of a join (9 instead of 15 us a
-# job). Their results are one JSON object by id; a job that is not in it has none.
+# job). Their ids are the text of one array: to encode a list takes ten times as long. Their results are one JSON object
+# by id; a job that is not in it has none.
 SUCCEED = qualified(f"""
 UPDATE pgonly_job AS job SET state = 'succeeded', lease_expires_at = NULL, crashes = 0,
     result = %(results)s::jsonb -> job.id::text, finished_at = clock_timestamp(),
     delete_after = {DELETE_AFTER}
-WHERE job.id = ANY ({{ids}}) AND job.lease_epoch = %(lease_epoch)s AND job.state || '' = 'running'
+WHERE job.id = ANY ({{ids}}) AND job.lease_epoch = %(lease_epoch)s::int AND job.state || '' = 'running'
 """)
 
 # Index: the primary keys. A scalar subquery probes them once for each row; EXISTS may read all steps into a hash.
@@ -110,16 +111,22 @@ RETURNING job.id::text, job.state
 # The same statements without the rows that another transaction has locked. They lock each row before they update it,
 # which costs 1 us a job: a worker uses them for a while after it has met such a lock.
 UNLOCKED = qualified("""ARRAY (
-    SELECT held.id FROM pgonly_job AS held WHERE held.id = ANY (%(ids)s::uuid[]) AND held.state || '' = 'running'
+    SELECT held.id FROM pgonly_job AS held WHERE held.id = ANY ({ids}) AND held.state || '' = 'running'
     FOR NO KEY UPDATE SKIP LOCKED)""")
-WAITING = SUCCEED.format(ids="%(ids)s::uuid[]"), FINISH.format(and_unlocked="")
-SKIPPING = SUCCEED.format(ids=UNLOCKED), FINISH.format(and_unlocked=f"AND job.id = ANY ({UNLOCKED}) ")
+TEXT, LIST = "%(ids)s::text::uuid[]", "%(ids)s::uuid[]"
+WAITING = Statement(SUCCEED.format(ids=TEXT)), Statement(FINISH.format(and_unlocked=""))
+SKIPPING = (
+    Statement(SUCCEED.format(ids=UNLOCKED.format(ids=TEXT))),
+    Statement(FINISH.format(and_unlocked=f"AND job.id = ANY ({UNLOCKED.format(ids=LIST)}) ")),
+)
 
 # Characters of the results in one statement: JSONB holds 256 MB, and a message of 1 GB breaks the connection.
 RESULTS_AT_MOST = 60_000_000
 
 
-def finish_statements(batch: Iterable[Finish], *, skip_locked: bool = False) -> list[tuple[str, Params]]:
+def finish_statements(
+    batch: Iterable[Finish], *, skip_locked: bool = False
+) -> list[tuple[Statement, Params]]:
     """The statements that write `batch`. A row that none matched belongs to another run by now, or was skipped."""
     succeeded: dict[int, list[Finish]] = {}
     others: list[Finish] = []
@@ -141,7 +148,7 @@ def _successes(lease_epoch: int, batch: Sequence[Finish]) -> list[Params]:
     if len(by_id) > RESULTS_AT_MOST and len(batch) > 1:
         middle = len(batch) // 2
         return _successes(lease_epoch, batch[:middle]) + _successes(lease_epoch, batch[middle:])
-    # The array is written out here: psycopg's own dump of a list takes ten times as long, and no id needs quotes.
+    # No id needs quotes.
     ids = ",".join([finish.id for finish in batch])
     return [{"ids": f"{{{ids}}}", "lease_epoch": lease_epoch, "results": f"{{{by_id}}}"}]
 
@@ -208,7 +215,7 @@ UPDATE pgonly_job AS job SET
 FROM report WHERE job.id = report.id AND job.id = ANY (ARRAY (SELECT id FROM free))
 RETURNING job.id::text
 """)
-REPORT = LAST_REPORT.replace("FOR NO KEY UPDATE OF job", "FOR NO KEY UPDATE OF job SKIP LOCKED")
+REPORT = Statement(LAST_REPORT.replace("FOR NO KEY UPDATE OF job", "FOR NO KEY UPDATE OF job SKIP LOCKED"))
 
 
 def report_parameters(reports: Sequence[Report]) -> Params:

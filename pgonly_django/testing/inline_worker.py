@@ -90,6 +90,7 @@ class DjangoDatabase:
     """Stands where a worker has its WorkerConnection: the same calls, on Django's connection."""
 
     is_direct = False
+    before_question: Any = None
 
     def __init__(self, alias: str) -> None:
         self.alias = alias

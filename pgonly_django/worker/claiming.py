@@ -17,7 +17,9 @@ from pgonly_django.worker.timers import NEVER, LookTimer, Promotion
 AHEAD_SECONDS = 0.2  # the buffer of prefetched jobs holds at most this much work
 AHEAD_LIMIT = 500
 SMOOTHING = 0.1
-REFILL_BELOW = 0.5
+# A claim is made when less than this share of what may be held is there; and the second, while one is under way. Each
+# takes at most half of what may be ahead, so that two of them keep the server busy.
+REFILL_BELOW, REFILL_BESIDE_BELOW = 0.5, 0.75
 # While limited jobs wait for a slot, which comes when the buffer has run down.
 SHARE_BESIDE_LIMITED = 0.1
 WALKED_SECONDS = 5.0  # at most
@@ -47,14 +49,20 @@ class Prefetch:
     def limits(self, held: int, share: float = 1.0) -> dict[str, int]:
         """For each queue of short jobs: how many of them to claim now, with this `share` of what may be ahead."""
         aheads = {queue: int(self.ahead(queue) * share) for queue in self._average}
-        return {queue: self.threads + ahead - held for queue, ahead in aheads.items() if ahead > 0}
+        return {
+            queue: self.threads + min(ahead - held, ahead // 2)
+            for queue, ahead in aheads.items()
+            if ahead > 0
+        }
 
-    def wants_more(self, held: int, share: float = 1.0) -> bool:
-        """Whether a claim is worth its round trip: a slot is free, or the buffer has run down."""
-        if held < self.threads:
+    def wants_more(self, held: int, expected: int = 0, share: float = 1.0) -> bool:
+        """Whether a claim is worth its round trip: a slot is free, or the buffer has run down. `expected`: how many the
+        claims that are under way may bring."""
+        if held + expected < self.threads:
             return True
         most = int(max((self.ahead(queue) for queue in self._average), default=0) * share)
-        return most > 0 and held < (self.threads + most) * REFILL_BELOW
+        below = REFILL_BESIDE_BELOW if expected else REFILL_BELOW
+        return most > 0 and held + expected < (self.threads + most) * below
 
 
 class PollTimer(LookTimer):
@@ -185,27 +193,30 @@ class Capacity:
         """Besides those that are kept free for a limited job."""
         return self.free_slots > self._limited.kept_free
 
-    @property
-    def wants_more(self) -> bool:
+    def wants_more(self, expected: int = 0) -> bool:
         """Whether an ordinary claim is worth its round trip. Where slots are kept free it takes only the others, and
         beside a heavy job only those that are free."""
         if self._limited.kept_free or self._in_flight.has_heavy:
             return self.has_free_slot
-        return self._prefetch.wants_more(self._in_flight.slots_taken, self._prefetch_share)
+        return self._prefetch.wants_more(self._in_flight.slots_taken, expected, self._prefetch_share)
 
     @property
     def _prefetch_share(self) -> float:
         return SHARE_BESIDE_LIMITED if self._limited.has_more else 1.0
 
-    def claim(self) -> Claim | None:
-        """What to claim along with the ends of an exchange, whose jobs take up no slot any more."""
-        if self.is_closed or not self.wants_more:
+    def claim(self, expected: int = 0) -> Claim | None:
+        """What to claim along with the ends of an exchange, whose jobs take up no slot any more. `expected`: how many
+        jobs the claims that are under way may bring. Where single jobs count there is one claim at a time."""
+        if self.is_closed or not self.wants_more(expected):
             return None
         kept = self._limited.kept_free
         is_alone = not (kept or self._in_flight.has_heavy)
-        limits = self._prefetch.limits(self._in_flight.slots_taken, self._prefetch_share) if is_alone else {}
+        if expected and not (is_alone and self.jobs_left == NEVER):
+            return None
+        held = self._in_flight.slots_taken + expected
+        limits = self._prefetch.limits(held, self._prefetch_share) if is_alone else {}
         limits_left = {queue: int(min(limit, self.jobs_left)) for queue, limit in limits.items() if limit > 0}
-        free_slots = max(self.free_slots - kept, 0)
+        free_slots = max(self.free_slots - kept - expected, 0)
         if free_slots == 0 and not limits_left:
             return None
-        return Claim(free_slots, limits_left, take_suspect=not self._in_flight.has_suspect)
+        return Claim(free_slots, limits_left, take_suspect=not (expected or self._in_flight.has_suspect))

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from json.scanner import make_scanner
 from selectors import EVENT_READ
 from typing import Any
@@ -18,7 +19,7 @@ from psycopg.types.json import set_json_loads
 from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection, connect
 from pgonly_django.database.listener import listen_alias
-from pgonly_django.database.reconnecting import Reconnecting
+from pgonly_django.database.reconnecting import Answer, Reconnecting
 from pgonly_django.database.statement import Statement
 from pgonly_django.events import emit
 from pgonly_django.queue.claim import Unreadable
@@ -55,11 +56,17 @@ class WorkerConnection(Reconnecting):
                 back=lambda: None,
             )
         self.prepared: set[Statement] = set()  # on the open connection
+        self.before_question: Callable[[], None] = lambda: None
         self._is_asleep = False
 
     def connection(self) -> OwnConnection | None:
         """See Reconnecting.connection(). None while it sleeps."""
         return None if self._is_asleep else super().connection()
+
+    def ask(self, question: Callable[[OwnConnection], Answer]) -> Answer | None:
+        """See Reconnecting.ask(). It waits for the answers of exchanges that are under way."""
+        self.before_question()
+        return super().ask(question)
 
     def sleep(self) -> None:
         """Close what is open, and open nothing before wake()."""
@@ -80,7 +87,7 @@ class WorkerConnection(Reconnecting):
         """The payloads since the last call. After a time without connection: all that could have been sent."""
         if self._is_asleep:
             return []
-        return self.listening.ask(self.listener.hear) or self.listener.pending()
+        return Reconnecting.ask(self.listening, self.listener.hear) or self.listener.pending()
 
     @property
     def socket(self) -> int | None:

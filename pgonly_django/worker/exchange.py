@@ -1,4 +1,4 @@
-"""One exchange: what is to be written goes out with the next claim, in one pipeline, one round trip and one commit.
+"""One exchange: what is to be written goes out with the next claim, in one piece, one round trip and one commit.
 
 When the database goes away nothing is dropped: the caller asks again with the same writes.
 """
@@ -6,28 +6,35 @@ When the database goes away nothing is dropped: the caller asks again with the s
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from selectors import EVENT_READ
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
 from psycopg.adapt import Transformer
+from psycopg.pq.abc import PGresult
 
 from pgonly_django.database import notify
 from pgonly_django.database.connect import TRY_AGAIN, OwnConnection, one_send_pipeline
-from pgonly_django.database.libpq import execute, prepare, takes_statements
+from pgonly_django.database.libpq import Sent, good, prepare, send_together, take_answers
+from pgonly_django.database.statement import Params, Statement
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
 from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import REPORT, Finish, Report, finish_statements, report_parameters, whose
 from pgonly_django.worker.connection import WorkerConnection
+from pgonly_django.worker.inbox import wait_for
 
 # After a statement has waited for a locked row for as long as it may, locked rows are skipped for the next seconds.
 SKIP_LOCKED_SECONDS = 5.0
+SLICE_SECONDS = 0.1
+Row = TypeVar("Row")
 # What one row's content can cause, as opposed to the state of the database.
 ROW_ERRORS = (
     psycopg.DataError,
@@ -61,94 +68,218 @@ class ExchangeResult:
         return finish if state is finish.state else replace(finish, state=state)
 
 
+@dataclass(slots=True)
+class Exchange:
+    """One that was sent."""
+
+    finishes: Sequence[Finish]
+    reports: Sequence[Report]
+    claim: Claim | None
+    began: float  # time.monotonic()
+    from_head: bool  # of the claim
+    connection: OwnConnection
+    sent: Sent
+
+    @property
+    def is_over(self) -> bool:
+        """It is answered, or will never be."""
+        return self.sent.is_answered or self.connection.closed
+
+
 class Exchanger:
+    """Makes exchanges in one, or in two halves: the loop sends one, and another one before the first is received. While
+    the server works on them the jobs of the one before run, and end."""
+
     def __init__(self, database: WorkerConnection, claimer: Claimer) -> None:
         self.database = database
         self.claimer = claimer
+        self.under_way: deque[Exchange] = deque()
+        self.ids: set[str] = set()  # the jobs whose finishes are under way
+        database.before_question = self.settle
         self._skips_locked_until = 0.0
+
+    @property
+    def expected(self) -> int:
+        """How many jobs the claims that are under way may bring."""
+        return sum(exchange.claim.limit for exchange in self.under_way if exchange.claim is not None)
 
     def exchange(
         self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None
     ) -> ExchangeResult | None:
-        """Write and claim. None when the database is away: ask again later, with the same writes.
+        """Write and claim, and wait for the answer. Only while none is under way. None when the database is away: ask
+        again later, with the same writes.
 
         A finish whose row cannot store it fails that job and no other. One whose row somebody else holds locked comes
         back in `locked`, and delays neither the others nor the claim.
         """
+        if self.send(finishes, reports, claim):
+            self.settle()
+            return next(self.received())[1]
         connection = self.database.connection()
-        if connection is None:
+        return None if connection is None else self._in_one(connection, finishes, reports, claim)
+
+    # In two halves.
+
+    def send(self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None) -> bool:
+        """The first half. False where it cannot be done now: then exchange() finds another way."""
+        connection, database = self.database.connection(), self.database
+        if connection is None or not database.is_direct or self._skips_locked:
+            return False
+        try:
+            statements = self._statements(finishes, reports, claim)
+            for statement, _, _ in statements:
+                if statement not in database.prepared:
+                    self.settle()
+                    prepare(connection, statement)
+                    database.prepared.add(statement)
+            began, sent = time.monotonic(), send_together(connection, statements)
+        except (*TRY_AGAIN, *ROW_ERRORS):
+            return False
+        except psycopg.Error as error:
+            database.lose(error)
+            return False
+        self.ids.update([finish.id for finish in finishes])
+        from_head = self.claimer.looked_from_head
+        self.under_way.append(Exchange(finishes, reports, claim, began, from_head, connection, sent))
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Until something of an answer has come, or `seconds` are over."""
+        if self._take_answers() and not self.under_way[0].is_over:
+            wait_for({self.under_way[0].connection.pgconn.socket: EVENT_READ}, seconds)
+
+    def settle(self) -> None:
+        """Wait for all answers. Before that the connection takes nothing but another exchange."""
+        while self._take_answers():
+            self.wait(SLICE_SECONDS)
+
+    def received(self) -> Iterator[tuple[Exchange, ExchangeResult | None]]:
+        """The second half, for all that are answered by now. For the results see exchange()."""
+        self._take_answers()
+        while self.under_way and self.under_way[0].is_over:
+            exchange = self.under_way.popleft()
+            self.ids.difference_update([finish.id for finish in exchange.finishes])
+            yield exchange, self._result_of(exchange) if exchange.sent.is_answered else None
+
+    def _take_answers(self) -> bool:
+        """Read what has come. Whether more is to come."""
+        waiting = [exchange for exchange in self.under_way if not exchange.is_over]
+        try:
+            if waiting:
+                take_answers(waiting[0].connection, [exchange.sent for exchange in waiting])
+        except psycopg.Error as error:
+            self.database.lose(error)
+        return bool(waiting) and not waiting[-1].is_over
+
+    def _result_of(self, exchange: Exchange) -> ExchangeResult | None:
+        finishes, reports, claim = exchange.finishes, exchange.reports, exchange.claim
+        try:
+            answers = [good(each) for each in exchange.sent.results]
+            result = self._read(exchange.connection, finishes, reports, claim, answers)
+        except (*TRY_AGAIN, *ROW_ERRORS) as error:
+            self.settle()
+            self._note_refused(error)
+            return self._in_one(exchange.connection, finishes, reports, claim)
+        except psycopg.Error as error:
+            self.database.lose(error)
             return None
+        self.claimer.looked_from_head = exchange.from_head
+        return self._learn(result, exchange.began)
+
+    # In one.
+
+    def _in_one(
+        self,
+        connection: OwnConnection,
+        finishes: Sequence[Finish],
+        reports: Sequence[Report],
+        claim: Claim | None,
+    ) -> ExchangeResult | None:
         began = time.monotonic()
         try:
             result = self._together_or_apart(connection, finishes, reports, claim)
         except psycopg.Error as error:
             self.database.lose(error)
             return None
-        if result.claimed:
-            self.claimer.absorb(self.claimer.in_order(result.jobs), time.monotonic() - began)
-        return result
+        return self._learn(result, began)
 
     def _together_or_apart(
-        self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report],
+        self,
+        connection: OwnConnection,
+        finishes: Sequence[Finish],
+        reports: Sequence[Report],
         claim: Claim | None,
-    ) -> ExchangeResult:  # fmt: skip
+    ) -> ExchangeResult:
         try:
-            is_alone = self.database.is_direct and not (finishes or reports)
-            if claim is not None and is_alone and takes_statements(connection):
-                return self._claim_alone(connection, claim)
             try:
                 return self._pipeline(connection, finishes, reports, claim)
-            except TRY_AGAIN:
-                self._skips_locked_until = time.monotonic() + SKIP_LOCKED_SECONDS
+            except TRY_AGAIN as error:
+                self._note_refused(error)
                 return self._pipeline(connection, finishes, reports, claim)
         except TRY_AGAIN:
             return ExchangeResult(locked=list(finishes), was_refused=True)
         except ROW_ERRORS:
             return self._one_by_one(connection, finishes, reports)
 
-    def _claim_alone(self, connection: OwnConnection, claim: Claim) -> ExchangeResult:
-        """The shortest way to a first job: one statement, which waits for no lock of a row."""
-        statement, params = self.claimer.statement(claim)
-        if statement not in self.database.prepared:
-            prepare(connection, statement)
-            self.database.prepared.add(statement)
-        answer = execute(connection, statement, params, binary=True)
-        rows = Transformer(connection)
-        rows.set_pgresult(answer)
-        return ExchangeResult(jobs=rows.load_rows(0, answer.ntuples, MAKE_JOB), claimed=True)
-
     def _pipeline(
         self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report],
         claim: Claim | None, result: ExchangeResult | None = None,
     ) -> ExchangeResult:  # fmt: skip
         """One transaction. What came of it is added to `result`."""
-        result = result or ExchangeResult()
-        written: list[psycopg.Cursor[Any]] = []
-        claimed: psycopg.Cursor[ClaimedJob] | None = None
-        reported = None
-        skip_locked = time.monotonic() < self._skips_locked_until
         with one_send_pipeline(connection), connection.session_settings():
-            if reports:
-                reported = connection.execute(REPORT, report_parameters(reports), prepare=True)
-            for sql, parameters in finish_statements(finishes, skip_locked=skip_locked):
-                written.append(connection.execute(sql, parameters, prepare=True))
-            if claim is not None:
-                statement, params = self.claimer.statement(claim)
-                jobs = connection.cursor(binary=True, row_factory=_jobs)
-                claimed = jobs.execute(statement.sql, params, prepare=True)
-        if reported is not None:
-            result.reported |= {job_id for (job_id,) in reported.fetchall()}
-        for cursor in written:
-            if cursor.description is not None:
-                result.states |= dict(cursor.fetchall())
-        if sum(cursor.rowcount for cursor in written) == len(finishes):
+            cursors = [
+                connection.cursor(binary=is_binary).execute(statement.sql, parameters, prepare=True)
+                for statement, parameters, is_binary in self._statements(finishes, reports, claim)
+            ]
+        answers = [cursor.pgresult for cursor in cursors if cursor.pgresult is not None]
+        return self._read(connection, finishes, reports, claim, answers, result)
+
+    # Of both.
+
+    @property
+    def _skips_locked(self) -> bool:
+        return time.monotonic() < self._skips_locked_until
+
+    def _note_refused(self, error: Exception) -> None:
+        if isinstance(error, TRY_AGAIN):
+            self._skips_locked_until = time.monotonic() + SKIP_LOCKED_SECONDS
+
+    def _statements(
+        self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None
+    ) -> list[tuple[Statement, Params, bool]]:
+        """Each with its parameters, and whether its rows come in binary."""
+        statements = [(REPORT, report_parameters(reports), False)] if reports else []
+        for statement, parameters in finish_statements(finishes, skip_locked=self._skips_locked):
+            statements.append((statement, parameters, False))
+        if claim is not None:
+            statements.append((*self.claimer.statement(claim), True))
+        return statements
+
+    def _read(
+        self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None,
+        answers: list[PGresult], result: ExchangeResult | None = None,
+    ) -> ExchangeResult:  # fmt: skip
+        """What came of these statements. Raises psycopg.Error."""
+        result = result or ExchangeResult()
+        if claim is not None:
+            result.claimed, result.jobs = True, _rows(connection, answers.pop(), MAKE_JOB)
+        if reports:
+            result.reported |= {job_id for (job_id,) in _rows(connection, answers.pop(0), tuple)}
+        for answer in answers:
+            result.states |= dict(_rows(connection, answer, tuple))
+        if sum(answer.command_tuples or 0 for answer in answers) == len(finishes):
             result.finished += [finish.id for finish in finishes]
         else:
+            self.settle()
             _judge(connection, finishes, result)
-        if claimed is not None:
-            result.claimed = True
-            result.jobs = claimed.fetchall()
-        _notify(connection, finishes)
+        if payloads := _payloads(finishes):
+            self.settle()
+            _notify(connection, payloads)
+        return result
+
+    def _learn(self, result: ExchangeResult, began: float) -> ExchangeResult:
+        if result.claimed:
+            self.claimer.absorb(self.claimer.in_order(result.jobs), time.monotonic() - began)
         return result
 
     def _one_by_one(
@@ -195,11 +326,6 @@ class Exchanger:
         whole.locked.append(finish)
 
 
-def _jobs(_: object) -> Callable[[Sequence[Any]], ClaimedJob]:
-    """A row factory of psycopg."""
-    return MAKE_JOB
-
-
 def _judge(connection: OwnConnection, finishes: Sequence[Finish], result: ExchangeResult) -> None:
     """Some finish matched no row: it was written before (its answer got lost), its row is locked and still ours, or
     it is not ours any more."""
@@ -216,15 +342,24 @@ def _judge(connection: OwnConnection, finishes: Sequence[Finish], result: Exchan
             result.lost.append(finish)
 
 
-def _notify(connection: OwnConnection, finishes: Sequence[Finish]) -> None:
-    """Tell the other workers of jobs that went back, after the commit: inside its transaction the ends and the claim
-    would wait for the one lock that every commit of a NOTIFY takes. Workers that are not told look later by themselves.
-    """
+def _rows(connection: OwnConnection, answer: PGresult, make: Callable[[Sequence[Any]], Row]) -> list[Row]:
+    if not answer.ntuples:
+        return []
+    rows = Transformer(connection)
+    rows.set_pgresult(answer)
+    return rows.load_rows(0, answer.ntuples, make)
+
+
+def _payloads(finishes: Sequence[Finish]) -> list[str]:
+    """What to tell the other workers of jobs that wait again."""
     states = {finish.state for finish in finishes}
     payloads = [notify.ready(notify.ANY_QUEUE)] if State.READY in states else []
-    payloads += [notify.DUE] if State.SCHEDULED in states else []
-    if not payloads:
-        return
+    return payloads + ([notify.DUE] if State.SCHEDULED in states else [])
+
+
+def _notify(connection: OwnConnection, payloads: list[str]) -> None:
+    """After the commit: inside its transaction the ends and the claim would wait for the lock that each commit of a
+    NOTIFY takes. Workers that are not told look later by themselves."""
     try:
         notify.send(connection, *payloads)
     except psycopg.Error as error:  # the next exchange notices a lost connection: this one's answer counts

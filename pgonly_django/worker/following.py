@@ -6,14 +6,17 @@ import logging
 import time
 
 from pgonly_django.compat import task_finished
+from pgonly_django.context.run import Run
 from pgonly_django.models.job import State
 from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.outcomes import Outcome
+from pgonly_django.queue.claim import Claim
 from pgonly_django.tasks.backend import has_receivers
 from pgonly_django.worker import job_log
 from pgonly_django.worker.claiming import Capacity, Claims
 from pgonly_django.worker.end_calls import EndCalls
 from pgonly_django.worker.ending import EndedRun
+from pgonly_django.worker.exchange import ExchangeResult
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.run_counter import RunCounter
 from pgonly_django.worker.stopping import Deadline
@@ -60,6 +63,19 @@ class Following:
             self.close(ended, tells_successes=True)
         else:
             in_flight.end(ended)
+
+    def settle(self, result: ExchangeResult, claim: Claim | None, began: float) -> list[Run]:
+        """An exchange that was sent at `began` has brought this. Returns the claimed runs, which may start."""
+        if result.was_refused:
+            self._poll_timer.put_off()
+        if claim is not None and result.claimed:
+            self._poll_timer.looked(result.jobs, claim, self._claims.claimer, began=began)
+            self._claims.limited.note_ordinary_claim(len(result.jobs))
+        # First the ends: a job that went back may have been claimed again in the same exchange.
+        tells_successes = self.tells_successes()
+        for ended in self._in_flight.settle(result):
+            self.close(ended, tells_successes=tells_successes)
+        return self._claims.runs_of(result.jobs, claimed_at=began)
 
     def close(self, ended: EndedRun, *, tells_successes: bool) -> None:
         """The job is off our hands: its finish is written, or the job belongs to another worker. `tells_successes`

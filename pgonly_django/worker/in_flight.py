@@ -1,7 +1,7 @@
 """The jobs in flight: claimed by this process, their ends not yet written."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from pgonly_django.context.run import Run
@@ -72,10 +72,12 @@ class InFlight:
         if run is None or run.job.lease_epoch != claim.lease_epoch:
             self._unknown_claims[claim.job_id] = never_started(claim.job_id, claim.lease_epoch)
 
-    def finishes(self, now: float) -> list[Finish]:
-        """What is to be written now."""
+    def finishes(self, now: float, under_way: Collection[str] = ()) -> list[Finish]:
+        """What is to be written now. Of jobs in `under_way` it is being written already."""
         finishes = [ended.finish for ended in self.ended.values() if ended.finish is not None]
         finishes += self._unknown_claims.values()
+        if under_way:
+            finishes = [each for each in finishes if each.id not in under_way]
         return [each for each in finishes if self.is_due(each.id, now)] if self._locked else finishes
 
     def is_due(self, job_id: str, now: float) -> bool:

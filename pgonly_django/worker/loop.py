@@ -32,10 +32,12 @@ from pgonly_django.worker.threads import Threads
 from pgonly_django.worker.watchdog import CancelRequests, Watchdog
 
 MESSAGES_AT_ONCE = 1000
+# An exchange with MANY finishes is sent in two halves, and AT_ONCE are under way. Between two looks for their answers,
+# which end at the first byte, the loop takes what has ended.
+MANY, AT_ONCE, SLICE_SECONDS = 100, 2, 0.004
 AWAY_SECONDS = 0.1  # between two tries while the database is away
 REPORT_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 60.0
-FIRST_SCHEDULES_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS, FIRST_SCHEDULES_SECONDS = 60.0, 10.0
 LONGEST_LEAVE_SECONDS = 10.0  # of a worker that nobody has told to stop
 CALLS_SECONDS = 5.0  # for signals, on_failure and the log together
 LOG_SECONDS = 0.2  # for the log, at least
@@ -196,7 +198,9 @@ class WorkerLoop:
     def _read_inbox(self) -> None:
         """Wait until there is something to do, and take note of what was said."""
         payloads = self.database.heard()  # some may have come along with the last answer
-        pause = 0.0 if payloads else self._pause(time.monotonic())
+        if self.exchanger.under_way:
+            self.exchanger.wait(SLICE_SECONDS)
+        pause = 0.0 if payloads or self.exchanger.under_way else self._pause(time.monotonic())
         messages = self.inbox.take(MESSAGES_AT_ONCE, pause, self.database.socket)
         for message in (*payloads, *messages, *self.database.heard()):
             match message:
@@ -256,7 +260,7 @@ class WorkerLoop:
             times.append(now + AWAY_SECONDS)
         if not self.capacity.is_closed:
             times.append(self.claims.limited.next_look(self.capacity.idle_slots))
-            if self.capacity.wants_more:
+            if self.capacity.wants_more():
                 times.append(self._next_look())
         return times
 
@@ -271,37 +275,48 @@ class WorkerLoop:
     # The exchange.
 
     def _exchange(self, now: float) -> None:
-        """Write what is to be written and claim what there is room for, in one round trip."""
+        """Write what is to be written and claim what there is room for, in one round trip. Where there is much to write
+        the answer is not waited for: while the server works, the jobs of the exchange before it run, and end."""
+        self._follow_up()
+        under_way = self.exchanger.under_way
+        if len(under_way) == AT_ONCE:
+            return
+        claim = self.capacity.claim(self.exchanger.expected) if now >= self._next_look() else None
+        has_many = len(self.in_flight.ended) - len(self.exchanger.ids) >= MANY
+        if under_way and not (has_many or claim):
+            return
         self.output.run(now)
-        finishes = self.in_flight.finishes(now)
-        claim = self.capacity.claim() if now >= self._next_look() else None
+        finishes = self.in_flight.finishes(now, self.exchanger.ids)
         with reports.being_written:
             is_due = now >= self._next_report or finishes
             reported = reports.reports_of(self.in_flight.runs.values()) if is_due else []
             if not (finishes or reported or claim):
                 return
+            if (under_way or has_many) and not reported and self.exchanger.send(finishes, (), claim):
+                return
+            self._follow_up(waits=True)
             if reported:
                 self._next_report = now + REPORT_SECONDS
             result = self.exchanger.exchange(finishes, reported, claim)
             written = () if result is None else result.reported
             reports.put_back(self.in_flight.runs, [each for each in reported if each.id not in written])
-        if result is None:
-            return
-        if result.was_refused:
-            self.claims.poll_timer.put_off()
-        if claim is not None and result.claimed:
-            self.claims.poll_timer.looked(result.jobs, claim, self.claims.claimer, began=now)
-            self.claims.limited.note_ordinary_claim(len(result.jobs))
-        # First the ends: a job that went back may have been claimed again in the same exchange.
-        tells_successes = self.following.tells_successes()
-        for ended in self.in_flight.settle(result):
-            self.following.close(ended, tells_successes=tells_successes)
-        self._hand_out(self.claims.runs_of(result.jobs, claimed_at=now))
+        if result is not None:
+            self._hand_out(self.following.settle(result, claim, now))
+
+    def _follow_up(self, *, waits: bool = False) -> None:
+        """Take what came of the exchanges that are under way."""
+        if waits:
+            self.exchanger.settle()
+        for exchange, result in self.exchanger.received():
+            if result is not None:
+                self._hand_out(self.following.settle(result, exchange.claim, exchange.began))
 
     def _claim_limited(self, now: float) -> None:
-        limited, free_slots, left = self.claims.limited, self.capacity.idle_slots, self.capacity.jobs_left
-        if self.capacity.is_closed or now < limited.next_look(free_slots):
+        limited = self.claims.limited
+        if self.capacity.is_closed or now < limited.next_look(self.capacity.idle_slots):
             return
+        self._follow_up(waits=True)  # they may bring jobs for these slots
+        free_slots, left = self.capacity.idle_slots, self.capacity.jobs_left
         suspect = not self.in_flight.has_suspect
         claimed = self.database.ask(
             lambda connection: limited.claim(connection, free_slots, jobs_at_most=left, take_suspect=suspect)
@@ -325,19 +340,24 @@ class WorkerLoop:
 
     def _has_nothing_to_do(self) -> bool:
         """Nothing is held, wanted or owed, and the last looks have found nothing."""
-        is_empty = self.in_flight.is_empty and not self.in_flight.superseded and not self.slots.stuck
+        is_empty = not (self._holds_jobs or self.in_flight.superseded or self.slots.stuck)
         has_told = not (self.claims.limited.notice.is_wanted or self.calls.are_going)
         may_end = self.options.burst or self.capacity.is_closed
         return is_empty and self.claims.found_nothing and has_told and not may_end
 
     @property
+    def _holds_jobs(self) -> bool:
+        """Or may: a claim is under way."""
+        return not self.in_flight.is_empty or bool(self.exchanger.under_way)
+
+    @property
     def _is_busy(self) -> bool:
         """It does not end by itself. Letters that are due are to be enqueued, and run here."""
         letters_are_due = self.calls.dead_letters.are_due and not self.shutdown.is_asked
-        return not self.in_flight.is_empty or letters_are_due
+        return self._holds_jobs or letters_are_due
 
     def _is_done(self) -> bool:
-        if not self.in_flight.is_empty:
+        if self._holds_jobs:
             return self.shutdown.gives_up(self.in_flight, is_away=self.database.is_away)
         if self._is_busy:
             return False

@@ -158,7 +158,8 @@ class Executor:
             if last:
                 cursor.execute(LAST_REPORT, report_parameters(last))
             reports.write_last(self.alias, run, finish)
-            cursor.execute(*finish_statements([finish])[0])
+            ((statement, parameters),) = finish_statements([finish])
+            cursor.execute(statement.sql, parameters)
             if cursor.rowcount == 0:
                 run.lease_lost = True
                 raise LeaseLost

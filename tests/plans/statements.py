@@ -70,8 +70,8 @@ def ended(outcome, state, **options):
 
     def statement(held):
         batch = [Finish(job_id, 1, outcome, state, result="1", entry="{}") for job_id in held]
-        (statement,) = finish.finish_statements(batch, **options)
-        return statement
+        ((statement, parameters),) = finish.finish_statements(batch, **options)
+        return statement.sql, parameters
 
     return statement
 
@@ -221,7 +221,7 @@ STATEMENTS = {
     "finish, succeeded unless locked": uses(PRIMARY, ended(*SUCCEEDED, skip_locked=True)),
     "finish, anything else unless locked": uses(PRIMARY | STEP | CHECKPOINT, ended(*NOT, skip_locked=True)),
     "renew": uses(PRIMARY, liveness.RENEW),
-    "report": uses(PRIMARY, finish.REPORT),
+    "report": uses(PRIMARY, finish.REPORT.sql),
     "last report": uses(PRIMARY, finish.LAST_REPORT),
     "cancel requested": uses(PRIMARY, liveness.CANCEL_REQUESTED),
     "claimed by": uses(RUNNING, liveness.CLAIMED_BY),

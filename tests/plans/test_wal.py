@@ -37,7 +37,7 @@ def test_a_claim_and_a_finish_log_only_what_they_change(server):
         statement, parameters = by.statement(Claim(1, {}, take_suspect=False))
         claims.append(bytes_written(server, statement.sql, parameters))
         finish = Finish(job.id, 1, Outcome.SUCCEEDED, State.SUCCEEDED)
-        ((sql, parameters),) = finish_statements([finish])
-        finishes.append(bytes_written(server, sql, parameters))
+        ((statement, parameters),) = finish_statements([finish])
+        finishes.append(bytes_written(server, statement.sql, parameters))
     assert median(filter(None, claims)) < CLAIM_AT_MOST
     assert median(filter(None, finishes)) < FINISH_AT_MOST

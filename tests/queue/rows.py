@@ -112,7 +112,8 @@ def claim(
 def write(connection, *finishes: Finish) -> int:
     """How many rows the batch changed."""
     return sum(
-        connection.execute(*statement, prepare=True).rowcount for statement in finish_statements(finishes)
+        connection.execute(statement.sql, parameters, prepare=True).rowcount
+        for statement, parameters in finish_statements(finishes)
     )
 
 

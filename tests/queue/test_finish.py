@@ -240,11 +240,11 @@ def test_what_is_locked_may_be_left_out_of_a_batch(server, other, outcome, state
     batch = [finish_of(job, outcome, state, result="1", entry=entry()) for job in (locked, free)]
     batch.append(finish_of(late, outcome, state, lease_epoch=4))
     with while_locked(locked, other, server):
-        for statement in finish_statements(batch, skip_locked=True):
-            server.execute(*statement)
+        for statement, parameters in finish_statements(batch, skip_locked=True):
+            server.execute(statement.sql, parameters)
     assert [fresh(job).state for job in (locked, free, late)] == [State.RUNNING, state, State.RUNNING]
-    for statement in finish_statements(batch, skip_locked=True):
-        server.execute(*statement)
+    for statement, parameters in finish_statements(batch, skip_locked=True):
+        server.execute(statement.sql, parameters)
     assert fresh(locked).state == state
 
 
@@ -276,7 +276,7 @@ def test_a_claim_whose_run_never_began_is_no_start(server, end):
 
 
 def report(connection, *reports: Report) -> int:
-    return connection.execute(REPORT, report_parameters(reports), prepare=True).rowcount
+    return connection.execute(REPORT.sql, report_parameters(reports), prepare=True).rowcount
 
 
 def report_of(job, **facts) -> Report:

@@ -133,7 +133,8 @@ def test_jobs_that_are_long_or_of_unknown_length_are_not_claimed_ahead(known):
 def test_short_jobs_are_claimed_ahead_for_a_fifth_of_a_second():
     prefetch = paced(ai=7200.0, mail=0.01)
     assert prefetch.ahead("mail") == 20
-    assert prefetch.limits(held=4) == {"mail": 20}
+    assert prefetch.limits(held=4) == {"mail": 14}
+    assert prefetch.limits(held=18) == {"mail": 6}
     assert prefetch.wants_more(held=11)
     assert not prefetch.wants_more(held=12)
 

@@ -240,3 +240,73 @@ def test_a_wait_that_became_a_cancellation_counts_when_it_is_written_twice(excha
         answer = exchanger.exchange([finish_of(job, outcome, state, delay_seconds=60.0)], [], None)
         assert (answer.finished, answer.lost, answer.locked) == ([str(job.id)], [], [])
         assert fresh(job).state == State.CANCELLED
+
+
+# In two halves: the next exchange is sent while the server works on another.
+
+
+def ids(*rows):
+    return [str(row.id) for row in rows]
+
+
+def all_received(exchanger):
+    exchanger.settle()
+    return [result for _, result in exchanger.received()]
+
+
+def test_two_exchanges_are_under_way_and_each_has_its_own_answer(exchanger):
+    ended, jobs = [make_running(), make_running()], [make(), make(), make()]
+    one = Claim(free_slots=1, prefetch_limits={}, take_suspect=False)
+    assert exchanger.send([finish_of(ended[0], result="1")], (), one)
+    assert exchanger.send([finish_of(ended[1], Outcome.DISCARDED, State.FAILED, entry="{}")], (), one)
+    assert (exchanger.ids, exchanger.expected) == ({*ids(*ended)}, 2)
+    first, second = all_received(exchanger)
+    assert [first.finished, second.finished] == [ids(ended[0]), ids(ended[1])]
+    assert second.states == {str(ended[1].id): State.FAILED}
+    assert [job.id for result in (first, second) for job in result.jobs] == ids(*jobs[:2])
+    assert (exchanger.ids, exchanger.expected, list(exchanger.under_way)) == (set(), 0, [])
+    assert exchanger.exchange([], [], one).jobs[0].id == str(jobs[2].id)
+
+
+@pytest.mark.parametrize("kept_back", ["locked", "bad"])
+def test_what_one_exchange_meets_leaves_the_other_alone(exchanger, other, kept_back):
+    row, beside, later, ready = make_running(), make_running(), make_running(), make()
+    result = '"\\u0000"' if kept_back == "bad" else "1"
+    with other.transaction():
+        if kept_back == "locked":
+            lock(other, row)
+        assert exchanger.send([finish_of(row, result=result), finish_of(beside)], (), None)
+        assert exchanger.send([finish_of(later)], (), CLAIM)
+        first, second = all_received(exchanger)
+    assert ([each.id for each in first.locked] == ids(row)) is (kept_back == "locked")
+    assert str(beside.id) in first.finished
+    assert (second.finished, [job.id for job in second.jobs]) == (ids(later), ids(ready))
+    assert fresh(row).state == (State.RUNNING if kept_back == "locked" else State.FAILED)
+
+
+def test_a_question_waits_for_the_exchanges_that_are_under_way(exchanger):
+    jobs = [make_running(), make_running()]
+    for job in jobs:
+        assert exchanger.send([finish_of(job)], (), None)
+    assert exchanger.database.ask(lambda own: own.execute("SELECT 1").fetchone()) == (1,)
+    assert [result.finished for result in all_received(exchanger)] == [ids(job) for job in jobs]
+
+
+def test_exchanges_whose_connection_is_lost_are_made_again(exchanger, other):
+    """The server works on the first of them, which waits for a lock, and has not begun the second."""
+    exchanger.exchange([finish_of(make_running())], [], CLAIM)  # prepares the statements
+    first, second, ready = make_running(), make_running(), make()
+    own = exchanger.database.connection()
+    own.execute("SET lock_timeout = 0")
+    exchanger.claimer.look_from_head_next()
+    with other.transaction():
+        lock(other, first)
+        assert exchanger.send([finish_of(first)], (), None)
+        assert exchanger.send([finish_of(second)], (), CLAIM)
+        assert activity.end(f"pid = {own.info.backend_pid}") == 1
+        assert all_received(exchanger) == [None, None]
+    assert exchanger.database.is_away
+    wait_for(lambda: exchanger.database.connection() is not None)
+    assert not exchanger.under_way
+    answer = exchanger.exchange([finish_of(first), finish_of(second)], [], CLAIM)
+    assert (answer.finished, [job.id for job in answer.jobs]) == (ids(first, second), ids(ready))

@@ -6,12 +6,14 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from collections import deque
 
 import pytest
 from django.db.backends.signals import connection_created
 from django.db.models import F
 from django.utils import timezone
 
+from pgonly_django import enqueue_many
 from pgonly_django.compat import InvalidTask, TaskResultStatus
 from pgonly_django.models import Checkpoint, Job, State, Step
 from pgonly_django.models.job_rows import SUSPECT_FROM
@@ -106,6 +108,44 @@ def test_max_jobs_ends_the_worker_after_so_many(work):
     worker = work(burst=False, max_jobs=4)
     assert worker.following.jobs_done == 4
     assert Job.objects.filter(state=State.READY).count() == 6
+
+
+class Watched(deque):
+    """Notes how long it has been."""
+
+    longest = 0
+
+    def append(self, item):
+        super().append(item)
+        self.longest = max(self.longest, len(self))
+
+
+@pytest.fixture
+def busy(background_worker):
+    """A worker on its way through many short jobs."""
+    worker = background_worker()
+    worker.exchanger.under_way = Watched()
+    enqueue_many((jobs.add, (number,)) for number in range(4000))
+    wait_for(lambda: worker.exchanger.under_way.longest == 2, what="two exchanges under way")
+    return worker
+
+
+def test_many_short_jobs_keep_two_exchanges_under_way_and_run_once_each(busy):
+    wait_for(lambda: busy.following.jobs_done == 4000, seconds=30)
+    assert list(Job.objects.values_list("state", "attempt", "lease_epoch").distinct()) == [
+        ("succeeded", 1, 1)
+    ]
+    assert not busy.exchanger.under_way
+
+
+def test_a_stop_amid_many_short_jobs_leaves_none_behind(busy, work):
+    busy.stop()
+    assert busy.left.wait(10)
+    left = Job.objects.exclude(state=State.SUCCEEDED)
+    assert set(left.values_list("state", "attempt")) <= {("ready", 0)}
+    assert busy.following.jobs_done + left.count() == 4000
+    work()
+    assert set(Job.objects.values_list("state", "attempt")) == {("succeeded", 1)}
 
 
 @pytest.mark.sample(2)
