@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
-from django.db import DatabaseError, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from pgonly_django.compat import task_backends
@@ -209,14 +209,17 @@ NOTHING_WAKES = (
 
 
 def backends() -> list[PostgresBackend]:
-    """Those of TASKS that are ours. Raises CommandError where there are none, or one cannot be set up."""
-    try:
-        ours = [backend for backend in task_backends.all() if isinstance(backend, PostgresBackend)]
-    except ImproperlyConfigured as error:
-        raise CommandError(str(error)) from error
+    """Those of TASKS that are ours. Raises ImproperlyConfigured where there are none, or one cannot be set up."""
+    ours = [backend for backend in task_backends.all() if isinstance(backend, PostgresBackend)]
     if not ours:
-        raise CommandError(NO_BACKEND)
+        raise ImproperlyConfigured(NO_BACKEND)
     return ours
+
+
+def database_of_jobs() -> str:
+    """Where --database is not given. Raises ImproperlyConfigured."""
+    databases = {backend.database for backend in backends()}
+    return databases.pop() if len(databases) == 1 else DEFAULT_DB_ALIAS
 
 
 def refuse_too_little_memory(options: WorkerOptions) -> None:

@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 from django.utils import autoreload
 
 from pgonly_django.events import emit
@@ -28,8 +29,8 @@ from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import (
     RULES,
     WorkerOptions,
-    backends,
     check_database,
+    database_of_jobs,
     from_environment,
     parse_queues,
     platform_port,
@@ -202,8 +203,11 @@ class Command(BaseCommand):
             with Beside(worker, health, child and child.channel, owns_process=self._owns_process):
                 is_there = child is None or is_database_there(worker)
                 code = worker.run() if is_there else ExitCode.STOPPED
+                done, released = worker.following.jobs_done, worker.following.jobs_released
+                message = f"Stopped after {done} job(s){f', {released} more released' if released else ''}."
+                facts: dict[str, Any] = {"jobs_done": done, "jobs_released": released}
                 with worker.calls.log.takes_events():  # its handlers may hang
-                    _emit_stopped(worker)
+                    emit("worker.stopped", message, worker=worker.options.name, **facts)
                 return code
         except BaseException as error:
             logger = logging.getLogger("pgonly_django.worker")
@@ -299,23 +303,17 @@ def _facts_of(options: WorkerOptions, **more: Any) -> dict[str, Any]:
     }
 
 
-def _emit_stopped(worker: WorkerLoop) -> None:
-    done, released = worker.following.jobs_done, worker.following.jobs_released
-    message = f"Stopped after {done} job(s){f', {released} more released' if released else ''}."
-    emit("worker.stopped", message, worker=worker.options.name, jobs_done=done, jobs_released=released)
-
-
 def _options(flags: dict[str, Any], *, owns_process: bool) -> WorkerOptions:
     try:
         given = {name: flags[name] for name in RULES if flags.get(name) is not None}
-        databases = {backend.database for backend in backends()}
-        database = databases.pop() if len(databases) == 1 else DEFAULT_DB_ALIAS
         if not owns_process:
             given.setdefault("processes", 1)
-        options = WorkerOptions(**{"database": database, **from_environment(), **given})
+        options = WorkerOptions(**{"database": database_of_jobs(), **from_environment(), **given})
         _refuse_what_cannot_be(options, owns_process=owns_process, reloads=flags["reload"])
     except OptionError as error:
         raise CommandError(f"{error} See: python manage.py runworker --help", returncode=2) from error
+    except ImproperlyConfigured as error:  # of TASKS
+        raise CommandError(str(error)) from error
     return options
 
 

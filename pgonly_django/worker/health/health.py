@@ -180,8 +180,7 @@ class HeartbeatFile:
             self._has_failed = True
 
     def _touch(self) -> None:
-        # Without waiting, in case it is a pipe.
-        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK  # without waiting, in case it is a pipe
         os.close(os.open(self.path, flags, 0o644))
         os.utime(self.path)
 

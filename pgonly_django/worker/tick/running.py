@@ -19,15 +19,13 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 
-from pgonly_django.compat import call_before_threads_are_joined, task_backends
+from pgonly_django.compat import call_before_threads_are_joined
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
 from pgonly_django.exceptions import DatabaseAwayError, PgonlyError
 from pgonly_django.queue import health, liveness, promote
-from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.django_connections import name_connections_of_thread
 from pgonly_django.worker.duties import duties
@@ -35,7 +33,7 @@ from pgonly_django.worker.heartbeat import StandIn
 from pgonly_django.worker.inbox import Tell
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.maintenance import Duty, Maintenance, tried
-from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.options import WorkerOptions, database_of_jobs
 from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.threads import Threads
 
@@ -130,6 +128,8 @@ class WebServer:
 
 
 class TickLoop(WorkerLoop):
+    """`answer` is there once the tick is over; it raises what the loop raised."""
+
     def __init__(self, alias: str, seconds: float) -> None:
         """Raises ImproperlyConfigured."""
         options = WorkerOptions(
@@ -137,8 +137,28 @@ class TickLoop(WorkerLoop):
         )
         super().__init__(options)
         self.slots.begin_thread = lambda: name_connections_of_thread(self.id)
-        self.next_tick_in_seconds: float | None = None  # of a schedule
+        self.answer: Future[dict[str, Any]] = Future()
+        self.answer.set_running_or_notify_cancel()  # a request that waits no more does not cancel it
+        self._next_tick_in_seconds: float | None = None  # of a schedule
         self._server = WebServer()
+
+    def release(self) -> None:
+        """The process is about to end: give the jobs back now."""
+        self.stop_now()
+        wait([self.answer], RELEASE_SECONDS)
+
+    def summary(self) -> dict[str, Any]:
+        ended, seen = self.following, promote.count_waiting(self.options.database)
+        oldest = health.oldest_waiting(self.options.database)
+        due = [each for each in (seen.next_due_in_seconds, self._next_tick_in_seconds) if each is not None]
+        return {
+            "done": ended.jobs_done,
+            "failed": ended.jobs_failed,
+            "released": ended.jobs_released,
+            "ready": seen.ready,
+            "oldest_seconds": None if oldest is None else round(oldest.seconds, 1),
+            "next_due_seconds": round(max(min(due), 0.0), 1) if due else None,
+        }
 
     def _make_threads(self) -> Threads:
         threads = super()._make_threads()
@@ -154,7 +174,7 @@ class TickLoop(WorkerLoop):
 
     def _start_threads(self) -> None:
         """What threads of a worker do, done once."""
-        self.next_tick_in_seconds = self.threads.scheduler.look_once()
+        self._next_tick_in_seconds = self.threads.scheduler.look_once()
         self.threads.heartbeat.stand_in.run()  # which also rescues
         if self.database.ask(lambda it: liveness.is_first_of_its_name(it, self.id, MAINTENANCE_EVERY)):
             seconds = self.deadline.ends_at - time.monotonic()
@@ -192,57 +212,12 @@ class StuckError(PgonlyError):
         )
 
 
-class TickRun(threading.Thread):
-    """`answer` is there once the tick is over; it raises what the loop raised."""
-
-    def __init__(self, alias: str, seconds: float) -> None:
-        super().__init__(name="pgonly-tick", daemon=True)
-        self.loop = TickLoop(alias, seconds)
-        self.answer: Future[dict[str, Any]] = Future()
-        self.answer.set_running_or_notify_cancel()  # a request that waits no more does not cancel it
-        self._alias = alias
-
-    def stop(self) -> None:
-        """Nobody waits for the answer any more: a planned stop."""
-        self.loop.stop()
-
-    def release(self) -> None:
-        """The process is about to end: give the jobs back now."""
-        self.loop.stop_now()
-        wait([self.answer], RELEASE_SECONDS)
-
-    def run(self) -> None:
-        try:
-            with forked_child.as_worker({}):  # a child that a job forks must not write the job's end
-                self.loop.run()
-            tell = partial(self.answer.set_result, self._summary())
-        except BaseException as error:  # noqa: BLE001 - the request raises or tells it
-            tell = partial(self.answer.set_exception, error)
-        with suppress(Exception):  # a connection may break while it is closed
-            connections.close_all()
-        _end(self)
-        tell()
-
-    def _summary(self) -> dict[str, Any]:
-        loop, seen = self.loop, promote.count_waiting(self._alias)
-        oldest = health.oldest_waiting(self._alias)
-        due = [each for each in (seen.next_due_in_seconds, loop.next_tick_in_seconds) if each is not None]
-        return {
-            "done": loop.following.jobs_done,
-            "failed": loop.following.jobs_failed,
-            "released": loop.following.jobs_released,
-            "ready": seen.ready,
-            "oldest_seconds": None if oldest is None else round(oldest.seconds, 1),
-            "next_due_seconds": round(max(min(due), 0.0), 1) if due else None,
-        }
-
-
 _lock = threading.Lock()
-_going: TickRun | None = None
+_going: TickLoop | None = None
 _left: list[threading.Thread] = []
 
 
-def begin(seconds: float) -> TickRun:
+def begin(seconds: float) -> TickLoop:
     """Start a tick. Raises BusyError, StuckError and ImproperlyConfigured."""
     global _going, _left  # noqa: PLW0603 - facts of the process
     with _lock:
@@ -251,30 +226,35 @@ def begin(seconds: float) -> TickRun:
         _left = [thread for thread in _left if thread.is_alive()]
         if len(_left) >= LEFT_AT_MOST:
             raise StuckError(len(_left))
-        tick = TickRun(database_of_jobs(), seconds)
-        tick.start()
+        tick = TickLoop(database_of_jobs(), seconds)
+        threading.Thread(target=_run, args=[tick], name="pgonly-tick", daemon=True).start()
         _going = tick
     return tick
 
 
-def _end(tick: TickRun) -> None:
+def _run(tick: TickLoop) -> None:
+    try:
+        with forked_child.as_worker({}):  # a child that a job forks must not write the job's end
+            tick.run()
+        tell = partial(tick.answer.set_result, tick.summary())
+    except BaseException as error:  # noqa: BLE001 - the request raises or tells it
+        tell = partial(tick.answer.set_exception, error)
+    with suppress(Exception):  # a connection may break while it is closed
+        connections.close_all()
+    _end(tick)
+    tell()
+
+
+def _end(tick: TickLoop) -> None:
     global _going  # noqa: PLW0603 - likewise
     with _lock:
         if _going is tick:
             _going = None
-        left = tick.loop.slots.alive()
+        left = tick.slots.alive()
         _left.extend(left)
     if left:
         message = f"A tick is over, and {len(left)} job(s) that it has given back still run in this process."
         emit("worker.tick_left", message, level=logging.WARNING, threads=len(left))
-
-
-def database_of_jobs() -> str:
-    """As `runworker` without --database has it. Raises ImproperlyConfigured."""
-    ours = {backend.database for backend in task_backends.all() if isinstance(backend, PostgresBackend)}
-    if not ours:
-        raise ImproperlyConfigured("TASKS has no entry of pgonly_django, so that no job can reach a tick.")
-    return ours.pop() if len(ours) == 1 else DEFAULT_DB_ALIAS
 
 
 def _release_at_exit() -> None:

@@ -20,6 +20,7 @@ from django.views.decorators.csrf import csrf_exempt
 from pgonly_django.conf import settings
 from pgonly_django.events import emit
 from pgonly_django.exceptions import DatabaseAwayError
+from pgonly_django.worker.options import database_of_jobs
 from pgonly_django.worker.tick import running
 
 SALT = "pgonly_django.worker.tick"
@@ -88,7 +89,7 @@ def _seconds(request: HttpRequest, token: str) -> float:
     if not LEAST_SECONDS <= seconds <= most:
         reason = f'?seconds= must be a number from 1 to {most:g}, which is PGONLY["TICK_SECONDS"].'
         raise TickRefusedError(_error(reason, 400))
-    if connections[running.database_of_jobs()].in_atomic_block:
+    if connections[database_of_jobs()].in_atomic_block:
         raise TickRefusedError(_error(IN_TRANSACTION, 500))
     return seconds
 
