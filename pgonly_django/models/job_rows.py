@@ -98,8 +98,7 @@ CONSTRAINTS: list[models.BaseConstraint] = [
         name="pgonly_job_running_has_lease",
     ),
     models.CheckConstraint(
-        condition=~Q(state="scheduled") | Q(run_at__isnull=False),
-        name="pgonly_job_scheduled_has_time",
+        condition=~Q(state="scheduled") | Q(run_at__isnull=False), name="pgonly_job_scheduled_has_time"
     ),
     # A time that Python cannot hold, such as infinity, would break every list with the row. There is no constraint for
     # the kinds of the JSON columns: it costs each INSERT 40 us of 350.

@@ -24,9 +24,7 @@ class Pruned(NamedTuple):
 
 
 def delete_what_can_go(
-    ids: Sequence[str],
-    delete: Callable[[Sequence[str]], int],
-    put_off: Callable[[str], object],
+    ids: Sequence[str], delete: Callable[[Sequence[str]], int], put_off: Callable[[str], object]
 ) -> Pruned:
     """Delete `ids` in one statement, or else each half by itself, down to single rows that cannot be deleted. Those are
     put off: otherwise they would stand at the head of every batch."""

@@ -92,8 +92,7 @@ class Queue(Declared):
         permissions = [("operate_queue", _("Can pause, resume and change queues"))]
         constraints = [
             models.CheckConstraint(
-                condition=Q(max_running__isnull=True) | Q(max_running__gte=1),
-                name="pgonly_queue_max_running",
+                condition=Q(max_running__isnull=True) | Q(max_running__gte=1), name="pgonly_queue_max_running"
             ),
             models.CheckConstraint(
                 condition=Q(rate_count__isnull=True, rate_seconds__isnull=True)

@@ -144,8 +144,7 @@ class Schedule(Declared):
                 name="pgonly_schedule_has_one_timing",
             ),
             models.CheckConstraint(
-                condition=json_is("array", "args") & json_is("object", "kwargs"),
-                name="pgonly_schedule_json",
+                condition=json_is("array", "args") & json_is("object", "kwargs"), name="pgonly_schedule_json"
             ),
         ]
 

@@ -126,11 +126,7 @@ def time_of(timestamp: float) -> datetime:
 
 JSON_COLUMNS = ("args", "kwargs", "options", "errors", "metadata")
 # The id as text, as it is used; NULL for what is empty in most rows, which saves parsing it.
-SHORTER = {
-    "id": "job.id::text",
-    "kwargs": "nullif(job.kwargs, '{}')",
-    "errors": "nullif(job.errors, '[]')",
-}
+SHORTER = {"id": "job.id::text", "kwargs": "nullif(job.kwargs, '{}')", "errors": "nullif(job.errors, '[]')"}
 TIMESTAMPS = {
     name: f"date_part('epoch', job.{name.removesuffix('_timestamp')}_at)"
     for name in ClaimedJob._fields

@@ -248,8 +248,7 @@ def test_what_may_be_named_fits_its_column():
 
 
 @pytest.mark.parametrize(
-    ("column", "value"),
-    [("run_at", "infinity"), ("delete_after", "infinity"), ("run_at", "10000-01-01")],
+    ("column", "value"), [("run_at", "infinity"), ("delete_after", "infinity"), ("run_at", "10000-01-01")]
 )
 def test_a_time_that_would_break_a_list_is_refused_by_the_table(server, column, value):
     make()

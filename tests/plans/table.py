@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
+from django.db import connection
+
+from pgonly_django.database.connect import connect
 from tests.plans.found import OF_THE_QUEUE
 from tests.queue.rows import insert_jobs
 
@@ -151,6 +155,23 @@ def rows_before_indexes(cursor, *tables: str) -> Iterator[None]:
     for table in tables:
         cursor.execute(f"REINDEX TABLE {table}")
     cursor.execute("RESET session_replication_role")
+
+
+@contextmanager
+def filled(blocker, tables: Sequence[str], fill: Callable[[Any], None]) -> Iterator[Any]:
+    """A connection to these tables, which `fill` has filled and autovacuum leaves alone. They are emptied again."""
+    names = ", ".join(tables)
+    with blocker.unblock():
+        with connection.cursor() as cursor:
+            for table in tables:
+                cursor.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+            fill(cursor)
+        with connect("default", application_name="plans") as server:
+            yield server
+        with connection.cursor() as cursor:
+            for table in tables:
+                cursor.execute(f"ALTER TABLE {table} RESET (autovacuum_enabled)")
+            cursor.execute(f"TRUNCATE {names} CASCADE")
 
 
 def fill(cursor) -> None:

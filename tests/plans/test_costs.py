@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from django.db import connection
 
-from pgonly_django.database.connect import connect
 from pgonly_django.queue.claim import BAND_LIMIT
 from pgonly_django.worker.claiming import AHEAD_LIMIT
 from pgonly_django.worker.options import THREADS_LIMIT
 from tests.plans.statements import STATEMENTS, asked
-from tests.plans.table import jobs, rows_before_indexes
+from tests.plans.table import filled, jobs, rows_before_indexes
 from tests.plans.test_plans import FORGET_STATISTICS, numbered
 
 # A sixth of jit_above_cost. What grows with the jobs was above it at 200,000 of them.
@@ -25,16 +23,13 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(scope="module")
 def server(django_db_setup, django_db_blocker):
     """A connection to a table with 200,000 ready jobs in one band."""
-    with django_db_blocker.unblock():
-        with connection.cursor() as cursor:
-            cursor.execute("ALTER TABLE pgonly_job SET (autovacuum_enabled = off)")
-            with rows_before_indexes(cursor, "pgonly_job"):
-                cursor.execute(READY, {})
-        with connect("default", application_name="costs") as raw:
-            yield raw
-        with connection.cursor() as cursor:
-            cursor.execute("ALTER TABLE pgonly_job RESET (autovacuum_enabled)")
-            cursor.execute("TRUNCATE pgonly_job, pgonly_step, pgonly_checkpoint, pgonly_job_output")
+
+    def fill(cursor):
+        with rows_before_indexes(cursor, "pgonly_job"):
+            cursor.execute(READY, {})
+
+    with filled(django_db_blocker, ["pgonly_job"], fill) as server:
+        yield server
 
 
 @pytest.mark.sample(2)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connection
 
 from pgonly_django.cache.deletion import DELETE_MANY, DELETE_PATTERN, DELETE_RANGE, DELETE_TAGS
 from pgonly_django.cache.entry import TABLES
-from pgonly_django.database.connect import connect
 from tests.plans.found import sql_of
+from tests.plans.table import filled
 from tests.plans.test_plans import explain, walk
 
 ROWS = 1000
@@ -30,19 +29,15 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(scope="module")
 def server(django_db_setup, django_db_blocker):
     """A connection to tables of entries that were never analyzed."""
-    with django_db_blocker.unblock():
-        with connection.cursor() as cursor:
-            for table in TABLES:
-                cursor.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
-                cursor.execute(f"TRUNCATE {table}")
-                cursor.execute(f"DELETE FROM pg_statistic WHERE starelid = '{table}'::regclass")
-                cursor.execute(ENTRIES.format(table))
-        with connect("default", application_name="deletions") as raw:
-            yield raw
-        with connection.cursor() as cursor:
-            for table in TABLES:
-                cursor.execute(f"ALTER TABLE {table} RESET (autovacuum_enabled)")
-                cursor.execute(f"TRUNCATE {table}")
+
+    def fill(cursor):
+        for table in TABLES:
+            cursor.execute(f"TRUNCATE {table}")
+            cursor.execute(f"DELETE FROM pg_statistic WHERE starelid = '{table}'::regclass")
+            cursor.execute(ENTRIES.format(table))
+
+    with filled(django_db_blocker, TABLES, fill) as server:
+        yield server
 
 
 @pytest.mark.parametrize("kind", ["force_custom_plan", "force_generic_plan"])

@@ -8,9 +8,7 @@ from itertools import count
 
 import psycopg
 import pytest
-from django.db import connection
 
-from pgonly_django.database.connect import connect
 from pgonly_django.models import Job
 from pgonly_django.models.job_rows import UNIQUE_ROW
 from pgonly_django.queue.known_names import SETTINGS, STORED_CALLS
@@ -18,7 +16,7 @@ from pgonly_django.tables import qualified
 from tests.guards import refuse
 from tests.plans.found import OF_THE_QUEUE, positional, shown, where_is
 from tests.plans.statements import STATEMENTS, asked
-from tests.plans.table import fill
+from tests.plans.table import fill, filled
 
 # Of each table: a batch is 1,000 rows at most, found and updated; a few thousand are due. All ready jobs are 20,000.
 ROWS_READ_AT_MOST = 6000
@@ -67,16 +65,8 @@ WHERE oid = ANY (ARRAY[{REGCLASSES}])
 
 @pytest.fixture(scope="module")
 def big_table(django_db_setup, django_db_blocker):
-    with django_db_blocker.unblock():
-        with connection.cursor() as cursor:
-            for table in OF_THE_QUEUE:
-                cursor.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
-            fill(cursor)
-        yield
-        with connection.cursor() as cursor:
-            for table in OF_THE_QUEUE:
-                cursor.execute(f"ALTER TABLE {table} RESET (autovacuum_enabled)")
-            cursor.execute(f"TRUNCATE {ALL}")
+    with filled(django_db_blocker, sorted(OF_THE_QUEUE), fill) as server:
+        yield server
 
 
 # Of the six passes the first ring runs the hardest one: a plan that is made once, of tables never analyzed.
@@ -86,15 +76,14 @@ KINDS = [pytest.param("force_custom_plan", marks=slow), "force_generic_plan"]
 
 
 @pytest.fixture(scope="module", params=STATISTICS)
-def server(request, big_table, django_db_blocker):
+def server(request, big_table):
     """A connection to the big table with good statistics, with none, or with not even a row count."""
-    with django_db_blocker.unblock(), connect("default", application_name="plans") as raw:
-        raw.execute(f"ANALYZE {ALL}")
-        if request.param != "warm":
-            raw.execute(FORGET_STATISTICS)
-        if request.param == "never analyzed":
-            raw.execute(FORGET_SIZE)
-        yield raw
+    big_table.execute(f"ANALYZE {ALL}")
+    if request.param != "warm":
+        big_table.execute(FORGET_STATISTICS)
+    if request.param == "never analyzed":
+        big_table.execute(FORGET_SIZE)
+    return big_table
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,15 +10,13 @@ import re
 
 import psycopg
 import pytest
-from django.db import connection
 
 from pgonly_django.cache.entry import TABLES as CACHE_TABLES
-from pgonly_django.database.connect import connect
 from pgonly_django.models import State
 from tests.guards import refuse
 from tests.plans.found import TABLES, found, positional, shown, sql_of, where
 from tests.plans.statements import INSERTS, PARTS, STATEMENTS, asked
-from tests.plans.table import WORKER, rows_before_indexes
+from tests.plans.table import WORKER, filled, rows_before_indexes
 from tests.plans.test_plans import numbered, walk
 from tests.queue.rows import insert_jobs
 
@@ -75,17 +73,16 @@ def server(django_db_setup, django_db_blocker):
     limits = ["pgonly_limiter", "pgonly_limiter_slot", "pgonly_limiter_waiter"]
     limits += ["pgonly_budget", "pgonly_reservation", "pgonly_cost", "pgonly_job"]
     tables = ["pgonly_session", *CACHE_TABLES, *limits]
-    with django_db_blocker.unblock():
-        with connection.cursor() as cursor:
-            entries = [ENTRIES.format(table) for table in CACHE_TABLES]
-            with rows_before_indexes(cursor, *tables):
-                for statement in (SESSIONS, LIMITERS, BUDGETS, HELD_JOBS, *entries):
-                    cursor.execute(statement)
-            cursor.execute(f"ANALYZE {', '.join(tables)}")
-        with connect("default", application_name="tables") as raw:
-            yield raw
-        with connection.cursor() as cursor:
-            cursor.execute(f"TRUNCATE {', '.join(tables)} CASCADE")
+
+    def fill(cursor):
+        entries = [ENTRIES.format(table) for table in CACHE_TABLES]
+        with rows_before_indexes(cursor, *tables):
+            for statement in (SESSIONS, LIMITERS, BUDGETS, HELD_JOBS, *entries):
+                cursor.execute(statement)
+        cursor.execute(f"ANALYZE {', '.join(tables)}")
+
+    with filled(django_db_blocker, tables, fill) as server:
+        yield server
 
 
 def planned(server, sql):

@@ -292,11 +292,7 @@ def prove(server, program, kills, seed):
 @pytest.mark.django_db(transaction=True)
 def test_output_is_that_of_one_undisturbed_run(server):
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(
-        PROGRAMS,
-        st.lists(st.integers(0, 40), max_size=KILLS),
-        st.integers(0, 2**32),
-    )
+    @given(PROGRAMS, st.lists(st.integers(0, 40), max_size=KILLS), st.integers(0, 2**32))
     def prove_each(program, kills, seed):
         prove(server, program, kills, seed)
 

@@ -83,14 +83,7 @@ def make_running(worker_id: UUID | None = None, **facts) -> Job:
 
 
 def make_worker(silent_for: timedelta = timedelta(0), **facts) -> Worker:
-    given = {
-        "name": "w",
-        "hostname": "h",
-        "pid": 1,
-        "threads": 1,
-        "version": "1",
-        **facts,
-    }
+    given = {"name": "w", "hostname": "h", "pid": 1, "threads": 1, "version": "1", **facts}
     return Worker.objects.create(**{"heartbeat_at": ago(silent_for), **given})
 
 

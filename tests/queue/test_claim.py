@@ -289,16 +289,7 @@ def test_a_job_that_commits_late_is_claimed_late_but_claimed(server, other):
 def test_a_claim_returns_all_that_a_run_needs(server):
     job = make(args=[1, "é"], kwargs={"b": None}, options={"atomic": True}, max_runtime=HOUR, priority=3)
     (claimed,) = claim(server, claimer())
-    for name in (
-        "task",
-        "args",
-        "kwargs",
-        "queue",
-        "priority",
-        "backend",
-        "options",
-        "max_runtime",
-    ):
+    for name in ("task", "args", "kwargs", "queue", "priority", "backend", "options", "max_runtime"):
         assert getattr(claimed, name) == getattr(job, name)
     row = Job.objects.get()
     for name in ("ready_at", "enqueued_at", "started_at", "attempted_at"):

@@ -29,10 +29,7 @@ def test_counts_are_added_to_the_present_minute_and_hour(server):
     began = datetime.now(UTC)
     add(server, [counted(succeeded=3, failed=1, waiting_times=[1, 3], run_times=[0, 0, 4])])
     add(server, [counted(retried=5, succeeded=2, waiting_times=[0, 0, 7]), counted("tasks.b")])
-    expected = [
-        ("ai", "tasks.a", 5, 1, 5, [1, 3, 7], [0, 0, 4]),
-        ("ai", "tasks.b", 1, 0, 0, [], []),
-    ]
+    expected = [("ai", "tasks.a", 5, 1, 5, [1, 3, 7], [0, 0, 4]), ("ai", "tasks.b", 1, 0, 0, [], [])]
     hour = JobStats.objects.filter(granularity="hour").latest("starts_at").starts_at
     minute = JobStats.objects.filter(granularity="minute").latest("starts_at").starts_at
     assert hour == minute.replace(minute=0)

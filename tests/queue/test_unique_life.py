@@ -9,17 +9,7 @@ from pgonly_django import enqueue_many
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.outcomes import Outcome
-from tests.queue.rows import (
-    HOUR,
-    SECOND,
-    ago,
-    claim,
-    claimer,
-    finish_of,
-    fresh,
-    wait_until_blocked,
-    write,
-)
+from tests.queue.rows import HOUR, SECOND, ago, claim, claimer, finish_of, fresh, wait_until_blocked, write
 from tests.tasks.calls import add, hourly, per_account_once, reindex, sync_account
 
 pytestmark = pytest.mark.django_db(transaction=True)
