@@ -11,7 +11,7 @@ waits for a frozen process to read them: it waits for the next command, and ends
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import chain
@@ -133,20 +133,13 @@ class LimitedClaimer:
             allowance = Allowance(
                 free_slots, gates.by_queue(now), dict(running.fetchall()), take_suspect, jobs_at_most
             )
-            jobs: dict[LimitedGroup, list[Candidate]] = {}
-            for number, *facts in chain(*asked):
-                group = groups[number]
-                # A queue that has got a limit since the look: its gate is not ours.
-                if group.queue not in allowance.gates or queue_gate(group.queue) in locked:
-                    jobs.setdefault(group, []).append(Candidate(*facts))
+            jobs = _by_group(chain(*asked), groups, allowance.gates, locked)
             allocated = allocate(groups, jobs, allowance, self.turns.rank)
             rows = self._take(connection, allocated, allowance)
         self.turns.note_served([group for _, group in allocated])
-        claimed = {row[0]: ClaimedJob._make(row) for row in rows}
-        ours = [job for job, _ in allocated if job.id in claimed]
-        return Claimed(
-            [claimed[job.id] for job in ours], {job.id: job.slots for job in ours}, len(groups) < len(chosen)
-        )
+        found = {row[0]: ClaimedJob._make(row) for row in rows}
+        slots = {job.id: job.slots for job, _ in allocated if job.id in found}
+        return Claimed([found[job_id] for job_id in slots], slots, was_contended=len(groups) < len(chosen))
 
     def _leaving(self) -> Params:
         return {"worker": self.worker_id, "lease_for": self.lease_for, "unknown": self.unknown.names()}
@@ -169,9 +162,8 @@ class LimitedClaimer:
         self, connection: OwnConnection, allocated: Sequence[Allocated], allowance: Allowance
     ) -> Iterable[Any]:
         """Write the claim and commit it; all of it goes out with the end of the pipeline."""
-        parameters = {
-            "ids": [job.id for job, _ in allocated], "worker": self.worker_id, "lease_for": self.lease_for,
-        }  # fmt: skip
+        ids = [job.id for job, _ in allocated]
+        parameters = {"ids": ids, "worker": self.worker_id, "lease_for": self.lease_for}
         if allocated:
             connection.execute(CLAIM, parameters, prepare=True)
             gates.spend(connection, allowance.gates, allowance.started)
@@ -198,6 +190,18 @@ def _gates_of(group: LimitedGroup, limited: Mapping[str, Gate]) -> set[str]:
     """The names of its gates. Jobs without a key always have their queue's: no two claims see the same rows then."""
     names = {queue_gate(group.queue)} if group.key is None or group.queue in limited else set()
     return names if group.key is None else names | {key_gate(group.key)}
+
+
+def _by_group(
+    rows: Iterable[Any], groups: Sequence[LimitedGroup], limited: Mapping[str, Gate], locked: Collection[str]
+) -> dict[LimitedGroup, list[Candidate]]:
+    """Without those of a queue that has got a limit since the look: its gate is not ours."""
+    jobs: dict[LimitedGroup, list[Candidate]] = {}
+    for number, *facts in rows:
+        group = groups[number]
+        if group.queue not in limited or queue_gate(group.queue) in locked:
+            jobs.setdefault(group, []).append(Candidate(*facts))
+    return jobs
 
 
 def _most(group: LimitedGroup, free_slots: int) -> int:
