@@ -48,7 +48,7 @@ NO_MEMBERS = {"SessionStore", "JobFilter", "PgonlyCollector", "PgonlyIntegration
 # What other modules of the package call.
 INTERNAL = {
     "PostgresCache": {
-        "close", "failed", "raising", "seconds_of", "stored_key", "validate_key",
+        "failed", "raising", "seconds_of", "stored_key", "validate_key",
     },
     "Cost": {"of"},
 }  # fmt: skip

@@ -111,12 +111,6 @@ class DjangoCache(BaseCache):
         operation = updates.incr(self.store, self.stored_key(key, version), delta, key)
         return await self._ado(operation, None, write=True)
 
-    def decr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
-        return self.incr(key, -delta, version)
-
-    async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
-        return await self.aincr(key, -delta, version)
-
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         named = self._named(keys, version)
         found = self._do(bulk.get_many(self.store, list(named), strict=self._on_error == "raise"), {})
@@ -163,12 +157,6 @@ class DjangoCache(BaseCache):
     async def aclear(self) -> None:
         """See clear()."""
         await self._ado(deletion.clear(self.store), 0)
-
-    def close(self, **_: Any) -> None:
-        """Nothing to do: connections belong to the process and stay for the next request."""
-
-    async def aclose(self, **_: Any) -> None:
-        """See close()."""
 
     # Operations that the sync and the async method share, where they are more than one call of the store.
 

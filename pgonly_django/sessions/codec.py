@@ -110,9 +110,8 @@ class SessionCodec:
         encrypted = member.get("sealed") if isinstance(member, dict) else None
         if encrypted is None or not self._encrypts:
             return self._encrypts == (encrypted is None)
-        return (
-            _decrypt(name, encrypted, [django_settings.SECRET_KEY]) is None
-        )  # it is under one of the fallbacks
+        # None: it is under one of the fallbacks.
+        return _decrypt(name, encrypted, [django_settings.SECRET_KEY]) is None
 
     def _entry(self, key: Any, value: Any) -> tuple[str, Raw]:
         if self._is_json and not isinstance(key, str):
