@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from functools import partial
 
 import pytest
 from django.db import connection, connections
@@ -29,28 +30,22 @@ def work(transactional_db):
     connections.close_all()
 
 
+def _enqueued(run, task, *args, **kwargs):
+    result = task.enqueue(*args, **kwargs)
+    run()
+    return result
+
+
 @pytest.fixture
 def ran(run_jobs):
-    """Enqueue a job, run what is ready, and return the job's row: `ran(task, *args, **kwargs)`."""
-
-    def run(task, *args, **kwargs):
-        result = task.enqueue(*args, **kwargs)
-        run_jobs()
-        return result.job
-
-    return run
+    """Enqueue a job, run what is ready, and return the job's result: `ran(task, *args, **kwargs)`."""
+    return partial(_enqueued, run_jobs)
 
 
 @pytest.fixture
 def worked(work):
     """The same with a real worker, of one thread."""
-
-    def run(task, *args, **kwargs):
-        result = task.enqueue(*args, **kwargs)
-        work(threads=1)
-        return result.job
-
-    return run
+    return partial(_enqueued, partial(work, threads=1))
 
 
 @pytest.fixture

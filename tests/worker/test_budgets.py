@@ -36,7 +36,7 @@ def settle_budgets():
 @pytest.mark.parametrize("task", spending.OVER, ids=lambda task: task.name)
 def test_a_job_over_its_budget_is_held_whatever_it_makes_of_the_error(worked, cap, marks, task):
     cap(0.5)
-    job = worked(task, 0.6)
+    job = worked(task, 0.6).job
     assert (job.state, job.held_by, job.attempt, job.worker_id is None) == (State.HELD, "budget:p", 0, False)
     assert "Budget 'p': $0.60 do not fit." in job.errors[-1]["reason"]
     assert "of $0.50 are spent" in job.errors[-1]["reason"]

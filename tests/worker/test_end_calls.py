@@ -34,9 +34,8 @@ def nothing_told():
             thread.join(10)  # or a call of this test is told in the next one
 
 
-def test_the_function_is_called_once_with_the_result_and_the_error_of_the_last_attempt(run_jobs):
-    result = telling.fail.enqueue("why")
-    run_jobs()
+def test_the_function_is_called_once_with_the_result_and_the_error_of_the_last_attempt(ran):
+    result = ran(telling.fail, "why")
     assert told == [(result.id, FAILED, "ValueError('why')")]
 
 
@@ -54,9 +53,9 @@ def test_a_success_and_a_retry_call_nobody(ran):
     ],
 )
 def test_every_end_of_a_run_that_fails_is_told(ran, task, args, error):
-    job = ran(task.using(on_failure=telling.tell), *args)
+    result = ran(task.using(on_failure=telling.tell), *args)
     ((job_id, status, text),) = told
-    assert (job_id, status) == (str(job.pk), FAILED)
+    assert (job_id, status) == (result.id, FAILED)
     assert error in text
 
 
@@ -91,8 +90,8 @@ def test_a_task_that_is_gone_is_told_to_the_function_of_all_tasks(run_jobs, sett
 
 
 def test_an_async_function_is_run(ran):
-    job = ran(telling.fail.using(on_failure=telling.atell))
-    assert told == [(str(job.pk), "failed")], "after the commit"
+    result = ran(telling.fail.using(on_failure=telling.atell))
+    assert told == [(result.id, "failed")], "after the commit"
 
 
 @pytest.mark.parametrize("function", [telling.raises, telling.leaves])
@@ -221,7 +220,7 @@ def test_the_signals_come_with_the_backend_as_sender_and_the_right_status(worked
 
     for signal, name in ((task_enqueued, "enqueued"), (task_started, "started"), (task_finished, "finished")):
         listen(signal, name)
-    job_id = str(worked(jobs.add, 1).pk)
+    job_id = worked(jobs.add, 1).id
     assert seen == [
         ("enqueued", PostgresBackend, TaskResultStatus.READY, job_id),
         ("started", PostgresBackend, TaskResultStatus.RUNNING, job_id),

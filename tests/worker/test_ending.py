@@ -41,13 +41,13 @@ def test_a_job_that_polls_goes_to_the_end_of_its_queue_though_it_has_saved_a_ste
 
 
 def test_retry_uses_the_attempt_and_its_own_delay(ran):
-    job = ran(ending.ask_for_retry)
+    job = ran(ending.ask_for_retry).job
     assert job.state == State.FAILED
     assert [entry["outcome"] for entry in job.errors] == ["retried", "retried"]
 
 
 def test_discard_fails_at_once_with_the_reason(ran):
-    job = ran(ending.give_up)
+    job = ran(ending.give_up).job
     assert (job.state, job.attempt) == (State.FAILED, 1)
     assert job.errors[0]["reason"] == "pointless"
 
@@ -64,7 +64,7 @@ def test_a_result_that_json_cannot_hold_fails_only_its_own_job(run_jobs, task):
 
 
 def test_an_exception_with_unstorable_text_is_stored_readably(ran):
-    assert ran(unstorable.raise_nul).errors[0]["message"] == "bad \\x00 text \\ud800"
+    assert ran(unstorable.raise_nul).job.errors[0]["message"] == "bad \\x00 text \\ud800"
 
 
 HOUR = timedelta(hours=1)
@@ -88,7 +88,7 @@ def make_due(job):
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [["value"], ["unicode"], ["rate", "value"], ["money", "value"]])
 def test_an_error_that_is_never_retried_fails_its_job_at_once_with_its_traceback(worked, names):
-    job = worked(policies.judged, *names)
+    job = worked(policies.judged, *names).job
     assert (job.state, job.attempt) == (State.FAILED, 1)
     (entry,) = job.errors
     assert entry["outcome"] == "failed"
@@ -98,7 +98,7 @@ def test_an_error_that_is_never_retried_fails_its_job_at_once_with_its_traceback
 
 @pytest.mark.slow
 def test_a_time_out_can_be_named_too(worked):
-    job = worked(policies.too_slow)
+    job = worked(policies.too_slow).job
     assert (job.state, job.attempt) == (State.FAILED, 1)
     assert job.errors[0]["outcome"] == "timed out"
     assert "JobTimedOut is never retried." in job.errors[0]["reason"]
@@ -106,7 +106,7 @@ def test_a_time_out_can_be_named_too(worked):
 
 @pytest.mark.parametrize("names", [["money"], ["money", "rate"]])
 def test_an_error_that_holds_keeps_the_job_for_a_person_at_no_cost(worked, names):
-    job = worked(policies.judged, *names)
+    job = worked(policies.judged, *names).job
     assert (job.state, job.attempt) == (State.HELD, 0)
     assert job.held_by in ("error:NoMoneyError", "error:ExceptionGroup")
     assert job.errors[0]["outcome"] == "held"
@@ -116,7 +116,7 @@ def test_an_error_that_holds_keeps_the_job_for_a_person_at_no_cost(worked, names
 
 @pytest.mark.parametrize("names", [["rate"], ["burst"], ["rate", "burst"]])
 def test_an_error_that_snoozes_costs_no_attempt_and_still_backs_off(worked, names):
-    job = worked(policies.judged, *names)
+    job = worked(policies.judged, *names).job
     assert (job.state, job.attempt, job.interruptions) == (State.SCHEDULED, 0, 0)
     (entry,) = job.errors
     assert entry["outcome"] == "snoozed"
@@ -164,9 +164,9 @@ def test_a_run_that_has_saved_something_new_begins_another_row_of_snoozes(work):
 
 def test_the_policies_of_one_call_win_over_those_of_the_task(worked):
     paths = {"never_retry": (), "snooze_on": "tests.no_such_module.RateLimitedError", "hold_on": ValueError}
-    job = worked(policies.judged.using(**paths), "value")
+    job = worked(policies.judged.using(**paths), "value").job
     assert (job.state, job.held_by) == (State.HELD, "error:ValueError")
-    job = worked(policies.judged.using(**paths), "rate")
+    job = worked(policies.judged.using(**paths), "rate").job
     assert (job.state, job.attempt) == (State.FAILED, 3), "the class is gone; the error counts"
 
 
@@ -195,22 +195,22 @@ def test_every_end_of_a_run_that_fails_keeps_its_row(run_jobs, settings):
 
 @pytest.mark.parametrize("names", [["asked"], ["asked", "rate"]])
 def test_a_snooze_waits_as_long_as_the_provider_asks_for(worked, names):
-    job = worked(policies.judged, *names)
+    job = worked(policies.judged, *names).job
     assert timedelta(seconds=110) < job.run_at - timezone.now() <= timedelta(seconds=120)
 
 
 def test_an_error_that_breaks_when_it_is_asked_for_its_pause_is_snoozed_all_the_same(worked):
-    job = worked(policies.judged, "odd")
+    job = worked(policies.judged, "odd").job
     assert (job.state, job.errors[0]["outcome"]) == (State.SCHEDULED, "snoozed")
 
 
 def test_after_an_error_that_is_not_allowed_the_job_fails_at_once(worked):
-    job = worked(policies.allowed, "value")
+    job = worked(policies.allowed, "value").job
     assert (job.state, job.attempt) == (State.FAILED, 1)
     assert "ValueError is not in retry_on." in job.errors[0]["reason"]
-    job = worked(policies.allowed, "burst")
+    job = worked(policies.allowed, "burst").job
     assert (job.state, job.attempt) == (State.FAILED, 3)
-    job = worked(policies.allowed.using(retry_on=ValueError), "value")
+    job = worked(policies.allowed.using(retry_on=ValueError), "value").job
     assert (job.state, job.attempt) == (State.FAILED, 3)
 
 
@@ -220,7 +220,7 @@ both = pytest.mark.parametrize("task", [policies.ask_for_papers, policies.ask_fo
 @pytest.mark.slow
 @both
 def test_a_step_waits_in_place_for_a_provider_that_asks_for_a_short_wait(worked, marks, task):
-    job = worked(task, 3, 0.5)
+    job = worked(task, 3, 0.5).job
     assert (job.state, job.result, job.errors) == (State.SUCCEEDED, [0, 1, 2], [])
     assert marks() == ["run", "call 0", "call 0", "call 1", "call 1", "call 2", "call 2"]
 
@@ -292,14 +292,14 @@ def test_a_job_that_asks_a_person_is_held_and_goes_on_from_its_checkpoint(run_jo
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("task", holding.OVER, ids=lambda task: task.name)
 def test_a_run_that_is_told_to_end_is_held_whatever_it_makes_of_that(ran, marks, task):
-    job = ran(task, "k")
+    job = ran(task, "k").job
     assert (job.state, job.held_by, job.attempt) == (State.HELD, "budget:x", 0)
     assert job.errors[-1]["reason"] == "No money is left."
     assert marks() == []
 
 
 def test_a_hold_in_a_task_group_holds_the_job(ran):
-    job = ran(holding.ask_in_a_group)
+    job = ran(holding.ask_in_a_group).job
     assert (job.state, job.held_by) == (State.HELD, "the job")
 
 
@@ -310,9 +310,8 @@ def test_a_held_job_that_was_asked_to_cancel_is_cancelled(run_jobs):
     assert (result.job.state, result.job.held_by) == (State.CANCELLED, None)
 
 
-def test_whoever_waits_for_a_held_job_sees_it_as_ready(run_jobs):
-    result = holding.ask_a_person.enqueue("k")
-    run_jobs()
+def test_whoever_waits_for_a_held_job_sees_it_as_ready(ran):
+    result = ran(holding.ask_a_person, "k")
     assert result.job.state == State.HELD
     result.refresh()
     assert (result.status.name, result.is_finished, result.attempts) == ("READY", False, 0)

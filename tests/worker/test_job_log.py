@@ -88,10 +88,9 @@ def lines(events):
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_each_end_has_one_line_with_its_duration_and_the_traceback_of_a_failure(
-    run_jobs, lines, marks, caplog, task, arguments, expected, tracebacks
+    ran, lines, marks, caplog, task, arguments, expected, tracebacks
 ):
-    result = task.enqueue(*arguments)
-    run_jobs()
+    result = ran(task, *arguments)
     said = lines(result)
     assert len([r for r in caplog.records if r.exc_info and r.name == "pgonly_django.worker"]) == tracebacks
     assert [level for level, _ in said] == [level for level, _ in expected]

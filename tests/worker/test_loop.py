@@ -77,7 +77,7 @@ def test_a_job_that_succeeds_at_last_has_its_earlier_errors(work):
 
 @pytest.mark.parametrize("how", ["step", "checkpoint", "iterate"])
 def test_a_job_that_commits_by_hand_is_refused_what_it_could_lose(worked, marks, how):
-    job = worked(transactions.remember_without_autocommit, how)
+    job = worked(transactions.remember_without_autocommit, how).job
     assert job.state == State.FAILED
     assert job.errors[-1]["exception"] == "pgonly_django.exceptions.ManualCommitError"
     assert marks() == []

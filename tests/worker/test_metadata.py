@@ -32,9 +32,8 @@ def test_a_job_reads_its_metadata(work, task):
     assert run(work, task).return_value == ACME
 
 
-def test_a_job_without_metadata_reads_an_empty_mapping(run_jobs):
-    result = carrying.tell.enqueue()
-    run_jobs()
+def test_a_job_without_metadata_reads_an_empty_mapping(ran):
+    result = ran(carrying.tell)
     result.refresh()
     assert result.return_value == {}
 

@@ -37,7 +37,7 @@ def one_dollar(cap):
 
 
 def test_a_cost_is_stored_with_its_step_and_among_the_costs(worked, marks):
-    job = worked(priced.say_what_it_costs)
+    job = worked(priced.say_what_it_costs).job
     assert job.result == ["yes", "no", "yes"]
     columns = ("usd", "tokens_in", "tokens_out")
     expected = [
@@ -58,7 +58,7 @@ def test_a_cost_is_stored_with_its_step_and_among_the_costs(worked, marks):
 
 
 def test_a_step_that_is_found_again_costs_nothing(worked, one_dollar, marks):
-    job = worked(priced.pay_then_fail)
+    job = worked(priced.pay_then_fail).job
     assert (job.state, job.attempt) == (State.SUCCEEDED, 2)
     assert (marks(), costs(), state()) == (["asked"], list(money(0.01)), money(0.01, 0))
 
@@ -74,7 +74,7 @@ def test_a_step_that_is_found_again_costs_nothing(worked, one_dollar, marks):
 def test_a_budget_reserves_before_the_call_and_pays_what_it_cost(
     worked, one_dollar, marks, task, reserved, cost
 ):
-    job = worked(task)
+    job = worked(task).job
     if reserved:
         assert job.result == reserved
     assert state() == money(cost, 0)
@@ -82,7 +82,7 @@ def test_a_budget_reserves_before_the_call_and_pays_what_it_cost(
 
 
 def test_a_fixed_cost_is_what_is_reserved(worked, one_dollar, marks):
-    assert worked(priced.pay_from_a_budget, reserve=None).result == "0.020000"
+    assert worked(priced.pay_from_a_budget, reserve=None).job.result == "0.020000"
 
 
 def test_over_the_cap_a_job_is_held_before_the_call_and_found_steps_need_no_room(work, cap, marks):
@@ -103,7 +103,7 @@ def test_over_the_cap_a_job_is_held_before_the_call_and_found_steps_need_no_room
 
 
 def test_a_cost_that_cannot_be_computed_loses_no_result(worked, one_dollar, marks, caplog):
-    assert worked(priced.do_not_know_the_cost).result == "yes"
+    assert worked(priced.do_not_know_the_cost).job.result == "yes"
     assert "The cost of step 'pay' is not known: KeyError('price')" in caplog.text
     assert (state(), Step.objects.get().usd) == (money(0.1, 0), None)
     assert list(CostEntry.objects.values_list("usd", "is_estimate")) == [(Decimal("0.1"), True)]
@@ -126,7 +126,7 @@ def test_an_error_after_the_one_call_of_a_step_has_returned_is_not_its_own(one_d
 
 
 def test_a_result_that_cannot_be_kept_was_paid_all_the_same(worked, one_dollar):
-    assert worked(priced.return_what_is_no_json).state == State.FAILED
+    assert worked(priced.return_what_is_no_json).job.state == State.FAILED
     assert (state(), costs()) == (money(0.03, 0), list(money(0.03)))
     assert not CostEntry.objects.get().is_estimate
 
@@ -144,7 +144,7 @@ def test_inside_a_transaction_a_cost_is_noted_once(worked, one_dollar, marks):
 
 
 def test_async_steps_have_costs_too(worked, one_dollar):
-    job = worked(priced.pay_async)
+    job = worked(priced.pay_async).job
     assert job.result == "yes"
     assert (state(), Step.objects.get().usd) == (money(0.04, 0), Decimal("0.04"))
     assert costs(step="pay", job_id=job.pk) == list(money(0.04))
@@ -162,7 +162,7 @@ def test_async_steps_have_costs_too(worked, one_dollar):
     ],
 )
 def test_what_makes_no_sense_is_refused_before_the_call(worked, marks, arguments, message):
-    job = worked(priced.ask_for_the_impossible.using(max_attempts=1), **arguments)
+    job = worked(priced.ask_for_the_impossible.using(max_attempts=1), **arguments).job
     if message is None:
         assert job.state == State.SUCCEEDED
     else:
@@ -184,7 +184,7 @@ def test_a_jobs_own_budget_is_found_by_its_arguments_and_pays_for_all_its_steps(
 
 def test_a_call_of_a_task_can_have_another_budget(worked, cap, marks):
     cap(1, "other")
-    assert worked(priced.pay_for_a_project.using(budget="other"), 7).result == "other"
+    assert worked(priced.pay_for_a_project.using(budget="other"), 7).job.result == "other"
     assert state("other") == money(0.02, 0)
 
 

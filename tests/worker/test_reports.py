@@ -84,9 +84,8 @@ def saying(background_worker, gate):
     return worker, result
 
 
-def test_output_can_be_read_from_any_offset(run_jobs):
-    result = emitting.say.enqueue("One, ", "two, ", "three.")
-    run_jobs()
+def test_output_can_be_read_from_any_offset(ran):
+    result = ran(emitting.say, "One, ", "two, ", "three.")
     answer = result.output()
     assert (answer.text, answer.keep) == ("One, two, three.", 0)
     nothing_new = result.output(after=answer.offset)
@@ -94,9 +93,8 @@ def test_output_can_be_read_from_any_offset(run_jobs):
     assert nothing_new.applied_to(answer.text) == "One, two, three."
 
 
-def test_an_async_job_emits_and_its_output_is_read_without_blocking(run_jobs):
-    result = emitting.asay.enqueue("One, ", "two.")
-    run_jobs()
+def test_an_async_job_emits_and_its_output_is_read_without_blocking(ran):
+    result = ran(emitting.asay, "One, ", "two.")
     assert async_to_sync(result.aoutput)().text == "One, two."
 
 
@@ -186,15 +184,13 @@ def test_output_that_is_too_much_for_one_statement_goes_out_in_several(server, w
     assert [len(ids) for ids in written] == [1, 1, 1]
 
 
-def test_a_failed_attempt_leaves_nothing_in_the_output_of_the_next(run_jobs):
-    result = emitting.say_until_the_third_attempt.enqueue()
-    run_jobs()
+def test_a_failed_attempt_leaves_nothing_in_the_output_of_the_next(ran):
+    result = ran(emitting.say_until_the_third_attempt)
     assert (result.job.attempt, result.output().text) == (3, "Attempt 3")
 
 
-def test_an_atomic_job_has_its_output_with_its_end(run_jobs):
-    result = emitting.say_in_a_transaction.enqueue("a", "b")
-    run_jobs()
+def test_an_atomic_job_has_its_output_with_its_end(ran):
+    result = ran(emitting.say_in_a_transaction, "a", "b")
     assert (result.job.state, result.output().text) == (State.SUCCEEDED, "a2 b2 ")
 
 
@@ -214,10 +210,9 @@ def test_a_job_that_is_retried_by_a_person_says_again_what_it_does_again(run_job
     assert result.output().text == emitting.STORY
 
 
-def test_output_beyond_the_limit_is_dropped_and_the_log_says_so_once(run_jobs, settings):
+def test_output_beyond_the_limit_is_dropped_and_the_log_says_so_once(ran, settings):
     settings.PGONLY = {"OUTPUT_LIMIT": 1000}
-    result = emitting.say.enqueue("a" * 999, "bb", "c", "d")
-    run_jobs()
+    result = ran(emitting.say, "a" * 999, "bb", "c", "d")
     assert (result.job.state, result.output().text) == (State.SUCCEEDED, "a" * 999 + "b")
     (line,) = result.job.log
     assert line["text"] == (
@@ -225,9 +220,8 @@ def test_output_beyond_the_limit_is_dropped_and_the_log_says_so_once(run_jobs, s
     )
 
 
-def test_what_text_of_postgresql_cannot_hold_is_made_visible(run_jobs):
-    result = emitting.say.enqueue("a", "")
-    run_jobs()
+def test_what_text_of_postgresql_cannot_hold_is_made_visible(ran):
+    result = ran(emitting.say, "a", "")
     assert result.output().text == "a"
     assert text_of("nul \x00 and half \ud83d") == "nul \\x00 and half \\ud83d"
 
@@ -250,7 +244,7 @@ def test_a_job_that_does_not_emit_costs_no_statement_and_no_row(ran, monkeypatch
 
     for name in ("write_output", "load_output", "keep"):
         monkeypatch.setattr(statements, name, refuse)
-    assert ran(jobs.count_to, 3).state == State.SUCCEEDED
+    assert ran(jobs.count_to, 3).job.state == State.SUCCEEDED
     assert not JobOutput.objects.exists()
 
 
@@ -279,9 +273,8 @@ def test_where_output_may_not_be_written_jobs_end_all_the_same(saying, gate, ser
     assert f"Output of {result.id} not stored" in caplog.text
 
 
-def test_output_goes_with_its_job(run_jobs):
-    result = emitting.say.enqueue("a")
-    run_jobs()
+def test_output_goes_with_its_job(ran):
+    result = ran(emitting.say, "a")
     assert JobOutput.objects.exists()
     Job.objects.filter(pk=result.id).delete()
     assert not JobOutput.objects.exists()

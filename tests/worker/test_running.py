@@ -55,7 +55,7 @@ def test_a_job_that_has_to_end_before_its_start_is_not_called(run_of, marks, tas
 
 @pytest.mark.parametrize("task", [looping.fail_at_the_third, looping.fail_at_the_third_async])
 def test_a_job_that_fails_goes_on_at_the_item_it_failed_in(ran, marks, task):
-    assert ran(task, "k").attempt == 2
+    assert ran(task, "k").job.attempt == 2
     assert marks() == ["k:0", "k:1", "k:2", "k:2", "k:3", "k:4"]
 
 
@@ -74,7 +74,7 @@ def test_a_receiver_of_task_started_may_use_the_orm_for_async_jobs_too(ran, rece
         seen.append(Job.objects.get(pk=task_result.id).state)
 
     receive(task_started, receiver)
-    assert ran(jobs.add_async, 1, 1).state == State.SUCCEEDED
+    assert ran(jobs.add_async, 1, 1).job.state == State.SUCCEEDED
     assert seen == [State.RUNNING]
 
 
@@ -106,7 +106,7 @@ def test_an_atomic_task_commits_with_its_finish(work, marks):
 
 
 def test_an_atomic_job_that_lost_its_lease_leaves_no_effect(worked, marks):
-    assert worked(watched.mark_without_a_lease, "zombie").state == State.RUNNING
+    assert worked(watched.mark_without_a_lease, "zombie").job.state == State.RUNNING
     assert marks() == []
 
 

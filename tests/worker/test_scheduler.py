@@ -31,18 +31,6 @@ def only_those_of_the_test(monkeypatch):
 
 
 @pytest.fixture
-def looked(background_worker):
-    """Starts a worker whose scheduler has looked once."""
-
-    def start(**options):
-        worker = background_worker(**options)
-        assert worker.threads.scheduler.has_looked.wait(10)
-        return worker
-
-    return start
-
-
-@pytest.fixture
 def make_scheduler(transactional_db):
     def scheduler(*, listens=True):
         return Scheduler(uuid4(), WorkerOptions(), JobsListener("default", listens=listens))
@@ -83,17 +71,19 @@ def test_a_job_starts_when_its_tick_is_due(background_worker):
     assert fresh(schedule).next_at == due_at + HOUR
 
 
-def test_a_change_is_heard_at_once(looked):
+def test_a_change_is_heard_at_once(background_worker):
     schedule = make(next_at=timezone.now() + HOUR)
-    looked(poll_seconds=600.0)
+    worker = background_worker(poll_seconds=600.0)
+    worker.threads.scheduler.has_looked.wait(10)
     Schedule.objects.all().edit(every_seconds=0.3)
     wait_for(lambda: len(ticks(schedule)) > 1)
     Schedule.objects.all().pause()
     wait_for(lambda: fresh(schedule).paused_at is not None)
 
 
-def test_a_change_that_is_rolled_back_is_not_heard(looked):
-    looked(poll_seconds=600.0)
+def test_a_change_that_is_rolled_back_is_not_heard(background_worker):
+    worker = background_worker(poll_seconds=600.0)
+    worker.threads.scheduler.has_looked.wait(10)
     connection.set_autocommit(False)
     make()
     connection.rollback()
@@ -113,19 +103,21 @@ def test_schedules_of_code_run_by_themselves(background_worker, settings):
 
 
 @pytest.mark.slow
-def test_a_connection_that_breaks_before_the_tick_costs_a_second(looked, server):
+def test_a_connection_that_breaks_before_the_tick_costs_a_second(background_worker, server):
     due_at = timezone.now() + timedelta(seconds=1.5)
     make(next_at=due_at)
-    looked()
+    worker = background_worker()
+    worker.threads.scheduler.has_looked.wait(10)
     activity.end("query LIKE '%pgonly_schedule%'", server)
     connections.close_all()
     job = wait_for(Job.objects.first)
     assert job.run_at == due_at
 
 
-def test_the_thread_ends_with_its_worker_and_leaves_no_connection(looked):
+def test_the_thread_ends_with_its_worker_and_leaves_no_connection(background_worker):
     make(next_at=timezone.now() + timedelta(seconds=5), every_seconds=5.0)
-    worker = looked()
+    worker = background_worker()
+    worker.threads.scheduler.has_looked.wait(10)
     worker.stop()
     wait_for(worker.left.is_set)
     assert not worker.threads.scheduler.is_alive()
@@ -164,8 +156,9 @@ def test_the_thread_ends_whenever_it_is_asked_to(make_scheduler):
         assert not scheduler.is_alive()
 
 
-def test_without_schedules_it_keeps_no_connection_open(looked, server):
-    worker = looked()
+def test_without_schedules_it_keeps_no_connection_open(background_worker, server):
+    worker = background_worker()
+    assert worker.threads.scheduler.has_looked.wait(10)
     connection.close()
     wait_for(lambda: not activity.pids("query LIKE '%pgonly_schedule%'", server))
     assert worker.threads.scheduler._declare_at == NEVER
@@ -181,34 +174,24 @@ def hanging(monkeypatch, transactional_db):
     wait_for(lambda: not due.in_hand["default"])
 
 
-@pytest.fixture
-def neighbour(hanging):
-    return make("neighbour", every_seconds=0.3, args=[2], overlap="allow")
-
-
-def wait_for_ticks(schedule):
-    """From now on."""
-    since = clock()
-    wait_for(lambda: len(ticks(schedule, tick_at__gt=since)) >= 3)
-
-
 def is_hanging():
     return "hanging" in due.in_hand["default"]
 
 
 @pytest.mark.slow
-def test_one_that_hangs_keeps_no_other_from_ticking_and_runs_when_it_returns(
-    background_worker, hanging, neighbour
-):
+def test_one_that_hangs_keeps_no_other_from_ticking_and_runs_when_it_returns(background_worker, hanging):
     make("another", task="tests.scheduling.tasks.hangs", next_at=timezone.now() - HOUR / 2)
+    neighbour = make("neighbour", every_seconds=0.3, args=[2], overlap="allow")
     worker = background_worker()
     wait_for(is_hanging)
-    wait_for_ticks(neighbour)
+    since = clock()
+    wait_for(lambda: len(ticks(neighbour, tick_at__gt=since)) >= 3)
     assert due.in_hand["default"] == {"hanging", "another"}
     assert worker.threads.scheduler.is_alive()
     tasks.released.set()
     wait_for(lambda: len(ticks(hanging)) == 1)
-    wait_for_ticks(neighbour)
+    since = clock()
+    wait_for(lambda: len(ticks(neighbour, tick_at__gt=since)) >= 3)
 
 
 def test_once_one_that_hung_returns_its_next_tick_is_waited_for(background_worker, hanging):
@@ -219,7 +202,7 @@ def test_once_one_that_hung_returns_its_next_tick_is_waited_for(background_worke
 
 
 def test_one_whose_connection_the_server_ends_while_it_hangs_says_so(
-    background_worker, hanging, neighbour, server, monkeypatch
+    background_worker, hanging, server, monkeypatch
 ):
     put_off, was_in_hand = DueSchedules._put_off_after, []
 
@@ -228,6 +211,7 @@ def test_one_whose_connection_the_server_ends_while_it_hangs_says_so(
         put_off(*args)
 
     monkeypatch.setattr(DueSchedules, "_put_off_after", noting)
+    neighbour = make("neighbour", every_seconds=0.3, args=[2], overlap="allow")
     background_worker()
     wait_for(is_hanging)
     wait_for(lambda: activity.end("state = 'idle in transaction' AND query LIKE '%pgonly_tick%'", server))
@@ -235,7 +219,8 @@ def test_one_whose_connection_the_server_ends_while_it_hangs_says_so(
     assert "It took long" in wait_for(lambda: fresh(hanging).problem)
     assert ticks(hanging) == []
     assert was_in_hand == [True]  # so that no other thread takes it in between
-    wait_for_ticks(neighbour)
+    since = clock()
+    wait_for(lambda: len(ticks(neighbour, tick_at__gt=since)) >= 3)
 
 
 def test_a_look_ends_though_one_hangs(make_scheduler, hanging):

@@ -21,23 +21,23 @@ def test_a_step_whose_name_cannot_be_kept_is_refused_before_it_is_paid(run_jobs,
 
 
 def test_a_step_whose_result_is_no_json_is_paid_once(ran, marks):
-    job = ran(paying.pay_for_what_is_no_json)
+    job = ran(paying.pay_for_what_is_no_json).job
     assert (job.state, job.attempt) == (State.FAILED, 1)
     assert marks() == ["paid k"]
 
 
 def test_a_loop_inside_a_transaction_that_is_rolled_back_begins_again(ran, marks):
-    assert ran(looping.loop_in_a_transaction, "k").state == State.SUCCEEDED
+    assert ran(looping.loop_in_a_transaction, "k").job.state == State.SUCCEEDED
     assert sorted(marks()) == [f"k:{i}" for i in range(5)]
 
 
 def test_a_loop_inside_a_transaction_that_was_committed_is_not_made_again(ran, marks):
-    assert ran(looping.loop_behind_a_transaction, "k").state == State.SUCCEEDED
+    assert ran(looping.loop_behind_a_transaction, "k").job.state == State.SUCCEEDED
     assert sorted(marks()) == [f"k:{i}" for i in range(3)]
 
 
 def test_a_second_loop_under_the_name_of_a_completed_one_is_refused(ran, marks):
-    job = ran(looping.loop_twice, "k")
+    job = ran(looping.loop_twice, "k").job
     assert job.state == State.FAILED
     assert "Give each loop a name of its own" in job.errors[0]["message"]
     assert marks() == ["k:a", "k:b"]
@@ -46,21 +46,19 @@ def test_a_second_loop_under_the_name_of_a_completed_one_is_refused(ran, marks):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [looping.roll_back_and_note, looping.roll_back_and_note_async])
 def test_a_loop_that_was_rolled_back_is_made_again_though_something_else_was_saved(ran, marks, task):
-    job = ran(task, "k")
+    job = ran(task, "k").job
     assert (job.state, job.attempt) == (State.SUCCEEDED, 2)
     assert sorted(marks()) == [f"k:{i}" for i in range(5)]
 
 
-def test_a_checkpoint_is_what_it_was_when_it_was_saved(run_jobs):
-    result = paying.sum_up.enqueue()
-    run_jobs()
+def test_a_checkpoint_is_what_it_was_when_it_was_saved(ran):
+    result = ran(paying.sum_up)
     assert result.wait(1).return_value == 2  # the first item is done, and was not saved with its sum
     assert result.job.attempt == 2
 
 
-def test_a_step_gives_the_same_in_the_first_run_and_in_later_ones(run_jobs):
-    result = paying.compare_answers.enqueue()
-    run_jobs()
+def test_a_step_gives_the_same_in_the_first_run_and_in_later_ones(ran):
+    result = ran(paying.compare_answers)
     assert result.wait(1).return_value is True
 
 
@@ -77,13 +75,12 @@ def test_a_stop_reaches_a_job_through_its_groups_of_calls(background_worker, mar
 
 
 def test_a_discard_in_a_group_of_calls_is_one(ran):
-    job = ran(ending.give_up_in_a_group)
+    job = ran(ending.give_up_in_a_group).job
     assert (job.state, job.attempt) == (State.FAILED, 1)
     assert job.errors[0]["reason"] == "pointless"
 
 
-def test_a_paid_step_survives_a_primary_that_becomes_a_standby(run_jobs, marks):
-    result = paying.pay_through_a_failover.enqueue()
-    run_jobs()
+def test_a_paid_step_survives_a_primary_that_becomes_a_standby(ran, marks):
+    result = ran(paying.pay_through_a_failover)
     assert result.wait(1).return_value == 7
     assert marks() == ["paid k"]

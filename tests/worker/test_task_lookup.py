@@ -42,7 +42,7 @@ def test_arguments_that_do_not_fit_here_wait_for_a_worker_that_takes_them(run_jo
 
 
 def test_a_type_error_inside_a_job_is_an_error_of_its_own(ran):
-    job = ran(jobs.add.using(max_attempts=1), 1, "b")
+    job = ran(jobs.add.using(max_attempts=1), 1, "b").job
     assert (job.state, job.attempt) == (State.FAILED, 1)
 
 

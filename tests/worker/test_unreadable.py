@@ -58,10 +58,9 @@ def test_a_row_that_cannot_be_read_fails_alone(work, task, column, kind):
     assert message.startswith(f"The {column} of this job cannot be loaded: ")
 
 
-def test_the_deepest_arguments_that_can_be_enqueued_run_and_come_back(run_jobs):
+def test_the_deepest_arguments_that_can_be_enqueued_run_and_come_back(ran):
     value = jobs.nest(NESTING_LIMIT - 1)
-    result = jobs.echo.enqueue(value)
-    run_jobs()
+    result = ran(jobs.echo, value)
     assert result.wait(1).return_value == value
 
 
@@ -112,6 +111,6 @@ def test_a_retention_no_date_can_hold_keeps_the_job_and_delays_no_other(run_jobs
 
 
 def test_a_delay_no_date_can_hold_is_cut(ran):
-    job = ran(ending.snooze_for_ages)
+    job = ran(ending.snooze_for_ages).job
     assert job.state == State.SCHEDULED
     assert job.run_at.year < 2200

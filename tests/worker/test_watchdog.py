@@ -160,7 +160,7 @@ def test_the_coroutine_of_a_cancelled_job_cleans_up(background_worker, marks):
 
 
 def test_stop_in_a_run_that_may_go_on_is_an_error_that_names_the_other_ways(ran):
-    job = ran(leaving.stop_unasked)
+    job = ran(leaving.stop_unasked).job
     assert job.state == State.FAILED
     assert "raise Snooze(delay)" in job.errors[-1]["message"]
 

@@ -43,9 +43,8 @@ def letters():
 
 
 @pytest.mark.parametrize("how", ["error", "discard", "unstorable"])
-def test_a_burst_sends_the_letters_of_its_failures_and_runs_them(run_jobs, marks, how):
-    result = burying.fail.enqueue(how)
-    run_jobs()
+def test_a_burst_sends_the_letters_of_its_failures_and_runs_them(ran, marks, how):
+    result = ran(burying.fail, how)
     assert result.job.state == State.FAILED
     assert marks() == [result.id]
     assert result.job.dead_lettered_at is not None
@@ -93,13 +92,12 @@ def test_a_job_that_is_retried_before_its_letter_was_sent_needs_none():
     assert letters() == []
 
 
-def test_a_letter_whose_own_job_fails_sends_no_further_one(run_jobs, marks, dead, settings):
+def test_a_letter_whose_own_job_fails_sends_no_further_one(ran, marks, dead, settings):
     dead("tests.jobs.burying.note_badly")
     settings.TASKS = {
         "default": {**settings.TASKS["default"], "OPTIONS": {"dead_letter_queue": "dead"}},
     }
-    result = burying.fail.enqueue()
-    run_jobs()
+    result = ran(burying.fail)
     letter = Job.objects.get(queue="dead")
     assert (letter.state, letter.dead_letter_queue, letter.args) == (State.FAILED, None, [result.id])
     assert marks() == [result.id, result.id], "its two attempts"
