@@ -63,7 +63,7 @@ TERMS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["job", "session"])
+@pytest.mark.parametrize("name", ["job", "session", "cacheentry"])
 def test_any_search_has_an_answer(admin_client, name):
     make_job(kwargs={"a": 1})
     for term in TERMS:

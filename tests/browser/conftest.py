@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 
+import pgonly_django
 from example_project import settings as example
 from example_project.screening.demo.seeding import users
 from pgonly_django.models import Worker
@@ -20,6 +22,7 @@ from tests.children import database_url
 from tests.waiting import wait_for
 
 LEASE_SECONDS = 3
+STATIC = Path(pgonly_django.__file__).parent / "static/pgonly_django"
 DESKTOP, TABLET, PHONE = (
     {"width": width, "height": height} for width, height in ((1280, 900), (1024, 768), (390, 844))
 )
@@ -128,3 +131,24 @@ def workers(transactional_db, site) -> Iterator[RunningWorkers]:
     running = RunningWorkers(site)
     yield running
     running.end()
+
+
+class ScriptPage:
+    """A page of one of our scripts alone. What else it asks for is answered by `answers(route)`."""
+
+    script = ""  # its name among our static files
+
+    def __init__(self, chromium: Chromium) -> None:
+        self.context = chromium.new_context()
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.page.route("**/*", self._answer)
+
+    def _answer(self, route: Any) -> None:
+        if route.request.url.endswith(".js"):
+            route.fulfill(body=(STATIC / self.script).read_text(), content_type="text/javascript")
+        else:
+            self.answers(route)
+
+    def answers(self, route: Any) -> None:
+        raise NotImplementedError

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-import pgonly_django
+from tests.browser.conftest import ScriptPage
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(pgonly_django.__file__).parent / "static/pgonly_django/live.js"
 SWITCH = """<div data-live-switch data-offline="offline since %s" data-stopped="stopped" hidden>
 <label><input type="checkbox">Live</label><span role="status"></span></div>"""
 STATUS, BOX = "[role=status]", "[data-live-switch] input"
 
 
-class LivePage:
+class LivePage(ScriptPage):
     """A page whose content is `content`, which a refresh fetches again."""
 
+    script = "live.js"
+
     def __init__(self, chromium) -> None:
+        super().__init__(chromium)
         self.content, self.seconds, self.title = "", "0.1", "page"
         self.is_down, self.is_logged_out, self.fetched = False, False, 0
-        self.context = chromium.new_context()
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
-        self.page.route("**/*", self._answer)
 
-    def _answer(self, route) -> None:
-        if route.request.url.endswith(".js"):
-            route.fulfill(body=SCRIPT.read_text(), content_type="text/javascript")
-            return
+    def answers(self, route) -> None:
         is_fetch = route.request.resource_type == "fetch"
         assert ("x-pgonly-live" in route.request.headers) == is_fetch
         self.fetched += is_fetch
