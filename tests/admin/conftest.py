@@ -40,6 +40,12 @@ def said(response):
     return [str(message) for message in response.context["messages"]]
 
 
+def act(client, action, rows, page=LIST, **more):
+    """Choose the action of a list for these rows."""
+    data = {"action": action, "index": "0", "_selected_action": [row.pk for row in rows], **more}
+    return client.post(page, data, follow=True)
+
+
 def make_job(state=State.READY, **fields):
     """A job in this state, with what its CHECK constraints ask for."""
     now = timezone.now()

@@ -11,7 +11,7 @@ from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
 from pgonly_django.models import Budget, CostEntry, Job, State
-from tests.admin.conftest import make_job, said
+from tests.admin.conftest import act, make_job, said
 from tests.admin.jobs.test_cells import cells
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -110,8 +110,7 @@ def test_resume_start_over_and_reset_are_buttons_and_actions(admin_client):
     assert Job.objects.get().state == State.READY
     admin_client.post(button(budget, "start_over"))
     assert Budget.objects.get().spent == 0
-    data = {"action": "reset_budgets", "_selected_action": [budget.pk]}
-    admin_client.post(LIST, data)
+    act(admin_client, "reset_budgets", [budget], LIST)
     assert (Budget.objects.get().usd, Budget.objects.get().edited_at) == (3, None)
 
 

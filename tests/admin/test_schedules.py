@@ -8,6 +8,7 @@ from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
 from pgonly_django.models import Job, Schedule, State, Tick
+from tests.admin.conftest import act, said
 from tests.admin.jobs.test_cells import cells
 from tests.scheduling.rows import DAY, HOUR, fresh, look, make, ticks
 
@@ -150,11 +151,8 @@ def test_run_now_enqueues_one_job_and_notes_who_did_it(admin_client):
 
 
 def test_a_refused_run_says_why_and_leaves_nothing(admin_client):
-    schedule = make(task="tests.jobs.gone")
-    make("sound")
-    data = {"action": "run_schedules", "_selected_action": ["sound", schedule.pk]}
-    response = admin_client.post(LIST, data, follow=True)
-    (message,) = map(str, response.context["messages"])
+    schedules = make("sound"), make(task="tests.jobs.gone")
+    (message,) = said(act(admin_client, "run_schedules", schedules, LIST))
     assert message.startswith("report cannot be run: UnknownTaskError:")
     assert not Job.objects.exists()
     assert not Tick.objects.exists()

@@ -19,6 +19,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, hash_user
 from pgonly_django.sessions import SessionStore
+from tests.admin.conftest import act, said
 from tests.admin.jobs.test_plans import listed, rows_read
 from tests.sessions.rows import PICKLE
 
@@ -152,9 +153,7 @@ def test_a_session_whose_user_is_gone_is_still_listed(admin_client, ada):
 
 
 def test_a_revocation_is_told_and_logged_once_for_all_its_sessions(admin_client, admin_user, ada, grace):
-    data = {"action": "delete_selected", "_selected_action": [ada.pk, grace.pk]}
-    answer = admin_client.post(LIST, data, follow=True)
-    assert [str(message) for message in answer.context["messages"]] == ["Revoke: 2 sessions."]
+    assert said(act(admin_client, "delete_selected", [ada, grace], LIST)) == ["Revoke: 2 sessions."]
     entry = LogEntry.objects.get()
     assert (entry.user, entry.object_repr, entry.change_message) == (admin_user, "2 sessions", "Revoked.")
     assert "2 sessions" in admin_client.get("/admin/").text

@@ -8,8 +8,9 @@ from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
 from pgonly_django.models import State, Worker
-from tests.admin.conftest import make_job, said
+from tests.admin.conftest import act, make_job, said
 from tests.admin.jobs.test_cells import cells
+from tests.queue import rows
 from tests.queue.rows import make_running
 
 pytestmark = pytest.mark.django_db
@@ -21,9 +22,8 @@ def page_of(worker):
 
 
 def make_worker(heard_seconds_ago=1.0, **fields):
-    heartbeat = timezone.now() - timedelta(seconds=heard_seconds_ago)
-    defaults = {"name": "web-1", "hostname": "host", "pid": 4001, "threads": 16, "heartbeat_at": heartbeat}
-    return Worker.objects.create(**(defaults | fields))
+    facts = {"name": "web-1", "hostname": "host", "pid": 4001, "threads": 16, **fields}
+    return rows.make_worker(timedelta(seconds=heard_seconds_ago), **facts)
 
 
 def test_a_worker_is_shown_with_what_it_serves(admin_client):
@@ -98,8 +98,7 @@ def test_a_person_stops_and_drains_a_worker(admin_client, admin_user, verb, badg
         answer = admin_client.post(f"{LIST}{worker.pk}/operate/{verb}/", follow=True)
         assert answer.redirect_chain == [(page_of(worker), 302)]
     else:
-        chosen = {"action": f"{verb}_workers", "_selected_action": [worker.pk, ended.pk]}
-        answer = admin_client.post(LIST, chosen, follow=True)
+        answer = act(admin_client, f"{verb}_workers", [worker, ended], LIST)
         assert f"{verb.title()} selected workers" in answer.text
     assert said(answer) == [f"{verb.title()}: 1 worker."]
     asked = Worker.objects.filter(**{f"{verb}_requested_at__isnull": False})

@@ -20,7 +20,7 @@ from pgonly_django.admin.jobs.verbs import RETRY
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from tests import activity
-from tests.admin.conftest import LIST, make_job
+from tests.admin.conftest import LIST, act, make_job
 from tests.queue.rows import insert_jobs, lock
 from tests.waiting import wait_for
 
@@ -33,9 +33,7 @@ def ask(client, verb, query="", jobs=()):
     """The page that asks: from a selection of the list, or for all that match."""
     if not jobs:
         return client.get(f"{LIST}bulk/{verb}/{query}")
-    return client.post(
-        LIST + query, {"action": f"{verb}_jobs", "index": "0", "_selected_action": [job.pk for job in jobs]}
-    )
+    return act(client, f"{verb}_jobs", jobs, LIST + query)
 
 
 def fields(response):
@@ -123,7 +121,7 @@ def test_who_may_not_operate_and_see_jobs_is_refused(client, person, permissions
     job = make_job(State.FAILED)
     person(*permissions)
     assert ask(client, "retry").status_code == 403
-    client.post(LIST, {"action": "retry_jobs", "_selected_action": [job.pk], "confirmed": "yes"})
+    act(client, "retry_jobs", [job], confirmed="yes")
     job.refresh_from_db()
     assert job.state == State.FAILED
 

@@ -12,7 +12,7 @@ from django.core.exceptions import PermissionDenied
 from pgonly_django.admin.base import DELETED_AT_ONCE
 from pgonly_django.admin.jobs.job_admin import delete_jobs
 from pgonly_django.models import Checkpoint, Job, State, Step
-from tests.admin.conftest import LIST, make_job, page_of
+from tests.admin.conftest import LIST, act, make_job, page_of
 
 pytestmark = pytest.mark.django_db
 
@@ -88,11 +88,6 @@ def delete_page(job):
     return f"{LIST}{job.pk}/delete/"
 
 
-def select(client, jobs, **more):
-    data = {"action": "delete_selected", "index": "0", "_selected_action": [job.pk for job in jobs], **more}
-    return client.post(LIST, data)
-
-
 def test_a_resting_job_goes_with_its_checkpoint_and_steps(admin_client):
     job = make_job(State.FAILED)
     Checkpoint.objects.create(job=job)
@@ -126,9 +121,9 @@ def test_a_running_job_stays_and_has_no_delete_link(admin_client):
 
 def test_a_selection_with_a_running_job_is_refused_and_names_it(admin_client):
     running, resting = make_job(State.RUNNING), make_job()
-    page = select(admin_client, [running, resting]).text
+    page = act(admin_client, "delete_selected", [running, resting]).text
     assert f"{running.pk}, which runs: cancel it first" in page
-    select(admin_client, [running, resting], post="yes")
+    act(admin_client, "delete_selected", [running, resting], post="yes")
     assert Job.objects.count() == 2
 
 
@@ -148,5 +143,5 @@ def test_a_page_that_was_overtaken_by_the_worker_is_refused(rf):
 def test_everything_at_once_takes_the_newest_only(admin_client):
     oldest = make_job()
     Job.objects.bulk_create(Job(task="tests.jobs.add") for _ in range(DELETED_AT_ONCE))
-    select(admin_client, [oldest], select_across="1", post="yes")
+    act(admin_client, "delete_selected", [oldest], select_across="1", post="yes")
     assert list(Job.objects.all()) == [oldest]

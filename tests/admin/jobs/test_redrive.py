@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from pgonly_django.admin.jobs import bulk as redrive
 from pgonly_django.models import Job, State
-from tests.admin.conftest import LIST, make_job, said
+from tests.admin.conftest import LIST, act, make_job, said
 from tests.jobs import redriving
 
 pytestmark = pytest.mark.django_db
@@ -20,9 +20,8 @@ def make_failed(**fields):
     return make_job(State.FAILED, **{"task": "tests.jobs.redriving.screen", "args": [1], **fields})
 
 
-def post(client, jobs, **more):
-    data = {"action": "redrive_jobs", "index": "0", "_selected_action": [job.pk for job in jobs], **more}
-    return client.post(f"{LIST}{more.pop('query', '')}", data, follow=True)
+def post(client, jobs, query="", **more):
+    return act(client, "redrive_jobs", jobs, LIST + query, **more)
 
 
 def states(*jobs):

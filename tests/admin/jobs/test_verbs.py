@@ -17,7 +17,7 @@ from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, RETRY
 from pgonly_django.admin.verbs import Done
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
-from tests.admin.conftest import LIST, make_job, page_of, said
+from tests.admin.conftest import LIST, act, make_job, page_of, said
 
 pytestmark = pytest.mark.django_db
 
@@ -43,10 +43,9 @@ def button(job, verb):
     return f"{LIST}{job.pk}/operate/{verb}/"
 
 
-def select(client, verb, jobs, **more):
+def select(client, verb, jobs):
     """Choose the action, and confirm it on the page that asks."""
-    data = {"action": f"{verb}_jobs", "index": "0", "_selected_action": [job.pk for job in jobs], **more}
-    return client.post(LIST, {"confirmed": "yes", **data}, follow=True)
+    return act(client, f"{verb}_jobs", jobs, confirmed="yes")
 
 
 @pytest.fixture
