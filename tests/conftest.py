@@ -28,7 +28,6 @@ from tests.chosen import is_in_part, is_slow_as_a_whole, leaves_out_slow, of_the
 from tests.emptying import close_those_of_async_code, empty_tables
 from tests.holder import Holder
 from tests.jobs import read_marks
-from tests.lanes import import_in_turns
 from tests.limits.rows import pids_of_limits
 from tests.pooler import pgbouncer
 from tests.waiting import PATIENT, wait_for
@@ -68,10 +67,6 @@ def pytest_collection_modifyitems(config, items):
     if leaves_out_slow(config):
         config.hook.pytest_deselected(items=left_out)
         items[:] = taken
-
-
-def pytest_collection(session):
-    import_in_turns(session.config)
 
 
 def pytest_collection_finish(session):

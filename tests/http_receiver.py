@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 
 @dataclass
@@ -15,6 +15,7 @@ class Asked:
     method: str
     target: str  # as in the request line: with the host where this is a proxy
     headers: dict[str, str]
+    body: bytes
 
     @property
     def bearer(self) -> str:
@@ -24,7 +25,7 @@ class Asked:
 @dataclass
 class Receiver:
     status: int = 202
-    location: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     # While it is cleared, no request is answered.
     answers: threading.Event = field(default_factory=threading.Event)
@@ -34,21 +35,30 @@ class Receiver:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/wake"
 
+    def answer(self, asked: Asked) -> tuple[int, dict[str, str], bytes]:
+        return self.status, self.headers, b""
+
+
+R = TypeVar("R", bound=Receiver)
+
 
 @contextmanager
-def receiver(**options: Any) -> Iterator[Receiver]:
-    known = Receiver(**options)
+def receiver(kind: type[R] = Receiver) -> Iterator[R]:
+    known = kind()
     known.answers.set()
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
-            known.asked.append(Asked(self.command, self.path, dict(self.headers)))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            asked = Asked(self.command, self.path, dict(self.headers), body)
+            known.asked.append(asked)
             known.answers.wait(60)
-            self.send_response(known.status)
-            if known.location:
-                self.send_header("Location", known.location)
-            self.send_header("Content-Length", "0")
+            status, headers, text = known.answer(asked)
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(text))}.items():
+                self.send_header(name, value)
             self.end_headers()
+            self.wfile.write(text)
 
         do_GET = do_POST = answer  # noqa: N815 - the names that http.server looks for
 

@@ -118,6 +118,8 @@ class Spending:
         """Raises AmountError, BudgetError and WrongArgumentsError, before anything is paid."""
         self.step = step
         self._cost_of = cost if cost is None or callable(cost) else Cost.of(cost)
+        self._cost: Cost | None = None  # known once the call has returned
+        self._is_noted = False  # together with the step
         self._reservation = None
         if of is not None:
             known = self._cost_of.usd if isinstance(self._cost_of, Cost) else 0
@@ -133,34 +135,31 @@ class Spending:
     def reservation(self) -> Any:
         return self._reservation or nullcontext()
 
-    def take(self, value: Any) -> tuple[Any, Cost | None]:
-        """The result in what the function returned, and what it has cost. From now on that counts, whatever happens
-        to the result."""
+    def take(self, value: Any) -> Any:
+        """The result in what the function returned. What that has cost counts from now on, whatever happens to it."""
         said = self._cost_of
         if isinstance(value, Costed):
             value, said = value.result, value.cost
-        cost = self._cost(said, value)
+        self._cost = self._known(said, value)
         if self._reservation is not None:
-            self._reservation.known_cost = cost
+            self._reservation.known_cost = self._cost
             self._reservation.one_call = False  # an error from here on is not the call's
-        return value, cost
+        return value
 
-    def stored(self, cost: Cost | None, *, is_in_transaction: bool) -> StepCost | None:
+    def stored(self, *, is_in_transaction: bool) -> StepCost | None:
         """What is stored with the step. Inside a transaction, which may be rolled back, the reservation notes what was
         paid; elsewhere it is noted together with the step."""
-        if cost is None:
-            return None
-        reservation = self._reservation
-        if reservation is None:
-            return StepCost(cost)
-        return StepCost(cost, reservation.budget, reservation.id, is_noted=not is_in_transaction)
+        if self._cost is None or self._reservation is None:
+            return None if self._cost is None else StepCost(self._cost)
+        self._is_noted = not is_in_transaction
+        return StepCost(self._cost, self._reservation.budget, self._reservation.id, is_noted=self._is_noted)
 
-    def settle(self, cost: Cost | None, *, is_noted: bool) -> None:
-        """The step is kept. `is_noted`: its cost stands among the costs already."""
-        if self._reservation is not None and cost is not None:
-            self._reservation.settle_step(cost, is_recorded=not is_noted)
+    def settle(self, *, is_new: bool) -> None:
+        """The step is kept; with this result, where it `is_new`."""
+        if self._reservation is not None and self._cost is not None:
+            self._reservation.settle_step(self._cost, is_recorded=not (is_new and self._is_noted))
 
-    def _cost(self, said: Any, result: Any) -> Cost | None:
+    def _known(self, said: Any, result: Any) -> Cost | None:
         """None where nothing was said, or nothing that can be stored: a paid result is not thrown away for that."""
         try:
             said = said(result) if callable(said) else said

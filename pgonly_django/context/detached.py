@@ -66,9 +66,8 @@ class DetachedMemory(Memory):
             yield
 
     def keep_step(self, name: str, value: Any, spending: Spending) -> str:
-        value, cost = spending.take(value)
-        self._steps[name] = to_json(value, f"The result of step {name!r}")
-        spending.settle(cost, is_noted=False)
+        self._steps[name] = to_json(spending.take(value), f"The result of step {name!r}")
+        spending.settle(is_new=True)
         return self._steps[name]
 
 

@@ -173,9 +173,8 @@ class Memory:
 
     def keep_step(self, name: str, value: Any, spending: Spending) -> str:
         """Store what the call has returned. Returns the result that is kept, as JSON text."""
-        value, cost = spending.take(value)
-        text = to_json(value, f"The result of step {name!r}")
-        paid = spending.stored(cost, is_in_transaction=is_in_transaction(connections[self._run.alias]))
+        text = to_json(spending.take(value), f"The result of step {name!r}")
+        paid = spending.stored(is_in_transaction=is_in_transaction(connections[self._run.alias]))
         call, output = current_step_call(), self.output
         said = output.keep_step(call) if output is not None else []
         kept, is_new = self._fenced(checkpoints.save_step, name, text, paid, said)
@@ -183,7 +182,7 @@ class Memory:
             output.note_kept_step(call, said, is_new=is_new)
         if is_new:
             self.state.note_new_step(name, has_text=bool(said))
-        spending.settle(cost, is_noted=is_new and paid is not None and paid.is_noted)
+        spending.settle(is_new=is_new)
         return kept
 
     def _fenced(self, statement: Callable[..., T], *values: Any) -> T:

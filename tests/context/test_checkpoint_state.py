@@ -9,6 +9,7 @@ from django.db import IntegrityError, connection, connections, transaction
 
 from pgonly_django.exceptions import LoopNameError
 from pgonly_django.models import Checkpoint
+from tests.aliases import alias
 from tests.sql import sql
 
 
@@ -17,17 +18,10 @@ class UndoError(Exception):
 
 
 @pytest.fixture
-def twin(context):
+def twin(context, any_database):
     """A second connection, under an alias that is not the jobs'."""
-    connections["twin"] = connection.copy("twin")
-    connections.settings["twin"] = connections.settings["default"]
-    connections["twin"].connect()
-    connections["twin"].ensure_connection = lambda: (
-        None
-    )  # Django refuses an alias that is not in the test's list
-    yield connections["twin"]
-    connections["twin"].close()
-    del connections["twin"], connections.settings["twin"]
+    with alias("twin"):
+        yield connections["twin"]
 
 
 def loop(context, name="rows"):

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import threading
 
 import psycopg
 
@@ -28,16 +27,6 @@ async def under_way(own, coroutine):
     task = asyncio.create_task(coroutine)
     await asyncio.to_thread(wait_for, own.is_busy)
     return task
-
-
-@contextlib.contextmanager
-def in_the_background(function, *arguments):
-    thread = threading.Thread(target=function, args=arguments)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(20)
 
 
 def lose(cache):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from unittest import mock
 
 import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection, connections, transaction
@@ -145,12 +146,8 @@ STEPS = [(method, nth) for method, times in CALLS.items() for nth in range(1, ti
 def test_an_exception_at_any_step_arrives_and_leaves_the_connection_as_it_was(method, nth):
     raw = connection.connection
     pgconn = raw.pgconn
-    raw.pgconn = Treacherous(pgconn, method, nth)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            ask(5, follow_up=note())
-    finally:
-        raw.pgconn = pgconn
+    with mock.patch.object(raw, "pgconn", Treacherous(pgconn, method, nth)), pytest.raises(KeyboardInterrupt):
+        ask(5, follow_up=note())
     assert not raw.closed
     assert pgconn.pipeline_status == PipelineStatus.OFF
     assert ask(7)[0] == 7
@@ -187,11 +184,8 @@ class Counting:
 def counted():
     """What is sent to the server, by the names of libpq."""
     raw = connection.connection
-    pgconn, raw.pgconn = raw.pgconn, Counting(raw.pgconn)
-    try:
+    with mock.patch.object(raw, "pgconn", Counting(raw.pgconn)):
         yield raw.pgconn.sent
-    finally:
-        raw.pgconn = pgconn
 
 
 def test_a_lone_enqueue_tells_the_workers_without_asking_once_more():

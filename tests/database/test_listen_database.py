@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
 
 from pgonly_django.database.listener import check_listen_database, listen_alias
 from tests.aliases import alias
@@ -29,11 +28,8 @@ def test_without_the_setting_each_alias_listens_for_itself():
 
 def test_the_alias_of_the_setting_listens_for_those_with_the_same_name(direct):
     with alias("elsewhere", NAME="of another site"):
-        assert [listen_alias(each) for each in ("default", "elsewhere", "direct")] == [
-            "direct",
-            "elsewhere",
-            "direct",
-        ]
+        found = [listen_alias(each) for each in ("default", "elsewhere", "direct")]
+        assert found == ["direct", "elsewhere", "direct"]
     assert errors() == []
 
 
@@ -47,11 +43,8 @@ def test_an_alias_that_is_not_there_is_an_error(settings):
 
 def test_one_that_is_no_postgresql_is_an_error(settings):
     settings.PGONLY = {"LISTEN_DATABASE": "lite"}
-    connections.settings["lite"] = {**connections.settings["default"], "ENGINE": "django.db.backends.sqlite3"}
-    try:
+    with alias("lite", ENGINE="django.db.backends.sqlite3"):
         ((error_id, message),) = errors()
-    finally:
-        del connections["lite"], connections.settings["lite"]
     assert error_id == "pgonly_django.E012"
     assert message == "PGONLY[\"LISTEN_DATABASE\"] is 'lite', which is sqlite."
 

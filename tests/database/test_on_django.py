@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.db import (
@@ -168,16 +169,13 @@ def test_threads_that_share_a_connection_take_turns():
     shared, answers = connections["default"], []
     shared.inc_thread_sharing()
 
-    def work():
+    def work(_):
         connections["default"] = shared
         answers.extend(map(number, range(100)))
 
     try:
-        threads = [threading.Thread(target=work) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(work, range(3)))
     finally:
         shared.dec_thread_sharing()
     assert sorted(answers) == sorted([*range(100)] * 3)

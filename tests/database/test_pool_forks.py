@@ -15,8 +15,9 @@ import pytest
 
 from pgonly_django.cache.entry import CHANNEL
 from pgonly_django.database import listener, pool
-from tests.database.calls import in_the_background, row_locked, under_way
+from tests.database.calls import row_locked, under_way
 from tests.forks import told_by_a_child
+from tests.waiting import beside
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +65,7 @@ def test_a_child_forked_while_a_thread_was_at_the_watches_may_close_one(own):
             held.set()
             done.wait(20)
 
-    with in_the_background(hold):
+    with beside(hold):
         assert held.wait(20)
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # beside threads
             child = os.fork()

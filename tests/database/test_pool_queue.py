@@ -19,8 +19,8 @@ from pgonly_django.database import listener
 from pgonly_django.database import pool as pool_module
 from pgonly_django.database.operation import Signal
 from pgonly_django.exceptions import CacheUnavailableError
-from tests.database.calls import in_the_background, row_locked, under_way
-from tests.waiting import wait_for
+from tests.database.calls import row_locked, under_way
+from tests.waiting import beside, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def test_who_waited_in_vain_leaves_the_queue_and_is_told_that_postgresql_does_no
     patient, hasty = own.cache(POOL_SIZE=1), own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=0.1)
     patient.set("key", 1)
     with contextlib.ExitStack() as threads, row_locked(patient, "key"):
-        threads.enter_context(in_the_background(patient.set, "key", 2))
+        threads.enter_context(beside(patient.set, "key", 2))
         wait_for(own.is_busy)
         for call in (lambda: hasty.get("other"), lambda: asyncio.run(hasty.aget("other"))):
             with pytest.raises(CacheUnavailableError, match="PostgreSQL did not answer the calls"):

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from django.db import connection, connections
+from django.db import connection
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.database import listener
+from tests.aliases import alias
 from tests.waiting import PATIENT, wait_for
 
 pytestmark = pytest.mark.slow
 
 
 def test_behind_pgbouncer_in_transaction_mode(transactional_db, any_database, pooler):
-    settings = {**connection.settings_dict, "HOST": "127.0.0.1", "PORT": pooler}
-    connections.settings["bouncer"] = settings
-    try:
-        wait_for(lambda: answers(pooler, settings["NAME"]))
+    name = connection.settings_dict["NAME"]
+    with alias("bouncer", HOST="127.0.0.1", PORT=pooler):
+        wait_for(lambda: answers(pooler, name))
         cache = PostgresCache("bouncer", {"OPTIONS": PATIENT | {"DATABASE": "bouncer", "ON_ERROR": "raise"}})
         numbers = range(40)
 
@@ -30,11 +30,8 @@ def test_behind_pgbouncer_in_transaction_mode(transactional_db, any_database, po
             cache.incr(f"key:{number}")
             assert cache.get_or_set(f"computed:{number}", lambda: number) == number
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in numbers]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
+        with ThreadPoolExecutor(len(numbers)) as threads:
+            list(threads.map(work, numbers))
         found = cache.get_many([f"key:{number}" for number in numbers])
         assert found == {f"key:{number}": number + 1 for number in numbers}
         with cache.lock("name", timeout=20):
@@ -44,11 +41,8 @@ def test_behind_pgbouncer_in_transaction_mode(transactional_db, any_database, po
         cache.store.pool.close_idle()
         listener.stop_all()
         # All five connections behind it stay as they were: others use them too.
-        assert setting_of_each_server(pooler, settings["NAME"], "enable_seqscan") == {"on"}
-        assert setting_of_each_server(pooler, settings["NAME"], "client_connection_check_interval") == {"0"}
-    finally:
-        connections["bouncer"].close()
-        del connections["bouncer"], connections.settings["bouncer"]
+        assert setting_of_each_server(pooler, name, "enable_seqscan") == {"on"}
+        assert setting_of_each_server(pooler, name, "client_connection_check_interval") == {"0"}
 
 
 def setting_of_each_server(port, database, name):

@@ -182,7 +182,7 @@ def test_a_url_that_answers_too_late_is_tried_again(sleeping, monkeypatch, caplo
 def test_a_redirect_is_not_followed_and_takes_the_token_nowhere(sleeping, monkeypatch, caplog):
     monkeypatch.setattr(wake_urls, "RETRY_SECONDS", ())
     with receiver() as elsewhere:
-        sleeping.status, sleeping.location = 302, elsewhere.url
+        sleeping.status, sleeping.headers = 302, {"Location": elsewhere.url}
         add.enqueue(1)
         assert posts(sleeping) == 1
         assert elsewhere.asked == []

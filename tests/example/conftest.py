@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from django.db import connections
 from example_project.screening.importers import new_project, read_papers
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
+from tests.http_receiver import Receiver, receiver
 
 ROOT = Path(__file__).resolve().parents[2]
 # 1,000 real records with labels. They are not in the repository; tests that need them are skipped without them.
@@ -53,47 +53,35 @@ def project(db):
     return new_project("Three papers", "Is it a trial?", "Trials in people.", read_papers(CSV.encode()))
 
 
-class Api:
-    """An OpenAI-compatible server. It answers with the entries of `answers`: (status, headers, content)."""
+@dataclass
+class Api(Receiver):
+    """An OpenAI-compatible server, which answers with what it `says`, one after the other."""
 
-    def __init__(self):
-        self.answers, self.requests, self.usage = [], [], None
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                api.requests.append((self.path, self.headers["Authorization"], json.loads(body)))
-                status, headers, content = api.answers.pop(0)
-                said = {"choices": [{"message": {"content": content}}]}
-                said |= {"usage": api.usage} if api.usage else {}
-                answer = json.dumps(said) if status == 200 else content
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(answer))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(answer.encode())
-
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+    said: list[tuple[int, dict[str, str], str]] = field(default_factory=list)
+    usage: dict[str, int] | None = None
 
     def says(self, content, status=200, **headers):
-        self.answers.append((status, headers, content))
+        self.said.append((status, headers, content))
+
+    @property
+    def requests(self):
+        """The path, the key and the JSON of each."""
+        return [(each.target, each.headers["Authorization"], json.loads(each.body)) for each in self.asked]
+
+    def answer(self, asked):
+        status, headers, content = self.said.pop(0)
+        if status == 200:
+            usage = {"usage": self.usage} if self.usage else {}
+            content = json.dumps({"choices": [{"message": {"content": content}}], **usage})
+        return status, headers, content.encode()
 
 
 @pytest.fixture
 def api(settings):
-    api = Api()
-    thread = threading.Thread(target=api.server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    settings.CHAT_BASE_URL, settings.CHAT_API_KEY, settings.CHAT_PATIENCE_SECONDS = api.url, "secret", 3
-    yield api
-    api.server.shutdown()
-    thread.join()
-    api.server.server_close()
+    with receiver(Api) as api:
+        settings.CHAT_BASE_URL = f"http://127.0.0.1:{api.port}/v1"
+        settings.CHAT_API_KEY, settings.CHAT_PATIENCE_SECONDS = "secret", 3
+        yield api
 
 
 @pytest.fixture
