@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
@@ -12,7 +13,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.functional import Promise
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
@@ -74,9 +75,10 @@ class ReadOnlyAdmin(ModelAdmin):
         context |= {**self.admin_site.each_context(request), "title": title, "opts": self.opts}
         return TemplateResponse(request, f"admin/pgonly_django/{template}", context)
 
-    def url_name(self, page: str) -> str:
-        """The name of this model's page, such as "pgonly_django_job_change"."""
-        return f"{self.opts.app_label}_{self.opts.model_name}_{page}"
+    def own_url(self, name: str, route: str, view: Callable[..., HttpResponse]) -> URLPattern:
+        """Of a page of ours, under a name such as "pgonly_django_job_edit"."""
+        name = f"{self.opts.app_label}_{self.opts.model_name}_{name}"
+        return path(route, self.admin_site.admin_view(view), name=name)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """None for an id with a NUL character, which no statement accepts."""

@@ -12,7 +12,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
-from django.urls import URLPattern, path
+from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -94,11 +94,9 @@ def numbers_of_caches(links: Links, limit: timedelta | None = None) -> list[dict
 
 
 def _numbers(cache: CacheFigures) -> dict[str, Any]:
-    about, bar = "~" if cache.is_estimate else "", ""
-    if cache.max_bytes:
-        bar = formats.progress_bar(cache.bytes, cache.max_bytes)
-    elif cache.max_entries:
-        bar = formats.progress_bar(cache.entries, cache.max_entries)
+    about = "~" if cache.is_estimate else ""
+    of_bytes, of_entries = (cache.bytes, cache.max_bytes), (cache.entries, cache.max_entries)
+    used, bound = of_bytes if cache.max_bytes else of_entries
     return {
         "cache": cache,
         "entries": _of(f"{about}{cache.entries:,}", f"{cache.max_entries:,}" if cache.max_entries else ""),
@@ -106,7 +104,7 @@ def _numbers(cache: CacheFigures) -> dict[str, Any]:
             f"{about}{filesizeformat(cache.bytes)}",
             filesizeformat(cache.max_bytes) if cache.max_bytes else "",
         ),
-        "bar": bar,
+        "bar": formats.progress_bar(used, bound) if bound else "",
         "disk": filesizeformat(cache.table_bytes),
         "hit_rate": None if cache.hit_rate is None else f"{cache.hit_rate:.1%}",
     }
@@ -185,10 +183,9 @@ class EntryAdmin(VerbAdmin):
         return queryset.filter(found), False
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view
         return [
-            path("numbers/", view(self.numbers_view), name=self.url_name("numbers")),
-            path("clear/<path:alias>/", view(self.clear_view), name=self.url_name("clear")),
+            self.own_url("numbers", "numbers/", self.numbers_view),
+            self.own_url("clear", "clear/<path:alias>/", self.clear_view),
             *super().get_urls(),
         ]
 

@@ -10,7 +10,7 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern, path
+from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -124,8 +124,7 @@ class CostAdmin(ReadOnlyAdmin):
             return queryset.filter(budget=term), False
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.sums_view)
-        return [path("sums/", view, name=self.url_name("sums")), *super().get_urls()]
+        return [self.own_url("sums", "sums/", self.sums_view), *super().get_urls()]
 
     def sums_view(self, request: HttpRequest) -> HttpResponse:
         if not self.has_view_permission(request):

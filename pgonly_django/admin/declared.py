@@ -71,6 +71,11 @@ class DeclaredAdmin(VerbAdmin):
     sortable_by = ()
     ordering = ("name",)
     list_per_page = 100
+    # What the pages show of a row beside its columns.
+    annotations: ClassVar[dict[str, Any]] = {}
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).annotate(**self.annotations)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return ModelAdmin.has_add_permission(self, request)

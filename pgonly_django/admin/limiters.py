@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.http import HttpRequest
 from django.utils.functional import Promise
 from django.utils.html import format_html
@@ -139,15 +139,12 @@ class LimiterForm(ModelForm):
 @admin.register(Limiter)
 class LimiterAdmin(DeclaredAdmin):
     form = LimiterForm
+    annotations = IN_USE
     list_display = (state_badge, name, in_use, waiting, requests, tokens)
     list_display_links = (state_badge, name)
     verbs = (COOL_DOWN, COOL_DOWN_LONG, END_COOL_DOWN, RESET)
     actions = tuple(verb.as_action("limiters") for verb in verbs)
     fields = ("name", *KEYS)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Limiter]:
-        rows: QuerySet[Limiter] = super().get_queryset(request)
-        return rows.annotate(**IN_USE)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """One by one, and only what the settings do not declare: that would come back with its next use."""

@@ -8,7 +8,6 @@ from django import forms
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.db import router
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -120,15 +119,12 @@ class QueueForm(ModelForm):
 @admin.register(Queue)
 class QueueAdmin(DeclaredAdmin):
     form = QueueForm
+    annotations = IN_USE
     list_display = (state_badge, name, waiting, running, rate, "limiter")
     list_display_links = (state_badge, name)
     verbs = (PAUSE, RESUME, RESET)
     actions = tuple(verb.as_action("queues") for verb in verbs)
     fields = ("name", *LIMITS)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Queue]:
-        rows: QuerySet[Queue] = super().get_queryset(request)
-        return rows.annotate(**IN_USE)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """One by one, and only what the settings do not declare: that would come back with the next worker."""

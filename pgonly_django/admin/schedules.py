@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.db import router
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import OuterRef, Subquery
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
@@ -225,6 +225,7 @@ class ScheduleForm(TimeZoneForm):
 @admin.register(Schedule)
 class ScheduleAdmin(DeclaredAdmin):
     form = ScheduleForm
+    annotations = LAST_RUN
     list_display = (state_badge, name, when, next_tick, last_run)
     list_display_links = (state_badge, name)
     search_fields = ("name", "task")
@@ -241,10 +242,6 @@ class ScheduleAdmin(DeclaredAdmin):
         ),
         (gettext_lazy("Its jobs"), {"fields": ("queue", "priority", "budget")}),
     )
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Schedule]:
-        rows: QuerySet[Schedule] = super().get_queryset(request)
-        return rows.annotate(**LAST_RUN)
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
         sees_data = may_see_data(request)

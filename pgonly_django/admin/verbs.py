@@ -19,7 +19,7 @@ from django.db import router, transaction
 from django.db.models import Model, Q, QuerySet
 from django.db.models.options import Options
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
-from django.urls import URLPattern, path
+from django.urls import URLPattern
 from django.utils.functional import Promise
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.text import format_lazy
@@ -158,8 +158,7 @@ class VerbAdmin(ReadOnlyAdmin):
         return [verb for verb in self.verbs if self.has_operate_permission(request) and verb.allows(row)]
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.operate_view)
-        button = path("<path:object_id>/operate/<str:name>/", view, name=self.url_name("operate"))
+        button = self.own_url("operate", "<path:object_id>/operate/<str:name>/", self.operate_view)
         return [button, *super().get_urls()]
 
     def operate_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:

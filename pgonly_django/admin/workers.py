@@ -11,7 +11,7 @@ from django.contrib import admin
 from django.db import router, transaction
 from django.db.models import Q
 from django.http import HttpRequest
-from django.urls import URLPattern, path
+from django.urls import URLPattern
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -127,8 +127,8 @@ class WorkerAdmin(VerbAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         # Each look is a short transaction, which is read only; ATOMIC_REQUESTS would make one of all.
-        view = transaction.non_atomic_requests(self.admin_site.admin_view(partial(doctor_view, self)))
-        return [path("doctor/", view, name=self.url_name("doctor")), *super().get_urls()]
+        view = transaction.non_atomic_requests(partial(doctor_view, self))
+        return [self.own_url("doctor", "doctor/", view), *super().get_urls()]
 
     def has_delete_permission(self, request: HttpRequest, obj: Worker | None = None) -> bool:
         return False

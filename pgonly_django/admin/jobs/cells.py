@@ -14,7 +14,7 @@ from django.db.models.fields.json import KeyTransform
 from django.db.models.functions import Cast, Length
 from django.db.models.lookups import LessThanOrEqual
 from django.template.defaultfilters import filesizeformat
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -152,11 +152,8 @@ def time_cell(job: Any) -> SafeString:
 
 
 def _lines(*texts: str) -> SafeString:
-    first, *others = [*filter(None, texts), ""]
-    second = format_html_join(
-        "", '<span class="pgonly-second">{}</span>', ((text,) for text in others if text)
-    )
-    return format_html("{}{}", first, second)
+    found = [*filter(None, texts)] or [""]
+    return format_html("{}" * len(found), found[0], *map(formats.second, found[1:]))
 
 
 def _since(moment: datetime | None, text: str) -> str:

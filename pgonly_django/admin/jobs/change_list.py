@@ -72,16 +72,13 @@ class JobChangeList(TimedChangeList):
             return ""
         facts = {"seconds": self.statement_limit.total_seconds(), "rows": f"{self.newest_rows:,}"}
         if self.scope:
-            return (
-                _("Reading all of the table takes long, so only the newest %(rows)s rows were read.") % facts
-            )
-        return (
-            _(
+            text = _("Reading all of the table takes long, so only the newest %(rows)s rows were read.")
+        else:
+            text = _(
                 "This took longer than %(seconds)g s even among the newest %(rows)s rows and was stopped. "
                 "Search for an id or a task, or use fewer filters."
             )
-            % facts
-        )
+        return text % facts
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Job]:
         jobs: QuerySet[Job] = super().get_queryset(request, exclude_parameters).defer(*LARGE)

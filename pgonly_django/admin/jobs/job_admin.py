@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from django.db import router, transaction
 from django.db.models import Q, QuerySet, TextField
 from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern, path
+from django.urls import URLPattern
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -71,17 +71,12 @@ class JobAdmin(VerbAdmin):
         css = {"all": stylesheets("job_list", "job_filters", "job", "job_page")}
 
     def get_urls(self) -> list[URLPattern]:
-        bulk = self.admin_site.admin_view(partial(bulk_view, self))
         return [
-            path("bulk/<str:name>/", bulk, name=self.url_name("bulk")),
-            self._page("edit", edit_view),
-            self._page("again", again_view),
+            self.own_url("bulk", "bulk/<str:name>/", partial(bulk_view, self)),
+            self.own_url("edit", "<path:object_id>/edit/", partial(edit_view, self)),
+            self.own_url("again", "<path:object_id>/again/", partial(again_view, self)),
             *super().get_urls(),
         ]
-
-    def _page(self, name: str, view: Callable[..., HttpResponse]) -> URLPattern:
-        page = self.admin_site.admin_view(partial(view, self))
-        return path(f"<path:object_id>/{name}/", page, name=self.url_name(name))
 
     def has_delete_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
         running = obj is not None and obj.state == State.RUNNING

@@ -58,11 +58,7 @@ class Overview(Links):
         model_admin = self.site.get_model_admin(type(row))
         verbs = model_admin.verbs_for(self.request, row) if isinstance(model_admin, VerbAdmin) else []
         return [
-            {
-                "verb": verb,
-                "url": self.address(type(row), "operate", quote(row.pk), verb.name),
-                "next": self.request.get_full_path(),
-            }
+            {"verb": verb, "url": self.address(type(row), "operate", quote(row.pk), verb.name)}
             for verb in verbs
             if not names or verb.name in names
         ]

@@ -214,14 +214,8 @@ def limiters_panel(overview: Overview) -> dict[str, Any]:
             "badge": limiters.state_badge(row),
             "in_use": limiters.in_use(row),
             "waiting": limiters.waiting(row),
-            "rates": [
-                (label, cell(row))
-                for label, limit, cell in (
-                    (_("requests"), row.requests_per_minute, limiters.requests),
-                    (_("tokens"), row.tokens_per_minute, limiters.tokens),
-                )
-                if limit is not None
-            ],
+            "requests": limiters.requests(row),
+            "tokens": limiters.tokens(row),
             "buttons": overview.buttons(row, "end_cool_down"),
         }
         for row in overview.limiters
