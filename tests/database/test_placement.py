@@ -21,7 +21,7 @@ from pgonly_django.database.connect import connection_params
 from pgonly_django.tables import name_of
 from tests import zygote
 from tests.aliases import new_database
-from tests.children import environment
+from tests.children import database_url, environment
 from tests.sql import sql, value
 
 pytestmark = pytest.mark.slow
@@ -139,8 +139,7 @@ def installation(transactional_db):
     with new_database("installation") as name:
 
         def manage(schema, *arguments):
-            changes = {"TEST_SCHEMA": schema, "SAMPLE_DATABASE": name}
-            env = environment("tests.process.installation_settings", **changes)
+            env = environment(TEST_SCHEMA=schema, DATABASE_URL=database_url(NAME=name))
             done = zygote.run(["-m", "django", *arguments], env=env)
             return done.returncode, done.stdout + done.stderr
 

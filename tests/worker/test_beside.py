@@ -150,18 +150,6 @@ def test_a_process_that_has_run_all_jobs_of_its_worker_asks_for_no_other(work, p
     assert work(max_jobs=1, max_jobs_per_process=per_process).code is ExitCode.STOPPED
 
 
-def test_a_worker_that_retires_finishes_what_it_holds_and_claims_no_more(background_worker, marks):
-    worker = background_worker(threads=1)
-    first = jobs.hold_on.enqueue("first", 1.0)
-    wait_for(lambda: "first:started" in marks())
-    later = jobs.mark_once.enqueue("later")
-    worker.retire()
-    wait_for(worker.left.is_set)
-    first.refresh()
-    assert first.is_finished
-    assert (first.job.interruptions, later.job.state) == (0, "ready")
-
-
 def test_a_worker_that_has_retired_asks_for_a_fresh_process(transactional_db):
     worker = WorkerLoop(WorkerOptions(threads=1))
     worker.retire()

@@ -163,12 +163,13 @@ def test_asked_to_stop_it_gives_its_jobs_back_at_no_cost(background_worker, mark
     assert [record.asked for record in said] == ["stop"]
 
 
-def test_asked_to_drain_it_finishes_its_jobs_and_claims_no_more(background_worker, marks):
+@pytest.mark.parametrize("ask", [lambda worker: row_of(worker).drain(), WorkerLoop.retire])
+def test_asked_to_drain_or_to_retire_it_finishes_its_jobs_and_claims_no_more(background_worker, marks, ask):
     worker = background_worker(threads=1)
     first = jobs.hold_on.enqueue("first", 1.0)
     wait_for(lambda: "first:started" in marks())
     later = jobs.mark_once.enqueue("later")
-    row_of(worker).drain()
+    ask(worker)
     assert worker.left.wait(10)
     assert (fresh(first.job).state, fresh(first.job).interruptions) == (State.SUCCEEDED, 0)
     assert fresh(later.job).state == State.READY

@@ -24,9 +24,9 @@ from pgonly_django.worker.inbox import Tell
 from pgonly_django.worker.timers import NEVER
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0  # between two tries
-LOOK_SECONDS = 0.02  # between two looks whether the thread has ended
-# A process is not forked beside the thread: locks that it holds would stay locked in the child. Where it hangs, that
-# takes precedence over other processes for so long.
+LOOK_SECONDS = 0.02  # between two looks whether the thread has ended; longer where it takes long
+# No process is forked beside the thread, whose locks would stay locked in the child. Where the thread hangs, other
+# processes wait for it no longer than this.
 NO_FORK_SECONDS = 2.0
 LOCK_WAIT = "2s"
 
@@ -73,7 +73,7 @@ class TakingBack:
 
     def next_turn(self, now: float) -> float:
         if self._is_running:
-            return now + LOOK_SECONDS
+            return now + LOOK_SECONDS + (now - self._began_at) / 10
         return self._due_at if self._dead else NEVER
 
     def turn(self, now: float) -> None:
