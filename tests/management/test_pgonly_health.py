@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
 from django.utils import timezone
 
 from pgonly_django.models import Queue, State
@@ -17,6 +16,7 @@ from tests import zygote
 from tests.aliases import alias
 from tests.children import environment
 from tests.queue.rows import HOUR, ago, make, make_worker
+from tests.sql import setting
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,14 +161,9 @@ def test_without_tables_it_says_what_to_type(any_database):
 
 
 def test_in_a_transaction_of_the_caller_no_setting_changes(health):
-    def timeout():
-        with connection.cursor() as cursor:
-            cursor.execute("SHOW statement_timeout")
-            return cursor.fetchone()
-
-    before = timeout()
+    before = setting("statement_timeout")
     health()
-    assert timeout() == before
+    assert setting("statement_timeout") == before
 
 
 @pytest.mark.django_db(transaction=True)
@@ -181,9 +176,7 @@ def test_a_database_that_does_not_answer_in_time_is_unknown(monkeypatch, other):
         with pytest.raises(CommandError, match="statement timeout") as caught:
             call_command("pgonly_health")
     assert caught.value.returncode == 2
-    with connection.cursor() as cursor:
-        cursor.execute("SHOW statement_timeout")
-        assert cursor.fetchone() != ("100ms",)
+    assert setting("statement_timeout") != "100ms"
 
 
 @pytest.mark.django_db(transaction=True)

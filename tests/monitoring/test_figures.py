@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 from django.core.cache import caches as django_caches
-from django.db import connection
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as some
@@ -23,6 +22,7 @@ from pgonly_django.monitoring.storage import caches
 from pgonly_django.queue.known_names import queue_count
 from tests.admin.conftest import make_job
 from tests.queue.rows import ago, insert_jobs, make, make_keyed, make_running
+from tests.sql import sql
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -46,10 +46,10 @@ def test_jobs_are_counted_in_every_state():
 
 def test_counts_end_at_their_cap(monkeypatch):
     """The cap is a part of the statement's text: here a smaller one takes its place."""
-    sql = states_module.STATES
+    statement = states_module.STATES
     for number, cap in ((30_001, 10), (10_001, 4), (10_000, 3)):
-        sql = sql.replace(str(number), str(cap))
-    monkeypatch.setattr(states_module, "STATES", sql)
+        statement = statement.replace(str(number), str(cap))
+    monkeypatch.setattr(states_module, "STATES", statement)
     monkeypatch.setattr(states_module, "OF_A_STATE_AT_MOST", 3)
     for _ in range(5):
         make_job(State.FAILED), make_job(State.SUCCEEDED), make()
@@ -81,9 +81,8 @@ def test_jobs_that_are_due_are_counted_among_those_that_wait():
 
 def test_a_queue_of_which_only_an_overdue_job_is_left_is_there_however_many_jobs_are_newer():
     make(queue="ai", state=State.SCHEDULED, run_at=ago(HOUR), id=uuid7())
-    with connection.cursor() as cursor:
-        newest = "('ffffffff-ffff-7fff-8fff-' || lpad(to_hex(n), 12, '0'))::uuid"
-        cursor.execute(insert_jobs("generate_series(1, 1000) AS n", id=newest, state="'succeeded'"))
+    newest = "('ffffffff-ffff-7fff-8fff-' || lpad(to_hex(n), 12, '0'))::uuid"
+    sql(insert_jobs("generate_series(1, 1000) AS n", id=newest, state="'succeeded'"))
     found = {queue.name: queue.oldest_seconds for queue in queues("default")}
     assert found == {"default": None, "ai": pytest.approx(3600, abs=30)}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import socket
-import threading
 import time
 from datetime import timedelta
 
@@ -19,7 +18,7 @@ from pgonly_django.models import DurableCacheEntry, Queue
 from tests import activity
 from tests.aliases import alias
 from tests.queue.rows import HOUR, ago, make, make_worker
-from tests.waiting import wait_for
+from tests.waiting import beside, wait_for
 
 pytest.importorskip("health_check")
 
@@ -131,12 +130,8 @@ def test_a_check_leaves_the_connections_of_its_thread_as_they_were(other):
     NotifyArrives().run()
     assert connections["default"] is wrapper
     assert wrapper.connection.info.backend_pid == pid
-    seen = []
-    thread = threading.Thread(
-        target=lambda: (check.run(), seen.append(connections.all(initialized_only=True)))
-    )
-    thread.start()
-    thread.join()
+    with beside(lambda: check.run() or connections.all(initialized_only=True)) as seen:
+        pass
     assert seen == [[]]
     wait_for(lambda: count() <= before)
 

@@ -18,6 +18,7 @@ from pgonly_django.monitoring.metrics import METRICS, buckets
 from tests.admin.conftest import make_job
 from tests.aliases import alias
 from tests.queue.rows import HOUR, ago, make, make_running, make_worker
+from tests.sql import sql
 
 pytest.importorskip("prometheus_client")
 
@@ -126,8 +127,7 @@ def test_the_figures_are_those_of_the_tables():
 def test_a_part_that_is_missing_is_said_in_a_metric_and_once_in_the_log(caplog):
     caplog.set_level(logging.WARNING, "pgonly_django.monitoring")
     with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("ALTER TABLE pgonly_session RENAME TO elsewhere")
+        sql("ALTER TABLE pgonly_session RENAME TO elsewhere")
         for _ in range(2):
             found = samples()
         transaction.set_rollback(True)

@@ -13,6 +13,7 @@ from pgonly_django.models import Budget, Limiter, Queue, State
 from pgonly_django.monitoring.stats import PARTS, Stats, stats
 from tests.aliases import alias
 from tests.queue.rows import HOUR, ago, make, make_worker
+from tests.sql import sql, value
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -24,11 +25,6 @@ def undone():
     with transaction.atomic():
         yield
         transaction.set_rollback(True)
-
-
-def execute(sql):
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
 
 
 def test_every_part_is_a_field_and_is_read():
@@ -65,7 +61,7 @@ def test_a_part_that_there_is_not_is_refused_with_the_known_ones():
 
 def test_without_any_table_all_parts_but_two_are_missing():
     with undone():
-        for table in (
+        for table in [
             "job",
             "worker",
             "queue",
@@ -75,8 +71,8 @@ def test_without_any_table_all_parts_but_two_are_missing():
             "budget",
             "session",
             "cache_usage",
-        ):
-            execute(f"ALTER TABLE pgonly_{table} RENAME TO elsewhere_{table}")
+        ]:
+            sql(f"ALTER TABLE pgonly_{table} RENAME TO elsewhere_{table}")
         found = stats()
     # Who holds a snapshot is asked of the server; each cache says for itself that it has no numbers.
     assert set(PARTS) - set(found.missing) <= {"snapshots", "caches"}
@@ -87,22 +83,18 @@ def test_without_any_table_all_parts_but_two_are_missing():
 @contextmanager
 def role(*rights):
     with undone():
-        execute("CREATE ROLE pgonly_reader NOLOGIN")
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = 'pgonly_job'"
-            )
-            (schema,) = cursor.fetchone()
-        execute(f"GRANT USAGE ON SCHEMA {schema} TO pgonly_reader")
+        sql("CREATE ROLE pgonly_reader NOLOGIN")
+        schema = value("SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = 'pgonly_job'")
+        sql(f"GRANT USAGE ON SCHEMA {schema} TO pgonly_reader")
         for right in rights:
-            execute(f"GRANT {right} ON ALL TABLES IN SCHEMA {schema} TO pgonly_reader")
-        execute("SET LOCAL ROLE pgonly_reader")
+            sql(f"GRANT {right} ON ALL TABLES IN SCHEMA {schema} TO pgonly_reader")
+        sql("SET LOCAL ROLE pgonly_reader")
         yield
 
 
 def test_a_role_that_may_only_read_reads_everything():
     with role("SELECT"):
-        execute("SET LOCAL transaction_read_only = on")
+        sql("SET LOCAL transaction_read_only = on")
         assert stats().missing == {}
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import threading
+import time
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from pgonly_django.models import Job, State
 from pgonly_django.tasks.editing import EditError, edit, run_again, version_of
 from tests.jobs import editing
 from tests.queue.rows import fresh, make, make_running
+from tests.waiting import beside
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HOUR = timedelta(hours=1)
@@ -170,25 +172,15 @@ def test_a_job_that_was_deleted_is_said_to_be_gone():
 
 def test_of_two_edits_at_once_the_second_is_refused():
     job = enqueue(editing.plain, 1)
-    errors, version = [], version_of(job)
-
-    def second():
-        try:
-            change(job, version, priority=2)
-        except EditError as error:
-            errors.append(str(error))
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=second)
-    with transaction.atomic():
+    version = version_of(job)
+    with ExitStack() as stack, transaction.atomic():
         change(job, version, priority=1)
-        thread.start()
-        thread.join(0.3)
-        assert thread.is_alive(), "it waits for the row"
-    thread.join(30)
+        second = stack.enter_context(beside(lambda: change(job, version, priority=2)))
+        time.sleep(0.3)
+        assert second == [], "it waits for the row"
     assert fresh(job).priority == 1
-    assert errors == ["The job was changed since this page was made. Open the page again to edit it."]
+    (error,) = second
+    assert str(error) == "The job was changed since this page was made. Open the page again to edit it."
 
 
 @pytest.mark.parametrize(

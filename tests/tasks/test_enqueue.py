@@ -21,6 +21,7 @@ from pgonly_django.tables import qualified
 from pgonly_django.tasks.backend import has_receivers
 from tests import jobs
 from tests.jobs import nest
+from tests.sql import sql
 from tests.tasks import calls
 from tests.tasks.calls import add, backend, with_options
 
@@ -163,9 +164,8 @@ def test_without_time_zones_a_naive_time_means_the_default_zone(settings):
     at = datetime(2030, 1, 1, 12)
     add.using(run_after=at).enqueue(1)
     enqueue_many([(add.using(run_after=at), [1])])
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT state, run_at AT TIME ZONE 'UTC' FROM pgonly_job")
-        assert cursor.fetchall() == [("scheduled", datetime(2030, 1, 1, 3))] * 2
+    found = sql("SELECT state, run_at AT TIME ZONE 'UTC' FROM pgonly_job")
+    assert found == [("scheduled", datetime(2030, 1, 1, 3))] * 2
 
 
 def test_a_task_under_another_name_than_its_function_is_refused_where_a_worker_would_not_find_it(db):

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.core.management import call_command
-from django.db import connections, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from pgonly_django import redrive
@@ -14,7 +14,8 @@ from pgonly_django.models import Job, State
 from pgonly_django.tasks.registry import UnknownTaskError
 from tests.jobs import redriving
 from tests.queue.rows import fresh, insert_jobs, lock, make
-from tests.waiting import wait_for
+from tests.sql import sql
+from tests.waiting import beside, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HOUR = timedelta(hours=1)
@@ -39,14 +40,8 @@ def failed(*args, task=redriving.screen, **kwargs):
 
 
 def failed_rows(count, **columns):
-    with connections["default"].cursor() as cursor:
-        values = {
-            "state": "'failed'",
-            "task": "'tests.jobs.add'",
-            "finished_at": "clock_timestamp()",
-            **columns,
-        }
-        cursor.execute(insert_jobs(f"generate_series(1, {count}) AS n", **values))
+    values = {"state": "'failed'", "task": "'tests.jobs.add'", "finished_at": "clock_timestamp()", **columns}
+    sql(insert_jobs(f"generate_series(1, {count}) AS n", **values))
 
 
 def test_failed_jobs_are_ready_again_with_all_their_attempts():
@@ -252,36 +247,23 @@ def test_a_key_of_this_job_alone_stays():
 @pytest.mark.slow
 def test_a_hundred_thousand_hold_no_lock_for_long(other):
     failed_rows(20_000)
-    seen = []
 
     def watch():
         with other.transaction():
             return other.execute("SELECT count(*) FROM pgonly_job WHERE state <> 'failed'").fetchone()[0]
 
-    thread = threading.Thread(
-        target=lambda: (seen.append(redrive(Job.objects.all())), connections.close_all())
-    )
-    thread.start()
-    committed = wait_for(watch, what="a first batch")
-    thread.join(60)
+    with beside(redrive, Job.objects.all()) as done:
+        committed = wait_for(watch, what="a first batch")
     assert committed < 20_000, "others see the first batches before the last"
-    assert seen[0].jobs == 20_000
+    assert done[0].jobs == 20_000
 
 
 def test_two_at_once_redrive_each_job_once():
     failed_rows(3000)
-    done = []
-
-    def run():
-        done.append(redrive(Job.objects.all(), per_minute=60).jobs)
-        connections.close_all()
-
-    threads = [threading.Thread(target=run) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert sum(done) == 3000
+    run = partial(redrive, Job.objects.all(), per_minute=60)
+    with beside(run) as first, beside(run) as second, beside(run) as third:
+        pass
+    assert sum(done.jobs for done in (*first, *second, *third)) == 3000
     assert not Job.objects.failed().exists()
 
 

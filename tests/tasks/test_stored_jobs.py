@@ -8,7 +8,6 @@ from datetime import timedelta
 import pytest
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
-from django.db import connection
 from django.utils import timezone
 
 from pgonly_django.models import Job, State
@@ -18,6 +17,7 @@ from pgonly_django.tasks.deploy_checks import check_stored_jobs
 from tests.aliases import alias
 from tests.jobs.renamed import add_numbers
 from tests.queue.rows import insert_jobs, make, make_running
+from tests.sql import sql
 from tests.tasks.calls import IMMEDIATE
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -27,8 +27,7 @@ OURS = {"BACKEND": "pgonly_django.tasks.PostgresBackend", "QUEUES": []}
 
 
 def insert(rows, **columns):
-    with connection.cursor() as cursor:
-        cursor.execute(insert_jobs(rows, **columns))
+    sql(insert_jobs(rows, **columns))
 
 
 def test_jobs_that_can_run_are_fine():

@@ -5,7 +5,7 @@ import contextlib
 import psycopg
 import pytest
 from django.core.management import call_command
-from django.db import connection, connections
+from django.db import connections
 
 from pgonly_django.conf import schema
 from pgonly_django.embedded import Server
@@ -13,6 +13,7 @@ from pgonly_django.monitoring.doctor.examination import examine
 from tests.aliases import alias
 from tests.in_memory import new_server
 from tests.process.conftest import hangups_end_processes, workers  # noqa: F401 - fixtures
+from tests.sql import sql as execute
 
 # As few settings as the tests here need, none of which may be set without a restart.
 OPTIONS = ("max_connections=40", "wal_level=logical", "max_prepared_transactions=2", "fsync=off")
@@ -32,13 +33,7 @@ def found(*subjects, database="default"):
 def sql(transactional_db):
     """Executes statements one by one, in autocommit; what they return of the last one."""
 
-    def execute(*statements):
-        with connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-            return cursor.fetchall() if cursor.description else None
-
-    return execute
+    return lambda *statements: [execute(statement) for statement in statements][-1]
 
 
 class OwnServer:

@@ -6,7 +6,7 @@ import json
 
 import psycopg
 import pytest
-from django.db import DatabaseError, connection, connections, transaction
+from django.db import DatabaseError, connections, transaction
 
 from pgonly_django.conf import schema
 from pgonly_django.monitoring.doctor import examination
@@ -14,6 +14,7 @@ from pgonly_django.monitoring.doctor.examination import NAMES, SUBJECTS, Subject
 from pgonly_django.monitoring.findings import Finding, Level, identifier
 from tests.jobs import add
 from tests.monitoring.doctor.conftest import as_alias, found
+from tests.sql import setting, sql
 from tests.waiting import wait_for
 
 
@@ -68,8 +69,7 @@ def test_a_part_that_fails_takes_no_other_with_it(monkeypatch, transactional_db)
         raise KeyError("a bug of ours")
 
     def cannot(alias):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT * FROM what_is_not_there")
+        sql("SELECT * FROM what_is_not_there")
         yield from ()
 
     monkeypatch.setattr(examination, "SUBJECTS", (Subject("new", "New", (fails, cannot)), *SUBJECTS[:2]))
@@ -100,8 +100,7 @@ def test_a_database_that_goes_away_is_an_error(own_server, monkeypatch):
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND "
             "backend_type = 'client backend'"
         )
-        with connections[alias].cursor() as cursor:
-            cursor.execute("SELECT 1")
+        sql("SELECT 1", using=alias)
         yield from ()
 
     monkeypatch.setattr(examination, "SUBJECTS", (Subject("gone", "Gone", (ends,)),))
@@ -113,13 +112,10 @@ def test_a_caller_without_autocommit_may_write_afterwards(transactional_db):
     transaction.set_autocommit(False)
     try:
         examine("default", only=["server", "queues"])
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL statement_timeout = '42s'")
+        sql("SET LOCAL statement_timeout = '42s'")
         examine("default", only=["server", "queues"])
-        with connection.cursor() as cursor:
-            cursor.execute("CREATE TEMP TABLE still_writable (n int)")
-            cursor.execute("SHOW statement_timeout")
-            assert cursor.fetchone() == ("42s",)
+        sql("CREATE TEMP TABLE still_writable (n int)")
+        assert setting("statement_timeout") == "42s"
     finally:
         transaction.rollback()
         transaction.set_autocommit(True)

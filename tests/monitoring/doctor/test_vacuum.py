@@ -17,6 +17,7 @@ from pgonly_django.tables import qualified
 from tests.jobs.transactions import stand_still
 from tests.monitoring.doctor.conftest import found
 from tests.queue.rows import insert_jobs
+from tests.sql import value
 from tests.waiting import wait_for
 
 
@@ -38,9 +39,7 @@ def test_a_transaction_that_a_job_holds_is_named_by_its_task(at_once, workers, m
     assert f"tests.jobs.transactions.stand_still (job {job.id}) of the worker {worker.name}" in finding.fact
     assert f"manage.py pgonly_jobs cancel {job.id}" in finding.advice
     assert finding.data["jobs"] == [{"id": str(job.id), "task": "tests.jobs.transactions.stand_still"}]
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [finding.data["pid"]])
-        assert cursor.rowcount == 1
+    assert value("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", finding.data["pid"]) == 1
     json.dumps(finding.as_dict())
 
 
