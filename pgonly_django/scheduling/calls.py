@@ -71,8 +71,9 @@ def run_now(schedules: QuerySet[Schedule]) -> int:
     return len(schedules)
 
 
-def reason_to_skip(schedule: Schedule, queue: str, database: str) -> str:
-    """Why the present tick does not run; "" when it runs. Cancels the earlier runs where the rule says so.
+def reason_to_skip(schedule: Schedule, queue: str, database: str) -> str | None:
+    """Why the present tick does not run; "" when it runs. Cancels the earlier runs where the rule says so. None while
+    one that was asked to stop still has its unique key: the tick's own job can be enqueued once that run has ended.
 
     A paused queue takes at most one run of a schedule: it waits there, and runs after the pause.
     """
@@ -85,20 +86,11 @@ def reason_to_skip(schedule: Schedule, queue: str, database: str) -> str:
     earlier = unfinished(schedule, database)
     if schedule.overlap == Overlap.REPLACE:
         earlier.filter(cancel_requested_at=None).cancel()
-        return ""
+        return None if earlier.filter(UNIQUE_ROW).exists() else ""
     job = earlier.only("id", "state").first()
     if job is None:
         return ""
     return said_of_pause if is_paused else f"An earlier run is {job.get_state_display().lower()}."
-
-
-def waits_for_replaced(schedule: Schedule, database: str) -> bool:
-    """Whether an earlier run that was asked to stop still has its unique key: the tick's own job can be enqueued once
-    that run has ended."""
-    if schedule.overlap != Overlap.REPLACE:
-        return False
-    running: bool = unfinished(schedule, database).filter(UNIQUE_ROW).exists()
-    return running
 
 
 def unfinished(schedule: Schedule, database: str) -> Any:

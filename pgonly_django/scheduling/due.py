@@ -236,13 +236,11 @@ class DueSchedules:
     def _run_tick(self, schedule: Schedule, task: Any, tick: datetime) -> dict[str, Any] | None:
         """Returns what its row says of it; None where it has to wait."""
         name = schedule.name
-        columns: dict[str, Any]
-        if reason := calls.reason_to_skip(schedule, task.queue_name, self.database):
-            columns = {"outcome": TickOutcome.SKIPPED, "reason": reason}
-        elif calls.waits_for_replaced(schedule, self.database):
+        reason = calls.reason_to_skip(schedule, task.queue_name, self.database)
+        if reason is None:
             return None
-        else:
-            columns = calls.enqueue(task, schedule, tick)
+        skipped = {"outcome": TickOutcome.SKIPPED, "reason": reason}
+        columns = skipped if reason else calls.enqueue(task, schedule, tick)
         if job_id := columns.get("job_id"):
             message = f"{name} enqueued {schedule.task} {job_id}."
             emit("scheduling.enqueued", message, level=logging.DEBUG, schedule=name, job_id=job_id)
