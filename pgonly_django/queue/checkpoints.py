@@ -17,7 +17,7 @@ from uuid import UUID
 from django.db import connections, transaction
 
 from pgonly_django.amounts import Cost
-from pgonly_django.database.on_django import require_autocommit
+from pgonly_django.database.on_django import all_rows, require_autocommit
 from pgonly_django.database.statement import Params
 from pgonly_django.exceptions import LeaseLost, StepNameError
 from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
@@ -119,9 +119,7 @@ class Saved:
 
 
 def load_checkpoint(alias: str, job_id: str) -> Saved:
-    with connections[alias].cursor() as cursor:
-        cursor.execute(LOAD_CHECKPOINT, {"id": job_id})
-        value, positions, has_output = cursor.fetchone()
+    ((value, positions, has_output),) = all_rows(alias, LOAD_CHECKPOINT, {"id": job_id})
     stored = json.loads(positions).items()
     loops = {name: Position(*at) if isinstance(at, list) else Position(at) for name, at in stored}
     return Saved(value, loops, has_output=has_output)
@@ -162,12 +160,10 @@ def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | Non
     """The result of a finished step as PostgreSQL gives it (JSON text), None when there is none. Raises LeaseLost and
     ManualCommitError as save_checkpoint() does, so no run pays for a call whose answer it could not keep."""
     require_autocommit(alias, "step()")
-    with connections[alias].cursor() as cursor:
-        cursor.execute(FIND_STEP, {"id": job_id, "lease_epoch": lease_epoch, "name": name})
-        row = cursor.fetchone()
-    if row is None:
+    found = all_rows(alias, FIND_STEP, {"id": job_id, "lease_epoch": lease_epoch, "name": name})
+    if not found:
         raise LeaseLost
-    result: str | None = row[0]
+    result: str | None = found[0][0]
     return result
 
 

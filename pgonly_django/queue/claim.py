@@ -93,10 +93,6 @@ class ClaimedJob(NamedTuple):
     metadata: dict[str, Any] | None  # None: empty
 
     @property
-    def ready_at(self) -> datetime:
-        return time_of(self.ready_timestamp)
-
-    @property
     def enqueued_at(self) -> datetime:
         return time_of(self.enqueued_timestamp)
 

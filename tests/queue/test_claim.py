@@ -8,7 +8,7 @@ from pgonly_django.compat import new_ids
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.models.job_rows import SUSPECT_FROM
-from pgonly_django.queue.claim import BAND_MEMORY_SECONDS
+from pgonly_django.queue.claim import BAND_MEMORY_SECONDS, time_of
 from pgonly_django.queue.enqueue import Template
 from tests.queue.rows import (
     HOUR,
@@ -104,7 +104,9 @@ def test_what_is_claimed_together_is_put_in_the_order_of_service(server):
     for by, of_queue in ((claimer(), lambda queue: 0), (claimer("b", "a"), "ba".index)):
         by._last_queue = "b"
         jobs = claim(server, by, 100)
-        in_order = sorted(jobs, key=lambda job: (of_queue(job.queue), -job.priority, job.queue, job.ready_at))
+        in_order = sorted(
+            jobs, key=lambda job: (of_queue(job.queue), -job.priority, job.queue, job.ready_timestamp)
+        )
         assert ids(jobs) == ids(in_order)
         assert len(jobs) == 30
         Job.objects.update(state=State.READY)
@@ -292,6 +294,7 @@ def test_a_claim_returns_all_that_a_run_needs(server):
     for name in ("task", "args", "kwargs", "queue", "priority", "backend", "options", "max_runtime"):
         assert getattr(claimed, name) == getattr(job, name)
     row = Job.objects.get()
-    for name in ("ready_at", "enqueued_at", "started_at", "attempted_at"):
+    assert time_of(claimed.ready_timestamp) == row.ready_at
+    for name in ("enqueued_at", "started_at", "attempted_at"):
         assert getattr(claimed, name) == getattr(row, name), name
     assert timedelta(seconds=claimed.waited_seconds) == row.attempted_at - row.ready_at

@@ -140,7 +140,7 @@ def test_a_thousand_unique_jobs_take_a_few_statements(django_assert_max_num_quer
 
 def test_unique_jobs_of_a_batch_are_claimed_in_the_order_of_their_calls(server):
     enqueue_many([(sync_account, [number]) for number in (5, 1, 4, 2, 3)])
-    rows = sorted(claimed(server), key=lambda row: (row.ready_at, row.id))
+    rows = sorted(claimed(server), key=lambda row: (row.ready_timestamp, row.id))
     assert [row.args for row in rows] == [[5], [1], [4], [2], [3]]
 
 
