@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -21,7 +20,7 @@ COUNTED_AT_MOST = 1_000
 
 
 class Kind(StrEnum):
-    """What keeps a job from running. Behind each: the facts that its Reason has."""
+    """What keeps a job from running, the strongest first. Behind each: the facts that its Reason has."""
 
     DUE = "due"  # run_at, which is ahead
     OVERDUE = "overdue"  # run_at: a worker should have made it ready
@@ -50,21 +49,21 @@ class Reason:
 def why_it_waits(alias: str, job: Job) -> list[Reason]:
     """Of a job that is scheduled, ready or held; of others none. Reads the rows of its queue and of the live workers,
     and counts up to 1,000 jobs of its key and before it."""
+    order = list(Kind)
+    return sorted(_reasons(alias, job), key=lambda reason: order.index(reason.kind))
+
+
+def _reasons(alias: str, job: Job) -> Iterator[Reason]:
     if job.state == State.SCHEDULED and job.run_at is not None:
-        return list(_until_due(alias, job, job.run_at))
-    if job.state == State.HELD:
-        return [_held(alias, job)]
-    if job.state == State.READY:
-        return list(_of_ready(alias, job)) or [Reason(Kind.SOON)]
-    return []
-
-
-def _until_due(alias: str, job: Job, run_at: datetime) -> Iterator[Reason]:
-    if run_at > timezone.now():
-        yield Reason(Kind.DUE, {"run_at": run_at})
-        return
-    yield Reason(Kind.OVERDUE, {"run_at": run_at})
-    yield from _of_workers(alias, job)
+        if job.run_at > timezone.now():
+            yield Reason(Kind.DUE, {"run_at": job.run_at})
+        else:
+            yield Reason(Kind.OVERDUE, {"run_at": job.run_at})
+            yield from _of_workers(alias, job)
+    elif job.state == State.HELD:
+        yield _held(alias, job)
+    elif job.state == State.READY:
+        yield from list(_of_ready(alias, job)) or [Reason(Kind.SOON)]
 
 
 def _held(alias: str, job: Job) -> Reason:
@@ -77,15 +76,13 @@ def _held(alias: str, job: Job) -> Reason:
 
 
 def _of_ready(alias: str, job: Job) -> Iterator[Reason]:
-    of_workers = list(_of_workers(alias, job))
-    yield from (reason for reason in of_workers if reason.kind not in (Kind.BUSY, Kind.ASLEEP))
+    yield from _of_workers(alias, job)
     yield from _of_queue(alias, job)
     yield from _of_key(alias, job)
     if job.crashes >= SUSPECT_FROM:
         yield Reason(Kind.SUSPECT, {"crashes": job.crashes})
     if ahead := _ahead(alias, job):
         yield Reason(Kind.AHEAD, {"jobs": capped(ahead, COUNTED_AT_MOST)})
-    yield from (reason for reason in of_workers if reason.kind in (Kind.BUSY, Kind.ASLEEP))
 
 
 def _of_workers(alias: str, job: Job) -> Iterator[Reason]:
