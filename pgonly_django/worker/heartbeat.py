@@ -287,14 +287,12 @@ class Rescue:
     def wait_until_settled(self) -> None:
         self._settled_at = time.monotonic() + self._settle_for.total_seconds()
 
-    def run(self, connection: OwnConnection) -> int:
-        if time.monotonic() < self._settled_at:
-            return 0
-        self._end_transactions(connection)
-        rescued = rescue(connection, self.options.lease_for, self._settle_for)
-        self.stats.count_rescued(rescued)
-        announce(connection, rescued, self.tell)
-        return len(rescued)
+    def run(self, connection: OwnConnection) -> None:
+        if time.monotonic() >= self._settled_at:
+            self._end_transactions(connection)
+            rescued = rescue(connection, self.options.lease_for, self._settle_for)
+            self.stats.count_rescued(rescued)
+            announce(connection, rescued, self.tell)
 
     def _end_transactions(self, connection: OwnConnection) -> None:
         """See queue.rescue. Transactions of roles that may not be ended here keep no others from being ended."""

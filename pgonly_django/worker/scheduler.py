@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from uuid import UUID
-from weakref import WeakSet
 
 from django.db import Error, connections
 
@@ -40,7 +39,6 @@ class Scheduler:
         self.has_looked = threading.Event()  # once, after the start
         self._due = DueSchedules(options.database, self._go_on)
         self._thread = threading.Thread(target=self._go_on, daemon=True)
-        self._hung: WeakSet[threading.Thread] = WeakSet()
         self._over, self._wake = threading.Event(), threading.Event()
         self._has_imported = self._looks_once = False
         self._failure = ""  # the present one, which is logged once
@@ -88,16 +86,14 @@ class Scheduler:
 
     def _go_on(self) -> None:
         """In the thread that looks from now on."""
-        before, self._thread = self._thread, threading.current_thread()
-        if before is not self._thread:
-            self._hung.add(before)
+        self._thread = threading.current_thread()
         self._thread.name = "pgonly-scheduler"
         self._work()
 
     @property
     def _is_replaced(self) -> bool:
         """Whether the code in this thread hung, and another one looks by now."""
-        return threading.current_thread() in self._hung
+        return self._thread is not threading.current_thread() and self._thread.is_alive()
 
     def _work(self) -> None:
         while not self._is_replaced:
