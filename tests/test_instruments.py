@@ -19,6 +19,8 @@ from tests.worker.conftest import background_worker, work
 
 __all__ = ["background_worker", "work"]
 
+pytestmark = pytest.mark.django_db
+
 
 @pytest.fixture
 def use():
@@ -76,7 +78,6 @@ BROKEN += [Breaks(place, error) for place in ("enter", "exit") for error in ERRO
 BROKEN += [lambda *_: 5]
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize("broken", BROKEN)
 def test_an_instrument_that_breaks_changes_no_enqueue(use, broken, caplog):
     seen = []
@@ -103,14 +104,12 @@ def test_what_cannot_be_left_changes_no_run_and_no_enqueue(use, run_jobs, caplog
     assert "__exit__" in caplog.text
 
 
-@pytest.mark.django_db
 def test_an_instrument_may_change_the_list_that_it_is_given(use):
     use(instruments.carry, lambda enqueue: enqueue.jobs.clear())
     results = enqueue_many([(add, [1]), (add, [2])])
     assert Job.objects.count() == len(results) == 2
 
 
-@pytest.mark.django_db
 def test_a_function_is_added_once_and_taken_away_once(use):
     calls = []
     first, second = instruments.carry(calls.append), instruments.carry(calls.append)
@@ -177,7 +176,6 @@ def test_a_run_is_told_with_its_end(use, work):
     assert failed == [runs[-1]], "once, and with the run that failed"
 
 
-@pytest.mark.django_db
 def test_drain_calls_all_of_them(use):
     seen, failed = [], []
     use(instruments.around_run, lambda run: notes(seen, run.job.task))
@@ -224,7 +222,6 @@ def test_what_an_instrument_enqueues_calls_no_instrument(use, run_jobs):
     assert result.return_value == {"a": 1}
 
 
-@pytest.mark.django_db
 def test_what_jobs_carry_stands_beside_their_own_metadata_which_wins(use):
     use(instruments.carry, lambda enqueue: {"request": "7f", "tenant": "other", "n": 5})
     alone = add.enqueue(1)
@@ -234,7 +231,6 @@ def test_what_jobs_carry_stands_beside_their_own_metadata_which_wins(use):
     assert dict(own.metadata) == own.job.metadata
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize(
     "headers",
     [
@@ -258,7 +254,6 @@ def test_headers_that_cannot_be_carried_are_left_out_and_the_others_are_carried(
     assert [result.job.metadata for result in results] == [{"good": "1"}] * 2
 
 
-@pytest.mark.django_db
 def test_the_longest_headers_go_first_where_eight_kilobytes_do_not_hold_all(use):
     use(instruments.carry, lambda enqueue: {"a": "1" * 100, "b": "2" * 4500, "c": "3" * 3000})
     assert set(add.enqueue(1).metadata) == {"a", "b", "c"}
