@@ -35,9 +35,17 @@ def large_rows():
         cursor.execute(LARGE_ROWS)
 
 
-def test_a_slow_search_falls_back_to_the_newest_rows_and_says_so(admin_client, large_rows, monkeypatch):
-    monkeypatch.setattr(JobChangeList, "statement_limit", timedelta(milliseconds=100))
-    monkeypatch.setattr(JobChangeList, "newest_rows", 5)
+@pytest.fixture
+def limits(monkeypatch):
+    """Sets those of the list of jobs."""
+    return lambda **values: [monkeypatch.setattr(JobChangeList, *each) for each in values.items()]
+
+
+SHORT, TINY, LONG = timedelta(milliseconds=100), timedelta(milliseconds=1), timedelta(minutes=1)
+
+
+def test_a_slow_search_falls_back_to_the_newest_rows_and_says_so(admin_client, large_rows, limits):
+    limits(statement_limit=SHORT, newest_rows=5)
     wanted = make_job(args=["needle"])
     response = admin_client.get(f"{LIST}?q=needle")
     assert [job.pk for job in response.context["cl"].result_list] == [wanted.pk]
@@ -45,11 +53,8 @@ def test_a_slow_search_falls_back_to_the_newest_rows_and_says_so(admin_client, l
     assert '<a href="?q=needle&amp;whole=1">Read all of it</a>' in response.text
 
 
-def test_a_search_is_narrowed_sooner_than_a_filter(admin_client, large_rows, monkeypatch):
-    monkeypatch.setattr(JobChangeList, "quick_limit", timedelta(minutes=1))
-    monkeypatch.setattr(JobChangeList, "statement_limit", timedelta(minutes=1))
-    monkeypatch.setattr(JobChangeList, "search_limit", timedelta(milliseconds=1))
-    monkeypatch.setattr(JobChangeList, "searched_rows", 5)
+def test_a_search_is_narrowed_sooner_than_a_filter(admin_client, large_rows, limits):
+    limits(quick_limit=LONG, statement_limit=LONG, search_limit=TINY, searched_rows=5)
     changelist = admin_client.get(f"{LIST}?q=needle").context["cl"]
     assert changelist.scope == 5
     changelist = admin_client.get(f"{LIST}?queue=default").context["cl"]
@@ -57,11 +62,8 @@ def test_a_search_is_narrowed_sooner_than_a_filter(admin_client, large_rows, mon
 
 
 @pytest.mark.slow
-def test_who_asks_for_the_whole_table_gets_it_and_keeps_it_from_tab_to_tab(
-    admin_client, large_rows, monkeypatch
-):
-    monkeypatch.setattr(JobChangeList, "quick_limit", timedelta(milliseconds=1))
-    monkeypatch.setattr(JobChangeList, "newest_rows", 5)
+def test_who_asks_for_the_whole_table_gets_it_and_keeps_it_from_tab_to_tab(admin_client, large_rows, limits):
+    limits(quick_limit=TINY, newest_rows=5)
     wanted = [make_job(args=["needle"]) for _ in range(7)]
     narrowed = admin_client.get(f"{LIST}?q=needle").context["cl"]
     assert narrowed.result_count == 5
@@ -72,28 +74,25 @@ def test_who_asks_for_the_whole_table_gets_it_and_keeps_it_from_tab_to_tab(
 
 
 def test_a_whole_table_that_takes_too_long_even_so_is_narrowed_with_no_second_offer(
-    admin_client, large_rows, monkeypatch
+    admin_client, large_rows, limits
 ):
-    monkeypatch.setattr(JobChangeList, "patient_limit", timedelta(milliseconds=1))
-    monkeypatch.setattr(JobChangeList, "newest_rows", 5)
+    limits(patient_limit=TINY, newest_rows=5)
     changelist = admin_client.get(f"{LIST}?q=needle&whole=1").context["cl"]
     assert changelist.scope == 5
     assert changelist.address_of_all == ""
 
 
-def test_a_search_that_is_slow_even_there_is_stopped_and_says_so(admin_client, large_rows, monkeypatch):
-    monkeypatch.setattr(JobChangeList, "statement_limit", timedelta(milliseconds=100))
-    monkeypatch.setattr(JobChangeList, "newest_rows", 999)
+def test_a_search_that_is_slow_even_there_is_stopped_and_says_so(admin_client, large_rows, limits):
+    limits(statement_limit=SHORT, newest_rows=999)
     response = admin_client.get(f"{LIST}?q=needle")
     assert list(response.context["cl"].result_list) == []
     assert "among the newest 999 rows and was stopped" in response.text
 
 
 def test_an_action_on_everything_found_keeps_to_the_rows_that_were_looked_at(
-    admin_client, large_rows, monkeypatch
+    admin_client, large_rows, limits
 ):
-    monkeypatch.setattr(JobChangeList, "statement_limit", timedelta(milliseconds=100))
-    monkeypatch.setattr(JobChangeList, "newest_rows", 5)
+    limits(statement_limit=SHORT, newest_rows=5)
     data = {"action": "cancel_jobs", "select_across": "1", "index": "0", "_selected_action": [make_job().pk]}
     admin_client.post(f"{LIST}?q=x", {**data, "confirmed": "yes"})
     # Of the newest five, one has no x in it.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.admin.utils import quote
 from django.utils import timezone
 
 from pgonly_django.models import Limiter, Queue, QueueTokens
+from tests.admin.conftest import act
 from tests.admin.jobs.test_cells import cells
 from tests.queue.rows import HOUR, make, make_keyed, make_running
 
@@ -34,9 +36,7 @@ def test_the_list_says_what_waits_and_runs(admin_client):
 
 def test_large_counts_end_at_a_cap(admin_client, monkeypatch):
     declared()
-    from pgonly_django.admin import queues as shown
-
-    monkeypatch.setattr(shown, "COUNTED_AT_MOST", 2)
+    monkeypatch.setattr("pgonly_django.admin.queues.COUNTED_AT_MOST", 2)
     for _ in range(5):
         make(queue="ai")
     assert cells(admin_client.get(LIST), "waiting") == ["2+"]
@@ -58,24 +58,16 @@ def test_the_state_says_why_nothing_starts(admin_client):
 
 @pytest.mark.parametrize("name", ["ai", 'a "quoted"/name & <b>'])
 def test_a_button_pauses_and_resumes(admin_client, name):
-    from django.contrib.admin.utils import quote
-
-    (queue,) = Queue.objects.named(name)
-    page = f"{LIST}{quote(name)}/change/"
-    assert b">Pause<" in admin_client.get(page).content
-    admin_client.post(f"{LIST}{quote(name)}/operate/pause/")
-    queue.refresh_from_db()
-    assert queue.paused_at is not None
-    assert b">Resume<" in admin_client.get(page).content
-    admin_client.post(f"{LIST}{quote(name)}/operate/resume/")
-    queue.refresh_from_db()
-    assert queue.paused_at is None
+    Queue.objects.named(name)
+    for label, is_paused in (("Pause", True), ("Resume", False)):
+        assert f">{label}<" in admin_client.get(f"{LIST}{quote(name)}/change/").text
+        admin_client.post(f"{LIST}{quote(name)}/operate/{label.lower()}/")
+        assert (Queue.objects.get().paused_at is not None) == is_paused
 
 
 def test_an_action_pauses_many(admin_client):
     Queue.objects.named("a", "b", "c")
-    chosen = {"action": "pause_queues", "_selected_action": ["a", "b"]}
-    admin_client.post(LIST, chosen)
+    act(admin_client, "pause_queues", Queue.objects.exclude(name="c"), LIST)
     assert set(Queue.objects.filter(paused_at__isnull=False).values_list("name", flat=True)) == {"a", "b"}
 
 

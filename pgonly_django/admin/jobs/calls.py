@@ -34,6 +34,7 @@ from pgonly_django.tasks.editing import EDITABLE, EditError, UnfitCallError, edi
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.tasks.options import NAME_LENGTH, YEARS, is_in_years
 from pgonly_django.tasks.registry import UnknownTaskError, import_task
+from pgonly_django.tasks.result import JobResult
 
 CALL = ("queue", "priority", "args", "kwargs")
 CHARACTERS_AT_MOST = 100_000
@@ -54,7 +55,8 @@ def edit_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> H
         return HttpResponseRedirect(page)
     run_at = job.run_at if job.state == "scheduled" else None
     form = CallForm(request, job, run_at=run_at, version=version_of(job))
-    if form.is_valid() and _is_saved(model_admin, request, form):
+    if form.is_valid() and (told := _edited(request, form)) is not None:
+        model_admin.message_user(request, *told)
         return HttpResponseRedirect(page)
     return _render(
         model_admin,
@@ -67,20 +69,17 @@ def edit_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> H
     )
 
 
-def _is_saved(model_admin: VerbAdmin, request: HttpRequest, form: CallForm) -> bool:
+def _edited(request: HttpRequest, form: CallForm) -> tuple[str, int] | None:
+    """What to tell the person; None where it was refused, and the form says why."""
     changes = form.changes
     if not changes:
-        model_admin.message_user(request, _("Nothing was changed."), messages.INFO)
-        return True
+        return _("Nothing was changed."), messages.INFO
     said = _("Edited: %s.") % ", ".join(str(form.fields[name].label).lower() for name in changes)
-    alias, notes = router.db_for_write(Job), [""]
-    with _refusals(request, form, alias):
-        notes = edit(alias, form.job.pk, form.cleaned_data["version"], changes)
+    with _refusals(request, form):
+        notes = edit(router.db_for_write(Job), form.job.pk, form.cleaned_data["version"], changes)
         _log(request, form.job, said)
-    if form.errors:
-        return False
-    model_admin.message_user(request, " ".join([said, *notes]), messages.SUCCESS)
-    return True
+        return " ".join([said, *notes]), messages.SUCCESS
+    return None
 
 
 def again_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -108,23 +107,23 @@ def again_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> 
     )
 
 
-def _run_again(request: HttpRequest, form: CallForm) -> Any:
+def _run_again(request: HttpRequest, form: CallForm) -> JobResult | None:
     """None where it was refused, and the form says why."""
     job, given = form.job, form.cleaned_data
     call = {name: given.get(name, getattr(job, name)) for name in CALL}
-    made: Any = None
-    with _refusals(request, form, router.db_for_write(Job)):
+    with _refusals(request, form):
         made = run_again(job, run_at=given["run_at"], **call)
         said = _("Run again: the job %s has its unique key.") if made.is_duplicate else _("Run again as %s.")
         _log(request, job, said % made.id)
-    return None if form.errors else made
+        return made
+    return None
 
 
 @contextmanager
-def _refusals(request: HttpRequest, form: CallForm, alias: str) -> Iterator[None]:
+def _refusals(request: HttpRequest, form: CallForm) -> Iterator[None]:
     """One transaction. What is refused in it is an error of the form, and nothing is written."""
     try:
-        with time_limit(alias, PATIENCE):
+        with time_limit(router.db_for_write(Job), PATIENCE):
             yield
     except UnfitCallError as error:
         unseen = _("The task or the queue refuses this job. Somebody who may see its arguments sees why.")
