@@ -15,7 +15,7 @@ from pgonly_django.admin.base import DELETED_AT_ONCE
 from pgonly_django.models import CacheEntry
 from tests.elsewhere import missing
 
-LIST = "admin:pgonly_django_cacheentry_changelist"
+ENTRIES, DURABLE_ENTRIES = "/admin/pgonly_django/cacheentry/", "/admin/pgonly_django/durablecacheentry/"
 NUMBERS = "admin:pgonly_django_cacheentry_numbers"
 CLEAR = "admin:pgonly_django_cacheentry_clear"
 CLEAR_DURABLE = "admin:pgonly_django_durablecacheentry_clear"
@@ -43,7 +43,7 @@ def two_caches(settings, db):
 def test_the_list_shows_keys_types_sizes_expiry_and_tags(admin_client):
     caches["default"].set("user:7", Bomb(), 3600, tags=["project:7"])
     caches["default"].set("count", 41, None)
-    page = admin_client.get(reverse(LIST)).text
+    page = admin_client.get(ENTRIES).text
     for text in ("p:1:user:7", "pickle", " min", "project:7", "p:1:count", "integer", "never"):
         assert text in page
 
@@ -51,7 +51,7 @@ def test_the_list_shows_keys_types_sizes_expiry_and_tags(admin_client):
 @pytest.mark.parametrize("term", ["user:1", "p:1:user:1", "pages:p:1:user:1"])
 def test_search_is_by_the_beginning_of_the_key(admin_client, term):
     caches["default"].set_many({"user:1": 1, "user:12": 1, "user:2": 1, "a user:1": 1})
-    page = admin_client.get(reverse(LIST), {"q": term}).text
+    page = admin_client.get(ENTRIES, {"q": term}).text
     assert "p:1:user:1<" in page
     assert "p:1:user:12<" in page
     assert "user:2" not in page
@@ -80,17 +80,17 @@ def test_filters_by_cache_and_state(admin_client):
         ({"state": "expired"}, "1:old<", "1:new<"),
         ({"state": "live"}, "1:new<", "1:old<"),
     ):
-        page = admin_client.get(reverse(LIST), query).text
+        page = admin_client.get(ENTRIES, query).text
         assert shown in page
         assert hidden not in page
-    assert "0 cache entries" in admin_client.get(reverse(LIST), {"state": "computing"}).text
+    assert "0 cache entries" in admin_client.get(ENTRIES, {"state": "computing"}).text
 
 
 def test_everything_at_once_takes_as_many_as_the_page_that_asks_can_post(admin_client):
     caches["default"].set_many(dict.fromkeys(map(str, range(DELETED_AT_ONCE + 1)), 1))
     data = {"action": "delete_selected", "_selected_action": ["x"], "select_across": "1"}
-    assert admin_client.post(reverse(LIST), data).text.count('name="_selected_action"') == DELETED_AT_ONCE
-    admin_client.post(reverse(LIST), {**data, "post": "yes"})
+    assert admin_client.post(ENTRIES, data).text.count('name="_selected_action"') == DELETED_AT_ONCE
+    admin_client.post(ENTRIES, {**data, "post": "yes"})
     assert CacheEntry.objects.count() == 1
 
 
@@ -167,14 +167,14 @@ def test_a_clear_that_fails_is_not_called_a_success(admin_client):
 @pytest.mark.parametrize("query", ["state=unknown", "cache=unknown"])
 def test_a_filter_nobody_offers_shows_all_and_does_nothing(admin_client, query):
     caches["default"].set("key", 1)
-    page = admin_client.get(f"{reverse(LIST)}?{query}", follow=True).text
+    page = admin_client.get(f"{ENTRIES}?{query}", follow=True).text
     assert "1:key<" in page
     assert CacheEntry.objects.count() == 1
 
 
 @pytest.mark.parametrize("query", ["value__contains=a", "key__contains=a", "tags=a"])
 def test_only_the_filters_that_are_shown_can_be_asked_for(admin_client, query):
-    assert admin_client.get(f"{reverse(LIST)}?{query}").status_code == 400
+    assert admin_client.get(f"{ENTRIES}?{query}").status_code == 400
 
 
 def test_the_numbers_name_a_cache_whose_database_refuses(transactional_db, admin_client):
@@ -183,9 +183,6 @@ def test_the_numbers_name_a_cache_whose_database_refuses(transactional_db, admin
         page = admin_client.get(reverse(NUMBERS)).text
     assert "No numbers: relation" in page
     assert re.search(r">pages</td>\s*<td[^>]*>1( of [\d,]+)?</td>", page)
-
-
-ENTRIES, DURABLE_ENTRIES = "/admin/pgonly_django/cacheentry/", "/admin/pgonly_django/durablecacheentry/"
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,13 @@ from __future__ import annotations
 import pytest
 
 from pgonly_django.models import Job, State
+from tests.admin.jobs.test_page import TRACEBACK, attempt
 from tests.browser.pages import APP
 from tests.queue.rows import make
 
 pytestmark = pytest.mark.slow
 
-OWN = '  File "/srv/shop/tasks.py", line 3, in charge\n    client.send()\n'
-LIBRARY = '  File "/srv/venv/lib/python3.13/site-packages/httpx/_client.py", line 9, in send\n    raise x\n'
-TRACEBACK = f"Traceback (most recent call last):\n{OWN}{LIBRARY}{LIBRARY}shop.Refused: no\n"
-ERROR = {
-    "outcome": "failed",
-    "exception": "shop.Refused",
-    "message": "no",
-    "traceback": TRACEBACK,
-    "attempt": 1,
-}
+ERROR = attempt("failed", 0, exception="shop.Refused", message="no", traceback=TRACEBACK, attempt=1)
 
 
 def page_of(job: Job) -> str:

@@ -149,35 +149,27 @@ def _page(
     address: str,
     changelist: JobChangeList | None = None,
 ) -> TemplateResponse:
-    """`address`: of the list, to which the answer goes."""
-    selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
+    """How many jobs there are, and why the others are left alone; nothing of it where that takes too long. `address`:
+    of the list, to which the answer goes."""
+    found = in_time(jobs.db, SEARCH_LIMIT, lambda: (verb.keys_of(jobs).count(), refusals(verb, jobs)))
+    count, refused = found or (0, [])
     is_all = changelist is not None or request.POST.get("select_across") == "1"
     return model_admin.page(
         request,
         "job/bulk.html",
         _("%s jobs") % verb.label,
+        took_too_long=found is None,
+        count=count,
+        count_label=label_of(count, AT_ONCE),
+        has_more=count > AT_ONCE,
+        at_once=f"{AT_ONCE:,}",
+        refused=refused,
         verb=verb,
         is_all=is_all,
         changelist=changelist,
-        selected=[NO_JOB] if is_all else selected,
+        selected=[NO_JOB] if is_all else request.POST.getlist(ACTION_CHECKBOX_NAME),
         address=address,
-        at_once=f"{AT_ONCE:,}",
-        **_numbers(verb, jobs),
     )
-
-
-def _numbers(verb: JobVerb, jobs: QuerySet[Job]) -> dict[str, Any]:
-    """How many there are, and why the others are left alone; nothing where that takes too long."""
-    found = in_time(jobs.db, SEARCH_LIMIT, lambda: (verb.keys_of(jobs).count(), refusals(verb, jobs)))
-    if found is None:
-        return {"took_too_long": True, "count": 0}
-    count, refused = found
-    return {
-        "count": count,
-        "count_label": label_of(count, AT_ONCE),
-        "refused": refused,
-        "has_more": count > AT_ONCE,
-    }
 
 
 class RedriveForm(forms.Form):
@@ -224,7 +216,20 @@ def redrive_jobs(
         else:
             _tell_of_redrive(model_admin, request, done, form.cleaned_data)
             return None
-    return _redrive_page(model_admin, request, form, len(oldest.values_list("pk", flat=True)))
+    count = len(oldest.values_list("pk", flat=True))
+    return model_admin.page(
+        request,
+        "job/redrive.html",
+        _("Redrive failed jobs"),
+        form=form,
+        count=f"{min(count, AT_ONCE):,}",
+        has_jobs=count > 0,
+        has_more=count > AT_ONCE,
+        selected=request.POST.getlist(ACTION_CHECKBOX_NAME),
+        select_across=request.POST.get("select_across", "0"),
+        checkbox_name=ACTION_CHECKBOX_NAME,
+        back=request.get_full_path(),
+    )
 
 
 def _tell_of_redrive(
@@ -242,21 +247,3 @@ def _tell_of_redrive(
         reasons = [f"{job_id}: {reason}" for job_id, reason in told]
         text = " ".join([left, *reasons]) if done.left else _("None of them has failed.")
         model_admin.message_user(request, text, messages.WARNING)
-
-
-def _redrive_page(
-    model_admin: VerbAdmin, request: HttpRequest, form: RedriveForm, count: int
-) -> TemplateResponse:
-    return model_admin.page(
-        request,
-        "job/redrive.html",
-        _("Redrive failed jobs"),
-        form=form,
-        count=f"{min(count, AT_ONCE):,}",
-        has_jobs=count > 0,
-        has_more=count > AT_ONCE,
-        selected=request.POST.getlist(ACTION_CHECKBOX_NAME),
-        select_across=request.POST.get("select_across", "0"),
-        checkbox_name=ACTION_CHECKBOX_NAME,
-        back=request.get_full_path(),
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -163,9 +164,10 @@ def search_jobs(jobs: QuerySet[Job], term: str, *, in_data: bool) -> QuerySet[Jo
     arguments or metadata contain it. Without `in_data` by id and task alone: by trying values, a search would tell an
     argument letter by letter."""
     term = term.strip()
-    with_id = _with_id(jobs, term)
-    if with_id is not None and (not in_data or with_id.exists()):
-        return with_id
+    with suppress(ValueError):  # what is an id may also be that of a trace, or stand in the arguments
+        with_id = jobs.filter(pk=UUID(term))
+        if not in_data or with_id.exists():
+            return with_id
     if not in_data:
         return jobs.filter(task__icontains=term)
     name, equals, value = term.partition("=")
@@ -180,14 +182,6 @@ def search_jobs(jobs: QuerySet[Job], term: str, *, in_data: bool) -> QuerySet[Jo
             condition |= Q(**{f"{column}_text__icontains": text})
     texts = {f"{column}_text": Cast(column, TextField()) for column in SEARCHED}
     return jobs.alias(**texts).filter(condition)
-
-
-def _with_id(jobs: QuerySet[Job], term: str) -> QuerySet[Job] | None:
-    """None for what is no id. What is one may also be the id of a trace, or stand in the arguments."""
-    try:
-        return jobs.filter(pk=UUID(term))
-    except ValueError:
-        return None
 
 
 def _as_json(value: str) -> Any:

@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 from pgonly_django.admin.jobs.timeline import TracebackPart, parts_of, without_messages
 from pgonly_django.models import State, Worker
 from tests.admin.conftest import make_job
-from tests.admin.jobs.test_page import NOON, TRACEBACK, attempt, text_of
+from tests.admin.jobs.test_page import LIBRARY, NOON, OWN, TRACEBACK, attempt, text_of
 
 pytestmark = pytest.mark.django_db
 
-OWN = '  File "/srv/shop/tasks.py", line 3, in charge\n    client.send()\n    ~~~~~^^\n'
-LIBRARY = '  File "/v/lib/python3.13/site-packages/httpx/c.py", line 9, in send\n    raise x\n'
 HEAD = "Traceback (most recent call last):\n"
 AGAIN = "\nDuring handling of the above exception, another exception occurred:\n\n"
 REPEATED = OWN + "  [Previous line repeated 990 more times]\n"
