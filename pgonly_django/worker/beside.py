@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import asdict, replace
 from selectors import EVENT_READ
-from typing import Self
+from typing import Any, Self
 
 from pgonly_django.events import emit
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.loop import WorkerLoop
-from pgonly_django.worker.status import Statuses, Systemd, WorkerState, own_rss_mb
-from pgonly_django.worker.supervisor.channel import Channel, Link
+from pgonly_django.worker.status import Status, Statuses, Systemd, WorkerState, own_rss_mb
+from pgonly_django.worker.supervisor.channel import Channel
 
-LINK_SECONDS = 1.0  # a status that has changed is told so often, ...
-STARTING_SECONDS = 0.1  # ... and soon that the worker is ready
+TELL_SECONDS = 1.0  # a status that has changed is told so often, ...
+STARTING_SECONDS = 0.1  # ... soon that the worker is ready, ...
+SAME_SECONDS = 10.0  # ... and one that has not changed now and then
+DATABASE_SECONDS = 0.1  # between two looks whether it is there
 RETIREMENT_SECONDS = 1.0  # between two looks at its jobs and its memory
 AGAIN_SECONDS = 1.0  # after an error that no other code has caught
 JOIN_SECONDS = 2.0
@@ -30,23 +33,22 @@ class Beside(threading.Thread):
         self, worker: WorkerLoop, health: Health, channel: Channel | None = None, *, owns_process: bool = True
     ) -> None:
         super().__init__(name="pgonly-beside", daemon=True)
-        self.worker = worker
-        self.health = health
+        self.worker, self.health, self.channel = worker, health, channel
         health.statuses, health.wake = lambda: Statuses.of([worker.status()]), worker.wake
         self._inbox: Inbox[None] = Inbox()
-        self.link = None if channel is None else Link(worker, channel)
         self.systemd = Systemd.from_environment() if owns_process and channel is None else None
         self._has_retired = self._is_over = False
+        self._told: Status | None = None
+        self._told_at = 0.0
 
     def __enter__(self) -> Self:
-        if self.link is not None:  # before the first claim: whenever the process dies, its jobs can be found
-            self.link.tell_status()
-        if self.link or self.systemd or self._may_retire or self.health.is_on:
+        self._tell()  # before the first claim: whenever the process dies, its jobs can be found
+        if self.channel or self.systemd or self._may_retire or self.health.is_on:
             self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """A worker that has ended as it should says so."""
+        """A worker that has ended as it should says so, and whether all its jobs have gone back."""
         self._is_over = True
         if self.is_alive():
             self._inbox.put(None)
@@ -54,9 +56,10 @@ class Beside(threading.Thread):
         self._inbox.close()
         self.health.close()
         if kind is None:
-            if self.link is not None:
+            if self.channel is not None:
                 self._retire_if_due()  # the last jobs may have taken less time than a turn
-                self.link.end()
+                holds_nothing = self.worker.in_flight.is_empty
+                self._tell(holds_nothing=holds_nothing, is_out_of_time=self.worker.deadline.claims_nothing)
             if self.systemd is not None:
                 self.systemd.tell([self.worker.status()], is_stopping=True)
 
@@ -66,7 +69,7 @@ class Beside(threading.Thread):
                 self._turn()
             except Exception as error:  # noqa: BLE001 - a process that tells nothing is killed with its jobs
                 said = f"How the worker is could not be told, trying again: {error!r}"
-                if self.link is None:
+                if self.channel is None:
                     emit("worker.health_failed", said, level=logging.ERROR, exc_info=True)
                 else:
                     emit("worker.status_not_told", said, level=logging.ERROR, exc_info=True)
@@ -74,24 +77,43 @@ class Beside(threading.Thread):
 
     def _turn(self) -> None:
         sockets = self.health.sockets()
-        if self.link is not None and not self.link.channel.is_closed:
-            sockets[self.link.channel.fileno()] = EVENT_READ
+        if self.channel is not None and not self.channel.is_closed:
+            sockets[self.channel.fileno()] = EVENT_READ
         ready = self._inbox.wait(self._pause(), sockets)
         self._inbox.take(100, 0.0)
         if self._is_over:
             return
         self.health.handle(ready)
-        if self.link is not None:
-            self.link.turn()
+        if self.channel is not None and not self.channel.is_closed:
+            self._speak(self.channel)
         if self.systemd is not None:
             status = self.worker.status()
             self.systemd.tell([status], is_stopping=status.state is WorkerState.STOPPING)
         self._retire_if_due()
 
+    def _speak(self, supervisor: Channel) -> None:
+        """Pass on what it says, and tell it how the worker is, where that has changed."""
+        for message in supervisor.receive():
+            self.worker.inbox.put(str(message.get("payload")))
+        if supervisor.is_closed:
+            said = "The supervisor is gone: this process gives its jobs back and ends."
+            emit("worker.supervisor_gone", said, level=logging.WARNING, worker=self.worker.options.name)
+            self.worker.stop()
+        status, told = self.worker.status(), self._told
+        is_same = told is not None and replace(status, turned_at=told.turned_at) == told
+        if not is_same or time.monotonic() - self._told_at >= SAME_SECONDS:
+            self._tell()
+
+    def _tell(self, **facts: Any) -> None:
+        """The supervisor, where there is one."""
+        if self.channel is not None:
+            self._told, self._told_at = self.worker.status(), time.monotonic()
+            self.channel.send({"status": asdict(self._told), **facts})
+
     def _pause(self) -> float:
         times = [60.0, self.health.next_deadline() - time.monotonic()]
-        if self.link is not None:
-            times.append(LINK_SECONDS if self.worker.ready.is_set() else STARTING_SECONDS)
+        if self.channel is not None:
+            times.append(TELL_SECONDS if self.worker.ready.is_set() else STARTING_SECONDS)
         if self.systemd is not None:
             times.append(self.systemd.interval_seconds)
         if self._may_retire:
@@ -119,10 +141,21 @@ class Beside(threading.Thread):
             return
         self._has_retired = True
         self.worker.retire()
-        if self.link is not None:
-            self.link.retire(reason)
+        if self.channel is not None:
+            self._tell(retire=reason)
         else:
             message = (
                 f"This process finishes its jobs and ends, so that a fresh one can be started: {reason}."
             )
             emit("worker.retiring", message, reason=reason)
+
+
+def is_database_there(worker: WorkerLoop) -> bool:
+    """Wait for it, before the worker starts: its process may be started while the database is away. False when the
+    process is told to stop in that time."""
+    while worker.database.connection() is None:
+        worker.turned_at = time.monotonic()
+        if worker.is_stopping or worker.turned_at >= worker.deadline.stop_at:
+            return False
+        time.sleep(DATABASE_SECONDS)
+    return True

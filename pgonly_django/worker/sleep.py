@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from enum import Enum, auto
 from typing import Protocol
 from uuid import UUID
 
@@ -41,12 +40,6 @@ class Rests(Protocol):
     def rest(self) -> None: ...
 
 
-class Phase(Enum):
-    AWAKE = auto()
-    CHECKING = auto()  # the maintenance thread looks whether it is needed
-    ASLEEP = auto()
-
-
 class Sleep(Timer):
     """For the main loop alone."""
 
@@ -58,15 +51,12 @@ class Sleep(Timer):
         self.worker_id, self.options, self.database = worker_id, options, database
         self._claims, self._threads, self._stop_requests = claims, threads, stop_requests
         self._others, self._is_idle = others, is_idle
-        self._phase = Phase.AWAKE
+        self.is_asleep = False
+        self._is_checking = False  # the maintenance thread looks whether it is needed
         self._heard_at = time.monotonic()
         self._only_looks = False  # since it woke up because it was time
         self.wake_at = self._wake_at_clock = NEVER
         super().__init__(NEVER if options.sleep_after is None else self._heard_at + options.sleep_after)
-
-    @property
-    def is_asleep(self) -> bool:
-        return self._phase is Phase.ASLEEP
 
     def note_news(self) -> None:
         """There may be something to do."""
@@ -84,7 +74,7 @@ class Sleep(Timer):
 
     def _end(self, reason: str) -> None:
         """Connect again, and look for everything: first of all, before a claim, whether it was asked to stop."""
-        self._phase = Phase.AWAKE
+        self.is_asleep = False
         self.at = time.monotonic() + LOOK_SECONDS
         self.database.wake()
         self._stop_requests.hear_of(notify.ANY_WORKER)
@@ -105,15 +95,15 @@ class Sleep(Timer):
             self.at = now + RUNNING_SECONDS
             return
         self.at = now + LOOK_SECONDS
-        if self._phase is Phase.AWAKE and self._may_sleep(now, NEVER):
-            self._phase = Phase.CHECKING
+        if not self._is_checking and self._may_sleep(now, NEVER):
+            self._is_checking = True
             self._threads.maintenance.check()
 
     def note_checked(self, checked: MaintenanceChecked) -> None:
         """The maintenance thread has looked."""
-        if self._phase is not Phase.CHECKING:
+        if not self._is_checking:
             return
-        self._phase = Phase.AWAKE
+        self._is_checking = False
         now = time.monotonic()
         resets_at = now + checked.resets_in
         if not checked.is_calm:
@@ -154,7 +144,7 @@ class Sleep(Timer):
         self._threads.heartbeat.wake()
 
     def _let_go(self, wake_at: float) -> None:
-        self._phase = Phase.ASLEEP
+        self.is_asleep = True
         self.at = NEVER
         seconds = wake_at - time.monotonic()
         self.wake_at, self._wake_at_clock = wake_at, time.time() + seconds

@@ -10,7 +10,7 @@ from pgonly_django.events import subscribe
 from pgonly_django.models import Job, State
 from pgonly_django.worker import beside as module
 from pgonly_django.worker import status as status_module
-from pgonly_django.worker.beside import Beside
+from pgonly_django.worker.beside import Beside, is_database_there
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
@@ -34,9 +34,10 @@ def idle_worker(transactional_db):
 def supervised(idle_worker):
     """What runs beside it, and the supervisor's end of its channel."""
     ours, theirs = Channel.pair()
-    yield Beside(idle_worker, Health(), theirs), ours
-    for channel in (ours, theirs):
-        channel.close()
+    beside = Beside(idle_worker, Health(), theirs)
+    yield beside, ours
+    for each in (ours, theirs, beside._inbox):
+        each.close()
 
 
 def told(supervisor, key):
@@ -57,12 +58,60 @@ def test_without_anybody_to_speak_with_there_is_no_thread(transactional_db):
 
 
 def test_the_id_is_told_before_the_worker_runs_and_its_end_at_the_end(supervised):
+    """And at its end whether all has been given back, and whether it had no time for more."""
     beside, supervisor = supervised
     with beside:
         (first, *_) = told(supervisor, "status")
-        assert (first["worker_id"], first["state"]) == (str(beside.worker.id), WorkerState.STARTING)
-    assert told(supervisor, "holds_nothing") == [True]
+        beside.worker.deadline.claims_until = 0.0
+    assert (first["worker_id"], first["state"]) == (str(beside.worker.id), WorkerState.STARTING)
+    last = supervisor.receive()[-1]
+    assert (last["holds_nothing"], last["is_out_of_time"]) == (True, True)
     assert not beside.is_alive()
+
+
+def test_the_status_is_told_when_it_changes(supervised):
+    beside, supervisor = supervised
+    beside._turn()
+    beside._turn()
+    (message,) = supervisor.receive()
+    beside.worker.following.jobs_released = 7
+    beside._turn()
+    assert supervisor.receive()[0]["status"] == {
+        **message["status"],
+        "jobs_released": 7,
+        "turned_at": beside.worker.turned_at,
+    }
+
+
+def test_what_the_supervisor_says_reaches_the_main_loop(supervised):
+    beside, supervisor = supervised
+    supervisor.send({"payload": "wake"})
+    supervisor.send({"payload": "rescued-failed 7"})
+    beside._turn()
+    assert beside.worker.inbox.take(10, 0.0) == ["wake", "rescued-failed 7"]
+
+
+def test_a_worker_stops_when_the_supervisor_is_gone(supervised, caplog):
+    beside, supervisor = supervised
+    supervisor.close()
+    beside._turn()
+    beside._turn()
+    assert beside.worker.is_stopping
+    assert caplog.text.count("The supervisor is gone") == 1
+
+
+def test_a_worker_waits_for_its_database_until_it_is_told_to_stop(idle_worker, monkeypatch):
+    assert is_database_there(idle_worker)
+    looks = []
+
+    def nothing():
+        looks.append(1)
+        if len(looks) == 3:
+            idle_worker.shutdown.ask()
+
+    monkeypatch.setattr(idle_worker.database, "connection", nothing)
+    assert not is_database_there(idle_worker)
+    assert len(looks) == 3
 
 
 def test_a_worker_that_breaks_down_does_not_tell_that_it_holds_nothing(supervised):

@@ -22,7 +22,7 @@ from pgonly_django.events import emit
 from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks.registry import import_tasks
 from pgonly_django.worker import process
-from pgonly_django.worker.beside import Beside
+from pgonly_django.worker.beside import Beside, is_database_there
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import PortTakenError
 from pgonly_django.worker.loop import WorkerLoop
@@ -39,7 +39,6 @@ from pgonly_django.worker.options import (
 )
 from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.stopping import grace_of
-from pgonly_django.worker.supervisor.channel import is_database_there
 from pgonly_django.worker.supervisor.processes import Child, as_child, let_stop_signals_through
 from pgonly_django.worker.supervisor.supervisor import Supervisor
 from pgonly_django.worker.terminal import Terminal, banner, logging_to

@@ -4,20 +4,11 @@ tells how its worker is and why it ends (see Process.hear()), the supervisor sen
 from __future__ import annotations
 
 import json
-import logging
 import socket
-import time
 from contextlib import suppress
-from dataclasses import asdict, replace
 from typing import Any, Self
 
-from pgonly_django.events import emit
-from pgonly_django.worker.loop import WorkerLoop
-from pgonly_django.worker.status import Status
-
 RECEIVE_BYTES = 262_144  # more than the system keeps for a socket; a line that is longer is none of ours
-SAME_SECONDS = 10.0  # a status that has not changed is sent so often
-DATABASE_SECONDS = 0.1  # between two looks whether it is there
 
 
 class Channel:
@@ -65,55 +56,3 @@ def _message(line: bytes) -> dict[str, Any] | None:
         if isinstance(message, dict):
             return message
     return None
-
-
-class Link:
-    """The process's end: it tells the supervisor how its worker is, and passes on what the supervisor says. One thread
-    calls it, also while jobs keep the main loop from turning."""
-
-    def __init__(self, worker: WorkerLoop, channel: Channel) -> None:
-        self.worker, self.channel = worker, channel
-        self._told: Status | None = None
-        self._told_at = 0.0
-
-    def turn(self) -> None:
-        if self.channel.is_closed:
-            return
-        for message in self.channel.receive():
-            self.worker.inbox.put(str(message.get("payload")))
-        if self.channel.is_closed:
-            said = "The supervisor is gone: this process gives its jobs back and ends."
-            emit("worker.supervisor_gone", said, level=logging.WARNING, worker=self.worker.options.name)
-            self.worker.stop()
-        self.tell_status()
-
-    def tell_status(self) -> None:
-        """Where it has changed."""
-        status, told = self.worker.status(), self._told
-        is_same = told is not None and replace(status, turned_at=told.turned_at) == told
-        if not is_same or time.monotonic() - self._told_at >= SAME_SECONDS:
-            self._tell(status)
-
-    def retire(self, reason: str) -> None:
-        """This process claims nothing more, whatever the others do. The supervisor hears why."""
-        self._tell(self.worker.status(), retire=reason)
-
-    def end(self) -> None:
-        """The worker has ended. Tell whether all its jobs have gone back, so that nothing is to be taken back."""
-        holds_nothing, is_out_of_time = self.worker.in_flight.is_empty, self.worker.deadline.claims_nothing
-        self._tell(self.worker.status(), holds_nothing=holds_nothing, is_out_of_time=is_out_of_time)
-
-    def _tell(self, status: Status, **facts: Any) -> None:
-        self.channel.send({"status": asdict(status), **facts})
-        self._told, self._told_at = status, time.monotonic()
-
-
-def is_database_there(worker: WorkerLoop) -> bool:
-    """Wait for it, before the worker starts: its process may be started while the database is away. False when the
-    process is told to stop in that time."""
-    while worker.database.connection() is None:
-        worker.turned_at = time.monotonic()
-        if worker.is_stopping or worker.turned_at >= worker.deadline.stop_at:
-            return False
-        time.sleep(DATABASE_SECONDS)
-    return True
