@@ -99,10 +99,7 @@ def state_badge(session: Any) -> SafeString:
 
 @admin.display(description=gettext_lazy("user"))
 def user(session: Any) -> str:
-    if not session.user_id:
-        return _("visitor")
-    known = getattr(session, "user_name", None)
-    return str(known or user_names({session.user_id}).get(session.user_id, session.user_id))
+    return str(session.user_name or _("visitor"))
 
 
 @admin.display(description=gettext_lazy("device and address"))
@@ -192,6 +189,7 @@ class SessionAdmin(VerbAdmin):
         return SessionChangeList
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
+        """Each gets `user_name`; "" for a visitor's."""
         names = user_names({session.user_id for session in rows if session.user_id})
         for session in rows:
             session.user_name = names.get(session.user_id, session.user_id or "")
@@ -236,6 +234,7 @@ class SessionAdmin(VerbAdmin):
         revoke_for(request, Session.objects.filter(pk=obj.pk))
 
     def page_of(self, request: HttpRequest, row: Session) -> dict[str, Any]:
+        self.prepare_rows(request, [row])
         return {
             "heading": _("Session of %s") % user(row),
             "state_badge": state_badge(row),
