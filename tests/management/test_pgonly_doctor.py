@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -10,6 +11,7 @@ from django.core.management import CommandError, call_command
 from tests import zygote
 from tests.aliases import alias
 from tests.children import environment
+from tests.management import outcome
 from tests.queue.rows import HOUR, ago, make, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -19,17 +21,7 @@ pytestmark = pytest.mark.django_db
 def doctor(capsys):
     """`doctor("--only", "queues")`: its exit code, and what it printed."""
 
-    def call(*arguments):
-        try:
-            call_command("pgonly_doctor", *arguments)
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-        except CommandError as error:
-            code = error.returncode
-        return code, capsys.readouterr().out
-
-    return call
+    return partial(outcome, capsys, "pgonly_doctor")
 
 
 def test_the_report_has_a_line_for_what_is_well_and_the_advice_for_what_is_not(doctor):

@@ -15,6 +15,7 @@ from pgonly_django.queue import health as queries
 from tests import zygote
 from tests.aliases import alias
 from tests.children import environment
+from tests.management import outcome
 from tests.queue.rows import HOUR, ago, make, make_worker
 from tests.sql import setting
 
@@ -27,12 +28,8 @@ def health(capsys):
     """`health("--max-failed", 3)`: its exit code, and the lines that it printed."""
 
     def call(*arguments):
-        try:
-            call_command("pgonly_health", *map(str, arguments))
-            code = 0
-        except CommandError as error:
-            code = error.returncode
-        return code, capsys.readouterr().out.splitlines()
+        code, printed = outcome(capsys, "pgonly_health", *arguments)
+        return code, printed.splitlines()
 
     return call
 

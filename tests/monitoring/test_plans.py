@@ -29,8 +29,10 @@ ALL = ", ".join([*OF_THE_QUEUE, *OTHERS])
 CAP = queues.OF_A_STATE_AT_MOST + 1
 OF_STATES = {f"pgonly_job_{name}" for name in (
     "scheduled", "ready", "suspect", "limited", "running", "held", "failed", "cancelled")}  # fmt: skip
+OF_WAITING = {"pgonly_job_ready", "pgonly_job_limited", "pgonly_job_suspect", "pgonly_job_scheduled"}
 SMALL = {"pgonly_queue", "pgonly_cache_usage"}
 STATS = {"pgonly_job_stats_once"}
+OF_A_JOB = {"priority": 0, "ready_at": partial(datetime.now, UTC), "id": uuid4()}
 # The statement, its parameters, the indexes that it uses, and how many rows it may read.
 STATEMENTS = {
     # The rows of a node are counted at each of its parents that scans it again.
@@ -38,21 +40,10 @@ STATEMENTS = {
     "monitoring.queues.COUNTS": (
         queues.COUNTS,
         {"queues": ["queue 1", "keyed", "limited", "none"]},
-        {
-            "pgonly_job_ready",
-            "pgonly_job_limited",
-            "pgonly_job_suspect",
-            "pgonly_job_scheduled",
-            "pgonly_job_running",
-        },
+        OF_WAITING | {"pgonly_job_running"},
         4 * 5 * 1001,
     ),
-    "queue.health.OLDEST_PER_QUEUE": (
-        health.OLDEST_PER_QUEUE,
-        {},
-        {"pgonly_job_ready", "pgonly_job_limited", "pgonly_job_suspect", "pgonly_job_scheduled"},
-        6000,
-    ),
+    "queue.health.OLDEST_PER_QUEUE": (health.OLDEST_PER_QUEUE, {}, OF_WAITING, 6000),
     "monitoring.runs.ENDED": (
         runs.ENDED,
         {"length": "1 min", "granularity": "minute", "since": lambda: datetime.now(UTC) - HOUR},
@@ -70,19 +61,13 @@ STATEMENTS = {
     "monitoring.runs.RUNS": (runs.RUNS, {}, STATS, 3 * 49 * 50 + 3 * 25 * 50 + 100 * 24 * 5),
     "monitoring.waiting.AHEAD": (
         waiting.AHEAD,
-        {"queue": "queue 1", "priority": 0, "ready_at": partial(datetime.now, UTC), "id": uuid4()},
+        {"queue": "queue 1", **OF_A_JOB},
         {"pgonly_job_ready"},
         6 * 1001,
     ),
     "monitoring.waiting.AHEAD_OF_KEY": (
         waiting.AHEAD_OF_KEY,
-        {
-            "queue": "keyed",
-            "priority": 0,
-            "key": "key 1",
-            "ready_at": partial(datetime.now, UTC),
-            "id": uuid4(),
-        },
+        {"queue": "keyed", "key": "key 1", **OF_A_JOB},
         {"pgonly_job_limited"},
         3 * 1001,
     ),

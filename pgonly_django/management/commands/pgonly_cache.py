@@ -38,7 +38,11 @@ class Command(BaseCommand):
         elif action == "clear":
             self._clear(self._cache(options["cache"]), options["prefix"], options["tag"])
         else:
-            self._switch(self._cache(options["cache"]), action)
+            store = self._cache(options["cache"]).store
+            name = TABLES[store.durable]
+            with connections[store.pool.alias].cursor() as cursor:
+                cursor.execute(f"ALTER TABLE {table(name)} SET {action.upper()}")
+            self.stdout.write(f"{name} is {action} now; every cache in that table with it.")
 
     def _show(self) -> None:
         heads = "cache", "location", "table", "entries", "bytes", "expired", "hit rate"
@@ -63,12 +67,6 @@ class Command(BaseCommand):
         except CacheError as error:
             raise CommandError(f"Not all was deleted: {error}") from error
         self.stdout.write(f"{count} entries deleted.")
-
-    def _switch(self, cache: PostgresCache, action: str) -> None:
-        name, alias = TABLES[cache.store.durable], cache.store.pool.alias
-        with connections[alias].cursor() as cursor:
-            cursor.execute(f"ALTER TABLE {table(name)} SET {action.upper()}")
-        self.stdout.write(f"{name} is {action} now; every cache in that table with it.")
 
     def _cache(self, alias: str) -> PostgresCache:
         ours = our_caches()
