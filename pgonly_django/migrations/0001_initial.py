@@ -684,12 +684,7 @@ CACHE_TABLES = [
         "CacheUsage",
         meta("pgonly_cache_usage", "cache usage", verbose_name_plural="cache usage"),
         name=TextField(**KEY),
-        hits=BigIntegerField(),
-        misses=BigIntegerField(),
-        entries=BigIntegerField(),
-        bytes=BigIntegerField(),
-        writes=BigIntegerField(),
-        written=BigIntegerField(),
+        **{name: BigIntegerField() for name in ("hits", "misses", "entries", "bytes", "writes", "written")},
     ),
     create(
         "CacheLock",

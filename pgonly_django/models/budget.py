@@ -43,16 +43,12 @@ class Per(models.TextChoices):
     YEAR = "year", _("Year")
 
 
-def _of_row(sql: str) -> RawSQL:
-    """An expression of `b` for the ORM, which does not name the table so."""
-    text = sql.replace("b.", "")
-    return RawSQL(text, [], output_field=models.DecimalField(**MONEY))  # noqa: S611 - our own text
-
-
 class BudgetQuerySet(DeclaredQuerySet):
     def with_spent_now(self) -> BudgetQuerySet:
         """Each with `spent_now`: what is spent in the present period. `spent` may still be that of an earlier one."""
-        annotated: BudgetQuerySet = self.annotate(spent_now=_of_row(SPENT))
+        text = SPENT.replace("b.", "")  # the ORM does not name the table so
+        spent = RawSQL(text, [], output_field=models.DecimalField(**MONEY))  # noqa: S611 - our own text
+        annotated: BudgetQuerySet = self.annotate(spent_now=spent)
         return annotated
 
     def follow_from(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 from django.db import connection
@@ -12,11 +11,12 @@ from pgonly_django.cache import PostgresCache
 from pgonly_django.compat import uuid7
 from pgonly_django.models.job import State
 from pgonly_django.outcomes import Outcome
-from pgonly_django.queue.claim import Claim, Claimer
+from pgonly_django.queue.claim import Claim
 from pgonly_django.queue.finish import Finish
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import Exchanger
 from tests.jobs import add
+from tests.queue.rows import claimer
 from tests.waiting import PATIENT, wait_for
 
 ROWS = 20
@@ -48,14 +48,16 @@ def small_and_known(table):
         cursor.execute(f"VACUUM ANALYZE {table}")
 
 
+def make_exchanger():
+    return Exchanger(WorkerConnection("default", uuid7(), "growth"), claimer())
+
+
 def test_claims_and_finishes():
     for number in range(ROWS):
         add.enqueue(number)
     small_and_known("pgonly_job")
     before = full_reads("pgonly_job")
-    exchanger = Exchanger(
-        WorkerConnection("default", uuid7(), "growth"), Claimer(uuid7(), timedelta(seconds=60))
-    )
+    exchanger = make_exchanger()
     finishes: list[Finish] = []
     for _ in range(CALLS):
         answer = exchanger.exchange(finishes, [], Claim(1, {}, take_suspect=True))
@@ -68,9 +70,7 @@ def test_claims_and_finishes():
 
 
 def test_nothing_of_a_worker_is_compiled():
-    exchanger = Exchanger(
-        WorkerConnection("default", uuid7(), "growth"), Claimer(uuid7(), timedelta(seconds=60))
-    )
+    exchanger = make_exchanger()
     own = exchanger.database.connection()
     assert own is not None
     assert own.execute("SHOW jit").fetchone() == ("off",)
