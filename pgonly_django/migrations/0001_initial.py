@@ -50,7 +50,8 @@ STORAGE = {
     # retained jobs take half as much disk again, instead of a quarter.
     "job": qualified("""ALTER TABLE pgonly_job SET (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.01,
         autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05,
-        autovacuum_vacuum_cost_delay = 0)"""),
+        autovacuum_vacuum_cost_delay = 0);
+        ALTER INDEX pgonly_job_pkey SET (fillfactor = 50)"""),  # a job that has ended had three entries in it
     "checkpoint": qualified("ALTER TABLE pgonly_checkpoint SET (fillfactor = 50)"),
     "worker": qualified("ALTER TABLE pgonly_worker SET (fillfactor = 50)"),
     # Every worker updates the rows of the present minute and hour four times a minute.
