@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from pgonly_django.models import Job, State
-from tests.admin.jobs.test_page import TRACEBACK, attempt
+from tests.admin.jobs.test_page import LIBRARY, OWN, attempt
 from tests.browser.pages import APP
 from tests.queue.rows import make
 
 pytestmark = pytest.mark.slow
 
+TRACEBACK = f"Traceback (most recent call last):\n{OWN}{LIBRARY}{LIBRARY}shop.Refused: no\n"
 ERROR = attempt("failed", 0, exception="shop.Refused", message="no", traceback=TRACEBACK, attempt=1)
 
 
