@@ -167,7 +167,7 @@ def test_in_a_transaction_of_the_caller_no_setting_changes(health):
 def test_a_database_that_does_not_answer_in_time_is_unknown(monkeypatch, other):
     from pgonly_django.management.commands import pgonly_health
 
-    monkeypatch.setattr(pgonly_health, "STATEMENT_TIMEOUT", "100ms")
+    monkeypatch.setattr(pgonly_health, "STATEMENT_TIMEOUT", timedelta(milliseconds=100))
     with other.transaction():
         other.execute("LOCK TABLE pgonly_job IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(CommandError, match="statement timeout") as caught:

@@ -9,8 +9,9 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError, ProgrammingError, connections, transaction
+from django.db import DatabaseError, ProgrammingError, connections
 
+from pgonly_django.database.on_django import time_limit
 from pgonly_django.management.selection import JobCommand, job_database, length, number
 from pgonly_django.monitoring.conditions import NO_WORKER
 from pgonly_django.monitoring.findings import counted
@@ -23,7 +24,7 @@ Without limits it judges the workers alone, and shows the rest. Times are second
 
 Exit codes: 0 healthy; 1 not healthy: a limit does not hold; 2 unknown: the database does not answer, or a wrong flag.
 """
-STATEMENT_TIMEOUT = "10s"
+STATEMENT_TIMEOUT = timedelta(seconds=10)
 UNKNOWN = 2
 UNKNOWN_QUEUE = "--queue {}: no worker, no job and no limit names it. Is it written so?"
 
@@ -98,15 +99,11 @@ class Check(NamedTuple):
 
 
 def _examine(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> tuple[list[Check], list[str]]:
-    """And those of `queues` that nothing names. On a database that is too busy to answer it gives up; in a transaction
-    of the caller's it changes no setting."""
+    """And those of `queues` that nothing names. On a database that is too busy to answer it gives up."""
     connection = connections[alias]
     if connection.vendor != "postgresql":
         raise CommandError(f"DATABASES[{alias!r}] is {connection.vendor}: no jobs there.", returncode=UNKNOWN)
-    is_nested = connection.in_atomic_block
-    with transaction.atomic(using=alias), connection.cursor() as cursor:
-        if not is_nested:
-            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [STATEMENT_TIMEOUT])
+    with time_limit(alias, STATEMENT_TIMEOUT):
         checks = [
             _of_workers(alias, flags, queues),
             *_of_waits(alias, flags, queues),
