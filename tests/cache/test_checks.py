@@ -16,6 +16,8 @@ from pgonly_django.cache.entry import zstd
 from pgonly_django.cache.options import parse
 from tests import zygote
 
+OURS = {"BACKEND": "pgonly_django.cache.PostgresCache"}
+
 
 class Demanding:
     def __init__(self, level):
@@ -23,9 +25,8 @@ class Demanding:
 
 
 def with_cache(**options):
-    cache = {"BACKEND": "pgonly_django.cache.PostgresCache", "OPTIONS": options}
     memory = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"WHATEVER": 1}}
-    return override_settings(CACHES={"default": cache, "memory": memory})
+    return override_settings(CACHES={"default": {**OURS, "OPTIONS": options}, "memory": memory})
 
 
 def only(found):
@@ -120,8 +121,7 @@ def test_numbers_may_be_written_as_floats_that_are_whole():
 
 
 def test_an_option_beside_options_would_have_no_effect_and_is_named():
-    cache = {"BACKEND": "pgonly_django.cache.PostgresCache", "TIMEOUT": 5, "MAX_BYTES": 1, "ours": 1}
-    with override_settings(CACHES={"default": cache}):
+    with override_settings(CACHES={"default": {**OURS, "TIMEOUT": 5, "MAX_BYTES": 1, "ours": 1}}):
         message = only(check_caches())
     assert message.id == "pgonly_django.E101"
     assert message.msg == "CACHES['default']: MAX_BYTES has no effect beside OPTIONS. Put it in OPTIONS."
@@ -154,8 +154,7 @@ def test_zstd_without_its_module_is_found_before_the_first_large_value():
 )
 def test_a_wrong_entry_is_an_error_of_check_and_of_the_first_use(name, values, says):
     for value in values:
-        cache = {"BACKEND": "pgonly_django.cache.PostgresCache", name: value}
-        with override_settings(CACHES={"default": cache}):
+        with override_settings(CACHES={"default": {**OURS, name: value}}):
             message = only(check_caches())
             assert message.id == "pgonly_django.E101"
             assert says in message.msg
@@ -164,7 +163,6 @@ def test_a_wrong_entry_is_an_error_of_check_and_of_the_first_use(name, values, s
 
 
 SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
-OURS = {"BACKEND": "pgonly_django.cache.PostgresCache"}
 
 
 @pytest.mark.sample(2)

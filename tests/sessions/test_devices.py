@@ -108,23 +108,19 @@ def test_the_page_shows_no_usable_cookie(ada):
     assert key_of(phone) not in text
 
 
-def test_one_device_is_signed_out(ada):
-    laptop, phone, tablet = (browser_of(ada, "a/1") for _ in range(3))
-    assert sign_out(laptop, phone)["Location"] == "/devices/"
-    assert [browser.get("/whoami/").content for browser in (laptop, phone, tablet)] == [b"ada", b"", b"ada"]
-
-
-def test_all_other_devices_are_signed_out(ada):
-    laptop, phone, tablet = (browser_of(ada, "a/1") for _ in range(3))
-    answer = laptop.post("/devices/sign-out-others/", follow=False)
-    assert answer["Location"] == "/devices/"
-    assert [browser.get("/whoami/").content for browser in (laptop, phone, tablet)] == [b"ada", b"", b""]
-
-
-def test_signing_out_this_device_is_a_logout(ada):
-    laptop = browser_of(ada, "a/1")
-    sign_out(laptop, laptop)
-    assert laptop.get("/whoami/").content == b""
+@pytest.mark.parametrize(
+    ("sign", "left"),
+    [
+        (sign_out, [b"ada", b"", b"ada"]),
+        (lambda laptop, phone: laptop.post("/devices/sign-out-others/"), [b"ada", b"", b""]),
+        (lambda laptop, phone: sign_out(laptop, laptop), [b"", b"ada", b"ada"]),
+    ],
+    ids=["one", "all others", "this one"],
+)
+def test_devices_are_signed_out(ada, sign, left):
+    browsers = [browser_of(ada, "a/1") for _ in range(3)]
+    assert sign(*browsers[:2])["Location"] == "/devices/"
+    assert [browser.get("/whoami/").content for browser in browsers] == left
 
 
 def test_nobody_signs_out_another_users_device(ada):
@@ -227,23 +223,24 @@ def test_the_page_may_lie_below_a_namespace(ada, settings):
     assert laptop.post("/account/devices/sign-out-others/")["Location"] == "/account/devices/"
 
 
+@pytest.fixture
+def _geoip_as_set():
+    devices._geoip.cache_clear()
+    yield
+    devices._geoip.cache_clear()
+
+
+@pytest.mark.usefixtures("_geoip_as_set")
 def test_a_missing_geoip_database_leaves_the_place_out(settings, tmp_path):
     settings.GEOIP_PATH = tmp_path
-    devices._geoip.cache_clear()
-    try:
-        assert place_of("2.125.160.216") == ""
-    finally:
-        devices._geoip.cache_clear()
+    assert place_of("2.125.160.216") == ""
 
 
+@pytest.mark.usefixtures("_geoip_as_set")
 def test_with_geoip_a_place_is_named_and_an_unknown_address_is_no_error(settings):
     pytest.importorskip("geoip2")
     settings.GEOIP_PATH = django_source.tests_folder() / "gis_tests" / "data" / "geoip2"
     settings.GEOIP_CITY = "GeoLite2-City-Test.mmdb"
-    devices._geoip.cache_clear()
-    try:
-        assert place_of("2.125.160.216") == "Boxford, United Kingdom"
-        assert place_of("127.0.0.1") == ""
-        assert place_of(None) == ""
-    finally:
-        devices._geoip.cache_clear()
+    assert place_of("2.125.160.216") == "Boxford, United Kingdom"
+    assert place_of("127.0.0.1") == ""
+    assert place_of(None) == ""

@@ -49,16 +49,17 @@ def test_a_touch_leaves_the_expiry_as_it_was(client):
     assert Session.objects.get().expires_at == session.expires_at
 
 
-def test_within_a_minute_a_request_writes_nothing(client, django_assert_num_queries):
+@pytest.mark.parametrize(
+    ("pgonly", "seconds", "queries"),
+    [({}, 0, 2), ({}, 61, 3), ({"SESSION_TOUCH_SECONDS": 600}, 500, 2)],  # the session, the user, and a write
+)
+def test_a_request_writes_once_a_minute_or_as_often_as_is_set(
+    client, settings, django_assert_num_queries, pgonly, seconds, queries
+):
     log_in(client)
-    with django_assert_num_queries(2):  # the session and the user
-        client.get("/whoami/")
-
-
-def test_after_a_minute_a_request_writes_once(client, django_assert_num_queries):
-    log_in(client)
-    seen_seconds_ago(61)
-    with django_assert_num_queries(3):
+    settings.PGONLY = pgonly
+    seen_seconds_ago(seconds)
+    with django_assert_num_queries(queries):
         client.get("/whoami/")
 
 
@@ -71,14 +72,6 @@ def test_a_request_whose_view_fails_does_not_count_as_use(client):
     client.raise_request_exception = False
     assert client.get("/fail/").status_code == 500
     assert Session.objects.get().last_seen_at == before
-
-
-def test_the_interval_can_be_set(client, settings, django_assert_num_queries):
-    log_in(client)
-    settings.PGONLY = {"SESSION_TOUCH_SECONDS": 600}
-    seen_seconds_ago(500)
-    with django_assert_num_queries(2):
-        client.get("/whoami/")
 
 
 def test_save_every_request_slides_the_expiry_at_most_once_a_minute(
