@@ -21,7 +21,8 @@ REQUESTS = 50
 
 @pytest.fixture(scope="module")
 def database():
-    with new_server(free_port()) as server:
+    # Two app servers with 50 requests each may be connected at once.
+    with new_server(free_port(), ("max_connections=200",)) as server:
         yield server
 
 
