@@ -180,7 +180,7 @@ def merge(
     commit = None if sets_user or settings().session_wait_for_disk else _no_wait_for_disk()
     return _write(
         MERGE, session_key, client, changed=changed, removed=removed, sets_user=sets_user, user=new_user,
-        commit=commit, **expiry._asdict(),
+        age=expiry.age, sets_expiry=expiry.sets_expiry, expiry=expiry.expiry, commit=commit,
     )  # fmt: skip
 
 
