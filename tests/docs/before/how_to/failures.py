@@ -31,6 +31,6 @@ def after(page):
     drain(raise_errors=False)
     assert tickets[0]["title"].endswith(".always_fails failed")
     assert "OutOfCreditError: no credit" in tickets[0]["text"]
-    assert page.screen_project.dead_letter_queue == "dead"
+    assert dict(page.screen_project.declared)["dead_letter_queue"] == "dead"
     assert Job.objects.filter(queue="dead", state="succeeded").count() == 1
     assert page.backoff(None, SimpleNamespace(attempts=2)) == 30
