@@ -194,7 +194,9 @@ def check_settings(**_: object) -> list[checks.CheckMessage]:
     try:
         settings()
     except ImproperlyConfigured as error:
-        return [checks.Error(str(error), hint="See docs/how-to/queue.md#checks.", id="pgonly_django.E001")]
+        return [
+            checks.Error(str(error), hint="See docs/reference/settings.md#checks.", id="pgonly_django.E001")
+        ]
     return []
 
 

@@ -34,7 +34,9 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
-AFTER_THE_GRACE_SECONDS = 10  # docs/how-to/processes.md: what has not ended 7 s after the grace is killed
+AFTER_THE_GRACE_SECONDS = (
+    10  # docs/how-to/deploy.md#several-processes: what has not ended 7 s after the grace is killed
+)
 
 
 def unit():

@@ -36,8 +36,8 @@ OTHERS = {
 # Modules whose names a how-to explains.
 ON_PAGES = {
     "pgonly_django.admin.jobs": "admin.md",
-    "pgonly_django.throttling.ninja": "throttle_requests.md",
-    "pgonly_django.throttling.rest_framework": "throttle_requests.md",
+    "pgonly_django.throttling.ninja": "limits.md#throttle-requests",
+    "pgonly_django.throttling.rest_framework": "limits.md#throttle-requests",
 }
 MADE_BY_PROJECTS = {"Backoff", "Cost", "Costed", "PgonlyCollector", "PgonlyIntegration"}
 # On pages of their own.

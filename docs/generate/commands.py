@@ -26,11 +26,11 @@ SEE = {
     "pgonly_cache": "cache.md",
     "pgonly_doctor": "doctor.md",
     "pgonly_encrypt_sessions": "sessions.md#what-a-leaked-table-tells",
-    "pgonly_health": "health_checks.md#pgonly_health",
+    "pgonly_health": "monitoring.md#pgonly_health",
     "pgonly_import_sessions": "sessions.md#moving-from-another-engine",
     "pgonly_jobs": "queue.md#pgonly_jobs",
     "pgonly_tick_url": "serverless.md#a-tick-jobs-inside-a-web-process",
-    "runworker": "queue.md#runworker",
+    "runworker": "deploy.md#the-worker",
 }
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from django.apps import apps
 from django.db import connection, models
 
+from docs.generate import permissions
 from docs.generate.api import is_public, shown
 from docs.generate.columns import WORDS
-from docs.generate.markdown import comments, documentation, in_one_line, table
+from docs.generate.markdown import comments, documentation, in_one_line, paragraphs, table
 from pgonly_django.models import State
 from pgonly_django.outcomes import Outcome
 from pgonly_django.tables import name_of
@@ -31,10 +32,29 @@ OUTCOMES = """
 ## Outcomes of a run
 
 `outcome` of an entry in the job's `errors`, in log records, signals of tracers and spans. *Counted
-as* is the column of the [statistics](../how-to/queue.md#statistics), and *error* says whether a job
+as* is the column of the [statistics](#jobstats), and *error* says whether a job
 that fails so has an error: at ERROR in the log, and in traces and Sentry. Other ends of a job, such
 as `discarded`, are at WARNING, and tell Sentry nothing.
 """
+
+
+# Said of a model below its docstring.
+NOTES = {
+    "JobStats": """
+Workers count the runs that end, and write the counts every 15 s, before they sleep, and when they stop. A worker that
+is killed loses those of its last 15 s, and one whose connection breaks at the wrong moment may write them twice. The
+table has one row for each queue and task in each minute of the last three hours, and in each hour of the last 35 days,
+by the database's clock. The rows stay when the jobs are pruned.
+
+`failed` includes discarded jobs and those that a death of their worker ended; such a death counts as `crashed`, too. A
+run counts as its [outcome](#outcomes-of-a-run) says. Runs of `drain()` and of the immediate backend do not count.
+
+`waiting_times` and `run_times` are histograms: number `i`, from 0 on, counts the times up to 1 ms * 2^(i/2) that are
+longer than the bound before. `run_times` has the runs that succeeded, failed or are retried.
+
+In a project with thousands of queues or tasks a worker writes 500 rows at a time; the rest counts under an empty task.
+""",
+}
 
 
 def page() -> str:
@@ -42,7 +62,7 @@ def page() -> str:
     parts += [OUTCOMES.strip(), table(["outcome", "", "counted as", "error"], map(outcome_row, Outcome))]
     for model in apps.get_app_config("pgonly_django").get_models():
         parts += section(model)
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join([*(part for part in parts if part), permissions.chapter()])
 
 
 def outcome_row(outcome: Outcome) -> tuple[str, str, str, str]:
@@ -56,6 +76,8 @@ def section(model: type[models.Model]) -> Iterator[str]:
     meta = model._meta
     yield f"## {model.__name__}"
     yield documentation(model)
+    if model.__name__ in NOTES:
+        yield paragraphs(NOTES[model.__name__])
     yield f"Table `{name_of(meta.db_table)}`:"
     yield table(["column", "type", "null", ""], map(row, meta.concrete_fields))
     yield verbs(type(model._default_manager.all()))

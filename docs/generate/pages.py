@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from docs.generate import api, checks, commands, exceptions, models, permissions, settings, tasks
+from docs.generate import api, checks, commands, exceptions, models, settings, tasks
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 END = "Generated from the code by `python -m docs.generate`.\n"
@@ -18,7 +18,6 @@ def pages() -> dict[str, str]:
         "commands.md": commands.page(),
         "exceptions.md": exceptions.page(),
         "models.md": models.page(),
-        "permissions.md": permissions.page(),
         "settings.md": settings.page(),
         "tasks.md": tasks.page(),
     }

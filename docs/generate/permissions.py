@@ -1,4 +1,4 @@
-"""reference/permissions.md"""
+"""The end of reference/models.md."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from django.apps import apps
 from docs.generate.markdown import paragraphs, table
 
 TEXT = """
-# Permissions
+## Permissions
 
 The permissions of this package, as `user.has_perm()` names them. Which page and which button of the
 admin needs which: [admin.md](../how-to/admin.md#permissions).
 
-## Added to Django's four
+### Added to Django's four
 
 {own}
 
-## Django's four
+### Django's four
 
 {django}
 """
 OF_DJANGO = "{actions}, each with the name of a model behind it, such as `view_job`: {models}."
 
 
-def page() -> str:
+def chapter() -> str:
     return TEXT.strip().format(
         own=table(["permission", "allows"], own()),
         django=paragraphs(OF_DJANGO.format(**of_django())),

@@ -15,14 +15,14 @@ LONGEST_CELL = 40
 SEE = {
     "BUDGETS": "budgets.md#settings",
     "LIMITERS": "limits.md#settings",
-    "METRICS_TOKEN": "metrics.md",
-    "LISTEN_DATABASE": "queue.md#poolers",
+    "METRICS_TOKEN": "monitoring.md#metrics",
+    "LISTEN_DATABASE": "connections.md#listen-past-a-pooler",
     "MASKED_ARGUMENTS": "admin.md#secrets",
     "ON_FAILURE": "failures.md#on_failure",
     "OUTPUT_LIMIT": "progress.md#output",
     "QUEUES": "concurrency.md#limits-of-a-queue",
     "SCHEDULES": "schedules.md#settings",
-    "SCHEMA": "schema.md",
+    "SCHEMA": "databases.md#a-separate-schema",
     "SESSION_ENCRYPT_DATA": "sessions.md#what-a-leaked-table-tells",
     "SESSION_PREVIOUS_ENGINE": "sessions.md#moving-from-another-engine",
     "SESSION_TRUSTED_PROXIES": "sessions.md#address-and-time-of-last-use",
@@ -36,8 +36,8 @@ SEE = {
 TEXT = """
 # Settings
 
-All settings of this package, and those of Django that it heeds. `manage.py check` names a key that
-does not exist, a value that cannot be, and the nearest that can ([checks.md](checks.md)).
+All settings of this package, and those of Django that it obeys. `manage.py check` reports a key that
+does not exist and a value that is not allowed, and names the nearest one ([Checks](#checks)).
 
 ## PGONLY
 
@@ -83,12 +83,69 @@ Django's `CULL_FREQUENCY` is accepted and has no effect: eviction deletes the ex
 
 ## Django's sessions
 
-`SESSION_ENGINE = "pgonly_django.sessions"`. The engine heeds `SESSION_COOKIE_AGE`,
+`SESSION_ENGINE = "pgonly_django.sessions"`. The engine obeys `SESSION_COOKIE_AGE`,
 `SESSION_EXPIRE_AT_BROWSER_CLOSE`, `SESSION_SAVE_EVERY_REQUEST` and the other `SESSION_COOKIE_...`
 settings as Django's own engines do. With any other `SESSION_SERIALIZER` than Django's
 `JSONSerializer` the values are stored in its signed encoding.
+
+## Checks
+
+What `manage.py check` says about these settings. [checks.md](checks.md) lists all checks.
+
+{checks}
 """
 
+
+# What each check of these settings says.
+CHECKS = {
+    "`pgonly_django.E001`": "`PGONLY` does not validate",
+    "`pgonly_django.E002`": (
+        "an entry of `TASKS` has an unknown key or option, or a value that it cannot have. Its tasks can be "
+        "imported; `enqueue` raises `ImproperlyConfigured` and `runworker` does not start"
+    ),
+    "`pgonly_django.E003`": "the jobs' database is not in `DATABASES` or not PostgreSQL",
+    "`pgonly_django.E004`": "the jobs' database has `AUTOCOMMIT = False`",
+    "`pgonly_django.E005`": (
+        '`PGONLY["BUDGETS"]` has an entry that no budget can have, see '
+        "[budgets.md](../how-to/budgets.md#settings)"
+    ),
+    "`pgonly_django.E009`": (
+        'an entry of `PGONLY["QUEUES"]` has an unknown key or a value that it cannot have, see '
+        "[concurrency.md](../how-to/concurrency.md#checks)"
+    ),
+    "`pgonly_django.E010`": (
+        'the task of a dead letter queue (`PGONLY["QUEUES"][name]["task"]`) cannot be imported, or does not '
+        "take one argument"
+    ),
+    "`pgonly_django.E011`": (
+        '`PGONLY["ON_FAILURE"]` is not the dotted path of a function that can be called with two arguments'
+    ),
+    "`pgonly_django.E012`": (
+        '`PGONLY["LISTEN_DATABASE"]` is not an alias of `DATABASES`, is not PostgreSQL, or has a `NAME` that '
+        "no other alias has, see [connections.md](../how-to/connections.md#listen-past-a-pooler)"
+    ),
+    "`pgonly_django.W005`": (
+        "with `check --deploy`: the settings use the embedded PostgreSQL, see "
+        "[testing.md](../how-to/testing.md#limits-of-the-embedded-server)"
+    ),
+    "`pgonly_django.E050`": (
+        'the tables are in another schema than `PGONLY["SCHEMA"]` says: '
+        "[databases.md](../how-to/databases.md#when-the-setting-and-the-database-disagree)"
+    ),
+    "`pgonly_django.E060`": (
+        "the server is CockroachDB (with `check --database`, and before `migrate`): "
+        "[doctor.md](../how-to/doctor.md#d010)"
+    ),
+    "`pgonly_django.E501`, `E502`, `E503`, `W501`, `W502`": (
+        "with `check --deploy`: whether the jobs that are stored can run with this code, see "
+        "[releases.md](../how-to/releases.md#check---deploy)"
+    ),
+    "`pgonly_django.W001`": '`OPTIONS["database"]` and the router lead to different databases',
+    "`pgonly_django.W002`": '`OPTIONS["queues"]` has a name that `QUEUES` lacks',
+    "`pgonly_django.W003`": (
+        '`PGONLY["QUEUES"]` has a name that no `QUEUES` of `TASKS` has, so its limits protect nothing'
+    ),
+}
 
 # What each inner key says, in the order of the code that reads it. tests/docs/test_reference.py compares the keys.
 INNER = {
@@ -134,6 +191,7 @@ def page() -> str:
         pgonly=settings_table(others, says),
         sessions=settings_table(of_sessions, says),
         inner=inner_table(),
+        checks=table(["check", "it says that"], CHECKS.items()),
         cache=settings_table(fields(cache_options.Options), cache_says),
     )
 

@@ -21,7 +21,7 @@ them: [queue.md](../how-to/queue.md).
 ## Options
 
 `@task(...)` takes Django's parameters (`priority`, `queue_name`, `backend`, `takes_context`),
-`aliases` ([rolling_deploys.md](../how-to/rolling_deploys.md#a-task-gets-another-path)), and these
+`aliases` ([releases.md](../how-to/releases.md#a-task-gets-another-path)), and these
 options. `.using(...)` takes them for the calls made through it, and `TASKS` for all tasks
 ([settings.md](settings.md#tasks)).
 

@@ -53,7 +53,11 @@ def check_listen_database(databases: Sequence[str] | None = None, **_: Any) -> l
     if not direct:
         return []
     if direct not in connections.settings:
-        return [checks.Error(_unknown(direct), hint="See docs/how-to/queue.md#poolers.", id=ERROR_ID)]
+        return [
+            checks.Error(
+                _unknown(direct), hint="See docs/how-to/connections.md#listen-past-a-pooler.", id=ERROR_ID
+            )
+        ]
     if found := check_vendor(direct, 'PGONLY["LISTEN_DATABASE"] is', "take it out of PGONLY", ERROR_ID):
         return found
     if any(_name(alias) == _name(direct) for alias in connections.settings if alias != direct):

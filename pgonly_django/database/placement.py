@@ -17,7 +17,7 @@ from pgonly_django.database.on_django import all_rows
 from pgonly_django.tables import TABLES, name_of
 
 APP = "pgonly_django"
-MOVE = "docs/how-to/schema.md#move-the-tables"
+MOVE = "docs/how-to/databases.md#move-the-tables"
 
 # In all schemas but those of PostgreSQL and of temporary tables. Without PGONLY["SCHEMA"] a table is at its place where
 # the search_path finds it.

@@ -1,5 +1,5 @@
 """Spans of jobs for OpenTelemetry: call instrument() in the ready() of an AppConfig. It needs opentelemetry-api alone
-(the extra `opentelemetry`); without an SDK no span is recorded. docs/how-to/traces.md says what is seen where."""
+(the extra `opentelemetry`); without an SDK no span is recorded. See docs/how-to/observability.md#traces."""
 
 from __future__ import annotations
 

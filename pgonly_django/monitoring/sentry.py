@@ -1,6 +1,6 @@
 """Jobs in Sentry: `sentry_sdk.init(integrations=[PgonlyIntegration()])` in the settings. It needs sentry-sdk (the extra
 `sentry`). One event for each job that has failed, with the job; and the trace goes on from the enqueue into the job.
-docs/how-to/errors.md says what becomes an event."""
+docs/how-to/observability.md#errors-in-sentry says what becomes an event."""
 
 from __future__ import annotations
 

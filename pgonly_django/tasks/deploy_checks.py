@@ -35,7 +35,7 @@ from pgonly_django.tasks.registry import (
     with_fields,
 )
 
-DOCS = "See docs/how-to/rolling_deploys.md#check---deploy."
+DOCS = "See docs/how-to/releases.md#check---deploy."
 TASKS_AT_MOST = 50
 REASON_AT_MOST = 500
 ARGUMENTS_AT_MOST = 1000  # no function has so many parameters

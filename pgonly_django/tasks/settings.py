@@ -24,7 +24,7 @@ from pgonly_django.tasks.options import (
 
 KEYS = ("BACKEND", "QUEUES", "OPTIONS")
 NO_DEFAULTS = ("database", "queues")  # in OPTIONS, and no defaults of tasks
-DOCS = "docs/how-to/queue.md#another-database"
+DOCS = "docs/how-to/databases.md#only-the-jobs-apart"
 
 
 class TasksEntry:
@@ -118,7 +118,7 @@ def check_tasks_entry(entry: TasksEntry) -> list[checks.CheckMessage]:
     """E002: the entry itself. E003, E004: the jobs' database. W001: the router says another one. W002: defaults of a
     queue that QUEUES lacks."""
     if entry.problems:
-        hint = "All options: docs/how-to/queue.md#tasks."
+        hint = "All options: docs/reference/tasks.md#options."
         return [checks.Error(problem, hint=hint, id="pgonly_django.E002") for problem in entry.problems]
     return _check_database(entry, entry.database) or list(_warnings(entry, entry.database))
 

@@ -113,7 +113,7 @@ def crowd(app):
 
 
 def test_a_process_opens_no_more_connections_than_it_has_threads_or_than_its_pool_may(app, crowd, database):
-    """docs/how-to/gunicorn.md: --threads 4, and POOL_SIZE is 8."""
+    """docs/how-to/connections.md#web-processes: --threads 4, and POOL_SIZE is 8."""
     crowd.ask_for(1, "counted")
     with psycopg.connect(database.url()) as connection:
         query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgonly cache'"

@@ -1,4 +1,4 @@
-"""Where the tables are and where they should be, and the move that docs/how-to/schema.md writes out.
+"""Where the tables are and where they should be, and the move that docs/how-to/databases.md#move-the-tables shows.
 
 DDL is rolled back like the rest, so most of these tests move the tables of the test database.
 """
@@ -44,7 +44,7 @@ def test_tables_that_are_elsewhere_are_named_with_what_to_do(job_queue):
         r"docs/how-to/schema\.md#move-the-tables\."
     )
     (found,) = placement.check_placement(["default"])
-    assert (found.id, found.hint) == ("pgonly_django.E050", "See docs/how-to/schema.md#move-the-tables.")
+    assert (found.id, found.hint) == ("pgonly_django.E050", "See docs/how-to/databases.md#move-the-tables.")
     with pytest.raises(CommandError, match=message):
         call_command("migrate", verbosity=0)
 
@@ -150,7 +150,7 @@ def installation(transactional_db):
 
 def move_as_documented(database, source, target):
     """The statements of the page, as psql would send them, for a role that is here."""
-    page = (ROOT / "docs/how-to/schema.md").read_text()
+    page = (ROOT / "docs/how-to/databases.md").read_text()
     (block,) = re.findall(r"```sql\n(   BEGIN;.*?)```", page, re.DOTALL)
     block = (
         block.replace("job_queue", target).replace("'public'", f"'{source}'").replace("TO app", "TO PUBLIC")

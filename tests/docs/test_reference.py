@@ -154,7 +154,7 @@ def test_what_the_pages_import_is_in_the_reference():
 
 
 def test_rows_without_words_are_none():
-    names = ("settings.md", "tasks.md", "exceptions.md", "checks.md", "permissions.md")
+    names = ("settings.md", "tasks.md", "exceptions.md", "checks.md")
     refuse(
         [
             f"docs/reference/{name}: {row}"

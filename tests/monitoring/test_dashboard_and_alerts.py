@@ -149,14 +149,14 @@ def test_a_wrong_name_a_wrong_label_and_a_wrong_value_are_found(exposed):
 
 
 def test_the_how_to_lists_every_alert_and_no_other():
-    page = (ROOT / "docs" / "how-to" / "metrics.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "monitoring.md").read_text()
     listed, known = (
         re.findall(r"^\| `(Pgonly\w+)` \|", page, re.MULTILINE),
         [rule["alert"] for rule in rules()],
     )
     refuse(
         sorted(set(listed) ^ set(known)),
-        f"docs/how-to/metrics.md has a row for each alert of deploy/{ALERTS.name}, and for no other.",
+        f"docs/how-to/monitoring.md has a row for each alert of deploy/{ALERTS.name}, and for no other.",
     )
     assert sorted(listed) == sorted(known)
 

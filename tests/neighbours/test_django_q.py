@@ -1,4 +1,4 @@
-"""A move from django-q2: the code of docs/how-to/move_from_django_q2.md with django-q2's own rows."""
+"""A move from django-q2: the code of docs/how-to/move_the_queue.md#django-q2 with django-q2's own rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests import jobs
 from tests.docs.pages import snippet
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
-PAGE = "how-to/move_from_django_q2.md"
+PAGE = "how-to/move_the_queue.md"
 
 
 def test_what_waits_for_django_q2_runs_here(monkeypatch):

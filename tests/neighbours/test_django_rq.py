@@ -1,4 +1,4 @@
-"""A move from RQ: the code of docs/how-to/move_from_rq.md with jobs in a real Redis."""
+"""A move from RQ: the code of docs/how-to/move_the_queue.md#rq-and-django-rq with jobs in a real Redis."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_what_waits_in_redis_runs_here(redis_url, monkeypatch):
     queue.enqueue("tests.jobs.add", 1, b=2)
     queue.enqueue_in(timedelta(hours=1), "tests.jobs.add", 3)
     monkeypatch.setattr(django_rq, "get_queue", lambda name: queue)
-    exec(snippet("how-to/move_from_rq.md", "queue.jobs"), {})
+    exec(snippet("how-to/move_the_queue.md", "queue.jobs"), {})
     assert (queue.count, queue.scheduled_job_registry.count) == (0, 0)
     assert [result.return_value for result in drain()] == [3]
     later = Job.objects.get(state="scheduled")

@@ -1,4 +1,4 @@
-"""A move from django-tasks-db: the code of docs/how-to/move_from_django_tasks_db.md with its own rows."""
+"""A move from django-tasks-db: the code of docs/how-to/move_the_queue.md#django-tasks-db with its own rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_what_waits_there_runs_here():
     old.enqueue(1, b=2)
     old.using(priority=5).enqueue(3)
     old.using(run_after=tomorrow).enqueue(4)
-    exec(snippet("how-to/move_from_django_tasks_db.md", "DBTaskResult"), {})
+    exec(snippet("how-to/move_the_queue.md", "DBTaskResult"), {})
     assert not DBTaskResult.objects.exists()
     assert [result.return_value for result in drain()] == [4, 3]
     later = Job.objects.get(state="scheduled")

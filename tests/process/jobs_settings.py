@@ -1,4 +1,4 @@
-"""A project whose jobs are in a database of their own, as docs/how-to/queue.md shows it."""
+"""A project whose jobs are in a database of their own, as docs/how-to/databases.md shows it."""
 
 from tests.docs.pages import snippet
 from tests.process.worker_settings import *  # noqa: F403 - settings of settings
@@ -15,4 +15,4 @@ TASKS = {
 }
 
 # Makes JobsRouter.
-exec(snippet("how-to/queue.md", "class JobsRouter"))
+exec(snippet("how-to/databases.md", "class JobsRouter"))

@@ -1,4 +1,4 @@
-"""Jobs and cache in databases of their own: what docs/how-to/queue.md and several_databases.md show, run as it stands
+"""Jobs and cache in databases of their own: what docs/how-to/databases.md show, run as it stands
 there."""
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def tables(url):
         return {name for (name,) in server.execute(TABLES)}
 
 
-two = ("how-to/queue.md", "mysite.routers.JobsRouter", "class JobsRouter")
-three = ("how-to/several_databases.md", "mysite.routers.PgonlyRouter", "class PgonlyRouter")
+two = ("how-to/databases.md", "mysite.routers.JobsRouter", "class JobsRouter")
+three = ("how-to/databases.md", "mysite.routers.PgonlyRouter", "class PgonlyRouter")
 
 
 @pytest.mark.parametrize(("manage", "has_cache"), [(two, False), (three, True)], indirect=["manage"])

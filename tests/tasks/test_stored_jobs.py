@@ -71,7 +71,10 @@ def test_jobs_of_a_path_that_is_gone_are_one_error_with_their_number():
         "the task shop.tasks.send_mail: ModuleNotFoundError: No module named 'shop'"
     )
     assert 'give the task aliases=["shop.tasks.send_mail"]' in error.hint
-    assert "pgonly_jobs cancel --task shop.tasks.send_mail. See docs/how-to/rolling_deploys.md" in error.hint
+    assert (
+        "pgonly_jobs cancel --task shop.tasks.send_mail. See docs/how-to/releases.md#check---deploy"
+        in error.hint
+    )
 
 
 def test_a_path_that_another_program_has_written_harms_no_terminal():

@@ -80,7 +80,7 @@ def test_the_lines_of_the_worker_say_the_same_of_a_job(work, caplog):
 def test_the_settings_of_the_docs_configure_logging_before_apps_are_loaded():
     """In a process of its own, as django.setup() does it."""
     code = (
-        f"{snippet('how-to/logging.md', 'JobFilter')}\n"
+        f"{snippet('how-to/observability.md', 'JobFilter')}\n"
         "import logging.config; logging.config.dictConfig(LOGGING)\n"
         "logging.getLogger('shop.tasks').warning('sold out')\n"
         "import sys; assert not any(name.startswith('pgonly_django.models') for name in sys.modules)"

@@ -129,7 +129,7 @@ def _of_workers(alias: str) -> tuple[int, int]:
 
 DIRECT = (
     'Give DATABASES an entry "direct" that leads past the pooler to the same NAME, and set '
-    'PGONLY["LISTEN_DATABASE"] = "direct" (docs/how-to/queue.md#poolers).'
+    'PGONLY["LISTEN_DATABASE"] = "direct" (docs/how-to/connections.md#listen-past-a-pooler).'
 )
 NOTIFY_SLOW = Condition(
     "D062",

@@ -19,7 +19,7 @@ from pgonly_django.monitoring.findings import Condition, Finding, Level, identif
 from pgonly_django.wording import duration
 
 COCKROACH = Condition("D010", Level.ERROR, REFUSED, HINT)
-SLEEP = "manage.py runworker --sleep-after 300 (docs/how-to/serverless.md)"
+SLEEP = "manage.py runworker --sleep-after 300 (docs/how-to/serverless.md#sleep)"
 # By the name that ServerKind has for it.
 SERVERS = {
     "is_aurora": Condition(

@@ -14,7 +14,7 @@ from pgonly_django.monitoring.doctor.reading import OUR_TABLES, belongs_to, read
 from pgonly_django.monitoring.findings import Condition, Finding, Level, database_flag
 from pgonly_django.tables import name_of, qualified
 
-MISPLACED = Condition("D053", Level.ERROR, "{_problem}", "See docs/how-to/schema.md.")
+MISPLACED = Condition("D053", Level.ERROR, "{_problem}", "See docs/how-to/databases.md#a-separate-schema.")
 MISSING_TABLE = Condition(
     "D051",
     Level.ERROR,

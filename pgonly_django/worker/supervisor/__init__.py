@@ -1,1 +1,1 @@
-"""Several worker processes under one command: `runworker --processes N`. See docs/how-to/processes.md."""
+"""Several worker processes of one command, `runworker --processes N`. See docs/how-to/deploy.md#several-processes."""

@@ -1,6 +1,7 @@
 from example_project.screening.models import Paper
 from pgonly_django import task
 from pgonly_django.models import Budget, Job
+from pgonly_django.tasks.registry import import_task
 from pgonly_django.testing import drain
 from tests.docs.assumed import project_with_papers
 
@@ -23,3 +24,4 @@ def after(page):
     ]
     assert len(page.result.job.args[0]) == 100
     assert float(Budget.objects.get(name="pilot").spent) == 0.1
+    assert import_task("shop.tasks.send_mail") == page.send_invoice

@@ -1,6 +1,9 @@
-"""The same calls are made to django-redis where there is a Redis server."""
+"""Where there is a Redis server, the calls are made to django-redis too, and one of its sessions is found here."""
 
-from django.core.cache import CacheHandler
+from django.conf import settings
+from django.contrib.sessions.backends.cache import SessionStore as InCache
+from django.core.cache import CacheHandler, caches
+from django.test import override_settings
 
 from benchmarks.servers import redis
 
@@ -28,7 +31,7 @@ def answers(cache):
         return [*found, lock.owned(), cache.lock("import", timeout=60).acquire(blocking=False)]
 
 
-def after(page):
+def the_calls_have_the_same_answers(page):
     from django.core.cache import cache
 
     cache.set("report", "text", timeout=3600)
@@ -49,3 +52,34 @@ def after(page):
         assert (90 <= cache.ttl("answer:1") <= 100, cache.ttl("answer:2")) == (True, None)
         assert cache.get("page:1") is None
         old.close()
+
+
+def a_session_moves():
+    from pgonly_django.models import Session
+    from pgonly_django.sessions import SessionStore
+
+    with redis() as url:
+        if url is None:
+            return
+        entry = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url}
+        changed = {
+            "CACHES": {**settings.CACHES, "old_sessions": entry},
+            "SESSION_CACHE_ALIAS": "old_sessions",
+        }
+        with override_settings(**changed):
+            old = InCache()
+            old["cart"] = [1, 2]
+            old.save()
+            assert Session.objects.count() == 0
+            moved = SessionStore(old.session_key)
+            assert moved["cart"] == [1, 2]
+            moved["cart"] = [1, 2, 3]
+            moved.save()
+            assert Session.objects.active().count() == 1
+            assert SessionStore(old.session_key)["cart"] == [1, 2, 3]
+            caches["old_sessions"].close()
+
+
+def after(page):
+    the_calls_have_the_same_answers(page)
+    a_session_moves()

@@ -1,3 +1,5 @@
+"""A report whose parts are counted, and functions that stand for slow calls."""
+
 from django.db import connection, models
 
 from pgonly_django.testing import drain
@@ -7,7 +9,7 @@ class Report(models.Model):
     parts_left = models.IntegerField(default=0)
 
     class Meta:
-        app_label = "docs_move_from_celery"
+        app_label = "docs_workflows"
 
 
 with connection.schema_editor() as editor:
@@ -20,19 +22,39 @@ def write_page(report_id, page):
     pages.append(page)
 
 
+def load_rows(report_id):
+    return [1, 2]
+
+
+def write_text(rows):
+    return f"{len(rows)} rows"
+
+
+def send_text(report_id, text):
+    pages.append(text)
+
+
+def read_paper(number):
+    pages.append(number)
+
+
 def after(page):
     ran = [(result.task.name, result.return_value) for result in drain()]
-    assert ("send_invoice", "invoice 7, attempt 1") in ran
-    assert ("send_code", "sent to +49 30 1234") in ran
     assert [value for name, value in ran if name == "summarize"] == [1, 2, 3]
-    assert ("send_invoice", "invoice 8, attempt 1") not in ran
-    assert page.task.__name__
+    assert ("count_words", 3) in ran
 
-    page.send_code.enqueue("1", "2000-01-01T00:00:00+00:00")
-    assert drain()[0].job.state == "failed"
+    page.store_count.enqueue(str(page.counted.id))
+    assert [result.return_value for result in drain()] == [3]
+
+    page.make_report.enqueue(5)
+    drain()
+    assert pages == ["2 rows"]
 
     page.load.enqueue(4)
     assert [result.task.name for result in drain()] == ["load", "summarize"]
+
+    page.read_papers.enqueue(6)
+    assert [result.task.name for result in drain()] == ["read_papers", "summarize"]
 
     report = Report.objects.create()
     page.start(report, ["one", "two", "three"])
@@ -41,4 +63,4 @@ def after(page):
     report = Report.objects.create(parts_left=1)
     page.write_long_chapter.enqueue(report.pk, 2)
     assert [result.task.name for result in drain()] == ["write_long_chapter", "bind_book"]
-    assert pages == [1, 2]
+    assert pages == ["2 rows", 1, 2, 3, 1, 2]
