@@ -16,7 +16,7 @@ from tests.docs.assumed import project_module, this_page_is
 
 DATABASE = JOBS_DATABASE = CACHE_DATABASE = connections.settings["default"]
 entered = []
-in_one_database = override_settings(TASKS=settings.TASKS, CACHES=settings.CACHES, DATABASE_ROUTERS=[])
+in_one_database = override_settings(TASKS=settings.TASKS, DATABASE_ROUTERS=[])
 this_page_is("mysite.routers", __name__)
 
 
