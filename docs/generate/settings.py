@@ -36,8 +36,8 @@ SEE = {
 TEXT = """
 # Settings
 
-All settings of this package, and those of Django that it obeys. `manage.py check` reports a key that
-does not exist and a value that is not allowed, and names the nearest one ([Checks](#checks)).
+All settings of this package, and those of Django that it obeys. `manage.py check` reports a key
+that does not exist and a value that is not allowed, and names the nearest one ([Checks](#checks)).
 
 ## PGONLY
 
