@@ -55,8 +55,8 @@ INTERNAL = {
 TEXT = """
 # Public names
 
-What your code may import. A name that is not here, on another page of the reference or in a how-to
-may change in any version.
+The names that your code may import. A name that is not on this page, on another page of the
+reference or in a how-to may change in any version.
 """
 
 

@@ -13,10 +13,10 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 TEXT = """
 # System checks
 
-What `manage.py check` says about the settings; `runserver`, `migrate`, `runworker` and `test` say
-it too. Each message names the place and the value, and its hint says what to do. `E` is an error,
-with which commands do not start, and `W` a warning; `SILENCED_SYSTEM_CHECKS` takes the ids. Those
-from `E501` on and `W005` come with `check --deploy` alone; `E050`, `E060` and `W102`
+The checks that `manage.py check` runs on the settings; `runserver`, `migrate`, `runworker` and
+`test` run them too. Each message names the place and the value, and its hint says what to do. `E`
+is an error, with which commands do not start, and `W` is a warning. `SILENCED_SYSTEM_CHECKS` takes
+the ids. Those from `E501` on and `W005` run only with `check --deploy`; `E050`, `E060` and `W102`
 with `check --database default`, and the first two with `migrate` too.
 
 {checks}

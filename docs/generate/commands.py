@@ -16,7 +16,7 @@ from pgonly_django.management import commands as package
 TEXT = """
 # Commands
 
-What `python manage.py` has from this package. Django's own flags, such as `--settings` and
+The commands of `manage.py` that this package adds. Django's own flags, such as `--settings` and
 `--verbosity`, work with each of them.
 """
 # The help of --since has the present day in it.

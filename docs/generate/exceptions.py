@@ -11,7 +11,7 @@ from pgonly_django import exceptions
 TEXT = """
 # Exceptions
 
-What `pgonly_django.exceptions` has. Those of the first two tables can be imported from
+The exceptions of `pgonly_django.exceptions`. You can import those of the first two tables from
 `pgonly_django` too. Each message says what is wrong, with what value, and what to do; its facts are
 attributes of the exception.
 
@@ -21,8 +21,8 @@ attributes of the exception.
 
 ## What is raised inside a task to end its run
 
-They are no `Exception`, so `except Exception` does not catch them. Clean up in `finally`, and let
-them pass.
+They do not inherit from `Exception`, so `except Exception` does not catch them. Clean up in
+`finally`, and do not swallow them.
 
 {interrupts}
 

@@ -22,19 +22,20 @@ INTERNAL = {"declare", "follow_from", "with_free_keys"}
 TEXT = """
 # Tables and models
 
-The tables as Django's models see them, `from pgonly_django.models import Job`. With
-`PGONLY["SCHEMA"]` they are in that schema. Read them as you like; change rows by the verbs below,
-which keep to the allowed changes of state and wake workers. An `update()` of your own does neither.
+The tables and their models, such as `from pgonly_django.models import Job`. With
+`PGONLY["SCHEMA"]` they are in that schema. You may read all of them. Change rows only with the
+verbs below, which allow only valid changes of state and wake workers. An `update()` of your own
+does neither.
 
 States of a job: {states}.
 """
 OUTCOMES = """
 ## Outcomes of a run
 
-`outcome` of an entry in the job's `errors`, in log records, signals of tracers and spans. *Counted
-as* is the column of the [statistics](#jobstats), and *error* says whether a job
-that fails so has an error: at ERROR in the log, and in traces and Sentry. Other ends of a job, such
-as `discarded`, are at WARNING, and tell Sentry nothing.
+An outcome is the `outcome` of an entry in the job's `errors`, and of log records, hooks and spans.
+*Counted as* is the column of the [statistics](#jobstats). *Error* says whether a job that fails in
+this way has an error: at ERROR in the log, and in traces and Sentry. Other ends of a job, such as
+`discarded`, are at WARNING, and are not sent to Sentry.
 """
 
 

@@ -11,8 +11,8 @@ from docs.generate.markdown import paragraphs, table
 TEXT = """
 ## Permissions
 
-The permissions of this package, as `user.has_perm()` names them. Which page and which button of the
-admin needs which: [admin.md](../how-to/admin.md#permissions).
+The permissions of this package, as `user.has_perm()` names them.
+[admin.md](../how-to/admin.md#permissions) says which page and which button needs which.
 
 ### Added to Django's four
 

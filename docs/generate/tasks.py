@@ -15,8 +15,8 @@ from pgonly_django.tasks.result import JobResult
 TEXT = """
 # Tasks, the job context, results
 
-What `@task` takes, what a task can do with its context, and what `enqueue()` returns. How to use
-them: [queue.md](../how-to/queue.md).
+The options of `@task`, the attributes and methods of the job context, and those of the result that
+`enqueue()` returns. [The queue](../how-to/queue.md) shows how to use them.
 
 ## Options
 
@@ -27,20 +27,19 @@ options. `.using(...)` takes them for the calls made through it, and `TASKS` for
 
 {options}
 
-{of_one_call} belong to one call: `.using()` alone takes them.
+{of_one_call} belong to one call: only `.using()` takes them.
 
 ## The job context
 
-The first argument of a task with `takes_context=True`. The methods with an `a` before their name
-are the same for async tasks.
+A task with `takes_context=True` gets it as its first argument. The methods with an `a` before their
+name are for async tasks.
 
 {context}
 
 ## Results
 
 `enqueue()`, `enqueue_many()` and `get_result()` return a `JobResult`, which is Django's
-`TaskResult` with these in addition. The methods with an `a` before their name are the same in
-coroutines.
+`TaskResult` with these additions. The methods with an `a` before their name are for coroutines.
 
 {result}
 """
