@@ -41,7 +41,7 @@ def test_tables_that_are_elsewhere_are_named_with_what_to_do(job_queue):
     message = (
         rf"In database 'default' tables of pgonly_django are in schema \"{HOME}\" \(pgonly_job, pgonly_step and "
         rf"\d+ more\), but PGONLY\[\"SCHEMA\"\] is \"new home\"\. Correct the setting, or move the tables: "
-        r"docs/how-to/schema\.md#move-the-tables\."
+        r"docs/how-to/databases\.md#move-the-tables\."
     )
     (found,) = placement.check_placement(["default"])
     assert (found.id, found.hint) == ("pgonly_django.E050", "See docs/how-to/databases.md#move-the-tables.")
