@@ -32,6 +32,7 @@ REVIEWED = {
         "sessions/previous_engine.py",
         "_stored_sessions",
     ): "Rows of Django's own engine, which compares them so.",
+    ("sessions/previous_engine.py", "_until"): "Rows of Django's own engine, which compares them so.",
     ("sessions/previous_engine.py", "_seconds_left"): "Rows of Django's own engine, which compares them so.",
     ("worker/sleep.py", "_let_go"): "When this process wakes up, on a machine that was suspended.",
     ("worker/sleep.py", "goes_on"): "When this process wakes up, on a machine that was suspended.",
