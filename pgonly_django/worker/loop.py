@@ -88,8 +88,7 @@ class WorkerLoop:
         self._timers = [*self._timers_of_stop, self.claims.promotion, self.sleep]
         self.turned_at = time.monotonic()
         self.ready, self.left = threading.Event(), threading.Event()
-        self._next_report = 0.0
-        self._is_leaving = self._is_retiring = False
+        self._next_report, self._is_leaving, self._is_retiring = 0.0, False, False
 
     def _make_threads(self) -> Threads:
         return Threads(self.id, self.options, self.in_flight, self.database, self.inbox.put)

@@ -15,6 +15,7 @@ from pgonly_django import Backoff, Discard, Hold, Retry, Snooze, budget, task
 from pgonly_django.current_job import current_job
 from pgonly_django.models import Job
 from tests.jobs import add, mark
+from tests.sql import sql, value
 
 CASES = []
 LATER = Backoff(base=timedelta(days=2), cap=timedelta(days=2))
@@ -32,12 +33,6 @@ def case(**options):
 OWN_LOCKS = (
     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {} AND pid = pg_backend_pid()"
 )
-
-
-def ask(sql, *params):
-    with connection.cursor() as cursor:
-        cursor.execute(sql, params)
-        return cursor.fetchone()[0] if cursor.description else None
 
 
 # Transactions.
@@ -71,7 +66,7 @@ def swallows_an_error_in_a_transaction():
     with transaction.atomic():
         mark("lost")
         with suppress(Error):
-            ask("SELECT 1 / 0")
+            sql("SELECT 1 / 0")
 
 
 @case()
@@ -157,70 +152,70 @@ def closes_its_connection():
 @case()
 def sets_locally():
     with transaction.atomic():
-        ask("SET LOCAL statement_timeout = '7s'")
-        inside = ask("SHOW statement_timeout")
-    return [inside, ask("SHOW statement_timeout")]
+        sql("SET LOCAL statement_timeout = '7s'")
+        inside = value("SHOW statement_timeout")
+    return [inside, value("SHOW statement_timeout")]
 
 
 @case()
 def sets_locally_and_rolls_back():
     with suppress(ValueError), transaction.atomic():
-        ask("SET LOCAL statement_timeout = '7s'")
+        sql("SET LOCAL statement_timeout = '7s'")
         raise ValueError
-    return ask("SHOW statement_timeout")
+    return value("SHOW statement_timeout")
 
 
 @case()
 def sets_a_setting_of_the_project_locally():
     with transaction.atomic():
-        ask("SELECT set_config('app.tenant', %s, %s)", "7", True)
-        inside = ask("SELECT current_setting('app.tenant', true)")
-    return [inside, ask("SELECT current_setting('app.tenant', true)")]
+        sql("SELECT set_config('app.tenant', %s, %s)", "7", True)
+        inside = value("SELECT current_setting('app.tenant', true)")
+    return [inside, value("SELECT current_setting('app.tenant', true)")]
 
 
 @case()
 def sets_for_its_session():
-    ask("SET statement_timeout = '7s'")
-    ask("SELECT set_config('app.session', 'mine', false)")
-    return ask("SHOW statement_timeout")
+    sql("SET statement_timeout = '7s'")
+    sql("SELECT set_config('app.session', 'mine', false)")
+    return value("SHOW statement_timeout")
 
 
 @case()
 def looks_at_the_settings():
     names = ("statement_timeout", "app.session", "app.tenant", "timezone", "work_mem")
-    return [ask(f"SELECT coalesce(current_setting('{name}', true), '')") for name in names]
+    return [value(f"SELECT coalesce(current_setting('{name}', true), '')") for name in names]
 
 
 @case()
 def takes_a_role():
     with transaction.atomic():
-        ask("SET LOCAL ROLE pg_monitor")
-        inside = ask("SELECT current_user = 'pg_monitor'")
-    return [inside, ask("SELECT current_user = 'pg_monitor'")]
+        sql("SET LOCAL ROLE pg_monitor")
+        inside = value("SELECT current_user = 'pg_monitor'")
+    return [inside, value("SELECT current_user = 'pg_monitor'")]
 
 
 @case()
 def looks_at_locks_of_its_transaction():
     with transaction.atomic():
-        ask("SELECT pg_advisory_xact_lock(77)")
-    return ask(OWN_LOCKS.format(77))
+        sql("SELECT pg_advisory_xact_lock(77)")
+    return value(OWN_LOCKS.format(77))
 
 
 @case()
 def leaves_a_table_of_its_session():
-    ask("CREATE TEMPORARY TABLE left_behind (id int)")
-    ask("SELECT pg_advisory_lock(78)")
+    sql("CREATE TEMPORARY TABLE left_behind (id int)")
+    sql("SELECT pg_advisory_lock(78)")
 
 
 @case()
 def looks_at_what_a_session_left():
-    locks = ask(OWN_LOCKS.format(78))
-    return [locks, ask("SELECT to_regclass('pg_temp.left_behind')::text")]
+    locks = value(OWN_LOCKS.format(78))
+    return [locks, value("SELECT to_regclass('pg_temp.left_behind')::text")]
 
 
 @case()
 def looks_at_the_time_of_its_transactions():
-    return ask("SELECT now()") != ask("SELECT now()")
+    return value("SELECT now()") != value("SELECT now()")
 
 
 # The cache, and jobs that are enqueued.

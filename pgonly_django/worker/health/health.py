@@ -190,7 +190,7 @@ class HeartbeatFile:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Metric(NamedTuple):
+class HealthMetric(NamedTuple):
     """`values_of` gives its value for each value of its only label, or for "" where it has none. None: no sample."""
 
     name: str
@@ -203,9 +203,10 @@ class Metric(NamedTuple):
         return "counter" if self.name.endswith("_total") else "gauge"
 
 
-def _of_worker(name: str, text: str, value_of: Callable[[Status], float]) -> Metric:
-    return Metric(f"pgonly_worker_{name}", text, ("worker",),
-                  lambda seen: {each.name: value_of(each) for each in seen.workers})  # fmt: skip
+def _of_worker(name: str, text: str, value_of: Callable[[Status], float]) -> HealthMetric:
+    return HealthMetric(
+        f"pgonly_worker_{name}", text, ("worker",), lambda seen: {each.name: value_of(each) for each in seen.workers}
+    )  # fmt: skip
 
 
 def _idle_seconds(status: Status) -> float:
@@ -214,23 +215,23 @@ def _idle_seconds(status: Status) -> float:
 
 
 METRICS = (
-    Metric("pgonly_workers", "Worker processes by state.", ("state",), Statuses.by_state),
-    Metric("pgonly_workers_replaced_total", "Worker processes that were started in place of one that ended.", (),
-           lambda seen: {"": seen.replaced}),
+    HealthMetric("pgonly_workers", "Worker processes by state.", ("state",), Statuses.by_state),
+    HealthMetric("pgonly_workers_replaced_total", "Worker processes that were started in place of one that ended.", (),
+        lambda seen: {"": seen.replaced}),
     _of_worker("threads", "Jobs that may run at a time.", lambda status: status.threads),
     _of_worker("running_jobs", "Jobs that were claimed and have not ended.", lambda status: status.running),
     _of_worker("jobs_done_total", "Runs that ended, whatever came of them.", lambda status: status.jobs_done),
     _of_worker("jobs_failed_total", "Runs that ended their job as failed.", lambda status: status.jobs_failed),
     _of_worker("jobs_released_total", "Runs that a stop gave back to the queue.",
-               lambda status: status.jobs_released),
+        lambda status: status.jobs_released),
     _of_worker("stuck_slots", "Slots held by jobs that ignored their interruption.",
-               lambda status: status.stuck_slots),
+        lambda status: status.stuck_slots),
     _of_worker("last_turn_age_seconds", "Since the main loop turned last; above 90 it is stalled.",
-               lambda status: round(status.turned_seconds_ago, 3)),
+        lambda status: round(status.turned_seconds_ago, 3)),
     _of_worker("idle_seconds", "Since a job ended or began last; 0 while jobs run.", _idle_seconds),
-    Metric("pgonly_worker_resident_memory_bytes",
-           "Resident memory of the process, with what it shares with others; on Linux.", ("worker",),
-           lambda seen: {each.name: seen.memory.get(each.pid) for each in seen.workers}),
+    HealthMetric("pgonly_worker_resident_memory_bytes",
+        "Resident memory of the process, with what it shares with others; on Linux.", ("worker",),
+        lambda seen: {each.name: seen.memory.get(each.pid) for each in seen.workers}),
 )  # fmt: skip
 
 
