@@ -174,10 +174,8 @@ class WakeUrl:
             while (due_at := self._due_at()) is not None:
                 now = time.monotonic()
                 if now >= due_at:
-                    self._is_wanted, self._is_posting = (
-                        False,
-                        True,
-                    )  # what is wanted from now on is another POST
+                    self._is_wanted = False  # what is wanted from now on is another POST
+                    self._is_posting = True
                     self._posted_at = now
                     return True
                 self._changed.wait(due_at - now)

@@ -288,6 +288,7 @@ class Claimer:
     left_early: AbstractSet[str] = frozenset()  # ids of jobs that this process has too little time for
     _band_seen_at: dict[Band, float] = field(default_factory=dict)
     _last_queue: str = ""
+    _head_wanted_at: float = 0.0
 
     def statement(self, claim: Claim) -> tuple[Statement, Params]:
         """The next claim, from the head or from the floors."""
@@ -322,7 +323,8 @@ class Claimer:
         the time of the next one."""
         now = time.monotonic()
         if self.looked_from_head:
-            self.head_due_at = now + DUTY * took_seconds
+            if now - took_seconds >= self._head_wanted_at:
+                self.head_due_at = now + DUTY * took_seconds
             for band, seen_at in tuple(self._band_seen_at.items()):
                 if now - seen_at > BAND_MEMORY_SECONDS:
                     del self._band_seen_at[band]
@@ -345,7 +347,7 @@ class Claimer:
         return jobs
 
     def look_from_head_next(self) -> None:
-        self.head_due_at = 0.0
+        self.head_due_at, self._head_wanted_at = 0.0, time.monotonic()
 
     def _in_order(self, bands: Collection[Band]) -> list[Band]:
         """In the order of service, see GIVEN_QUEUES and ALL_QUEUES."""

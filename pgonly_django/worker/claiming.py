@@ -17,8 +17,8 @@ from pgonly_django.worker.timers import NEVER, LookTimer, Promotion
 AHEAD_SECONDS = 0.2  # the buffer of prefetched jobs holds at most this much work
 AHEAD_LIMIT = 500
 SMOOTHING = 0.1
-# A claim is made when less than this share of what may be held is there; and the second, while one is under way. Each
-# takes at most half of what may be ahead, so that two of them keep the server busy.
+# A claim is made when less than this share of what may be held is there; beside another claim, when less is there or
+# may come with it. Each takes at most half of what may be ahead, so that two of them keep the server busy.
 REFILL_BELOW, REFILL_BESIDE_BELOW = 0.5, 0.75
 # While limited jobs wait for a slot, which comes when the buffer has run down.
 SHARE_BESIDE_LIMITED = 0.1
@@ -84,7 +84,8 @@ class PollTimer(LookTimer):
         now = time.monotonic()
         self._has_backlog = len(jobs) >= claim.limit or _fills_a_band(claim, jobs)
         self._had_no_slot = claim.free_slots == 0
-        self.drained = claimer.looked_from_head and not self._has_backlog and not self._had_no_slot
+        has_seen_all = claimer.looked_from_head and not self._has_backlog and not self._had_no_slot
+        self.drained = has_seen_all and began >= self.woken_at
         if jobs:
             self.busy_at = now
             self._pauses.restart()

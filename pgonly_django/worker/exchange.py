@@ -33,7 +33,7 @@ from pgonly_django.worker.inbox import wait_for
 
 # After a statement has waited for a locked row for as long as it may, locked rows are skipped for the next seconds.
 SKIP_LOCKED_SECONDS = 5.0
-SLICE_SECONDS = 0.1
+ANSWER_SLICE_SECONDS = 0.1
 Row = TypeVar("Row")
 # What one row's content can cause, as opposed to the state of the database.
 ROW_ERRORS = (
@@ -87,15 +87,18 @@ class Exchange:
 
 
 class Exchanger:
-    """Makes exchanges in one, or in two halves: the loop sends one, and another one before the first is received. While
-    the server works on them the jobs of the one before run, and end."""
+    """Sends what is to be written with the next claim, and reads the answer. These are two halves: the loop may send an
+    exchange before it has received the one before, and while the server works on both, claimed jobs run and end.
+
+    What cannot be sent so goes through a pipeline of psycopg's: behind a pooler, beside locked rows, and what was
+    refused."""
 
     def __init__(self, database: WorkerConnection, claimer: Claimer) -> None:
         self.database = database
         self.claimer = claimer
         self.under_way: deque[Exchange] = deque()
-        self.ids: set[str] = set()  # the jobs whose finishes are under way
-        database.before_question = self.settle
+        self.finishing: set[str] = set()  # the jobs whose finishes are under way
+        database.before_question = self.wait_for_answers
         self._skips_locked_until = 0.0
 
     @property
@@ -113,15 +116,15 @@ class Exchanger:
         back in `locked`, and delays neither the others nor the claim.
         """
         if self.send(finishes, reports, claim):
-            self.settle()
+            self.wait_for_answers()
             return next(self.received())[1]
         connection = self.database.connection()
-        return None if connection is None else self._in_one(connection, finishes, reports, claim)
+        return None if connection is None else self._by_psycopg(connection, finishes, reports, claim)
 
-    # In two halves.
+    # The two halves.
 
     def send(self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None) -> bool:
-        """The first half. False where it cannot be done now: then exchange() finds another way."""
+        """The first half. False where it cannot be done now, see exchange()."""
         connection, database = self.database.connection(), self.database
         if connection is None or not database.is_direct or self._skips_locked:
             return False
@@ -129,7 +132,7 @@ class Exchanger:
             statements = self._statements(finishes, reports, claim)
             for statement, _, _ in statements:
                 if statement not in database.prepared:
-                    self.settle()
+                    self.wait_for_answers()
                     prepare(connection, statement)
                     database.prepared.add(statement)
             began, sent = time.monotonic(), send_together(connection, statements)
@@ -138,38 +141,38 @@ class Exchanger:
         except psycopg.Error as error:
             database.lose(error)
             return False
-        self.ids.update([finish.id for finish in finishes])
+        self.finishing.update([finish.id for finish in finishes])
         from_head = self.claimer.looked_from_head
         self.under_way.append(Exchange(finishes, reports, claim, began, from_head, connection, sent))
         return True
 
     def wait(self, seconds: float) -> None:
         """Until something of an answer has come, or `seconds` are over."""
-        if self._take_answers() and not self.under_way[0].is_over:
-            wait_for({self.under_way[0].connection.pgconn.socket: EVENT_READ}, seconds)
+        if self._next_answer() is not None and not self.under_way[0].is_over:
+            _wait_for(self.under_way[0], seconds)
 
-    def settle(self) -> None:
-        """Wait for all answers. Before that the connection takes nothing but another exchange."""
-        while self._take_answers():
-            self.wait(SLICE_SECONDS)
+    def wait_for_answers(self) -> None:
+        """Until all have come. Before that the connection takes nothing but another exchange."""
+        while (exchange := self._next_answer()) is not None:
+            _wait_for(exchange, ANSWER_SLICE_SECONDS)
 
     def received(self) -> Iterator[tuple[Exchange, ExchangeResult | None]]:
         """The second half, for all that are answered by now. For the results see exchange()."""
-        self._take_answers()
+        self._next_answer()
         while self.under_way and self.under_way[0].is_over:
             exchange = self.under_way.popleft()
-            self.ids.difference_update([finish.id for finish in exchange.finishes])
+            self.finishing.difference_update([finish.id for finish in exchange.finishes])
             yield exchange, self._result_of(exchange) if exchange.sent.is_answered else None
 
-    def _take_answers(self) -> bool:
-        """Read what has come. Whether more is to come."""
+    def _next_answer(self) -> Exchange | None:
+        """Read what has come. Returns the first exchange whose answer is still to come."""
         waiting = [exchange for exchange in self.under_way if not exchange.is_over]
         try:
             if waiting:
                 take_answers(waiting[0].connection, [exchange.sent for exchange in waiting])
         except psycopg.Error as error:
             self.database.lose(error)
-        return bool(waiting) and not waiting[-1].is_over
+        return next((exchange for exchange in waiting if not exchange.is_over), None)
 
     def _result_of(self, exchange: Exchange) -> ExchangeResult | None:
         finishes, reports, claim = exchange.finishes, exchange.reports, exchange.claim
@@ -177,18 +180,18 @@ class Exchanger:
             answers = [good(each) for each in exchange.sent.results]
             result = self._read(exchange.connection, finishes, reports, claim, answers)
         except (*TRY_AGAIN, *ROW_ERRORS) as error:
-            self.settle()
+            self.wait_for_answers()
             self._note_refused(error)
-            return self._in_one(exchange.connection, finishes, reports, claim)
+            return self._by_psycopg(exchange.connection, finishes, reports, claim)
         except psycopg.Error as error:
             self.database.lose(error)
             return None
         self.claimer.looked_from_head = exchange.from_head
         return self._learn(result, exchange.began)
 
-    # In one.
+    # By psycopg.
 
-    def _in_one(
+    def _by_psycopg(
         self,
         connection: OwnConnection,
         finishes: Sequence[Finish],
@@ -270,10 +273,10 @@ class Exchanger:
         if sum(answer.command_tuples or 0 for answer in answers) == len(finishes):
             result.finished += [finish.id for finish in finishes]
         else:
-            self.settle()
+            self.wait_for_answers()
             _judge(connection, finishes, result)
         if payloads := _payloads(finishes):
-            self.settle()
+            self.wait_for_answers()
             _notify(connection, payloads)
         return result
 
@@ -340,6 +343,10 @@ def _judge(connection: OwnConnection, finishes: Sequence[Finish], result: Exchan
             result.locked.append(finish)
         else:
             result.lost.append(finish)
+
+
+def _wait_for(exchange: Exchange, seconds: float) -> None:
+    wait_for({exchange.connection.pgconn.socket: EVENT_READ}, seconds)
 
 
 def _rows(connection: OwnConnection, answer: PGresult, make: Callable[[Sequence[Any]], Row]) -> list[Row]:

@@ -64,7 +64,7 @@ class Following:
         else:
             in_flight.end(ended)
 
-    def settle(self, result: ExchangeResult, claim: Claim | None, began: float) -> list[Run]:
+    def take_result(self, result: ExchangeResult, claim: Claim | None, began: float) -> list[Run]:
         """An exchange that was sent at `began` has brought this. Returns the claimed runs, which may start."""
         if result.was_refused:
             self._poll_timer.put_off()

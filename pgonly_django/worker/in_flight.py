@@ -100,7 +100,8 @@ class InFlight:
         for finish in result.lost:
             self._forget_unknown(finish.id)
             ended = self.ended.get(finish.id)
-            if ended is not None:
+            # A newer run of the job may have ended since: its own finish is still to be written.
+            if ended is not None and ended.run.job.lease_epoch == finish.lease_epoch:
                 yield EndedRun(ended.run, None)
         for finish in result.locked:
             self.put_off(finish.id)

@@ -27,23 +27,18 @@ from pgonly_django.worker.running import Executor
 from pgonly_django.worker.sleep import Sleep
 from pgonly_django.worker.slots import Slots
 from pgonly_django.worker.status import ExitCode, Status, state_of
-from pgonly_django.worker.stopping import LEAVE_SECONDS, Deadline, Shutdown, StopRequests
+from pgonly_django.worker.stopping import LOG_SECONDS, Deadline, Shutdown, StopRequests
 from pgonly_django.worker.threads import Threads
 from pgonly_django.worker.watchdog import CancelRequests, Watchdog
 
 MESSAGES_AT_ONCE = 1000
-# An exchange with MANY finishes is sent in two halves, and AT_ONCE are under way. Between two looks for their answers,
-# which end at the first byte, the loop takes what has ended.
-MANY, AT_ONCE, SLICE_SECONDS = 100, 2, 0.004
+# The answer to an exchange of this many finishes is not waited for; and how many exchanges may be under way.
+MANY, AT_ONCE = 100, 2
+ANSWER_SECONDS = 0.004  # of a wait for an answer, after which the loop takes what has ended
 AWAY_SECONDS = 0.1  # between two tries while the database is away
 REPORT_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS, FIRST_SCHEDULES_SECONDS = 60.0, 10.0
-LONGEST_LEAVE_SECONDS = 10.0  # of a worker that nobody has told to stop
-CALLS_SECONDS = 5.0  # for signals, on_failure and the log together
-LOG_SECONDS = 0.2  # for the log, at least
-JOIN_SECONDS = INSTRUMENTS_SECONDS = 2.0  # in which instruments send what they have
-# Of the time for leaving, what is kept for the steps after these calls, the log, instruments and threads.
-AFTER_CALLS, AFTER_LOG, AFTER_INSTRUMENTS, AFTER_THREADS = 0.5, 0.42, 0.35, 0.15
+LONGEST_PAUSE_SECONDS = 60.0
+FIRST_SCHEDULES_SECONDS = 10.0  # of a burst
 
 
 class WorkerLoop:
@@ -198,7 +193,7 @@ class WorkerLoop:
         """Wait until there is something to do, and take note of what was said."""
         payloads = self.database.heard()  # some may have come along with the last answer
         if self.exchanger.under_way:
-            self.exchanger.wait(SLICE_SECONDS)
+            self.exchanger.wait(ANSWER_SECONDS)
         pause = 0.0 if payloads or self.exchanger.under_way else self._pause(time.monotonic())
         messages = self.inbox.take(MESSAGES_AT_ONCE, pause, self.database.socket)
         for message in (*payloads, *messages, *self.database.heard()):
@@ -274,41 +269,49 @@ class WorkerLoop:
     # The exchange.
 
     def _exchange(self, now: float) -> None:
-        """Write what is to be written and claim what there is room for, in one round trip. Where there is much to write
-        the answer is not waited for: while the server works, the jobs of the exchange before it run, and end."""
+        """Write what is to be written and claim what there is room for, in one round trip."""
         self._follow_up()
-        under_way = self.exchanger.under_way
-        if len(under_way) == AT_ONCE:
+        if self._send_ahead(now):
             return
-        claim = self.capacity.claim(self.exchanger.expected) if now >= self._next_look() else None
-        has_many = len(self.in_flight.ended) - len(self.exchanger.ids) >= MANY
-        if under_way and not (has_many or claim):
-            return
+        self._follow_up(waits=True)
         self.output.run(now)
-        finishes = self.in_flight.finishes(now, self.exchanger.ids)
+        finishes = self.in_flight.finishes(now)
+        claim = self.capacity.claim() if now >= self._next_look() else None
         with reports.being_written:
             is_due = now >= self._next_report or finishes
             reported = reports.reports_of(self.in_flight.runs.values()) if is_due else []
             if not (finishes or reported or claim):
                 return
-            if (under_way or has_many) and not reported and self.exchanger.send(finishes, (), claim):
-                return
-            self._follow_up(waits=True)
             if reported:
                 self._next_report = now + REPORT_SECONDS
+            began = time.monotonic()
             result = self.exchanger.exchange(finishes, reported, claim)
             written = () if result is None else result.reported
             reports.put_back(self.in_flight.runs, [each for each in reported if each.id not in written])
         if result is not None:
-            self._hand_out(self.following.settle(result, claim, now))
+            self._hand_out(self.following.take_result(result, claim, began))
+
+    def _send_ahead(self, now: float) -> bool:
+        """The first half of an exchange of many finishes, or of a second one. True: there is nothing to wait for."""
+        under_way, finishing = self.exchanger.under_way, self.exchanger.finishing
+        has_many = len(self.in_flight.ended) - len(finishing) >= MANY
+        if not (under_way or has_many):
+            return False
+        claim = self.capacity.claim(self.exchanger.expected) if now >= self._next_look() else None
+        if len(under_way) == AT_ONCE or not (has_many or claim):
+            return True
+        if any(run.needs_report for run in self.in_flight.runs.values()):
+            return False
+        self.output.run(now)
+        return self.exchanger.send(self.in_flight.finishes(now, finishing), (), claim)
 
     def _follow_up(self, *, waits: bool = False) -> None:
         """Take what came of the exchanges that are under way."""
         if waits:
-            self.exchanger.settle()
+            self.exchanger.wait_for_answers()
         for exchange, result in self.exchanger.received():
             if result is not None:
-                self._hand_out(self.following.settle(result, exchange.claim, exchange.began))
+                self._hand_out(self.following.take_result(result, exchange.claim, exchange.began))
 
     def _claim_limited(self, now: float) -> None:
         limited = self.claims.limited
@@ -329,7 +332,7 @@ class WorkerLoop:
         self.executor.look_who_listens()
         self.in_flight.hold(runs)  # all of them first: the heartbeat asks what is held
         for run in runs:
-            if self.deadline.admit(run):
+            if not self.shutdown.is_asked and self.deadline.admit(run):
                 self.slots.submit(run)
             elif run.take():
                 self.in_flight.end(EndedRun(run, never_started(run.job.id, run.job.lease_epoch)))
@@ -377,23 +380,21 @@ class WorkerLoop:
         self._is_leaving = True
         self.threads.maintenance.end()
         self.threads.scheduler.end()
-        self.deadline.leave_by(time.monotonic() + LONGEST_LEAVE_SECONDS, LONGEST_LEAVE_SECONDS)
-        self.deadline.leave_by(self.shutdown.leaves_at, LEAVE_SECONDS)
-        at_most = self.deadline.at_most
-        until = time.monotonic() + at_most(CALLS_SECONDS, keeps=AFTER_CALLS)
+        self.deadline.leave(self.shutdown)
+        until = time.monotonic() + self.deadline.for_calls()
         self.calls.close(until)
-        self.calls.log.close(at_most(max(until - time.monotonic(), LOG_SECONDS), keeps=AFTER_LOG))
-        stop_instruments(at_most(INSTRUMENTS_SECONDS, keeps=AFTER_INSTRUMENTS))
+        self.calls.log.close(self.deadline.for_log(until - time.monotonic()))
+        stop_instruments(self.deadline.for_instruments())
         self.threads.heartbeat.end()  # first, or it may say once more that this worker lives
-        self.threads.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS), self.threads.heartbeat)
+        self.threads.join(self.deadline.for_threads(), self.threads.heartbeat)
         if self.claims.limited.notice.is_wanted:
             self.database.ask(self.claims.limited.notice.ask)
         self.database.ask(self.threads.heartbeat.note_stopped)
         self.stats.write_last(self.database)
         self.database.close_all()
-        self.slots.close(0.0 if self.shutdown.left_behind else at_most(JOIN_SECONDS, keeps=AFTER_THREADS))
+        self.slots.close(0.0 if self.shutdown.left_behind else self.deadline.for_threads())
         for thread in (self.threads.maintenance, self.threads.scheduler):  # its round has a connection open
-            self.threads.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS), thread)
+            self.threads.join(self.deadline.for_threads(), thread)
         self.inbox.close()
         self.left.set()
         is_replaced = self._is_stuck or self._is_retiring or self.capacity.is_used_up

@@ -23,6 +23,12 @@ from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.timers import NEVER, DatabaseTimer
 
 LEAVE_SECONDS = 2.0  # after the grace, until the process has ended, whatever hangs
+LONGEST_LEAVE_SECONDS = 10.0  # of a worker that nobody has told to stop
+CALLS_SECONDS = 5.0
+LOG_SECONDS = 0.2  # for the log, at least
+JOIN_SECONDS = INSTRUMENTS_SECONDS = 2.0  # in which instruments send what they have
+# Of the time for leaving, what is kept for the steps after these calls, the log, instruments and threads.
+AFTER_CALLS, AFTER_LOG, AFTER_INSTRUMENTS, AFTER_THREADS = 0.5, 0.42, 0.35, 0.15
 # Ends that are not written so long after the grace are left to the leases, which run out by themselves.
 GIVE_UP_SECONDS = 1.0
 LAST_SECONDS = 1.0
@@ -172,6 +178,24 @@ class Deadline:
         """The process ends at `at`, if not before; of that, the last seconds are for what follows the last job."""
         if at < self._leaves_at:
             self._leaves_at, self._leave_seconds = at, leave_seconds
+
+    def leave(self, shutdown: Shutdown) -> None:
+        """The worker leaves now."""
+        self.leave_by(time.monotonic() + LONGEST_LEAVE_SECONDS, LONGEST_LEAVE_SECONDS)
+        self.leave_by(shutdown.leaves_at, LEAVE_SECONDS)
+
+    def for_calls(self) -> float:
+        """How long signals, on_failure and the log may take together."""
+        return self.at_most(CALLS_SECONDS, keeps=AFTER_CALLS)
+
+    def for_log(self, seconds: float) -> float:
+        return self.at_most(max(seconds, LOG_SECONDS), keeps=AFTER_LOG)
+
+    def for_instruments(self) -> float:
+        return self.at_most(INSTRUMENTS_SECONDS, keeps=AFTER_INSTRUMENTS)
+
+    def for_threads(self) -> float:
+        return self.at_most(JOIN_SECONDS, keeps=AFTER_THREADS)
 
     def at_most(self, seconds: float, keeps: float = 0.0) -> float:
         """So much of these seconds as is left before the end. `keeps`: without this share of the seconds for leaving,

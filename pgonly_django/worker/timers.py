@@ -28,13 +28,14 @@ class Timer:
     def __init__(self, at: float = 0.0) -> None:
         self.at = at
         self.again_at, self.not_before = NEVER, 0.0
+        self.woken_at = 0.0
 
     @property
     def due_at(self) -> float:
         return max(min(self.at, self.again_at), self.not_before)
 
     def wake(self) -> None:
-        self.at = 0.0
+        self.at, self.woken_at = 0.0, time.monotonic()
 
     def hear(self) -> None:
         """A NOTIFY has come."""
@@ -42,8 +43,9 @@ class Timer:
         self.at, self.again_at = now, now + LOOK_AGAIN_SECONDS
 
     def plan(self, at: float, *, began: float) -> None:
-        """It was done, from `began` on, and is due again at `at`."""
-        self.at = at
+        """It was done, from `began` on, and is due again at `at`, or now if it was woken since."""
+        if began >= self.woken_at:
+            self.at = at
         if began >= self.again_at:
             self.again_at = NEVER
 

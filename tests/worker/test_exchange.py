@@ -13,12 +13,14 @@ from django.utils import timezone
 from pgonly_django.compat import task_finished, uuid7
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
+from pgonly_django.database.libpq import take_answers
 from pgonly_django.models.job import State
 from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Report
 from pgonly_django.queue.liveness import cancel_requested, stopped
 from pgonly_django.queue.promote import promote
+from pgonly_django.worker import exchange
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.timers import NEVER
@@ -250,7 +252,7 @@ def ids(*rows):
 
 
 def all_received(exchanger):
-    exchanger.settle()
+    exchanger.wait_for_answers()
     return [result for _, result in exchanger.received()]
 
 
@@ -259,12 +261,12 @@ def test_two_exchanges_are_under_way_and_each_has_its_own_answer(exchanger):
     one = Claim(free_slots=1, prefetch_limits={}, take_suspect=False)
     assert exchanger.send([finish_of(ended[0], result="1")], (), one)
     assert exchanger.send([finish_of(ended[1], Outcome.DISCARDED, State.FAILED, entry="{}")], (), one)
-    assert (exchanger.ids, exchanger.expected) == ({*ids(*ended)}, 2)
+    assert (exchanger.finishing, exchanger.expected) == ({*ids(*ended)}, 2)
     first, second = all_received(exchanger)
     assert [first.finished, second.finished] == [ids(ended[0]), ids(ended[1])]
     assert second.states == {str(ended[1].id): State.FAILED}
     assert [job.id for result in (first, second) for job in result.jobs] == ids(*jobs[:2])
-    assert (exchanger.ids, exchanger.expected, list(exchanger.under_way)) == (set(), 0, [])
+    assert (exchanger.finishing, exchanger.expected, list(exchanger.under_way)) == (set(), 0, [])
     assert exchanger.exchange([], [], one).jobs[0].id == str(jobs[2].id)
 
 
@@ -290,6 +292,20 @@ def test_a_question_waits_for_the_exchanges_that_are_under_way(exchanger):
         assert exchanger.send([finish_of(job)], (), None)
     assert exchanger.database.ask(lambda own: own.execute("SELECT 1").fetchone()) == (1,)
     assert [result.finished for result in all_received(exchanger)] == [ids(job) for job in jobs]
+
+
+def test_a_wait_for_the_second_of_two_answers_sleeps(exchanger, other, monkeypatch):
+    exchanger.exchange([finish_of(make_running())], [], None)  # prepares the statement
+    first, second, reads = make_running(), make_running(), []
+    exchanger.database.connection().execute("SET lock_timeout = '500ms'")
+    monkeypatch.setattr(exchange, "take_answers", lambda *args: reads.append(take_answers(*args)))
+    with other.transaction():
+        lock(other, second)
+        assert exchanger.send([finish_of(first)], (), None)
+        assert exchanger.send([finish_of(second)], (), None)
+        exchanger.wait_for_answers()
+    assert len(reads) < 20
+    assert [result.finished for result in all_received(exchanger)] == [ids(first), ids(second)]
 
 
 def test_exchanges_whose_connection_is_lost_are_made_again(exchanger, other):

@@ -131,6 +131,18 @@ def test_an_end_whose_row_is_locked_is_tried_again_after_a_pause():
     assert len(held.finishes(held.next_write(now))) == 1
 
 
+def test_an_old_end_that_is_lost_leaves_the_end_of_a_newer_run_to_be_written():
+    """The old end was under way when a claim brought the job again, and its new run has ended since."""
+    held, old, new = InFlight(), run_of(1), run_of(2)
+    held.hold([old])
+    held.hold([new])
+    held.end(EndedRun(new, succeeded(new)))
+    assert list(held.settle(ExchangeResult(lost=[succeeded(old)]))) == []
+    assert held.finishes(0.0) == [succeeded(new)]
+    (lost,) = held.settle(ExchangeResult(lost=[succeeded(new)]))
+    assert (lost.run, lost.finish) == (new, None)
+
+
 def test_of_an_older_run_that_had_begun_the_end_is_waited_for_and_of_another_not():
     held, begun, waiting, over = InFlight(), run_of(1), run_of(2), run_of(3)
     begun.take(), over.take()

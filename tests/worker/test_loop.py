@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from contextlib import ExitStack
 
 import pytest
 from django.db.backends.signals import connection_created
@@ -17,6 +18,7 @@ from pgonly_django import enqueue_many
 from pgonly_django.compat import InvalidTask, TaskResultStatus
 from pgonly_django.models import Checkpoint, Job, State, Step
 from pgonly_django.models.job_rows import SUSPECT_FROM
+from pgonly_django.queue.claim import Claim
 from pgonly_django.worker import timers
 from pgonly_django.worker.ending import EndedRun, succeeded, unrecordable
 from pgonly_django.worker.loop import WorkerLoop
@@ -146,6 +148,51 @@ def test_a_stop_amid_many_short_jobs_leaves_none_behind(busy, work):
     assert busy.following.jobs_done + left.count() == 4000
     work()
     assert set(Job.objects.values_list("state", "attempt")) == {("succeeded", 1)}
+
+
+@pytest.fixture
+def claiming(transactional_db):
+    """A worker that turns when the test says so, with a claim under way: `claiming(**options)`."""
+    with ExitStack() as stack:
+
+        def start(**options):
+            worker = WorkerLoop(WorkerOptions(threads=1, **options))
+            stack.callback(worker.slots.close, 0.0)
+            stack.callback(worker.database.close_all)
+            stack.callback(worker.threads.end)
+            worker._start()
+            worker._turn()
+            worker.claims.look_from_head()
+            assert worker.exchanger.send([], (), worker.capacity.claim())
+            return worker
+
+        yield start
+
+
+def test_what_a_claim_brings_after_a_stop_does_not_begin(claiming, marks):
+    """Nobody would tell such a job of the stop: it would be interrupted, and lose an attempt."""
+    worker = claiming()
+    result = jobs.hold_on.using(max_attempts=1).enqueue("k")
+    claim = Claim(1, {}, take_suspect=False)
+    worker.exchanger.wait_for_answers()
+    assert worker.exchanger.send([], (), claim)
+    worker.stop()
+    while not worker._is_done():
+        worker._turn()
+    assert marks() == []
+    result.refresh()
+    assert (result.job.state, result.job.attempt, result.job.errors) == (State.READY, 0, [])
+
+
+def test_a_wake_up_that_comes_while_a_claim_is_under_way_counts(claiming):
+    """The claim has not seen what has become ready since."""
+    worker = claiming(burst=True, listen=False)
+    make(state=State.SCHEDULED, run_at=timezone.now())
+    worker.claims.promotion.wake()
+    worker.claims.promotion.run()
+    worker._exchange(time.monotonic())
+    assert not worker._is_done()
+    assert worker.claims.poll_timer.next_look(has_slot=True) <= time.monotonic()
 
 
 @pytest.mark.sample(2)

@@ -32,7 +32,7 @@ from pgonly_django.worker.duties import duties
 from pgonly_django.worker.heartbeat import StandIn
 from pgonly_django.worker.inbox import Tell
 from pgonly_django.worker.loop import WorkerLoop
-from pgonly_django.worker.maintenance import Duty, Maintenance, tried
+from pgonly_django.worker.maintenance import Maintenance, tried
 from pgonly_django.worker.options import WorkerOptions, database_of_jobs
 from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.threads import Threads
@@ -78,11 +78,11 @@ class TickMaintenance(Maintenance):
         self.run_once()
         self.over = self._end
 
-    def run_soon(self, kind: type[Duty], done: Callable[[], None]) -> None:
-        """At once."""
-        super().run_soon(kind, done)
-        self._run_hurried()
-        self._close()
+    def run_wanted(self) -> None:
+        """Those that run_soon() asked for."""
+        if self._hurried:
+            self._run_hurried()
+            self._close()
 
     def connection(self) -> OwnConnection:
         return self._of_tick()
@@ -185,6 +185,7 @@ class TickLoop(WorkerLoop):
             grace = self.shutdown.grace_seconds
             self.shutdown.grace_seconds = min(grace, self._server.seconds_left(otherwise=2 * grace) / 2)
             self.stop()
+        self.maintenance.run_wanted()
         super()._run_timers(now)
 
     def _leave(self) -> ExitCode:
@@ -192,6 +193,7 @@ class TickLoop(WorkerLoop):
         return super()._leave()
 
     def _connection(self) -> OwnConnection:
+        self.exchanger.wait_for_answers()
         connection = self.database.connection()
         if connection is None:
             raise DatabaseAwayError(self.options.database)
