@@ -30,7 +30,8 @@ PRUNE = f"WITH expired AS MATERIALIZED ({EXPIRED}), {DELETE}"
 # Index: the primary key (for "state || ''" see queue/finish.py).
 PRUNE_THESE = qualified(f"""
 WITH expired AS MATERIALIZED (
-    SELECT id FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[]) AND state || '' IN ({FINISHED_STATES})
+    SELECT id FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])
+    AND state || '' IN ({FINISHED_STATES}) AND delete_after < statement_timestamp()
     FOR UPDATE SKIP LOCKED
 ), {DELETE}
 """)
@@ -48,11 +49,25 @@ def prune(connection: psycopg.Connection[Any], limit: int = 1000) -> Pruned:
         return Pruned(connection.execute(PRUNE, {"limit": limit}).rowcount, [])
     except psycopg.IntegrityError:
         ids = [str(job_id) for (job_id,) in connection.execute(EXPIRED, {"limit": limit})]
-        return prune_now(connection, ids)
+        return _prune_these(connection, ids)
+
+
+# Index: the primary key. PRUNE_THESE skips a row that another transaction has locked; after this, maintenance deletes
+# it.
+EXPIRE = qualified(f"""
+UPDATE pgonly_job SET delete_after = clock_timestamp() - interval '1 second'
+WHERE id = ANY (%(ids)s::uuid[]) AND state || '' IN ({FINISHED_STATES})
+""")
 
 
 def prune_now(connection: psycopg.Connection[Any], ids: Sequence[str]) -> Pruned:
     """Delete the finished ones among `ids`, whatever their retention; see prune() for those that cannot be deleted."""
+    connection.execute(EXPIRE, {"ids": list(ids)})
+    return _prune_these(connection, ids)
+
+
+def _prune_these(connection: psycopg.Connection[Any], ids: Sequence[str]) -> Pruned:
+    """Delete those that are still finished and due: a job may have run again since its id was read."""
     return delete_what_can_go(
         ids,
         lambda some: connection.execute(PRUNE_THESE, {"ids": list(some)}).rowcount,

@@ -251,6 +251,7 @@ STATEMENTS = {
     "prune": uses(FINISHED | PRIMARY | STEP | CHECKPOINT | OUTPUT, prune.PRUNE),
     "prune, these": uses(PRIMARY | STEP | CHECKPOINT | OUTPUT, prune.PRUNE_THESE),
     "prune, expired": uses(FINISHED, prune.EXPIRED),
+    "prune, expire": uses(PRIMARY, prune.EXPIRE),
     "prune, put off": uses(PRIMARY, prune.PUT_OFF),
     "schedules, next": uses(SCHEDULE, lambda _: of_queryset(due_schedules().next())),
     "schedules, due": uses(SCHEDULE, lambda _: of_queryset(due_schedules().due())),

@@ -6,8 +6,8 @@ from django.db import connection
 from pgonly_django.models import Checkpoint, Job, JobOutput
 from pgonly_django.models.checkpoint import Step
 from pgonly_django.models.job import FINISHED, State
-from pgonly_django.queue.prune import prune
-from tests.queue.rows import HOUR, MINUTE, ago, make, make_running, while_locked
+from pgonly_django.queue.prune import EXPIRED, prune, prune_now
+from tests.queue.rows import HOUR, MINUTE, ago, ids, make, make_running, while_locked
 
 
 @pytest.mark.parametrize("state", FINISHED)
@@ -43,6 +43,16 @@ def test_a_locked_job_is_pruned_another_time(server, other):
     with while_locked(locked, other, server):
         assert prune(server).deleted == 1
     assert list(Job.objects.all()) == [locked]
+
+
+def test_a_locked_job_that_should_go_now_goes_with_the_next_maintenance(server, other):
+    job = make(state=State.SUCCEEDED, delete_after=None)
+    with other.transaction():
+        other.execute(
+            "SELECT FROM pgonly_job WHERE id = %s FOR KEY SHARE", [job.pk]
+        )  # as a new foreign key does
+        assert prune_now(server, ids([job])) == (0, [])
+    assert prune(server).deleted == 1
 
 
 @pytest.fixture
@@ -81,3 +91,19 @@ def test_a_job_that_cannot_go_stands_at_the_head_of_no_later_batch(server, repor
     assert prune(server, limit=2).deleted == 0
     assert prune(server, limit=2) == (1, [])
     assert min(Job.objects.values_list("delete_after", flat=True)) > ago(-23 * HOUR)
+
+
+def test_a_job_that_has_run_again_since_it_was_found_due_keeps_its_new_result(server, report, monkeypatch):
+    report(make(state=State.SUCCEEDED, delete_after=ago(HOUR)))
+    run_again, execute = make(state=State.FAILED, delete_after=ago(HOUR)), server.execute
+
+    def run_again_after(sql, parameters):
+        rows = execute(sql, parameters)
+        if sql == EXPIRED:
+            Job.objects.filter(pk=run_again.pk).update(state=State.SUCCEEDED, delete_after=ago(-HOUR))
+        return rows
+
+    monkeypatch.setattr(server, "execute", run_again_after)
+    deleted, kept = prune(server)
+    assert (deleted, len(kept)) == (0, 1)
+    assert Job.objects.filter(pk=run_again.pk).exists()
