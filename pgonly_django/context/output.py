@@ -333,11 +333,13 @@ class UnwrittenOutput:
         self._id, self._lease_epoch = job_id, lease_epoch
         seen = output.earlier.get(SEEN)
         self._in_table = replace(seen.size) if seen else RowsSize()
-        self._seen = seen.text if seen else ""  # by readers, for sure
-        self._seen_length = len(self._seen)  # at most
+        self._seen = [seen.text] if seen else []  # by readers, for sure, in pieces
+        self._seen_length = len(seen.text) if seen else 0  # at most
         self._repeats = bool(seen)  # the run has not said anything else yet
-        self._text, self._looked_at = "", (0, 0)  # the run's, at the last look, and what was there then
-        self._taken: tuple[SeenRow, str] | None = None
+        self._looked_at = (0, 0)  # so many chunks, after so many changes
+        self._taken: tuple[SeenRow, int, list[str]] | None = (
+            None  # its text is behind so many pieces of `_seen`
+        )
 
     @property
     def has_news(self) -> bool:
@@ -347,38 +349,47 @@ class UnwrittenOutput:
     def take(self, *, has_succeeded: bool = False) -> SeenRow | None:
         """The row to write. None: readers see all."""
         self.put_back()
-        text = self._look()
-        is_longer = text.startswith(self._seen)
-        start = len(self._seen) if is_longer else len(commonprefix([text, self._seen]))  # noqa: RUF071 - of texts, which are no paths
-        cuts = len(text) < self._seen_length and (has_succeeded or not self._repeats)
-        if start == len(text) and not cuts:
+        begin, pieces = self._look()
+        text = "".join(pieces)
+        start, length = begin or self._length_in_common(text), begin + len(text)
+        cuts = length < self._seen_length and (has_succeeded or not self._repeats)
+        if start == length and not cuts:
             return None
         self._repeats = False
         if self._in_table.is_too_much(start):
             start = 0
         starts_over = start == 0 and self._seen_length > 0
-        row = SeenRow(self._id, self._lease_epoch, self.output.next_place(), start, text[start:], starts_over)
-        self._taken, self._seen_length = (row, text), max(self._seen_length, len(text))
+        new = text[start - begin :]
+        row = SeenRow(self._id, self._lease_epoch, self.output.next_place(), start, new, starts_over)
+        self._taken = row, len(self._seen) if begin else 0, pieces
+        self._seen_length = max(self._seen_length, length)
         return row
 
     def note_written(self) -> None:
         if self._taken is not None:
-            row, self._seen = self._taken
-            self._taken, self._seen_length = None, len(self._seen)
+            row, kept, pieces = self._taken
+            self._seen[kept:] = pieces
+            self._taken, self._seen_length = None, row.start + len(row.text)
             self._in_table.add(row)
 
     def put_back(self) -> None:
         """It may be in the table, or come there later: the next row begins where it began, or before."""
         if self._taken is not None:
-            self._seen = self._seen[: self._taken[0].start]
-            self._taken, self._looked_at = None, (-1, 0)
+            self._seen = ["".join(self._seen)[: self._taken[0].start]]
+            self._taken, self._looked_at = None, (-1, -1)
 
-    def _look(self) -> str:
-        """What the run has said. It reads only what is new, unless other things have changed."""
-        chunks, changes = self.output.chunks, self.output.changes
-        known = self._looked_at[0] if self._looked_at[1] == changes else -1
-        new = chunks[max(known, 0) :]
-        text = "".join(chunk.text for chunk in new)
-        self._text = self._text + text if known >= 0 else text
-        self._looked_at = max(known, 0) + len(new), changes
-        return self._text
+    def _look(self) -> tuple[int, list[str]]:
+        """What the run has said behind so many characters: all, or what is new while it only adds to what readers have.
+        A look is to cost no more than that: the worker's main loop takes four a second at each job that emits."""
+        (known, changes), begin = self._looked_at, self._seen_length
+        if self._repeats or changes != self.output.changes or self._in_table.is_too_much(begin):
+            known, changes, begin = 0, self.output.changes, 0
+        pieces = [chunk.text for chunk in self.output.chunks[known:]]
+        self._looked_at = known + len(pieces), changes
+        return begin, pieces
+
+    def _length_in_common(self, text: str) -> int:
+        seen = "".join(self._seen)
+        if text.startswith(seen):
+            return len(seen)
+        return len(commonprefix([text, seen]))  # noqa: RUF071 - of texts, which are no paths

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from pgonly_django.context.output import RunOutput, UnwrittenOutput
@@ -129,6 +131,29 @@ def test_rows_that_hold_much_more_than_the_text_become_one(server, monkeypatch):
         assert text_of(job) == "kept " + f"{number}" * 9
         assert sum(len(row.text) for row in JobOutput.objects.all()) <= 20 + 14 + 14
         output._cut(len("kept "))  # as a loop or the checkpoint does that is restored
+
+
+def test_a_look_at_a_long_output_reads_and_copies_only_what_is_new():
+    output = RunOutput(1, 2_000_000)
+    run = UnwrittenOutput(output, "id", 1)
+    for _ in range(1000):
+        output.emit("a" * 1000)
+    tracemalloc.start()
+    try:
+        run.take()
+        run.note_written()
+        held, _ = tracemalloc.get_traced_memory()
+        assert held < 100_000  # and not a second copy of a million characters
+        for number in range(3):
+            output.emit("new")
+            tracemalloc.reset_peak()
+            row = run.take()
+            run.note_written()
+            _, most = tracemalloc.get_traced_memory()
+            assert (row.start, row.text) == (1_000_000 + 3 * number, "new")
+            assert most < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_part_may_begin_anywhere_and_start_over(transactional_db):
