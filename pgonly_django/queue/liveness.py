@@ -137,18 +137,19 @@ def is_first_of_its_name(connection: psycopg.Connection[Any], worker_id: UUID, p
 FORGET = qualified("""
 DELETE FROM pgonly_worker WHERE id IN (
     SELECT id FROM pgonly_worker WHERE heartbeat_at < clock_timestamp() - %(older_than)s::interval
-        AND (%(stopped_ones)s::text IS NULL OR name = %(stopped_ones)s::text AND stopped_at IS NOT NULL)
+        AND (%(stopped_named)s::text IS NULL OR name = %(stopped_named)s::text AND stopped_at IS NOT NULL)
     FOR UPDATE SKIP LOCKED
 )
 """)
 
 
 def forget(
-    connection: psycopg.Connection[Any], older_than: timedelta, stopped_ones: str | None = None
+    connection: psycopg.Connection[Any], older_than: timedelta, stopped_named: str | None = None
 ) -> int:
-    """Delete the rows of workers whose last heartbeat is older than this; with `stopped_ones` only of those of this
-    name that have stopped. Returns how many."""
-    return connection.execute(FORGET, {"older_than": older_than, "stopped_ones": stopped_ones}).rowcount
+    """Delete the rows of workers whose last heartbeat is older than this; with `stopped_named` only the rows of stopped
+    workers of this name. `heartbeat_at` counts, not `stopped_at`: a tick that fell silent and was then marked as
+    stopped goes at once. Returns how many."""
+    return connection.execute(FORGET, {"older_than": older_than, "stopped_named": stopped_named}).rowcount
 
 
 # Index: the primary key, twice (for "state || ''" see queue/finish.py). A row that another transaction has locked is

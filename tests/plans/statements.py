@@ -276,8 +276,8 @@ STATEMENTS = {
     "health, failures": uses(FAILED, health.FAILURES),
     "waiting": uses(WAITING, promote.WAITING),
     "first of its name": uses(WORKER_ROW, liveness.FIRST_OF_ITS_NAME),
-    "forget stopped workers": uses(WORKER_ROW, liveness.FORGET, stopped_ones="stopped"),
-    "forget workers": uses(WORKER_ROW, liveness.FORGET, older_than=timedelta(days=1), stopped_ones=None),
+    "forget stopped workers": uses(WORKER_ROW, liveness.FORGET, stopped_named="stopped"),
+    "forget workers": uses(WORKER_ROW, liveness.FORGET, older_than=timedelta(days=1), stopped_named=None),
     # Some 3,000 rows are due.
     "job stats, prune minutes": uses(
         STATS, stats.PRUNE, STATS_ROW, granularity="minute", older_than=52 * HOUR

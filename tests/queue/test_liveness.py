@@ -129,6 +129,16 @@ def test_the_rows_of_long_gone_workers_are_deleted(server):
     assert list(Worker.objects.all()) == [alive]
 
 
+def test_of_one_name_only_stopped_workers_are_forgotten_by_their_last_heartbeat(server):
+    silent = make_worker(silent_for=HOUR, name="tick")
+    marked = make_worker(silent_for=HOUR, name="tick", stopped_at=ago(timedelta(0)))
+    make_worker(name="tick", stopped_at=ago(timedelta(0)))
+    make_worker(silent_for=HOUR, name="other", stopped_at=ago(HOUR))
+    assert forget(server, timedelta(minutes=10), stopped_named="tick") == 1
+    assert Worker.objects.filter(pk=silent.pk).exists()
+    assert not Worker.objects.filter(pk=marked.pk).exists()
+
+
 def test_a_locked_worker_row_holds_up_no_forgetting(server, other):
     dead, _ = make_worker(silent_for=HOUR), make_worker(silent_for=HOUR)
     with while_locked(dead, other, server):

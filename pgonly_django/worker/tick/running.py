@@ -189,7 +189,7 @@ class TickLoop(WorkerLoop):
         super()._run_timers(now)
 
     def _leave(self) -> ExitCode:
-        self.database.ask(lambda it: liveness.forget(it, FORGOTTEN_AFTER, NAME))
+        self.database.ask(lambda it: liveness.forget(it, FORGOTTEN_AFTER, stopped_named=NAME))
         return super()._leave()
 
     def _connection(self) -> OwnConnection:
