@@ -122,33 +122,35 @@ class Lock:
     )
 
     def _acquire(self, patience: float) -> Operation[bool]:
-        if (yield from self._take()):
-            return True
-        if patience <= 0:
-            return False
-        give_up_at = time.monotonic() + patience
-        with closing(listener_for(self._store.pool.alias, CHANNEL).watch(self._key)) as watch:
-            while not (yield from self._take()):
-                remaining = give_up_at - time.monotonic()
-                if remaining <= 0:
-                    return False
-                yield watch.next(remaining)
-        return True
-
-    def _take(self) -> Operation[bool]:
         """A lock that it may have taken though it ends with an error (Ctrl+C, say) is given back."""
-        holder = secrets.token_hex(8).encode()
+        holder, is_waiting = secrets.token_hex(8).encode(), False
         try:
-            result = yield from self._store.call(self.TAKE, name=self._key, lease=self._lease, holder=holder)
-            if not result.ntuples:
+            if (yield from self._take(holder)):
+                return True
+            if patience <= 0:
                 return False
-            self.token, self._holder = integer(result.get_value(0, 0)), holder
-            self._start_renewal()
+            give_up_at = time.monotonic() + patience
+            with closing(listener_for(self._store.pool.alias, CHANNEL).watch(self._key)) as watch:
+                while not (yield from self._take(holder)):
+                    remaining = give_up_at - time.monotonic()
+                    if remaining <= 0:
+                        return False
+                    is_waiting = True  # and holds nothing
+                    yield watch.next(remaining)
+                    is_waiting = False
         except BaseException as error:
-            if CACHE.may_be_done(error):
+            if not is_waiting and CACHE.may_be_done(error):
                 self._forget(holder)
                 self._give_back_later(holder)
             raise
+        return True
+
+    def _take(self, holder: bytes) -> Operation[bool]:
+        result = yield from self._store.call(self.TAKE, name=self._key, lease=self._lease, holder=holder)
+        if not result.ntuples:
+            return False
+        self.token, self._holder = integer(result.get_value(0, 0)), holder
+        self._start_renewal()
         return True
 
     def _start_renewal(self) -> None:

@@ -18,8 +18,9 @@ from django.test import TestCase
 from pgonly_django.cache import PostgresCache
 from pgonly_django.cache import lock as lock_module
 from pgonly_django.cache.entry import CHANNEL
+from pgonly_django.cache.lock import Lock
 from pgonly_django.cache.options import background
-from pgonly_django.database.listener import listener_for
+from pgonly_django.database.listener import Watch, listener_for
 from pgonly_django.exceptions import (
     CacheError,
     CacheUnavailableError,
@@ -152,6 +153,47 @@ def statements_of_the_cache():
 
 def renewals():
     return [thread for thread in threading.enumerate() if thread.name == "pgonly cache lock"]
+
+
+@pytest.mark.parametrize(
+    "acquire", [Lock.acquire, lambda lock: asyncio.run(lock.aacquire())], ids=["sync", "async"]
+)
+def test_what_is_interrupted_between_its_take_and_the_end_of_its_acquire_holds_no_lock(
+    cache, monkeypatch, acquire
+):
+    first, lock, next_one = cache.lock("name", timeout=60), cache.lock("name"), cache.lock("name", timeout=60)
+    first.acquire()
+    close = Watch.close
+
+    def close_and_interrupt(watch):
+        close(watch)
+        monkeypatch.setattr(Watch, "close", close)
+        raise KeyboardInterrupt
+
+    def release_once_it_waits():
+        wait_for(lambda: listener_for(cache.store.pool.alias, CHANNEL)._watches)
+        first.release()
+
+    monkeypatch.setattr(Watch, "close", close_and_interrupt)
+    with beside(release_once_it_waits), pytest.raises(KeyboardInterrupt):
+        acquire(lock)
+    assert lock.token == 0
+    wait_for(lambda: not renewals())
+    assert next_one.acquire(blocking_timeout=20)
+    next_one.release()
+
+
+def test_who_is_cancelled_while_another_holds_the_lock_leaves_nothing_to_do(cache, monkeypatch):
+    monkeypatch.setattr("pgonly_django.database.listener.FIRST_LOOK_SECONDS", 100)
+    monkeypatch.setattr(Watch, "notify", lambda _: None)  # so that it takes nothing while it is cancelled
+    watches = listener_for(cache.store.pool.alias, CHANNEL)._watches
+    with cache.lock("name", timeout=60):
+        cancel_once(
+            lambda: [1 for same in watches.values() for watch in same if watch._signal],
+            cache.lock("name").aacquire(),
+        )
+        wait_for(lambda: background._thread is None)
+        assert not CacheLock.objects.filter(refused__isnull=False)
 
 
 def test_a_lock_whose_release_was_cut_off_is_free_nevertheless(make_cache):
