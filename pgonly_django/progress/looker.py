@@ -31,9 +31,9 @@ _lookers: dict[str, Looker] = {}  # by alias
 _lock = threading.Lock()
 
 
-def ask(alias: str, question: Question) -> Future[Any]:
-    """What read() says of the jobs, or what the function returns, which is called on the thread's connections. None
-    where the database did not answer: that is logged once."""
+def ask(alias: str, question: Question) -> tuple[Looker, Future[Any]]:
+    """Who is asked, and what read() says of the jobs, or what the function returns, which is called on the thread's
+    connections. None where the database did not answer: that is logged once."""
     answer: Future[Any] = Future()
     with _lock:
         looker = _lookers.get(alias)
@@ -41,20 +41,26 @@ def ask(alias: str, question: Question) -> Future[Any]:
             looker = _lookers[alias] = Looker(alias)
             looker.start()
         looker.questions.put((question, answer))
-    return answer
+    return looker, answer
 
 
-def give_up(alias: str) -> None:
+def give_up(looker: Looker) -> None:
     """It has not answered in time. Its thread ends after its statement; later questions go to another one."""
     with _lock:
-        _lookers.pop(alias, None)
+        _forget(looker)
+
+
+def _forget(looker: Looker) -> None:
+    """Another one may be there in its place."""
+    if _lookers.get(looker.alias) is looker:
+        del _lookers[looker.alias]
 
 
 class Looker(threading.Thread):
     def __init__(self, alias: str) -> None:
         super().__init__(name="pgonly-progress", daemon=True)
         self.questions: SimpleQueue[tuple[Question, Future[Any]]] = SimpleQueue()
-        self._alias, self._is_failing = alias, False
+        self.alias, self._is_failing = alias, False
 
     def run(self) -> None:
         with own_connections():
@@ -72,8 +78,8 @@ class Looker(threading.Thread):
         except Empty:
             with _lock:
                 is_idle = self.questions.empty()
-                if is_idle and _lookers.get(self._alias) is self:
-                    del _lookers[self._alias]
+                if is_idle:
+                    _forget(self)
             return [] if is_idle else self._asked()
         time.sleep(GATHER_SECONDS)
         return [first, *(self.questions.get() for _ in range(self.questions.qsize()))]
@@ -84,8 +90,8 @@ class Looker(threading.Thread):
             return
 
         def seen() -> Seen:
-            with time_limit(self._alias, STATEMENTS_LIMIT):
-                return read(self._alias, wanted)
+            with time_limit(self.alias, STATEMENTS_LIMIT):
+                return read(self.alias, wanted)
 
         found = self._answer(seen)
         for _, answer in asked:

@@ -19,7 +19,7 @@ from django.http import HttpRequest
 
 from pgonly_django.compat import release_request_thread
 from pgonly_django.progress.look import OF_AN_EVENT, Wanted, by_database, in_words
-from pgonly_django.progress.looker import ask, give_up
+from pgonly_django.progress.looker import Looker, ask, give_up
 from pgonly_django.progress.tokens import is_signed_in_still
 from pgonly_django.queue.output import Cursor
 
@@ -74,8 +74,8 @@ class Stream:
             await asyncio.sleep(LOOK_SECONDS)
             self._is_over |= time.monotonic() > over_at or server_stops()
             if time.monotonic() > ask_at and not self._is_over:
-                is_signed_in = ask(DEFAULT_DB_ALIAS, partial(is_signed_in_still, request))
-                self._is_over = not await _answer(DEFAULT_DB_ALIAS, is_signed_in)
+                asked = ask(DEFAULT_DB_ALIAS, partial(is_signed_in_still, request))
+                self._is_over = not await _answer(*asked)
                 ask_at = time.monotonic() + SESSION_SECONDS
         if self._task is not None:
             self._task.cancel()
@@ -102,7 +102,7 @@ class Stream:
     async def _look(self) -> list[dict[str, Any]] | None:
         """None: the database has not answered."""
         asked = {alias: ask(alias, part) for alias, part in by_database(self._wanted).items()}
-        seen = {alias: await _answer(alias, answer) for alias, answer in asked.items()}
+        seen = {alias: await _answer(*each) for alias, each in asked.items()}
         return None if None in seen.values() else in_words(self._wanted, seen)
 
     def _event(self, found: Sequence[dict[str, Any]]) -> bytes:
@@ -128,12 +128,12 @@ def _without_output(each: dict[str, Any]) -> dict[str, Any]:
     return {**each, "output": {"text": "", "keep": None, "offset": each["output"]["offset"]}}
 
 
-async def _answer(alias: str, answer: Future[Any]) -> Any:
+async def _answer(looker: Looker, answer: Future[Any]) -> Any:
     """None where there is none within ANSWER_SECONDS."""
     try:
         return await asyncio.wait_for(asyncio.wrap_future(answer), ANSWER_SECONDS)
     except TimeoutError:
-        give_up(alias)
+        give_up(looker)
         return None
 
 

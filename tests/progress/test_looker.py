@@ -43,6 +43,11 @@ def run_streams(jobs, until):
     return async_to_sync(run)()
 
 
+def answer_of(question):
+    _, answer = looker.ask("default", question)
+    return answer.result(10)
+
+
 async def until(condition):
     await sync_to_async(wait_for, thread_sensitive=False)(condition)
 
@@ -85,7 +90,7 @@ def test_a_look_that_fails_ends_the_streams_with_one_line_in_the_log(caplog):
 
 
 def terminate_connection():
-    pid = looker.ask("default", lambda: connection.connection.info.backend_pid).result(10)
+    pid = answer_of(lambda: connection.connection.info.backend_pid)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
     connection.close()
@@ -108,10 +113,23 @@ def test_a_look_that_does_not_return_ends_its_streams_and_later_ones_do_not_wait
     wait_for(lambda: not threads())
 
 
+def test_a_question_that_hung_gives_up_the_look_that_it_asked_and_no_later_one():
+    is_stuck, goes_on = threading.Event(), threading.Event()
+    hung, _ = looker.ask("default", lambda: is_stuck.set() or goes_on.wait(30))
+    assert is_stuck.wait(10)
+    assert looker.ask("default", threading.current_thread)[0] is hung
+    looker.give_up(hung)
+    later, _ = looker.ask("default", threading.current_thread)
+    looker.give_up(hung)
+    assert later is not hung
+    assert looker.ask("default", threading.current_thread)[0] is later
+    goes_on.set()
+
+
 def test_a_forked_process_has_a_look_of_its_own():
-    before = looker.ask("default", threading.current_thread).result(10)
+    before = answer_of(threading.current_thread)
     pid = os.fork()
     if not pid:
-        after = looker.ask("default", threading.current_thread).result(10)
+        after = answer_of(threading.current_thread)
         os._exit(0 if after is not before else 1)
     assert os.waitpid(pid, 0)[1] == 0
