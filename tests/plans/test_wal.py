@@ -1,4 +1,4 @@
-"""What a worker writes to the WAL for a job. The order of the columns in 0001_initial decides."""
+"""What a worker writes to the WAL for a job. The columns' order and the storage settings in 0001_initial decide."""
 
 from __future__ import annotations
 
@@ -41,3 +41,8 @@ def test_a_claim_and_a_finish_log_only_what_they_change(server):
         finishes.append(bytes_written(server, statement.sql, parameters))
     assert median(filter(None, claims)) < CLAIM_AT_MOST
     assert median(filter(None, finishes)) < FINISH_AT_MOST
+
+
+def test_the_primary_key_of_jobs_has_room_for_the_entries_of_a_claim_and_a_finish(server):
+    query = "SELECT reloptions FROM pg_class WHERE oid = 'pgonly_job_pkey'::regclass"
+    assert server.execute(query).fetchone() == (["fillfactor=50"],)
