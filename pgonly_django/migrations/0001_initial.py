@@ -48,8 +48,8 @@ STORAGE = {
     # A claim or a finish that moves a row to another page writes all of it to the WAL, and a lock: 330 bytes instead of
     # 110 to 140. 60 takes 12 % of the WAL of a burst of jobs off, against 80; 40 would take another 11 % off, but then
     # retained jobs take half as much disk again, instead of a quarter.
-    # The primary key: each job gets three entries (enqueue, claim, finish). In full pages PostgreSQL looked for dead ones
-    # to delete at each insert, 7 % of the server's work for a job. The index has the same size in the end.
+    # The primary key: each job gets three entries (enqueue, claim, finish). In full pages PostgreSQL looked for dead
+    # ones to delete at each insert, 7 % of the server's work for a job. The index has the same size in the end.
     "job": qualified("""ALTER TABLE pgonly_job SET (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.01,
         autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05,
         autovacuum_vacuum_cost_delay = 0);
