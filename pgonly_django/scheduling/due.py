@@ -70,16 +70,18 @@ SELECT count(*) FROM pruned
 
 class Turn:
     """A context manager around the turn of a schedule. Where it takes longer than TURN_SECONDS, it `is_long`, and
-    `on_long` is called in another thread with the name, to go on with all schedules but those in hand."""
+    `on_long` is called in another thread with the name, to go on with all schedules but those in hand; None: it may
+    take any time."""
 
-    def __init__(self, database: str, name: str, on_long: Callable[[str], None]) -> None:
+    def __init__(self, database: str, name: str, on_long: Callable[[str], None] | None) -> None:
         self.database, self.name, self.is_long = database, name, False
         self._on_long, self._is_over, self._lock = on_long, False, threading.Lock()
         self._timer = threading.Timer(TURN_SECONDS, self._become_long)
         self._timer.daemon = True
 
     def __enter__(self) -> Self:
-        self._timer.start()
+        if self._on_long is not None:
+            self._timer.start()
         return self
 
     def __exit__(
@@ -96,6 +98,7 @@ class Turn:
                 return
             self.is_long = True
             in_hand[self.database].add(self.name)
+        assert self._on_long is not None
         self._on_long(self.name)
 
 
@@ -104,7 +107,7 @@ class DueSchedules:
     that code, unless a person has edited it; rows that a person made are for all. `go_on` is called in another thread
     where a schedule hangs, see Turn: it looks after the others, and the run() that hangs has to be over by then."""
 
-    def __init__(self, database: str, go_on: Callable[[], None]) -> None:
+    def __init__(self, database: str, go_on: Callable[[], None] | None = None) -> None:
         self.database = database
         self.known: set[str] = set()
         self._go_on = go_on
@@ -164,7 +167,8 @@ class DueSchedules:
                     first_row(self.database, LIMITS, {})
                     schedule = next(iter(self.due()), None)
                     if schedule is not None:
-                        turn = stack.enter_context(Turn(self.database, schedule.name, self._go_on_without))
+                        on_long = self._go_on and self._go_on_without
+                        turn = stack.enter_context(Turn(self.database, schedule.name, on_long))
                         self._run(schedule)
             except BaseException as error:  # of code of the project: it keeps no other schedule from ticking
                 if turn is None or self._is_away(error):
@@ -183,6 +187,7 @@ class DueSchedules:
                 f"The schedule {name} still enqueues its job after {TURN_SECONDS:g} s. The others go on."
             )
             emit("scheduling.slow", message, level=logging.WARNING, schedule=name)
+        assert self._go_on is not None
         self._go_on()
 
     def _run(self, schedule: Any) -> None:

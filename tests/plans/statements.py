@@ -90,7 +90,7 @@ def as_django_sends(rows):
 
 
 def due_schedules():
-    schedules = due.DueSchedules("default", go_on=lambda: None)
+    schedules = due.DueSchedules("default")
     schedules.known = {f"schedule {number}" for number in range(1, 50)}
     return schedules
 

@@ -24,14 +24,9 @@ def make(name="report", **columns) -> Schedule:
     return Schedule.objects.create(name=name, **given)
 
 
-def due_schedules() -> DueSchedules:
-    """The schedules, with no other thread that goes on with them during a long turn."""
-    return DueSchedules("default", go_on=lambda: None)
-
-
 def look(*known, due=None) -> float | None:
     """Enqueue all that is due, as a worker does whose code declares the names `known`."""
-    due = due or due_schedules()
+    due = due or DueSchedules("default")
     due.known = set(known)
     return due.run(NEVER_OVER)
 

@@ -12,9 +12,9 @@ from pgonly_django.models import Job, Schedule, State, Tick
 from pgonly_django.models.schedule import UNPLANNED
 from pgonly_django.scheduling import due as due_module
 from pgonly_django.scheduling.calls import KEPT
-from pgonly_django.scheduling.due import Turn
+from pgonly_django.scheduling.due import DueSchedules, Turn
 from tests.queue.rows import SECOND, while_locked
-from tests.scheduling.rows import DAY, HOUR, MINUTE, clock, due_schedules, fresh, jobs, look, make, ticks
+from tests.scheduling.rows import DAY, HOUR, MINUTE, clock, fresh, jobs, look, make, ticks
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -143,7 +143,7 @@ def look_until_the_neighbour_has_ticked():
         looks += 1
         return looks > 100 or Job.objects.filter(args=[2]).exists()
 
-    due_schedules().run(is_over)
+    DueSchedules("default").run(is_over)
     return looks
 
 
@@ -217,7 +217,7 @@ def test_a_locked_schedule_holds_up_no_other(other):
 def test_a_schedule_that_cannot_be_enqueued_says_why_once_and_stops_no_other(columns, said, caplog):
     broken = make("broken", **{"next_at": timezone.now() - MINUTE, **columns})
     make("sound", args=[2])
-    due = due_schedules()
+    due = DueSchedules("default")
     with caplog.at_level(logging.ERROR, "pgonly_django.scheduling"):
         assert 0 < look(due=due) <= due_module.PUT_OFF_SECONDS
         due._put_off.clear()
