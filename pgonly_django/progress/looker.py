@@ -38,8 +38,9 @@ def ask(alias: str, question: Question) -> tuple[Looker, Future[Any]]:
     with _lock:
         looker = _lookers.get(alias)
         if looker is None:
-            looker = _lookers[alias] = Looker(alias)
+            looker = Looker(alias)
             looker.start()
+            _lookers[alias] = looker
         looker.questions.put((question, answer))
     return looker, answer
 

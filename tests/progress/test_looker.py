@@ -126,6 +126,17 @@ def test_a_question_that_hung_gives_up_the_look_that_it_asked_and_no_later_one()
     goes_on.set()
 
 
+def test_a_look_whose_thread_could_not_start_is_asked_nothing_later(monkeypatch):
+    def no_thread(_self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(looker.Looker, "start", no_thread)
+        with pytest.raises(RuntimeError, match="new thread"):
+            looker.ask("default", threading.current_thread)
+    assert answer_of(threading.current_thread).name == "pgonly-progress"
+
+
 def test_a_forked_process_has_a_look_of_its_own():
     before = answer_of(threading.current_thread)
     pid = os.fork()
