@@ -98,7 +98,8 @@ def _opening(job: Job) -> str:
 def _url(reason: Reason, links: Links) -> str:
     if reason.kind == Kind.UNSERVED:
         return links.to_list(Worker)
-    if reason.kind not in PAGES or reason.facts.get("budget", reason) is None:
+    is_gone = reason.kind == Kind.BUDGET and reason.facts["budget"] is None
+    if is_gone or reason.kind not in PAGES:
         return ""
     model, key = PAGES[reason.kind]
     return links.to_page(model, reason.facts[key])

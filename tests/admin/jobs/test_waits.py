@@ -102,6 +102,12 @@ def test_a_held_job_says_what_holds_it(line, fields, says):
     assert line(make_job(State.HELD, **fields)) == says
 
 
+def test_a_budget_that_is_not_there_any_more_has_no_page_to_lead_to(page):
+    Budget.objects.create(name="p", usd=5, spent=4)
+    assert f'href="{ADMIN}budget/p/change/"' in page(make_job(State.HELD, held_by="budget:p"))
+    assert f'href="{ADMIN}budget/gone' not in page(make_job(State.HELD, held_by="budget:gone"))
+
+
 @pytest.mark.parametrize("state", [State.RUNNING, State.SUCCEEDED, State.FAILED, State.CANCELLED])
 def test_a_job_that_does_not_wait_has_no_such_line(line, state):
     assert line(make_job(state)) == ""
