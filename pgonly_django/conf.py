@@ -82,7 +82,7 @@ def _what_is_wrong_with_schema(name: Any) -> str | None:
     if name == "":
         return None
     if not isinstance(name, str):
-        return "a str"
+        return "text"
     if not _SCHEMA_NAME.fullmatch(name):
         return "the name of a PostgreSQL schema (letters, digits, _ and -, a letter or _ first)"
     if len(name.encode()) > SCHEMA_BYTES:

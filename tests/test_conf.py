@@ -45,7 +45,7 @@ def test_a_setting_follows_override_settings(settings):
         ({"SESSION_WAIT_FOR_DISK": 1}, 'PGONLY["SESSION_WAIT_FOR_DISK"] must be a bool, got 1.'),
         ({"LEASE_SECOND": 60}, "Did you mean 'LEASE_SECONDS'?"),
         ({1: 2}, 'PGONLY["1"] is not a setting. Known are: BUDGETS, LEASE_SECONDS'),
-        ({"SCHEMA": None}, 'PGONLY["SCHEMA"] must be a str, got None.'),
+        ({"SCHEMA": None}, 'PGONLY["SCHEMA"] must be text, got None.'),
         (
             {"SCHEMA": 'job"queue'},
             'PGONLY["SCHEMA"] must be the name of a PostgreSQL schema (letters, digits',

@@ -220,7 +220,7 @@ def values(field: Field[Any]) -> str:
         return ", ".join(literal(each) for each in cache_options._CHOICES[field.name.upper()])
     bounds = field.metadata
     if (wrong := bounds.get("must_be")) is not None:
-        return str(wrong(None)).partition(" such as")[0].replace("a str", "text")
+        return str(wrong(None)).partition(" such as")[0]
     kind = type(default_of(field))
     if kind in (int, float) or field.type in ("int", "Seconds"):
         return number(field, bounds)
