@@ -100,9 +100,10 @@ class Signal:
 
     def set(self, answer: Any = True) -> bool:
         """False when the one who waits has given up, or has an answer already."""
-        if self._future.done() or not self._future.set_running_or_notify_cancel():
+        try:
+            self._future.set_result(answer)  # in one step: of several who set it, one succeeds
+        except futures.InvalidStateError:
             return False
-        self._future.set_result(answer)
         return True
 
     def withdraw(self) -> Any:

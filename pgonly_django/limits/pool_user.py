@@ -46,7 +46,7 @@ class _RowCall:
     """One that is under way, or waits until its `signal` is set."""
 
     began: float = field(default_factory=time.monotonic)
-    signal: Signal = field(default_factory=lambda: Signal(LOOK_SECONDS))
+    signal: Signal | None = None
 
 
 # By alias and name: the calls in the order of their arrival, and when the row was last found locked.
@@ -104,7 +104,8 @@ def call(pool: Pool, statement: Statement, **params: Any) -> Operation[PGresult]
         with contextlib.suppress(ValueError):
             calls.remove(mine)
         for next_one in calls[:most]:
-            next_one.signal.set()
+            if next_one.signal is not None:
+                next_one.signal.set()
         if not calls:
             _calls.pop(key, None)
 
@@ -127,8 +128,9 @@ def _turn(key: tuple[str, str], calls: list[_RowCall], mine: _RowCall, most: int
             raise LimitsUnavailableError(
                 f"{count} calls of {key[1]!r} were before this one for {TIMEOUT_SECONDS:g} s."
             )
-        yield mine.signal
-        mine.signal = Signal(LOOK_SECONDS)
+        if mine.signal is not None:
+            yield mine.signal
+        mine.signal = Signal(LOOK_SECONDS)  # and look again: its turn may have come before
 
 
 def _locked(name: str) -> LimitsUnavailableError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import sys
 
 import pytest
 
@@ -39,6 +41,24 @@ def test_a_signal_that_comes_too_late_is_no_answer():
         assert not signal.set()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("line", range(4))
+def test_of_two_who_set_a_signal_at_once_one_succeeds(line):
+    signal, seen, answers = Signal(60), itertools.count(), []
+
+    def at_line(_, event, __):
+        if event == "line" and next(seen) == line:
+            answers.append(signal.set())
+        return at_line
+
+    before = sys.gettrace()
+    sys.settrace(lambda frame, *_: at_line if frame.f_code is Signal.set.__code__ else None)
+    try:
+        answers.append(signal.set())
+    finally:
+        sys.settrace(before)
+    assert answers.count(True) == 1
 
 
 def test_a_timeout_error_of_a_signal_handler_is_raised_and_is_not_the_end_of_the_wait():
