@@ -96,7 +96,7 @@ READY_AGAIN = {
 
 class JobQuerySet(models.QuerySet["Job"]):
     def waiting(self) -> JobQuerySet:
-        """Those that are scheduled, ready or held."""
+        """Those that are scheduled or ready."""
         return self.filter(state__in=WAITING)
 
     def running(self) -> JobQuerySet:

@@ -288,7 +288,7 @@ class Claimer:
     left_early: AbstractSet[str] = frozenset()  # ids of jobs that this process has too little time for
     _band_seen_at: dict[Band, float] = field(default_factory=dict)
     _last_queue: str = ""
-    _head_wanted_at: float = 0.0
+    _head_wanted_at: float = float("-inf")
 
     def statement(self, claim: Claim) -> tuple[Statement, Params]:
         """The next claim, from the head or from the floors."""

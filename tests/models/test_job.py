@@ -139,20 +139,21 @@ def test_a_job_can_be_held_again_and_again():
 
 
 @pytest.mark.parametrize(
-    ("facts", "afterwards"),
+    ("facts", "afterwards", "keeps_its_time"),
     [
-        ({}, State.READY),
-        ({"run_at": ago(HOUR)}, State.READY),
-        ({"run_at": ago(-HOUR), "state": State.SCHEDULED}, State.SCHEDULED),
-        ({"run_at": ago(-HOUR)}, State.READY),  # retry() has made it ready before its time
+        ({}, State.READY, True),
+        ({"run_at": ago(HOUR)}, State.READY, True),
+        ({"run_at": ago(-HOUR), "state": State.SCHEDULED}, State.SCHEDULED, True),
+        ({"run_at": ago(-HOUR)}, State.READY, False),  # retry() has made it ready before its time
     ],
 )
-def test_a_resumed_job_waits_for_what_it_waited_for(facts, afterwards):
+def test_a_resumed_job_waits_for_what_it_waited_for(facts, afterwards, keeps_its_time):
     job = make(attempt=2, crashes=1, **facts)
     Job.objects.hold()
     Job.objects.resume()
     row = fresh(job)
     assert (row.state, row.held_by, row.attempt, row.crashes) == (afterwards, None, 2, 1)
+    assert row.run_at == (facts.get("run_at") if keeps_its_time else None)
     assert row.ready_at > ago(MINUTE)
 
 

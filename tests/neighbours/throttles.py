@@ -16,7 +16,7 @@ from tests.aliases import alias
 from tests.docs.pages import ROOT, Page
 
 THREADS = 16
-PAGE = Page(ROOT / "docs" / "how-to" / "throttle_requests.md")
+PAGE = Page(ROOT / "docs" / "how-to" / "limits.md")
 
 
 def documented(framework):

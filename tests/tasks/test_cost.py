@@ -14,7 +14,7 @@ from tests.jobs import add
 
 # Calls of Python functions. Where the caller sleeps between two jobs, one takes about half a microsecond.
 CALLS_OF_ONE = 68
-CALLS_OF_ONE_OF_MANY = 9.1
+CALLS_OF_ONE_OF_MANY = 9
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,9 @@ def test_an_enqueue_takes_few_calls():
 def test_each_of_many_jobs_takes_fewer_calls():
     counts = [calls_of_many(number) for number in (1000, 3000)]
     of_a_job = counts[1] - counts[0]
-    assert of_a_job.total() / 2000 <= CALLS_OF_ONE_OF_MANY, of_a_job.most_common(20)
+    # What is called less than once for each job may be what earlier tests have left behind.
+    calls = sum(count // 2000 for count in of_a_job.values())
+    assert calls <= CALLS_OF_ONE_OF_MANY, of_a_job.most_common(20)
 
 
 def calls_of_many(number):
