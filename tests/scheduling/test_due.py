@@ -147,6 +147,7 @@ def look_until_the_neighbour_has_ticked():
     return looks
 
 
+@pytest.mark.slow
 def test_one_that_catches_up_takes_turns_with_the_others():
     make(next_at=timezone.now() - DAY, every_seconds=60.0, catch_up="all", overlap="allow")
     look_until_the_neighbour_has_ticked()
