@@ -19,7 +19,7 @@ AHEAD_LIMIT = 500
 SMOOTHING = 0.1
 # A claim is made when less than this share of what may be held is there; beside another claim, when less is there or
 # may come with it. Each takes at most half of what may be ahead, so that two of them keep the server busy.
-REFILL_BELOW, REFILL_BESIDE_BELOW = 0.5, 0.75
+REFILL_BELOW, REFILL_BESIDE_BELOW = 0.5, 0.6
 # While limited jobs wait for a slot, which comes when the buffer has run down.
 SHARE_BESIDE_LIMITED = 0.1
 WALKED_SECONDS = 5.0  # at most

@@ -33,7 +33,7 @@ from pgonly_django.worker.watchdog import CancelRequests, Watchdog
 
 MESSAGES_AT_ONCE = 1000
 # The answer to an exchange of this many finishes is not waited for; and how many exchanges may be under way.
-MANY, AT_ONCE = 100, 2
+MANY, AT_ONCE = 200, 2
 ANSWER_SECONDS = 0.004  # of a wait for an answer, after which the loop takes what has ended
 AWAY_SECONDS = 0.1  # between two tries while the database is away
 REPORT_SECONDS = 0.5
