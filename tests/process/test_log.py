@@ -39,7 +39,7 @@ def test_verbosity_0_shows_nothing_of_jobs_that_succeed(workers):
     result = jobs.add.enqueue(1)
     worker = workers.start("--burst", "--verbosity", "0")
     assert worker.wait() == 0
-    assert result.wait(1).return_value == 2
+    assert result.wait(10).return_value == 2
     assert worker.output == ""
 
 
@@ -48,7 +48,7 @@ def test_a_worker_whose_handler_hangs_ends_as_it_should(workers, flags):
     result = jobs.add.enqueue(1)
     worker = workers.start(*flags, ready=False, DJANGO_SETTINGS_MODULE=HOSTILE, TEST_LOG="hangs")
     assert worker.wait() == 0, worker.output
-    assert result.wait(1).return_value == 2
+    assert result.wait(10).return_value == 2
     assert Worker.objects.get().stopped_at is not None
 
 
