@@ -1,7 +1,6 @@
 """One worker process. Its main loop claims jobs, hands them out and writes their ends; no other thread does.
 
-Slots, heartbeat and signal handlers put what they have to say into one inbox. The loop reads it, and hears NOTIFY by
-itself.
+Slots, heartbeat and signal handlers put their messages into one inbox. The loop reads it, and listens to NOTIFY.
 """
 
 import os
