@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,8 @@ WHERE_DISK_IS_FULL = (
     "VACUUM (SKIP_LOCKED, TRUNCATE TRUE, PROCESS_MAIN FALSE) {table}",
     "VACUUM (SKIP_LOCKED, TRUNCATE TRUE, INDEX_CLEANUP FALSE) {table}",
 )
+# Then the whole again. An autovacuum of one of the two tables, which is skipped then, ends within seconds.
+PAUSES_WHERE_DISK_IS_FULL = 0.0, 0.5, 2.0
 
 _Settings = tuple[str, str, int | None, int | None]
 _evictions: dict[_Settings, Eviction] = {}
@@ -273,13 +276,15 @@ def _vacuum(alias: str, table: str, statement: str, ended: Callable[[], object])
     )
     try:
         with connect.connect(alias, application_name="pgonly cache vacuum") as connection:
-            try:
-                connection.execute(first)
-            except psycopg.errors.DiskFull:
+            for pause in PAUSES_WHERE_DISK_IS_FULL:
+                with contextlib.suppress(psycopg.errors.DiskFull):
+                    connection.execute(first)
+                    return
                 for each in others:
                     with contextlib.suppress(psycopg.DatabaseError):
                         connection.execute(each)
-                connection.execute(first)
+                time.sleep(pause)
+            connection.execute(first)
     except psycopg.Error as error:
         events.emit("cache.cleaning_failed", f"Vacuuming the cache failed: {error}", level=logging.WARNING)
     finally:

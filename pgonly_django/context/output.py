@@ -26,6 +26,7 @@ from pgonly_django.queue.output import (
     RowsSize,
     SeenRow,
     StoredPart,
+    epoch_of,
     part_of_loop,
     part_of_step,
     place,
@@ -105,6 +106,7 @@ class RunOutput:
         self._loops: dict[str, Loop] = {}
         self._withdrawn: list[int] = []  # from which chunks on
         self._steps: dict[str, int] = {}  # whose text is in it, with the places of their rows
+        self._steps_reached: set[str] = set()  # by this run
         self._step_calls = {call.name: call for call in _calls.get()}  # made by this run
         self._restored_at: int | None = None  # the place of the checkpoint that it was restored to
 
@@ -138,6 +140,7 @@ class RunOutput:
 
     def repeat_step(self, name: str) -> None:
         """It was found done. Its text comes once in a run."""
+        self._steps_reached.add(name)
         part = self.earlier.get(part_of_step(name))
         if part is not None and name not in self._steps:
             self._steps[name] = part.first_place
@@ -152,6 +155,7 @@ class RunOutput:
         """Its result is stored. Not new: another thread of the job has made the same call, and its text counts."""
         if not is_new and call.name in self._steps:
             self.take_back(call)
+        self._steps_reached.add(call.name)
         for row in rows:
             self._steps[call.name] = row.place
         if not call.chunks:
@@ -188,12 +192,20 @@ class RunOutput:
             self._cut(part.start)
             begin = len(self.chunks)
             self._append(part.text)
-            self._steps = {step: at for step, at in tuple(self._steps.items()) if at < part.first_place}
+            self._steps = {
+                step: at for step, at in tuple(self._steps.items()) if self._was_said_before(part, step, at)
+            }
             self._restored_at, self.was_cut = None, True
         else:  # it had ended by then
             begin = len(self.chunks)
         self._loops[name] = Loop(begin, part.first_place)
         return replace(self.end, start=part.start)
+
+    def _was_said_before(self, loop: StoredPart, step: str, at: int) -> bool:
+        """The places of one run are in the order of the text. A run that began the loop after it had died once says
+        steps of the loop again whose rows are older: those are steps that this run has not reached yet."""
+        is_of_an_earlier_run = epoch_of(at) < epoch_of(loop.first_place)
+        return at < loop.first_place and (not is_of_an_earlier_run or step in self._steps_reached)
 
     def end_loop(self, name: str) -> None:
         if (loop := self._loops.get(part_of_loop(name))) is not None:

@@ -49,6 +49,11 @@ def place(lease_epoch: int, number: int) -> int:
     return lease_epoch << 32 | number
 
 
+def epoch_of(place: int) -> int:
+    """The lease_epoch of the run that has written a row at this place."""
+    return place >> 32
+
+
 class PartRow(NamedTuple):
     """One row of a part that later runs need. `starts_over`: it takes the place of all earlier rows of its part."""
 

@@ -330,3 +330,13 @@ def test_what_was_said_behind_the_checkpoint_stays(server, program):
     for moment in range(22):
         prove(server, (Emit("a"), *program), [moment], seed=moment)
         prove(server, (Emit("a"), *program), [moment, 4], seed=moment)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_step_is_said_again_in_a_loop_that_its_first_run_had_not_saved(server):
+    left_at_once = Loop(1, (Once(()),), 0)
+    saved_later = Loop(1, (Step((Emit("s"),)),), 0)
+    program = Step((Emit("a"),)), left_at_once, saved_later, Loop(1, (Emit("x"), Once((Emit("y"),))))
+    for moment in range(7, 12):
+        for second in range(6, 13):
+            prove(server, program, [moment, second], seed=0)
