@@ -1,5 +1,5 @@
-"""What differs between versions of Django and Python, and what a theme of the admin needs; no other module asks for
-them. django.tasks came with Django 6.0; on 5.2 its backport django-tasks serves the same names."""
+"""What differs between versions of Django and Python, and what a theme of the admin needs. No other module depends on
+them. django.tasks came with Django 6.0; on 5.2 its backport django-tasks provides the same names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import psycopg
 from asgiref.sync import SyncToAsync
@@ -45,23 +45,42 @@ else:
         remedy = "Install its backport: pip install 'django-tasks>=0.12'"
         raise ImportError(f"Django 5.2 has no django.tasks. {remedy}") from error
 
+# Type checkers read the first branch. Python has defaults of type parameters from 3.13 on, and Django's classes are
+# generic in its stubs alone: when the code runs, GenericTask[P, T] is Task.
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec, TypeVar
+
+    P = ParamSpec("P", default=...)
+    T = TypeVar("T", default=Any)
+
+    class GenericTask(Task, Generic[P, T]): ...  # type: ignore[type-arg] # also where Django has no stubs
+
+    class GenericTaskResult(TaskResult, Generic[T]):  # type: ignore[type-arg] # likewise
+        @property
+        def return_value(self) -> T: ...
+else:
+    from typing import ParamSpec, TypeVar
+
+    P, T = ParamSpec("P"), TypeVar("T")
+    GenericTask, GenericTaskResult = {(P, T): Task}, {T: TaskResult}
+
 # A hexadecimal digit with its first two bits set to those of the variant.
 UUID_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 
 
 def knows_pipelines() -> bool:
-    """Whether psycopg's pipelines have the private method that database/connect.py overrides."""
+    """Returns whether psycopg's pipelines have the private method that database/connect.py overrides."""
     return psycopg.__version__.split(".")[:2] in (["3", "2"], ["3", "3"])
 
 
 def call_before_threads_are_joined(function: Callable[[], object]) -> None:
-    """At the end of the process, before Python waits for the threads of pools, and also in a child of multiprocessing,
-    which runs no atexit functions before Python 3.13. The latest is called first."""
+    """Calls the function at the end of the process, before Python waits for the threads of pools, and also in a child
+    of multiprocessing, which runs no atexit functions before Python 3.13. The latest is called first."""
     getattr(threading, "_register_atexit", atexit.register)(function)
 
 
 def model_admin_class() -> type[Any]:
-    """What our admins extend: the class of django-unfold where that is installed, as its templates need."""
+    """Returns the class that our admins extend: that of django-unfold where it is installed, as its templates need."""
     from django.apps import apps
     from django.contrib import admin
 
@@ -71,8 +90,8 @@ def model_admin_class() -> type[Any]:
 
 
 def release_request_thread(last: Callable[[], None]) -> None:
-    """Ends the thread that asgiref keeps for sync middleware until the response of an ASGI request is sent, behind a
-    last call there. What needs it later gets another one."""
+    """Ends the thread that asgiref keeps for sync middleware until the response of an ASGI request is sent, after a
+    last call there. Later sync code gets another thread."""
     context = SyncToAsync.thread_sensitive_context.get(None)
     if context is not None and getattr(context, "_executor", None) is None:  # else the caller owns it
         executor = SyncToAsync.context_to_thread_executor.pop(context, None)
@@ -82,13 +101,13 @@ def release_request_thread(last: Callable[[], None]) -> None:
 
 
 def uuid7() -> uuid.UUID:
-    """One of new_ids(). Python has a uuid7() from 3.14 on."""
+    """Returns one of new_ids(). Python has a uuid7() from 3.14 on."""
     return uuid.UUID(new_ids(1)[0])
 
 
 def new_ids(count: int) -> list[str]:
-    """`count` ascending UUIDs of version 7 (RFC 9562) as text: 60 bits of time and 62 random bits. A millisecond has
-    2**12 steps, as in PostgreSQL's own uuidv7(); a batch counts on from the present step."""
+    """Returns `count` ascending UUIDs of version 7 (RFC 9562) as text: 60 bits of time and 62 random bits. A
+    millisecond has 2**12 steps, as in PostgreSQL's own uuidv7(); a batch counts on from the present step."""
     first = (time.time_ns() << 12) // 1_000_000
     random = os.urandom(8 * count).hex()
     ids = []

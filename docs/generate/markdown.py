@@ -13,15 +13,36 @@ from typing import Any
 
 WIDTH = 100
 GROUPED_FROM = 10_000
+EXAMPLE = " " * 4  # how its lines begin in a docstring
 PAGE = re.compile(r"\bdocs/(?P<page>(?:how-to|reference|explanation)/(?P<name>\w+\.md)(?:#[\w-]*\w)?)")
 UNITS = (("day", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def paragraphs(text: str) -> str:
-    """Each paragraph in lines of 100 characters; items of lists stay apart."""
-    wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
-    blocks = re.split(r"\n\s*\n", marked_up(inspect.cleandoc(text)))
-    return "\n\n".join(wrapper.fill(" ".join(block.split())) for block in blocks)
+    """In lines of 100 characters. Items of lists begin a line each, and what is indented is an example."""
+    return "\n\n".join(map(markdown_of, blocks_of(inspect.cleandoc(text))))
+
+
+def blocks_of(text: str) -> list[str]:
+    """Its paragraphs, lists and examples. An example may have empty lines in it."""
+    blocks: list[str] = []
+    for block in re.split(r"\n\s*\n", text):
+        if blocks and blocks[-1].startswith(EXAMPLE) and block.startswith(EXAMPLE):
+            blocks[-1] += f"\n\n{block}"
+        else:
+            blocks.append(block)
+    return blocks
+
+
+def markdown_of(block: str) -> str:
+    if block.startswith(EXAMPLE):
+        return f"```python excerpt\n{textwrap.dedent(block)}\n```"
+    indent = "  " if block.startswith("- ") else ""
+    wrapper = textwrap.TextWrapper(
+        WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    items = re.split(r"\n(?=- )", marked_up(block))
+    return "\n".join(wrapper.fill(" ".join(item.split())) for item in items)
 
 
 def documentation(thing: Any) -> str:
@@ -35,8 +56,9 @@ def own_doc(thing: Any) -> str:
 
 
 def in_one_line(thing: Any) -> str:
-    """The whole docstring."""
-    return " ".join(own_doc(thing).split())
+    """The whole docstring without its examples."""
+    blocks = [block for block in blocks_of(own_doc(thing)) if not block.startswith(EXAMPLE)]
+    return " ".join(" ".join(blocks).split())
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 from docs.generate.api import members
-from docs.generate.markdown import comments, default_of, literal, table
-from pgonly_django import Backoff
+from docs.generate.markdown import default_of, literal, own_doc, table
+from pgonly_django import Backoff, task
 from pgonly_django.context.context import JobContext
 from pgonly_django.tasks.options import OF_ONE_CALL, RULES, TaskOptions
 from pgonly_django.tasks.result import JobResult
+from pgonly_django.tasks.task import PostgresTask
 
 TEXT = """
 # Tasks, the job context, results
@@ -43,17 +46,17 @@ name are for async tasks.
 
 {result}
 """
-# Not an option with a column: see tasks/metadata.py.
-METADATA = "A dict of strings to JSON values, which the job carries beside its arguments."
+# - `max_attempts=8`: What it is for.
+OPTION = re.compile(r"^- `(\w+)=([^`]+)`: (.+(?:\n  .+)*)", re.MULTILINE)
 # What a worker calls.
 OF_THE_WORKER = {"flush", "resume_output", "close", "close_failed", "aclose_failed"}
 
 
 def page() -> str:
-    says = comments(TaskOptions) | {"metadata": METADATA}
+    says = explained(task) | explained(PostgresTask.using)
     defaults = {field.name: default_of(field) for field in fields(TaskOptions)}
     rows = [
-        (f"`{name}`", says[name], shown(defaults.get(name)), re.sub(r"(?<!\w)'([^']+)'", r"`\1`", rule))
+        (f"`{name}`", says[name][1], shown(defaults.get(name)), re.sub(r"(?<!\w)'([^']+)'", r"`\1`", rule))
         for name, (_, rule) in RULES.items()
     ]
     return TEXT.strip().format(
@@ -62,6 +65,11 @@ def page() -> str:
         context=members(JobContext, "context", hidden=OF_THE_WORKER),
         result=members(JobResult, "result"),
     )
+
+
+def explained(function: Callable[..., Any]) -> dict[str, tuple[str, str]]:
+    """The options in the docstring of the function: the default and what it is for, by name."""
+    return {name: (default, text) for name, default, text in OPTION.findall(own_doc(function))}
 
 
 def shown(value: object) -> str:

@@ -1,7 +1,7 @@
-"""budget(): a budget by its name, and what a call may cost that is under way: reserved before it, settled after it.
+"""budget(): a budget by its name, and the cost of calls under way: reserved before the call, settled after it.
 
-Each is one statement on a connection of ours. A reservation whose process dies counts as spent once its lease is over:
-see expiry.py.
+Each is one statement on a connection of this package. A reservation whose process dies counts as spent after its lease
+has ended: see expiry.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pgonly_django.exceptions import (
     UnknownBudgetError,
 )
 from pgonly_django.limits import budget_settings
-from pgonly_django.limits.budget_settings import BudgetDeclaration
+from pgonly_django.limits.budget_settings import BudgetDeclaration, Period
 from pgonly_django.limits.budget_statements import RENEW, RESERVE, SETTLE, ReserveAnswer, answer_in
 from pgonly_django.limits.declared_rows import FOLLOWS, DeclaredRows
 from pgonly_django.limits.pool_user import LIMITS, background, call, pool, refuse_event_loop, while_away
@@ -54,39 +54,48 @@ ROWS = DeclaredRows(
 
 
 def budget(
-    name: str, usd: Amount | None = None, *, per: str | None = None, timezone: str | None = None
+    name: str, usd: Amount | None = None, *, per: Period | None = None, timezone: str | None = None
 ) -> NamedBudget:
-    """The budget `name`, with a cap of `usd` US dollars: in all, or `per` hour, day, week, month or year of `timezone`
-    (else of TIME_ZONE). What is not given here is taken from PGONLY["BUDGETS"]; a person's edit in the admin wins over
-    both. Asks no database. Raises BudgetError and AmountError."""
+    """Returns the budget `name` with a cap of `usd` US dollars, in total or `per` hour, day, week, month or year of
+    `timezone`, which is TIME_ZONE by default. A call reserves what it may cost at most, and settles what it has cost:
+
+        with budget("project:7", usd=5, per="month").reserve(0.02) as reservation:
+            answer = ask(prompt)
+            reservation.settle(answer.usd)
+
+    Whatever is not given here comes from PGONLY["BUDGETS"]; an edit in the admin takes precedence over both. Sends no
+    statement. Raises BudgetError and AmountError."""
     budget_settings.check_name(name)
     return NamedBudget(name, budget_settings.declaration_of(name, usd, per, timezone))
 
 
 @dataclass(frozen=True, slots=True)
 class NamedBudget:
-    """Made by budget(). Its row is made when it is first used. Two of the same name are the same budget."""
+    """The budget that budget() returns. Its row is created when it is first used. Two of the same name are the same
+    budget."""
 
     name: str
     declaration: BudgetDeclaration | None
 
     def reserve(self, usd: Amount, *, step: str = "", one_call: bool = False) -> BudgetReservation:
-        """`with budget(...).reserve(0.02) as reservation:` (or `async with`) around a call that costs at most so much.
+        """Returns a reservation for a `with` or `async with` block around a call that costs at most `usd` US dollars.
 
-        Of all processes together no more is spent and reserved than the cap allows. Where it does not fit, a job is
-        held: JobHeld is raised in it, and it goes on once the cap was raised or the next period has begun. Outside of
-        jobs raises BudgetExceededError. Never part of the caller's transaction. `step` names the call in the costs.
+        All processes together spend and reserve no more than the cap. If the amount does not fit, a job is held:
+        JobHeld is raised in it, and it continues after the cap was raised or the next period has begun. Outside of jobs
+        BudgetExceededError is raised. The reservation is never part of the caller's transaction. `step` names the call
+        in the list of costs.
 
-        An exception that ends the block counts what was reserved, unless you have settled or released it: it may come
-        of the answer, or of what the block does with it, which was paid. `one_call` says that the block makes one
-        request and nothing else that could raise an error of HTTP or of a connection. Then an error that says that the
-        request was not paid (status 429, 400 or 503, a connection that was never made) gives the amount back."""
+        An exception that ends the block counts as the reserved amount, unless you have settled or released it: the
+        answer may have arrived, and was paid. `one_call` says that the block makes one request and nothing else that
+        could raise an error of HTTP or of a connection. Then an error that shows that the request was not paid (status
+        429, 400 or 503, or a connection that was never made) gives the amount back."""
         amount = amounts.usd(usd, "What is reserved")
         return BudgetReservation(self.name, self.declaration, amount, step, one_call=one_call)
 
 
 class BudgetReservation:
-    """Made by NamedBudget.reserve(). Inside its `with` the amount is reserved; settle() says what the call has cost."""
+    """The reservation that NamedBudget.reserve() returns. Inside its `with` block the amount is reserved; settle() sets
+    what the call has cost."""
 
     RENEW = RENEW
 
@@ -121,8 +130,9 @@ class BudgetReservation:
     def settle(
         self, usd: Amount | Cost, *, tokens_in: int | None = None, tokens_out: int | None = None
     ) -> None:
-        """Say what the call has cost; it may be more than was reserved. While the database is away, this is done in
-        the background as soon as it is back. Raises AmountError, and BudgetError where it was settled already."""
+        """Sets what the call has cost, which may be more than was reserved. While the database is unavailable, the cost
+        is kept and written in the background as soon as it is back. Raises AmountError, and BudgetError if the
+        reservation is settled or released already."""
         run(self._settle(_cost(usd, tokens_in, tokens_out)))
 
     async def asettle(
@@ -132,7 +142,8 @@ class BudgetReservation:
         await self.pool.arun(self._settle(_cost(usd, tokens_in, tokens_out)))
 
     def release(self) -> None:
-        """Give the amount back: the call was not made, or not paid. Raises BudgetError where it was settled already."""
+        """Gives the amount back, because the call was not made or not paid. Raises BudgetError if the reservation is
+        settled or released already."""
         run(self._settle(Cost(), is_recorded=False))
 
     async def arelease(self) -> None:
@@ -140,12 +151,13 @@ class BudgetReservation:
         await self.pool.arun(self._settle(Cost(), is_recorded=False))
 
     def settle_step(self, cost: Cost, *, is_recorded: bool) -> None:
-        """settle() for a step, whose own statement may have recorded the cost."""
+        """Settles the reservation of a step, whose own statement may have recorded the cost."""
         if not self._is_over:
             run(self._settle(cost, is_recorded=is_recorded))
 
     def lost(self) -> None:
-        """It has expired, while this process stood still. settle() corrects what was counted."""
+        """Called when the reservation has expired while this process stood still. settle() corrects what was
+        counted."""
 
     def _make(self) -> Operation[None]:
         if self._is_open or self._is_over:
@@ -183,7 +195,7 @@ class BudgetReservation:
     def _raise_unless_it_may_wait(
         self, job: CurrentJob | None, answer: ReserveAnswer, give_up_at: float
     ) -> None:
-        """Only a job waits, and only where the calls under way may leave enough of what they have reserved."""
+        """Raises unless the caller is a job and the calls under way may leave enough of what they have reserved."""
         usd, spent, reserved = answer.usd, answer.spent, answer.reserved
         if job is None:
             raise BudgetExceededError(self.budget, self.usd, usd, spent, reserved)
@@ -198,7 +210,7 @@ class BudgetReservation:
         raise job.hold(f"{HELD_BY}{self.budget}", reason, again)
 
     def _end_with(self, error: BaseException | None) -> Operation[None]:
-        """Leave the block without a word on the cost. Where nothing was reserved there is nothing to count."""
+        """Ends a block that did not settle its cost. Where nothing was reserved there is nothing to count."""
         if self.known_cost is not None:
             return self._settle(self.known_cost)
         if self.usd == 0 or (self.one_call and is_unpaid(error)):
@@ -225,7 +237,7 @@ class BudgetReservation:
             emit("limits.settled_later", message, level=logging.WARNING, budget=self.budget, usd=cost.usd)
 
     def _write(self, cost: Cost, *, is_recorded: bool, is_estimate: bool = False) -> Operation[bool]:
-        """Whether the reservation was there, and not settled already."""
+        """Returns whether the reservation existed and was not settled already."""
         row = {"id": self.id, "name": self.budget, "tokens_in": cost.tokens_in, "tokens_out": cost.tokens_out}
         how = {"is_recorded": int(is_recorded), "is_estimate": int(is_estimate)}
         result = yield from call(self.pool, SETTLE, usd=cost.usd, **row, **how)
@@ -233,7 +245,7 @@ class BudgetReservation:
         return integer(result.get_value(0, 0)) > 0
 
     def _give_back_later(self) -> None:
-        """Its caller does not get it, but PostgreSQL may have it by now."""
+        """Releases in the background what the caller does not get, but PostgreSQL may have reserved by now."""
         if self._may_exist and not self._is_over:
             self._is_over = True
             background.undo(lambda: run(self._write(Cost(), is_recorded=False)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from django.conf import settings as django_settings
@@ -20,14 +20,15 @@ from pgonly_django.conf import nearest_zone, settings, unknown_key
 from pgonly_django.exceptions import AmountError, BudgetError
 
 KEYS = ("usd", "per", "timezone")
-PERIODS = ("hour", "day", "week", "month", "year")
+Period = Literal["hour", "day", "week", "month", "year"]
+PERIODS = get_args(Period)
 WILDCARDS = "*?["
 NAME_LENGTH = 240  # with "budget:" before it, it is a job's held_by
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetDeclaration:
-    """What code or settings say of a budget."""
+    """The declaration of a budget in code or settings."""
 
     usd: Decimal
     per: str | None = None
@@ -35,14 +36,14 @@ class BudgetDeclaration:
 
     @property
     def columns(self) -> dict[str, str | None]:
-        """As JSON can hold it, by column."""
+        """The declaration by column, as JSON can hold it."""
         return {"usd": str(self.usd), "per": self.per, "timezone": self.timezone}
 
 
 def declaration_of(
     name: str, usd: Any = None, per: str | None = None, timezone: str | None = None
 ) -> BudgetDeclaration | None:
-    """What is said of the budget `name`, by its call and by PGONLY["BUDGETS"]; the call wins. None: it has no
+    """Returns the declaration of the budget `name` by its call and by PGONLY["BUDGETS"]; the call wins. None: it has no
     cap. Raises BudgetError, AmountError and ImproperlyConfigured."""
     given = {"usd": usd, "per": per, "timezone": timezone}
     values = {key: value for key, value in given.items() if value is not None}
@@ -55,13 +56,13 @@ def declaration_of(
 
 
 def nearest(name: str) -> str:
-    """For the error about an unknown budget."""
+    """Returns a hint for the error about an unknown budget."""
     near = get_close_matches(name, list(settings().budgets), n=1)
     return f"Did you mean {near[0]!r}? " if near else ""
 
 
 def exact_names() -> dict[str, BudgetDeclaration]:
-    """The entries that are no patterns. Raises ImproperlyConfigured."""
+    """Returns the entries that are not patterns. Raises ImproperlyConfigured."""
     return {name: _of_settings(name) for name in settings().budgets if not _is_pattern(name)}
 
 
@@ -74,7 +75,7 @@ def check_name(name: Any, what: str = "A budget's name") -> None:
 
 
 def validated(entry: Any, where: str) -> BudgetDeclaration:
-    """Raises BudgetError and AmountError, with the place, the value and what it may be."""
+    """Returns the declaration. Raises BudgetError and AmountError, with the place, the value and what it may be."""
     if not isinstance(entry, Mapping):
         raise BudgetError(f'{where} must be a dict such as {{"usd": 5, "per": "month"}}, got {entry!r}.')
     for key in entry:
@@ -93,7 +94,7 @@ def validated(entry: Any, where: str) -> BudgetDeclaration:
 
 @contextmanager
 def errors_as(kind: type[Exception]) -> Iterator[None]:
-    """What is wrong with a budget is raised in the block as an error of this kind."""
+    """Raises an error about a budget in the block as an error of this kind."""
     try:
         yield
     except (BudgetError, AmountError) as error:
@@ -135,7 +136,7 @@ def _timezone(name: Any, where: str) -> str:
 
 
 def _entry_for(name: str) -> Mapping[str, Any]:
-    """The entry of that name, else of the longest pattern that matches."""
+    """Returns the entry of that name, or else of the longest pattern that matches."""
     budgets = settings().budgets
     matching = [key for key in budgets if _is_pattern(key) and fnmatchcase(name, key)]
     if name not in budgets and not matching:

@@ -1,4 +1,4 @@
-"""One schedule as a decorator, the settings or a form say it, and what is wrong with it."""
+"""One schedule as a decorator, the settings or a form declares it, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal, get_args
 
 from django.utils import timezone as django_timezone
 
@@ -18,8 +18,10 @@ from pgonly_django.tasks.metadata import metadata_text
 from pgonly_django.tasks.options import NAME_RULE, PATH_LENGTH, what_is_wrong_with_name
 from pgonly_django.tasks.task import PostgresTask
 
-# As text: decorators import this module, perhaps before the models can be loaded. The choices of the columns.
-CATCH_UP, OVERLAP = ("latest", "all", "none"), ("skip", "allow", "replace")
+# The choices of the columns, as text: decorators import this module, perhaps before the models can be loaded.
+CatchUp = Literal["latest", "all", "none"]
+Overlap = Literal["skip", "allow", "replace"]
+CATCH_UP, OVERLAP = get_args(CatchUp), get_args(Overlap)
 NAME_LENGTH = 255
 SHORTEST_SECONDS = 0.1
 LONGEST_SECONDS = LONGEST.total_seconds()
@@ -31,8 +33,9 @@ SKIPS_ALL_BUT_ONE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
-    """`task` is a dotted path. `every` is a timedelta or seconds. `overlap` None: skip, but allow with catch_up "all".
-    `timezone` None: TIME_ZONE. The values may be anything until problems() has found nothing."""
+    """The declaration of a schedule. `task` is a dotted path. `every` is a timedelta or seconds. `overlap` None: skip,
+    but allow with catch_up "all". `timezone` None: TIME_ZONE. The values may be anything until problems() has found
+    nothing."""
 
     name: str
     task: str
@@ -49,7 +52,7 @@ class Declaration:
     metadata: Mapping[str, Any] | None = None
 
     def columns(self) -> dict[str, Any]:
-        """What Schedule.objects.declare() takes; values that JSON holds."""
+        """Returns what Schedule.objects.declare() takes: values that JSON holds."""
         return {
             "task": self.task,
             "cron": self.cron,
@@ -66,7 +69,7 @@ class Declaration:
         }
 
     def problems(self) -> dict[str, str]:
-        """By the names of the fields; each says what is wrong, with what value, and what to do."""
+        """Returns, by the names of the fields, what is wrong, with what value, and what to do."""
         found = {name: reason for name, rule in RULES.items() if (reason := rule(getattr(self, name)))}
         if (self.cron is None) == (self.every is None):
             found["cron"] = "it needs either a cron line or an interval (every), and not both."
@@ -77,16 +80,16 @@ class Declaration:
         return found
 
     def validate(self, where: str) -> Declaration:
-        """Raises OptionError, with `where` it stands, for all of problems(). Returns itself."""
+        """Raises OptionError, with the place `where`, for all of problems(). Returns itself."""
         if problems := self.problems():
             raise OptionError(" ".join(f"{where}: {reason}" for reason in problems.values()))
         return self
 
 
 def as_scheduled(task: Any, chosen: Any) -> Any:
-    """The task with the queue, priority, budget and metadata that a schedule, or its declaration, has chosen. Raises
-    InvalidTask and OptionError where it cannot have them. One of another backend, which nothing schedules, stays as
-    it is."""
+    """Returns the task with the queue, priority, budget and metadata that a schedule, or its declaration, has chosen.
+    Raises InvalidTask and OptionError where it cannot have them. A task of another backend, which nothing schedules,
+    stays as it is."""
     if not isinstance(task, PostgresTask):
         return task
     options = {"queue_name": chosen.queue, "priority": chosen.priority, "budget": chosen.budget or None}

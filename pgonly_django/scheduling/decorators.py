@@ -1,4 +1,5 @@
-"""`@cron` and `@every`, above `@task`. They note the schedule and return the task as it is; workers make the rows."""
+"""`@cron` and `@every`, which stand above `@task`. They record the schedule and return the task unchanged; workers
+create the rows."""
 
 from __future__ import annotations
 
@@ -8,18 +9,18 @@ from typing import Any, TypeVar
 
 from pgonly_django.compat import InvalidTask, Task
 from pgonly_django.exceptions import OptionError
-from pgonly_django.scheduling.declaration import Declaration, as_scheduled
+from pgonly_django.scheduling.declaration import CatchUp, Declaration, Overlap, as_scheduled
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.registry import first_path
 
-AnyTask = TypeVar("AnyTask")
+AnyTask = TypeVar("AnyTask", bound="Task[..., Any]")
 
 # By name, with the task that each belongs to.
 _declared: dict[str, tuple[Any, Declaration]] = {}
 
 
 def declarations() -> dict[str, tuple[Any, Declaration]]:
-    """What the decorators of the modules that are imported so far declare: by name, with its task."""
+    """Returns the schedules that the decorators of the imported modules declare, by name, each with its task."""
     return dict(_declared)
 
 
@@ -33,20 +34,26 @@ def cron(
     kwargs: Mapping[str, Any] | None = None,
     queue: str | None = None,
     priority: int | None = None,
-    catch_up: str = "latest",
-    overlap: str | None = None,
+    catch_up: CatchUp = "latest",
+    overlap: Overlap | None = None,
     budget: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Callable[[AnyTask], AnyTask]:
-    """Enqueue the task at the times of a cron line: `@cron("0 3 * * *", timezone="Asia/Shanghai")` above `@task`.
+    """Enqueues the task at the times of a cron line. It stands above `@task`:
 
-    `timezone`: TIME_ZONE unless given. `name`: the task's path unless given, or the first of its aliases; a second
-    schedule of a task needs one.
-    `args`, `kwargs`: what the task is called with. `queue`, `priority`: instead of the task's own. `catch_up`: which
-    ticks run that passed while no worker did: "latest", "all" or "none". `overlap`: what a tick does while an earlier
-    run is unfinished: "skip" it, "allow" both, "replace" the earlier one. `metadata`: that of its jobs. Raises
-    OptionError for a value that it cannot have, WrongArgumentsError for arguments that do not fit the task, and
-    InvalidTask for anything that is no task.
+        @cron("0 3 * * *", timezone="Asia/Shanghai")
+        @task
+        def report(): ...
+
+    `timezone`: TIME_ZONE by default. `name`: the task's path by default, or the first of its aliases; a second schedule
+    of a task needs a name. `args`, `kwargs`: the arguments of each call. `queue`, `priority`, `budget`: used instead of
+    the task's own. `metadata`: a dict that each job carries. `catch_up`: which of the ticks run that passed while no
+    worker ran: "latest", "all" or "none". `overlap`: what a tick does while an earlier run is unfinished: "skip"
+    itself, "allow" both runs, or "replace" the earlier one; by default "allow" with catch_up="all", and "skip"
+    otherwise.
+
+    Returns a decorator that returns the task. Raises OptionError for a value that an option cannot have,
+    WrongArgumentsError for arguments that do not fit the task, and InvalidTask for anything that is not a task.
     """
     call = {"args": args, "kwargs": kwargs, "queue": queue, "priority": priority, "metadata": metadata}
     rules = {"catch_up": catch_up, "overlap": overlap, "budget": budget}
@@ -62,14 +69,19 @@ def every(
     kwargs: Mapping[str, Any] | None = None,
     queue: str | None = None,
     priority: int | None = None,
-    catch_up: str = "latest",
-    overlap: str | None = None,
+    catch_up: CatchUp = "latest",
+    overlap: Overlap | None = None,
     budget: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Callable[[AnyTask], AnyTask]:
-    """Enqueue the task every `interval`, a timedelta or seconds, from 0.1 s up: `@every(timedelta(minutes=5))` above
-    `@task`. The first time comes one interval after a worker first saw the schedule. A run that is late shifts no later
-    one. The other parameters are those of @cron."""
+    """Enqueues the task every `interval`, a timedelta or a number of seconds, at least 0.1 s. It stands above `@task`:
+
+        @every(timedelta(minutes=5))
+        @task
+        def refresh(): ...
+
+    The first tick comes one interval after a worker first saw the schedule. A late run does not delay the later ones.
+    The other parameters are those of @cron."""
     call = {"args": args, "kwargs": kwargs, "queue": queue, "priority": priority, "metadata": metadata}
     rules = {"catch_up": catch_up, "overlap": overlap, "budget": budget}
     return _declare("@every", name, {**call, **rules, "every": interval})
@@ -102,19 +114,20 @@ def _declare(decorator: str, name: str | None, options: dict[str, Any]) -> Calla
 
 
 def _refuse_bare(decorator: str, when: Any) -> None:
-    """Without parentheses the task would be taken for the time, and would never run."""
+    """Raises InvalidTask for a decorator without parentheses: the task would be taken for the time, and would never
+    run."""
     if isinstance(when, Task) or callable(when):
         example = '@cron("0 3 * * *")' if decorator == "@cron" else "@every(timedelta(minutes=5))"
         raise InvalidTask(f"{decorator} needs to know when: write {example} above @task.")
 
 
 def _note(task: Any, declared: Declaration, where: str) -> None:
-    """A module that is imported again replaces what it declared."""
+    """Records the declaration. It replaces that of a module that is imported again."""
     known = _declared.get(declared.name)
     if known is not None:
         is_same_task = known[1].task == declared.task
         if not is_same_task or known[0].func is task.func:
             other = "this task" if is_same_task else known[1].task
-            remedy = "Give each schedule a name of its own: name=..."
+            remedy = "Give each schedule its own name: name=..."
             raise InvalidTask(f"{where}: {other} has a schedule named {declared.name!r} already. {remedy}")
     _declared[declared.name] = (task, declared)

@@ -55,8 +55,9 @@ from pgonly_django.tasks.options import (
     validate_place,
 )
 from pgonly_django.tasks.registry import first_path
-from pgonly_django.tasks.result import JobResult, as_duplicate, new_result, result_of
+from pgonly_django.tasks.result import JobResult, as_duplicate, new_result
 from pgonly_django.tasks.settings import TasksEntry, check_tasks_entry
+from pgonly_django.tasks.stored_jobs import result_of
 from pgonly_django.tasks.task import PostgresTask
 
 PREPARED_AT_MOST = 1024
@@ -70,7 +71,7 @@ _decode = json.JSONDecoder().decode
 
 
 class Prepared(NamedTuple):
-    """What the calls of a task have in common. The last three are None for most tasks."""
+    """The parts that all calls of a task share. The last three are None for most tasks."""
 
     task: Any
     signature: CallSignature
@@ -81,9 +82,9 @@ class Prepared(NamedTuple):
 
 
 class PostgresBackend(BaseTaskBackend):
-    """Jobs as rows of the project's own PostgreSQL. `QUEUES`: the allowed queue names (an empty list: any). `OPTIONS`:
-    defaults for all tasks by the names of the decorator, "queues": {name: defaults}, "database": the alias (else the
-    router decides)."""
+    """The backend of TASKS that keeps jobs as rows of the project's own PostgreSQL. `QUEUES`: the allowed queue names
+    (an empty list: any). `OPTIONS`: defaults for all tasks by the names of the decorator, "queues": {name: defaults},
+    "database": the alias (by default the router decides)."""
 
     task_class = PostgresTask
     supports_defer = True
@@ -117,10 +118,10 @@ class PostgresBackend(BaseTaskBackend):
             raise InvalidTask(f"{name} is async, so it cannot be atomic. Make it a sync task.")
 
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> JobResult:
-        """One INSERT in the caller's transaction; it commits or rolls back with the rest. Before anything is written it
-        raises WrongArgumentsError or NotStorableError, naming the argument, ManualCommitError with autocommit off,
-        ImproperlyConfigured where the entry in TASKS is wrong, and what a callable among the options raises. The result
-        of a unique job may be that of another one: `is_duplicate`."""
+        """Enqueues with one INSERT in the caller's transaction, which commits or rolls back with the rest. Before
+        anything is written it raises WrongArgumentsError or NotStorableError, which name the argument,
+        ManualCommitError with autocommit off, ImproperlyConfigured where the entry in TASKS is wrong, and what a
+        callable among the options raises. The result of a unique job may be that of another one: `is_duplicate`."""
         new = self._new_job(task, args, kwargs)
         connection = connections[self.database]
         require_autocommit_on(connection, "enqueue()")
@@ -156,7 +157,7 @@ class PostgresBackend(BaseTaskBackend):
         return result
 
     def prepare_many(self, calls: Iterable[Call]) -> list[tuple[Any, NewJob]]:
-        """Each call's task and job, for insert_many(). Raises as enqueue() does; writes nothing."""
+        """Returns each call's task and job, for insert_many(). Raises as enqueue() does, and writes nothing."""
         calls = iter(calls)
         jobs: list[tuple[Any, NewJob]] = []
         while some := list(islice(calls, ENCODED_TOGETHER)):
@@ -166,8 +167,8 @@ class PostgresBackend(BaseTaskBackend):
         return jobs
 
     def insert_many(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
-        """All in one COPY in the caller's transaction, all or none; the results in the same order. Before it the unique
-        ones, in statements of their own."""
+        """Writes all in one COPY in the caller's transaction, all or none, after the unique ones in separate
+        statements. Returns the results in the same order."""
         if jobs and watches_enqueues():
             return instrumented(jobs, self._insert_many, is_bulk=True)
         return self._insert_many(jobs)
@@ -197,7 +198,7 @@ class PostgresBackend(BaseTaskBackend):
         return results
 
     def _insert_unique(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
-        """See insert_many(). A job that is there already is not announced again; but when it is due may be new."""
+        """See insert_many(). A job that is there already is not announced again, but its time may be new."""
         written = insert_unique(self.database, [new for _, new in jobs])
         results = [_result_of(task, each) for (task, _), each in zip(jobs, written, strict=True)]
         new = [result for result in results if not result.is_duplicate]
@@ -206,8 +207,9 @@ class PostgresBackend(BaseTaskBackend):
         return results
 
     def get_result(self, result_id: str) -> JobResult:
-        """Raises TaskResultDoesNotExist when this backend has no job of this id (any more). Where the code of the task
-        is gone, the result's task is a stand-in that raises when it is called."""
+        """Returns the result of the job. Raises TaskResultDoesNotExist when this backend has no job of this id (any
+        more). If the code of the task does not exist any more, the result's task is a stand-in that raises when it is
+        called."""
         from pgonly_django.models import Job
 
         try:
@@ -220,8 +222,8 @@ class PostgresBackend(BaseTaskBackend):
         return check_tasks_entry(self.entry)
 
     def options_of(self, task: Any, overrides: Mapping[str, Any] | None = None) -> TaskOptions:
-        """The options of a call of `task`, with those of .using() or with `overrides`. A plain Task (of Django's own
-        decorator) has the defaults."""
+        """Returns the options of a call of `task`, with those of .using() or with `overrides`. A plain Task (of
+        Django's own decorator) has the defaults."""
         chosen = _overrides(task) if overrides is None else overrides
         return self.entry.resolve(task.queue_name, getattr(task, "declared", {}), chosen)
 
@@ -233,8 +235,8 @@ class PostgresBackend(BaseTaskBackend):
         metadata: str | None = None,
         texts: tuple[str, str] | None = None,
     ) -> NewJob:
-        """Raises as enqueue() does. What is checked of a task is kept: it takes longer than the rest of a call.
-        `texts`: the arguments as JSON, where many calls were encoded together."""
+        """Returns the job of a call. Raises as enqueue() does. What is checked of a task is kept: it takes longer than
+        the rest of a call. `texts`: the arguments as JSON, where many calls were encoded together."""
         prepared = self._prepared.get(id(task))
         if prepared is None:
             if len(self._prepared) >= PREPARED_AT_MOST:
@@ -284,7 +286,7 @@ class PostgresBackend(BaseTaskBackend):
         results: Iterable[Any],
         follow_up: FollowUp | None = None,
     ) -> None:
-        """The workers and the receivers of task_enqueued."""
+        """Tells the workers and the receivers of task_enqueued."""
 
         def tell() -> None:
             for payload in payloads:
@@ -302,7 +304,7 @@ class PostgresBackend(BaseTaskBackend):
 
 
 def _is_heard() -> bool:
-    """Whether the log, a listener or a receiver is told of new jobs."""
+    """Returns whether the log, a listener or a receiver is told of new jobs."""
     is_logged = _logger.isEnabledFor(logging.DEBUG)
     return is_logged or has_listeners() or has_receivers(task_enqueued, logging.DEBUG)
 
@@ -316,8 +318,8 @@ def _result_of(task: Any, written: Enqueued) -> JobResult:
 
 
 def has_receivers(signal: Signal, level: int) -> bool:
-    """Whether the project has connected a receiver, or Django's own would log at `level`. For a short job, sending a
-    signal costs more than its run."""
+    """Returns whether the project has connected a receiver, or Django's own would log at `level`. For a short job,
+    sending a signal costs more than its run."""
     return len(signal.receivers) > OWN_RECEIVERS or tasks_logger.isEnabledFor(level)
 
 
@@ -334,7 +336,7 @@ def _overrides(task: Any) -> dict[str, Any]:
 
 
 def our_backends() -> Iterator[PostgresBackend]:
-    """Those of TASKS, without entries of others and those that cannot be set up."""
+    """Yields the backends of TASKS that are ours, without those that cannot be set up."""
     for alias in task_backends:
         try:
             backend = task_backends[alias]
@@ -345,8 +347,8 @@ def our_backends() -> Iterator[PostgresBackend]:
 
 
 def job_databases() -> list[str]:
-    """The aliases of the databases that have the jobs of TASKS, in its order. Where no entry is ours: where the router
-    reads jobs, which commands and the admin do as well."""
+    """Returns the aliases of the databases that have the jobs of TASKS, in its order. Where no entry is ours, it is
+    where the router reads jobs, as commands and the admin do."""
     from pgonly_django.models import Job
 
     found = [backend.database for backend in our_backends()]

@@ -1,4 +1,4 @@
-"""The options of a task: which values they may have, and those of .using() in the row of a job."""
+"""The options of a task: the values that they may have, and those of .using() in the row of a job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from inspect import isfunction
 from numbers import Real
-from typing import Any
+from typing import Any, Literal, TypedDict, get_args
 
 from django.utils.module_loading import import_string
 
@@ -32,7 +32,8 @@ NAME_LENGTH, PATH_LENGTH = 64, 255  # of the columns
 NAME_RULE = f"a str of 1 to {NAME_LENGTH} characters without NUL"
 YEARS = range(1000, 9000)  # of UTC: PostgreSQL and Python can both hold these in every time zone
 MAX_ATTEMPTS_LIMIT = 1000
-UNIQUE_WHILE = ("waiting", "unfinished", "retained")  # of UniqueWhile: no models are loaded here
+UniqueWhile = Literal["waiting", "unfinished", "retained"]  # those of the model, which is not loaded here
+UNIQUE_WHILE: tuple[str, ...] = get_args(UniqueWhile)
 CONCURRENCY_LIMIT, SLOTS_LIMIT = 10_000, 1000
 DURATION = f"a positive timedelta of at most {LONGEST.days:,} days"
 # Called with (task_result, error).
@@ -40,7 +41,8 @@ OnFailure = Callable[..., Any]
 
 
 def validate_fields(task: Any) -> None:
-    """Raises InvalidTask for a value of another type or size than its column takes. Django's own rules come on top."""
+    """Raises InvalidTask for a value of another type or size than its column takes. Django's own rules apply as
+    well."""
     if not isfunction(task.func):
         raise InvalidTask(f"Task function must be defined at a module level. {task.func!r} is no function.")
     if len(path := task.module_path) > PATH_LENGTH:
@@ -60,7 +62,7 @@ def validate_fields(task: Any) -> None:
 
 
 def is_in_years(moment: datetime) -> bool:
-    """Whether the column can hold it: the constraint pgonly_job_times says the same."""
+    """Returns whether the column can hold it: the constraint pgonly_job_times says the same."""
     return datetime(YEARS.start, 1, 1, tzinfo=UTC) <= aware(moment) < datetime(YEARS.stop, 1, 1, tzinfo=UTC)
 
 
@@ -80,58 +82,67 @@ def validate_place(task: Any) -> None:
 
 
 def what_is_wrong_with_name(name: Any) -> str:
-    """For a message: the rule for names of queues, where `name` breaks it; else the empty string."""
+    """Returns the rule for names of queues, for a message, where `name` breaks it; otherwise the empty string."""
     fits = isinstance(name, str) and 0 < len(name) <= NAME_LENGTH and printable(name) == name
     return "" if fits else NAME_RULE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
-    """The options of one call. Durations are timedeltas; `retention` None keeps finished jobs for ever, and
-    `failed_retention` None failed ones."""
+    """The options of one call. The docstrings of task() and PostgresTask.using() say what each is for."""
 
-    # How many runs may end in an error. Planned stops, snoozes and the deaths of workers do not count.
     max_attempts: int = 8
-    # How long a failed job waits for its next attempt.
     backoff: BackoffFunction = field(default_factory=Backoff)
-    # A run that takes longer is ended as an error.
     max_runtime: timedelta | None = None
-    # The function and its finish commit in one transaction. For sync tasks.
     atomic: bool = False
-    # How long a finished job is kept.
     retention: timedelta | None = timedelta(days=7)
-    # At most `concurrency_limit` jobs with the same key run at a time, in all queues and workers.
     concurrency_key: str | Callable[..., Any] | None = None
-    # See `concurrency_key`.
     concurrency_limit: int = 1
-    # How many threads of its worker the job takes up.
     slots: int = 1
-    # How long a failed job is kept; `retention` where that is longer.
     failed_retention: timedelta | None = FAILED_RETENTION
-    # The queue whose task is told of each job that has failed.
     dead_letter_queue: str | None = None
-    # After such an error the job fails at once, whatever attempts are left.
     never_retry: ErrorClasses = ()
-    # Where given, only such an error is retried, and after any other the job fails at once.
     retry_on: ErrorClasses = ()
-    # Such an error is retried without costing an attempt.
     snooze_on: ErrorClasses = ()
-    # Such an error holds the job until a person resumes it.
     hold_on: ErrorClasses = ()
-    # Called in the worker once a job has failed with no attempt left.
     on_failure: OnFailure | str | None = None
-    # The budget that pays for the steps of the job.
     budget: str | None = None
-    # Which arguments make two calls the same: then one job is made of them.
     unique: bool | Sequence[str] | Callable[..., Any] | None = None
-    # So long after its enqueue a job keeps its unique key.
     unique_for: timedelta | None = None
-    # In which states a job keeps its unique key.
-    unique_while: str | None = None
-    # The job runs so long after the last of the same calls, with the arguments of that.
+    unique_while: UniqueWhile | None = None
     debounce: timedelta | None = None
-    # A unique key of your own, such as the id of a webhook's event.
     idempotency_key: str | None = None
+
+
+class JobOptions(TypedDict, total=False):
+    """The types of the options that @task takes, for editors and mypy."""
+
+    max_attempts: int
+    backoff: BackoffFunction
+    max_runtime: timedelta | None
+    atomic: bool
+    retention: timedelta | None
+    concurrency_key: str | Callable[..., Any] | None
+    concurrency_limit: int
+    slots: int
+    failed_retention: timedelta | None
+    dead_letter_queue: str | None
+    never_retry: ErrorClasses
+    retry_on: ErrorClasses
+    snooze_on: ErrorClasses
+    hold_on: ErrorClasses
+    on_failure: OnFailure | str | None
+    budget: str | None
+    unique: bool | Sequence[str] | Callable[..., Any] | None
+    unique_for: timedelta | None
+    unique_while: UniqueWhile | None
+    debounce: timedelta | None
+
+
+class CallOptions(JobOptions, total=False):
+    """The types of the options that .using() takes."""
+
+    idempotency_key: str | None
 
 
 # Those that belong to one call: .using() alone takes them.
@@ -167,7 +178,7 @@ def _is_backoff(value: Any) -> bool:
 
 
 def is_on_failure(value: Any) -> bool:
-    """A function that can be called with two arguments, or a dotted path, or None."""
+    """Returns whether it is a function that can be called with two arguments, or a dotted path, or None."""
     if value is None or isinstance(value, str):
         return value is None or "." in value
     try:
@@ -185,14 +196,14 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "backoff": (_is_backoff, f"a Backoff, or {BACKOFF_RULE}"),
     "max_runtime": (_is_duration_or_none, f"{DURATION} or None"),
     "atomic": (lambda value: isinstance(value, bool), "True or False"),
-    "retention": (_is_duration_or_none, f"{DURATION} or None (keep for ever)"),
+    "retention": (_is_duration_or_none, f"{DURATION} or None (keep forever)"),
     "concurrency_key": (lambda value: _is_text_or_none(value) or callable(value), KEY_RULE),
     "concurrency_limit": (
         _is_from_1_to(CONCURRENCY_LIMIT),
         f"a whole number from 1 to {CONCURRENCY_LIMIT:,}",
     ),
     "slots": (_is_from_1_to(SLOTS_LIMIT), f"a whole number from 1 to {SLOTS_LIMIT}"),
-    "failed_retention": (_is_duration_or_none, f"{DURATION} or None (keep for ever)"),
+    "failed_retention": (_is_duration_or_none, f"{DURATION} or None (keep forever)"),
     "dead_letter_queue": (
         lambda value: value is None or not what_is_wrong_with_name(value),
         f"the name of a queue, of 1 to {NAME_LENGTH} characters, or None",
@@ -217,8 +228,8 @@ def validated(
     *,
     of_one_call: bool = False,
 ) -> dict[str, Any]:
-    """A copy of `options`, lists as tuples. Raises `error`, with `where`, for a wrong name, type or bound. `beside`:
-    other names that are allowed in the same place, for the message about an unknown one."""
+    """Returns a copy of `options`, lists as tuples. Raises `error`, with `where`, for a wrong name, type or bound.
+    `beside`: other names that are allowed in the same place, for the message about an unknown one."""
     for name, value in options.items():
         if name not in RULES:
             raise error(unknown_key(where + ": %s", name, (*OPTION_NAMES, *beside)))
@@ -233,7 +244,7 @@ def validated(
 
 
 def storable(overrides: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The options of .using() that have no column, as JSON for the row; None when there are none."""
+    """Returns the options of .using() that have no column, as JSON for the row; None when there are none."""
     stored = {name: overrides[name] for name in WITHOUT_COLUMN if name in overrides}
     for name, value in stored.items():
         if isinstance(value, Backoff):
@@ -246,8 +257,8 @@ def storable(overrides: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def restored(stored: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The inverse of storable(), in the worker. Raises ImportError where the backoff cannot be imported. Error classes
-    and `on_failure` stay dotted paths: what is gone of those holds no job up."""
+    """Does the inverse of storable(), in the worker. Raises ImportError where the backoff cannot be imported. Error
+    classes and `on_failure` stay dotted paths: those that do not exist any more do not stop the job."""
     options = dict(stored or {})
     backoff = options.get("backoff")
     if isinstance(backoff, dict):
@@ -268,14 +279,14 @@ def _dotted_path(name: str, function: Any) -> str:
 
 
 def stored_retention(failed_retention: timedelta | None) -> timedelta | None:
-    """As the column has it: NULL for the default, which most jobs have."""
+    """Returns the retention as the column has it: NULL for the default, which most jobs have."""
     if failed_retention is None:
         return LONGEST + timedelta(days=1)
     return None if failed_retention == FAILED_RETENTION else failed_retention
 
 
 def failed_retention_of(stored: timedelta | None) -> timedelta | None:
-    """The inverse of stored_retention()."""
+    """Does the inverse of stored_retention()."""
     if stored is None:
         return FAILED_RETENTION
     return None if stored > LONGEST else stored

@@ -1,4 +1,4 @@
-"""Django's TaskResult with the job behind it."""
+"""Django's TaskResult together with the job's row."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from numbers import Real
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from types import GenericAlias, MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
 
 from asgiref.sync import sync_to_async
 
-from pgonly_django.compat import TaskError, TaskResult, TaskResultStatus
+from pgonly_django.compat import GenericTaskResult, T, TaskError, TaskResult, TaskResultStatus
 from pgonly_django.exceptions import WaitTimeoutError, WrongArgumentsError
 from pgonly_django.outcomes import NOT_RUN
 from pgonly_django.queue.enqueue import Moment, NewJob, moment_of
-from pgonly_django.tasks.registry import UnknownTaskError, find_task, unvalidated, with_fields
-from pgonly_django.tasks.task import PostgresTask
 
 if TYPE_CHECKING:
     from pgonly_django.models import Job
@@ -40,22 +38,26 @@ STATUS = {
 }
 
 
-class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs only
-    """Returned by enqueue() and get_result(). `refresh()` reloads it; `job` reads the row."""
+class JobResult(GenericTaskResult[T]):
+    """The result that enqueue() and get_result() return. `refresh()` reloads it; `job` reads the row."""
 
     _attempts: int = 0
     _is_duplicate: bool = False
     _metadata: Any = None
 
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)
+
     @property
     def is_duplicate(self) -> bool:
-        """Whether the call that returned this made no new job, because another one had its unique key: this is the
-        result of that one."""
+        """Whether the call that returned this made no new job, because another job had its unique key. This is the
+        result of that job."""
         return self._is_duplicate
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What `.using(metadata=...)` gave the job, with the headers of traces; read-only, and empty without any."""
+        """The dict that `.using(metadata=...)` gave the job, with the headers of traces. It is read-only, and empty
+        without any."""
         return MappingProxyType(self._metadata or {})
 
     @property
@@ -65,14 +67,14 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
 
     @property
     def attempts(self) -> int:
-        """How many runs count against max_attempts, the present one too, as in `context.attempt`; 0 before the first.
-        Planned stops, snoozes and the deaths of workers are free; after retry() it is 0 again. `worker_ids` has the
-        workers of the last 10 runs that failed or were ended, and of the present or successful one."""
+        """The number of runs that count against max_attempts, with the present one, as in `context.attempt`; 0 before
+        the first run and after retry(). Planned stops, snoozes and the deaths of workers do not count. `worker_ids` has
+        the workers of the last 10 runs that failed or were ended, and of the present or successful one."""
         return self._attempts
 
     @property
     def progress(self) -> dict[str, Any] | None:
-        """{"done", "total", "message"} of the job's last progress(); None before the first."""
+        """The job's last progress() as {"done", "total", "message"}; None before the first."""
         from pgonly_django.models.job import MEASURED_SINCE
 
         progress = self._rows.values_list("progress", flat=True).get()
@@ -81,9 +83,11 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
         return {name: value for name, value in progress.items() if name != MEASURED_SINCE}
 
     def output(self, after: int = 0) -> Output:
-        """What the job has emitted (context.emit), from any offset that an earlier answer gave as `offset`; 0: all.
-        `answer.text` is what is new, and `answer.applied_to(text)` the whole, from the text as you had it: a job that
-        was interrupted may take some of it back. Readable while the job runs, and until it is pruned."""
+        """Returns what the job has emitted (context.emit) after the offset `after`, which is the `offset` of an earlier
+        answer, or 0 for all.
+
+        `answer.text` is the new text, and `answer.applied_to(text)` is the whole, made of the text that you had: a job
+        that was interrupted may take some of it back. It can be read while the job runs, and until it is pruned."""
         if isinstance(after, bool) or not isinstance(after, int) or not 0 <= after < 2**63:
             raise WrongArgumentsError(
                 "output()", f"after must be the offset of an answer, or 0, got {after!r}"
@@ -97,25 +101,27 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
         return await sync_to_async(self.output)(after)
 
     def cancel(self) -> bool:
-        """Cancel the job: at once when it waits, within seconds when it runs. False when it has ended already."""
+        """Cancels the job: at once when it waits, within seconds when it runs. Returns False when it has ended
+        already."""
         return bool(self._rows.cancel())
 
     def retry(self) -> bool:
-        """Run a failed or cancelled job again from its checkpoint, with all attempts; a scheduled one now."""
+        """Runs a failed or cancelled job again from its checkpoint, with all attempts, and a scheduled one now."""
         return bool(self._rows.retry())
 
     def hold(self, reason: str = "Held by a person.") -> bool:
-        """Keep a waiting job from running until resume(). False when it runs or has ended."""
+        """Keeps a waiting job from running until resume(). Returns False when it runs or has ended."""
         return bool(self._rows.hold(reason))
 
     def resume(self) -> bool:
-        """Let a held job go on from its checkpoint. False when it is not held."""
+        """Lets a held job continue from its checkpoint. Returns False when it is not held."""
         return bool(self._rows.resume())
 
-    def wait(self, timeout: float) -> JobResult:
-        """Block until the job is finished and return the refreshed result; it may have failed. Raises WaitTimeoutError
-        after `timeout` seconds; inf waits as long as it takes. Looks at the row with growing pauses up to a second, so
-        call it outside atomic() under REPEATABLE READ, and never for a job enqueued in an open transaction."""
+    def wait(self, timeout: float) -> Self:
+        """Blocks until the job has finished, and returns this result, refreshed; the job may have failed. Raises
+        WaitTimeoutError after `timeout` seconds; math.inf waits without limit. It reads the row at growing intervals of
+        up to a second, so call it outside atomic() under REPEATABLE READ, and never for a job that was enqueued in an
+        open transaction."""
         if isinstance(timeout, bool) or not isinstance(timeout, Real) or math.isnan(timeout):
             raise WrongArgumentsError("wait()", f"timeout must be a number of seconds, got {timeout!r}")
         deadline, pause = time.monotonic() + timeout, SHORTEST_PAUSE_SECONDS
@@ -136,7 +142,7 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
         vars(self).update(state)
 
     def refresh(self) -> None:
-        """Reload everything from the row. Raises TaskResultDoesNotExist when it has been pruned."""
+        """Reloads everything from the row. Raises TaskResultDoesNotExist when it has been pruned."""
         fresh = self.task.get_backend().get_result(self.id)
         vars(self).update(vars(fresh) | {"task": self.task})
 
@@ -176,7 +182,7 @@ for _name, _make in MADE_WHEN_READ.items():
 
 
 def new_result(task: Any, job_id: str, enqueued_at: Moment, new: NewJob) -> JobResult:
-    """That of a job which was just written."""
+    """Returns the result of a job that was just written."""
     values = {
         "task": task,
         "id": job_id,
@@ -194,8 +200,8 @@ def new_result(task: Any, job_id: str, enqueued_at: Moment, new: NewJob) -> JobR
 
 
 def build_result(*, errors: Sequence[dict[str, Any]], worker_id: str | None, **values: Any) -> JobResult:
-    """A JobResult without the dataclass's own __init__, which would walk through all values once more. `errors` are
-    those of the row, `worker_id` has the job or had it last; the others are fields, None where not given."""
+    """Makes a JobResult without the dataclass's own __init__, which would walk through all values once more. `errors`
+    are those of the row, `worker_id` has the job or had it last; the others are fields, None where not given."""
     workers = values["worker_ids"] = [
         entry["worker_id"]
         for entry in errors
@@ -213,46 +219,7 @@ def build_result(*, errors: Sequence[dict[str, Any]], worker_id: str | None, **v
     return result
 
 
-def result_of(job: Job) -> JobResult:
-    is_recorded = job.state not in ("running", "succeeded")  # its last run, among the errors
-    return build_result(
-        task=_task_of(job),
-        id=str(job.id),
-        status=STATUS[job.state],
-        backend=job.backend,
-        args=job.args,
-        kwargs=job.kwargs,
-        enqueued_at=job.enqueued_at,
-        started_at=job.started_at,
-        last_attempted_at=job.attempted_at,
-        finished_at=job.finished_at,
-        errors=job.errors,
-        worker_id=None if is_recorded else str(job.worker_id),
-        _return_value=job.result,
-        _attempts=job.attempt,
-        _metadata=job.metadata,
-    )
-
-
-def _task_of(job: Job) -> Any:
-    """See find_task(); where that raises, a stand-in of the task's name that raises the same when it is called."""
-    try:
-        task = find_task(job.task, job.backend, job.queue, job.priority)
-        return task if job.run_at is None else with_fields(task, run_after=job.run_at)
-    except UnknownTaskError as error:
-        message = str(error)
-
-    def unknown(*_args: Any, **_kwargs: Any) -> Any:
-        raise UnknownTaskError(message)
-
-    module, _, name = job.task.rpartition(".")
-    unknown.__module__, unknown.__qualname__, unknown.__name__ = module, name, name
-    known = {"func": unknown, "backend": job.backend, "queue_name": job.queue, "priority": job.priority}
-    defaults = {spec.name: spec.default for spec in fields(PostgresTask)}
-    return unvalidated(PostgresTask, {**defaults, **known, "run_after": job.run_at})
-
-
 def as_duplicate(result: JobResult) -> JobResult:
-    """The same, for a call that made no new job."""
+    """Marks the result of a call that made no new job, and returns it."""
     vars(result)["_is_duplicate"] = True
     return result

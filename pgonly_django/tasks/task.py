@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, Protocol, Self, Unpack, overload
 
-from pgonly_django.compat import InvalidTask, Task, TaskContext, task_backends
+from pgonly_django.compat import GenericTask, InvalidTask, P, T, Task, TaskContext, task_backends
 from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import BackoffFunction
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.error_policies import ErrorClasses
 from pgonly_django.tasks.keys import call_columns, uniqueness
 from pgonly_django.tasks.metadata import metadata_text
-from pgonly_django.tasks.options import OF_ONE_CALL, OPTION_NAMES, OnFailure, TaskOptions, validated
+from pgonly_django.tasks.options import (
+    OF_ONE_CALL,
+    OPTION_NAMES,
+    CallOptions,
+    JobOptions,
+    OnFailure,
+    TaskOptions,
+    UniqueWhile,
+    validated,
+)
 from pgonly_django.tasks.registry import claim, first_path, validated_aliases
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
+if TYPE_CHECKING:
+    from pgonly_django.context.context import JobContext
+    from pgonly_django.tasks.result import JobResult
 
 # The default of an option. Not None, which is a value ("no limit", "for ever"). Copies and pickles are this object.
 UNSET: Any = ...
@@ -29,9 +39,9 @@ DJANGO_USING = ("priority", "queue_name", "backend", "run_after")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
-    """Django's Task with the options of this package, each a field: Django's own decorator passes them on, from 6.1 on.
-    `overrides` holds those that .using() set for some calls."""
+class PostgresTask(GenericTask[P, T]):
+    """Django's Task with the options of this package, each a field, since Django's own decorator passes them on from
+    6.1 on. `overrides` holds those that .using() set for some calls."""
 
     max_attempts: int = UNSET
     backoff: BackoffFunction = UNSET
@@ -51,11 +61,20 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
     budget: str | None = UNSET
     unique: bool | Sequence[str] | Callable[..., Any] | None = UNSET
     unique_for: timedelta | None = UNSET
-    unique_while: str | None = UNSET
+    unique_while: UniqueWhile | None = UNSET
     debounce: timedelta | None = UNSET
     aliases: Sequence[str] = ()
     overrides: tuple[tuple[str, Any], ...] = ()
     stored_metadata: str | None = None  # JSON, of .using(metadata=...)
+
+    if TYPE_CHECKING:
+
+        def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[T]: ...
+        async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[T]: ...
+        def get_result(self, result_id: str) -> JobResult[T]: ...
+        async def aget_result(self, result_id: str) -> JobResult[T]: ...
+    else:
+        __class_getitem__ = classmethod(GenericAlias)
 
     def __post_init__(self) -> None:
         """Raises InvalidTask, also for an option that names an argument which the function does not have, and for
@@ -90,12 +109,20 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         run_after: datetime | None = None,
         backend: str | None = None,
         metadata: Mapping[str, Any] | None = UNSET,
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> Self:
-        """The same task with other defaults; takes every option of @task but aliases, for the calls made through it.
+        """Returns the task with other options for the calls that are made through it:
+        `send_invoice.using(run_after=tomorrow, max_attempts=2).enqueue(42)`.
 
-        `metadata`: a dict of at most 8 KB of JSON that its jobs carry beside their arguments (`context.metadata`,
-        `result.metadata`), as it is now. Raises OptionError and NotStorableError for what cannot be such."""
+        It takes `priority`, `queue_name`, `backend`, all options of @task except `aliases`, and those of one call:
+
+        - `run_after=None`: The time, an aware datetime, before which the job does not start.
+        - `metadata=None`: A dict of at most 8 KB of JSON that the job carries beside its arguments, as it is now:
+          `context.metadata`, `result.metadata`.
+        - `idempotency_key=None`: A unique key of your own, such as the id of a webhook's event.
+
+        Raises OptionError for an option that does not exist or a value that it cannot have, and NotStorableError for
+        metadata that are not JSON or too large."""
         given = {"priority": priority, "queue_name": queue_name, "run_after": run_after, "backend": backend}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         place = f"{self.func.__qualname__}.using()"
@@ -109,16 +136,18 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         return replace(self, **changes)
 
     def get_backend(self) -> Any:
-        """Django's own imports `task_backends` in each call: eight calls of enqueue()'s 130."""
+        """Returns the backend. Django's own imports `task_backends` in each call: eight calls of enqueue()'s 130."""
         return task_backends[self.backend]
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function here and now. Another backend's plain TaskContext becomes a DetachedContext."""
-        return Task.call(self, *self._with_context(args), **kwargs)
+    def call(self, *args: Any, **kwargs: Any) -> T:
+        """Calls the function in this thread, without a job. Another backend's TaskContext becomes a DetachedContext."""
+        result: T = Task.call(self, *self._with_context(args), **kwargs)
+        return result
 
-    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+    async def acall(self, *args: Any, **kwargs: Any) -> T:
         """See call()."""
-        return await Task.acall(self, *self._with_context(args), **kwargs)
+        result: T = await Task.acall(self, *self._with_context(args), **kwargs)
+        return result
 
     def _with_context(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         from pgonly_django.context.context import JobContext
@@ -131,22 +160,54 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
 
 
 def _place(function: Any) -> str:
-    """For messages; the decorated object may be anything."""
+    """Names the task in messages; the decorated object may be anything."""
     return f"@task {getattr(function, '__qualname__', repr(function))}"
 
 
+class Decorator(Protocol):
+    """The result of `@task(...)`: makes a task with the arguments of the function."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> PostgresTask[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> PostgresTask[P, T]: ...
+
+
+class ContextDecorator(Protocol):
+    """The result of `@task(takes_context=True)`: makes a task whose enqueue() leaves the job context out."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[JobContext, P], Coroutine[Any, Any, T]], /
+    ) -> PostgresTask[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[JobContext, P], T], /) -> PostgresTask[P, T]: ...
+
+
 @overload
-def task(function: Callable[P, T], /) -> PostgresTask: ...
+def task(function: Callable[P, Coroutine[Any, Any, T]], /) -> PostgresTask[P, T]: ...
+@overload
+def task(function: Callable[P, T], /) -> PostgresTask[P, T]: ...
 @overload
 def task(
     *,
     priority: int = ...,
     queue_name: str = ...,
     backend: str = ...,
-    takes_context: bool = ...,
+    takes_context: Literal[True],
     aliases: Sequence[str] = ...,
-    **options: Any,
-) -> Callable[[Callable[..., T]], PostgresTask]: ...
+    **options: Unpack[JobOptions],
+) -> ContextDecorator: ...
+@overload
+def task(
+    *,
+    priority: int = ...,
+    queue_name: str = ...,
+    backend: str = ...,
+    takes_context: Literal[False] = ...,
+    aliases: Sequence[str] = ...,
+    **options: Unpack[JobOptions],
+) -> Decorator: ...
 
 
 def task(
@@ -158,14 +219,44 @@ def task(
     backend: str = "default",
     takes_context: bool = False,
     aliases: Sequence[str] = (),
-    **options: Any,
+    **options: Unpack[JobOptions],
 ) -> Any:
-    """Make a module-level function a task: `@task` or `@task(max_attempts=2, ...)`.
+    """Makes a module-level function a task, whose calls can be enqueued as jobs.
 
-    Besides Django's parameters it takes the options in docs/reference/tasks.md, and `aliases`: former paths of the
-    task, the oldest first, under which stored jobs may name it.
-    Raises InvalidTask for an option that does not exist or a value it cannot have, and as Django's own decorator
-    TypeError for `run_after`.
+        @task(max_attempts=3, max_runtime=timedelta(minutes=5))
+        def send_invoice(order_id): ...
+
+        send_invoice.enqueue(42)
+
+    `priority`, `queue_name`, `backend` and `takes_context` are Django's. `aliases`: the former paths of the task, the
+    oldest first, under which stored jobs may name it. The other options, each with its default, which TASKS may change
+    (docs/reference/tasks.md has the values that they take):
+
+    - `max_attempts=8`: The number of runs that may end in an error. Planned stops, snoozes and the deaths of workers do
+      not count.
+    - `backoff=Backoff()`: How long a failed job waits for its next attempt.
+    - `max_runtime=None`: The longest that a run may take. A longer one is ended as an error.
+    - `atomic=False`: Whether the function and its result commit in one transaction. For sync tasks.
+    - `retention=timedelta(days=7)`: How long a finished job is kept. None keeps it forever.
+    - `concurrency_key=None`: At most `concurrency_limit` jobs with the same key run at a time, across all queues and
+      workers.
+    - `concurrency_limit=1`: See `concurrency_key`.
+    - `slots=1`: The number of threads of its worker that the job occupies.
+    - `failed_retention=timedelta(days=90)`: How long a failed job is kept, or `retention` where that is longer.
+    - `dead_letter_queue=None`: The queue whose task is called for each job that has failed.
+    - `never_retry=()`: After such an error the job fails at once, however many attempts are left.
+    - `retry_on=()`: If given, only such an error is retried, and after any other the job fails at once.
+    - `snooze_on=()`: Such an error is retried without using up an attempt.
+    - `hold_on=()`: Such an error holds the job until a person resumes it.
+    - `on_failure=None`: Called in the worker when a job has failed and has no attempt left.
+    - `budget=None`: The budget that pays for the steps of the job.
+    - `unique=None`: The arguments that make two calls the same, so that they share one job.
+    - `unique_for=None`: How long after its enqueue a job keeps its unique key.
+    - `unique_while=None`: The states in which a job keeps its unique key.
+    - `debounce=None`: How long after the last of the same calls the job runs, with the arguments of that call.
+
+    Returns a PostgresTask. Raises InvalidTask for an option that does not exist or a value that it cannot have, and
+    TypeError for `run_after`, as Django's own decorator does.
     """
     if "run_after" in options:
         message = "run_after cannot be defined statically with the @task decorator. Set it by .using(run_after=...)."

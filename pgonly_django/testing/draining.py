@@ -15,7 +15,8 @@ from django.core.exceptions import SynchronousOnlyOperation
 from pgonly_django.exceptions import JobInterrupt, WrongArgumentsError
 from pgonly_django.models import Job
 from pgonly_django.outcomes import Outcome
-from pgonly_django.tasks.result import JobResult, result_of
+from pgonly_django.tasks.result import JobResult
+from pgonly_django.tasks.stored_jobs import result_of
 from pgonly_django.testing.backends import check_queue, databases_of, postgres_backends
 from pgonly_django.testing.inline_worker import DrainError, InlineWorker
 from pgonly_django.worker.ending import EndedRun
@@ -36,12 +37,17 @@ def drain(
     until: Callable[[], object] | None = None,
     raise_errors: bool = True,
 ) -> list[JobResult]:
-    """Run the jobs that are ready or due, in this thread, until none is left that may start. Those that they enqueue
-    run too. Returns the results of the jobs that ran, as their rows are at the end, in the order of their first run.
+    """Runs the jobs that are ready or due, in this thread, until no job is left that may start. Jobs that they enqueue
+    run too.
 
-    `queue`: a name, or several in serving order; else all. Stops after `max_jobs` runs, or once `until()` is true,
-    which is asked before each run. What a run raises is raised here once its row is written, and the other jobs stay
-    ready; with `raise_errors=False` the drain goes on, and the rows and results have the errors.
+        results = drain()
+        assert results[0].return_value == 5
+
+    `queue`: a name, or several in serving order; by default all. The drain stops after `max_jobs` runs, or when
+    `until()` is true, which is asked before each run. An error of a run is raised here after its row is written, and
+    the other jobs stay ready; with `raise_errors=False` the drain continues, and the rows and results have the errors.
+    Returns the results of the jobs that ran, as their rows are at the end, in the order of their first run. Raises
+    DrainError after 10,000 runs, or 100 runs of one job.
 
     In a TestCase savepoints stand for the job's transactions. Advisory locks, row locks and temporary tables last until
     the test ends, and now() stands still: test jobs that depend on these in a TransactionTestCase.
@@ -83,7 +89,7 @@ async def adrain(
 
 
 def _workers_for(queues: list[str]) -> list[InlineWorker]:
-    """One for each database, ready to run jobs of these queues, or of all."""
+    """Returns a worker for each database, ready to run jobs of these queues, or of all."""
     backends = postgres_backends()
     aliases = databases_of(backends)
     for name in queues:
@@ -95,7 +101,7 @@ def _workers_for(queues: list[str]) -> list[InlineWorker]:
 
 
 def _is_enough(ran: Counter[tuple[str, str]], max_jobs: int | None) -> bool:
-    """Raises DrainError where it would never be."""
+    """Returns whether the drain may end here. Raises DrainError where it would never end."""
     total = ran.total()
     if max_jobs is not None and total >= max_jobs:
         return True
@@ -108,7 +114,7 @@ def _is_enough(ran: Counter[tuple[str, str]], max_jobs: int | None) -> bool:
 
 
 def _results(ran: Iterable[tuple[str, str]]) -> list[JobResult]:
-    """Without the jobs whose rows are gone."""
+    """Returns the results, without those of jobs whose rows do not exist any more."""
     rows: dict[tuple[str, str], Job] = {}
     for alias in {alias for alias, _ in ran}:
         found = Job.objects.using(alias).in_bulk([job_id for of, job_id in ran if of == alias])
@@ -117,12 +123,13 @@ def _results(ran: Iterable[tuple[str, str]]) -> list[JobResult]:
 
 
 def _raise_error_of(ended: EndedRun) -> NoReturn:
-    """What the job raised; what is no Exception would end the test run, and is the cause of another error."""
+    """Raises the error of the job. One that is not an Exception would end the test run, so it becomes the cause of
+    another error."""
     __tracebackhide__ = True
     job, error, finish = ended.run.job, ended.error, ended.finish
     assert finish is not None
     what = f"{job.task} {job.id} raised it in drain(), attempt {job.attempt} of {job.max_attempts}"
-    told = f"{what}. Its row is {finish.state.value}. With drain(raise_errors=False) the drain goes on."
+    told = f"{what}. Its row is {finish.state.value}. With drain(raise_errors=False) the drain continues."
     if isinstance(error, Exception):
         error.add_note(told)
         raise error

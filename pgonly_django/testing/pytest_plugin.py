@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 
 @pytest.fixture
 def pgonly_drain(db: None) -> Callable[..., Any]:  # noqa: ARG001 - pytest-django's, which lets the test use the database
-    """drain() of pgonly_django.testing."""
+    """Returns drain() of pgonly_django.testing."""
     from pgonly_django.testing import drain
 
     return drain
@@ -19,7 +20,7 @@ def pgonly_drain(db: None) -> Callable[..., Any]:  # noqa: ARG001 - pytest-djang
 
 @pytest.fixture
 def pgonly_fake_limits() -> Iterator[Any]:
-    """What `with fake_limits()` of pgonly_django.testing gives, for the whole test."""
+    """Yields what `with fake_limits()` of pgonly_django.testing gives, for the whole test."""
     from pgonly_django.testing import fake_limits
 
     with fake_limits() as limits:
@@ -28,12 +29,12 @@ def pgonly_fake_limits() -> Iterator[Any]:
 
 @pytest.fixture
 def pgonly_time_travel(db: None) -> Iterator[Callable[..., None]]:  # noqa: ARG001 - likewise
-    """time_travel() of pgonly_django.testing as a function: its block lasts until the test's end."""
+    """Yields time_travel() of pgonly_django.testing as a function, whose block lasts until the test's end."""
     from pgonly_django.testing import time_travel
 
     with ExitStack() as journeys:
 
-        def go(*args: Any, **options: Any) -> None:
-            journeys.enter_context(time_travel(*args, **options))
+        def go(to: timedelta | datetime, *, schedules: bool | Collection[str] = False) -> None:
+            journeys.enter_context(time_travel(to, schedules=schedules))
 
         yield go

@@ -26,7 +26,8 @@ from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.finish import Finish
 from pgonly_django.tasks.backend import has_receivers
 from pgonly_django.tasks.failures import call_on_failure, on_failure_functions
-from pgonly_django.tasks.result import STATUS, result_of
+from pgonly_django.tasks.result import STATUS
+from pgonly_django.tasks.stored_jobs import result_of
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.django_connections import clean_up_connections, take_from
 from pgonly_django.worker.duties import DeadLettersWanted
@@ -74,7 +75,7 @@ class CallThread(Timer):
                 self._start_thread()
 
     def call_now(self, ended: Ended) -> None:
-        """In this thread. Raises nothing."""
+        """Calls it in this thread. Raises nothing."""
         if self.wants(ended):
             self.call(ended)
 
@@ -82,7 +83,8 @@ class CallThread(Timer):
         return Job.objects.using(self.alias).get(pk=ended if isinstance(ended, str) else ended.run.job.id)
 
     def result(self, ended: Ended) -> Any:
-        """The job's TaskResult. Its row is not read for a run that ended here; None where the task was not found."""
+        """Returns the job's TaskResult. Its row is not read for a run that ended here; None where the task was not
+        found."""
         if isinstance(ended, str) or ended.finish is None:
             return result_of(self.row(ended))
         return result_of_end(ended.run, ended.finish)
@@ -92,12 +94,13 @@ class CallThread(Timer):
         return self._busy_since is not None or not self._inbox.empty()
 
     def rest(self) -> None:
-        """Close the connections of the thread, which opens others for the next call. It stays: close() waits for it."""
+        """Closes the connections of the thread, which opens others for the next call. It stays: close() waits for
+        it."""
         if self._threads:
             self._inbox.put(REST)
 
     def close(self, timeout: float) -> None:
-        """Wait until all are called, at most `timeout` seconds."""
+        """Waits until all are called, at most `timeout` seconds."""
         if self._threads:
             self._inbox.put(None)
             self._threads[-1].join(timeout)
@@ -126,7 +129,7 @@ class CallThread(Timer):
 
     @property
     def _is_replaced(self) -> bool:
-        """Asked by a thread whose call hung, after the call returns."""
+        """Called by a thread whose call hung, after the call returns."""
         return threading.current_thread() in self._threads[:-1]
 
 
@@ -160,7 +163,7 @@ class SignalCalls(CallThread):
 
 
 def _send_signal(result: Any, error: BaseException | None) -> None:
-    """Its receivers find `error` where Django promises it, in sys.exc_info()."""
+    """Sends it. Its receivers find `error` where Django promises it, in sys.exc_info()."""
     send = partial(task_finished.send, type(result.task.get_backend()), task_result=result)
     token = sends_finished.set(True)
     try:
@@ -216,7 +219,7 @@ class FailureCalls(CallThread):
         instruments.call_all(instruments.failures, seen)
 
     def run(self) -> None:
-        """Where a call does not return, let another thread go on with the failures after it."""
+        """Runs the call. If a call does not return, another thread continues with the failures after it."""
         since = self._busy_since
         if since is None or self._inbox.empty() or time.monotonic() - since <= HANGS_SECONDS:
             return
@@ -231,7 +234,7 @@ class FailureCalls(CallThread):
 
 @contextmanager
 def _logging_failure(ended: Ended) -> Iterator[None]:
-    """Code of the project may raise anything: the next function, and the next job, count."""
+    """Logs what code of the project raises, so that the next function, and the next job, are called."""
     try:
         yield
     except BaseException:  # noqa: BLE001 - see above
@@ -249,7 +252,8 @@ def _error_of(ended: Ended) -> BaseException | None:
 
 
 def result_of_end(run: Run, finish: Finish) -> Any:
-    """The TaskResult of a run, as the job's row says it, without reading the row. None where the task was not found."""
+    """Returns the TaskResult of a run, as the job's row says it, without reading the row; None where the task was not
+    found."""
     changes: dict[str, Any] = {"status": STATUS[finish.state]}
     if finish.result is not None:
         changes["_return_value"] = json.loads(finish.result)
@@ -260,7 +264,7 @@ def result_of_end(run: Run, finish: Finish) -> Any:
 
 
 class EndCalls:
-    """What the project, and this package, are told of ended runs: log, signals, on_failure, dead letters."""
+    """Tells the project, and this package, of ended runs: log, signals, on_failure, dead letters."""
 
     def __init__(self, alias: str, tasks: TaskLookup, maintenance: Maintenance, tell: Tell) -> None:
         self.log = EndLog()
@@ -273,7 +277,7 @@ class EndCalls:
         return self.dead_letters.are_due or self.signals.are_going or self.failures.are_going
 
     def hear_rescued(self, job_id: str, *, has_failed: bool) -> None:
-        """Of a job of a dead worker, which this one or its supervisor has rescued."""
+        """Called for a job of a dead worker that this one or its supervisor has rescued."""
         self.signals.call_later(job_id)
         if has_failed:
             self.dead_letters.want()
@@ -284,13 +288,13 @@ class EndCalls:
         self.failures.rest()
 
     def close(self, until: float) -> None:
-        """Wait until all are called, until then at most. The log stays open: they may say something."""
+        """Waits until all are called, until then at most. The log stays open: they may log."""
         for thread in (self.signals, self.failures):
             thread.close(max(until - time.monotonic(), 0.0))
 
 
 def stop_instruments(seconds: float) -> None:
-    """Returns after so many seconds at the latest, also where an instrument hangs."""
+    """Returns after this number of seconds at the latest, also where an instrument hangs."""
     if not instruments.stops.functions:
         return
     thread = threading.Thread(

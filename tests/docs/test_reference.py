@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from dataclasses import fields
+from datetime import timedelta
 from difflib import ndiff
 from pathlib import Path
 
@@ -15,15 +16,18 @@ from django.apps import apps
 from docs.generate import api
 from docs.generate.checks import described
 from docs.generate.columns import WORDS
-from docs.generate.markdown import comments
+from docs.generate.markdown import comments, default_of
 from docs.generate.pages import REFERENCE, pages
 from docs.generate.settings import INNER
+from docs.generate.tasks import explained
+from pgonly_django import Backoff, task
 from pgonly_django.cache.options import Options
 from pgonly_django.conf import Settings
 from pgonly_django.limits import budget_settings, declarations
 from pgonly_django.queue import declared_queues
 from pgonly_django.scheduling import settings as schedules
-from pgonly_django.tasks.options import TaskOptions
+from pgonly_django.tasks import PostgresTask
+from pgonly_django.tasks.options import OF_ONE_CALL, OPTION_NAMES, TaskOptions
 from tests.docs.pages import PAGES as ALL_PAGES
 from tests.docs.pages import ROOT
 from tests.guards import place, refuse
@@ -51,13 +55,22 @@ def test_each_setting_and_option_says_what_it_is_for():
     refuse(
         [
             f"{place(Path(inspect.getfile(options)))}: {options.__name__}.{field.name} has no comment"
-            for options in (Settings, Options, TaskOptions)
+            for options in (Settings, Options)
             for field in fields(options)
             if not comments(options)[field.name]
         ],
         "Say what it is for, with its unit, in a comment right above the field. `python -m docs.generate` then writes "
         "it into docs/reference/; its how-to goes into SEE of docs/generate/settings.py.",
     )
+
+
+def test_help_names_each_option_of_a_task_with_its_default():
+    names = {"timedelta": timedelta, "Backoff": Backoff}
+    said = {name: eval(default, names) for name, (default, _) in explained(task).items()}
+    assert said == {
+        field.name: default_of(field) for field in fields(TaskOptions) if field.name in OPTION_NAMES
+    }
+    assert set(OF_ONE_CALL) <= set(explained(PostgresTask.using))
 
 
 def test_each_inner_key_of_a_setting_has_a_row():

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import get_type_hints
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -10,8 +12,16 @@ from django.core.exceptions import ImproperlyConfigured
 from pgonly_django import Backoff, task
 from pgonly_django.compat import InvalidTask
 from pgonly_django.exceptions import OptionError
-from pgonly_django.tasks.options import TaskOptions, restored, storable
+from pgonly_django.tasks.options import (
+    OPTION_NAMES,
+    CallOptions,
+    JobOptions,
+    TaskOptions,
+    restored,
+    storable,
+)
 from pgonly_django.tasks.settings import TasksEntry
+from pgonly_django.tasks.task import PostgresTask
 from tests.tasks.calls import add, linear
 
 MINUTE = timedelta(minutes=1)
@@ -22,6 +32,15 @@ def defaults(**options) -> TasksEntry:
     if entry.problems:
         raise ImproperlyConfigured(*entry.problems)
     return entry
+
+
+def test_editors_complete_the_options_that_exist_with_their_types():
+    of_task, of_call = get_type_hints(JobOptions), get_type_hints(CallOptions)
+    fields_of_task = get_type_hints(PostgresTask)
+    assert of_call == get_type_hints(TaskOptions)
+    assert of_task == {name: fields_of_task[name] for name in OPTION_NAMES}
+    for function, options in ((task, "JobOptions"), (PostgresTask.using, "CallOptions")):
+        assert inspect.signature(function).parameters["options"].annotation == f"Unpack[{options}]"
 
 
 def test_without_any_setting_the_built_in_values_hold():
