@@ -1,6 +1,6 @@
 """PostgreSQL as Django's job queue, cache and session store.
 
-The public names below are imported on first use: settings and app loading may import this package early.
+The public names below are imported on first use, since settings and app loading may import this package early.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ TOKENS_LIMIT = 2**63 - 1
 
 
 def usd(value: Any, what: str) -> Decimal:
-    """`value` as it is stored, rounded up to a millionth. A float counts as what Python prints of it: 0.1 is 0.1.
-    Raises AmountError for what is no amount: negative, NaN, infinite, not a number, or a trillion and more."""
+    """Returns `value` as it is stored, rounded up to a millionth. A float counts as what Python prints of it: 0.1 is
+    0.1. Raises AmountError for anything that is not an amount: negative, NaN, infinite, not a number, or a trillion and
+    more."""
     if isinstance(value, bool) or not isinstance(value, Decimal | int | float | str):
         raise AmountError(what, value)
     try:
@@ -31,7 +32,7 @@ def usd(value: Any, what: str) -> Decimal:
 
 
 def shown(amount: Decimal) -> str:
-    """For people: at least cents, and no further zeros. "$0.50", "$0.000123"."""
+    """Formats an amount for people, with at least cents and without further zeros: "$0.50", "$0.000123"."""
     text = f"{amount:,.6f}".rstrip("0")
     whole, _, decimals = text.partition(".")
     return f"${whole}.{decimals:0<2}"
@@ -39,7 +40,8 @@ def shown(amount: Decimal) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a call has cost: US dollars, and tokens if it has any. Raises AmountError and WrongArgumentsError."""
+    """The cost of a call: US dollars, and the numbers of tokens if it has any. Raises AmountError and
+    WrongArgumentsError."""
 
     usd: Decimal = Decimal(0)
     tokens_in: int | None = None
@@ -52,13 +54,14 @@ class Cost:
 
     @classmethod
     def of(cls, value: Any) -> Cost:
-        """A Cost as it is, an amount as one without tokens."""
+        """Returns a Cost unchanged, and an amount as a Cost without tokens."""
         return value if isinstance(value, Cost) else cls(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Costed(Generic[T]):
-    """Return it from a step's function: the step keeps `result`, and `cost` beside it."""
+    """The result of a step's function together with its cost: `return Costed(answer.text, Cost(0.02))`. The step stores
+    `result`, and `cost` beside it."""
 
     result: T
     cost: Cost | Amount

@@ -39,7 +39,8 @@ def _setting(
     at_most: float = LONGEST_SECONDS,
     must_be: Callable[[Any], str | None] | None = None,
 ) -> Any:
-    """`default` is never changed, so it may be a dict. `must_be`: what a value must be, or None when it is right."""
+    """Declares a setting. `default` is never changed, so it may be a dict. `must_be` says what a value must be, or
+    returns None when it is right."""
     metadata = {"default": default, "at_least": at_least, "at_most": at_most, "must_be": must_be}
     return field(default_factory=lambda: default, metadata=metadata)
 
@@ -62,7 +63,7 @@ def _what_is_wrong_with_patterns(patterns: Any) -> str | None:
 
 
 def _is_wake_url(url: Any) -> bool:
-    """With a path: that of the health server, without which no worker wakes up."""
+    """Returns whether it has a path: that of the health server, without which no worker wakes up."""
     if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
         return False
     try:
@@ -147,12 +148,13 @@ class Settings:
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The validated settings. Raises ImproperlyConfigured, which names the wrong key or value and the remedy."""
+    """Returns the validated settings. Raises ImproperlyConfigured, which names the wrong key or value and the
+    remedy."""
     return read_settings()
 
 
 def read_settings() -> Settings:
-    """The same, for the start of Django, when they may change yet."""
+    """Does the same while Django starts, when the settings may still change."""
     raw: Any = getattr(django_settings, "PGONLY", {})
     if not isinstance(raw, dict):
         raise ImproperlyConfigured(f'PGONLY must be a dict, such as {{"LEASE_SECONDS": 60}}, got {raw!r}.')
@@ -180,8 +182,8 @@ def read_settings() -> Settings:
 
 @cache
 def schema() -> str:
-    """PGONLY["SCHEMA"] as it was when it was first asked for: models and statements are made with it. "": none. Raises
-    ImproperlyConfigured for what cannot be the name of a schema."""
+    """Returns PGONLY["SCHEMA"] as it was when it was first read, since models and statements are made with it; "" for
+    none. Raises ImproperlyConfigured for anything that cannot be the name of a schema."""
     raw: Any = getattr(django_settings, "PGONLY", {})
     name = raw.get("SCHEMA", "") if isinstance(raw, dict) else ""
     if reason := _what_is_wrong_with_schema(name):
@@ -201,7 +203,7 @@ def check_settings(**_: object) -> list[checks.CheckMessage]:
 
 
 def _what_is_wrong(spec: Any, value: Any) -> str | None:
-    """What the value of this field must be, or None when it is right."""
+    """Returns what the value of this field must be, or None when it is right."""
     if spec.metadata["must_be"] is not None:
         reason: str | None = spec.metadata["must_be"](value)
         return reason
@@ -220,7 +222,7 @@ def _what_is_wrong(spec: Any, value: Any) -> str | None:
 
 
 def unknown_key(shape: str, key: Any, known: Any) -> str:
-    """The message for an option that does not exist. It names the nearest known one."""
+    """Returns the message for an option that does not exist. It names the nearest known one."""
     key = str(key)
     same = [name for name in known if name.lower() == key.lower()]
     near = same or difflib.get_close_matches(key, list(known), n=1)
@@ -230,7 +232,7 @@ def unknown_key(shape: str, key: Any, known: Any) -> str:
 
 
 def nearest_zone(name: str) -> str:
-    """The remedy for a time zone that does not exist: the nearest one. "Shanghai" is "Asia/Shanghai"."""
+    """Returns the remedy for a time zone that does not exist: the nearest one. "Shanghai" is "Asia/Shanghai"."""
     known = sorted(available_timezones())
     if not known:
         return "This system has no time zones at all: pip install tzdata."

@@ -1,4 +1,4 @@
-"""The job whose code runs here, for what acts in its name without being handed its context: budgets, log lines."""
+"""The job whose code runs here, for code that acts in its name without getting its context: budgets, log lines."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any, Protocol
 
 
 class CurrentJob(Protocol):
-    """What these need of a run (context/run.py)."""
+    """The part of a run (context/run.py) that this code needs."""
 
     job: Any  # its row as it was claimed: id, task, queue, attempt
     worker: str  # the name of its worker
 
     def hold(self, by: str, reason: str, again_in_seconds: float | None = None) -> BaseException:
-        """The run has to end, and the job is held; with `again_in_seconds` it goes on by itself after that time.
+        """Makes the run end and holds the job. With `again_in_seconds` the job continues by itself after that time.
         Returns what to raise in the job's code."""
         ...
 
     def raise_if_interrupted(self) -> None:
-        """Raise the interruption of a run that has to end."""
+        """Raises the interruption of a run that has to end."""
         ...
 
 

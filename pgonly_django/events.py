@@ -1,4 +1,4 @@
-"""Says what happened: every event goes to the log, and to listeners such as metrics and traces."""
+"""Reports what happened: every event goes to the log, and to listeners such as metrics and traces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _thread = threading.local()
 
 
 def subscribe(listener: EventListener) -> Callable[[], None]:
-    """Call `listener(name, facts)` for every event, in the thread that logs it. Returns the unsubscriber."""
+    """Calls `listener(name, facts)` for every event, in the thread that logs it. Returns a function that ends the
+    subscription."""
     _listeners.append(listener)
     return lambda: _listeners.remove(listener)
 
@@ -30,8 +31,8 @@ def has_listeners() -> bool:
 
 @contextlib.contextmanager
 def handed_to(take: Callable[[Callable[[], None]], None]) -> Iterator[None]:
-    """Within this block, `take` is given each event of this thread as a function that logs it and tells the listeners.
-    For a thread that may not wait for a handler of the project."""
+    """Gives `take` each event of this thread within the block, as a function that logs it and tells the listeners. It
+    serves a thread that may not wait for a handler of the project."""
     before, _thread.take = getattr(_thread, "take", None), take
     try:
         yield
@@ -42,10 +43,10 @@ def handed_to(take: Callable[[Callable[[], None]], None]) -> Iterator[None]:
 def emit(
     name: str, message: str, *, level: int = logging.INFO, exc_info: Any = False, at: Any = None, **facts: Any
 ) -> None:  # fmt: skip
-    """Log `message` to the logger `pgonly_django.<room>` with the facts as `extra`, and tell the listeners.
+    """Logs `message` to the logger `pgonly_django.<room>` with the facts as `extra`, and tells the listeners.
 
     `name` is "room.happened", one of those that docs/reference/events.md lists (tests/test_events.py). A listener that
-    raises an exception is logged, and so is a filter or a handler, on stderr: the caller goes on. `at`: when it
+    raises an exception is logged, and so is a filter or a handler, on stderr: the caller continues. `at`: when it
     happened, by time.time(), if not now.
     """
     if not (_listeners or _logger_of(name).isEnabledFor(level)):
@@ -84,7 +85,7 @@ def _log(
 
 
 def tell_listeners(name: str, facts: dict[str, Any]) -> None:
-    """The half of emit() that concerns listeners, for an event that has no line of its own in the log."""
+    """Does the half of emit() that concerns listeners, for an event that has no line in the log."""
     for listener in tuple(_listeners):
         try:
             listener(name, facts)
@@ -94,8 +95,8 @@ def tell_listeners(name: str, facts: dict[str, Any]) -> None:
 
 
 def log_quietly(log: Callable[[], None], message: str) -> None:
-    """A filter of the project may raise, or exit: that ends neither a job nor a worker. It is reported on stderr, as
-    logging does with the errors of handlers."""
+    """Logs without raising. A filter of the project may raise, or exit: that ends neither a job nor a worker. It is
+    reported on stderr, as logging does with the errors of handlers."""
     try:
         log()
     except (Exception, SystemExit):  # noqa: BLE001 - logging catches the errors of handlers, not those of filters

@@ -11,10 +11,9 @@ from django.db.transaction import TransactionManagementError
 
 
 def is_raised_again(error: Exception, function: Callable[..., object], *arguments: object) -> bool:
-    """Whether `function(*arguments)`, which has just raised `error`, raises such an error again.
-
-    Asked where a decoder may raise anything. False for what is not the decoder's, but came in the middle of it: the
-    exception of a signal handler, or one that another thread has set.
+    """Returns whether `function(*arguments)`, which has just raised `error`, raises such an error again. It is used
+    where a decoder may raise anything: it returns False for an error that is not the decoder's, but arrived in the
+    middle of it, such as the exception of a signal handler, or one that another thread has set.
     """
     try:
         function(*arguments)
@@ -24,11 +23,11 @@ def is_raised_again(error: Exception, function: Callable[..., object], *argument
 
 
 class PgonlyError(Exception):
-    """The base of all errors of this package but the interrupts."""
+    """The base of all errors of this package, except the interrupts."""
 
 
 class OptionError(PgonlyError, ValueError):
-    """An option of a task, of the worker or of TASKS with a value that it cannot have."""
+    """An option of a task, of the worker or of TASKS has a value that it cannot have."""
 
 
 class DatabaseAwayError(PgonlyError):
@@ -40,7 +39,7 @@ class DatabaseAwayError(PgonlyError):
 
 
 class WrongArgumentsError(PgonlyError, TypeError):
-    """Arguments that do not fit the signature of a task, or arguments of a wrong type in another call."""
+    """Arguments do not fit the signature of a task, or have a wrong type in another call."""
 
     def __init__(self, task: str, reason: str) -> None:
         self.task, self.reason = task, reason
@@ -49,7 +48,7 @@ class WrongArgumentsError(PgonlyError, TypeError):
 
 
 class NotStorableError(PgonlyError, TypeError, ValueError):
-    """A value that a JSONB column cannot hold. It is a TypeError, as in Django's tasks, and a ValueError."""
+    """A JSONB column cannot hold the value. It is a TypeError, as in Django's tasks, and a ValueError."""
 
     def __init__(self, what: str, reason: str) -> None:
         self.what, self.reason = what, reason
@@ -58,7 +57,8 @@ class NotStorableError(PgonlyError, TypeError, ValueError):
 
 
 class UniqueKeyError(PgonlyError):
-    """A unique job could be neither written nor found: other jobs took its key and gave it up all the time."""
+    """A unique job could be neither written nor found, because other jobs took its key and gave it up again and
+    again."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -68,7 +68,7 @@ class UniqueKeyError(PgonlyError):
 
 
 class StepNameError(PgonlyError, ValueError):
-    """A step's name that cannot be stored. It is raised before the step is called."""
+    """A step's name cannot be stored. Raised before the step is called."""
 
     def __init__(self, name: object, limit: int) -> None:
         self.name = name
@@ -79,7 +79,7 @@ class StepNameError(PgonlyError, ValueError):
 
 
 class AtomicStepError(PgonlyError, RuntimeError):
-    """A step in a job with atomic=True. It is raised before the step is called."""
+    """A step was called in a job with atomic=True. Raised before the call."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -91,19 +91,19 @@ class AtomicStepError(PgonlyError, RuntimeError):
 
 
 class LoopNameError(PgonlyError, ValueError):
-    """A second loop with the same name in one run: it would skip the items that the first one has done."""
+    """A run begins a second loop with the same name, which would skip the items that the first one has done."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
             f"This run has begun a loop named {name!r} already, so another would begin where that one stands. Give "
-            "each loop a name of its own, in a nested loop with the outer item's key in it: iterate(items, name=...). "
-            "To go on with the same loop after an error, catch the error inside the loop, or let the run fail."
+            "each loop its own name, in a nested loop with the outer item's key in it: iterate(items, name=...). "
+            "To continue the same loop after an error, catch the error inside the loop, or let the run fail."
         )
 
 
 class ManualCommitError(PgonlyError, TransactionManagementError):
-    """A call that needs Django's transactions, on a connection with autocommit off."""
+    """A call needs Django's transactions, and its connection has autocommit off."""
 
     def __init__(self, alias: str, what: str) -> None:
         self.alias = alias
@@ -115,7 +115,7 @@ class ManualCommitError(PgonlyError, TransactionManagementError):
 
 
 class UnreadableJobError(PgonlyError, ValueError):
-    """A row that this Python cannot load; it was not written by enqueue()."""
+    """This Python cannot load the row of a job, which was not written by enqueue()."""
 
     def __init__(self, column: str, reason: str) -> None:
         self.column, self.reason = column, reason
@@ -124,7 +124,7 @@ class UnreadableJobError(PgonlyError, ValueError):
 
 
 class TransactionLeftOpenError(PgonlyError):
-    """A job that returned without committing what it had written."""
+    """A job returned without committing what it had written."""
 
     def __init__(self, aliases: list[str]) -> None:
         super().__init__(
@@ -154,7 +154,8 @@ class WaitTimeoutError(PgonlyError, TimeoutError):
 
 
 class Snooze(PgonlyError):  # noqa: N818 - an instruction to the worker, not an error
-    """Raise it to run again after `delay`; this costs no attempt."""
+    """Raised by a task to run again after `delay`, a timedelta or seconds. It uses up no attempt: `raise
+    Snooze(60)`."""
 
     def __init__(self, delay: timedelta | float) -> None:
         self.delay = _as_timedelta(delay, "Snooze()")
@@ -162,7 +163,8 @@ class Snooze(PgonlyError):  # noqa: N818 - an instruction to the worker, not an 
 
 
 class Retry(PgonlyError):  # noqa: N818 - an instruction to the worker, not an error
-    """Raise it to run again after `delay`, instead of the task's backoff; this costs an attempt."""
+    """Raised by a task to run again after `delay`, a timedelta or seconds, instead of the task's backoff. It uses up an
+    attempt."""
 
     def __init__(self, delay: timedelta | float, reason: str = "") -> None:
         self.delay = _as_timedelta(delay, "Retry()")
@@ -170,7 +172,7 @@ class Retry(PgonlyError):  # noqa: N818 - an instruction to the worker, not an e
 
 
 class Discard(PgonlyError):  # noqa: N818 - an instruction to the worker, not an error
-    """Raise it to fail now with `reason`, whatever attempts are left."""
+    """Raised by a task to fail at once with `reason`, however many attempts are left."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -178,8 +180,8 @@ class Discard(PgonlyError):  # noqa: N818 - an instruction to the worker, not an
 
 
 class Hold(PgonlyError):  # noqa: N818 - an instruction to the worker, not an error
-    """Raise it to stop here until a person, or code of yours, calls resume(): the job is held with `reason`, takes up
-    no slot and costs no attempt. It continues from its checkpoint and steps. `by` groups what is held (at most 255
+    """Raised by a task to wait until a person, or your code, calls resume(). The job is held with `reason`, occupies no
+    slot and uses up no attempt, and then continues from its checkpoint and steps. `by` groups held jobs (at most 255
     characters): Job.objects.filter(held_by=...)."""
 
     def __init__(self, reason: str, by: str = "the job") -> None:
@@ -203,11 +205,11 @@ def _as_timedelta(delay: timedelta | float, where: str) -> timedelta:
 
 
 class JobInterrupt(BaseException):
-    """The base of what ends a run from outside. Clean up and let it pass."""
+    """The base of the exceptions that end a run from outside. Clean up and let them pass."""
 
 
 class JobStopped(JobInterrupt):
-    """The worker stops: the job goes back with its checkpoint; this costs no attempt."""
+    """The worker stops: the job returns to its queue with its checkpoint, and uses up no attempt."""
 
 
 class JobCancelled(JobInterrupt):
@@ -215,19 +217,19 @@ class JobCancelled(JobInterrupt):
 
 
 class JobTimedOut(JobInterrupt):
-    """The job ran longer than its max_runtime; this counts as an error."""
+    """The job ran longer than its max_runtime, which counts as an error."""
 
 
 class JobHeld(JobInterrupt):
-    """The job is over its budget: it is held, and a person resumes it; this costs no attempt."""
+    """The job exceeds its budget: it is held until a person resumes it, and uses up no attempt."""
 
 
 class LeaseLost(JobInterrupt):
-    """The job belongs to another worker by now: this run can write nothing any more."""
+    """The job belongs to another worker now, so this run cannot write anything any more."""
 
 
 class DatabaseCallError(PgonlyError):
-    """PostgreSQL refused a statement on a connection of ours. The error of psycopg is the cause."""
+    """PostgreSQL refused a statement on a connection of this package. The error of psycopg is the cause."""
 
 
 class DatabaseUnavailableError(DatabaseCallError):
@@ -235,11 +237,11 @@ class DatabaseUnavailableError(DatabaseCallError):
 
 
 class DatabaseUnansweredError(DatabaseUnavailableError):
-    """The statement was sent and no answer came: PostgreSQL may have executed it or not."""
+    """The statement was sent and no answer came: PostgreSQL may or may not have executed it."""
 
 
 class CacheError(PgonlyError):
-    """A cache call that PostgreSQL refused."""
+    """PostgreSQL refused a call of the cache."""
 
 
 class CacheUnavailableError(CacheError):
@@ -247,11 +249,11 @@ class CacheUnavailableError(CacheError):
 
 
 class UnansweredError(CacheUnavailableError):
-    """The call was sent and no answer came: PostgreSQL may have done it or not."""
+    """The call was sent and no answer came: PostgreSQL may or may not have done it."""
 
 
 class ValueTooLargeError(CacheError):
-    """A value that is larger than a field of PostgreSQL can be, or than MAX_BYTES of its cache."""
+    """A value is larger than a field of PostgreSQL can be, or than MAX_BYTES of its cache."""
 
     def __init__(self, key: str, size: int, limit: int, bound: str) -> None:
         self.key, self.size, self.limit, self.bound = key, size, limit, bound
@@ -262,14 +264,14 @@ class ValueTooLargeError(CacheError):
 
 
 class UnreadableEntryError(CacheError):
-    """An entry whose value this process cannot load, because a class or a module is missing, for example."""
+    """This process cannot load the value of an entry, for example because a class or a module is missing."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(f"A cached value cannot be read: {reason!r}")
 
 
 class CircularComputationError(PgonlyError, RuntimeError):
-    """The function that computes the value of a key called get_or_set for that key: it would wait for itself."""
+    """The function that computes the value of a key called get_or_set for the same key, and would wait for itself."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self.keys = tuple(keys)
@@ -295,7 +297,7 @@ class LockNotAcquiredError(LockError):
 
 
 class LimitsError(PgonlyError):
-    """A call of a limiter or a budget that PostgreSQL refused."""
+    """PostgreSQL refused a call of a limiter or a budget."""
 
 
 class LimitsUnavailableError(LimitsError):
@@ -303,11 +305,11 @@ class LimitsUnavailableError(LimitsError):
 
 
 class LimitsUnansweredError(LimitsUnavailableError):
-    """The call was sent and no answer came: PostgreSQL may have done it or not."""
+    """The call was sent and no answer came: PostgreSQL may or may not have done it."""
 
 
 class UnknownLimiterError(PgonlyError, LookupError):
-    """A limiter that neither PGONLY["LIMITERS"] nor a row in the admin has. `hint` names the nearest that exists."""
+    """Neither PGONLY["LIMITERS"] nor a row in the admin has the limiter. `hint` names the nearest one."""
 
     def __init__(self, name: str, hint: str) -> None:
         self.name = name
@@ -325,7 +327,7 @@ class LimiterTimeoutError(PgonlyError, TimeoutError):
 
 
 class NestedLimiterError(PgonlyError, RuntimeError):
-    """A limiter that is entered by who is inside of it already: with its last slot it would wait for itself."""
+    """A caller enters a limiter that it is inside of: with the last slot it would wait for itself."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -336,7 +338,7 @@ class NestedLimiterError(PgonlyError, RuntimeError):
 
 
 class AmountError(PgonlyError, ValueError):
-    """What was given as an amount of money is none."""
+    """A value that was given as an amount of money is not one."""
 
     def __init__(self, what: str, value: object) -> None:
         self.what, self.value = what, value
@@ -352,11 +354,11 @@ def _brief(value: object) -> str:
 
 
 class BudgetError(PgonlyError, ValueError):
-    """A budget's name or declaration that it cannot have, or a call of it that makes no sense."""
+    """A budget has a name or a declaration that it cannot have, or a call of it makes no sense."""
 
 
 class UnknownBudgetError(PgonlyError, LookupError):
-    """A budget without a cap: neither its call nor PGONLY["BUDGETS"] nor a row in the admin has one."""
+    """A budget has no cap in its call, in PGONLY["BUDGETS"] or in a row of the admin."""
 
     def __init__(self, name: str, hint: str) -> None:
         self.name = name
@@ -365,7 +367,7 @@ class UnknownBudgetError(PgonlyError, LookupError):
 
 
 class BudgetExceededError(PgonlyError):
-    """A reservation that does not fit into its budget, outside of jobs. A job is held instead."""
+    """A reservation does not fit into its budget. Raised outside of jobs; a job is held instead."""
 
     def __init__(self, name: str, wanted: Decimal, usd: Decimal, spent: Decimal, reserved: Decimal) -> None:
         self.name, self.wanted, self.usd, self.spent, self.reserved = name, wanted, usd, spent, reserved
@@ -377,7 +379,7 @@ class BudgetExceededError(PgonlyError):
 
 
 class CannotListKeysError(PgonlyError):
-    """A cache that cannot list its keys, so its sessions cannot be copied all at once."""
+    """A cache cannot list its keys, so its sessions cannot be copied all at once."""
 
     def __init__(self, cache: str) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Hooks for what traces jobs and reports their errors: monitoring/opentelemetry.py and monitoring/sentry.py use them.
+"""Hooks for tracing and error reporting, which monitoring/opentelemetry.py and monitoring/sentry.py use.
 
     stop = instruments.carry(lambda enqueue: {"request": request_id.get()})  # stop() ends it
 
@@ -22,7 +22,8 @@ from pgonly_django.events import emit
 
 @dataclass(eq=False, slots=True)
 class EnqueuedJob:
-    """`metadata` is what the call gives it. `id` is "" until it is written; of a duplicate that of the other job."""
+    """One call of enqueue() as hooks see it. `metadata` is what the call gives it. `id` is "" until it is written; for
+    a duplicate it is that of the other job."""
 
     task: str
     queue: str
@@ -41,9 +42,9 @@ class Enqueue:
 
 @dataclass(eq=False)
 class JobRun:
-    """One run of a job. `job` has id, task, queue, attempt, max_attempts, args, kwargs, metadata and more of its row;
-    `worker` is a name. The others are known at the end: `outcome` such as "succeeded", "failed", "timed out",
-    "snoozed", "released", "lost" (to another worker), and the `state` that the job has then."""
+    """One run of a job, as hooks see it. `job` has id, task, queue, attempt, max_attempts, args, kwargs, metadata and
+    more of its row; `worker` is a name. The others are known at the end: `outcome` such as "succeeded", "failed",
+    "timed out", "snoozed", "released", "lost" (to another worker), and the `state` that the job has then."""
 
     job: Any
     worker: str
@@ -54,7 +55,7 @@ class JobRun:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the job is over, as failed."""
+        """Whether the job has failed and has no attempt left."""
         return self.state == "failed"
 
 
@@ -86,35 +87,37 @@ stops: Hook[Callable[[float], None]] = Hook()
 
 
 def carry(function: Callable[[Enqueue], Mapping[str, Any] | None]) -> Remove:
-    """Call `function(enqueue)` before jobs are written. What it returns goes into the metadata of each, where the call
-    has not set the same key itself, and as far as 8 KB hold it."""
+    """Calls `function(enqueue)` before jobs are written, and adds the dict that it returns to the metadata of each job:
+    keys that the call has not set itself, as far as they fit into 8 KB. Returns a function that ends this."""
     return carriers.add(function)
 
 
 def around_enqueue(function: Callable[[Enqueue], AbstractContextManager[Any]]) -> Remove:
-    """Enter `function(enqueue)` around the INSERT or COPY, and around the functions of carry()."""
+    """Enters the context manager `function(enqueue)` around the INSERT or COPY, and around the functions of carry()."""
     return enqueues.add(function)
 
 
 def around_run(function: Callable[[JobRun], AbstractContextManager[Any]]) -> Remove:
-    """Enter `function(run)` in the thread or asyncio task of each run. It meets no exception of the job: when it is
-    left, `run.outcome` and `run.error` say how it ended. Nothing leaves it where the process is killed."""
+    """Enters the context manager `function(run)` in the thread or asyncio task of each run. It sees no exception of the
+    job: when it is left, `run.outcome` and `run.error` say how the run ended. It is not left when the process is
+    killed."""
     return runs.add(function)
 
 
 def around_step(function: Callable[[JobRun, str], AbstractContextManager[Any]]) -> Remove:
-    """Enter `function(run, name)` around each step that is called, and not found from an earlier run."""
+    """Enters the context manager `function(run, name)` around each step that is called, but not around one whose result
+    an earlier run has stored."""
     return steps.add(function)
 
 
 def on_failed(function: Callable[[JobRun], None]) -> Remove:
-    """Call `function(run)` once a job has failed with no attempt left, and that is committed: best effort, as
-    `on_failure`. Where its worker had died there was no run here: `outcome` is "crashed", `error` None."""
+    """Calls `function(run)` after a job has failed with no attempt left and that is committed. It is best effort, as
+    `on_failure` is. If the job's worker had died, there was no run here: `outcome` is "crashed" and `error` None."""
     return failures.add(function)
 
 
 def on_stop(function: Callable[[float], None]) -> Remove:
-    """Call `function(seconds)` when a worker stops, to send what is waiting in memory within that time."""
+    """Calls `function(seconds)` when a worker stops, to send within that time what is waiting in memory."""
     return stops.add(function)
 
 
@@ -132,8 +135,8 @@ def watches_enqueues() -> bool:
 def guarded(
     function: Callable[..., Any], *facts: Any, shields: bool = False, read: Callable[[Any], Any] | None = None
 ) -> Any:
-    """What `function(*facts)` returns, or what `read` makes of that. What they raise is logged; `shields`: even a
-    KeyboardInterrupt."""
+    """Returns what `function(*facts)` returns, or what `read` makes of that. What they raise is logged; with `shields`
+    even a KeyboardInterrupt."""
     caught = (BaseException,) if shields else (Exception, SystemExit)  # an instrument is no part of the work
     token = _inside.set(True)
     try:
@@ -147,14 +150,15 @@ def guarded(
 
 
 def call_all(hook: Hook[Any], *facts: Any, read: Callable[[Any], Any] | None = None) -> list[Any]:
-    """What the functions of a hook return, or what `read` makes of that, without those that raised."""
+    """Returns what the functions of a hook return, or what `read` makes of that, without those that raised."""
     returned = (guarded(function, *facts, read=read) for function in hook.functions)
     return [each for each in returned if each is not _FAILED]
 
 
 @contextmanager
 def around(hook: Hook[Any], *facts: Any, shields: bool = False) -> Iterator[None]:
-    """What the functions of a hook put around a block. It raises what the block raises; what they raise is logged."""
+    """Enters what the functions of a hook put around a block. It raises what the block raises; what they raise is
+    logged."""
     with ExitStack() as stack:
         for function in () if _inside.get() else hook.functions:
             manager = guarded(function, *facts, shields=shields)
@@ -176,5 +180,5 @@ def _leave(manager: Any, shields: bool, *raised: Any) -> None:
 
 def _report(function: Callable[..., Any], error: BaseException) -> None:
     name = getattr(function, "__qualname__", repr(function))
-    message = f"The instrument {name} of {getattr(function, '__module__', '')} failed; the work goes on"
+    message = f"The instrument {name} of {getattr(function, '__module__', '')} failed; the work continues"
     emit("instruments.failed", message, level=logging.ERROR, exc_info=error)

@@ -1,4 +1,4 @@
-"""Which job a log line belongs to. LOGGING may name JobFilter: nothing here needs the apps to be loaded."""
+"""The job that a log line belongs to. LOGGING may name JobFilter: nothing here needs the apps to be loaded."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ OUTSIDE = {"job_id": "-", "task": "-", "attempt": "-", "worker": "-"}
 
 
 def facts_of(run: CurrentJob) -> dict[str, Any]:
-    """What JobFilter says of a job, for `extra`."""
+    """Returns what JobFilter says of a job, for `extra`."""
     job = run.job
     return {"job_id": job.id, "task": job.task, "attempt": job.attempt, "worker": run.worker}
 
 
 class JobFilter(logging.Filter):
-    """Gives each record `job_id`, `task`, `attempt` and `worker`: of the job whose code logs it; "-" outside of jobs.
+    """Adds `job_id`, `task`, `attempt` and `worker` to each record: those of the job whose code logs it, and "-"
+    outside of jobs.
 
-    For handlers: a filter of a logger does not see what other loggers pass on to it. What a record has of these already
-    stays. It lets every record through.
+    It is a filter for handlers, since a filter of a logger does not see the records that other loggers pass on to it.
+    Attributes that a record has already stay. It lets every record through.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

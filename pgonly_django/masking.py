@@ -1,6 +1,5 @@
-"""Values whose names say that they are secret are masked, for people who look at what is stored.
-
-Sessions and jobs have one rule. Their patterns differ: PGONLY["SESSION_MASKED_KEYS"] and PGONLY["MASKED_ARGUMENTS"].
+"""Masks values whose names say that they are secret, for people who look at stored data. Sessions and jobs have one
+rule. Their patterns differ: PGONLY["SESSION_MASKED_KEYS"] and PGONLY["MASKED_ARGUMENTS"].
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ LEVELS_SHOWN = 50
 
 
 def masked(value: Any, patterns: Sequence[str], levels: int = LEVELS_SHOWN) -> Any:
-    """`value` without what is under keys that are secret, at any depth, and without what is deeper than `levels`."""
+    """Returns `value` with a mask in the place of values under secret keys, at any depth, and of all that is deeper
+    than `levels`."""
     if not isinstance(value, (dict, list, tuple)):
         return value
     if not levels:
@@ -36,8 +36,8 @@ def masked(value: Any, patterns: Sequence[str], levels: int = LEVELS_SHOWN) -> A
 
 
 def unmasked(shown: Any, masked_value: Any, stored: Any) -> Any:
-    """`shown`, which a person has edited: where a mask stands as in `masked_value`, what is `stored` there. Raises
-    ValueError for a mask that stands elsewhere, or in an entry of a list that may have moved."""
+    """Returns `shown`, which a person has edited, with the `stored` value in the place of each mask that stands as in
+    `masked_value`. Raises ValueError for a mask that stands elsewhere, or in an entry of a list that may have moved."""
     if isinstance(shown, str) and shown == MASK:
         if masked_value != MASK:
             raise ValueError(f"{MASK} stands where nothing was masked. Write the value itself.")
@@ -53,7 +53,8 @@ def unmasked(shown: Any, masked_value: Any, stored: Any) -> Any:
 
 
 def _refuse_moved(shown: list[Any], masked_value: list[Any]) -> None:
-    """A place says which entry it was only while none before it was added or taken out."""
+    """Raises ValueError for a list in which an entry was added or removed: only without that does a place say which
+    entry it was."""
     is_same_length, gone = len(shown) == len(masked_value), masked_value[len(shown) :]
     pairs = enumerate(zip(shown, masked_value, strict=False))
     first_change = next(
@@ -73,7 +74,7 @@ def _has_mask(shown: Any) -> bool:
 
 
 def _at(place: Any, masked_value: Any, stored: Any) -> tuple[Any, Any]:
-    """Both at the same place: a key of an object, or a number in a list."""
+    """Yields both at the same place: a key of an object, or a number in a list."""
     if isinstance(masked_value, dict) and isinstance(place, str) and place in masked_value:
         return masked_value[place], stored[place]
     if isinstance(masked_value, list) and isinstance(place, int) and place < len(masked_value):
@@ -82,8 +83,8 @@ def _at(place: Any, masked_value: Any, stored: Any) -> tuple[Any, Any]:
 
 
 def is_secret(name: object, patterns: Sequence[str]) -> bool:
-    """Whether one of the shell patterns fits `name`. Case, "_" and "-" make no difference: "*api_key*" also fits
-    "X-Api-Key" and "apiKey"."""
+    """Returns whether one of the shell patterns fits `name`. Case, "_" and "-" make no difference: "*api_key*" also
+    fits "X-Api-Key" and "apiKey"."""
     name = str(name).lower()
     exact, joined = _compiled(tuple(patterns))
     return bool(exact.match(name) or joined.match(_joined(name)))
@@ -91,7 +92,7 @@ def is_secret(name: object, patterns: Sequence[str]) -> bool:
 
 @lru_cache(maxsize=8)
 def _compiled(patterns: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """One expression for all: a result may have 100,000 keys."""
+    """Returns one expression for all patterns: a result may have 100,000 keys."""
     lowered = [pattern.lower() for pattern in patterns]
     return _any_of(lowered), _any_of([_joined(pattern) for pattern in lowered])
 

@@ -1,4 +1,4 @@
-"""Django's SessionMiddleware, which also writes down from where and when each session was used."""
+"""Django's SessionMiddleware, which also records from where and when each session was used."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ USER_AGENT_LENGTH = 512
 
 
 class SessionMiddleware(DjangoSessionMiddleware):
-    """Put it in the place of Django's, which it extends. It writes IP address, user agent and last use to the row. For
-    a session that the request used but did not change, it does so at most once in SESSION_TOUCH_SECONDS."""
+    """Django's SessionMiddleware, whose place it takes in MIDDLEWARE, with the IP address, the user agent and the time
+    of the last use in the row of the session. For a session that the request used but did not change, it writes them at
+    most once in SESSION_TOUCH_SECONDS."""
 
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)
@@ -41,8 +42,8 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
 
 def client_ip(request: HttpRequest) -> str | None:
-    """The address of the client that connected to the outermost of your proxies. None where it is not an address. Each
-    proxy appends the address of its client to X-Forwarded-For, so your proxies wrote the last
+    """Returns the address of the client that connected to the outermost of your proxies; None where it is not an
+    address. Each proxy appends the address of its client to X-Forwarded-For, so your proxies wrote the last
     PGONLY["SESSION_TRUSTED_PROXIES"] entries; those before may be made up. With fewer entries, or without the header,
     the request did not come through the proxies."""
     proxies = int(settings().session_trusted_proxies)

@@ -1,7 +1,7 @@
 """Other packages that read or cache our tables: how they leave them alone, and checks.
 
 django-cachalot and django-cacheops cache what the ORM reads until the ORM writes to the same table. Workers, the cache
-and sessions write past the ORM, so a job would look as it did when it was read first.
+and sessions write past the ORM, so a job would look as it did when it was first read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ SESSION_ENGINE = "pgonly_django.sessions"
 
 
 def leave_our_tables_alone() -> None:
-    """Whenever django-cachalot reads its settings, also in reload(), our tables join those that it does not cache."""
+    """Adds our tables to those that django-cachalot does not cache, whenever it reads its settings, also in
+    reload()."""
     if not apps.is_installed("cachalot"):
         return
     # Where a later version has none of this, the check says so.

@@ -1,4 +1,4 @@
-"""How a run ends, defined once: who shows, counts, logs or reports an end asks its Outcome."""
+"""How a run ends, defined once: all code that shows, counts, logs or reports an end asks its Outcome."""
 
 from __future__ import annotations
 

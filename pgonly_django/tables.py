@@ -1,4 +1,4 @@
-"""Where our tables are: in the schema that PGONLY["SCHEMA"] names, else where the connection's search_path says.
+"""The place of our tables: the schema that PGONLY["SCHEMA"] names, or where the connection's search_path leads.
 
 SQL is written with plain names, `FROM pgonly_job`, and passed through `qualified()` once, where the constant stands:
 `CLAIMED = qualified("SELECT ... FROM pgonly_job")`. Models and migrations name their table by `table()`.
@@ -48,20 +48,20 @@ _NAME = re.compile(
 
 
 def table(name: str) -> str:
-    """For Meta.db_table and migrations: with the schema, in quotes, which Django leaves as they are."""
+    """Returns the name for Meta.db_table and migrations: with the schema, in quotes, which Django leaves unchanged."""
     if name not in TABLES:
         raise ValueError(f"{name!r} is not in TABLES of pgonly_django/tables.py. Add it there.")
     return f'"{schema()}"."{name}"' if schema() else name
 
 
 def name_of(db_table: str) -> str:
-    """The plain name of what table() returned."""
+    """Returns the plain name of what table() returned."""
     return db_table.rpartition(".")[2].strip('"')
 
 
 def qualified(sql: str) -> str:
-    """`sql` with the schema before each of our tables. Only for texts without values: a value that reads like a table
-    would be changed too. Twice does what once does."""
+    """Returns `sql` with the schema before each of our tables. Only for texts without values: a value that reads like a
+    table would be changed too. Doing it twice changes nothing more."""
     if not schema():
         return sql
     return _NAME.sub(rf'"{schema()}".\g<0>', sql)

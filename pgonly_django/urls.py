@@ -1,5 +1,5 @@
-"""`path("pgonly/", include("pgonly_django.urls"))`: the tick, at tick/ and at tick/<token>/; and what the template tag
-job_progress asks, at progress/."""
+"""`path("pgonly/", include("pgonly_django.urls"))`: the tick, at tick/ and at tick/<token>/; and the URLs of the
+template tag job_progress, at progress/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A duration as operators read it: the same in the log, the commands and the admin."""
+"""Durations as operators read them: the same in the log, the commands and the admin."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ SECOND, MILLISECOND = 0.9995, 0.0009995
 
 
 def duration(time: timedelta | float) -> str:
-    """`time`, a timedelta or a number of seconds, in its two largest units: "81 us", "1.9 ms", "12.3 s", "7 min",
-    "2 h 5 min", "3 d 4 h". A negative one counts as zero. The symbols are the same in every language."""
+    """Formats `time`, a timedelta or a number of seconds, in its two largest units: "81 us", "1.9 ms", "12.3 s", "7
+    min", "2 h 5 min", "3 d 4 h". A negative one counts as zero. The symbols are the same in every language."""
     seconds = time.total_seconds() if isinstance(time, timedelta) else time
     if seconds < MINUTE:
         if seconds >= SECOND or seconds <= 0:

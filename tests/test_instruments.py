@@ -91,7 +91,7 @@ def test_an_instrument_that_breaks_changes_no_enqueue(use, broken, caplog):
     assert [word for word, _ in seen] == ["in", "out"] * 2
     assert result.job.metadata is None
     assert [job.id for job in seen[-1][1].jobs] == [each.id for each in many]
-    assert "the work goes on" in caplog.text
+    assert "the work continues" in caplog.text
 
 
 def test_what_cannot_be_left_changes_no_run_and_no_enqueue(use, run_jobs, caplog):
@@ -146,7 +146,7 @@ def test_an_instrument_that_breaks_changes_no_run_and_no_step(use, work, broken,
     assert result.return_value == 5
     assert [word for word, _ in seen] == ["in", "out"]
     assert seen[0][1].outcome == "succeeded"
-    assert "the work goes on" in caplog.text
+    assert "the work continues" in caplog.text
 
 
 def test_an_instrument_swallows_no_error_of_a_job_or_an_enqueue(use, run_jobs):

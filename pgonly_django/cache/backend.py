@@ -1,5 +1,5 @@
-"""PostgresCache: Django's cache API (django_api.py), computing once, tags, locks, and what users of django-redis know.
-Also which caches of settings.CACHES are ours."""
+"""PostgresCache: Django's cache API (django_api.py), single flight, tags, locks, and the methods of django-redis. It
+also finds the caches of settings.CACHES that use it."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import datetime, timedelta
@@ -20,23 +20,28 @@ from pgonly_django.database.operation import Operation, run
 
 
 class PostgresCache(DjangoCache):
-    """Django's cache on PostgreSQL. It has all methods of Django's caches, those that django-redis adds, and an async
-    one with `a` before the name for each."""
+    """Django's cache on PostgreSQL. It has all methods of Django's caches and those that django-redis adds, each with
+    an async twin whose name begins with `a`."""
 
     def get_or_set(
         self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, stale: float | timedelta = NEVER_STALE, lock_timeout: float | timedelta = LOCK_TIMEOUT,
         tags: Iterable[str] = (),
     ) -> Any:  # fmt: skip
-        """The cached value, or that of `default()`, which one caller of all processes computes.
+        """Returns the cached value. If there is none, one caller of all processes computes `default()` while the others
+        wait for it.
 
-        The others wait for it. A computation that takes longer than `lock_timeout` seconds counts as dead, and
-        another caller computes; no caller waits longer than twice that. Up to `stale` seconds after expiry one
-        caller refreshes the value, and the others get the old one at once. After a delete() or delete_tags()
-        during the computation, its value is not stored. Without a database it is computed and not stored, and
-        with ON_ERROR "raise" CacheUnavailableError is raised instead. Where the database goes away during the
-        computation, the value is returned, and stored later: within `lock_timeout`, if the process lives.
-        Raises CircularComputationError where `default()` asks for its own key again.
+            summary = cache.get_or_set("summary:7", lambda: summarize(7), timeout=3600, stale=600)
+
+        A computation that takes longer than `lock_timeout` seconds counts as dead, and another caller computes; no
+        caller waits longer than twice that time. For `stale` seconds after the expiry, one caller refreshes the value
+        while the others get the old one at once. If delete() or delete_tags() is called during the computation, its
+        value is not stored.
+
+        Without a database the value is computed and not stored, unless ON_ERROR is "raise": then CacheUnavailableError
+        is raised. If the database becomes unavailable during the computation, the value is returned, and stored later:
+        within `lock_timeout`, if the process lives. Raises CircularComputationError if `default()` asks for its own
+        key.
         """
         return run(self._single_flight(key, default, timeout, version, stale, lock_timeout, tags))
 
@@ -64,7 +69,8 @@ class PostgresCache(DjangoCache):
         return SingleFlight(self.store, stored, function, seconds, spare, limit, names, strict).run()
 
     def delete_tags(self, *tags: str) -> int:
-        """Delete every entry that has one of the tags, in one statement; how many there were."""
+        """Deletes every entry that has one of the tags, in one statement. Returns the number of entries that it
+        deleted."""
         return self._do(deletion.delete_tags(self.store, self._tags(tags)), 0)
 
     async def adelete_tags(self, *tags: str) -> int:
@@ -72,7 +78,8 @@ class PostgresCache(DjangoCache):
         return await self._ado(deletion.delete_tags(self.store, self._tags(tags)), 0)
 
     def clear_prefix(self, prefix: str) -> int:
-        """Delete every entry whose made key (KEY_PREFIX, version, key) starts so; how many there were."""
+        """Deletes every entry whose made key (KEY_PREFIX, version, key) begins with `prefix`. Returns the number of
+        entries that it deleted."""
         return self._do(deletion.clear(self.store, prefix), 0)
 
     def lock(
@@ -80,13 +87,15 @@ class PostgresCache(DjangoCache):
         sleep: float | None = None, blocking: bool = True, blocking_timeout: float | timedelta | None = None,
         thread_local: bool | None = None,
     ) -> Lock:  # fmt: skip
-        """A lock over all processes, see Lock. `sleep`, `thread_local`: django-redis's, without effect."""
+        """Returns a lock across all processes; see Lock. `sleep` and `thread_local`, which django-redis has, have no
+        effect."""
         del sleep, thread_local
         stored = self.stored_key(key, version)
         return Lock(self.store, stored, str(key), timeout, blocking_timeout, blocking=blocking)
 
     def ttl(self, key: Any, version: int | None = None) -> int | None:
-        """Seconds until `key` expires, rounded up; None when it never does, 0 when there is none."""
+        """Returns the number of seconds until `key` expires, rounded up; None when it never expires, and 0 when it does
+        not exist."""
         return _seconds(self.pttl(key, version))
 
     async def attl(self, key: Any, version: int | None = None) -> int | None:
@@ -94,7 +103,8 @@ class PostgresCache(DjangoCache):
         return _seconds(await self.apttl(key, version))
 
     def pttl(self, key: Any, version: int | None = None) -> int | None:
-        """Milliseconds until `key` expires; None when it never does, 0 when there is none."""
+        """Returns the number of milliseconds until `key` expires; None when it never expires, and 0 when it does not
+        exist."""
         return self._do(updates.pttl(self.store, self.stored_key(key, version)), 0)
 
     async def apttl(self, key: Any, version: int | None = None) -> int | None:
@@ -102,7 +112,8 @@ class PostgresCache(DjangoCache):
         return await self._ado(updates.pttl(self.store, self.stored_key(key, version)), 0)
 
     def expire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
-        """Let `key` expire in `timeout` (seconds or a timedelta); False when there is no such key."""
+        """Lets `key` expire after `timeout`, in seconds or as a timedelta. Returns False when the key does not
+        exist."""
         return self.touch(key, timeout, version)
 
     async def aexpire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
@@ -110,7 +121,7 @@ class PostgresCache(DjangoCache):
         return await self.atouch(key, timeout, version)
 
     def pexpire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
-        """See expire(); a number is milliseconds."""
+        """See expire(); a number means milliseconds."""
         return self.touch(key, milliseconds(timeout), version)
 
     async def apexpire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
@@ -118,7 +129,8 @@ class PostgresCache(DjangoCache):
         return await self.atouch(key, milliseconds(timeout), version)
 
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
-        """Let `key` expire at a datetime, or seconds since 1970. False when there is no such key."""
+        """Lets `key` expire at a datetime, or at a number of seconds since 1970. Returns False when the key does not
+        exist."""
         operation = updates.expire_at(self.store, self.stored_key(key, version), moment(when))
         return self._do(operation, False, write=True)
 
@@ -128,7 +140,7 @@ class PostgresCache(DjangoCache):
         return await self._ado(operation, False, write=True)
 
     def pexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
-        """See expire_at(); a number is milliseconds since 1970."""
+        """See expire_at(); a number means milliseconds since 1970."""
         return self.expire_at(key, moment(when, units=1000), version)
 
     async def apexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
@@ -136,7 +148,7 @@ class PostgresCache(DjangoCache):
         return await self.aexpire_at(key, moment(when, units=1000), version)
 
     def persist(self, key: Any, version: int | None = None) -> bool:
-        """Let `key` never expire; False when it did not expire anyway, or there is none."""
+        """Lets `key` never expire. Returns False when it had no expiry, or does not exist."""
         return self._do(updates.persist(self.store, self.stored_key(key, version)), False, write=True)
 
     async def apersist(self, key: Any, version: int | None = None) -> bool:
@@ -146,7 +158,7 @@ class PostgresCache(DjangoCache):
     def get_and_touch(
         self, key: Any, default: Any = None, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
-        """get() and touch() in one round trip."""
+        """Does get() and touch() in one round trip."""
         stored, seconds = self.stored_key(key, version), self.seconds_of(timeout)
         operation = updates.get_and_touch(self.store, stored, default, seconds)
         return self._do(operation, default)
@@ -160,7 +172,7 @@ class PostgresCache(DjangoCache):
         return await self._ado(operation, default)
 
     def keys(self, search: str, version: int | None = None) -> list[str]:
-        """The keys that match a glob (`*`, `?`, `[abc]`, backslash escapes), in order."""
+        """Returns the keys that match a glob (`*`, `?`, `[abc]`, backslash escapes), in order."""
         return list(self.iter_keys(search, version=version))
 
     async def akeys(self, search: str, version: int | None = None) -> list[str]:
@@ -170,7 +182,7 @@ class PostgresCache(DjangoCache):
     def iter_keys(
         self, search: str, itersize: int | None = None, version: int | None = None
     ) -> Iterator[str]:
-        """See keys(); fetched `itersize` at a time while you iterate."""
+        """See keys(). It fetches `itersize` keys at a time while you iterate."""
         size, found, after = _itersize(itersize), [b""], b""
         while found:
             found = self._do(bulk.scan(self.store, self._pattern(search, version), after, size), [])
@@ -192,9 +204,8 @@ class PostgresCache(DjangoCache):
     def delete_pattern(
         self, pattern: str, version: int | None = None, prefix: str | None = None, itersize: int | None = None
     ) -> int:
-        """Delete the keys that match a glob, `itersize` at a time; how many there were.
-
-        `prefix` takes the place of KEY_PREFIX: "" for keys that were written without one.
+        """Deletes the keys that match a glob, `itersize` at a time. Returns the number of keys that it deleted.
+        `prefix` takes the place of KEY_PREFIX: "" finds keys that were written without one.
         """
         glob, size = self._pattern(pattern, version, prefix), _itersize(itersize)
         return self._do(deletion.delete_pattern(self.store, glob, size), 0)
@@ -207,7 +218,7 @@ class PostgresCache(DjangoCache):
         return await self._ado(deletion.delete_pattern(self.store, glob, size), 0)
 
     def _pattern(self, pattern: str, version: int | None, prefix: str | None = None) -> str:
-        """The glob of made keys. KEY_FUNCTION must put the key last, as Django's own does."""
+        """Returns the glob of the made keys. KEY_FUNCTION must put the key last, as Django's own does."""
         if prefix is None:
             return escape_glob(self.make_key("", version)) + pattern
         return escape_glob(self.key_func("", prefix, self.version if version is None else version)) + pattern
@@ -217,13 +228,13 @@ class PostgresCache(DjangoCache):
 
 
 def our_caches() -> dict[str, PostgresCache]:
-    """The caches of settings.CACHES that are ours, by alias, but not those that are misconfigured."""
+    """Returns the caches of settings.CACHES that use this backend, by alias, without those that are misconfigured."""
     ours = {alias: cast("PostgresCache", caches[alias]) for alias in our_settings()}
     return {alias: cache for alias, cache in ours.items() if cache.is_configured}
 
 
 def our_settings() -> dict[str, dict[str, Any]]:
-    """The entries of settings.CACHES that name this backend or one made from it, by alias."""
+    """Returns the entries of settings.CACHES that name this backend or a subclass, by alias."""
     return {alias: cache for alias, cache in settings.CACHES.items() if _is_ours(cache)}
 
 

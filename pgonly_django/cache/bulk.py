@@ -1,4 +1,4 @@
-"""Reading and writing many entries in one statement, and walking over keys."""
+"""Reads and writes many entries in one statement, and walks over keys."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ GET_MANY = for_both_tables(f"SELECT key, {VALUE} FROM {{table}} WHERE key = ANY(
 
 
 def get_many(store: Store, wanted: Sequence[bytes], *, strict: bool) -> Operation[dict[bytes, Any]]:
-    """The values by their keys. An entry that cannot be read is a miss; with `strict` it raises."""
+    """Returns the values by their keys. An entry that cannot be read is a miss; with `strict` it raises."""
     found: dict[bytes, Any] = {}
     for batch in batches(wanted):
         result = yield from store.send(GET_MANY, [text_array(batch)])
@@ -68,9 +68,8 @@ SET_MANY_COUNTED = for_both_tables(
 def set_many(
     store: Store, entries: Mapping[bytes, Any], seconds: float | None, tags: Sequence[bytes], stored: set[bytes]
 ) -> Operation[None]:  # fmt: skip
-    """Write the entries, and put the keys of those that are written into `stored`.
-
-    What is too large raises ValueTooLargeError once the others are written.
+    """Writes the entries, and puts the keys of those that are written into `stored`. An entry that is too large raises
+    ValueTooLargeError after the others are written.
     """
     refused: dict[bytes, ValueTooLargeError] = {}
     try:
@@ -104,7 +103,7 @@ def _write_many(
 def _encoded(
     store: Store, entries: Mapping[bytes, Any], refused: dict[bytes, ValueTooLargeError]
 ) -> Iterator[Encoded]:
-    """In the order of the keys, each batch small enough for one statement."""
+    """Yields batches in the order of the keys, each small enough for one statement."""
     batch: Encoded = []
     size, encode = 0, store.codec.encode
     for key in sorted(entries):
@@ -130,7 +129,7 @@ SCAN = for_both_tables(
 
 
 def scan(store: Store, pattern: str, after: bytes, itersize: int) -> Operation[list[bytes]]:
-    """The next live keys after `after`, in their order, whose made key matches the glob `pattern`."""
+    """Returns the next live keys after `after`, in order, whose made key matches the glob `pattern`."""
     start, end, regex = globs.matching(store.namespace, pattern)
     result = yield from store.call(
         SCAN, store.long_timeout, after=after, start=start, end=end, regex=regex, limit=itersize

@@ -1,4 +1,4 @@
-"""What calls of the cache found and did, at DEBUG on the logger `pgonly_django.cache`."""
+"""Logs what calls of the cache found and did, at DEBUG on the logger `pgonly_django.cache`."""
 
 import logging
 from functools import partial
@@ -15,8 +15,8 @@ is_on = logger.isEnabledFor
 
 
 def say(what: str, *keys: bytes, detail: str = "") -> None:
-    """`what` in one word: hit, miss, set, delete, ... The event of the record is "cache." and that word. Of no keys it
-    says nothing."""
+    """Logs the call. `what` is one word: hit, miss, set, delete, ... The event of the record is "cache." and that word.
+    Without keys nothing is logged."""
     if not keys or not is_on(DEBUG):
         return
     location = keys[0].decode().partition(":")[0]

@@ -28,7 +28,7 @@ def check_caches(**_: Any) -> list[checks.CheckMessage]:
 
 
 def _options(cache: dict[str, Any]) -> Options:
-    """Raises ImproperlyConfigured where the first use of the cache would."""
+    """Returns the cache's options. Raises ImproperlyConfigured where the first use of the cache would."""
     options = parse(cache.get("OPTIONS", {}))
     default_timeout(cache.get("TIMEOUT"))
     namespace(cache.get("LOCATION", ""))
@@ -42,7 +42,7 @@ def _wrong_option(alias: str, problem: str) -> checks.CheckMessage:
 
 
 def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
-    """W102: one process may open as many connections as the server has. Runs with `check --database`."""
+    """W102: one process may open as many connections as the server allows. Runs with `check --database`."""
     found: list[checks.CheckMessage] = []
     for alias, cache in our_settings().items():
         try:
@@ -58,7 +58,8 @@ def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks
 
 
 def _connections_allowed(database: str) -> int | None:
-    """None where E102 reports the database, and where the server does not answer: a check may run without it."""
+    """Returns None where E102 reports the database, and where the server does not answer, since a check may run without
+    it."""
     if database not in connections or connections[database].vendor != "postgresql":
         return None
     try:

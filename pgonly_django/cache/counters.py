@@ -1,4 +1,5 @@
-"""What the threads of this process read and wrote of one cache since the last flush to the database (eviction.py)."""
+"""Counts what the threads of this process read and wrote in one cache since the last flush to the database
+(eviction.py)."""
 
 import random
 import threading
@@ -28,7 +29,7 @@ class Counters:
         self.reset()
 
     def reset(self) -> None:
-        """Begin at 0, as in a forked process: the parent flushes its own counts."""
+        """Begins at 0. Called in a forked process, whose parent flushes its own counts."""
         self.counts = CacheCounts()
         self.lock = threading.Lock()
         # The first cleaning comes after a random share, so that processes which end after a few writes do theirs.
@@ -38,7 +39,7 @@ class Counters:
         self._was_taken = False
 
     def read(self, *, hits: int, misses: int) -> bool:
-        """Count the reads of a call; True when a flush is due."""
+        """Counts the reads of a call. Returns whether a flush is due."""
         with self.lock:
             counts = self.counts
             counts.reads += 1
@@ -47,7 +48,7 @@ class Counters:
             return counts.reads >= READS_PER_FLUSH
 
     def wrote(self, *, entries: int, size: int, written: int, writes: int = 1) -> bool:
-        """Count writes: new entries, bytes more than before, bytes written. True when a cleaning is due."""
+        """Counts writes: new entries, the growth in bytes, and the bytes written. Returns whether a cleaning is due."""
         with self.lock:
             counts = self.counts
             counts.writes += writes
@@ -66,7 +67,7 @@ class Counters:
             return due
 
     def removed(self, entries: int, size: int) -> bool:
-        """Count what was deleted; True when it is so much that other processes should know before they evict."""
+        """Counts what was deleted. Returns whether it is so much that other processes should know before they evict."""
         with self.lock:
             counts = self.counts
             counts.entries -= entries
@@ -75,7 +76,7 @@ class Counters:
             return self.bounded and much
 
     def take(self) -> CacheCounts:
-        """The counts, which begin at 0 again."""
+        """Returns the counts and begins at 0 again."""
         with self.lock:
             counts, self.counts = self.counts, CacheCounts()
             if not self._was_taken:  # on behalf of the processes that ended before they flushed

@@ -32,18 +32,22 @@ def cached(
     timeout: float | timedelta | None, *, key: Key | None = None, tags: Tags = (),
     stale: float | timedelta = NEVER_STALE, lock_timeout: float | timedelta = LOCK_TIMEOUT, cache: str = "default",
 ) -> Callable[[F], F]:  # fmt: skip
-    """Keep the function's answers for `timeout` (seconds or a timedelta; None: for ever) in the cache `cache`.
+    """Keeps the function's return values in the cache `cache` for `timeout`: seconds, a timedelta, or None to keep them
+    forever.
 
-    Of many callers with the same arguments one computes (get_or_set, which says what `stale` and
-    `lock_timeout` do). `key` is a text with the arguments' names in braces, "paper:{pmid}", or a function of
-    the arguments; without it, the function's name and its arguments (docs/how-to/cache.md says of which types), so a
-    lambda or a function inside another needs one. `tags` likewise: texts with names in braces, or a function.
-    The function gets `cache_key(*arguments)`, `forget(*arguments)` and `aforget(*arguments)`.
+        @cached(3600, key="paper:{pmid}")
+        def paper(pmid): ...
+
+    Among callers with the same arguments only one computes the value; get_or_set() describes `stale` and
+    `lock_timeout`. `key`: a text with the names of arguments in braces, or a function of the arguments. Without it, the
+    key is made of the function's name and its arguments (docs/how-to/cache.md lists the types), so a lambda and a
+    nested function need one. `tags`: texts with names in braces, or a function of the arguments.
+
+    The decorated function has `cache_key(*arguments)`, `forget(*arguments)` and `aforget(*arguments)`. Raises TypeError
+    for a missing timeout or key.
     """
     if callable(timeout):
-        raise TypeError(
-            "@cached needs its timeout: @cached(3600), or @cached(None) to keep answers for ever."
-        )
+        raise TypeError("@cached needs its timeout: @cached(3600), or @cached(None) to keep answers forever.")
 
     tags = tags if callable(tags) else tag_names(tags)
     if timeout is not DEFAULT_TIMEOUT and type(timeout) is not int:
@@ -115,7 +119,7 @@ class _Cached:
             ) from error
 
     def _options(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments that only our get_or_set() has. Another backend under the alias gets the timeout only."""
+        """Returns the arguments that only this package's get_or_set() has. Another backend gets only the timeout."""
         if not isinstance(caches[self.alias], PostgresCache):
             return {}
         return {"tags": self._tags(args, kwargs), "stale": self.stale, "lock_timeout": self.lock_timeout}
@@ -133,8 +137,8 @@ class _Cached:
 
 
 def _digest(arguments: Mapping[str, Any]) -> str:
-    """The arguments of a call as 32 hex digits, which differ for other arguments. Raises TypeError, which names an
-    argument whose value has no such form."""
+    """Returns the arguments of a call as 32 hex digits, which differ for other arguments. Raises TypeError, which names
+    the argument, for a value that has no such form."""
     forms = {}
     for name, value in arguments.items():
         try:
@@ -145,7 +149,7 @@ def _digest(arguments: Mapping[str, Any]) -> str:
 
 
 def _form(value: Any) -> Any:
-    """`value` as JSON that also says its type. A list in it always begins with the name of a type."""
+    """Returns `value` as JSON that also has its type. A list in it always begins with the name of a type."""
     kind = type(value)
     if kind in _PLAIN:
         return value

@@ -1,7 +1,7 @@
 """Deletes many entries, in batches of rows and of bytes, so that no statement takes long even with large values.
 
-A deletion deletes the row, whether it holds a live value, a stale one, or the claim of a computation, whose value is
-then not stored. It counts the entries that get() would have found.
+The row is deleted, whether it holds a live value, a stale one, or the claim of a computation, whose value is then not
+stored. It counts the entries that get() would have found.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def _deleting(condition: str, *, by_key: bool = True) -> Statements:
 def _delete(
     store: Store, statements: Statements, limit: int = BATCH, timeout: float = 0, **params: Any
 ) -> Operation[tuple[int, int]]:
-    """How many live entries were deleted, and how many bytes."""
+    """Returns the number of live entries that were deleted, and their bytes."""
     live = deleted = 0
     after: bytes | None = b""
     while after is not None:
@@ -89,7 +89,8 @@ DELETE_RANGE = _deleting(IN_RANGE)
 
 
 def clear(store: Store, prefix: str = "") -> Operation[int]:
-    """Delete every entry whose made key starts so. Without a prefix, writes have the space of them all afterwards."""
+    """Deletes every entry whose made key begins with `prefix`. Without a prefix, the space of all entries is free for
+    writes afterwards."""
     start, end = globs.span(store.namespace + prefix)
     live, deleted = yield from _delete(store, DELETE_RANGE, timeout=store.long_timeout, start=start, end=end)
     yield from store.eviction.reclaim(deleted, waits=not prefix)
@@ -103,7 +104,7 @@ DELETE_PATTERN = _deleting(IN_RANGE + " AND key ~ %(regex)s::text")
 
 
 def delete_pattern(store: Store, pattern: str, itersize: int) -> Operation[int]:
-    """Delete the entries whose made key matches the glob, `itersize` at most in a statement."""
+    """Deletes the entries whose made key matches the glob, `itersize` at most in a statement."""
     start, end, regex = globs.matching(store.namespace, pattern)
     span = {"start": start, "end": end, "regex": regex}
     live, deleted = yield from _delete(store, DELETE_PATTERN, itersize, store.long_timeout, **span)

@@ -41,7 +41,7 @@ class DjangoCache(BaseCache):
             self.__class__ = _misconfigured(type(self), str(error))
 
     def validate_key(self, key: str) -> None:
-        """Any key works."""
+        """Accepts any key."""
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         return self._do(self.store.get(self.stored_key(key, version), default), default)
@@ -53,10 +53,9 @@ class DjangoCache(BaseCache):
         self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (), nx: bool = False, xx: bool = False,
     ) -> Any:  # fmt: skip
-        """`tags` name groups for delete_tags().
-
-        With `nx` as add(), only where there is no entry yet; with `xx` only where there is one: True or False.
-        Raises ValueTooLargeError beyond 1 GB or MAX_BYTES; then the key is deleted.
+        """Stores `value` for `timeout` seconds. `tags` name groups for delete_tags(). `nx` stores only where there is
+        no entry, as add() does, and `xx` only where there is one; both return whether the value was stored. Raises
+        ValueTooLargeError beyond 1 GB or MAX_BYTES; then the key is deleted.
         """
         written = self._do(self._set(key, value, timeout, version, tags, nx, xx), False, write=True)
         return written if nx or xx else None
@@ -102,7 +101,8 @@ class DjangoCache(BaseCache):
         return await self._ado(self.store.has(self.stored_key(key, version)), False)
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
-        """Atomic, and the expiry stays. ValueError without the key, TypeError where it holds no number."""
+        """Adds `delta` atomically and returns the sum. The expiry does not change. Raises ValueError when the key does
+        not exist, and TypeError when it does not hold a number."""
         operation = updates.incr(self.store, self.stored_key(key, version), delta, key)
         return self._do(operation, None, write=True)
 
@@ -125,9 +125,9 @@ class DjangoCache(BaseCache):
         self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (),
     ) -> list[Any]:  # fmt: skip
-        """The keys that are not stored: none, since that raises, but with ON_ERROR "ignore".
-
-        A value too large raises ValueTooLargeError once all others are stored; its key is deleted.
+        """Stores all values in one statement. Returns the keys that are not stored: an empty list, except with ON_ERROR
+        "ignore", since other errors raise. A value that is too large raises ValueTooLargeError after all others are
+        stored, and its key is deleted.
         """
         return self._do(self._set_many(data, timeout, version, tags), [], write=True)
 
@@ -141,7 +141,7 @@ class DjangoCache(BaseCache):
     def delete_many(  # type: ignore[override]  # Django's says None; django-redis's says how many
         self, keys: Iterable[Any], version: int | None = None
     ) -> int:
-        """How many there were."""
+        """Deletes the keys. Returns the number of entries that it deleted."""
         return self._do(deletion.delete_many(self.store, list(self._named(keys, version))), 0)
 
     async def adelete_many(  # type: ignore[override]  # see delete_many()
@@ -151,7 +151,7 @@ class DjangoCache(BaseCache):
         return await self._ado(deletion.delete_many(self.store, list(self._named(keys, version))), 0)
 
     def clear(self) -> None:
-        """Delete everything in this cache, in batches; other caches in the same table are left alone."""
+        """Deletes everything in this cache, in batches. Other caches in the same table are left alone."""
         self._do(deletion.clear(self.store), 0)
 
     async def aclear(self) -> None:
@@ -190,14 +190,16 @@ class DjangoCache(BaseCache):
         return self.store.key(self.make_key(key, version))
 
     def _named(self, keys: Iterable[Any], version: int | None) -> dict[bytes, Any]:
-        """The keys by their stored form. Django's own make_key() and KEY_FUNCTION put them last: one call is enough."""
+        """Returns the keys by their stored form. Django's own make_key() and KEY_FUNCTION put the key last, so one call
+        is enough."""
         if self.key_func is not default_key_func or type(self).make_key is not BaseCache.make_key:
             return {self.stored_key(key, version): key for key in keys}
         start, stored = self.make_key("", version), self.store.key
         return {stored(f"{start}{key}"): key for key in keys}
 
     def seconds_of(self, timeout: Timeout) -> float | None:
-        """None: for ever. Raises TypeError and ValueError for what is no number of seconds."""
+        """Returns the timeout in seconds; None means forever. Raises TypeError and ValueError for anything that is not
+        a number of seconds."""
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
         return timeout if timeout is None or type(timeout) is int else timeout_seconds(timeout)
@@ -219,13 +221,14 @@ class DjangoCache(BaseCache):
             return self.failed(error, fallback, write=write)
 
     def raising(self) -> Self:
-        """A copy that raises every error, whatever ON_ERROR says."""
+        """Returns a copy that raises every error, whatever ON_ERROR says."""
         strict = copy(self)
         vars(strict)["_on_error"] = "raise"
         return strict
 
     def failed(self, error: CacheError, fallback: T, *, write: bool) -> T:
-        """Reads give a miss, deletes 0 or False, both logged; writes raise. ON_ERROR changes it."""
+        """Handles an error by ON_ERROR. By default reads give a miss, deletes give 0 or False, both logged, and writes
+        raise."""
         if self._on_error == "raise" or (write and self._on_error is None):
             raise error
         what = "Not cached" if isinstance(error, ValueTooLargeError) else "The cache did without the database"
@@ -234,7 +237,7 @@ class DjangoCache(BaseCache):
 
 
 def _misconfigured(kind: type[DjangoCache], problem: str) -> type[DjangoCache]:
-    """A class whose every method refuses. With a __getattr__ instead, all other caches would get slower."""
+    """Returns a class whose every method refuses. With a __getattr__ instead, all other caches would be slower."""
 
     def refuse(_: DjangoCache) -> None:
         raise ImproperlyConfigured(problem)

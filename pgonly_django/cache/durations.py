@@ -1,4 +1,4 @@
-"""The times and counts that callers may give. Anything else is refused before PostgreSQL is asked."""
+"""Validates the times and counts that callers give, before PostgreSQL is asked."""
 
 import math
 from datetime import datetime, timedelta
@@ -13,7 +13,8 @@ MOST = 1_000_000
 
 
 def seconds(value: Any, what: str, kinds: str = "a number of seconds or a timedelta") -> float:
-    """`value` in seconds, maybe infinite. Raises TypeError where it is no time, ValueError for NaN."""
+    """Returns `value` in seconds, which may be infinite. Raises TypeError where it is not a time, and ValueError for
+    NaN."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     # The usual types first: faster.
@@ -30,12 +31,12 @@ def seconds(value: Any, what: str, kinds: str = "a number of seconds or a timede
 
 
 def timeout_seconds(value: Any) -> float | None:
-    """See seconds(); None is for ever."""
+    """See seconds(); None means forever."""
     return None if value is None else seconds(value, "A timeout", "a number of seconds, a timedelta or None")
 
 
 def milliseconds(timeout: Any) -> Any:
-    """A number of milliseconds as seconds; None, a timedelta and DEFAULT_TIMEOUT as they are."""
+    """Returns a number of milliseconds as seconds; None, a timedelta and DEFAULT_TIMEOUT stay as they are."""
     if timeout is None or timeout is DEFAULT_TIMEOUT or isinstance(timeout, timedelta):
         return timeout
     return seconds(timeout, "A timeout", "a number of milliseconds, a timedelta or None") / 1000
@@ -58,7 +59,7 @@ def positive(value: Any, what: str) -> float:
 
 
 def moment(value: Any, *, units: float = 1) -> float:
-    """A datetime, or a number in `units` a second, as seconds since 1970, maybe infinite."""
+    """Returns a datetime, or a number in `units` per second, as seconds since 1970, which may be infinite."""
     if isinstance(value, datetime):
         try:
             return value.timestamp()
@@ -71,7 +72,7 @@ def moment(value: Any, *, units: float = 1) -> float:
 
 
 def count(value: Any, what: str) -> int:
-    """A whole number above 0; at most a million."""
+    """Returns a whole number from 1 to a million."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{what} must be a whole number, got {value!r}.")
     if value <= 0:

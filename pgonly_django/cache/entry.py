@@ -28,9 +28,8 @@ WAKE_UP = f"pg_notify('{CHANNEL}', %(payload)s::text)"
 
 
 def for_both_tables(sql: str, names: str = "", **flags: bool) -> Statements:
-    """`sql` has `{table}` where the entries are. See Statement for the rest.
-
-    Cleaning, and what walks over many entries, may take long: then no other call is refused for it.
+    """Returns the statement for each of the two tables. `sql` has `{table}` where the entries are; see Statement for
+    the rest. Cleaning, and walking over many entries, may take long: then no other call is refused for it.
     """
     unlogged, durable = (
         Statement(qualified(sql.replace("{table}", table)), names, **flags) for table in TABLES
@@ -48,14 +47,14 @@ UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def namespace(location: str | None) -> str:
-    """LOCATION as the first part of every key of that cache. Raises ImproperlyConfigured."""
+    """Returns LOCATION as the first part of every key of that cache. Raises ImproperlyConfigured."""
     if location is not None and not isinstance(location, str):
         raise ImproperlyConfigured(f'LOCATION must be text such as "answers", got {location!r}.')
     return quote(location or "default", safe=" !#$&'()*+,/;=?@[]") + ":"
 
 
 def stored_key(key: str) -> bytes:
-    """`key` itself, or its readable head and a hash where PostgreSQL cannot hold or index it."""
+    """Returns `key` itself, or its readable head and a hash where PostgreSQL cannot hold or index it."""
     if len(key) <= KEY_LIMIT and key.isascii() and "\0" not in key and _MARK not in key:
         return key.encode()
     raw = key.encode("utf-8", "surrogatepass")
@@ -66,7 +65,7 @@ def stored_key(key: str) -> bytes:
 
 
 def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
-    """The tags as given. TypeError for a single text, or each of its letters would be a tag."""
+    """Returns the tags as given. Raises TypeError for a single text, of which each letter would be a tag."""
     if isinstance(tags, str):
         raise TypeError(f"tags must be a list of texts, got {tags!r}. Give [{tags!r}].")
     names = tuple(tags)
@@ -87,17 +86,18 @@ SIZE = f"(octet_length(key) * 2 + coalesce(octet_length(value), 0) + {OVERHEAD_B
 
 
 def size_of(key_bytes: int, value_bytes: int) -> int:
-    """The same sum as SIZE."""
+    """Returns the same sum as SIZE."""
     return key_bytes * 2 + value_bytes + OVERHEAD_BYTES
 
 
 def minute_of(moment: str) -> str:
-    """A moment as `prune_minute` has it. Coarse, so that writing a key again soon leaves its index alone (HOT)."""
+    """Returns a moment as `prune_minute` has it. It is coarse, so that writing a key again soon leaves its index alone
+    (HOT)."""
     return f"floor(date_part('epoch', {moment}) / 60)::int4"
 
 
 def after(seconds: str) -> str:
-    """A FROM item with `e`, the moment in so many seconds; NULL, which is for ever, after NULL."""
+    """Returns a FROM item with `e`, the moment after this number of seconds; NULL, which is forever, after NULL."""
     return f"(SELECT clock_timestamp() + {seconds} * interval '1 second') AS x (e)"
 
 
@@ -117,7 +117,7 @@ class EntryRow(NamedTuple):
 
     @property
     def size(self) -> int:
-        """What the entry will take, see SIZE."""
+        """The bytes that the entry will take, see SIZE."""
         return size_of(len(self.key), 0 if self.value is None else len(self.value))
 
 
@@ -164,7 +164,7 @@ DELETED_BYTES = 32 * 1024 * 1024
 
 
 def first_bytes(rows: str, order: str) -> str:
-    """A query for the keys of as many of `rows` (key, size, ...) as one statement may delete; one at least."""
+    """Returns a query for the keys of as many of `rows` (key, size, ...) as one statement may delete, at least one."""
     return (
         f"SELECT key FROM (SELECT key, sum(size) OVER (ORDER BY {order}) - size AS before FROM {rows}) AS summed "
         f"WHERE before < {DELETED_BYTES}"
@@ -183,7 +183,7 @@ Encoded = tuple[int, int | None, bytes | None]  # codec, number, value
 
 
 class Serializer(Protocol):
-    """What `OPTIONS["SERIALIZER"]` may name: a class with these two methods, made without arguments."""
+    """The interface that `OPTIONS["SERIALIZER"]` names: a class with these two methods, made without arguments."""
 
     def dumps(self, value: Any) -> bytes: ...
     def loads(self, data: bytes) -> Any: ...
@@ -253,7 +253,8 @@ def unpack(codec: int, data: bytes) -> bytes:
 
 @functools.cache  # to look for a module that is missing takes longer than to compress 10 KB
 def zstd() -> Any:
-    """The module with compress() and decompress(): Python 3.14's own or its backport. ImportError without."""
+    """Returns the module with compress() and decompress(): Python 3.14's own or its backport. Raises ImportError
+    without either."""
     for name in ("compression.zstd", "backports.zstd", "zstandard"):
         try:
             return importlib.import_module(name)

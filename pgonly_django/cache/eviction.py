@@ -64,7 +64,8 @@ _creating = threading.Lock()
 
 
 def eviction_for(pool: Pool, namespace: str, options: Options) -> Eviction:
-    """That of this process. Django makes a cache object for each thread; they count together."""
+    """Returns the eviction of this process for a cache. Django makes a cache object for each thread; they count
+    together."""
     name = cache_name(options.durable, namespace)
     settings = options.database, name, options.max_entries, options.max_bytes
     with _creating:
@@ -74,7 +75,7 @@ def eviction_for(pool: Pool, namespace: str, options: Options) -> Eviction:
 
 
 def cache_name(durable: bool, namespace: str) -> str:
-    """What pgonly_cache_usage calls a cache."""
+    """Returns the name of a cache in pgonly_cache_usage."""
     return f"{TABLES[durable]}:{namespace}"
 
 
@@ -87,7 +88,7 @@ class Eviction:
         pool.before_rest.append(self._begin_to_flush)
 
     def clean(self) -> Operation[None]:
-        """Prune a batch of expired entries, evict what is above the bounds. Never fails the write before it."""
+        """Prunes a batch of expired entries, and evicts entries above the bounds. Never fails the write before it."""
         try:
             yield from self._prune()
             yield from self._flush()
@@ -95,8 +96,8 @@ class Eviction:
             _warn("Cleaning", error)
 
     def reclaim(self, deleted: int, *, waits: bool = False) -> Operation[None]:
-        """Vacuum after a deletion of many bytes, which has others use their space. With `waits` after any deletion, and
-        TIMEOUT_SECONDS are given to it before the caller goes on."""
+        """Vacuums after a deletion of many bytes, so that others can use their space. With `waits` it does so after any
+        deletion, and the caller waits for up to TIMEOUT_SECONDS."""
         if deleted < (1 if waits else VACUUM_BYTES):
             return
         signal, table = Signal(self._options.timeout_seconds), TABLES[self._options.durable]
@@ -104,21 +105,22 @@ class Eviction:
             yield signal
 
     def flush(self) -> Operation[None]:
-        """Write the counts to the database. Never fails the call before it."""
+        """Writes the counts to the database. Never fails the call before it."""
         try:
             yield from self._flush()
         except CacheError as error:
             _warn("Counting", error)
 
     def _begin_to_flush(self) -> bool:
-        """For a process that does nothing more before it ends; False where there is nothing to write."""
+        """Takes the counts, for a process that does nothing more before it ends. Returns False where there is nothing
+        to write."""
         if self.counters.counts == CacheCounts():
             return False
         background.add(lambda: run(self.flush()), 0)
         return True
 
     def flush_at_exit(self) -> None:
-        """Over a connection that is open; a process does not connect in order to end."""
+        """Writes the counts over a connection that is open: a process does not connect in order to end."""
         self.counters.counts.written = 0  # so no vacuum is due: Python starts no thread now
         if self.counters.counts == CacheCounts() or not self._pool.is_connected():
             return
@@ -171,7 +173,7 @@ class Eviction:
     )
 
     def _flush(self) -> Operation[None]:
-        """Add the counts to the cache's row, and evict where a bound is passed."""
+        """Adds the counts to the cache's row, and evicts where a bound is passed."""
         counts = self.counters.take()
         result = yield from self._call(
             self.FLUSH, takes_long=False, name=self._name, hits=counts.hits, misses=counts.misses,
@@ -202,7 +204,7 @@ class Eviction:
     )
 
     def _recount(self) -> Operation[tuple[int, int]]:
-        """Write the true number of entries and bytes to the cache's row; and those numbers."""
+        """Writes the true number of entries and bytes to the cache's row, and returns them."""
         end = globs.following(self._namespace)
         result = yield from self._call(self.RECOUNT, name=self._name, start=self._namespace, end=end)
         if not result.ntuples:
@@ -237,7 +239,7 @@ class Eviction:
     )
 
     def _evict(self) -> Operation[None]:
-        """Delete what is above the bounds. Where the numbers say so but nothing is found, recount."""
+        """Deletes entries above the bounds. Recounts where the numbers say that there are some, but none is found."""
         factor = 1
         while True:
             result = yield from self._call(
@@ -258,7 +260,7 @@ class Eviction:
 def _vacuum_in_background(
     alias: str, table: str, statement: str = VACUUM, ended: Callable[[], object] = lambda: None
 ) -> bool:
-    """Start a vacuum, and call `ended` after it. False where none is started."""
+    """Starts a vacuum, and calls `ended` after it. Returns False where none is started."""
     if testrun.is_on() and testrun.is_any_in_testcase(alias):
         return False  # what this test wrote is rolled back
     arguments = alias, table, statement, ended
@@ -270,7 +272,7 @@ def _vacuum_in_background(
 
 
 def _vacuum(alias: str, table: str, statement: str, ended: Callable[[], object]) -> None:
-    """On a connection that it opens and closes, since it may take long."""
+    """Vacuums on a connection that it opens and closes, since it may take long."""
     first, *others = (
         qualified(each.replace("{table}", table)).encode() for each in (statement, *WHERE_DISK_IS_FULL)
     )
@@ -301,7 +303,8 @@ def _flush_at_exit() -> None:
 
 
 def _after_fork() -> None:
-    """The child has none of the parent's threads, and must not wait for a lock that one of them held."""
+    """Resets the locks: a forked child has none of the parent's threads, and must not wait for a lock that one of them
+    held."""
     global _creating  # noqa: PLW0603 - one per process, and this is another process
     _creating = threading.Lock()
     for eviction in _evictions.values():

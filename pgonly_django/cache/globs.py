@@ -6,12 +6,12 @@ from pgonly_django.cache.entry import UNSTORABLE
 
 
 def following(prefix: str) -> bytes:
-    """A key after all that start with `prefix`."""
+    """Returns a key that sorts after all that begin with `prefix`."""
     return f"{prefix}\U0010ffff".encode()
 
 
 def span(prefix: str) -> tuple[bytes, bytes]:
-    """The first key that may start with `prefix`, and one after all that do; an empty range if none can."""
+    """Returns the first key that may begin with `prefix`, and one after all that do; an empty range if none can."""
     return (prefix.encode(), following(prefix)) if UNSTORABLE.search(prefix) is None else (b"", b"")
 
 
@@ -22,10 +22,9 @@ _NEVER = "(?!)"
 
 
 def as_regex(pattern: str) -> str:
-    """A glob (`*`, `?`, `[abc]`, `[^a-z]`, backslash escapes) as a POSIX regular expression.
-
-    Every text is a glob: a class without "]", an empty class, and a range from z to a are read as Redis reads them. One
-    with a character that no key has matches nothing.
+    """Returns a glob (`*`, `?`, `[abc]`, `[^a-z]`, backslash escapes) as a POSIX regular expression. Every text is a
+    glob: a class without "]", an empty class, and a range from z to a are read as Redis reads them. A glob with a
+    character that no key has matches nothing.
     """
     if UNSTORABLE.search(pattern):
         return _NEVER
@@ -47,7 +46,7 @@ def _translate(token: str) -> str:
 
 
 def _translate_member(member: str) -> str:
-    """A range, also of one character."""
+    """Translates a range, or one character."""
     is_range = len(member) == len("a-z")
     low, high = sorted(member[::2]) if is_range else (member[-1], member[-1])
     return f"{_literal(low)}-{_literal(high)}"
@@ -58,7 +57,7 @@ def _literal(character: str) -> str:
 
 
 def matching(namespace: str, pattern: str) -> tuple[bytes, bytes, bytes]:
-    """The range of the stored keys whose made key may match a glob, and the regular expression that tells."""
+    """Returns the range of the stored keys whose made key may match a glob, and the regular expression that decides."""
     start = namespace + literal_prefix(pattern)
     return start.encode(), following(start), as_regex(escape_glob(namespace) + pattern).encode()
 
@@ -68,6 +67,6 @@ def escape_glob(text: str) -> str:
 
 
 def literal_prefix(pattern: str) -> str:
-    """The part of a glob before its first special or unstorable character: all its keys begin so."""
+    """Returns the part of a glob before its first special or unstorable character, with which all its keys begin."""
     prefix = re.match("[^\\\\*?\\[\0\ud800-\udfff]*", pattern)
     return prefix.group() if prefix else ""

@@ -1,4 +1,4 @@
-"""A lock over all processes: a row with a token and an expiry, so that the lock of a dead holder becomes free."""
+"""A lock across all processes: a row with a token and an expiry, so that the lock of a dead holder becomes free."""
 
 import logging
 import secrets
@@ -38,11 +38,13 @@ WITH gone AS (DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
 
 
 class Lock:
-    """`with cache.lock("name", timeout=60): ...`, or `async with`. One holder at a time, over all processes.
+    """A lock that one holder at a time has, across all processes: `with cache.lock("name", timeout=60): ...`, or `async
+    with`.
 
-    After `timeout` seconds the lock is free even if its holder still works. Without a timeout it is held until
-    it is released, and free 30 s after its process died. `token` grows with every acquisition: give it to what you
-    protect, and let that refuse a smaller token. Then a holder that slept through its timeout does no harm.
+    After `timeout` seconds the lock is free even if its holder still works. Without a timeout it is held until it is
+    released, and becomes free 30 s after its process has died. `token` grows with every acquisition: pass it to the
+    resource that you protect, and let that refuse a smaller token. Then a holder that slept past its timeout does no
+    harm.
     """
 
     def __init__(
@@ -56,7 +58,8 @@ class Lock:
         self._is_renewed, self._stop_renewal = timeout is None, threading.Event()
 
     def acquire(self, blocking: bool | None = None, blocking_timeout: Duration | None = None) -> bool:
-        """True: it is ours now. False: it was not free within `blocking_timeout` seconds (None: no limit)."""
+        """Acquires the lock. Returns False if it was not free within `blocking_timeout` seconds; None means no
+        limit."""
         return run(self._acquire(self._patience(blocking, blocking_timeout)))
 
     async def aacquire(self, blocking: bool | None = None, blocking_timeout: Duration | None = None) -> bool:
@@ -64,7 +67,7 @@ class Lock:
         return await self._store.pool.arun(self._acquire(self._patience(blocking, blocking_timeout)))
 
     def release(self) -> None:
-        """Raises LockError when it is not ours (any more)."""
+        """Releases the lock. Raises LockError when this object does not hold it (any more)."""
         run(self._release())
 
     async def arelease(self) -> None:
@@ -72,7 +75,8 @@ class Lock:
         await self._store.pool.arun(self._release())
 
     def extend(self, seconds: Duration) -> None:
-        """Hold it for `seconds` (or a timedelta) from now. Raises LockError when it is not ours (any more)."""
+        """Holds the lock for `seconds` (or a timedelta) from now. Raises LockError when this object does not hold it
+        (any more)."""
         run(self._extend(positive(seconds, "The time to extend a lock by")))
 
     async def aextend(self, seconds: Duration) -> None:
@@ -80,11 +84,11 @@ class Lock:
         await self._store.pool.arun(self._extend(positive(seconds, "The time to extend a lock by")))
 
     def locked(self) -> bool:
-        """True when it is held, by this object or another."""
+        """Returns whether the lock is held, by this object or another."""
         return run(self._is_held(b""))
 
     def owned(self) -> bool:
-        """True when this object holds it."""
+        """Returns whether this object holds the lock."""
         return bool(self._holder) and run(self._is_held(self._holder))
 
     def __enter__(self) -> Self:
@@ -104,7 +108,7 @@ class Lock:
         await self.arelease()
 
     def _patience(self, blocking: bool | None, blocking_timeout: Duration | None) -> float:
-        """How many seconds acquire() waits."""
+        """Returns the number of seconds that acquire() waits."""
         if not (self.blocking if blocking is None else blocking):
             return 0.0
         chosen = self.blocking_timeout if blocking_timeout is None else _not_below_zero(blocking_timeout)
@@ -122,7 +126,8 @@ class Lock:
     )
 
     def _acquire(self, patience: float) -> Operation[bool]:
-        """A lock that it may have taken though it ends with an error (Ctrl+C, say) is given back."""
+        """Acquires the lock. One that it may have taken though it ends with an error (Ctrl+C, for example) is given
+        back."""
         holder, is_waiting = secrets.token_hex(8).encode(), False
         try:
             if (yield from self._take(holder)):
@@ -154,7 +159,7 @@ class Lock:
         return True
 
     def _start_renewal(self) -> None:
-        """Not in a TestCase, whose transaction no other thread can use."""
+        """Starts the renewal, except in a TestCase, whose transaction no other thread can use."""
         if self._is_renewed and not (testrun.is_on() and testrun.is_any_in_testcase(self._store.pool.alias)):
             self._stop_renewal = stop = threading.Event()
             threading.Thread(target=self._renew, args=(stop,), name="pgonly cache lock", daemon=True).start()
@@ -195,7 +200,7 @@ class Lock:
             yield from self._prune()
 
     def _forget(self, holder: bytes) -> None:
-        """This object holds nothing any more, unless it has acquired the lock again since."""
+        """Notes that this object holds nothing any more, unless it has acquired the lock again since."""
         if holder == self._holder:
             self.token, self._holder = 0, b""
             self._stop_renewal.set()
@@ -211,8 +216,8 @@ class Lock:
     )
 
     def _give_back_later(self, holder: bytes) -> None:
-        """In the background, so a cancelled caller does not wait. The lease may begin only when PostgreSQL answers
-        again, and may have been extended."""
+        """Gives the lock back in the background, so that a cancelled caller does not wait. The lease may begin only
+        when PostgreSQL answers again, and may have been extended."""
         call, key = self._store.call, self._key
         give_back = partial(call, self.GIVE_BACK, name=key, holder=holder, payload=payload(key))
         background.add(lambda: run(give_back()), max(self._lease, UNANSWERED_SECONDS))
@@ -220,7 +225,7 @@ class Lock:
     PRUNE = Statement(PRUNE_LOCKS, may_take_long=True)
 
     def _prune(self) -> Operation[None]:
-        """Delete the rows of locks that were free for an hour. Never fails the release before it."""
+        """Deletes the rows of locks that were free for an hour. Never fails the release before it."""
         try:
             yield from self._store.call(self.PRUNE, self._store.long_timeout, limit=PRUNE_LIMIT)
         except CacheError as error:
@@ -247,11 +252,11 @@ class Lock:
     )
 
     def _is_held(self, holder: bytes) -> Operation[bool]:
-        """By this holder, or by any holder where it is empty."""
+        """Returns whether this holder has it, or any holder where it is empty."""
         result = yield from self._store.call(self.HELD, name=self._key, holder=holder)
         return result.ntuples == 1
 
 
 def _not_below_zero(blocking_timeout: Duration | None) -> float | None:
-    """In seconds. A caller may give what is left of a time, which is negative once it is over."""
+    """Returns seconds. A caller may pass the rest of a time, which is negative after its end."""
     return None if blocking_timeout is None else max(0.0, seconds(blocking_timeout, "blocking_timeout"))

@@ -1,5 +1,5 @@
-"""`CACHES[...]["OPTIONS"]` as one frozen, validated object. And the cache as a user of database/pool.py: its name, its
-errors, its advice to tests, and what its calls leave undone."""
+"""`CACHES[...]["OPTIONS"]` as one frozen, validated object. It also makes the cache a user of database/pool.py: its
+name, its errors, its advice to tests, and the calls that it leaves undone."""
 
 import math
 from collections.abc import Iterable
@@ -48,12 +48,12 @@ class Options:
 
     @property
     def long_timeout_seconds(self) -> float:
-        """For the few statements that may walk over many entries."""
+        """The time limit of the few statements that may walk over many entries."""
         return max(self.timeout_seconds, LONG_SECONDS)
 
 
 def parse(given: dict[str, Any]) -> Options:
-    """Raises ImproperlyConfigured naming the wrong key, its value and the remedy."""
+    """Returns the options. Raises ImproperlyConfigured, which names the wrong key, its value and the remedy."""
     if not isinstance(given, dict):
         raise ImproperlyConfigured(f"OPTIONS must be a dict, got {given!r}.")
     values: dict[str, Any] = {}
@@ -69,7 +69,8 @@ def parse(given: dict[str, Any]) -> Options:
 
 
 def default_timeout(given: Any) -> float | None:
-    """TIMEOUT: a number, a timedelta, None, or text as it comes from the environment. Raises as parse() does."""
+    """Returns TIMEOUT: a number, a timedelta, None, or text as it comes from the environment. Raises as parse()
+    does."""
     try:
         number = float(given) if isinstance(given, str) else given
         return number if type(number) is int else timeout_seconds(number)
@@ -79,7 +80,7 @@ def default_timeout(given: Any) -> float | None:
 
 
 def misplaced(names: Iterable[str]) -> list[str]:
-    """The names beside OPTIONS that have an effect only inside it."""
+    """Returns the names beside OPTIONS that have an effect only inside it."""
     return [name for name in names if name in _KNOWN]
 
 
@@ -102,7 +103,7 @@ def _checked(key: str, value: Any, default: Any) -> Any:
 
 
 def _number(key: str, value: Any, *, whole: bool) -> float:
-    """`value`; an int where it must be whole, because 5e8 is."""
+    """Returns `value`, as an int where it must be whole, because 5e8 is."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 < value < math.inf or (whole and value != int(value)):
         kind = "whole number" if whole else "number"

@@ -1,4 +1,4 @@
-"""The worker deletes expired entries too, since no write does it in a cache that is no longer written to."""
+"""Deletes expired entries in the worker, since no write does so in a cache that is no longer written to."""
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
@@ -40,7 +40,8 @@ SELECT count(*) FROM gone
 
 
 def prunable_databases(own: str) -> set[str]:
-    """The aliases to prune: `own`, unless a router keeps the tables from it, and those of all our caches."""
+    """Returns the aliases to prune: `own`, unless a router keeps the tables from it, and those of all caches of this
+    package."""
     found = {own} if router.allow_migrate_model(own, CacheEntry) else set()
     for cache in our_settings().values():
         try:
@@ -51,8 +52,7 @@ def prunable_databases(own: str) -> set[str]:
 
 
 def prune_expired(alias: str, limit: int = 1000) -> int:
-    """Delete up to `limit` expired rows of all caches in a database; how many. Waits for no lock.
-
+    """Deletes up to `limit` expired rows of all caches in a database, and returns their number. It waits for no lock.
     Call it again until it returns less than `limit`.
     """
     pruned = 0

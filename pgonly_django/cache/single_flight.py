@@ -1,6 +1,6 @@
 """get_or_set(): of many callers who miss, one computes and the others wait for its answer.
 
-The caller who computes holds a claim in the row of the entry. So a delete(), clear(), delete_tags() or set() during
+The caller that computes holds a claim in the row of the entry. So a delete(), clear(), delete_tags() or set() during
 the computation also ends the claim, and a value that was computed from old data is not stored.
 """
 
@@ -58,7 +58,7 @@ class _Found:
 
 @dataclass(slots=True)
 class _Computation:
-    """Of one entry: the call of its function, and the awaiting of what that returned."""
+    """The computation of one entry: the call of its function, and the awaiting of what that returned."""
 
     place: tuple[str, bool, bytes]
     name: str
@@ -66,7 +66,8 @@ class _Computation:
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """A task that the computation started counts as part of it, and no longer when it runs on after it."""
+        """Whether it is under way. A task that the computation started counts as part of it, and no longer when it runs
+        on after it."""
         self.is_over, token = False, _running.set((*_running.get(), self))
         try:
             yield
@@ -97,10 +98,9 @@ class SingleFlight:
     strict: bool  # ON_ERROR is "raise"
 
     def run(self) -> Operation[Any]:
-        """The value. Where the database fails before it is computed, it is computed and not stored (with ON_ERROR
-        "raise": raises). Where the database fails afterwards, the value is returned, and stored later.
-
-        What the function raises is raised as it is, even if it is a CacheError.
+        """Returns the value. If the database fails before it is computed, it is computed and not stored (with ON_ERROR
+        "raise" it raises). If the database fails afterwards, the value is returned, and stored later. What the function
+        raises is raised unchanged, even a CacheError.
         """
         try:
             answer = yield from self._look_or_claim()
@@ -114,7 +114,7 @@ class SingleFlight:
         return (yield from self._compute(answer))
 
     def _look_or_claim(self) -> Operation[_Found | int | None]:
-        """The value, or a token to compute it with; None: compute it for this caller only."""
+        """Returns the value, or a token to compute it with; None: compute it for this caller only."""
         found = yield from self._look()
         yield from self.store.read(hits=found.is_live, misses=not found.is_live)
         if call_log.is_on(call_log.DEBUG):
@@ -142,7 +142,7 @@ class SingleFlight:
     )
 
     def _look(self) -> Operation[_Found]:
-        """What is in the cache for this caller. A stale value counts only while another caller refreshes it."""
+        """Returns what is in the cache for this caller. A stale value counts only while another caller refreshes it."""
         result = yield from self.store.call(self.LOOK, key=self.key, stale=self.stale)
         if not result.ntuples:
             return _Found()
@@ -172,7 +172,7 @@ class SingleFlight:
     )
 
     def _claim(self) -> Operation[int | None]:
-        """A token, which is the right to compute; None where the value is there or another caller computes."""
+        """Returns a token, which is the right to compute; None where the value is there or another caller computes."""
         token = secrets.randbits(63)
         try:
             result = yield from self.store.call(
@@ -189,7 +189,7 @@ class SingleFlight:
         return token
 
     def _wait(self) -> Operation[_Found | int | None]:
-        """The other caller's value, or a token for this one when the other fails, dies or takes too long."""
+        """Returns the other caller's value, or a token for this one when the other fails, dies or takes too long."""
         give_up_at = time.monotonic() + PATIENCE * self.lock_timeout
         with closing(listener_for(self.store.pool.alias, CHANNEL).watch(self.key)) as watch:
             while (remaining := give_up_at - time.monotonic()) > 0:
@@ -226,7 +226,7 @@ class SingleFlight:
         return computation.awaited(value) if isawaitable(value) else value
 
     def _store(self, token: int, value: Any) -> Operation[None]:
-        """Store the value. Raises what the serializer raises. Where the database is away, it is stored in the
+        """Stores the value. Raises what the serializer raises. If the database is unavailable, it is stored in the
         background: it was paid for."""
         row: EntryRow | None = None
         arguments = self.key, value, self.timeout, self.tags, self.stale
@@ -265,7 +265,7 @@ class SingleFlight:
     )
 
     def _fill(self, token: int, row: EntryRow) -> Operation[None]:
-        """Write the row and wake the callers who wait, if the claim is still ours."""
+        """Writes the row and wakes the callers who wait, if the claim is still ours."""
         result = yield from self.store.send(self.FILL, [*row, b"%d" % token, payload(self.key)])
         if call_log.is_on(call_log.DEBUG):
             call_log.say("set" if result.ntuples else "keep", row.key, detail=described(row))
@@ -280,7 +280,7 @@ class SingleFlight:
     )
 
     def _give_up(self, token: int, error: BaseException) -> Operation[None]:
-        """Let the next caller compute: now, or once the database is back."""
+        """Lets the next caller compute: now, or once the database is back."""
         is_ended = False
         try:
             if not isinstance(error, GeneratorExit):  # an operation that is closed can await nothing
@@ -293,7 +293,7 @@ class SingleFlight:
                 background.add(lambda: run(self._end_claim(token)), self.lock_timeout)
 
     def _end_claim(self, token: int) -> Operation[bool]:
-        """Whether there was such a claim."""
+        """Ends the claim. Returns whether there was one."""
         result = yield from self.store.call(
             self.GIVE_UP, key=self.key, token=token, payload=payload(self.key)
         )
@@ -305,5 +305,5 @@ def _note(error: CacheError) -> None:
 
 
 def _note_unstored(error: CacheError) -> None:
-    """The value goes to its caller all the same, with every ON_ERROR: it was paid for."""
+    """Notes that the value is not stored. Its caller gets it all the same, with every ON_ERROR: it was paid for."""
     events.emit("cache.failed", f"get_or_set could not store its value: {error}", level=logging.WARNING)

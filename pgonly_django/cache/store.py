@@ -66,30 +66,30 @@ class Store:
         self.counters = self.eviction.counters
 
     def key(self, made: str) -> bytes:
-        """A key that Django made as it is in the table."""
+        """Returns a key that Django made as it is in the table."""
         return stored_key(self.namespace + made)
 
     tag = key  # a tag too belongs to one namespace
 
     def name(self, key: bytes) -> str:
-        """A stored key as Django made it."""
+        """Returns a stored key as Django made it."""
         return key.decode().partition(":")[2]
 
     def place(self, key: bytes) -> tuple[str, bool, bytes]:
-        """What tells a stored key from those of all other caches."""
+        """What distinguishes a stored key from those of all other caches."""
         return self.pool.alias, self.durable, key
 
     def call(
         self, statement: Statement | Statements, timeout: float = 0, **params: Any
     ) -> Operation[PGresult]:
-        """The result of the statement, of two of that for this table. It may take `timeout` seconds, or the usual."""
+        """Returns the result of the statement, the one of the two that is for this table. It may take `timeout`
+        seconds, by default the usual time."""
         one = statement if isinstance(statement, Statement) else statement[self.durable]
         return self.pool.call(one, one.values(params), timeout or self._timeout, self._timeout)
 
     def send(self, statements: Statements, values: Values) -> Operation[PGresult]:
-        """call() with parameters that are encoded already, in the order of the statement's names.
-
-        For the usual calls, where naming and encoding them would take 0.4 of 7 us.
+        """Does call() with parameters that are encoded already, in the order of the statement's names. It serves the
+        usual calls, where naming and encoding them would take 0.4 of 7 us.
         """
         return self.pool.call(statements[self.durable], values, self._timeout, self._timeout)
 
@@ -106,12 +106,12 @@ class Store:
         return self.value(result, 0) if hit else default
 
     def read(self, *, hits: int, misses: int) -> Operation[None]:
-        """Count reads, and flush the counts once in a while."""
+        """Counts reads, and flushes the counts once in a while."""
         if self.counters.read(hits=hits, misses=misses):
             yield from self.eviction.flush()
 
     def value(self, result: PGresult, row: int, column: int = 0) -> Any:
-        """The Python value of three columns: number, codec, value. Raises UnreadableEntryError."""
+        """Returns the Python value of three columns: number, codec, value. Raises UnreadableEntryError."""
         codec = integer(result.get_value(row, column + 1))
         if codec == INTEGER:
             return integer(result.get_value(row, column))
@@ -143,9 +143,8 @@ class Store:
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (),
         nx: bool = False, xx: bool = False,
     ) -> Operation[bool]:  # fmt: skip
-        """See write(). A timeout that is over deletes the key, but not with `nx`.
-
-        So does a value too large, or readers would take the old value for the new one.
+        """See write(). A timeout that has passed deletes the key, except with `nx`. So does a value that is too large,
+        or readers would take the old value for the new one.
         """
         if seconds is not None and seconds <= 0:
             return not (yield from self.has(key)) if nx else (yield from self.delete(key))
@@ -161,9 +160,8 @@ class Store:
         return (yield from self.write(row, nx, xx))
 
     def write(self, row: EntryRow, nx: bool = False, xx: bool = False) -> Operation[bool]:
-        """Write what row() made: with `nx` only where there is no live entry, with `xx` only where there is one.
-
-        Whether it was written. Counts the write, and cleans a little once in a while.
+        """Writes what row() made: with `nx` only where there is no live entry, with `xx` only where there is one.
+        Returns whether it was written. Counts the write, and cleans a little once in a while.
         """
         if nx:
             plain, counted = self.ADD, self.ADD_COUNTED
@@ -187,7 +185,7 @@ class Store:
     def row(
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (), stale: float = 0
     ) -> EntryRow:
-        """The parameters of a write. Raises what the serializer raises, and ValueTooLargeError."""
+        """Returns the parameters of a write. Raises what the serializer raises, and ValueTooLargeError."""
         codec, number, data = self.codec.encode(value)
         if data is not None and len(data) > self.fits and (error := self.too_large(key, len(data))):
             raise error
@@ -199,14 +197,13 @@ class Store:
         return tuple.__new__(EntryRow, values)  # EntryRow(*values) takes 0.2 us more
 
     def row_in_thread(self, *arguments: Any) -> InThread:
-        """The wait for row(), for a value (a queryset, say) that asks the database when it is pickled.
-
-        row() raises SynchronousOnlyOperation for it in the thread of an event loop.
+        """Returns the wait for row(), for a value such as a queryset that asks the database when it is pickled. row()
+        raises SynchronousOnlyOperation for it in the thread of an event loop.
         """
         return InThread(lambda: self.row(*arguments))
 
     def too_large(self, key: bytes, size: int) -> ValueTooLargeError | None:
-        """The error for a value of so many bytes; None where it fits."""
+        """Returns the error for a value of this number of bytes; None where it fits."""
         if size > FIELD_LIMIT:
             return ValueTooLargeError(self.name(key), size, FIELD_LIMIT, "one field of PostgreSQL")
         if (whole := size_of(len(key), size)) > self._max_bytes:
@@ -216,7 +213,7 @@ class Store:
     DELETE = for_both_tables("DELETE FROM {table} WHERE key = %(key)s::text RETURNING " + LIVE + ", " + SIZE)
 
     def delete(self, key: bytes) -> Operation[bool]:
-        """Whether there was a live entry."""
+        """Deletes the entry. Returns whether it was live."""
         result = yield from self.send(self.DELETE, [key])
         if call_log.is_on(call_log.DEBUG):
             call_log.say("delete", key, detail="" if result.ntuples else "there was none")
@@ -226,22 +223,22 @@ class Store:
         return result.get_value(0, 0) == b"\x01"
 
     def removed(self, entries: int, size: int) -> Operation[None]:
-        """Count what was deleted. When it is much, flush: other processes should know before they evict."""
+        """Counts what was deleted, and flushes when it is much: other processes should know before they evict."""
         if self.counters.removed(entries, size):
             yield from self.eviction.flush()
 
 
 def described(row: EntryRow) -> str:
-    """The size and the time to live of a write, for the log."""
+    """Returns the size and the time to live of a write, for the log."""
     size = 8 if row.value is None else len(row.value)
-    return f"{size} bytes, {'for ever' if row.seconds is None else f'for {float(row.seconds):g} s'}"
+    return f"{size} bytes, {'forever' if row.seconds is None else f'for {float(row.seconds):g} s'}"
 
 
 def seconds_param(seconds: float | None) -> bytes | None:
-    """As it is sent. None (for ever) also for more than the columns hold."""
+    """Returns the seconds as they are sent. None (forever) also for more than the columns hold."""
     return None if seconds is None or seconds > LONGEST_SECONDS else b"%.6f" % seconds
 
 
 def stale_param(stale: float, seconds: float | None) -> bytes:
-    """As it is sent: no more than the columns hold behind those `seconds`."""
+    """Returns the seconds as they are sent: no more than the columns hold after those `seconds`."""
     return b"%f" % min(stale, max(LONGEST_SECONDS - (seconds or 0), 0))

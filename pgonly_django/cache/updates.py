@@ -1,4 +1,4 @@
-"""Changes of an entry that is there: sums, and when it expires. The primary key serves every statement here."""
+"""Changes entries that exist: sums, and when they expire. The primary key serves every statement here."""
 
 from typing import Any
 
@@ -16,7 +16,8 @@ SWAPS = 20  # attempts to write the sum before other callers change the value, w
 
 
 def incr(store: Store, key: bytes, delta: Any, name: Any) -> Operation[Any]:
-    """The sum. ValueError without the key (the caller's `name`), TypeError where it holds no number."""
+    """Returns the sum. Raises ValueError without the key (the caller's `name`), and TypeError where it holds no
+    number."""
     if isinstance(delta, int):
         total = yield from _add(store, key, delta)
         if total is not None:
@@ -42,7 +43,7 @@ INCR = for_both_tables(
 
 
 def _add(store: Store, key: bytes, delta: int) -> Operation[int | None]:
-    """The sum; None where the entry is no integer in `number`, or the sum needs more than 64 bits."""
+    """Returns the sum; None where the entry is not an integer in `number`, or the sum needs more than 64 bits."""
     try:
         result = yield from store.send(INCR, [key, b"%d" % delta])
     except CacheError as error:
@@ -70,7 +71,7 @@ TTL = for_both_tables(
 
 
 def pttl(store: Store, key: bytes) -> Operation[int | None]:
-    """Milliseconds until `key` expires; None when it never does, 0 when there is none."""
+    """Returns milliseconds until `key` expires; None when it never expires, and 0 when it does not exist."""
     result = yield from store.call(TTL, key=key)
     if not result.ntuples:
         return 0
@@ -82,7 +83,7 @@ TOUCH = for_both_tables(_TOUCH, "key seconds")
 
 
 def touch(store: Store, key: bytes, seconds: float | None) -> Operation[bool]:
-    """Let `key` expire in so many seconds. False when there is no such key."""
+    """Lets `key` expire after this number of seconds. Returns False when there is no such key."""
     if seconds is not None and seconds <= 0:
         return (yield from store.delete(key))
     result = yield from store.send(TOUCH, [key, seconds_param(seconds)])
@@ -99,7 +100,7 @@ DELETE_EXPIRED = for_both_tables(
 
 
 def expire_at(store: Store, key: bytes, timestamp: float) -> Operation[bool]:
-    """Let `key` expire at a moment, in seconds since 1970. False when there is no such key."""
+    """Lets `key` expire at a moment, in seconds since 1970. Returns False when there is no such key."""
     if timestamp <= 0:
         return (yield from store.delete(key))
     if timestamp > LONGEST_SECONDS:
@@ -122,7 +123,7 @@ PERSIST = for_both_tables(
 
 
 def persist(store: Store, key: bytes) -> Operation[bool]:
-    """Let `key` never expire. False when it did not expire anyway, or there is none."""
+    """Lets `key` never expire. Returns False when it had no expiry, or does not exist."""
     result = yield from store.call(PERSIST, key=key)
     return result.command_tuples == 1
 

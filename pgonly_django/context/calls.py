@@ -30,7 +30,7 @@ CostOf = Amount | Cost | Callable[[Any], Any]
 
 
 class Calls:
-    """Of one run. Steps may be called from several threads or asyncio tasks of the job at once."""
+    """The calls of one run. Steps may be called from several threads or asyncio tasks of the job at once."""
 
     __slots__ = ("_under_way", "completed", "longest_seconds", "process_seconds", "until", "was_cut_off")
 
@@ -45,7 +45,7 @@ class Calls:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Around one call."""
+        """Stands around one call."""
         began, token = time.monotonic(), _is_inside.set(True)
         self._under_way.append(None)
         try:
@@ -60,8 +60,8 @@ class Calls:
             _is_inside.reset(token)
 
     def lacks_time(self, seconds: float | None = None) -> bool:
-        """Whether the process ends before something is done that takes so long, or as long as the longest call. Inside
-        a call nothing lacks time: the call around it would be lost."""
+        """Returns whether the process ends before something is done that takes `seconds`, or as long as the longest
+        call. Inside a call nothing lacks time: the call around it would be lost."""
         needed = self.longest_seconds if seconds is None else seconds
         if self.until is None or needed == 0 or _is_inside.get():
             return False
@@ -69,7 +69,7 @@ class Calls:
 
     @property
     def outlast_their_run(self) -> bool:
-        """Whether the run came to no end of its first call. The next run makes that call again."""
+        """Whether the run did not come to the end of its first call. The next run makes that call again."""
         return self.completed == 0 and (self.was_cut_off or bool(self._under_way))
 
     @property
@@ -79,7 +79,8 @@ class Calls:
 
 
 class StepPauses:
-    """Of one step. `asked` says how long its error asks to wait; None where the error is to leave the step."""
+    """The pauses of one step. `asked` says how long its error asks to wait; None where the error is to leave the
+    step."""
 
     def __init__(self, asked: Callable[[BaseException], float | None]) -> None:
         self._asked = asked
@@ -92,7 +93,8 @@ class StepPauses:
 
     @contextmanager
     def after_error(self) -> Iterator[None]:
-        """Around one call. Swallows an error after which the step is to be called again, once the pause is over."""
+        """Stands around one call. Swallows an error after which the step is to be called again, when the pause has
+        ended."""
         try:
             yield
         except Exception as error:
@@ -105,7 +107,7 @@ class StepPauses:
 
 
 class Spending:
-    """What the call of one step costs. `reservation` is the block around the call: a budget's, or an empty one."""
+    """The cost of the call of one step. `reservation` is the block around the call: a budget's, or an empty one."""
 
     def __init__(
         self,
@@ -136,7 +138,7 @@ class Spending:
         return self._reservation or nullcontext()
 
     def take(self, value: Any) -> Any:
-        """The result in what the function returned. What that has cost counts from now on, whatever happens to it."""
+        """Returns the result in what the function returned. Its cost counts from now on, whatever happens to it."""
         said = self._cost_of
         if isinstance(value, Costed):
             value, said = value.result, value.cost
@@ -147,20 +149,21 @@ class Spending:
         return value
 
     def stored(self, *, is_in_transaction: bool) -> StepCost | None:
-        """What is stored with the step. Inside a transaction, which may be rolled back, the reservation notes what was
-        paid; elsewhere it is noted together with the step."""
+        """Returns what is stored with the step. Inside a transaction, which may be rolled back, the reservation notes
+        what was paid; elsewhere it is noted together with the step."""
         if self._cost is None or self._reservation is None:
             return None if self._cost is None else StepCost(self._cost)
         self._is_noted = not is_in_transaction
         return StepCost(self._cost, self._reservation.budget, self._reservation.id, is_noted=self._is_noted)
 
     def settle(self, *, is_new: bool) -> None:
-        """The step is kept; with this result, where it `is_new`."""
+        """Settles the cost when the step is kept; with this result, where it `is_new`."""
         if self._reservation is not None and self._cost is not None:
             self._reservation.settle_step(self._cost, is_recorded=not (is_new and self._is_noted))
 
     def _known(self, said: Any, result: Any) -> Cost | None:
-        """None where nothing was said, or nothing that can be stored: a paid result is not thrown away for that."""
+        """Returns None where no cost was given, or none that can be stored: a paid result is not thrown away for
+        that."""
         try:
             said = said(result) if callable(said) else said
             return None if said is None else Cost.of(said)

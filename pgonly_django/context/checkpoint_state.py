@@ -37,7 +37,8 @@ class Values:
 
 
 class CheckpointState:
-    """Changed by the job's own threads only. `on_commit` is called when something written has been committed."""
+    """The state of one run. The job's own threads alone change it. `on_commit` is called when something written has
+    been committed."""
 
     def __init__(self, alias: str, saved: Saved, on_commit: Callable[[], None]) -> None:
         self.alias = alias
@@ -61,8 +62,8 @@ class CheckpointState:
 
     @property
     def to_write(self) -> Saved:
-        """Everything reached, but no position that was reached in an open transaction of another database: that may
-        still be rolled back."""
+        """Returns everything reached, except positions that were reached in an open transaction of another database,
+        which may still be rolled back."""
         reached = self.values.reached
         for tracker in self._trackers:
             if tracker.connection.alias != self.alias:
@@ -71,7 +72,7 @@ class CheckpointState:
         return reached.copy()
 
     def begin_loop(self, name: str) -> Position:
-        """Take the name for a loop; where it stands. Raises LoopNameError where it is taken."""
+        """Takes the name for a loop, and returns where it stands. Raises LoopNameError where it is taken."""
         self._connections[name] = [connections[alias] for alias in connections]
         self.track(self._connections[name])
         values = self.values
@@ -85,7 +86,7 @@ class CheckpointState:
         self.values.reached.positions[name] = at
 
     def note_end(self, part: str, end: End, *, is_in_row: bool = False) -> None:
-        """Here ends the text of a loop now, or the one that stood at the checkpoint."""
+        """Notes that the text of a loop, or the one that stood at the checkpoint, ends here now."""
         self.values.reached.ends[part] = end
         if is_in_row:
             self._values.in_row = in_row = self._values.in_row.copy()
@@ -116,7 +117,8 @@ class CheckpointState:
 
     @property
     def kept_parts(self) -> set[str]:
-        """The parts of the output that are written, or will be unless this job's own transaction is rolled back."""
+        """Returns the parts of the output that are written, or will be unless this job's own transaction is rolled
+        back."""
         return {*self.to_write.ends, *map(part_of_step, self.values.steps_with_text)}
 
     def note_new_step(self, name: str, *, has_text: bool) -> None:
@@ -128,7 +130,7 @@ class CheckpointState:
         self.tell_if_committed()
 
     def track(self, job_connections: Sequence[Any]) -> None:
-        """Call it before a change: a rollback of a transaction that is open on these connections takes it back."""
+        """To be called before a change: a rollback of a transaction that is open on these connections takes it back."""
         self._apply_rollbacks()
         tracked = [tracker.connection for tracker in self._trackers]
         for connection in job_connections:
@@ -136,7 +138,7 @@ class CheckpointState:
                 self._trackers.append(RollbackTracker(self, connection))
 
     def close(self) -> None:
-        """The run is over: transactions that are still open will be rolled back."""
+        """Ends the tracking when the run has ended: transactions that are still open will be rolled back."""
         if self._trackers:
             self._apply_rollbacks()
             for tracker in reversed(self._trackers):
@@ -144,7 +146,7 @@ class CheckpointState:
             self._trackers = []
 
     def _apply_rollbacks(self) -> None:
-        """Take back what was rolled back. The latest transaction comes first: what the oldest restores stays."""
+        """Takes back what was rolled back. The latest transaction comes first: what the oldest restores stays."""
         ended = {id(tracker) for tracker in reversed(self._trackers) if tracker.has_ended()}
         self._trackers = [tracker for tracker in self._trackers if id(tracker) not in ended]
 
@@ -152,7 +154,8 @@ class CheckpointState:
         return self._values.copy()
 
     def restore(self, snapshot: Values, alias: str) -> None:
-        """After a rollback in the database `alias`. In another one than the jobs' the checkpoint stays."""
+        """Restores the values after a rollback in the database `alias`. In another database than the jobs' the
+        checkpoint stays."""
         values = snapshot.copy()
         if alias != self.alias:
             reached, before = self._values.reached.copy(), values.reached
@@ -161,7 +164,8 @@ class CheckpointState:
         self._values = values
 
     def tell_if_committed(self) -> None:
-        """Not while a transaction of the jobs' database is open: its tracker calls this after the commit."""
+        """Calls `on_commit`, except while a transaction of the jobs' database is open: its tracker calls this after the
+        commit."""
         open_trackers = [tracker for tracker in self._trackers if not tracker.has_ended()]
         if self.alias not in [tracker.connection.alias for tracker in open_trackers]:
             self._on_commit()
@@ -194,7 +198,7 @@ class RollbackTracker:
         connection.execute_wrappers.insert(0, self._wrapper)
 
     def has_ended(self) -> bool:
-        """Whether the transaction has ended. If it was rolled back, the values are restored now."""
+        """Returns whether the transaction has ended. If it was rolled back, the values are restored now."""
         functions = self.connection.run_on_commit  # every commit and every rollback makes a new list
         if self._has_ended or functions is self._functions:
             return self._has_ended
@@ -205,7 +209,7 @@ class RollbackTracker:
         return True
 
     def roll_back(self) -> None:
-        """Restore the values from before the transaction, and watch no more."""
+        """Restores the values from before the transaction, and watches no more."""
         self._stop()
         self._state.restore(self.before, self.connection.alias)
 
@@ -248,7 +252,7 @@ class RollbackTracker:
 
 
 def _has_failed(connection: Any) -> bool:
-    """Whether a statement has failed in the transaction, which can only be rolled back now."""
+    """Returns whether a statement has failed in the transaction, which can only be rolled back now."""
     if connection.vendor != "postgresql" or connection.connection is None:
         return False
     status = connection.connection.info.transaction_status

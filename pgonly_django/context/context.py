@@ -31,8 +31,10 @@ LOG_LINE_LIMIT = 1000
 
 
 class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs only
-    """Progress, checkpoint, steps and the request to stop of one running job. Every write is fenced: once the job
-    belongs to another worker, a write raises LeaseLost. The methods with a leading `a` are the same for async tasks."""
+    """The first argument of a task with `takes_context=True`: progress, checkpoint, steps, and the request to stop.
+
+    Every write is fenced: after the job belongs to another worker, a write raises LeaseLost. For async tasks each
+    method has a twin whose name begins with `a`."""
 
     # Django's TaskContext is frozen for its own fields; the frozen setter breaks in subclasses with attributes.
     __setattr__ = object.__setattr__
@@ -52,53 +54,56 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     @property
     def attempt(self) -> int:
-        """Which attempt this is, from 1. Planned stops and snoozes do not count."""
+        """The number of this attempt, from 1. Planned stops and snoozes do not count."""
         return self._run.job.attempt
 
     @property
     def job_id(self) -> str:
-        """The id of the job, as `result.id`."""
+        """The id of the job, equal to `result.id`."""
         return self._run.job.id
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What `.using(metadata=...)` gave the job, with the headers of traces; read-only, and empty without any."""
+        """The dict that `.using(metadata=...)` gave the job, with the headers of traces. It is read-only, and empty
+        without any."""
         return MappingProxyType(self._run.job.metadata or {})
 
     @property
     def budget(self) -> NamedBudget | None:
-        """The budget of this job, of the task's option `budget`, which pays for the steps that name none."""
+        """The budget of this job, from the task's option `budget`. It pays for the steps that name none."""
         return None if self._budget_name is None else budget(self._budget_name)
 
     @property
     def checkpoint(self) -> Any:
-        """A copy of the value that save_checkpoint() saved last, in this run or an earlier one; None without one. When
-        a resumed run reads it first, before its loops, the output becomes what it was when the value was saved."""
+        """A copy of the value that save_checkpoint() saved last, in this run or an earlier one; None if there is none.
+        When a resumed run first reads it, before its loops, the output is set back to what it was when the value was
+        saved."""
         return self._memory.checkpoint
 
     @property
     def should_stop(self) -> bool:
-        """Whether to save and then call stop(): the worker stops, the job was cancelled, timed out or lost its lease. A
-        job that returns instead has succeeded, even where work is left."""
+        """Whether the run has to end, because the worker stops, or because the job was cancelled, timed out or lost its
+        lease. Save your work and call stop(): a job that returns instead has succeeded, even if work is left."""
         return self._run.interruption is not None
 
     def stop(self) -> NoReturn:
-        """Leave a run that was asked to end: raises JobStopped (the job goes back with its checkpoint, at no cost),
-        JobCancelled, JobTimedOut or LeaseLost. The same in async tasks. Raises NotStoppingError before that."""
+        """Ends a run that was asked to end. Raises JobStopped (the job goes back to its queue with its checkpoint, and
+        uses up no attempt), JobCancelled, JobTimedOut or LeaseLost, also in async tasks. Raises NotStoppingError while
+        should_stop is False."""
         self._check()
         raise NotStoppingError
 
     @property
     def time_left(self) -> float | None:
-        """Seconds until max_runtime, or the end of the worker's grace, is over. A worker with --max-seconds has an end
-        from the start on. None: no limit."""
+        """The number of seconds until max_runtime or the worker's grace period ends; None without such a limit. A
+        worker with --max-seconds has an end from its start."""
         limits = [limit for limit in (self._run.deadline, self._run.stop_until) if limit is not None]
         return max(min(limits) - time.monotonic(), 0.0) if limits else None
 
     # Progress and log lines: kept here, written by the worker within a second, outside of the job's transaction.
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
-        """Say how far the job is. Costs no statement here; throttled, and visible within a second. Raises
+        """Reports how far the job is. It sends no statement, is throttled, and is visible within a second. Raises
         NotStorableError for numbers that are not JSON."""
         progress: dict[str, Any] = {"done": done, "total": total, "message": printable(str(message))}
         if (since := self._run.counts_since(done, total)) is not None:
@@ -107,7 +112,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         self._run.needs_report = True
 
     def log(self, line: str) -> None:
-        """Add a line to the job's log (the last 100 are kept, 1,000 characters each)."""
+        """Adds a line to the job's log, which keeps the last 100 lines of up to 1,000 characters each."""
         self._run.log(printable(str(line))[:LOG_LINE_LIMIT])
 
     async def aprogress(self, done: int, total: int | None = None, message: str = "") -> None:
@@ -119,10 +124,12 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         self.log(line)
 
     def emit(self, chunk: str) -> None:
-        """Append text to the job's output, which `result.output()` reads while the job runs. Costs no statement here;
-        visible within a second. In the end the output is that of one undisturbed run, whatever was killed: what a run
-        says again is not there twice, and what an earlier call of a step or item has said goes when it is called again.
-        See docs/how-to/progress.md. Raises TypeError for what is no text."""
+        """Appends text to the job's output, which `result.output()` reads while the job runs. It sends no statement,
+        and the text is visible within a second.
+
+        In the end the output is that of one undisturbed run, however often the job was killed: text that a later run
+        repeats is not there twice, and the text of a step or item is removed when that is called again. See
+        docs/how-to/progress.md. Raises TypeError for anything that is not text."""
         self._memory.emit(chunk)
 
     async def aemit(self, chunk: str) -> None:
@@ -132,8 +139,8 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     # What outlives the worker.
 
     def save_checkpoint(self, value: Any) -> None:
-        """Keep `value` (JSON) for the run that resumes this job; commits with the surrounding atomic(). Raises
-        NotStorableError for a value that is not JSON, LeaseLost when the job belongs to another worker."""
+        """Keeps `value` (JSON) for the run that resumes this job. Inside atomic() it commits with the rest. Raises
+        NotStorableError for a value that is not JSON, and LeaseLost when the job belongs to another worker."""
         self._memory.save_checkpoint(value)
 
     async def asave_checkpoint(self, value: Any) -> None:
@@ -152,25 +159,29 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         one_call: bool = False,
         **kwargs: Any,
     ) -> T:
-        """`function(*args, **kwargs)`, once in the life of the job: later runs get the stored result.
+        """Calls `function(*args, **kwargs)` once in the life of the job, and returns its stored result in later runs.
 
-        Every run gets the result as PostgreSQL keeps JSON, the first run too: a tuple as a list, the keys of a dict
-        in PostgreSQL's order. `name` must be unique in the job. If the worker is killed between the call and its
+            summary = context.step("summary", ask_model, prompt, cost=0.02)
+
+        Every run gets the result as PostgreSQL keeps JSON, the first run too: a tuple becomes a list, and the keys of a
+        dict have PostgreSQL's order. `name` must be unique in the job. If the worker is killed between the call and its
         INSERT, the next run makes the call again: at most the calls under way are repeated. Inside your own atomic()
-        the step commits or rolls back with the rows beside it, and a kill or an error before the commit has the call
-        made again: make paid calls outside. In a job with atomic=True it raises AtomicStepError before the call.
-        After an error of the task's `snooze_on` with a short Retry-After the step waits in place, up to 5 s in all, and
-        makes the call again.
+        the step commits or rolls back with the rows beside it, and a kill or an error before the commit repeats the
+        call: make paid calls outside. After an error of the task's `snooze_on` with a short Retry-After, the step waits
+        up to 5 s in all and makes the call again.
+
+        `cost`: what the call costs in US dollars: an amount, a Cost, or a function of the result that returns one of
+        these. The function may also return Costed(result, cost). The cost is stored once, with the step. `budget`: the
+        budget() that pays for the call, or its name; by default that of the job. `reserve`: what the call may cost at
+        most; if it exceeds the cap, the job is held before the call. A call that raises counts as `reserve`, unless
+        `one_call` says that the function makes one request and nothing else that could fail like one: see reserve() of
+        a budget.
+
         Raises JobStopped, JobCancelled, JobTimedOut or LeaseLost before the call when the run has to end, JobStopped
         also when the process ends (--max-seconds) sooner than a call that takes as long as the longest so far,
-        StepNameError for a name that cannot be stored, and NotStorableError after it for a result that is not
-        JSON: that fails the job without another attempt, since every attempt would pay again.
-
-        `cost`: what the call costs, in US dollars: an amount, a Cost, or a function of the result that returns one of
-        the two. The function may also return Costed(result, cost). It is stored with the step, and once. `budget` (a
-        budget() or its name; else the job's own) pays for it: `reserve` is what it may cost at most, and over the cap
-        the job is held before the call. A call that raises has cost what was reserved, unless you say with `one_call`
-        that the function makes one request and nothing else that could fail like one: see reserve() of a budget.
+        AtomicStepError in a job with atomic=True, and StepNameError for a name that cannot be stored. Raises
+        NotStorableError after the call for a result that is not JSON: that fails the job without another attempt, since
+        every attempt would pay again.
         """
         while self._waits_for_calls:
             time.sleep(POLL_SECONDS)
@@ -221,18 +232,24 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         return result
 
     def iterate(self, items: Iterable[T], *, total: int | None = None, name: str = "items") -> Iterator[T]:
-        """The items not yet done, with progress, checkpoint, stop and cancel in one loop.
+        """Yields the items that are not yet done, and takes care of progress, position, stop and cancel.
 
-        Resumes by position, so `items` must come in the same order in every run. A queryset without an order gets that
-        of its primary key, and every other one the primary key as the last column of its order. By the primary key
-        alone the rows are read 1,000 at a time, and a run continues after the last one done, whatever the loop has
-        deleted or changed; otherwise all are read at once and counted. The position is saved once a
-        second and at every end; an item whose loop body had begun comes again. Inside atomic() the position
-        commits or rolls back with the rest. With --max-seconds no item begins that would outlast the process, judged
-        by the longest so far. `name` tells several loops of a job apart: LoopNameError when this run
-        has begun a loop of that name already, even one that was left by a break; a transaction that is rolled back
-        frees the name as well. Raises as step() does, between two items; TypeError for a set and for a raw query
-        without ORDER BY, and ValueError for a queryset in random order, or without one where it can be given none.
+            for paper in context.iterate(Paper.objects.filter(project=7)):
+                screen(paper)
+
+        A later run resumes by position, so `items` must come in the same order in every run. A queryset without an
+        order is ordered by its primary key, and every other one gets the primary key as the last column of its order.
+        By the primary key alone the rows are read 1,000 at a time, and a run continues after the last one done,
+        whatever the loop has deleted or changed; otherwise all are read and counted at once. The position is saved once
+        a second and at every end of a run; an item whose loop body had begun comes again. Inside atomic() the position
+        commits or rolls back with the rest. With --max-seconds no item begins that would outlast the process, judged by
+        the longest so far.
+
+        `total`: the number of items; it is counted by default. `name` tells several loops of a job apart. Raises
+        LoopNameError when this run has begun a loop of that name already, even one that a break has left, unless its
+        transaction was rolled back. Between two items it raises what step() raises. Raises TypeError for a set and for
+        a raw query without ORDER BY, and ValueError for a queryset in random order, or one that has no order and can be
+        given none.
         """
         require_order(items)
         at = self._memory.begin_loop(name)
@@ -255,7 +272,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     async def aiterate(
         self, items: Iterable[T] | AsyncIterator[T], *, total: int | None = None, name: str = "items"
     ) -> AsyncIterator[T]:
-        """See iterate(); takes iterables, async iterables and querysets."""
+        """See iterate(). It takes iterables, async iterables and querysets."""
         require_order(items)
         at = await sync_to_async(self._memory.begin_loop)(name)
         total = total if total is not None else await sync_to_async(count)(items, at)
@@ -275,7 +292,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         await sync_to_async(self.flush)()
 
     def flush(self) -> None:
-        """Write the loop positions that are not saved yet, as part of the transaction that is open."""
+        """Writes the loop positions that are not saved yet, as part of the open transaction."""
         self._memory.flush()
 
     @property
@@ -290,13 +307,13 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         return self._run.is_in_grace and self._calls.others_under_way
 
     def _leave_unless_time(self, seconds: float | None = None) -> None:
-        """The run has to end if its process ends before something is done that takes so long; None: as long as the
-        longest call."""
+        """Makes the run end if its process ends before something is done that takes this number of seconds; None: as
+        long as the longest call."""
         if self._calls.lacks_time(seconds):
             self._run.leaves_early = True
 
     def _check(self) -> None:
-        """Raise the interruption of a run that has to end, with its loop positions saved."""
+        """Raises the interruption of a run that has to end, after its loop positions are saved."""
         if (interruption := self._run.interruption) is not None:
             self._run.context_raised = True
             self._memory.flush_or_warn()

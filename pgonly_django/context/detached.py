@@ -49,13 +49,13 @@ class DetachedMemory(Memory):
         return False
 
     def end_loop(self, name: str) -> None:
-        """No loop to resume."""
+        """Does nothing: there is no loop to resume."""
 
     def read(self, alias: str, read: Callable[[], T]) -> T:  # noqa: ARG002 - nothing waits for a database
         return read()
 
     def flush(self) -> None:
-        """Nothing to write."""
+        """Does nothing: there is nothing to write."""
 
     def find_step(self, name: str) -> str | None:
         return self._steps.get(name)

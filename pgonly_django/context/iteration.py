@@ -47,7 +47,7 @@ CHUNK_ROWS = 1000
 
 
 def count(items: Any, at: Position) -> int | None:
-    """How many items there are with those done; None for an iterator or generator, which has no length."""
+    """Returns how many items there are with those done; None for an iterator or generator, which has no length."""
     if isinstance(items, QuerySet):
         return Rows(items).count(at)
     return len(items) if hasattr(items, "__len__") else None
@@ -68,7 +68,7 @@ def require_order(items: Any) -> None:
 
 
 def items_from(items: Iterable[T], at: Position, read: Read) -> Iterator[tuple[T, Position]]:
-    """The items after `at`, each with the position that is reached once it is done."""
+    """Yields the items after `at`, each with the position that is reached after it is done."""
     if isinstance(items, QuerySet):
         for rows in Rows(items).chunks(at, read):
             yield from rows
@@ -102,7 +102,7 @@ def _numbered(items: Any, at: Position) -> Iterator[tuple[Any, Position]]:
 
 
 class Rows:
-    """Raises ValueError for a queryset without an order that can be given none."""
+    """The rows of a queryset. Raises ValueError for one without an order that can be given none."""
 
     def __init__(self, given: QuerySet[Any]) -> None:
         self._is_by_key = _is_by_key(given)
@@ -110,14 +110,14 @@ class Rows:
         self._key_of: Any = _key_reader(given)
 
     def count(self, at: Position) -> int:
-        """With those done."""
+        """Returns the number of rows, with those done."""
         if at.after is None or not self._is_by_key:
             return self._rows.count()
         left, rows = self._left(at), self._after(at)
         return at.done + (rows if left is None else rows[:left]).count()
 
     def chunks(self, at: Position, read: Read) -> Iterator[Iterable[tuple[Any, Position]]]:
-        """The rows after `at`, each with the position that is reached once it is done."""
+        """Yields the rows after `at`, each with the position that is reached after it is done."""
         if self._is_by_key:
             yield from self._chunks_by_key(at, read)
         else:
@@ -144,12 +144,12 @@ class Rows:
                 return
 
     def _left(self, at: Position) -> int | None:
-        """How many rows of a slice are left; None without an end."""
+        """Returns how many rows of a slice are left; None without an end."""
         query = self._rows.query
         return None if query.high_mark is None else query.high_mark - query.low_mark - at.done
 
     def _after(self, at: Position) -> QuerySet[Any]:
-        """Without the limits of a slice."""
+        """Returns the rows after a position, without the limits of a slice."""
         rows = self._rows.all()
         rows.query.clear_limits()
         is_descending = _is_descending(rows)
@@ -171,7 +171,7 @@ class Rows:
 
 
 def _pk_of(rows: QuerySet[Any]) -> Any:
-    """The field whose values the primary key has: that of the parent, in a model that inherits."""
+    """Returns the field whose values the primary key has: that of the parent, in a model that inherits."""
     field: Any = rows.model._meta.pk  # noqa: SLF001 - documented
     while getattr(field, "remote_field", None) is not None:
         field = field.target_field
@@ -184,7 +184,7 @@ def _is_descending(rows: QuerySet[Any]) -> bool:
 
 
 def _given_order(rows: QuerySet[Any]) -> tuple[Any, ...]:
-    """Its own order, else that of its model, which Django leaves out where it groups."""
+    """Returns its own order, or else that of its model, which Django leaves out where it groups."""
     query = rows.query
     if own := tuple(query.extra_order_by) or tuple(query.order_by):
         return own
@@ -215,8 +215,8 @@ def _in_total_order(rows: QuerySet[Any]) -> QuerySet[Any]:
 
 
 def _tie_breakers(rows: QuerySet[Any]) -> tuple[str, ...]:
-    """By these no two different rows are equal. A grouped or distinct values() would get other rows with its primary
-    key, so it is ordered by all that it selects."""
+    """Returns columns by which no two different rows are equal. A grouped or distinct values() would get other rows
+    with its primary key, so it is ordered by all that it selects."""
     query = rows.query
     selected = (*query.values_select, *query.annotation_select)
     if not _is_of_instances(rows) and (query.group_by or query.distinct):
@@ -225,7 +225,7 @@ def _tie_breakers(rows: QuerySet[Any]) -> tuple[str, ...]:
 
 
 def _is_by_key(rows: QuerySet[Any]) -> bool:
-    """Whether the rows are ordered by their primary key alone, it is known of each and no two have the same."""
+    """Returns whether the rows are ordered by their primary key alone, it is known of each and no two have the same."""
     query, order, pk = rows.query, _given_order(rows), _pk_of(rows)
     can_be_stored = isinstance(pk, IntegerField | UUIDField | CharField) and not hasattr(pk, "from_db_value")
     if not can_be_stored or query.combinator or query.distinct_fields or _key_reader(rows) is None:
@@ -250,7 +250,7 @@ def _is_of_instances(rows: QuerySet[Any]) -> bool:
 
 
 def _key_reader(rows: QuerySet[Any]) -> Callable[[Any], Any] | None:
-    """What reads the primary key of a row; None where the rows have none."""
+    """Returns what reads the primary key of a row; None where the rows have none."""
     kind, query = rows._iterable_class, rows.query  # noqa: SLF001 - nothing else says it
     if issubclass(kind, ModelIterable):
         return attrgetter("pk")
@@ -265,7 +265,7 @@ def _key_reader(rows: QuerySet[Any]) -> Callable[[Any], Any] | None:
 
 
 def _may_repeat_rows(rows: QuerySet[Any]) -> bool:
-    """Whether a join may give a row of the model more than once."""
+    """Returns whether a join may give a row of the model more than once."""
     query = rows.query
     joins = [join for alias, join in query.alias_map.items() if query.alias_refcount[alias]]
     fields = [join.join_field for join in joins if isinstance(join, Join)]

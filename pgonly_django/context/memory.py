@@ -1,5 +1,5 @@
-"""What a run saves for the runs after it: steps, the positions of loops, the checkpoint; and what the output says of
-these. A resumed run says again what it need not do again: see output.py."""
+"""What a run saves for later runs: steps, the positions of loops, the checkpoint, and the output of each. A resumed run
+repeats the output of what it need not do again: see output.py."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TOO_LONG = 'The output is longer than PGONLY["OUTPUT_LIMIT"], {:,} characters. T
 
 
 class Memory:
-    """Of one run. A job that does not emit has no `output`, and nothing of that costs it anything."""
+    """The memory of one run. A job that does not emit has no `output`, and pays nothing for it."""
 
     output: RunOutput | None = None
 
@@ -49,14 +49,14 @@ class Memory:
         self._is_full = False
 
     def emit(self, chunk: str) -> None:
-        """Raises TypeError for what is no text."""
+        """Raises TypeError for anything that is not text."""
         output = self.output or self.resume_output({})
         if not output.emit(text_of(chunk)) and not self._is_full:
             self._is_full = True
             self._run.log(TOO_LONG.format(output.limit))
 
     def resume_output(self, earlier: Mapping[str, StoredPart]) -> RunOutput:
-        """Earlier runs have emitted this."""
+        """Called when earlier runs have emitted `output`."""
         job = self._run.job
         new = RunOutput(job.lease_epoch, settings().output_limit, earlier)
         for part, end in new.note_loops(tuple(self._loops_under_way)).items():
@@ -94,7 +94,7 @@ class Memory:
     # Loops.
 
     def begin_loop(self, name: str) -> Position:
-        """Where it stands. Raises LoopNameError where the name is taken."""
+        """Returns where the loop stands. Raises LoopNameError where the name is taken."""
         at = self.state.begin_loop(name)
         self._loops_under_way.append(name)
         if self.output is not None:
@@ -106,25 +106,26 @@ class Memory:
         return at
 
     def advance_loop(self, name: str, at: Position) -> bool:
-        """Note that another item is done. Whether it is time to save."""
+        """Notes that another item is done. Returns whether it is time to save."""
         self.state.advance_loop(name, at)
         if self.output is not None:
             self.state.note_end(part_of_loop(name), self.output.end)
         return time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
 
     def end_loop(self, name: str) -> None:
-        """It has come to its end. One that is left by a break makes that item again in the next run."""
+        """Notes that the loop has come to its end. One that is left by a break makes that item again in the next
+        run."""
         if name in self._loops_under_way:
             self._loops_under_way.remove(name)
         if self.output is not None:
             self.output.end_loop(name)
 
     def read(self, alias: str, read: Callable[[], T]) -> T:
-        """Rows of a loop. Those in the jobs' database wait for it while it is down, as steps do."""
+        """Reads rows of a loop. Those in the jobs' database wait for it while it is down, as steps do."""
         return read() if alias != self._run.alias else retry_while_down(self._run, lambda _: read())
 
     def flush(self) -> None:
-        """Write the loop positions that are not saved yet, as part of the transaction that is open."""
+        """Writes the loop positions that are not saved yet, as part of the transaction that is open."""
         self._saved_at = time.monotonic()
         if self._is_unwritten:
             self._write(self.state.to_write)
@@ -153,7 +154,7 @@ class Memory:
     # Steps.
 
     def find_step(self, name: str) -> str | None:
-        """The stored result of a step, as JSON text."""
+        """Returns the stored result of a step, as JSON text."""
         if self._is_atomic:
             raise AtomicStepError(name)
         found = self._fenced(checkpoints.find_step, name)
@@ -163,7 +164,7 @@ class Memory:
 
     @contextmanager
     def call(self, name: str) -> Iterator[None]:
-        """Around one call of a step."""
+        """Stands around one call of a step."""
         seen = self._run.seen
         observed = nullcontext() if seen is None or not steps.functions else around(steps, seen, name)
         with observed, self._run.calls.one(), in_step(name) as call:
@@ -172,7 +173,7 @@ class Memory:
             yield
 
     def keep_step(self, name: str, value: Any, spending: Spending) -> str:
-        """Store what the call has returned. Returns the result that is kept, as JSON text."""
+        """Stores what the call has returned. Returns the result that is kept, as JSON text."""
         text = to_json(spending.take(value), f"The result of step {name!r}")
         paid = spending.stored(is_in_transaction=is_in_transaction(connections[self._run.alias]))
         call, output = current_step_call(), self.output
@@ -190,8 +191,8 @@ class Memory:
         return retry_while_down(self._run, statement, job.id, job.lease_epoch, *values)
 
     def _clear_suspicion(self) -> None:
-        """Something was committed. If it is new, this worker need not suspect the job of killing it any more. At a
-        death what is stored decides: queue/rescue.py."""
+        """Called when something was committed. If it is new, this worker need not suspect the job of killing it any
+        more. At a death the stored data decide: queue/rescue.py."""
         run = self._run
         if run.job.crashes and not run.saved_something_new:
             run.saved_something_new = self.state.has_progress
@@ -199,15 +200,15 @@ class Memory:
     # For the worker, at the end of the run.
 
     def close(self) -> None:
-        """The run is over: take back what it reached in transactions that it left open, which will be rolled back. What
+        """Ends the run: takes back what it reached in transactions that it left open, which will be rolled back. What
         its threads emit from now on is dropped."""
         if self.output is not None:
             self.output.is_closed = True
         self.state.close()
 
     def close_failed(self) -> None:
-        """See close(). The run has failed: also write the loop positions that it reached outside of transactions.
-        Where they cannot be written, the next run repeats a few items; the outcome is the same."""
+        """See close(). The run has failed: also writes the loop positions that it reached outside of transactions. If
+        they cannot be written, the next run repeats a few items; the outcome is the same."""
         self.close()
         self.flush_or_warn()
         self._run.got_further = self.state.has_progress

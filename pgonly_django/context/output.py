@@ -1,7 +1,7 @@
-"""What one run of a job has emitted, and what of it later runs need: see queue/output.py.
+"""What one run of a job has emitted, and what later runs need of it: see queue/output.py.
 
-A run begins with nothing said, and says everything again that it does again. What it need not do again it says from the
-rows: the text of a step that is found done, the text of the items that a loop has behind it, and what stood when the
+A run begins with nothing emitted, and emits again what it does again. What it need not do again it takes from the rows:
+the text of a step that is found done, the text of the items that a loop has finished, and the text that stood when the
 checkpoint was saved, when the job reads it. So the text of a job that was killed is the text of one that was not.
 
 Several threads and asyncio tasks of the job may emit at once. Nothing here takes a lock, since a job may be interrupted
@@ -34,7 +34,7 @@ from pgonly_django.queue.output import (
 
 
 class Chunk:
-    """One chunk. `text` becomes empty where it is taken back."""
+    """A piece of text. `text` becomes empty where it is taken back."""
 
     __slots__ = ("text",)
 
@@ -56,7 +56,7 @@ class StepCall:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Where the text of a part ends, as it was after so many withdrawals."""
+    """The end of the text of a part, as it was after a number of withdrawals."""
 
     index: int  # in chunks
     withdrawals: int = 0
@@ -74,13 +74,13 @@ _calls: ContextVar[tuple[StepCall, ...]] = ContextVar("pgonly_step_calls", defau
 
 
 def current_step_call() -> StepCall:
-    """The innermost one around the code that asks."""
+    """Returns the innermost call of a step around the code that asks."""
     return _calls.get()[-1]
 
 
 @contextmanager
 def in_step(name: str) -> Iterator[StepCall]:
-    """What is emitted inside belongs to this call of the step, and to the steps around it."""
+    """Assigns what is emitted inside to this call of the step, and to the steps around it."""
     call = StepCall(name)
     token = _calls.set((*_calls.get(), call))
     try:
@@ -113,7 +113,7 @@ class RunOutput:
     # What the job says.
 
     def emit(self, text: str) -> bool:
-        """False where it is longer than the limit, and something is left out."""
+        """Appends the text. Returns False where it is longer than the limit, and something is left out."""
         if self.is_closed:
             return True
         room = self.limit - self._length
@@ -132,14 +132,14 @@ class RunOutput:
     # Steps.
 
     def begin_step(self, call: StepCall) -> None:
-        """It is called, as it was not found: what an earlier call in this run has said is taken back."""
+        """Called when the step was not found: what an earlier call in this run has emitted is taken back."""
         self._steps.pop(call.name, None)
         if (before := self._step_calls.get(call.name)) is not None:
             self.take_back(before)
         self._step_calls[call.name] = call
 
     def repeat_step(self, name: str) -> None:
-        """It was found done. Its text comes once in a run."""
+        """Called when the step was found done. Its text comes once in a run."""
         self._steps_reached.add(name)
         part = self.earlier.get(part_of_step(name))
         if part is not None and name not in self._steps:
@@ -147,12 +147,13 @@ class RunOutput:
             self._append(part.text)
 
     def keep_step(self, call: StepCall) -> list[PartRow]:
-        """What is to be stored with its result."""
+        """Returns what is to be stored with the step's result."""
         text = call.text
         return [PartRow(part_of_step(call.name), self.next_place(), 0, text)] if text else []
 
     def note_kept_step(self, call: StepCall, rows: list[PartRow], *, is_new: bool) -> None:
-        """Its result is stored. Not new: another thread of the job has made the same call, and its text counts."""
+        """Notes that the result of the step is stored. Not new: another thread of the job has made the same call, and
+        its text counts."""
         if not is_new and call.name in self._steps:
             self.take_back(call)
         self._steps_reached.add(call.name)
@@ -175,11 +176,12 @@ class RunOutput:
 
     @property
     def end(self) -> End:
-        """What is there now, of a part of which no row is there."""
+        """Returns the present end, for a part that has no row."""
         return End(len(self.chunks), len(self._withdrawn))
 
     def begin_loop(self, name: str) -> End | None:
-        """Say again what the items behind it have said. Returns where that ends; None where no rows have any."""
+        """Emits again what the finished items of the loop have emitted. Returns where that ends; None where no rows
+        have any."""
         name = part_of_loop(name)
         part, restored_at = self.earlier.get(name), self._restored_at
         if part is None:
@@ -212,16 +214,16 @@ class RunOutput:
             self._loops[part_of_loop(name)] = replace(loop, end=len(self.chunks))
 
     def note_loops(self, names: Iterable[str]) -> dict[str, End]:
-        """These are under way, and began before anything was emitted."""
+        """Notes the loops that are under way, and began before anything was emitted."""
         for name in names:
             self._loops[part_of_loop(name)] = Loop(0, self.next_place())
         return dict.fromkeys(self._loops, End(0))
 
     def restore_checkpoint(self, kept: Container[str]) -> dict[str, End] | None:
-        """Say what had been said when the checkpoint was saved. Returns where the text of the loops that have begun
-        ends in that. None where nothing is known of it, or where the text is past it already: a job that reads the
-        checkpoint inside of its loops finds the loop that saved it done, and reads it first in a later one. `kept` are
-        the parts of this run that were not rolled back, and will not be by another database."""
+        """Emits what had been emitted when the checkpoint was saved. Returns where the text of each loop that has begun
+        ends in that. Returns None where this is not known, or where the text is past it already: a job that reads the
+        checkpoint inside its loops finds the loop that saved it done, and reads it first in a later one. `kept` are the
+        parts of this run that were not rolled back, and will not be by another database."""
         part, begun = self.earlier.get(CHECKPOINT), self._loops.keys() & self.earlier.keys()
         loops = {name: self.earlier[name] for name in begun}
         if part is None or self._is_past(part, loops.values(), kept):
@@ -243,7 +245,7 @@ class RunOutput:
         return {name: replace(self.end, index=at, start=loops[name].start) for name, at in ends.items()}
 
     def _is_past(self, checkpoint: StoredPart, loops: Iterable[StoredPart], kept: Container[str]) -> bool:
-        """Whether this run has emitted text that earlier runs emitted, or would have, after the checkpoint."""
+        """Returns whether this run has emitted text that earlier runs emitted, or would have, after the checkpoint."""
         last = checkpoint.last_place
         steps = {part_of_step(name): at for name, at in tuple(self._steps.items())}
         new = [loop for name, loop in tuple(self._loops.items()) if loop.first_place > last and name in kept]
@@ -256,9 +258,9 @@ class RunOutput:
     def keep(
         self, ends: dict[str, End], in_rows: Mapping[str, End], loops_under_way: Iterable[str]
     ) -> list[PartRow]:
-        """The rows of loops and checkpoint that are new since `in_rows`; notes in `ends` where they say that each part
-        begins. All that goes with a checkpoint begins where it does now. Loops that are under way at a checkpoint get a
-        row without text behind it: it tells them from those that have ended."""
+        """Returns the rows of loops and checkpoint that are new since `in_rows`, and notes in `ends` where they say
+        that each part begins. All that belongs to a checkpoint begins where it does now. Loops that are under way at a
+        checkpoint get a row without text: it distinguishes them from those that have ended."""
         is_checkpoint = CHECKPOINT in ends and in_rows.get(CHECKPOINT) != ends[CHECKPOINT]
         rows: list[PartRow] = []
         for part in sorted(ends, key=CHECKPOINT.__eq__):  # the checkpoint last
@@ -286,7 +288,7 @@ class RunOutput:
         return [first, PartRow(part, self.next_place(), end.start, text)]
 
     def _start(self, part: str, end: End) -> int:
-        """Behind its text."""
+        """Returns the place after its text."""
         return end.start + self.offset(end.index) - self.offset(self._loops[part].begin)
 
     def _is_unchanged(self, end: End) -> bool:
@@ -298,7 +300,7 @@ class RunOutput:
         return self._text(0, len(self.chunks))
 
     def offset(self, index: int) -> int:
-        """How many characters the first `index` chunks have."""
+        """Returns the number of characters that the first `index` chunks have."""
         known, characters = self._measured
         if index < known:
             known = characters = 0
@@ -313,7 +315,7 @@ class RunOutput:
         return "".join(chunk.text for chunk in self.chunks[begin:end])
 
     def _cut(self, length: int) -> None:
-        """To so many characters."""
+        """Cuts the text to this number of characters."""
         kept = offset = 0
         while kept < len(self.chunks) and offset + len(self.chunks[kept].text) <= length:
             offset += len(self.chunks[kept].text)
@@ -324,7 +326,7 @@ class RunOutput:
         self._note_change()
 
     def _index_of(self, chunk: Chunk) -> int:
-        """0 where it is there no more."""
+        """Returns the index of the chunk; 0 where it is not there any more."""
         return next((at for at, each in enumerate(self.chunks) if each is chunk), 0)
 
     def _note_change(self) -> None:
@@ -333,11 +335,11 @@ class RunOutput:
 
 
 class UnwrittenOutput:
-    """What readers do not see yet. Used by one thread at a time, mostly the worker's main loop. `take()` gives the next
-    row; then call `note_written()`, or `put_back()` where it may not have been written.
+    """The text that readers do not see yet. One thread at a time uses it, mostly the worker's main loop. `take()` gives
+    the next row; then call `note_written()`, or `put_back()` where it may not have been written.
 
-    A resumed run says again what an earlier one has said: as long as it is the same, nothing is written, and readers
-    keep what they have. The first difference cuts it there. A run that succeeds cuts what it has not said itself.
+    A resumed run repeats what an earlier one has emitted: as long as it is the same, nothing is written, and readers
+    keep what they have. The first difference cuts it there. A run that succeeds cuts what it has not emitted itself.
     """
 
     def __init__(self, output: RunOutput, job_id: str, lease_epoch: int) -> None:
@@ -359,7 +361,7 @@ class UnwrittenOutput:
         return self._looked_at != (len(self.output.chunks), self.output.changes)
 
     def take(self, *, has_succeeded: bool = False) -> SeenRow | None:
-        """The row to write. None: readers see all."""
+        """Returns the row to write; None when readers see all."""
         self.put_back()
         begin, pieces = self._look()
         text = "".join(pieces)
@@ -385,14 +387,16 @@ class UnwrittenOutput:
             self._in_table.add(row)
 
     def put_back(self) -> None:
-        """It may be in the table, or come there later: the next row begins where it began, or before."""
+        """Called when the row may not be in the table, or come there later: the next row begins where it began, or
+        before."""
         if self._taken is not None:
             self._seen = ["".join(self._seen)[: self._taken[0].start]]
             self._taken, self._looked_at = None, (-1, -1)
 
     def _look(self) -> tuple[int, list[str]]:
-        """What the run has said behind so many characters: all, or what is new while it only adds to what readers have.
-        A look is to cost no more than that: the worker's main loop takes four a second at each job that emits."""
+        """Returns what the run has emitted after this number of characters: all, or only the new text while it only
+        adds to what readers have. A look costs no more than that: the worker's main loop takes four a second at each
+        job that emits."""
         (known, changes), begin = self._looked_at, self._seen_length
         if self._repeats or changes != self.output.changes or self._in_table.is_too_much(begin):
             known, changes, begin = 0, self.output.changes, 0

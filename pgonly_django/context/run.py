@@ -30,7 +30,7 @@ renewing = threading.Lock()
 
 
 class Counting:
-    """Of one run. A run that goes on where an earlier one stood counts from its first report; and where the count
+    """The counting of one run. A run that continues from an earlier one counts from its first report. Where the count
     starts over, as in a second loop, it is measured again."""
 
     __slots__ = ("_done", "_since", "_total")
@@ -41,7 +41,8 @@ class Counting:
         self._since: dict[str, Any] | None = None
 
     def since(self, done: Any, total: Any, seconds: float) -> dict[str, Any] | None:
-        """For the report of `done`, so many `seconds` after the run began. None: from nought, with the run."""
+        """Returns where the measuring begins, for the report of `done`, `seconds` after the run began. None: with the
+        run, from zero."""
         if not (_is_number(done) and (total is None or _is_number(total))):
             return None
         is_other = total is not None and self._total is not None and total != self._total
@@ -58,9 +59,10 @@ def _is_number(value: Any) -> bool:
 
 
 class Interrupter:
-    """Open while the job's own code runs. Only then does interrupt() reach it, and once at most. There is one token;
-    interrupt() and close() compete for it. CPython raises an asynchronous exception between two bytecodes, so a thread
-    that waits inside a C call (a socket, a sleep) notices it when that call returns."""
+    """Lets interrupt() reach the job while the job's own code runs, and once at most.
+
+    There is one token; interrupt() and close() compete for it. CPython raises an asynchronous exception between two
+    bytecodes, so a thread that waits inside a C call (a socket, a sleep) notices it when that call returns."""
 
     __slots__ = ("_is_sent", "_task", "_thread", "_token", "has_reached_job")
 
@@ -80,7 +82,8 @@ class Interrupter:
         self._token.append(None)
 
     def close(self) -> None:
-        """After this, no interruption arrives. One on its way to this thread is caught here: it missed the job."""
+        """After this call no interruption arrives. One that is on its way to this thread is caught here: it missed the
+        job."""
         try:
             self._token.pop()  # see take()
         except IndexError:
@@ -98,8 +101,8 @@ class Interrupter:
         self.has_reached_job = True
 
     def interrupt(self, reason: type[JobInterrupt]) -> bool:
-        """Raise `reason` in the job's thread, or cancel its task. False when the job's code does not run, or was
-        interrupted before."""
+        """Raises `reason` in the job's thread, or cancels its task. Returns False when the job's code does not run, or
+        was interrupted before."""
         if not take(self._token):
             return False
         if self._thread is not None:
@@ -115,8 +118,8 @@ class Interrupter:
 
 
 def take(token: list[None]) -> bool:
-    """True for the first caller only, of any thread. A lock would not do: an exception between two bytecodes could
-    leave it held."""
+    """Returns True for the first caller only, of any thread. A lock would not do: an exception between two bytecodes
+    could leave it held."""
     try:
         token.pop()
     except IndexError:
@@ -125,13 +128,14 @@ def take(token: list[None]) -> bool:
 
 
 def lease_end(asked_at: float, lease_for: timedelta) -> float:
-    """The moment (monotonic) until which a lease holds for sure: it is counted from before the statement was sent."""
+    """Returns the moment (monotonic) until which a lease holds for sure: it is counted from before the statement was
+    sent."""
     return asked_at + lease_for.total_seconds()
 
 
 @dataclass(frozen=True, slots=True)
 class HoldRequest:
-    """What holds the job, why, and after how many seconds it goes on by itself, if it does."""
+    """What holds the job, why, and after how many seconds it continues by itself, if it does."""
 
     by: str
     reason: str
@@ -194,7 +198,8 @@ class Run:
 
     @property
     def calls(self) -> Calls:
-        """Made for the first who asks, and its context asks before the job's threads do: most jobs have no steps."""
+        """The calls of the run, made for the first caller that asks. Its context asks before the job's threads do: most
+        jobs have no steps."""
         if self._calls is None:
             self._calls = Calls()
         return self._calls
@@ -208,7 +213,7 @@ class Run:
         return True
 
     def renew_lease(self, asked_at: float, lease_for: timedelta) -> None:
-        """PostgreSQL has renewed the lease, by a statement that was sent at `asked_at`."""
+        """Notes that PostgreSQL has renewed the lease, by a statement that was sent at `asked_at`."""
         self.lease_until = lease_end(asked_at, lease_for)
 
     def hold(self, by: str, reason: str, again_in_seconds: float | None = None) -> BaseException:
@@ -218,13 +223,13 @@ class Run:
         return (self.interruption or JobHeld)()
 
     def raise_if_interrupted(self) -> None:
-        """Raise the interruption of a run that has to end."""
+        """Raises the interruption of a run that has to end."""
         if (interruption := self.interruption) is not None:
             self.context_raised = True
             raise interruption
 
     def begin_output(self, unwritten: UnwrittenOutput) -> None:
-        """From now on the worker looks whether something is new. For the job's threads."""
+        """Called by the job's threads: from now on the worker looks whether something is new."""
         if self.emitting is not None:
             self.emitting.add(self)
         self.unwritten = (
@@ -249,12 +254,12 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long it has been running; 0 before the start."""
+        """The number of seconds for which it has been running; 0 before the start."""
         return 0.0 if self.started_at is None else time.monotonic() - self.started_at
 
     @property
     def deadline(self) -> float | None:
-        """When max_runtime is over; None before the start or without a limit."""
+        """The end of max_runtime; None before the start or without a limit."""
         if self.started_at is None or self.job.max_runtime is None:
             return None
         return self.started_at + self.job.max_runtime.total_seconds()
@@ -267,7 +272,7 @@ class Run:
 
     @property
     def lease_in_doubt(self) -> bool:
-        """Whether the lease should be over by now. Until a heartbeat renews it, the job may run elsewhere."""
+        """Whether the lease should have ended by now. Until a heartbeat renews it, the job may run elsewhere."""
         return time.monotonic() >= self.lease_until
 
     def raise_if_swallowed(self) -> None:
@@ -278,7 +283,7 @@ class Run:
 
     @property
     def interruption(self) -> type[JobInterrupt] | None:
-        """Why the run has to end; None while it may go on."""
+        """The reason why the run has to end; None while it may continue."""
         if self.lease_lost:
             return LeaseLost
         if self.cancel_requested:

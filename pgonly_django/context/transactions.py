@@ -18,16 +18,15 @@ CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected)
 
 
 def is_in_transaction(connection: Any) -> bool:
-    """Whether a write would wait for a later COMMIT: inside atomic(), or without autocommit."""
+    """Returns whether a write would wait for a later COMMIT: inside atomic(), or without autocommit."""
     return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
 
 
 def retry_while_down(run: Run, statement: Callable[..., T], *arguments: Any) -> T:
-    """`statement(alias, *arguments)`, a function of queue.checkpoints, repeated until the database is back: the result
-    of a paid call is not thrown away. These functions are fenced and do the same when they are repeated.
-
-    Inside atomic() it raises, since the transaction is lost. A run that was asked to end raises its interruption
-    instead of waiting; after a planned stop it waits until the grace is over.
+    """Repeats `statement(alias, *arguments)`, a function of queue.checkpoints, until the database is back, since the
+    result of a paid call is not thrown away. These functions are fenced and do the same when they are repeated. Inside
+    atomic() it raises, since the transaction is lost. A run that was asked to end raises its interruption instead of
+    waiting; after a planned stop it waits until the grace period is over.
     """
     while True:
         try:
@@ -49,7 +48,8 @@ def retry_while_down(run: Run, statement: Callable[..., T], *arguments: Any) -> 
 
 
 def _is_down(connection: Any, error: Exception) -> bool:
-    """Whether no primary answers, and the job has no transaction open. The next attempt uses a new connection."""
+    """Returns whether no primary answers, and the job has no transaction open. The next attempt uses a new
+    connection."""
     if connection.in_atomic_block:
         return False
     is_standby = isinstance(error.__cause__, errors.ReadOnlySqlTransaction)  # during a failover

@@ -1,4 +1,4 @@
-"""What a cancelled or unanswered call left undone. One thread does it, and tries again while that is of use."""
+"""Does what a cancelled or unanswered call left undone, in one thread, which tries again while that is of use."""
 
 import contextlib
 import logging
@@ -23,8 +23,8 @@ Databases = list[object] | None
 
 
 class Background:
-    """Of one `room`. The thread exists while there is something to do. It is no daemon: a process that ends tries once
-    more."""
+    """The background work of one `room`. The thread exists while there is something to do. It is not a daemon: a
+    process that ends tries once more."""
 
     def __init__(self, room: str) -> None:
         self._room = room
@@ -38,7 +38,7 @@ class Background:
         self._thread: threading.Thread | None = None
 
     def add(self, work: Work, seconds: float) -> None:
-        """Do `work` in the background; when it raises a PgonlyError, again, for `seconds` at most."""
+        """Does `work` in the background. When it raises a PgonlyError, it is tried again, for `seconds` at most."""
         with self._lock:
             self._undone.append((work, time.monotonic() + seconds, testrun.databases()))
             if self._thread is None or not self._thread.is_alive():
@@ -48,11 +48,10 @@ class Background:
                     self._thread = thread
 
     def undo(self, undo: Callable[[], object]) -> None:
-        """For a statement that was cut off or not answered: PostgreSQL may have done it, or may do it still.
-
-        `undo` says whether there was something to undo. While there is nothing, and while it raises a PgonlyError, it
-        is tried again: until it has answered for UNCONFIRMED_SECONDS, and for UNANSWERED_SECONDS at most. A process
-        that ends tries once more.
+        """Undoes a statement that was cut off or not answered: PostgreSQL may have done it, or may still do it. `undo`
+        returns whether there was something to undo. While there is nothing, and while it raises a PgonlyError, it is
+        tried again: until it has answered for UNCONFIRMED_SECONDS, and for UNANSWERED_SECONDS at most. A process that
+        ends tries once more.
         """
         give_up_at: float | None = None
 

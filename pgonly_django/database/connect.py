@@ -1,7 +1,7 @@
-"""psycopg connections of ours, beside Django's: in autocommit, with prepared statements.
+"""psycopg connections of this package, beside Django's: in autocommit, with prepared statements.
 
 Django's connection takes part in the caller's transaction and prepares nothing, which the worker does not want. For
-what belongs into the caller's transaction see on_django.py.
+statements that belong to the caller's transaction see on_django.py.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ NOTICE_DEAD_PEERS = {
 
 
 def parameters(pid: int | None, **more: str) -> Params:
-    """Those of SET, for SETTINGS and `more`. Without the process id that was announced, it sets them anyway."""
+    """Returns the parameters of SET, for SETTINGS and `more`. Without the process id that was announced, it sets them
+    anyway."""
     wanted = SETTINGS | more
     return {"names": list(wanted), "values": list(wanted.values()), "pid": pid}
 
 
 def connection_params(alias: str, *, application_name: str) -> dict[str, Any]:
-    """Keyword arguments for psycopg.connect() that reach the database of `DATABASES[alias]`.
-
-    A dead peer is noticed within about 30 s (TCP keepalives) unless OPTIONS say otherwise.
-    Raises ImproperlyConfigured when the alias is not PostgreSQL.
+    """Returns keyword arguments for psycopg.connect() that reach the database of `DATABASES[alias]`. A dead peer is
+    noticed within about 30 s (TCP keepalives) unless OPTIONS say otherwise. Raises ImproperlyConfigured when the alias
+    is not PostgreSQL.
     """
     wrapper = cast("DatabaseWrapper", connections[alias])
     if wrapper.vendor != "postgresql":
@@ -89,7 +89,8 @@ def connection_params(alias: str, *, application_name: str) -> dict[str, Any]:
 
 
 def check_vendor(alias: str, kept: str, instead: str, error_id: str) -> list[checks.CheckMessage]:
-    """For a system check: the error when the alias is not PostgreSQL. `kept` begins its text: what is kept there."""
+    """Returns the error of a system check when the alias is not PostgreSQL. `kept` begins its text: what is kept
+    there."""
     vendor = connections[alias].vendor
     if vendor == "postgresql":
         return []
@@ -116,12 +117,13 @@ PREPARE_AFTER = 5  # uses on one connection; psycopg's own default
 
 
 class OneSendPipeline(psycopg.Pipeline):
-    """psycopg sends each statement of a pipeline by itself, and the Sync behind them last. A process that is stopped
-    between two of these sends leaves its backend waiting for the rest, inside a transaction that no timeout of
-    PostgreSQL 14 to 16 ends: it counts as active, not as idle in a transaction.
+    """A pipeline that sends its statements together.
 
-    Here statements go out at each sync() and at the end of the block, together with their Sync, in one send while they
-    are shorter than 64 KB, which libpq keeps. Answers come no earlier."""
+    psycopg sends each statement of a pipeline by itself, and the Sync after them last. A process that is stopped
+    between two of these sends leaves its backend waiting for the rest, inside a transaction that no timeout of
+    PostgreSQL 14 to 16 ends: it counts as active, not as idle in a transaction. Here statements are sent at each sync()
+    and at the end of the block, together with their Sync, in one send while they are shorter than 64 KB, which libpq
+    keeps. Answers come no earlier."""
 
     def _communicate_gen(self) -> Generator[Any, Any, None]:
         # Private to psycopg, and called after each statement and after each Sync.
@@ -134,8 +136,8 @@ class OneSendPipeline(psycopg.Pipeline):
 
 @contextmanager
 def one_send_pipeline(connection: psycopg.Connection[Any]) -> Iterator[psycopg.Pipeline]:
-    """As psycopg's Connection.pipeline(), which takes its place with a psycopg whose private methods may be others. Not
-    within another pipeline. Raises psycopg.Error."""
+    """Works as psycopg's Connection.pipeline(), which takes its place with a psycopg whose private methods may differ.
+    Not within another pipeline. Raises psycopg.Error."""
     if not knows_pipelines():
         with connection.pipeline() as pipeline:
             yield pipeline
@@ -157,10 +159,9 @@ class OwnConnection(psycopg.Connection[Any]):
     _has_begun = False
 
     def apply_session_settings(self, *, lock_wait: str, is_direct: bool = False) -> bool:
-        """From now on no statement waits longer than `lock_wait` for a lock, and none is cancelled for its length.
-
-        True where PostgreSQL itself is at the other end: there statements may be prepared. False behind a pooler,
-        where each transaction sets what it needs and nothing is prepared. Raises psycopg.Error.
+        """Sets that no statement waits longer than `lock_wait` for a lock, and that none is cancelled for its length.
+        Returns True where PostgreSQL itself is at the other end: there statements may be prepared. Returns False behind
+        a pooler, where each transaction sets what it needs and nothing is prepared. Raises psycopg.Error.
         """
         pid = None if is_direct else self.info.backend_pid
         if self.execute(SET.sql, parameters(pid, lock_timeout=lock_wait), prepare=False).fetchall():
@@ -173,7 +174,7 @@ class OwnConnection(psycopg.Connection[Any]):
 
     @contextmanager
     def session_settings(self) -> Iterator[None]:
-        """Around statements that go out together. A single execute() does it itself."""
+        """Stands around statements that are sent together. A single execute() does it itself."""
         if self._has_begun or self._lock_wait is None:
             yield
             return
@@ -187,9 +188,9 @@ class OwnConnection(psycopg.Connection[Any]):
 
     @contextmanager
     def pipelined_transaction(self, *, idle_for: str) -> Iterator[psycopg.Pipeline]:
-        """Begin a transaction, which the caller commits by its last statements. What is executed goes out at each
-        `sync()` of the pipeline, and at its end, in one piece. The server ends the transaction where the caller
-        stands still for `idle_for`. Raises psycopg.Error."""
+        """Begins a transaction, which the caller commits by its last statements. What is executed is sent at each
+        `sync()` of the pipeline, and at its end, in one piece. The server ends the transaction where the caller stands
+        still for `idle_for`. Raises psycopg.Error."""
         self._has_begun = True
         try:
             with one_send_pipeline(self) as pipeline:
@@ -212,7 +213,8 @@ class OwnConnection(psycopg.Connection[Any]):
 
 
 def reaches_postgres(connection: psycopg.Connection[Any]) -> bool:
-    """Whether no pooler stands between: poolers announce a process id that they made up. Raises psycopg.Error."""
+    """Returns whether no pooler stands between: poolers announce a process id that they made up. Raises
+    psycopg.Error."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     return row is not None and row[0] == connection.info.backend_pid
 
@@ -224,7 +226,7 @@ OPENED: WeakSet[OwnConnection] = WeakSet()  # in this process; a child that is f
 
 
 def connect(alias: str, *, application_name: str) -> OwnConnection:
-    """A new autocommit connection that belongs to the caller, who closes it.
+    """Returns a new autocommit connection that belongs to the caller, who closes it.
 
     In a test that may not use the database it raises what Django raises there.
     """

@@ -44,11 +44,12 @@ NOWHERE = object()  # equals no NAME
 
 
 class SilentError(DatabaseUnavailableError):
-    """No answer within the time allowed."""
+    """Raised when no answer came within the time allowed."""
 
 
 class EndedError(DatabaseUnavailableError):
-    """PostgreSQL has ended the connection, and has not done the statement: it may be sent again, whatever it writes."""
+    """Raised when PostgreSQL has ended the connection, and has not done the statement: it may be sent again, whatever
+    it writes."""
 
 
 class Connection:
@@ -77,16 +78,17 @@ class Connection:
         self._watch(READ)
 
     def is_quiet(self) -> bool:
-        """False when something came without a question: the server ends the connection, or the stream has ended."""
+        """Whether nothing came without a question. It is False when the server ends the connection, or the stream has
+        ended."""
         return not self._poll.poll(0)
 
     @property
     def used_at(self) -> float:
-        """When it was last sent something, or sent an answer: a time of time.monotonic()."""
+        """The time of time.monotonic() when it was last sent something, or sent an answer."""
         return self._deadline - self._timeout
 
     def is_reusable(self) -> bool:
-        """True when the connection is between statements, not left in the middle of one."""
+        """Whether the connection is between statements, not left in the middle of one."""
         return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
 
     def close(self) -> None:
@@ -95,7 +97,7 @@ class Connection:
             self.pgconn.finish()
 
     def disown(self) -> None:
-        """After a fork, in the child: neither use nor end it. It is the parent's."""
+        """Neither uses nor ends it. Called after a fork, in the child: it is the parent's."""
         self.is_open, self.database = False, NOWHERE
 
     def call(self, statement: Statement, values: Values, timeout: float) -> Operation[pq.abc.PGresult]:
@@ -132,7 +134,7 @@ class Connection:
             self._known.add(KEEP_MEMORY)
 
     def _may_repeat(self, statement: Statement, failed: pq.abc.PGresult) -> Operation[bool]:
-        """Whether it failed only because of what was prepared. Repairs that."""
+        """Returns whether it failed only because of what was prepared, which it repairs."""
         if _state(failed) == _UNKNOWN_STATEMENT:
             self.prepares = False  # a pooler between us gives every statement another server
         elif (_state(failed), failed.error_field(pq.DiagnosticField.SOURCE_FUNCTION)) == _OUTDATED:
@@ -146,7 +148,7 @@ class Connection:
     def connect(
         self, conninfos: Sequence[bytes], timeout: float, role: str | None, lock_timeout: str = "0"
     ) -> Operation[None]:
-        """Connect to the first of them (hosts.py) that accepts. Each gets its share of `timeout` seconds."""
+        """Connects to the first of them (hosts.py) that accepts. Each gets its share of `timeout` seconds."""
         give_up_at, reasons = time.monotonic() + timeout, []
         for number, conninfo in enumerate(conninfos):
             share = max(give_up_at - time.monotonic(), 0) / (len(conninfos) - number)
@@ -210,7 +212,7 @@ class Connection:
         return result.ntuples > 0
 
     def _send(self, statement: Statement, values: Values) -> int:
-        """Not nought when there is something left to send."""
+        """Returns a number other than 0 when there is something left to send."""
         if self.prepares:
             self.pgconn.send_query_prepared(statement.name, values, statement.formats, 1)
         else:
@@ -226,7 +228,7 @@ class Connection:
         self._known.add(statement.name)
 
     def _send_rest(self, values: Values) -> Operation[None]:
-        """Send what did not fit into the socket. Whenever some of it goes out, the time begins again."""
+        """Sends what did not fit into the socket. Whenever some of it goes out, the time begins again."""
         size = _size(values)
         if size > SEND_BUFFER and self.pgconn.host.startswith(b"/"):
             self._enlarge_send_buffer()
@@ -239,18 +241,16 @@ class Connection:
         self._deadline = time.monotonic() + self._timeout + size / BYTES_PER_SECOND
 
     def _enlarge_send_buffer(self) -> None:
-        """Of a Unix socket. Each time some goes out libpq moves all that is left: let more go out at a time.
-
-        TCP's buffer grows by itself, as long as it is not set.
+        """Enlarges the buffer of a Unix socket. Each time some of it is sent, libpq moves all that is left: let more be
+        sent at a time. TCP's buffer grows by itself, as long as it is not set.
         """
         with socket.fromfd(self.pgconn.socket, socket.AF_UNIX, socket.SOCK_STREAM) as same:
             same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
     def _answer(self) -> Operation[pq.abc.PGresult]:
-        """Read until PostgreSQL is ready for the next statement. Whenever something comes, the time begins again.
-
-        Not with psycopg.generators.execute(), which does the same in C, but not the waiting: with it a cached get
-        took 14 % longer, a set 8 %, a get of 10 KB 7 %, a get_many of 100 3 %.
+        """Reads until PostgreSQL is ready for the next statement. Whenever something comes, the time begins again.
+        psycopg.generators.execute() does the same in C, but not the waiting: with it a cached get took 14 % longer, a
+        set 8 %, a get of 10 KB 7 %, a get_many of 100 3 %.
         """
         pgconn, before, result = self.pgconn, None, None
         try:
@@ -314,7 +314,7 @@ def _broken(error: Exception) -> DatabaseUnavailableError:
 
 
 def raise_for(result: pq.abc.PGresult) -> None:
-    """Raise DatabaseCallError for a result that is an error, with the psycopg error of its SQLSTATE as cause."""
+    """Raises DatabaseCallError for a result that is an error, with the psycopg error of its SQLSTATE as cause."""
     if result.status in SUCCEEDED:
         return
     state, message = _state(result), result.get_error_message()

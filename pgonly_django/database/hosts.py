@@ -1,8 +1,8 @@
 """The addresses to connect to, one after another, each with its share of the time.
 
-psycopg.connect() tries several too, but stays at least 2 s with one that is silent. In a thread whose caller waited
-1 s, with a silent host before a good one, it was connected after 2.0 s: too late for a call that may take one second.
-libpq by itself stays with a silent host for ever (its asynchronous calls ignore connect_timeout).
+psycopg.connect() tries several too, but stays at least 2 s with one that is silent. In a thread whose caller waited 1
+s, with a silent host before a good one, it was connected after 2.0 s: too late for a call that may take one second.
+libpq by itself stays with a silent host forever (its asynchronous calls ignore connect_timeout).
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ KEPT_SECONDS = 30.0
 
 
 def conninfos(params: Params, timeout: float) -> Operation[list[bytes]]:
-    """One for each address of each host, in the order in which they are to be tried.
-
-    Names are looked up within `timeout` seconds. Raises DatabaseUnavailableError where no host has an address.
+    """Yields one for each address of each host, in the order in which they are to be tried. Names are looked up within
+    `timeout` seconds. Raises DatabaseUnavailableError where no host has an address.
     """
     found: list[Params] = []
     failure: DatabaseUnavailableError | None = None
@@ -55,7 +54,7 @@ def conninfos(params: Params, timeout: float) -> Operation[list[bytes]]:
 
 
 def _given(params: Mapping[str, Any], name: str) -> str:
-    """As libpq finds it: a parameter, or else an environment variable."""
+    """Returns the parameter, or else the environment variable, as libpq does."""
     return str(params[name]) if name in params else os.environ.get(_VARIABLES[name], "")
 
 
@@ -104,7 +103,7 @@ def _is_address(name: str) -> bool:
 
 
 def _lookup(name: str) -> _Addresses:
-    """In a thread, since a name server may be silent for longer than a call may take."""
+    """Looks names up in a thread, since a name server may be silent for longer than a call may take."""
     now = time.monotonic()
     began, addresses = _lookups.get(name, (now, None))
     if addresses is None or (addresses.done() and now - began > KEPT_SECONDS):

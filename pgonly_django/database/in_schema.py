@@ -1,4 +1,4 @@
-"""What Django does not do for tables in a schema, though it takes `db_table = '"schema"."table"'`.
+"""Makes Django find tables in a schema, which it only names: `db_table = '"schema"."table"'`.
 
 Django looks tables up by their plain names, and only where the search_path leads. So its flush() between tests would
 leave our rows, `migrate --fake-initial` would not see our tables, DROP INDEX would drop nothing, and
@@ -77,7 +77,7 @@ class _Introspection:
 
     @contextmanager
     def _searching(self, cursor: Any) -> Iterator[None]:
-        """Inside, only our schema is searched."""
+        """Searches only our schema inside the block."""
         with transaction.atomic(using=self.connection.alias):
             cursor.execute("SELECT current_setting('search_path')")
             before = cursor.fetchone()[0]

@@ -38,7 +38,8 @@ PATIENCE_SECONDS, CANCEL_SECONDS = 1.0, 5.0
 
 
 def takes_statements(raw: Raw) -> bool:
-    """Whether one may be sent now: not before a BEGIN that psycopg has yet to send, and not in a pipeline."""
+    """Returns whether a statement may be sent now: not before a BEGIN that psycopg has yet to send, and not in a
+    pipeline."""
     if not CAN_SEND:
         return False
     pgconn = raw.pgconn
@@ -47,22 +48,22 @@ def takes_statements(raw: Raw) -> bool:
 
 
 def prepare(raw: Raw, statement: Statement) -> None:
-    """Prepare it for as long as the connection lives. Raises psycopg.Error."""
+    """Prepares it for as long as the connection lives. Raises psycopg.Error."""
     _answer(
         raw, partial(raw.pgconn.send_prepare, statement.name, statement.positional, statement.types), _read
     )
 
 
 def deallocate(raw: Raw, name: bytes) -> None:
-    """Undo prepare(). Raises psycopg.Error, InvalidSqlStatementName where it was not prepared."""
+    """Undoes prepare(). Raises psycopg.Error, and InvalidSqlStatementName where it was not prepared."""
     _answer(raw, partial(raw.pgconn.send_query, b"DEALLOCATE " + name), _read)
 
 
 def execute(raw: Raw, statement: Statement, params: Params, *, binary: bool = False) -> pq.abc.PGresult:
-    """The result of a statement that was prepared there. Raises psycopg.Error.
+    """Returns the result of a statement that was prepared there. Raises psycopg.Error.
 
-    A signal handler, or another thread, may raise an exception here during the wait. Before it goes on, the result is
-    read, or after a second the statement is cancelled: so the next statement gets its own result.
+    A signal handler, or another thread, may raise an exception here during the wait. Before the exception leaves, the
+    result is read, or after a second the statement is cancelled, so that the next statement gets its own result.
     """
     values = statement.values(params)
     send = partial(raw.pgconn.send_query_prepared, statement.name, values, statement.formats, int(binary))
@@ -72,10 +73,9 @@ def execute(raw: Raw, statement: Statement, params: Params, *, binary: bool = Fa
 def execute_both(
     raw: Raw, first: Statement, params: Params, second: Statement, second_params: Params
 ) -> tuple[pq.abc.PGresult, bool]:
-    """Two prepared statements in one round trip, each in its own transaction; so only outside of transactions. The
-    result of the first, and whether the second succeeded.
-
-    Raises the psycopg.Error of the first; the second is executed all the same. For other exceptions see execute().
+    """Executes two prepared statements in one round trip, each in its own transaction, so only outside of transactions.
+    Returns the result of the first, and whether the second succeeded. Raises the psycopg.Error of the first; the second
+    is executed all the same. For other exceptions see execute().
     """
     values, second_values = first.values(params), second.values(second_params)
     results: list[pq.abc.PGresult] = []
@@ -107,7 +107,7 @@ class Sent:
 
 
 def send_together(raw: Raw, statements: Sequence[tuple[Statement, Params, bool]]) -> Sent:
-    """Send prepared statements as one transaction, in one piece, and wait for nothing. The third of each triple says
+    """Sends prepared statements as one transaction, in one piece, and waits for nothing. The third of each triple says
     whether its rows come in binary. Raises psycopg.Error.
 
     Until take_answers() has read all answers the connection takes nothing but another send_together().
@@ -124,7 +124,7 @@ def send_together(raw: Raw, statements: Sequence[tuple[Statement, Params, bool]]
 
 
 def take_answers(raw: Raw, sent: Sequence[Sent]) -> None:
-    """Read what has arrived. `sent` are all that are not answered yet, the oldest first. A statement that failed is
+    """Reads what has arrived. `sent` are all that are not answered yet, the oldest first. A statement that failed is
     among the results. Raises psycopg.Error when the connection is lost."""
     pgconn = raw.pgconn
     with raw.lock:
@@ -158,7 +158,7 @@ def _answer(raw: Raw, send: Callable[[], None], read: Reader) -> pq.abc.PGresult
 
 
 def good(result: pq.abc.PGresult | None) -> pq.abc.PGresult:
-    """The result of a statement that succeeded. Raises the psycopg.Error of one that failed."""
+    """Returns the result of a statement that succeeded. Raises the psycopg.Error of one that failed."""
     if result is None:
         raise psycopg.OperationalError
     if result.status not in SUCCEEDED:
@@ -167,7 +167,7 @@ def good(result: pq.abc.PGresult | None) -> pq.abc.PGresult:
 
 
 def _read(pgconn: pq.abc.PGconn, seconds: float | None) -> pq.abc.PGresult | None:
-    """Send the rest of the statement, and read its last result. Raises TimeoutError after `seconds`."""
+    """Sends the rest of the statement, and reads its last result. Raises TimeoutError after `seconds`."""
     poll, deadline = _flushed(pgconn, seconds)
     result = None
     while (latest := _next(pgconn, poll, deadline) if pgconn.is_busy() else pgconn.get_result()) is not None:
@@ -179,7 +179,7 @@ def _read(pgconn: pq.abc.PGconn, seconds: float | None) -> pq.abc.PGresult | Non
 def _read_pipeline(
     results: list[pq.abc.PGresult], pgconn: pq.abc.PGconn, seconds: float | None
 ) -> pq.abc.PGresult | None:
-    """See _read(). Add all results to `results`, and leave the pipeline."""
+    """See _read(). Adds all results to `results`, and leaves the pipeline."""
     poll, deadline = _flushed(pgconn, seconds)
     nothing = 0
     while nothing < BOTH:  # None comes once behind each statement; twice in a row only behind the last
@@ -197,7 +197,7 @@ def _read_pipeline(
 
 
 def _flushed(pgconn: pq.abc.PGconn, seconds: float | None) -> tuple[Poll, float | None]:
-    """Send everything. Returns what to wait with for the answer, and until when."""
+    """Sends everything. Returns what to wait with for the answer, and until when."""
     poll = new_poll()
     deadline = None if seconds is None else time.monotonic() + seconds
     while pgconn.flush():
@@ -222,7 +222,7 @@ def _hand_on_notifies(pgconn: pq.abc.PGconn) -> None:
 
 
 def _wait(poll: Poll, deadline: float | None) -> int:
-    """Wait for the socket, in slices: an exception that another thread sets arrives between two of them."""
+    """Waits for the socket, in slices: an exception that another thread sets arrives between two of them."""
     while not (ready := poll.poll(SLICE_SECONDS * 1000)):
         if deadline is not None and time.monotonic() >= deadline:
             raise TimeoutError
@@ -230,7 +230,7 @@ def _wait(poll: Poll, deadline: float | None) -> int:
 
 
 def _leave_clean(raw: Raw, read: Reader) -> None:
-    """Read or cancel the statement that an exception has interrupted. Close the connection where that fails."""
+    """Reads or cancels the statement that an exception has interrupted. Closes the connection where that fails."""
     pgconn = raw.pgconn
     in_pipeline = pgconn.pipeline_status != pq.PipelineStatus.OFF
     if pgconn.transaction_status != pq.TransactionStatus.ACTIVE and not in_pipeline:

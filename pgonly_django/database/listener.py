@@ -34,8 +34,8 @@ _creating = threading.Lock()
 # PGONLY["LISTEN_DATABASE"]: the alias whose connections LISTEN, where others reach the database through a pooler in
 # transaction mode, on which LISTEN does not work.
 def listen_alias(alias: str) -> str:
-    """The alias to LISTEN on for what happens in the database of `alias`: that of the setting where both have the same
-    NAME, else `alias`. Raises ImproperlyConfigured for an alias that DATABASES does not have."""
+    """Returns the alias to LISTEN on for the database of `alias`: that of the setting where both have the same NAME,
+    else `alias`. Raises ImproperlyConfigured for an alias that DATABASES does not have."""
     direct = settings().listen_database
     if not direct or direct == alias:
         return alias
@@ -80,7 +80,7 @@ def _unknown(alias: str) -> str:
 
 
 def payload(key: bytes) -> bytes:
-    """What tells that something happened to `key`. Keys may be longer than a payload."""
+    """Returns the payload that tells that something happened to `key`. Keys may be longer than a payload."""
     return hashlib.sha256(key).hexdigest()[:32].encode()
 
 
@@ -100,7 +100,7 @@ class Watch:
         self._look_seconds = FIRST_LOOK_SECONDS
 
     def next(self, at_most: float) -> Signal:
-        """The wait for the next notification, or until it is time to look anyway."""
+        """Returns the wait for the next notification, or until it is time to look anyway."""
         seconds = max(0.0, min(self._look_seconds, at_most))
         self._look_seconds = min(self._look_seconds * 2, LAST_LOOK_SECONDS)
         with self._lock:
@@ -129,7 +129,7 @@ class Listener:
         self._stopping = False
 
     def watch(self, key: bytes) -> Watch:
-        """Start to notice what happens to `key`. Close it afterwards."""
+        """Starts to notice what happens to `key`. Close it afterwards."""
         name = payload(key).decode()
         watch = Watch(self, name)
         with self._lock:
@@ -150,7 +150,7 @@ class Listener:
                 del self._watches[name]
 
     def stop(self) -> None:
-        """Close the connection within a second or so. The next watch opens another one."""
+        """Closes the connection within a second or so. The next watch opens another one."""
         self._stopping = True
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -187,7 +187,8 @@ def stop_all() -> None:
 
 
 def _after_fork() -> None:
-    """The child has none of the threads, and must not wait for a lock that one of them held."""
+    """Resets the state of a forked child, which has none of the threads, and must not wait for a lock that one of them
+    held."""
     for listener in _listeners.values():
         listener._lock = threading.RLock()  # noqa: SLF001 - same module
     _listeners.clear()

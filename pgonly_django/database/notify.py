@@ -60,23 +60,21 @@ def worker(worker_id: Any) -> str:
 
 
 def wake_after_commit(alias: str, payload: str) -> None:
-    """Send `payload` once the caller's transaction has committed; not at all when it rolls back."""
+    """Sends `payload` after the caller's transaction has committed, and not at all when it rolls back."""
     transaction.on_commit(partial(send_coalesced, alias, payload), using=alias, robust=True)
 
 
 def send_at_commit(alias: str, payload: str) -> None:
-    """Send `payload` in the caller's transaction: it arrives exactly if that commits, which the commit pays with a lock
-    of the whole database. For what changes seldom, and would otherwise have to be looked for."""
+    """Sends `payload` in the caller's transaction: it arrives exactly if that commits, which costs the commit a lock of
+    the whole database. It serves changes that are rare, and would otherwise have to be looked for."""
     first_row(alias, NOTIFY, _params(payload))
     wake_urls.post_after_commit(alias)
 
 
 def follow_up(alias: str, payload: str) -> FollowUp | None:
-    """A NOTIFY to send in the same round trip as the statement that it tells of; None where it would be held back, if
-    the statement takes as long as the one before. To decide this after the statement cost nine of ten NOTIFYs a round
-    trip of their own.
-
-    Only outside of transactions. Call send_coalesced() with it after the statement.
+    """Returns a NOTIFY to send in the same round trip as the statement that it announces; None where it would be held
+    back, if the statement takes as long as the one before. To decide this after the statement cost nine of ten NOTIFYs
+    a separate round trip. Works only outside of transactions. Call send_coalesced() with it after the statement.
     """
     key, now = (alias, payload), time.monotonic()
     _began[key] = now
@@ -85,7 +83,7 @@ def follow_up(alias: str, payload: str) -> FollowUp | None:
 
 
 def send_coalesced(alias: str, payload: str, sent: FollowUp | None = None) -> None:
-    """Send `payload`, or hold it back when it comes in close succession. A failure costs a poll, never the caller.
+    """Sends `payload`, or holds it back when it comes in close succession. A failure costs a poll, never the caller.
 
     A wish to cancel, or to stop a worker, is never held back: no worker looks for it a second time. Where `sent` was
     sent already, it only notes that.
@@ -128,9 +126,8 @@ NOTIFY_ALL = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::t
 
 
 def send(connection: psycopg.Connection[Any], *payloads: str) -> None:
-    """Send `payloads` on a worker's connection. Raises psycopg.Error.
-
-    Of these only new work wakes workers that sleep: one with a job that waits for room does not sleep.
+    """Sends `payloads` on a worker's connection. Raises psycopg.Error. Only new work among these wakes workers that
+    sleep: one with a job that waits for room does not sleep.
     """
     connection.execute(NOTIFY_ALL, {"channel": CHANNEL, "payloads": list(payloads)}, prepare=True)
     if any(payload.startswith((READY, DUE)) for payload in payloads):

@@ -1,5 +1,5 @@
-"""Our statements on Django's own connection, in the caller's transaction: enqueueing, sessions, NOTIFY. Also a limit
-of time for statements there.
+"""Runs statements on Django's own connection, in the caller's transaction: enqueueing, sessions, NOTIFY. It also limits
+the time of statements there.
 
 A statement that is used often on a connection is prepared there and sent by libpq.py, which costs a third of what
 Django's cursor costs. Django itself prepares nothing, because of poolers.
@@ -64,7 +64,7 @@ _direct: dict[str, bool] = {}
 
 @dataclass(slots=True)
 class FollowUp:
-    """A statement to send behind another one where that takes no further round trip."""
+    """A statement to send after another one where that takes no further round trip."""
 
     statement: Statement
     params: Params
@@ -75,19 +75,18 @@ class FollowUp:
 def first_row(
     alias: str, statement: Statement, params: Params, follow_up: FollowUp | None = None
 ) -> Row | None:
-    """Run `statement` on Django's connection, in the caller's transaction: the first row, or None.
+    """Runs `statement` on Django's connection, in the caller's transaction, and returns the first row, or None.
 
-    Outside transactions the `follow_up` may be executed behind it, in its own transaction, also where `statement`
-    fails; `follow_up.is_done` says whether it succeeded.
-    Where Django's statements are watched (DEBUG, assertNumQueries, execute_wrapper) or forbidden (SimpleTestCase), or
-    the database backend makes cursors in its own way, Django's cursor executes it. Raises what that cursor would
-    raise.
+    Outside transactions the `follow_up` may be executed after it, in its own transaction, also where `statement` fails;
+    `follow_up.is_done` says whether it succeeded. Where Django's statements are watched (DEBUG, assertNumQueries,
+    execute_wrapper) or forbidden (SimpleTestCase), or the database backend makes cursors in its own way, Django's
+    cursor executes it. Raises what that cursor would raise.
     """
     return first_row_on(connections[alias], statement, params, follow_up)
 
 
 def all_rows(alias: str, statement: str, params: Any = None) -> list[Row]:
-    """All rows of `statement`, by Django's own cursor."""
+    """Returns all rows of `statement`, by Django's own cursor."""
     with connections[alias].cursor() as cursor:
         cursor.execute(statement, params)
         rows: list[Row] = cursor.fetchall()
@@ -148,15 +147,15 @@ def _first_row(
 
 
 def _has_other_cursor(connection: Any, kind: Any) -> bool:
-    """Whether somebody has put a method of their own in the place of cursor(). A SimpleTestCase, which forbids queries
-    so, leaves the usual one there at its end."""
+    """Returns whether cursor() was replaced by another method. A SimpleTestCase, which forbids queries in this way,
+    leaves the usual one there at its end."""
     cursor = vars(connection).get("cursor")
     return cursor is not None and getattr(cursor, "__func__", None) is not kind.cursor
 
 
 def require_autocommit(alias: str, what: str) -> None:
     """Raises ManualCommitError where Django does not run its hooks of the commit: AUTOCOMMIT or set_autocommit() is
-    False, and there is no atomic(). Asks no server."""
+    False, and there is no atomic(). Sends no statement."""
     require_autocommit_on(connections[alias], what)
 
 
@@ -170,13 +169,14 @@ def require_autocommit_on(connection: Any, what: str) -> None:
 
 @functools.cache
 def _makes_its_own_cursors(kind: type) -> bool:
-    """As that of django-tenants, which sets the search_path of the tenant whenever a cursor is made."""
+    """Returns whether the backend makes cursors in its own way, as that of django-tenants, which sets the search_path
+    of the tenant whenever a cursor is made."""
     methods = ("cursor", "_cursor", "create_cursor")
     return any(getattr(kind, name) is not getattr(DatabaseWrapper, name) for name in methods)
 
 
 def _prepared(alias: str, raw: Raw, statement: Statement) -> _Use | None:
-    """Its use where the statement is prepared, if need be by this call; else None."""
+    """Returns its use where the statement is prepared, if need be by this call; else None."""
     uses = _uses.get(raw)
     if uses is None:
         uses = _uses[raw] = {}
@@ -228,7 +228,8 @@ def _is_idle(raw: Raw) -> bool:
 
 
 def _may_prepare(alias: str, raw: Raw) -> bool:
-    """Not where psycopg prepares: after a rollback it deallocates all. Not behind a pooler, which swaps connections."""
+    """Returns False where psycopg prepares, since it deallocates all after a rollback, and behind a pooler, which swaps
+    connections."""
     utf8 = raw.pgconn.parameter_status(b"client_encoding") == b"UTF8"
     if not utf8 or raw.prepare_threshold is not None:
         return False
@@ -263,7 +264,8 @@ def time_limit(alias: str, limit: timedelta, lock_limit: timedelta | None = None
 
 
 def is_in_transaction(alias: str) -> bool:
-    """Whether an atomic() would not begin a transaction. Without autocommit the caller has one, or is about to."""
+    """Returns whether an atomic() would not begin a transaction. Without autocommit the caller has one, or is about
+    to."""
     connection = connections[alias]
     return connection.in_atomic_block or not connection.get_autocommit()
 

@@ -30,7 +30,7 @@ Operation = Generator[Wait, Any, T]
 
 
 def run(operation: Operation[T]) -> T:
-    """The operation's result, with this thread blocked at each wait."""
+    """Returns the operation's result. This thread is blocked at each wait."""
     step: Callable[[Any], Wait] = operation.send
     value: Any = None
     while True:
@@ -99,7 +99,7 @@ class Signal:
         self._seconds = seconds
 
     def set(self, answer: Any = True) -> bool:
-        """False when the one who waits has given up, or has an answer already."""
+        """Sets the answer. Returns False when the waiter has given up, or has an answer already."""
         try:
             self._future.set_result(answer)  # in one step: of several who set it, one succeeds
         except futures.InvalidStateError:
@@ -107,7 +107,7 @@ class Signal:
         return True
 
     def withdraw(self) -> Any:
-        """Stop waiting. The answer, if one came at the last moment; else None."""
+        """Stops waiting. Returns the answer, if one came at the last moment; else None."""
         return None if self._future.cancel() else self._future.result()
 
     def block(self) -> Any:
@@ -146,13 +146,13 @@ def new_poll() -> Poll:
 
 
 class PollBySelect:
-    """select() of one socket in the shape of poll(); under eventlet other green threads run during the wait."""
+    """select() of one socket with the interface of poll(); under eventlet other green threads run during the wait."""
 
     def register(self, descriptor: int, events: int, /) -> None:
         self._descriptor, self._events = descriptor, events
 
     def poll(self, milliseconds: float | None = None, /) -> list[tuple[int, int]]:
-        """The socket and what it is ready for; nothing when the time is over."""
+        """Returns the socket and what it is ready for; nothing when the time is over."""
         seconds = None if milliseconds is None else milliseconds / 1000
         reads, writes = ([self._descriptor] if self._events & event else [] for event in (READ, WRITE))
         readable, writable, _ = select.select(reads, writes, [], seconds)

@@ -36,8 +36,8 @@ class Placement(NamedTuple):
 
 
 def find(connection: BaseDatabaseWrapper) -> Placement:
-    """Other schemas may have tables of the same names: those of tenants, of another installation, of a backup. They are
-    not misplaced while the tables of this installation are at their place."""
+    """Returns where the tables are. Other schemas may have tables of the same names: those of tenants, of another
+    installation, of a backup. They are not misplaced while the tables of this installation are at their place."""
     at_place: list[str] = []
     elsewhere: dict[str, list[str]] = {}
     known = {"schema": schema(), "tables": list(TABLES)}
@@ -50,7 +50,7 @@ def find(connection: BaseDatabaseWrapper) -> Placement:
 
 
 def _migrated(connection: BaseDatabaseWrapper) -> set[str]:
-    """The tables of the migrations that are applied, but for those that a router keeps out of this database."""
+    """Returns the tables of the migrations that are applied, except those that a router keeps out of this database."""
     loader = MigrationLoader(connection)
     applied = [node for node in loader.applied_migrations if node[0] == APP and node in loader.graph.nodes]
     if not applied:
@@ -68,7 +68,7 @@ def _migrated(connection: BaseDatabaseWrapper) -> set[str]:
 
 
 def what_is_wrong(connection: BaseDatabaseWrapper) -> str | None:
-    """The message when tables of this installation are in other schemas than the setting says, else None."""
+    """Returns the message when tables of this installation are in other schemas than the setting says, else None."""
     placement = find(connection)
     if not placement.misplaced:
         return _what_is_forbidden(connection) if schema() and placement.at_place else None
@@ -96,7 +96,8 @@ def _listed(names: list[str], shown: int = 2) -> str:
 
 
 def refuse_elsewhere(*, using: str, **_: Any) -> None:
-    """Receives pre_migrate: new tables would come to the right place, and the old ones stay at the wrong one."""
+    """Receives pre_migrate: new tables would be created at the right place, while the old ones stay at the wrong
+    one."""
     connection = connections[using]
     if connection.vendor == "postgresql" and (problem := what_is_wrong(connection)):
         raise CommandError(problem)
@@ -110,7 +111,7 @@ SELECT to_regnamespace(%(quoted)s) IS NOT NULL, CASE WHEN to_regnamespace(%(quot
 
 
 def create_schema(connection: BaseDatabaseWrapper) -> None:
-    """Create the schema of the setting, unless it is there. Raises CommandError, with what to do, where the role may
+    """Creates the schema of the setting, unless it is there. Raises CommandError, with what to do, where the role may
     not create it, or no tables in it."""
     with connection.cursor() as cursor:
         cursor.execute(MAY_CREATE, {"quoted": f'"{schema()}"', "plain": schema()})

@@ -39,7 +39,7 @@ SHRUNK_SECONDS = 1.0  # how long a pool does with the connections it has after a
 
 @dataclass(frozen=True)
 class PoolUser:
-    """Who has the connections of a pool."""
+    """The room that has the connections of a pool."""
 
     name: str  # in errors; the application_name is "pgonly <name>"
     size_option: str  # what to raise where the connections are too few
@@ -55,7 +55,8 @@ class PoolUser:
         return (unavailable if isinstance(error, DatabaseUnavailableError) else failed)(*error.args)
 
     def may_be_done(self, error: BaseException) -> bool:
-        """Whether PostgreSQL may have done a call that ended with this error: it was cut off, or not answered."""
+        """Returns whether PostgreSQL may have done a call that ended with this error: it was cut off, or not
+        answered."""
         failed, _, unanswered = self.errors
         return isinstance(error, unanswered) or not isinstance(error, (failed, testrun.Refusal))
 
@@ -66,7 +67,7 @@ _closer: threading.Thread | None = None
 
 
 def pool_for(alias: str, size: int, user: PoolUser) -> Pool:
-    """This process's pool for the database `alias`, holding at most `size` connections."""
+    """Returns this process's pool for the database `alias`, which holds at most `size` connections."""
     key = alias, size, user
     with _creating:
         if key not in _pools:
@@ -85,7 +86,7 @@ class Pool:
         self._forget()
 
     def _forget(self) -> None:
-        """Start without connections: in a forked child those are the parent's."""
+        """Starts without connections: in a forked child those are the parent's."""
         for connection in self._connections:
             connection.disown()
         self._connections = WeakSet()
@@ -101,11 +102,9 @@ class Pool:
     def call(
         self, statement: Statement, values: Values, timeout: float, patience: float
     ) -> Operation[PGresult]:
-        """One statement on a connection of the pool, or on the test's own inside Django's TestCase.
-
-        The statement may take `timeout` seconds, getting a connection `patience`. Where its connection is lost, it is
-        sent again if it only reads, or if PostgreSQL says that it has not done it. Raises what the user makes of a
-        DatabaseCallError.
+        """Sends one statement on a connection of the pool, or on the test's own inside Django's TestCase. The statement
+        may take `timeout` seconds, getting a connection `patience`. If its connection is lost, it is sent again if it
+        only reads, or if PostgreSQL says that it has not done it. Raises what the user makes of a DatabaseCallError.
         """
         attempts_left = ATTEMPTS
         try:
@@ -138,7 +137,8 @@ class Pool:
         return result
 
     async def arun(self, operation: Operation[T]) -> T:
-        """operation.arun(), but in a TestCase in the thread that has the test's transaction, as the ORM does it."""
+        """Does operation.arun(), but in a TestCase in the thread that has the test's transaction, as the ORM does
+        it."""
         if testrun.is_on() and testrun.testcase_connection(self.alias) is None:
             tests_own = await sync_to_async(testcase_connection_for)(self.alias, self.user.advice)
             if tests_own is not None:
@@ -146,7 +146,7 @@ class Pool:
         return await arun(operation)
 
     def _idle_connection(self) -> Connection | None:
-        """A connection that is free. None when there is none."""
+        """Returns a free connection; None when there is none."""
         if self._failed_at is not None:
             self._refuse_for_a_while()
         while self._idle:
@@ -160,7 +160,7 @@ class Pool:
         return None
 
     def _refuse_for_a_while(self) -> None:
-        """The second after a failure, calls fail at once instead of each waiting for its own timeout."""
+        """Makes calls fail at once in the second after a failure, instead of each waiting for its own timeout."""
         failed_at = self._failed_at  # another thread may forget it at any moment
         if failed_at is not None and time.monotonic() - failed_at < FAIL_FAST_SECONDS:
             raise DatabaseUnavailableError(
@@ -183,7 +183,7 @@ class Pool:
                 return connection
 
     def _is_connected_now(self, connection: Connection, give_up_at: float) -> Operation[bool]:
-        """False where PostgreSQL refuses it, but there are others to wait for."""
+        """Connects. Returns False where PostgreSQL refuses it, but there are others to wait for."""
         try:
             yield from self._connect(connection, max(give_up_at - time.monotonic(), 0))
         except DatabaseUnavailableError as error:
@@ -201,7 +201,8 @@ class Pool:
         return True
 
     def _shrink(self, refused: Connection, reason: str) -> bool:
-        """Do without `refused` and more like it for a while. False when it would have been the only one."""
+        """Does without `refused` and connections like it for a while. Returns False when it would have been the only
+        one."""
         with self._lock:
             others = len(self._connections - {refused})
             if others:
@@ -210,7 +211,7 @@ class Pool:
             return others > 0
 
     def _new_connection(self) -> Connection | None:
-        """The right to open a connection, where there is room for one."""
+        """Returns the right to open a connection, where there is room for one."""
         if self._shrunk_until and time.monotonic() >= self._shrunk_until:
             self._room, self._shrunk_until, self._refused = self.size, 0.0, ""
         if len(self._connections) >= self._room:
@@ -263,7 +264,7 @@ class Pool:
         _start_closer()
 
     def _give(self, connection: Connection) -> None:
-        """Take back a connection: to be used again when it waits for a statement, else closed."""
+        """Takes back a connection: to be used again when it waits for a statement, else closed."""
         if connection.database == self._database["NAME"] and connection.is_reusable():
             self._idle.append(connection)
         else:
@@ -272,7 +273,7 @@ class Pool:
             self._serve_waiting()
 
     def _serve_waiting(self) -> None:
-        """Hand idle connections, or the right to open one, to those who wait, first come first served."""
+        """Hands idle connections, or the right to open one, to those who wait, first come first served."""
         with self._lock:
             while self._waiting and (offer := self._offer()) is not None:
                 signal = next(iter(self._waiting), None)
@@ -295,7 +296,7 @@ class Pool:
             self._connections.discard(connection)
 
     def is_connected(self) -> bool:
-        """True when a call would find a free connection that the server has not ended."""
+        """Returns whether a call would find a free connection that the server has not ended."""
         return any(self._is_usable(connection) for connection in tuple(self._idle))
 
     def _is_usable(self, connection: Connection) -> bool:
@@ -303,7 +304,7 @@ class Pool:
         return connection.database == self._database["NAME"] and connection.is_quiet()
 
     def close_unused(self) -> None:
-        """Close the free connections that no call has used for IDLE_SECONDS; the last of them after `before_rest`."""
+        """Closes the free connections that no call has used for IDLE_SECONDS; the last of them after `before_rest`."""
         since = time.monotonic() - IDLE_SECONDS
         with contextlib.suppress(IndexError):  # another thread took the last one
             while self._idle[0].used_at < since:  # the longest unused is the first
@@ -313,13 +314,14 @@ class Pool:
         self._serve_waiting()
 
     def close_idle(self) -> None:
-        """Close the free connections. The next call opens what it needs."""
+        """Closes the free connections. The next call opens what it needs."""
         while self._idle:
             self._drop(self._idle.pop())
 
 
 def _start_closer() -> None:
-    """A thread closes what is not used. It wakes four times in IDLE_SECONDS, and ends when no connection is left."""
+    """Starts a thread that closes what is not used. It wakes four times in IDLE_SECONDS, and ends when no connection is
+    left."""
     global _closer  # noqa: PLW0603 - one per process
     with _creating, contextlib.suppress(RuntimeError):  # the interpreter is ending and starts no threads
         if _closer is None or not _closer.is_alive():
@@ -353,7 +355,8 @@ def _after_fork() -> None:
 
 
 def _let_go(connection: Any, **_: Any) -> None:
-    """Django connects to "no database" before it creates, clones or drops one, which has to be unused then."""
+    """Closes the connections when Django connects to "no database", which it does before it creates, clones or drops
+    one: that has to be unused then."""
     if connection.alias == NO_DB_ALIAS:
         listener.stop_all()
         close_all_idle()

@@ -1,4 +1,4 @@
-"""A connection that is opened when it is needed and, after a loss, opened again: with pauses that grow."""
+"""A connection that is opened when it is needed and, after a loss, opened again after growing pauses."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 
 
 class Reconnecting:
-    """For one thread. Times are time.monotonic().
-
-    `opened` is called with each new connection and may raise psycopg.Error, which counts as a failed try. `lost` is
-    called when the database goes away and not again for each failed try, `back` when a connection is open again.
+    """A connection for one thread. Times are time.monotonic(). `opened` is called with each new connection and may
+    raise psycopg.Error, which counts as a failed try. `lost` is called when the database becomes unavailable and not
+    again for each failed try, `back` when a connection is open again.
     """
 
     def __init__(
@@ -44,8 +43,8 @@ class Reconnecting:
         self._was_open = False
 
     def connection(self) -> OwnConnection | None:
-        """The open connection, or a new one. None while the database is away. Raises what the project's own database
-        backend raises, where that keeps it from opening the first one."""
+        """Returns the open connection, or a new one; None while the database is unavailable. Raises what the project's
+        own database backend raises, where that keeps it from opening the first one."""
         if self._connection is not None:
             return self._connection
         if time.monotonic() < self._next_try:
@@ -73,14 +72,15 @@ class Reconnecting:
         return connection
 
     def note_direct(self) -> None:
-        """It was found out that no pooler stands between. Raises psycopg.Error."""
+        """Notes that no pooler stands between. Raises psycopg.Error."""
         if self._connection is not None and not self.is_direct:
             self.is_direct = self._connection.apply_session_settings(
                 lock_wait=self._lock_wait, is_direct=True
             )
 
     def ask(self, question: Callable[[OwnConnection], Answer]) -> Answer | None:
-        """`question(connection)`. None when the database is away, or refused to answer now (see TRY_AGAIN)."""
+        """Returns `question(connection)`; None when the database is unavailable, or refused to answer now (see
+        TRY_AGAIN)."""
         connection = self.connection()
         try:
             return None if connection is None else question(connection)
@@ -91,7 +91,7 @@ class Reconnecting:
             return None
 
     def lose(self, error: Exception) -> None:
-        """Close the connection, on which `error` was raised. The next try comes after a pause, which is twice as long
+        """Closes the connection, on which `error` was raised. The next try comes after a pause, which is twice as long
         as the last one, unless this connection has lasted."""
         now = time.monotonic()
         if self._connection is not None and now - self._opened_at >= LONGEST_PAUSE_SECONDS:
@@ -109,13 +109,13 @@ class Reconnecting:
         return None if connection is None or connection.closed else connection.pgconn.socket
 
     def start_anew(self) -> None:
-        """Close the connection. The next one is opened without a pause, and as if none was lost."""
+        """Closes the connection. The next one is opened without a pause, as if none had been lost."""
         self.close()
         self.is_away, self._next_try, self._pause_seconds = False, 0.0, FIRST_PAUSE_SECONDS
 
     @property
     def pause_seconds(self) -> float:
-        """Until the next try to connect."""
+        """The number of seconds until the next try to connect."""
         return max(self._next_try - time.monotonic(), 0.0)
 
     def close(self) -> None:

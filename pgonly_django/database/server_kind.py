@@ -53,7 +53,7 @@ class ServerKind:
 
     @property
     def label(self) -> str:
-        """ "PostgreSQL 17.2", "Aurora, PostgreSQL 16.4", "CockroachDB CCL v25.4.14"."""
+        """Names the server: "PostgreSQL 17.2", "Aurora, PostgreSQL 16.4", "CockroachDB CCL v25.4.14"."""
         words = self.version.split(" ")
         version = " ".join(words[: 3 if self.is_cockroach else 2])
         names = {
@@ -83,8 +83,8 @@ def check_server(databases: Iterable[str] | None = None, **_: Any) -> list[check
 
 
 def is_cockroach(alias: str) -> bool:
-    """False where the server does not answer: a check may run without it. Asks on a connection of ours: Django refuses
-    last year's CockroachDB as an old PostgreSQL, without its name."""
+    """Returns False where the server does not answer: a check may run without it. It asks on a connection of this
+    package: Django refuses last year's CockroachDB as an old PostgreSQL, without its name."""
     vendor = connections[alias].vendor
     if vendor != "postgresql":
         return vendor == "cockroachdb"  # django-cockroachdb

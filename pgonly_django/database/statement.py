@@ -1,6 +1,6 @@
 """A statement: its text, its name on a server, and the form in which its parameters travel.
 
-The type of a parameter is the cast behind it: `%(key)s::text`, `%(ids)s::uuid[]`. Text, bytea and all arrays travel in
+The type of a parameter is the cast after it: `%(key)s::text`, `%(ids)s::uuid[]`. Text, bytea and all arrays travel in
 PostgreSQL's binary form, the rest as text. Without a cast PostgreSQL infers the type from the place.
 """
 
@@ -71,12 +71,13 @@ def integer(raw: bytes | None) -> int:
 
 
 def printable(text: str) -> str:
-    """`text` with what PostgreSQL's text cannot hold made visible: for reasons, tracebacks and log lines."""
+    """Returns `text` with the characters that PostgreSQL's text cannot hold made visible: for reasons, tracebacks and
+    log lines."""
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def _text(value: Any) -> bytes:
-    """bytes are taken for text in UTF-8."""
+    """Returns text. Bytes are taken for UTF-8."""
     if value.__class__ is bytes:
         return value
     text = value.encode() if isinstance(value, str) else str(value).encode()

@@ -25,7 +25,7 @@ CALLS = "pgonly_pool_calls"
 
 
 class CallWatch(Protocol):
-    """Raises where the call may not be made, or what follows it."""
+    """Raises where the call may not be made, or what is to happen after it."""
 
     def before_call(self) -> None: ...
 
@@ -34,17 +34,16 @@ class CallWatch(Protocol):
 
 @dataclass(frozen=True)
 class Advice:
-    """Added to the error where a test may not use a pool: because it may not use the database, or because another
-    thread has its transaction."""
+    """The texts that are added to the error where a test may not use a pool: because it may not use the database, or
+    because another thread has its transaction."""
 
     without_database: str
     in_other_thread: str
 
 
 def testcase_connection_for(alias: str, advice: Advice) -> TestcaseConnection | None:
-    """The test's connection, where this thread is in a TestCase's transaction. Call it in a test run only.
-
-    None in other tests that may use the database. Raises what Django raises in those that may not, and
+    """Returns the test's connection, where this thread is in a TestCase's transaction; None in other tests that may use
+    the database. Call it in a test run only. Raises what Django raises in tests that may not use it, and
     DatabaseOperationForbidden in the other threads of a TestCase.
     """
     connection = testrun.testcase_connection(alias)
@@ -83,5 +82,6 @@ class TestcaseConnection(Connection):
         return result
 
     async def ready(self) -> None:
-        """Where an event loop runs in the test's thread: no other coroutine comes between, onto the same connection."""
+        """Runs where an event loop runs in the test's thread: no other coroutine comes between, onto the same
+        connection."""
         self.block()

@@ -32,9 +32,8 @@ _adding = threading.Lock()
 
 
 def is_on() -> bool:
-    """True in a test run, and from then on until the process ends: threads of a test may run on after it.
-
-    Importing django.test alone, as many libraries do, is no test run.
+    """Returns True in a test run, and from then on until the process ends: threads of a test may run on after it.
+    Importing django.test alone, as many libraries do, does not make a test run.
     """
     found = BaseDatabaseWrapper.ensure_connection
     if found is not _usual and (_usual is None or (found.__module__ in _PATCHED_BY and _notice())):
@@ -62,9 +61,8 @@ def remember_connection(connection: BaseDatabaseWrapper, **_: Any) -> None:
 
 
 def testcase_connection(alias: str) -> BaseDatabaseWrapper | None:
-    """The connection on which a TestCase has opened its transaction in this thread; None without one.
-
-    While an event loop runs, `connections` of Django gives another connection in the same thread.
+    """Returns the connection on which a TestCase has opened its transaction in this thread; None without one. While an
+    event loop runs, `connections` of Django gives another connection in the same thread.
     """
     thread = threading.get_ident()
     candidates: list[Any] = [connections[alias], *_in_testcases(alias)]
@@ -87,7 +85,7 @@ def _is_in_testcase(connection: BaseDatabaseWrapper) -> bool:
 
 
 def databases() -> list[object] | None:
-    """The databases that the aliases have now; None in a normal run, where they never change."""
+    """Returns the databases that the aliases have now; None in a normal run, where they never change."""
     return [connections.settings[alias]["NAME"] for alias in connections] if is_on() else None
 
 
@@ -100,7 +98,7 @@ def _marked(kind: type[Exception]) -> type[Exception]:
 
 
 def refuse_other_threads(alias: str, advice: str) -> None:
-    """Raise where a TestCase's transaction is open in `alias`, which this thread is not in."""
+    """Raises where a TestCase's transaction is open in `alias`, which this thread is not in."""
     if is_any_in_testcase(alias):
         _refuse(
             f"Database {alias!r} was used outside of the thread that has this TestCase's transaction (in another "
@@ -109,7 +107,7 @@ def refuse_other_threads(alias: str, advice: str) -> None:
 
 
 def refuse_real_database(alias: str, advice: str) -> None:
-    """Raise what Django raises, where it refuses this thread a query to `alias`; `advice` is added.
+    """Raises what Django raises, where it refuses this thread a query to `alias`; `advice` is added.
 
     Outside of tests too, while the alias has the database that it has in a normal run.
     """
@@ -130,13 +128,13 @@ def refuse_real_database(alias: str, advice: str) -> None:
 
 
 def has_usual_database(alias: str) -> bool:
-    """Whether the alias has the database of a normal run, where that is not named as its test database."""
+    """Returns whether the alias has the database of a normal run, where that is not named as its test database."""
     database = connections.settings[alias]
     return alias in _names and _names[alias] == database["NAME"] != database["TEST"]["NAME"]
 
 
 def _ask_django(alias: str) -> None:
-    """Without opening a connection."""
+    """Asks Django without opening a connection."""
     connection = connections[alias]
     replaced = vars(connection).get("cursor")
     testcases = sys.modules.get("django.test.testcases")

@@ -47,7 +47,7 @@ _waited_at_exit = 0.0
 
 
 def token() -> str:
-    """Lets its bearer wake a worker of this SECRET_KEY, for TOKEN_SECONDS."""
+    """Returns a token that lets its bearer wake a worker of this SECRET_KEY, for TOKEN_SECONDS."""
     return signing.TimestampSigner(salt=SALT).sign(SUBJECT)
 
 
@@ -64,7 +64,7 @@ def remember_usual() -> None:
 
 
 def post_soon() -> None:
-    """Post to each URL, in the background. Never raises, and never waits."""
+    """Posts to each URL, in the background. Never raises, and never waits."""
     try:
         urls = settings().wake_urls
     except ImproperlyConfigured:  # the system check says so
@@ -75,7 +75,7 @@ def post_soon() -> None:
 
 
 def post_after_commit(alias: str) -> None:
-    """The same once the caller's transaction has committed; not at all when it rolls back."""
+    """Does the same after the caller's transaction has committed, and not at all when it rolls back."""
     if connections[alias].in_atomic_block:
         transaction.on_commit(post_soon, using=alias, robust=True)
     else:
@@ -91,7 +91,7 @@ def _flush_at_exit() -> None:
 
 
 def flush(seconds: float | None = None) -> None:
-    """Post now what waits for its turn, and wait until it is posted, for `seconds` at most, 5 unless given."""
+    """Posts what is waiting for its turn, and waits until it is posted, for up to `seconds`, by default 5."""
     give_up_at = time.monotonic() + (END_SECONDS if seconds is None else seconds)
     urls = tuple(_urls.values())
     for url in urls:
@@ -121,7 +121,7 @@ class WakeUrl:
         self._start()
 
     def hurry(self) -> None:
-        """What is wanted now does not wait for its turn."""
+        """Posts at once what is waiting for its turn."""
         with self._changed:
             if self._is_wanted:
                 self._posted_at = LONG_AGO
@@ -155,7 +155,7 @@ class WakeUrl:
             self._note(failure)
 
     def _post(self) -> str | None:
-        """None when the answer is a good one (2xx), else what went wrong."""
+        """Returns None when the answer is a good one (2xx), else what went wrong."""
         try:
             self._opener = self._opener or _new_opener(self.url)
             headers = {"Authorization": f"Bearer {token()}", "User-Agent": "pgonly-django"}
@@ -169,7 +169,7 @@ class WakeUrl:
             return str(getattr(error, "reason", error)).strip() or type(error).__name__
 
     def _takes_turn(self) -> bool:
-        """Wait until the next POST is due. False when there is none: the thread ends."""
+        """Waits until the next POST is due. Returns False when there is none: the thread ends."""
         with self._changed:
             while (due_at := self._due_at()) is not None:
                 now = time.monotonic()
@@ -191,7 +191,7 @@ class WakeUrl:
         return None
 
     def _note(self, failure: str | None) -> None:
-        """`failure`: what went wrong. It is said once, and not again for the next POSTs that fail."""
+        """Logs a `failure` once, and not again for the next POSTs that fail."""
         self._failures = 0 if failure is None else self._failures + 1
         if self._failures == 1:
             place = self.url.partition("?")[0]
@@ -208,8 +208,9 @@ def _hint(error: HTTPError) -> str:
 
 
 def _new_opener(url: str) -> urllib.request.OpenerDirector:
-    """Follows no redirect, which would make a GET of the POST and take the token elsewhere. Uses the proxies that the
-    environment names (HTTPS_PROXY, NO_PROXY), and not those of the system: on macOS that crashes a forked process."""
+    """Returns an opener that follows no redirect, which would make a GET of the POST and take the token elsewhere. It
+    uses the proxies that the environment names (HTTPS_PROXY, NO_PROXY), and not those of the system: on macOS that
+    crashes a forked process."""
     opener = urllib.request.OpenerDirector()
     opener.add_handler(urllib.request.ProxyHandler(urllib.request.getproxies_environment()))
     opener.add_handler(urllib.request.HTTPHandler())

@@ -1,4 +1,4 @@
-"""Limits of what jobs, and everything else, may do and spend: limiters and budgets, which all processes share.
+"""Limits of what jobs, and all other code, may do and spend: limiters and budgets, which all processes share.
 
 limiter               limiter(): a limiter by its name
 admission             one caller's way in and out, over limiter_statements
@@ -7,6 +7,6 @@ budget                budget(): a budget by its name; reserve, settle, release, 
 budget_settings       PGONLY["BUDGETS"]: validated, and its patterns
 declared_rows         whose declaration stands, for the rows of both
 provider_answers      how long to wait after a 429, and which errors say that a request was not paid
-expiry                reservations of dead processes count as spent; jobs go on where a budget has room again
+expiry                reservations of dead processes count as spent; jobs continue where a budget has room again
 pool_user, renewal    connections and leases, for both
 """

@@ -1,7 +1,8 @@
-"""One caller's way through a limiter: in, in the order of arrival, and out.
+"""One caller's way into a limiter, in the order of arrival, and out of it.
 
-Who does not get in at once takes a ticket in pgonly_limiter_waiter and waits without a connection: for a NOTIFY, for
-the moment when the buckets have enough, and never longer than a second. Who gets in, or leaves, wakes the next.
+A caller that does not get in at once takes a ticket in pgonly_limiter_waiter and waits without a connection: for a
+NOTIFY, for the moment when the buckets have enough, and never longer than a second. A caller that gets in, or leaves,
+wakes the next one.
 """
 
 import contextlib
@@ -31,14 +32,14 @@ _TRUE = b"\x01"
 
 
 def raise_if_interrupted() -> None:
-    """Raise the interruption of a job whose run has to end."""
+    """Raises the interruption of a job whose run has to end."""
     if (job := current_job.get()) is not None:
         job.raise_if_interrupted()
 
 
 @dataclass(frozen=True, slots=True)
 class EnterAnswer:
-    """What PostgreSQL says to one who wants to get in."""
+    """PostgreSQL's answer to a caller that wants to get in."""
 
     is_in: bool
     has_slot: bool  # the limiter has a limit of `concurrent`
@@ -49,7 +50,7 @@ class EnterAnswer:
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class LimiterAdmission:
-    """As a waiter and as the holder of a slot it has the same `id`."""
+    """A caller's admission. As a waiter and as the holder of a slot it has the same `id`."""
 
     RENEW = RENEW_SLOTS
 
@@ -66,10 +67,10 @@ class LimiterAdmission:
     _is_unanswered: bool = False  # PostgreSQL was asked to let it in, and may do so still
 
     def enter(self, timeout: float) -> Operation[None]:
-        """Wait until the limiter lets this caller in, `timeout` seconds at most.
+        """Waits until the limiter lets this caller in, `timeout` seconds at most.
 
         Raises LimiterTimeoutError, UnknownLimiterError, outside of jobs LimitsUnavailableError when PostgreSQL has been
-        away for PATIENCE_SECONDS, and in jobs the interruption of a run that has to end.
+        unavailable for PATIENCE_SECONDS, and in jobs the interruption of a run that has to end.
         """
         give_up_at = time.monotonic() + timeout
         may_wait = timeout > 0
@@ -88,7 +89,7 @@ class LimiterAdmission:
                 yield from self._wait(watch, found, remaining)
 
     def _wait(self, watch: Watch, found: EnterAnswer, at_most: float) -> Operation[None]:
-        """Until it is told, or until it is time to look anyway."""
+        """Waits until it is notified, or until it is time to look anyway."""
         if not found.is_far:
             yield watch.next(min(at_most, found.wait_seconds or at_most))
             return
@@ -99,7 +100,7 @@ class LimiterAdmission:
             raise_if_interrupted()
 
     def _look(self, give_up_at: float, *, may_wait: bool) -> Operation[EnterAnswer]:
-        """Try to get in. While PostgreSQL is away it tries again; its ticket stays its own."""
+        """Tries to get in. While PostgreSQL is unavailable it tries again; it keeps its ticket."""
         while True:
             found = yield from while_away(lambda: self._try(may_wait), PATIENCE_SECONDS, give_up_at)
             if found.is_in or not found.lacks_slots:
@@ -116,7 +117,7 @@ class LimiterAdmission:
         raise (yield from no_such_limiter(self.pool, self.name))
 
     def _ask(self, may_wait: bool) -> Operation[EnterAnswer | None]:
-        """None: there is no such limiter."""
+        """Returns None when there is no such limiter."""
         row = {"id": self.id, "name": self.name, "who": self.who, "lease": LEASE_SECONDS}
         amounts = {"requests": self.requests, "tokens": self.tokens}
         try:
@@ -135,7 +136,8 @@ class LimiterAdmission:
         return EnterAnswer(is_in, has_slot, lacks_slots, wait_seconds or None, is_far)
 
     def abandon(self) -> None:
-        """It gave up on the way in: what it may hold is given back in the background, with all that it reserved."""
+        """Called when the caller gave up on the way in: what it may hold is given back in the background, with all that
+        it reserved."""
         leaving = self.pool, self.id, self.name
         if self._is_unanswered:
             # The slot may be taken only later, also by one whose ticket is there already. The whole reservation is
@@ -148,8 +150,8 @@ class LimiterAdmission:
         self.is_in = self._has_ticket = self._is_unanswered = False
 
     def leave(self, requests: float, tokens: float) -> Operation[None]:
-        """Give back the slot, after a use that took so much. Raises no LimitsError: the work is done. While PostgreSQL
-        is away it is tried again until the lease is over."""
+        """Gives back the slot, after a use that took `requests` and `tokens`. Raises no LimitsError: the work is done.
+        While PostgreSQL is unavailable it is tried again until the lease has ended."""
         leaving = self.pool, self.id, self.name, self.has_slot, requests - self.requests, tokens - self.tokens
         try:
             yield from give_back(*leaving)
@@ -168,7 +170,7 @@ class LimiterAdmission:
         emit("limits.slot_lost", message, level=logging.WARNING, limiter=self.name)
 
     def __del__(self) -> None:
-        """An exception from another thread came between two lines, and the slot was not given back."""
+        """Gives the slot back where an exception from another thread came between two lines."""
         if self.is_in and self.pid == os.getpid() and not sys.is_finalizing():
             give_back_later(self.pool, self.id, self.name, self.has_slot, 0.0, 0.0)
 
@@ -176,8 +178,8 @@ class LimiterAdmission:
 def give_back(
     pool: Pool, holder: UUID, name: str, has_slot: bool, requests: float, tokens: float
 ) -> Operation[bool]:
-    """Give back the slot or the ticket, and draw what was used beyond the reservation (below zero: put it back).
-    Whether there was a slot. Raises LimitsError."""
+    """Gives back the slot or the ticket, and draws what was used beyond the reservation (below zero: puts it back).
+    Returns whether there was a slot. Raises LimitsError."""
     row = {"id": holder, "name": name, "has_slot": int(has_slot)}
     result = yield from call(pool, LEAVE, **row, requests=requests, tokens=tokens)
     if (told := result.get_value(0, 1)) is not None:
@@ -189,5 +191,5 @@ def give_back(
 def give_back_later(
     pool: Pool, holder: UUID, name: str, has_slot: bool, requests: float, tokens: float
 ) -> None:
-    """give_back() in the background, tried again until the lease is over: then the slot is free anyway."""
+    """Does give_back() in the background, tried again until the lease has ended: then the slot is free anyway."""
     background.add(lambda: run(give_back(pool, holder, name, has_slot, requests, tokens)), LEASE_SECONDS)

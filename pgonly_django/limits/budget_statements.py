@@ -1,4 +1,5 @@
-"""The statements of a budget's reservations: each is one round trip, and sent twice it does what once does."""
+"""The statements of a budget's reservations. Each is one round trip, and sending it twice does what sending it once
+does."""
 
 from __future__ import annotations
 
@@ -74,7 +75,7 @@ WHERE id = ANY (%(ids)s::uuid[]) AND NOT is_expired RETURNING id
 
 @dataclass(frozen=True, slots=True)
 class ReserveAnswer:
-    """What PostgreSQL said to one who wants to reserve."""
+    """PostgreSQL's answer to a caller that wants to reserve."""
 
     is_made: bool
     usd: Decimal  # the cap
@@ -83,7 +84,7 @@ class ReserveAnswer:
 
 
 def answer_in(result: PGresult) -> ReserveAnswer | None:
-    """None: there is no such budget."""
+    """Returns None when there is no such budget."""
     if not result.ntuples:
         return None
     made, *amounts = (result.get_value(0, column) for column in range(4))

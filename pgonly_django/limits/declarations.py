@@ -1,5 +1,5 @@
-"""PGONLY["LIMITERS"]: which limiters there are and what they allow. The rows say it to all processes: what a person has
-changed in the admin stays."""
+"""PGONLY["LIMITERS"]: the limiters and what they allow. The rows tell all processes: what a person has changed in the
+admin stays."""
 
 import difflib
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ KEYS = ("concurrent", "requests_per_minute", "tokens_per_minute")
 
 
 def limits_of(name: Any, entry: Any) -> Limits:
-    """The limits of one entry, None where it has none. Raises ImproperlyConfigured."""
+    """Returns the limits of one entry, None where it has none. Raises ImproperlyConfigured."""
     where = f'PGONLY["LIMITERS"][{name!r}]'
     if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH or "\0" in name:
         raise ImproperlyConfigured(
@@ -42,7 +42,7 @@ def limits_of(name: Any, entry: Any) -> Limits:
 
 
 def what_is_wrong(key: str, value: Any) -> str | None:
-    """What this limit must be, or None when it is right. None is no limit."""
+    """Returns what this limit must be, or None when it is right. None means no limit."""
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -59,7 +59,7 @@ ROWS = DeclaredRows(
 
 
 def declare(pool: Pool, name: str, *, again: bool = False) -> Operation[None]:
-    """Make the limiter's row say what the settings say: see DeclaredRows.declare()."""
+    """Makes the limiter's row say what the settings say: see DeclaredRows.declare()."""
     entries = settings().limiters
     if name in entries:
         yield from ROWS.declare(pool, name, limits_of(name, entries[name]), again=again)
@@ -69,13 +69,13 @@ NAMES = Statement(qualified("SELECT name FROM pgonly_limiter ORDER BY name LIMIT
 
 
 def no_such_limiter(pool: Pool, name: str) -> Operation[UnknownLimiterError]:
-    """The error for a name that neither the settings nor the rows have."""
+    """Returns the error for a name that neither the settings nor the rows have."""
     result = yield from call(pool, NAMES)
     return unknown(name, {bytes(result.get_value(row, 0) or b"").decode() for row in range(result.ntuples)})
 
 
 def unknown(name: str, rows: Iterable[str] = ()) -> UnknownLimiterError:
-    """The error for a name that neither the settings have nor `rows`."""
+    """Returns the error for a name that neither the settings nor `rows` have."""
     known = sorted({*rows, *map(str, settings().limiters)})
     same = [each for each in known if each.lower() == name.lower()]
     near = same or difflib.get_close_matches(name, known, n=1)

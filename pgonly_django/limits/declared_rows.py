@@ -1,6 +1,6 @@
-"""How the rows of limiters and budgets follow what code and settings declare: as Declared.declare() does it, which says
-whose declaration stands, but on a connection of ours. In the caller's transaction the row would be rolled back, or stay
-locked."""
+"""Makes the rows of limiters and budgets follow what code and settings declare, as Declared.declare() does, which says
+whose declaration counts, but on a connection of this package. In the caller's transaction the row would be rolled back,
+or stay locked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAY_REPLACE = MAY_REPLACE.format(started="excluded.declarer_started_at", stale_
 
 
 class LastDeclaration(NamedTuple):
-    """What this process has declared of a row."""
+    """What this process has last declared for a row."""
 
     columns: Mapping[str, Any]
     started: datetime  # the process; or when it began to say something else than before
@@ -36,10 +36,10 @@ class LastDeclaration(NamedTuple):
 
 
 class DeclaredRows:
-    """Of the rows of one table, and what this process has said of them."""
+    """The rows of one table, and what this process has declared for them."""
 
     def __init__(self, table: str, columns: Mapping[str, str], more: str = "") -> None:
-        """`columns`: their types. `more`: what else an UPDATE sets."""
+        """`columns`: their types. `more`: the further columns that an UPDATE sets."""
         names = ", ".join(columns)
         values = ", ".join(f"%({name})s::{kind}" for name, kind in columns.items())
         follow = ",\n    ".join(
@@ -64,8 +64,8 @@ WHERE d.declared = excluded.declared OR {_MAY_REPLACE}""")
     def declare(
         self, pool: Pool, name: str, columns: Mapping[str, Any], *, again: bool = False
     ) -> Operation[None]:
-        """Make the row say it, unless a newer process says something else: once in a process, for each change, every
-        AGAIN_SECONDS, or `again`. Raises LimitsError."""
+        """Makes the row say it, unless a newer process says something else: once in a process, for each change, every
+        AGAIN_SECONDS, or with `again`. Raises LimitsError."""
         key, now = (pool.alias, name), time.monotonic()
         last = self.said.get(key)
         is_same = last is not None and last.columns == columns
@@ -84,5 +84,5 @@ WHERE d.declared = excluded.declared OR {_MAY_REPLACE}""")
             raise
 
     def forget(self, pool: Pool, name: str) -> None:
-        """There is no such row any more."""
+        """Notes that the row does not exist any more."""
         self.said.pop((pool.alias, name), None)

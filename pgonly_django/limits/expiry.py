@@ -1,5 +1,5 @@
-"""What budgets need now and then, called by duties of the workers: reservations of dead processes count as spent, held
-jobs go on where a budget has begun a new period or has a higher cap, and what calls have cost is kept for 90 days."""
+"""The duties of workers for budgets: reservations of dead processes count as spent, held jobs continue where a budget
+has begun a new period or has a higher cap, and the costs of calls are kept for 90 days."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class ExpiredReservation(NamedTuple):
 
 
 def expire(settle_seconds: float = LEASE_SECONDS) -> list[ExpiredReservation]:
-    """Count one batch of expired reservations as spent. When it is a full one there may be more. None expires within
+    """Counts one batch of expired reservations as spent. When it is a full one there may be more. None expires within
     `settle_seconds` of a start of the server."""
     alias = router.db_for_write(Budget)
     expired = [
@@ -122,7 +122,7 @@ SELECT date_part('epoch', min({NEXT_PERIOD}) - clock_timestamp()) FROM pgonly_bu
 
 
 def next_period_in_seconds(names: list[str]) -> float | None:
-    """Until the first of these budgets begins a new period; None where none of them has periods."""
+    """Returns the seconds until the first of these budgets begins a new period; None where none of them has periods."""
     ((seconds,),) = all_rows(router.db_for_write(Budget), NEXT_PERIOD_IN, {"names": names})
     return None if seconds is None else float(seconds)
 
@@ -132,8 +132,8 @@ def holding_budgets(jobs_alias: str) -> list[str]:
 
 
 def resume_held(jobs_alias: str, names: list[str]) -> int:
-    """Let the jobs of these budgets go on whose last run began before the present period, or before the cap was raised:
-    also one that was refused before that and written as held behind it. Returns how many."""
+    """Lets the held jobs of these budgets continue whose last run began before the present period, or before the cap
+    was raised: also one that was refused before that and written as held after it. Returns how many."""
     have_room = all_rows(router.db_for_write(Budget), HAVE_ROOM, {"names": names})
     jobs = Job.objects.using(jobs_alias).alias(began=Coalesce("attempted_at", "enqueued_at"))
     return sum(jobs.filter(began__lt=since).held(f"{HELD_BY}{name}").resume() for name, since in have_room)
@@ -150,5 +150,5 @@ DELETE FROM pgonly_cost WHERE id = ANY (ARRAY (
 
 
 def prune_costs(alias: str, limit: int) -> int:
-    """Delete one batch of old ones. Returns how many."""
+    """Deletes one batch of old costs. Returns their number."""
     return len(all_rows(alias, PRUNE_COSTS, {"kept_days": KEPT_DAYS, "limit": limit}))

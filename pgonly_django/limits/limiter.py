@@ -37,10 +37,16 @@ _inside: ContextVar[tuple[ref[LimiterAdmission], ...]] = ContextVar(
 def limiter(
     name: str, *, tokens: float = 0, requests: float = 1, timeout: Duration | None = None
 ) -> "NamedLimiter":
-    """The limiter of this name in PGONLY["LIMITERS"], for a use that takes about so many `tokens` and `requests`.
+    """Returns the limiter of this name in PGONLY["LIMITERS"], for a use that takes about `tokens` and `requests`. Its
+    block waits until all processes together are below the limits, in the order of arrival:
 
-    `with limiter("deepseek", tokens=900) as use:` waits until all processes together are below the limits, in the
-    order of arrival: for ever, or `timeout` seconds (0: not at all), and then raises LimiterTimeoutError.
+        with limiter("deepseek", tokens=900) as use:
+            answer = ask(prompt)
+            use.tokens = answer.usage.total_tokens
+
+    `timeout`: seconds, or a timedelta, after which the block raises LimiterTimeoutError; 0 does not wait, and None
+    waits without limit. In coroutines use `async with`. Raises WrongArgumentsError here, and UnknownLimiterError when
+    the block is entered.
     """
     if not isinstance(name, str):
         raise WrongArgumentsError("limiter()", f"the name must be a str, got {name!r}")
@@ -49,13 +55,14 @@ def limiter(
 
 
 class StoppableLimiter:
-    """Has a name, and stops all processes that use the limiter of that name."""
+    """Has the name of a limiter, and can stop all processes that use it."""
 
     __slots__ = ()
     name: str
 
     def cool_down(self, duration: Duration) -> None:
-        """Let no caller in for so long. Who is inside stays. Jobs of queues that are tied to it are not claimed."""
+        """Lets no caller in for `duration`, which is seconds or a timedelta. Callers that are inside stay. Jobs of
+        queues that are tied to the limiter are not claimed in that time."""
         run(cool_down(pool(), self.name, _in_seconds(duration, "The time to cool down")))
 
     async def acool_down(self, duration: Duration) -> None:
@@ -63,8 +70,8 @@ class StoppableLimiter:
         await pool().arun(cool_down(pool(), self.name, _in_seconds(duration, "The time to cool down")))
 
     def too_many_requests(self, answer: Any = None) -> float:
-        """Cool down as the provider asks with its 429: `answer` is the response, the error or the headers, with
-        Retry-After; without one 20 s. Returns the seconds."""
+        """Cools down for as long as the provider asks with its 429. `answer`: the response, the error or the headers,
+        with Retry-After; without one it is 20 s. Returns the seconds."""
         seconds = seconds_of(answer)
         self.cool_down(seconds)
         return seconds
@@ -77,7 +84,7 @@ class StoppableLimiter:
 
 
 class Use(StoppableLimiter):
-    """One use of a limiter, from getting in until leaving."""
+    """One use of a limiter, from entering the block until leaving it."""
 
     # With a misspelt `use.token = 900` the reservation would count, without a word: it raises AttributeError.
     __slots__ = ("_requests", "_tokens", "admission", "name", "waited_seconds")
@@ -89,8 +96,8 @@ class Use(StoppableLimiter):
 
     @property
     def tokens(self) -> float:
-        """What the use takes. Set it to what it has really taken: when it leaves, that counts instead of what was
-        reserved. None, which some providers answer, keeps the reservation."""
+        """The number of tokens that the use takes. Set it to the number that it has really taken: when the block ends,
+        that counts instead of the reservation. None, which some providers answer, keeps the reservation."""
         return self._tokens
 
     @tokens.setter
@@ -99,7 +106,8 @@ class Use(StoppableLimiter):
 
     @property
     def requests(self) -> float:
-        """As tokens: set it where a client library has repeated the request by itself."""
+        """The number of requests that the use takes. Set it where a client library has repeated the request by
+        itself."""
         return self._requests
 
     @requests.setter
@@ -108,7 +116,7 @@ class Use(StoppableLimiter):
 
 
 class NamedLimiter(StoppableLimiter):
-    """See limiter(). One object may be used again and again, by many threads and tasks at once."""
+    """See limiter(). One object may be used again, by many threads and asyncio tasks at once."""
 
     def __init__(self, name: str, tokens: float, requests: float, timeout: float) -> None:
         self.name, self._tokens, self._requests, self._timeout = name, tokens, requests, timeout
@@ -150,7 +158,7 @@ class NamedLimiter(StoppableLimiter):
         return use
 
     def _leave(self) -> Operation[None]:
-        """End the last use of this thread or task."""
+        """Ends the last use of this thread or asyncio task."""
         mine = set(_inside_of())
         use = next((each for each in reversed(self._uses) if each.admission in mine), self._uses[-1])
         self._uses.remove(use)
@@ -161,13 +169,14 @@ class NamedLimiter(StoppableLimiter):
 
 
 def _inside_of() -> list[LimiterAdmission]:
-    """A forked process is inside of nothing: the slots are its parent's."""
+    """Returns the admissions that this caller is inside of. A forked process is inside of none: the slots are its
+    parent's."""
     found = (each for kept in _inside.get() if (each := kept()) is not None)
     return [each for each in found if each.is_in and each.pid == os.getpid()]
 
 
 def _who() -> str:
-    """For people: the job whose code runs here, else the process and its thread."""
+    """Names the caller for people: the job whose code runs here, or else the process and its thread."""
     if (run := current_job.get()) is not None:
         text = f"job {run.job.id} ({run.job.task})"
     else:
@@ -176,7 +185,7 @@ def _who() -> str:
 
 
 def cool_down(pool: Pool, name: str, seconds: float) -> Operation[None]:
-    """Let no caller in for so many seconds. Raises UnknownLimiterError and LimitsError."""
+    """Lets no caller in for this number of seconds. Raises UnknownLimiterError and LimitsError."""
     give_up_at = time.monotonic() + PATIENCE_SECONDS  # in jobs, too: it is only advice for the others
     yield from while_away(lambda: _cool_down(pool, name, seconds), PATIENCE_SECONDS, give_up_at)
 
@@ -192,7 +201,8 @@ def _cool_down(pool: Pool, name: str, seconds: float) -> Operation[None]:
 
 
 def _in_seconds(duration: Any, what: str) -> float:
-    """Not below zero, and not longer than PostgreSQL's dates. Raises WrongArgumentsError for what is no duration."""
+    """Returns seconds that are not below 0 and not longer than PostgreSQL's dates. Raises WrongArgumentsError for
+    anything that is not a duration."""
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     return _number(seconds, what, "seconds or a timedelta, not below 0", LONGEST_SECONDS)
 

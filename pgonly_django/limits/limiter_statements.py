@@ -20,7 +20,8 @@ FAR, FAR_SECONDS = 20, 15
 
 
 def _left(bucket: str, limit: str) -> str:
-    """What is in the bucket now, which holds half a second's worth of a rate per minute; NULL without a limit."""
+    """Returns SQL for what is in the bucket now, which holds half a second's worth of a rate per minute; NULL without a
+    limit."""
     capacity = f"(1 + l.{limit} / 120)"
     filled = f"l.{bucket} + l.{limit} / 60 * greatest(extract(epoch FROM now - l.refilled_at), 0)"
     return f"least({capacity}, coalesce({filled}, {capacity}))"
@@ -43,7 +44,7 @@ _DRAW = f"""requests = {_REQUESTS_LEFT} - %(requests)s::float8, tokens = {_TOKEN
 
 
 def is_free(slot: str) -> str:
-    """This row has no holder, or its holder is dead."""
+    """Returns SQL that is true when this row has no holder, or its holder is dead."""
     is_settled = f"pg_postmaster_start_time() < clock_timestamp() - interval '{SETTLE_SECONDS} seconds'"
     return f"({slot}.holder IS NULL OR {slot}.expires_at <= clock_timestamp() AND {is_settled})"
 

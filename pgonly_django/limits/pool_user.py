@@ -1,7 +1,7 @@
-"""The connections of limiters and budgets: never the caller's, so that they are no part of its transaction.
+"""The connections of limiters and budgets, which are never the caller's, so that they are not part of its transaction.
 
-All who use a limiter or a budget meet at its row, and any transaction may hold that. A wait for it is no outage, and
-takes neither all connections nor the others' time: see call().
+All callers of a limiter or a budget meet at its row, which any transaction may lock. A wait for it is not an outage,
+and takes neither all connections nor the others' time: see call().
 """
 
 import asyncio
@@ -43,7 +43,7 @@ LONGEST_SECONDS = 4 * TIMEOUT_SECONDS
 
 @dataclass(eq=False, slots=True)
 class _RowCall:
-    """One that is under way, or waits until its `signal` is set."""
+    """A call that is under way, or waits until its `signal` is set."""
 
     began: float = field(default_factory=time.monotonic)
     signal: Signal | None = None
@@ -75,16 +75,16 @@ background = Background("limits")
 
 
 def pool() -> Pool:
-    """This process's connections to the database that the router names for limiters."""
+    """Returns this process's connections to the database that the router names for limiters."""
     return pool_for(router.db_for_write(Limiter), settings().limits_pool_size, LIMITS)
 
 
 def call(pool: Pool, statement: Statement, **params: Any) -> Operation[PGresult]:
-    """The result of the statement. Raises LimitsError.
+    """Returns the result of the statement. Raises LimitsError.
 
-    A statement with a `name` may change the row of that limiter or budget. Of these, one connection of the pool stays
+    A statement with a `name` may change the row of that limiter or budget. For these, one connection of the pool stays
     free for others, as long as it has more than one. Where another transaction holds the row, LimitsUnavailableError is
-    raised after LOCK_SECONDS, and at once for as long again.
+    raised after LOCK_SECONDS, and at once for the same time after that.
     """
     name = params.get("name")
     if name is None:
@@ -115,7 +115,7 @@ def _call(pool: Pool, statement: Statement, params: dict[str, Any]) -> Operation
 
 
 def _turn(key: tuple[str, str], calls: list[_RowCall], mine: _RowCall, most: int) -> Operation[None]:
-    """Wait, without a connection, until fewer than `most` calls of the row are before this one."""
+    """Waits, without a connection, until fewer than `most` calls of the row are before this one."""
     while True:
         now = time.monotonic()
         if now - _locked_at.get(key, -LOCK_SECONDS) < LOCK_SECONDS:
@@ -142,9 +142,9 @@ def _locked(name: str) -> LimitsUnavailableError:
 def while_away(
     attempt: Callable[[], Operation[T]], patience_seconds: float, give_up_at: float = math.inf
 ) -> Operation[T]:
-    """The result of `attempt`, tried again while the database is away, until `give_up_at` by time.monotonic(): in a job
-    until its run has to end, as with all that a job writes, elsewhere for `patience_seconds`. Raises the interruption
-    of a run that has to end."""
+    """Returns the result of `attempt`, tried again while the database is unavailable, until `give_up_at` by
+    time.monotonic(): in a job until its run has to end, as with all that a job writes, elsewhere for
+    `patience_seconds`. Raises the interruption of a run that has to end."""
     if (job := current_job.get()) is None:
         give_up_at = min(time.monotonic() + patience_seconds, give_up_at)
     while True:

@@ -1,4 +1,4 @@
-"""What the answer of a provider says: how long its callers are to wait, and whether the request was paid."""
+"""What the answer of a provider says: how long its callers have to wait, and whether the request was paid."""
 
 import contextlib
 import math
@@ -28,10 +28,10 @@ CHAIN_LIMIT = 10
 
 
 def seconds_of(answer: Any) -> float:
-    """From Retry-After (seconds or an HTTP date), retry-after-ms, or an attribute retry_after.
-
-    `answer` is a response, its headers, or an error that has one of them: of httpx, requests, aiohttp, urllib, boto, or
-    of an SDK built on them. DEFAULT_SECONDS where it says nothing that can be read, at most LONGEST_SECONDS.
+    """Returns the seconds to wait, from Retry-After (seconds or an HTTP date), retry-after-ms, or an attribute
+    retry_after. `answer` is a response, its headers, or an error that has one of them: of httpx, requests, aiohttp,
+    urllib, boto, or of an SDK built on them. Returns DEFAULT_SECONDS where it says nothing that can be read, and at
+    most LONGEST_SECONDS.
     """
     asked = asked_seconds(answer)
     return DEFAULT_SECONDS if asked is None else asked
@@ -57,7 +57,7 @@ def _asked(answer: Any) -> Iterator[float | None]:
 
 
 def _headers(answer: Any) -> Iterator[Mapping[str, Any]]:
-    """Whatever may be headers, in what was handed over, or in its response."""
+    """Returns what may be headers, in what was handed over, or in its response."""
     response = getattr(answer, "response", None)
     for place in (answer, response):
         if isinstance(place, Mapping):
@@ -71,7 +71,7 @@ def _headers(answer: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _header(headers: Any, name: str) -> str | None:
-    """Whatever its case: those of a plain dict have one."""
+    """Returns the header, whatever its case: a plain dict distinguishes cases."""
     for key, value in headers.items():
         if _text(key).lower() == name:
             return _text(value)
@@ -83,7 +83,7 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """None for what is none; a timedelta counts by its seconds."""
+    """Returns None for anything that is not a number; a timedelta counts by its seconds."""
     if hasattr(value, "total_seconds"):
         return float(value.total_seconds())
     with contextlib.suppress(TypeError, ValueError):
@@ -92,7 +92,7 @@ def _number(value: Any) -> float | None:
 
 
 def _until(value: str | None, date: str | None) -> float | None:
-    """From an HTTP date: counted from the response's own Date, since the clocks may differ."""
+    """Returns the seconds until an HTTP date, counted from the response's own Date, since the clocks may differ."""
     moment = _moment(value)
     if moment is None:
         return None
@@ -110,14 +110,15 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def is_unpaid(error: BaseException | None) -> bool:
-    """Whether an error says that its request was not paid: an answer that is an error (429, 400, 503), or a connection
-    that was never made. When in doubt it was paid. It says nothing of earlier requests, nor whose answer it is: so it
-    counts only where a block makes one call."""
+    """Returns whether an error says that its request was not paid: an answer that is an error (429, 400, 503), or a
+    connection that was never made. When in doubt it was paid. It says nothing of earlier requests, nor whose answer it
+    is: so it counts only where a block makes one call."""
     return any(_was_refused(each) or _never_connected(each) for each in _chain(error))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it says that it was made of. Not its context: that may be an earlier call's."""
+    """Returns the error and the errors that it says it was made of, but not its context, which may be an earlier
+    call's."""
     for _ in range(CHAIN_LIMIT):
         if error is None:
             return
@@ -127,7 +128,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _was_refused(error: BaseException) -> bool:
-    """By what openai, anthropic, httpx, requests and aiohttp call the status of an answer."""
+    """Returns whether the status refuses the request, by the attributes in which openai, anthropic, httpx, requests and
+    aiohttp keep it."""
     for holder in (error, getattr(error, "response", None)):
         for name in ("status_code", "status"):
             status = getattr(holder, name, None)

@@ -1,7 +1,6 @@
-"""Renews the leases of all that this process holds: slots of limiters, reservations of budgets.
-
-One thread does it, from the first use on. When its process is killed, or does not come to it for a lease, the
-rows expire by themselves. A holder that the garbage collector takes is not renewed any more.
+"""Renews the leases of all that this process holds: slots of limiters, and reservations of budgets. One thread does it,
+from the first use on. When its process is killed, or does not get to it for the length of a lease, the rows expire by
+themselves. A holder that the garbage collector takes is not renewed any more.
 """
 
 import contextlib
@@ -28,7 +27,7 @@ RETRY_SECONDS = 1.0
 
 
 class Held(Protocol):
-    """What is held by a row with a lease."""
+    """Something that is held by a row with a lease."""
 
     id: UUID
     pool: Pool
@@ -36,7 +35,7 @@ class Held(Protocol):
     RENEW: Statement
 
     def lost(self) -> None:
-        """Called when its row is another's by now. Must not block."""
+        """Called when its row belongs to another holder. Must not block."""
 
 
 class LeaseRenewal:
@@ -52,7 +51,7 @@ class LeaseRenewal:
         self._is_failing = False
 
     def keep(self, held: Held) -> None:
-        """Renew its lease from now on. Not in a TestCase, whose transaction no other thread can use."""
+        """Renews its lease from now on. Does nothing in a TestCase, whose transaction no other thread can use."""
         if testrun.is_on() and testrun.is_any_in_testcase(held.pool.alias):
             return
         with self._lock:
@@ -64,7 +63,7 @@ class LeaseRenewal:
                     self._thread = thread
 
     def drop(self, held: Held) -> None:
-        """Its row is given back, or about to be."""
+        """Stops the renewal: its row is given back, or about to be."""
         with self._lock:
             self._held.discard(held)
 

@@ -37,7 +37,8 @@ HEADS = LINE.format("id", "state", "queue", "task", "attempts", "age", "last err
 
 
 def with_last_error(jobs: JobQuerySet) -> JobQuerySet:
-    """What a line and its JSON need, without the large columns; but with the arguments that a key was made of."""
+    """Returns the columns that a line and its JSON need, without the large ones, but with the arguments that a key was
+    made of."""
     has_key = Q(unique_key__isnull=False) | Q(concurrency_key__isnull=False)
     of_key = {f"key_{name}": Case(When(has_key, then=F(name))) for name in ("args", "kwargs")}
     rows: JobQuerySet = jobs.defer(*LARGE).annotate(**LAST, **of_key).order_by("-pk")
@@ -56,12 +57,12 @@ def line(job: Any) -> str:
 
 
 def harmless(text: str) -> str:
-    """What a job has written must not steer the terminal."""
+    """Returns the text without the characters by which a job could control the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def as_json(value: Any) -> str:
-    """Times are ISO 8601 with their zone, ids and what JSON cannot say are text."""
+    """Returns JSON. Times are ISO 8601 with their zone; ids and what JSON cannot say are text."""
     return json.dumps(value, default=_plain, ensure_ascii=True)
 
 
@@ -70,7 +71,8 @@ def _plain(value: Any) -> str:
 
 
 def listed(jobs: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """For --json of `list`. Keys are masked where an argument is that they were made of, as in the admin."""
+    """Returns the job for --json of `list`. Keys are masked where they were made of a masked argument, as in the
+    admin."""
     mask = JobMask()
     for job in jobs:
         if job.key_args is not None and mask.hides_of(job.task, job.key_args, job.key_kwargs):
@@ -89,7 +91,7 @@ def facts(job: Any) -> dict[str, Any]:
 
 
 def details(job: Any) -> dict[str, Any]:
-    """For `show`, with and without --json."""
+    """Returns the facts for `show`, with and without --json."""
     saved = Checkpoint.objects.using(job._state.db).filter(pk=job.pk).first()  # noqa: SLF001 - Django's own name
     steps = job.steps.order_by("finished_at").values(*STEP)
     return {
@@ -101,7 +103,7 @@ def details(job: Any) -> dict[str, Any]:
 
 
 def lines_of(job: dict[str, Any]) -> Iterator[str]:
-    """`details` for people: what is empty is left out, and the tracebacks stand at the end."""
+    """Returns `details` for people: empty ones are left out, and the tracebacks stand at the end."""
     for name, value in job.items():
         if value not in (None, [], {}, "") and name not in ("errors", "log", "last_error"):
             is_json = isinstance(value, dict | list)
@@ -120,7 +122,7 @@ def lines_of(job: dict[str, Any]) -> Iterator[str]:
 
 
 def json_array(items: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """One document, written as it is read: a million jobs take no memory."""
+    """Writes one document while it is read: a million jobs take no memory."""
     before = "["
     for item in items:
         yield before + as_json(item)

@@ -1,4 +1,5 @@
-"""What commands about jobs share: flags that choose jobs and their database, and the name nearest to a wrong one."""
+"""What commands about jobs share: the flags that choose jobs and their database, and the name nearest to a wrong
+one."""
 
 from __future__ import annotations
 
@@ -41,17 +42,17 @@ class JobCommand(BaseCommand):
         return super().create_parser(prog_name, subcommand, epilog=self.epilog, **kwargs)
 
     def add_common(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--json", action="store_true", help="for programs")
+        parser.add_argument("--json", action="store_true", help="print JSON, for programs")
         parser.add_argument("--database", metavar="ALIAS", help="Default: where the router keeps jobs.")
 
     def give_up_connecting(self) -> None:
-        """After a time, as a program that watches wants it. Where Django's mark of a command line is missing, the
-        environment is that of the caller."""
+        """Makes connecting fail after a time, as a program that watches wants it. Where Django's mark of a command line
+        is missing, the environment is that of the caller."""
         if getattr(self, "_called_from_command_line", False):
             os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT_SECONDS)
 
     def say(self, lines: Iterable[str]) -> None:
-        """Whatever the terminal cannot show is escaped."""
+        """Writes a line. Characters that the terminal cannot show are escaped."""
         encoding = getattr(self.stdout, "encoding", None) or "utf-8"
         for line in lines:
             self.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding))
@@ -64,17 +65,20 @@ def add_filters(parser: argparse.ArgumentParser, *, takes_queues: bool = False) 
         add("ids", nargs="*", metavar="JOB|QUEUE", type=job_id_or_queue, help=text)
     else:
         add("ids", nargs="*", metavar="JOB", type=job_id, help="ids of jobs")
-    add("--queue", action="append", metavar="NAME", help="only of this queue (may be repeated)")
-    add("--task", action="append", metavar="TASK", help="only of this task: its path, or its name alone")
-    add("--state", action="append", metavar="STATE", type=state, help=f"one of {', '.join(State.values)}")
-    add("--error", action="append", metavar="CLASS", help="failed, and the last error is of this class")
+    add("--queue", action="append", metavar="NAME", help="only jobs of this queue (may be repeated)")
+    add("--task", action="append", metavar="TASK", help="only jobs of this task: its path, or its name alone")
+    states = f"only jobs in this state: {', '.join(State.values)}"
+    add("--state", action="append", metavar="STATE", type=state, help=states)
+    add(
+        "--error", action="append", metavar="CLASS", help="only failed jobs whose last error is of this class"
+    )
     when = "a time such as 2026-11-26T10:00, or an age such as 90s, 30min, 2h, 3d"
     add("--since", metavar="WHEN", type=moment, help=f"finished, or else enqueued, not before: {when}")
     add("--until", metavar="WHEN", type=moment, help="the same, not after")
 
 
 def job_database(alias: str | None) -> str:
-    """The alias, or where the router keeps jobs. Raises CommandError where it is none of DATABASES."""
+    """Returns the alias, or where the router keeps jobs. Raises CommandError where it is not in DATABASES."""
     found: str = alias or router.db_for_write(Job)
     if found not in connections:
         hint = nearest(found, list(connections))
@@ -83,13 +87,14 @@ def job_database(alias: str | None) -> str:
 
 
 def length(text: str) -> timedelta | None:
-    """ "90s", "30min", "2h", "3d". None: it is not written so. Raises OverflowError."""
+    """Returns a length such as "90s", "30min", "2h", "3d"; None when it is not written in this way. Raises
+    OverflowError."""
     found = LENGTH.match(text)
     return timedelta(**{UNITS[found[2]]: int(found[1])}) if found else None
 
 
 def number(text: str) -> int:
-    """A type of flags."""
+    """The argparse type of a whole number."""
     if not (text.isascii() and text.isdigit() and len(text) < 10):  # noqa: PLR2004 - digits
         raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, got {text!r}")
     return int(text)
@@ -117,7 +122,7 @@ def state(text: str) -> str:
 
 
 def moment(text: str) -> datetime:
-    """A time, in the current time zone where it names none; or so long ago."""
+    """Returns a time, in the current time zone where it names none, or the time that was this long ago."""
     try:
         if age := length(text):
             return timezone.now() - age
@@ -133,7 +138,7 @@ def moment(text: str) -> datetime:
 
 
 def select(alias: str, flags: dict[str, Any]) -> JobQuerySet:
-    """The jobs that all of the flags choose."""
+    """Returns the jobs that all of the flags choose."""
     chosen = {
         "pk__in": flags["ids"], "queue__in": flags["queue"], "state__in": flags["state"],
         "at__gte": flags["since"], "at__lte": flags["until"],
@@ -147,7 +152,7 @@ def select(alias: str, flags: dict[str, Any]) -> JobQuerySet:
 
 
 def require_some(flags: dict[str, Any]) -> None:
-    """Raises CommandError where no flag chooses jobs, and --all is not said."""
+    """Raises CommandError where no flag chooses jobs, and --all is not given."""
     names = ("ids", "queue", "task", "state", "error", "since", "until")
     if flags["all"] and flags["ids"]:
         raise CommandError("--all and ids exclude each other.", returncode=2)

@@ -199,15 +199,15 @@ def capitalized(*names):
     return [(name, name.capitalize()) for name in names]
 
 
-def declared(declared_at="When a process last said so."):
+def declared(declared_at="When a process last confirmed the declaration."):
     """The columns of rows that settings or code declare."""
-    newest = "When the newest process that says so had started: older ones change nothing."
+    newest = "When the newest process that declares it started: older ones change nothing."
     return {
         "name": text(255, **KEY),
-        "declared": optional(JSONField, "What settings or code say; empty: made by a person."),
+        "declared": optional(JSONField, "The declaration in settings or code; empty: made by a person."),
         "declared_at": optional(DateTimeField, declared_at, editable=False),
         "declarer_started_at": optional(DateTimeField, newest, editable=False),
-        "edited_at": optional(DateTimeField, "When a person changed it; code changes it no more."),
+        "edited_at": optional(DateTimeField, "When a person changed it; code does not change it any more."),
     }
 
 
@@ -286,7 +286,7 @@ TABLES = [
         backend=text(64, "The alias in TASKS.", default="default"),
         args=JSONField(default=list),
         kwargs=JSONField(default=dict),
-        lease_epoch=IntegerField(default=0, help_text="Raised by every claim; fences older runs off."),
+        lease_epoch=IntegerField(default=0, help_text="Raised by every claim; it fences off older runs."),
         attempt=SmallIntegerField(default=0),
         worker_id=UUIDField(null=True),
         started_at=optional(DateTimeField, "When the first run that began was claimed."),
@@ -305,37 +305,42 @@ TABLES = [
         ready_again_at=optional(
             DateTimeField, "When it last became ready again at the place that it had kept."
         ),
-        run_at=optional(DateTimeField, "Not before this time."),
-        retention=optional(DurationField, "Kept this long once finished; empty: for ever."),
-        failed_retention=optional(DurationField, "The same for a failed job; empty: 90 days."),
+        run_at=optional(DateTimeField, "The job does not start before this time."),
+        retention=optional(DurationField, "How long it is kept after it has finished; empty: forever."),
+        failed_retention=optional(DurationField, "How long it is kept after it has failed; empty: 90 days."),
         max_runtime=DurationField(null=True),
-        unique_until=optional(DateTimeField, "When the key is free again; empty: by state alone."),
+        unique_until=optional(DateTimeField, "When the key is free again; empty: the state alone decides."),
         dead_lettered_at=DateTimeField(null=True),
         cancel_requested_at=DateTimeField(null=True),
         reported_at=optional(DateTimeField, "When it last reported progress or a log line."),
-        interruptions=IntegerField(default=0, help_text="Planned stops; they cost no attempt."),
+        interruptions=IntegerField(
+            default=0, help_text="The number of planned stops, which use up no attempt."
+        ),
         priority=SmallIntegerField(default=0, help_text="-100 to 100, larger first."),
         max_attempts=SmallIntegerField(default=8),
-        crashes=SmallIntegerField(default=0, help_text="Deaths of its worker that it is suspected of."),
-        slots=optional(
-            SmallIntegerField, "Threads that it takes up in its worker; empty: one, and no concurrency key."
+        crashes=SmallIntegerField(
+            default=0, help_text="The number of worker deaths that it is suspected of."
         ),
-        concurrency_limit=optional(SmallIntegerField, "So many jobs of the key run at a time."),
-        options=optional(JSONField, "What .using() set for this job alone."),
-        metadata=optional(JSONField, "What goes with its call beside the arguments."),
+        slots=optional(
+            SmallIntegerField,
+            "The number of threads of its worker that it occupies; empty: one, and no concurrency key.",
+        ),
+        concurrency_limit=optional(SmallIntegerField, "The maximum number of jobs of the key at a time."),
+        options=optional(JSONField, "The options that .using() set for this job alone."),
+        metadata=optional(JSONField, "The metadata that the job carries beside its arguments."),
         errors=JSONField(default=list, help_text="The last attempts that did not succeed."),
         log=JSONField(default=list, help_text="The last lines the job logged."),
         progress=optional(JSONField, "done, total and message."),
-        concurrency_key=text(255, "What its limit counts.", null=True),
+        concurrency_key=text(255, "The key by which its limit counts.", null=True),
         unique_key=text(255, "No second job may have it.", null=True),
         unique_while=text(
             16,
-            "In which states the key counts.",
+            "The states in which the key counts.",
             choices=capitalized("waiting", "unfinished", "retained"),
             null=True,
         ),
-        dead_letter_queue=text(64, "Whose task is told when the job has failed.", null=True),
-        held_by=text(255, "What holds it, such as a budget.", null=True),
+        dead_letter_queue=text(64, "The queue whose task is called when the job has failed.", null=True),
+        held_by=text(255, "The cause of the hold, such as a budget.", null=True),
     ),
     create(
         "Step",
@@ -354,7 +359,7 @@ TABLES = [
         meta("pgonly_checkpoint", "checkpoint"),
         job=OneToOneField(on_delete=CASCADE, related_name="checkpoint", to="pgonly_django.job", **KEY),
         value=optional(JSONField, "What the job saved."),
-        positions=JSONField(default=dict, help_text="How many items each iterate() has behind it."),
+        positions=JSONField(default=dict, help_text="The number of items that each iterate() has finished."),
         saved_at=clock(),
     ),
     create(
@@ -369,11 +374,11 @@ TABLES = [
         job=of_job("outputs"),
         part=text(
             264,
-            "Empty: what readers see. Else whose text a later run says again: a step, a loop.",
+            "Empty: the text that readers see. Otherwise the step or loop whose text a later run repeats.",
             blank=True,
         ),
         place=BigIntegerField(help_text="The order of the rows: lease_epoch * 2^32 and a number."),
-        start=IntegerField(help_text="So many characters stay of what was there before."),
+        start=IntegerField(help_text="The number of characters of the earlier text that stay."),
         text=TextField(),
     ),
     create(
@@ -398,9 +403,9 @@ TABLES = [
         heartbeat_at=clock(),
         stopped_at=DateTimeField(null=True),
         sleeping_since=optional(DateTimeField, "It has no connection since then."),
-        version=text(64, "Of pgonly-django."),
+        version=text(64, "The version of pgonly-django."),
         stop_requested_at=optional(DateTimeField, "It was asked to stop, and to give its jobs back."),
-        drain_requested_at=optional(DateTimeField, "It was asked to end once its jobs are done."),
+        drain_requested_at=optional(DateTimeField, "It was asked to end after its jobs are done."),
     ),
     create(
         "JobStats",
@@ -421,7 +426,7 @@ TABLES = [
         task=text(255),
         succeeded=BigIntegerField(default=0),
         failed=BigIntegerField(default=0, help_text="The job has ended as failed."),
-        retried=BigIntegerField(default=0, help_text="The attempt failed, the job goes on."),
+        retried=BigIntegerField(default=0, help_text="The attempt failed, and the job continues."),
         interrupted=BigIntegerField(default=0, help_text="Released by a planned stop."),
         crashed=BigIntegerField(default=0, help_text="Its worker died."),
         waiting_times=HistogramField(default=list, help_text="From ready to the start of the run."),
@@ -440,12 +445,20 @@ TABLES = [
         ),
         **declared(),
         max_running=optional(
-            IntegerField, "Jobs at a time, over all workers.", blank=True, verbose_name="running at most"
+            IntegerField,
+            "The maximum number of jobs at a time, across all workers.",
+            blank=True,
+            verbose_name="running at most",
         ),
         rate_count=optional(
-            IntegerField, "So many jobs start per period ...", blank=True, verbose_name="starts"
+            IntegerField,
+            "The maximum number of jobs that start per period ...",
+            blank=True,
+            verbose_name="starts",
         ),
-        rate_seconds=optional(FloatField, "... of so many seconds.", blank=True, verbose_name="period"),
+        rate_seconds=optional(
+            FloatField, "... which lasts this number of seconds.", blank=True, verbose_name="period"
+        ),
         limiter=text(255, "While it cools down, no job of the queue starts.", blank=True, null=True),
         paused_at=DateTimeField(blank=True, null=True),
     ),
@@ -474,13 +487,13 @@ TABLES = [
             ],
         ),
         **declared(),
-        concurrent=optional(IntegerField, "So many at a time.", blank=True),
+        concurrent=optional(IntegerField, "The maximum number of calls at a time.", blank=True),
         requests_per_minute=FloatField(blank=True, null=True),
         tokens_per_minute=FloatField(blank=True, null=True),
         requests=FloatField(editable=False, null=True),
         tokens=FloatField(editable=False, null=True),
         refilled_at=DateTimeField(editable=False, null=True),
-        blocked_until=optional(DateTimeField, "No caller gets in before.", editable=False),
+        blocked_until=optional(DateTimeField, "No caller gets in before this time.", editable=False),
     ),
     create(
         "LimiterSlot",
@@ -525,12 +538,16 @@ TABLES = [
             ],
         ),
         **declared(),
-        usd=usd("Spent and reserved are never more.", verbose_name="cap in USD"),
-        per=text(8, "Empty: the cap is for all time.", blank=True, choices=capitalized(*PERIODS), null=True),
-        timezone=text(64, "Where the period begins at midnight.", default="UTC"),
+        usd=usd("The cap: spent and reserved amounts together never exceed it.", verbose_name="cap in USD"),
+        per=text(
+            8, "Empty: the cap never starts again.", blank=True, choices=capitalized(*PERIODS), null=True
+        ),
+        timezone=text(64, "The time zone in which the period begins at midnight.", default="UTC"),
         spent=usd(db_default=0, default=0, editable=False),
-        reserved=usd("By calls that are under way.", db_default=0, default=0, editable=False),
-        period_start=optional(DateTimeField, "Of the period that `spent` is of.", editable=False),
+        reserved=usd("The amount reserved by calls under way.", db_default=0, default=0, editable=False),
+        period_start=optional(
+            DateTimeField, "The start of the period to which `spent` belongs.", editable=False
+        ),
         resumed_at=DateTimeField(editable=False, null=True),
     ),
     create(
@@ -600,11 +617,11 @@ TABLES = [
         queue=text(64, "Empty: the task's own.", blank=True, null=True),
         priority=optional(SmallIntegerField, "Empty: the task's own.", blank=True),
         cron=text(255, 'Such as "0 3 * * *": minute hour day month weekday.', blank=True, null=True),
-        timezone=text(64, "Where the cron line's clock stands.", default="UTC"),
+        timezone=text(64, "The time zone of the cron line.", default="UTC"),
         every_seconds=optional(FloatField, "Instead of a cron line.", blank=True),
         catch_up=text(
             16,
-            "For ticks that no worker was there for.",
+            "Which of the ticks run that passed while no worker ran.",
             choices=[
                 ("latest", "Run the latest one"),
                 ("all", "Run all of them"),
@@ -614,7 +631,7 @@ TABLES = [
         ),
         overlap=text(
             16,
-            "While an earlier run is unfinished.",
+            "What a tick does while an earlier run is unfinished.",
             choices=[
                 ("skip", "Skip the tick"),
                 ("allow", "Run side by side"),
@@ -622,8 +639,8 @@ TABLES = [
             ],
             default="skip",
         ),
-        budget=text(255, "The budget that its jobs spend.", blank=True, null=True),
-        metadata=optional(JSONField, "That of its jobs: a JSON object.", blank=True),
+        budget=text(255, "The budget that pays for its jobs.", blank=True, null=True),
+        metadata=optional(JSONField, "The metadata of its jobs: a JSON object.", blank=True),
         paused_at=DateTimeField(editable=False, null=True),
         next_at=optional(
             DateTimeField,
@@ -643,7 +660,7 @@ TABLES = [
             db_index=False, on_delete=CASCADE, related_name="ticks", to="pgonly_django.schedule"
         ),
         tick_at=DateTimeField(help_text="When it was due."),
-        at=clock("When a worker came to it."),
+        at=clock("When a worker handled it."),
         outcome=text(16, choices=capitalized("enqueued", "skipped"), default="enqueued"),
         reason=text(255, "Why it was skipped.", default=""),
         job_id=optional(UUIDField, "Its job, which may have been pruned."),

@@ -1,5 +1,5 @@
-"""Budgets, what is reserved of them, and what every call has cost. The statements that spend are in limits/. Which
-other files know the columns: ARCHITECTURE.md, "When you change a column"."""
+"""Budgets, what is reserved of them, and the cost of each call. The statements that spend are in limits/.
+ARCHITECTURE.md, "When you change a column", names the other files that know the columns."""
 
 from __future__ import annotations
 
@@ -45,14 +45,15 @@ class Per(models.TextChoices):
 
 class BudgetQuerySet(DeclaredQuerySet):
     def with_spent_now(self) -> BudgetQuerySet:
-        """Each with `spent_now`: what is spent in the present period. `spent` may still be that of an earlier one."""
+        """Adds `spent_now` to each: what is spent in the present period. `spent` may still be that of an earlier
+        one."""
         text = SPENT.replace("b.", "")  # the ORM does not name the table so
         spent = RawSQL(text, [], output_field=models.DecimalField(**MONEY))  # noqa: S611 - our own text
         annotated: BudgetQuerySet = self.annotate(spent_now=spent)
         return annotated
 
     def follow_from(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What a budget holds goes on where its cap grows."""
+        """Lets the jobs that a budget holds continue where its cap grows."""
         if "usd" not in values:
             return {}
         is_higher = When(usd__lt=values["usd"], then=ClockTimestamp())
@@ -60,17 +61,17 @@ class BudgetQuerySet(DeclaredQuerySet):
         return {"resumed_at": Case(is_higher, default=F("resumed_at"), output_field=field)}
 
     def edit(self, **values: Any) -> int:
-        """What a person does: set columns, which no declaration overwrites from now on. Returns how many rows. Workers
-        that sleep are woken: jobs that a budget holds may go on."""
+        """Sets columns for a person. No declaration overwrites them from now on. Returns how many rows. Workers that
+        sleep are woken: jobs that a budget holds may continue."""
         return self._wake(super().edit(**values))
 
     def reset(self) -> int:
-        """Undo edit(): the rows say what the code declares. Returns how many rows changed. Workers are woken."""
+        """Undoes edit(): the rows say what the code declares. Returns how many rows changed. Workers are woken."""
         return self._wake(super().reset())
 
     def raise_cap(self, usd: amounts.Amount) -> int:
-        """Set a higher cap, and let the jobs that these budgets hold go on, in one transaction: "raise and resume".
-        Returns how many jobs were resumed. Raises BudgetError where a cap is as high already.
+        """Sets a higher cap, and lets the jobs that these budgets hold continue, in one transaction: "raise and
+        resume". Returns how many jobs were resumed. Raises BudgetError where a cap is as high already.
 
         Inside an open atomic() the rows of these budgets stay locked until you commit. Until then a job that reserves
         waits, other code gets LimitsUnavailableError after five seconds, and what is settled is settled after your
@@ -88,8 +89,8 @@ class BudgetQuerySet(DeclaredQuerySet):
             return self.resume()
 
     def resume(self) -> int:
-        """Let the jobs that these budgets hold go on. Returns how many. Where there is still no room for what a job
-        needs next, it is held again."""
+        """Lets the jobs that these budgets hold continue. Returns how many. A job is held again if there is still no
+        room for what it needs next."""
         self._for_write = True
         with transaction.atomic(using=self.db):
             names = list(self.values_list("name", flat=True))
@@ -100,11 +101,11 @@ class BudgetQuerySet(DeclaredQuerySet):
             return jobs.filter(held_by__in=held_by).resume()
 
     def start_over(self) -> int:
-        """Count what is spent from zero again. What is reserved stays reserved. Returns how many budgets."""
+        """Sets what is spent to zero. What is reserved stays reserved. Returns the number of budgets."""
         return self._wake(self.update(spent=0, resumed_at=ClockTimestamp()))
 
     def _wake(self, count: int) -> int:
-        """Those that are awake look by themselves."""
+        """Wakes workers that sleep. The others look by themselves."""
         self._for_write = True
         if count:
             wake_urls.post_after_commit(self.db)
@@ -112,21 +113,29 @@ class BudgetQuerySet(DeclaredQuerySet):
 
 
 class Budget(Declared):
-    """How much may be spent under a name, in all or in each period."""
+    """The amount that may be spent under a name, in total or in each period."""
 
-    usd = models.DecimalField(_("cap in USD"), **MONEY, help_text=_("Spent and reserved are never more."))
+    usd = models.DecimalField(
+        _("cap in USD"), **MONEY, help_text=_("The cap: spent and reserved amounts together never exceed it.")
+    )
     per = models.CharField(  # noqa: DJ001 - NULL makes PERIOD null
-        max_length=8, null=True, blank=True, choices=Per, help_text=_("Empty: the cap is for all time.")
+        max_length=8, null=True, blank=True, choices=Per, help_text=_("Empty: the cap never starts again.")
     )
     timezone = models.CharField(
-        max_length=TIME_ZONE_LENGTH, default="UTC", help_text=_("Where the period begins at midnight.")
+        max_length=TIME_ZONE_LENGTH,
+        default="UTC",
+        help_text=_("The time zone in which the period begins at midnight."),
     )
     spent = models.DecimalField(**MONEY, default=0, db_default=0, editable=False)
     reserved = models.DecimalField(
-        **MONEY, default=0, db_default=0, editable=False, help_text=_("By calls that are under way.")
+        **MONEY,
+        default=0,
+        db_default=0,
+        editable=False,
+        help_text=_("The amount reserved by calls under way."),
     )
     period_start = models.DateTimeField(
-        null=True, editable=False, help_text=_("Of the period that `spent` is of.")
+        null=True, editable=False, help_text=_("The start of the period to which `spent` belongs.")
     )
     # Jobs that it holds and whose run began before this go on.
     resumed_at = models.DateTimeField(null=True, editable=False)
@@ -147,8 +156,8 @@ class Budget(Declared):
 
 
 class Reservation(models.Model):
-    """What a call may cost that is under way. When its lease is over it counts as spent: the call may have been
-    paid."""
+    """The highest cost of a call that is under way. When its lease ends it counts as spent, since the call may have
+    been paid."""
 
     id = models.UUIDField(primary_key=True)
     budget = models.CharField(max_length=NAME_LENGTH)
@@ -172,7 +181,8 @@ class Reservation(models.Model):
 
 class CostQuerySet(models.QuerySet[Any]):
     def sums(self, *columns: str) -> CostQuerySet:
-        """Grouped by `columns` ("task", "queue", "budget"), the dearest first: usd, tokens_in, tokens_out, calls."""
+        """Returns usd, tokens_in, tokens_out and calls, grouped by `columns` ("task", "queue", "budget"), the dearest
+        first."""
         sums = {"usd_sum": Sum("usd"), "calls": Count("id")}
         sums |= {f"{name}_sum": Sum(name, default=Value(0)) for name in ("tokens_in", "tokens_out")}
         grouped: CostQuerySet = self.values(*columns).annotate(**sums).order_by("-usd_sum")
@@ -180,7 +190,7 @@ class CostQuerySet(models.QuerySet[Any]):
 
 
 class CostEntry(models.Model):
-    """What one call has cost. Its job may be pruned by now."""
+    """The cost of one call. Its job may have been pruned since."""
 
     id = models.BigAutoField(primary_key=True)
     at = models.DateTimeField(db_default=ClockTimestamp())

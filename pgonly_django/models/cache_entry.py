@@ -1,5 +1,5 @@
-"""The tables of the cache, for the admin and the commands. The cache itself writes SQL (cache/entry.py). Which other
-files know the columns: ARCHITECTURE.md, "When you change a column"."""
+"""The tables of the cache, for the admin and the commands. The cache itself writes SQL (cache/entry.py).
+ARCHITECTURE.md, "When you change a column", names the other files that know the columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pgonly_django.tables import qualified, table
 
 
 class TextArrayField(models.Field):  # type: ignore[type-arg]  # Django's own Field takes no parameters
-    """text[]. With Django's own ArrayField every project would have to install django.contrib.postgres."""
+    """A text[] column. With Django's own ArrayField every project would have to install django.contrib.postgres."""
 
     column_type = "text[]"
 
@@ -24,17 +24,17 @@ class TextArrayField(models.Field):  # type: ignore[type-arg]  # Django's own Fi
         return self.column_type
 
     def value_to_string(self, obj: models.Model) -> str:
-        """For dumpdata, in JSON and in XML."""
+        """Returns the text for dumpdata, in JSON and in XML."""
         return json.dumps(self.value_from_object(obj))
 
     def to_python(self, value: Any) -> Any:
-        """From what dumpdata wrote."""
+        """Reads what dumpdata wrote."""
         return json.loads(value) if isinstance(value, str) else value
 
 
 class Entries(models.QuerySet[Any]):
     def of(self, namespace: str, prefix: str = "") -> Entries:
-        """The entries of one cache (its LOCATION), or those of them whose name begins with `prefix`."""
+        """Returns the entries of one cache (its LOCATION), or those of them whose name begins with `prefix`."""
         start = f"{namespace}:{prefix}"
         return self.filter(key__gte=start, key__lt=f"{start}\U0010ffff")
 
@@ -45,7 +45,7 @@ class Entries(models.QuerySet[Any]):
         return self.filter(expires_at__lte=Now())
 
     def with_size(self) -> Entries:
-        """Each with `size`: the bytes of its value as stored. Does not read the value."""
+        """Adds `size` to each: the bytes of its value as stored. Does not read the value."""
         sized: Entries = self.defer("value").annotate(size=Length("value"))
         return sized
 
@@ -84,7 +84,7 @@ class AbstractEntry(models.Model):
 
 
 class CacheEntry(AbstractEntry):
-    """In an UNLOGGED table: no write-ahead log, and empty after a crash of PostgreSQL."""
+    """An entry in an UNLOGGED table, which has no write-ahead log and is empty after a crash of PostgreSQL."""
 
     class Meta(AbstractEntry.Meta):
         db_table = table("pgonly_cache")
@@ -93,7 +93,7 @@ class CacheEntry(AbstractEntry):
 
 
 class DurableCacheEntry(AbstractEntry):
-    """In a logged table, for answers that cost money. OPTIONS={"DURABLE": True} chooses it."""
+    """An entry in a logged table, for values that cost money. OPTIONS={"DURABLE": True} chooses it."""
 
     class Meta(AbstractEntry.Meta):
         db_table = table("pgonly_cache_durable")
@@ -102,7 +102,7 @@ class DurableCacheEntry(AbstractEntry):
 
 
 class CacheUsage(models.Model):
-    """What all processes have counted of one cache. `name` is its table and LOCATION."""
+    """The counts of all processes for one cache. `name` is its table and LOCATION."""
 
     name = models.TextField(primary_key=True)
     hits = models.BigIntegerField()
@@ -145,7 +145,7 @@ SELECT setval('pgonly_cache_lock_token'::regclass, %s) FROM pgonly_cache_lock_to
 
 @receiver(post_save, sender=CacheLock)
 def _continue_tokens(*, instance: CacheLock, raw: bool, using: str, **_: Any) -> None:
-    """After loaddata, new tokens are larger than those it wrote. Django resets the sequences of primary keys only."""
+    """Makes new tokens larger than those that loaddata wrote. Django resets only the sequences of primary keys."""
     if raw:
         with connections[using].cursor() as cursor:
             cursor.execute(NO_OLDER_TOKENS, [instance.token, instance.token])

@@ -1,7 +1,6 @@
-"""What a job finds again when it resumes: its checkpoint, the results of its steps, and what it has emitted.
-
-They have tables of their own: inside a two-hour atomic() a write to the job's row would lock it, and the heartbeat
-could not renew the lease. Which other files know the columns: ARCHITECTURE.md, "When you change a column".
+"""What a job finds when it resumes: its checkpoint, the results of its steps, and what it has emitted. These have
+separate tables: inside a two-hour atomic() a write to the job's row would lock it, and the heartbeat could not renew
+the lease. ARCHITECTURE.md, "When you change a column", names the other files that know the columns.
 """
 
 from __future__ import annotations
@@ -18,11 +17,13 @@ PART_LENGTH = 264  # "step ", and the longest name of a step
 
 
 class Checkpoint(models.Model):
-    """Where a job stands: what it saved itself, and the positions of its loops."""
+    """The position of a job: what it saved itself, and the positions of its loops."""
 
     job = models.OneToOneField(Job, models.CASCADE, primary_key=True, related_name="checkpoint")
     value = models.JSONField(null=True, help_text=_("What the job saved."))
-    positions = models.JSONField(default=dict, help_text=_("How many items each iterate() has behind it."))
+    positions = models.JSONField(
+        default=dict, help_text=_("The number of items that each iterate() has finished.")
+    )
     saved_at = models.DateTimeField(db_default=ClockTimestamp())
 
     class Meta:
@@ -55,17 +56,20 @@ class Step(models.Model):
 
 
 class JobOutput(models.Model):
-    """One row of many: the text of this part of the output is cut to `start` characters, and `text` comes behind."""
+    """One of many rows of a job's output: this part of the output is cut to `start` characters, and `text` is
+    appended."""
 
     id = models.BigAutoField(primary_key=True)
     job = models.ForeignKey(Job, models.CASCADE, related_name="outputs", db_index=False)
     part = models.CharField(
         max_length=PART_LENGTH,
         blank=True,
-        help_text=_("Empty: what readers see. Else whose text a later run says again: a step, a loop."),
+        help_text=_(
+            "Empty: the text that readers see. Otherwise the step or loop whose text a later run repeats."
+        ),
     )
     place = models.BigIntegerField(help_text=_("The order of the rows: lease_epoch * 2^32 and a number."))
-    start = models.IntegerField(help_text=_("So many characters stay of what was there before."))
+    start = models.IntegerField(help_text=_("The number of characters of the earlier text that stay."))
     text = models.TextField()
 
     class Meta:

@@ -1,9 +1,9 @@
 """Rows whose values stand in settings or code, and which a person may change in the admin: what a person changed
 survives a deploy.
 
-During a deploy two versions of the code declare the same row. The declaration of the process that started last stands,
-also where an older process uses the row for the first time afterwards. A process that is rolled back to has started
-last, too. Where none of its processes has confirmed a declaration for STALE_AFTER, any other may replace it.
+During a deploy two versions of the code declare the same row. The declaration of the process that started last counts,
+also where an older process uses the row for the first time afterwards. The processes of a rollback have started last,
+too. Where none of its processes has confirmed a declaration for STALE_AFTER, any other process may replace it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ MAY_REPLACE = """coalesce(d.declarer_started_at <= {started}
 
 
 def _declarer() -> dict[str, Any]:
-    """The columns that say who declares. A clock that is ahead makes no process newer than those to come."""
+    """Returns the columns that say which process declares. A clock that is ahead makes no process newer than those to
+    come."""
     started = Least(Value(STARTED_AT), ClockTimestamp(), output_field=models.DateTimeField())
     return {"declared_at": ClockTimestamp(), "declarer_started_at": started}
 
@@ -44,7 +45,7 @@ class DeclaredQuerySet(models.QuerySet[Any]):
     stale_after = STALE_AFTER
 
     def declare(self, declarations: Mapping[str, Mapping[str, Any]]) -> int:
-        """Make these rows say what the code declares: {name: {column: value}}, with values that JSON can hold. Rows
+        """Makes these rows say what the code declares: {name: {column: value}}, with values that JSON can hold. Rows
         that a person has edited stay, and so does what a process declares that started later than this one and still
         runs. Returns how many rows are new or have changed. Safe to call from many processes at once, and cheap when
         nothing has changed."""
@@ -66,7 +67,8 @@ class DeclaredQuerySet(models.QuerySet[Any]):
         return count
 
     def _known(self, names: Iterable[str]) -> dict[str, tuple[Any, bool | None]]:
-        """By name, what the rows say, and whether a process has confirmed it that is not older than this one."""
+        """Returns, by name, what the rows say, and whether a process has confirmed it that is not older than this
+        one."""
         rows = self.filter(name__in=names).annotate(is_confirmed=self._of_this_process(IS_CONFIRMED))
         return {name: facts for name, *facts in rows.values_list("name", "declared", "is_confirmed")}
 
@@ -81,11 +83,11 @@ class DeclaredQuerySet(models.QuerySet[Any]):
         return RawSQL(text, [STARTED_AT], output_field=models.BooleanField())  # noqa: S611 - our own text
 
     def edit(self, **values: Any) -> int:
-        """What a person does: set columns, which no declaration overwrites from now on. Returns how many rows."""
+        """Sets columns for a person. No declaration overwrites them from now on. Returns how many rows."""
         return self.update(edited_at=ClockTimestamp(), **self.follow_from(values), **values)
 
     def reset(self) -> int:
-        """Undo edit(): the rows say what the code declares. Returns how many rows changed."""
+        """Undoes edit(): the rows say what the code declares. Returns how many rows changed."""
         count = 0
         for row in self.filter(edited_at__isnull=False, declared__isnull=False):
             values: dict[str, Any] = row.declared
@@ -94,7 +96,7 @@ class DeclaredQuerySet(models.QuerySet[Any]):
         return count
 
     def follow_from(self, values: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - for those that override it
-        """What other columns become, as values or expressions over the row as it was, when `values` are set."""
+        """Returns what other columns become, as values or expressions over the row as it was, when `values` are set."""
         return {}
 
     def _unless_edited(self, column: str, value: Any) -> Case:
@@ -105,15 +107,19 @@ class DeclaredQuerySet(models.QuerySet[Any]):
 
 class Declared(models.Model):
     name = models.CharField(max_length=NAME_LENGTH, primary_key=True)
-    declared = models.JSONField(null=True, help_text=_("What settings or code say; empty: made by a person."))
-    declared_at = models.DateTimeField(null=True, editable=False, help_text=_("When a process last said so."))
+    declared = models.JSONField(
+        null=True, help_text=_("The declaration in settings or code; empty: made by a person.")
+    )
+    declared_at = models.DateTimeField(
+        null=True, editable=False, help_text=_("When a process last confirmed the declaration.")
+    )
     declarer_started_at = models.DateTimeField(
         null=True,
         editable=False,
-        help_text=_("When the newest process that says so had started: older ones change nothing."),
+        help_text=_("When the newest process that declares it started: older ones change nothing."),
     )
     edited_at = models.DateTimeField(
-        null=True, help_text=_("When a person changed it; code changes it no more.")
+        null=True, help_text=_("When a person changed it; code does not change it any more.")
     )
 
     objects = DeclaredQuerySet.as_manager()

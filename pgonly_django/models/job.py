@@ -1,5 +1,5 @@
-"""The job row, its states, and the verbs that people use on it; what workers do to it is in queue/. Which other files
-know its columns: ARCHITECTURE.md, "When you change a column"."""
+"""The job row, its states, and the verbs that people use on it; the statements of workers are in queue/.
+ARCHITECTURE.md, "When you change a column", names the other files that know its columns."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FAILED_DELETION = RawSQL(FAILED_DELETE_AFTER, [], output_field=models.DateTimeFi
 
 
 class ClockTimestamp(Func):
-    """The database's clock. It goes on inside a transaction, where now() stands still."""
+    """The database's clock. It advances inside a transaction, where now() stands still."""
 
     template = "clock_timestamp()"
     output_field = models.DateTimeField()
@@ -57,7 +57,7 @@ class State(models.TextChoices):
 
 
 class UniqueWhile(models.TextChoices):
-    """Until when no second job may have the same unique_key."""
+    """How long no second job may have the same unique_key."""
 
     WAITING = "waiting", _("Waiting")  # until it is claimed
     UNFINISHED = "unfinished", _("Unfinished")  # until it has finished
@@ -96,23 +96,24 @@ READY_AGAIN = {
 
 class JobQuerySet(models.QuerySet["Job"]):
     def waiting(self) -> JobQuerySet:
-        """Those that are scheduled or ready."""
+        """Returns the jobs that are scheduled or ready."""
         return self.filter(state__in=WAITING)
 
     def running(self) -> JobQuerySet:
-        """Those that a worker holds."""
+        """Returns the jobs that a worker holds."""
         return self.filter(state=State.RUNNING)
 
     def finished(self) -> JobQuerySet:
-        """Those that have succeeded, failed or were cancelled."""
+        """Returns the jobs that have succeeded, failed or were cancelled."""
         return self.filter(state__in=FINISHED)
 
     def failed(self) -> JobQuerySet:
-        """Those without an attempt left, or given up."""
+        """Returns the jobs that have no attempt left, or were given up."""
         return self.filter(state=State.FAILED)
 
     def failed_with(self, *errors: type[BaseException] | str) -> JobQuerySet:
-        """The failed ones whose last error is of one of these: a class, its dotted path, or its name alone."""
+        """Returns the failed jobs whose last error is of one of these classes: a class, its dotted path, or its name
+        alone."""
         paths = [
             each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}" for each in errors
         ]
@@ -123,18 +124,18 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self.failed().alias(last_error=Cast(last, models.TextField())).filter(condition)
 
     def held(self, by: str | None = None) -> JobQuerySet:
-        """Those that wait for a person; with `by` those that this holds, such as "budget:project:7"."""
+        """Returns the jobs that wait for a person; with `by` those that it holds, such as "budget:project:7"."""
         held = self.filter(state=State.HELD, held_by__isnull=False)
         return held if by is None else held.filter(held_by=by)
 
     def with_free_keys(self) -> JobQuerySet:
-        """Those that retry() may bring back without a second job having their unique_key: not the finished ones whose
-        key another job has by now, and of several finished ones with one key the newest."""
+        """Returns the jobs that retry() may bring back without a second job having their unique_key: without the
+        finished ones whose key another job has by now, and of several finished ones with one key only the newest."""
         newest = self.filter(COMES_BACK).order_by("unique_key", "-pk").distinct("unique_key").values("pk")
         return self.filter(key_is_free(), ~COMES_BACK | Q(pk__in=newest))
 
     def retry(self) -> int:
-        """Make failed, cancelled, held and scheduled jobs ready now, with all their attempts and without the deaths of
+        """Makes failed, cancelled, held and scheduled jobs ready now, with all their attempts and without the deaths of
         workers that they are suspected of. Returns how many. Steps and checkpoint stay: a retried job resumes where it
         stood. Jobs in other states are left alone, and those whose unique_key another job has by now."""
         self._for_write = True
@@ -153,7 +154,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         raise AssertionError("unreachable")
 
     def cancel(self) -> int:
-        """Cancel waiting and held jobs at once and ask the workers of running ones to stop them. Returns how many."""
+        """Cancels waiting and held jobs at once and asks the workers of running ones to stop them. Returns how many."""
         running = Q(state=State.RUNNING)
         # In one statement, so that the newest version of each row decides: a job may be claimed at this moment.
         return self._update_and_wake(
@@ -167,7 +168,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         )
 
     def discard(self, reason: str = "Discarded by a person.") -> int:
-        """Give up on waiting and held jobs: no further attempt, state failed with `reason`. Returns how many."""
+        """Gives up on waiting and held jobs: they get no further attempt, and fail with `reason`. Returns how many."""
         return self.filter(state__in=DISCARDABLE).update(
             state=State.FAILED,
             held_by=None,
@@ -177,7 +178,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         )
 
     def hold(self, reason: str = "Held by a person.", *, by: str = BY_A_PERSON) -> int:
-        """Keep waiting jobs from running until resume() (or retry()), with `reason` among their errors. Returns how
+        """Keeps waiting jobs from running until resume() (or retry()), with `reason` among their errors. Returns how
         many. Running jobs are left alone. `by` says what holds them, at most 255 characters: see held()."""
         # What retry() has made ready before its time does not wait for that time once it is resumed.
         is_early = Q(state=State.READY, run_at__gt=ClockTimestamp())
@@ -189,8 +190,8 @@ class JobQuerySet(models.QuerySet["Job"]):
         )
 
     def resume(self) -> int:
-        """Let held jobs go on from their checkpoint and steps, with the attempts that they have left. Returns how many.
-        A job whose run_at is still ahead waits for that."""
+        """Lets held jobs continue from their checkpoint and steps, with the attempts that they have left. Returns how
+        many. A job whose run_at is in the future waits until then."""
         is_ahead = Q(run_at__gt=ClockTimestamp())
         return self._update_and_wake(
             RESUMABLE,
@@ -202,9 +203,9 @@ class JobQuerySet(models.QuerySet["Job"]):
         )
 
     def run_now(self) -> int:
-        """Make scheduled jobs ready before their time: one that waits for its run_at, its next attempt or the end of a
-        snooze. Returns how many. As the time itself would have done it: attempts, crashes, steps and checkpoint stay,
-        and limits and pauses hold."""
+        """Makes scheduled jobs ready before their time: jobs that wait for their run_at, their next attempt or the end
+        of a snooze. Returns how many. Everything else is as at that time: attempts, crashes, steps and checkpoint stay,
+        and limits and pauses apply."""
         ready = notify.ready(notify.ANY_QUEUE)
         return self._update_and_wake(STARTABLE, ready, state=State.READY, **READY_AGAIN)
 
@@ -222,13 +223,15 @@ class JobQuerySet(models.QuerySet["Job"]):
 
 
 def key_is_free() -> Q:
-    """Of the jobs that retry() would bring back into pgonly_job_unique those whose key no job has; and all others."""
+    """Returns a condition for the jobs that retry() would bring back into pgonly_job_unique whose key no job has, and
+    for all others."""
     others = Job.objects.filter(UNIQUE_ROW, unique_key=OuterRef("unique_key"))
     return Q(~COMES_BACK | ~Exists(others))
 
 
 def _errors_and(outcome: Outcome, reason: str) -> RawSQL:
-    """The column `errors` with an entry for what a person has done. Its time is in UTC whatever the session's zone."""
+    """Returns the column `errors` with an entry for what a person has done. Its time is in UTC whatever the session's
+    zone."""
     now = """to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
     entry = f"jsonb_build_object('outcome', %s::text, 'reason', %s::text, 'finished_at', {now})"
     params = [outcome.value, as_reason(reason)]
@@ -244,10 +247,12 @@ class Job(models.Model):
     task = models.CharField(max_length=255, help_text=_("The dotted path of the task."))
     args = models.JSONField(default=list)
     kwargs = models.JSONField(default=dict)
-    options = models.JSONField(null=True, help_text=_("What .using() set for this job alone."))
-    metadata = models.JSONField(null=True, help_text=_("What goes with its call beside the arguments."))
+    options = models.JSONField(null=True, help_text=_("The options that .using() set for this job alone."))
+    metadata = models.JSONField(
+        null=True, help_text=_("The metadata that the job carries beside its arguments.")
+    )
     priority = models.SmallIntegerField(default=0, help_text=_("-100 to 100, larger first."))
-    run_at = models.DateTimeField(null=True, help_text=_("Not before this time."))
+    run_at = models.DateTimeField(null=True, help_text=_("The job does not start before this time."))
     ready_at = models.DateTimeField(
         db_default=ClockTimestamp(), help_text=_("Its place in the order of claims: when it became ready.")
     )
@@ -256,41 +261,54 @@ class Job(models.Model):
     )
 
     state = models.CharField(max_length=16, choices=State, default=State.READY)
-    lease_epoch = models.IntegerField(default=0, help_text=_("Raised by every claim; fences older runs off."))
+    lease_epoch = models.IntegerField(
+        default=0, help_text=_("Raised by every claim; it fences off older runs.")
+    )
     worker_id = models.UUIDField(null=True)
     lease_expires_at = models.DateTimeField(null=True)
 
     attempt = models.SmallIntegerField(default=0)
     max_attempts = models.SmallIntegerField(default=8)
-    interruptions = models.IntegerField(default=0, help_text=_("Planned stops; they cost no attempt."))
+    interruptions = models.IntegerField(
+        default=0, help_text=_("The number of planned stops, which use up no attempt.")
+    )
     crashes = models.SmallIntegerField(
-        default=0, help_text=_("Deaths of its worker that it is suspected of.")
+        default=0, help_text=_("The number of worker deaths that it is suspected of.")
     )
     max_runtime = models.DurationField(null=True)
     # NULL in the rows of most jobs, which is free: the indexes below ask for that first.
     unique_key = models.CharField(max_length=255, null=True, help_text=_("No second job may have it."))  # noqa: DJ001 - NULL keeps the row out of the index
     unique_while = models.CharField(  # noqa: DJ001 - as unique_key
-        max_length=16, null=True, choices=UniqueWhile, help_text=_("In which states the key counts.")
+        max_length=16, null=True, choices=UniqueWhile, help_text=_("The states in which the key counts.")
     )
     unique_until = models.DateTimeField(
-        null=True, help_text=_("When the key is free again; empty: by state alone.")
+        null=True, help_text=_("When the key is free again; empty: the state alone decides.")
     )
-    concurrency_key = models.CharField(max_length=255, null=True, help_text=_("What its limit counts."))  # noqa: DJ001 - as unique_key
+    concurrency_key = models.CharField(  # noqa: DJ001 - as unique_key
+        max_length=255, null=True, help_text=_("The key by which its limit counts.")
+    )
     concurrency_limit = models.SmallIntegerField(
-        null=True, help_text=_("So many jobs of the key run at a time.")
+        null=True, help_text=_("The maximum number of jobs of the key at a time.")
     )
     slots = models.SmallIntegerField(
-        null=True, help_text=_("Threads that it takes up in its worker; empty: one, and no concurrency key.")
+        null=True,
+        help_text=_(
+            "The number of threads of its worker that it occupies; empty: one, and no concurrency key."
+        ),
     )
     failed_retention = models.DurationField(
-        null=True, help_text=_("The same for a failed job; empty: 90 days.")
+        null=True, help_text=_("How long it is kept after it has failed; empty: 90 days.")
     )
     dead_letter_queue = models.CharField(  # noqa: DJ001 - as unique_key
-        max_length=64, null=True, help_text=_("Whose task is told when the job has failed.")
+        max_length=64, null=True, help_text=_("The queue whose task is called when the job has failed.")
     )
     dead_lettered_at = models.DateTimeField(null=True)
-    held_by = models.CharField(max_length=255, null=True, help_text=_("What holds it, such as a budget."))  # noqa: DJ001 - as unique_key
-    retention = models.DurationField(null=True, help_text=_("Kept this long once finished; empty: for ever."))
+    held_by = models.CharField(  # noqa: DJ001 - as unique_key
+        max_length=255, null=True, help_text=_("The cause of the hold, such as a budget.")
+    )
+    retention = models.DurationField(
+        null=True, help_text=_("How long it is kept after it has finished; empty: forever.")
+    )
 
     progress = models.JSONField(null=True, help_text=_("done, total and message."))
     result = models.JSONField(null=True)
@@ -328,13 +346,13 @@ class Job(models.Model):
 
     @property
     def waiting_since(self) -> datetime:
-        """When it last became ready."""
+        """The time at which it last became ready."""
         return max(self.ready_at, self.ready_again_at or self.ready_at)
 
     @property
     def run_seconds(self) -> float | None:
-        """How long the latest run took, or has taken so far by this machine's clock; None when no run is known. The
-        time that the job then waited, for another attempt or a person, does not count."""
+        """The length of the latest run, or how long it has taken so far by this machine's clock; None when no run is
+        known. The time that the job then waited, for another attempt or a person, does not count."""
         if self.attempted_at is None:
             return None
         if self.state not in (State.RUNNING, State.SUCCEEDED):
@@ -352,7 +370,8 @@ def _recorded_seconds(entries: list[dict[str, Any]]) -> float | None:
 
 
 def seconds_between(began: str | None, ended: str | None) -> float | None:
-    """Between two times as text, as an entry of `errors` has them; None where one is missing or is no time."""
+    """Returns the seconds between two times as text, as an entry of `errors` has them; None where one is missing or is
+    not a time."""
     try:
         start, end = parse_datetime(began or ""), parse_datetime(ended or "")
         return None if start is None or end is None else max((end - start) / timedelta(seconds=1), 0.0)

@@ -53,7 +53,7 @@ UNIQUE_ROW_TEXT = """unique_key IS NOT NULL AND (unique_while = 'retained'
 
 
 def json_is(kind: str, *columns: str) -> Q:
-    """For a CHECK constraint: these JSON columns are of this kind, or NULL."""
+    """Returns a CHECK: these JSON columns are of this kind, or NULL."""
     kinds = (Func(F(name), function="jsonb_typeof", output_field=models.TextField()) for name in columns)
     return Q(*(Exact(each, kind) for each in kinds))
 

@@ -1,5 +1,5 @@
-"""How many runs of each task ended in each minute and hour, and how long they waited and took. Written by workers, see
-queue/stats.py; kept when the jobs themselves are pruned."""
+"""The number of runs of each task that ended in each minute and hour, and how long they waited and took. Workers write
+them, see queue/stats.py; they stay when the jobs themselves are pruned."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TIMED = ("succeeded", "failed", "retried")  # the runs that say how long a task 
 
 
 class Granularity(models.TextChoices):
-    """Each run counts in one row of each."""
+    """The length of time that a row counts. Each run counts in one row of each."""
 
     MINUTE = "minute", _("Minute")
     HOUR = "hour", _("Hour")
@@ -48,8 +48,8 @@ class HistogramField(TextArrayField):
 
 
 class JobStats(models.Model):
-    """The runs of one task from one queue that ended in one minute, or hour. Where a project has thousands of names,
-    the row with an empty task has those that were too many, and the one with an empty queue too those of all queues."""
+    """The runs of one task from one queue that ended in one minute, or hour. If a project has thousands of names, the
+    row with an empty task has those beyond the limit, and the one with an empty queue too has those of all queues."""
 
     granularity = models.CharField(max_length=8, choices=Granularity)
     starts_at = models.DateTimeField()
@@ -57,7 +57,7 @@ class JobStats(models.Model):
     task = models.CharField(max_length=255)
     succeeded = models.BigIntegerField(default=0)
     failed = models.BigIntegerField(default=0, help_text=_("The job has ended as failed."))
-    retried = models.BigIntegerField(default=0, help_text=_("The attempt failed, the job goes on."))
+    retried = models.BigIntegerField(default=0, help_text=_("The attempt failed, and the job continues."))
     interrupted = models.BigIntegerField(default=0, help_text=_("Released by a planned stop."))
     crashed = models.BigIntegerField(default=0, help_text=_("Its worker died."))
     waiting_times = HistogramField(default=list, help_text=_("From ready to the start of the run."))

@@ -1,5 +1,5 @@
-"""The limiters: what each allows, who holds a slot of it, who waits for it. The statements are in limits/. Which other
-files know the columns: ARCHITECTURE.md, "When you change a column"."""
+"""The limiters: what each allows, the holders of its slots, and the callers that wait for it. The statements are in
+limits/. ARCHITECTURE.md, "When you change a column", names the other files that know the columns."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ WHO_LENGTH = 255
 
 class LimiterQuerySet(DeclaredQuerySet):
     def cool_down(self, duration: timedelta) -> int:
-        """Let no caller in for `duration` from now, or longer where that was said before. Returns how many limiters."""
+        """Lets no caller in for `duration` from now, or until the end of a longer cool-down. Returns how many
+        limiters."""
         return self.update(blocked_until=Greatest("blocked_until", ClockTimestamp() + duration))
 
     def end_cool_down(self) -> int:
-        """Let callers in again, and wake the workers whose queues are tied to these limiters. Returns how many."""
+        """Lets callers in again, and wakes the workers whose queues are tied to these limiters. Returns how many."""
         self._for_write = True
         count = self.filter(blocked_until__gt=ClockTimestamp()).update(blocked_until=None)
         if count:
@@ -34,16 +35,21 @@ class LimiterQuerySet(DeclaredQuerySet):
 
 
 class Limiter(Declared):
-    """What all processes together may do of one kind at a time and per minute. An empty limit limits nothing."""
+    """Caps one kind of call across all processes: the number at a time, and the number per minute. An empty limit
+    limits nothing."""
 
-    concurrent = models.IntegerField(null=True, blank=True, help_text=_("So many at a time."))
+    concurrent = models.IntegerField(
+        null=True, blank=True, help_text=_("The maximum number of calls at a time.")
+    )
     requests_per_minute = models.FloatField(null=True, blank=True)
     tokens_per_minute = models.FloatField(null=True, blank=True)
     # What was left in the two buckets at refilled_at. Below zero: more was used than reserved. NULL: full.
     requests = models.FloatField(null=True, editable=False)
     tokens = models.FloatField(null=True, editable=False)
     refilled_at = models.DateTimeField(null=True, editable=False)
-    blocked_until = models.DateTimeField(null=True, editable=False, help_text=_("No caller gets in before."))
+    blocked_until = models.DateTimeField(
+        null=True, editable=False, help_text=_("No caller gets in before this time.")
+    )
 
     objects: ClassVar[Any] = LimiterQuerySet.as_manager()
 
@@ -90,7 +96,8 @@ class LimiterSlot(models.Model):
 
 
 class LimiterWaiter(models.Model):
-    """Who waits for a limiter; the lowest ticket is first. One that is not renewed is dead, and delays no other."""
+    """A caller that waits for a limiter; the lowest ticket is first. One that is not renewed is dead, and delays no
+    other."""
 
     ticket = models.BigAutoField(primary_key=True)
     id = models.UUIDField(unique=True)

@@ -1,4 +1,4 @@
-"""Deletes a batch although some of its rows cannot be deleted, mostly because rows of the project refer to them."""
+"""Deletes a batch even if some of its rows cannot be deleted, mostly because rows of the project refer to them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Pruned(NamedTuple):
 def delete_what_can_go(
     ids: Sequence[str], delete: Callable[[Sequence[str]], int], put_off: Callable[[str], object]
 ) -> Pruned:
-    """Delete `ids` in one statement, or else each half by itself, down to single rows that cannot be deleted. Those are
-    put off: otherwise they would stand at the head of every batch."""
+    """Deletes `ids` in one statement, or else each half by itself, down to single rows that cannot be deleted. Those
+    are put off: otherwise they would stand at the head of every batch."""
     if not ids:
         return Pruned(0, [])
     try:

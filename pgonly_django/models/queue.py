@@ -1,5 +1,5 @@
-"""The row of a queue: its limits, whether it is paused, and the verbs of people. Which other files know its columns:
-ARCHITECTURE.md, "When you change a column"."""
+"""The row of a queue: its limits, whether it is paused, and the verbs of people. ARCHITECTURE.md, "When you change a
+column", names the other files that know its columns."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ LIMITED_QUEUES = qualified(f"(ARRAY (SELECT name::text FROM pgonly_queue WHERE {
 
 class QueueQuerySet(DeclaredQuerySet):
     def named(self, *names: str) -> QueueQuerySet:
-        """The rows of these queues; a queue that has none gets one, without any limit."""
+        """Returns the rows of these queues. A queue that has none gets one, without any limit."""
         rows = [self.model(name=name) for name in sorted(set(names))]
         self.bulk_create(rows, ignore_conflicts=True)
         return self.filter(name__in=names)
 
     def pause(self) -> int:
-        """No claim that begins after the commit takes a job of these queues; what runs goes on. Returns how many were
-        not paused before."""
+        """Pauses these queues: no claim that begins after the commit takes a job of them, and running jobs continue.
+        Returns how many were not paused before."""
         return self.filter(paused_at=None).update(paused_at=ClockTimestamp())
 
     def resume(self) -> int:
-        """End a pause: workers look for jobs at once. Returns how many were paused."""
+        """Ends a pause, and workers look for jobs at once. Returns how many were paused."""
         self._require_autocommit()
         return self._wake(self.exclude(paused_at=None).update(paused_at=None))
 
     def edit(self, **values: Any) -> int:
-        """What a person does: set columns, which no declaration overwrites from now on. Returns how many rows. Workers
-        look at once whether the new limits have room."""
+        """Sets columns for a person. No declaration overwrites them from now on. Returns how many rows. Workers look at
+        once whether the new limits have room."""
         self._require_autocommit()
         return self._wake(super().edit(**values))
 
     def reset(self) -> int:
-        """Undo edit(): the rows say what the code declares. Returns how many rows changed. A pause stays. Workers look
-        at once whether the limits have room."""
+        """Undoes edit(): the rows say what the code declares. Returns how many rows changed. A pause stays. Workers
+        look at once whether the limits have room."""
         self._require_autocommit()
         return self._wake(super().reset())
 
@@ -60,7 +60,7 @@ class QueueQuerySet(DeclaredQuerySet):
         require_autocommit(self.db, "resume(), edit() and reset()")
 
     def _wake(self, count: int) -> int:
-        """Both claims: the queue may have no limit any more."""
+        """Wakes both claims: the queue may have no limit any more."""
         if count:
             notify.wake_after_commit(self.db, notify.limited(notify.ANY_QUEUE))
             notify.wake_after_commit(self.db, notify.ready(notify.ANY_QUEUE))
@@ -68,16 +68,22 @@ class QueueQuerySet(DeclaredQuerySet):
 
 
 class Queue(Declared):
-    """The limits of one queue over all workers. A queue without a row has none."""
+    """The limits of one queue across all workers. A queue without a row has none."""
 
     max_running = models.IntegerField(
-        _("running at most"), null=True, blank=True, help_text=_("Jobs at a time, over all workers.")
+        _("running at most"),
+        null=True,
+        blank=True,
+        help_text=_("The maximum number of jobs at a time, across all workers."),
     )
     rate_count = models.IntegerField(
-        _("starts"), null=True, blank=True, help_text=_("So many jobs start per period ...")
+        _("starts"),
+        null=True,
+        blank=True,
+        help_text=_("The maximum number of jobs that start per period ..."),
     )
     rate_seconds = models.FloatField(
-        _("period"), null=True, blank=True, help_text=_("... of so many seconds.")
+        _("period"), null=True, blank=True, help_text=_("... which lasts this number of seconds.")
     )
     limiter = models.CharField(  # noqa: DJ001 - NULL: none
         max_length=255, null=True, blank=True, help_text=_("While it cools down, no job of the queue starts.")
@@ -109,7 +115,8 @@ class Queue(Declared):
 
 
 class QueueTokens(models.Model):
-    """What is left of a queue's rate. Apart from the queue, whose row every claim reads: it changes with each start."""
+    """What is left of a queue's rate. It is apart from the queue, whose row every claim reads, because it changes with
+    each start."""
 
     queue = models.CharField(max_length=255, primary_key=True)
     tokens = models.FloatField(help_text=_("Jobs that may start at once."))

@@ -1,5 +1,5 @@
-"""Schedules, their ticks, and the verbs that people use on them; what workers do is in scheduling/. Which other files
-know the columns: ARCHITECTURE.md, "When you change a column"."""
+"""Schedules, their ticks, and the verbs that people use on them; the code of workers is in scheduling/.
+ARCHITECTURE.md, "When you change a column", names the other files that know the columns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIRM_EVERY = timedelta(hours=1)  # a database may sleep between two due times
 
 
 class CatchUp(models.TextChoices):
-    """What happens to ticks that passed while no worker ran."""
+    """Which of the ticks run that passed while no worker ran."""
 
     LATEST = "latest", _("Run the latest one")
     ALL = "all", _("Run all of them")
@@ -46,11 +46,11 @@ class ScheduleQuerySet(DeclaredQuerySet):
     stale_after = 3 * CONFIRM_EVERY
 
     def pause(self) -> int:
-        """No more ticks until resume()."""
+        """Stops the ticks until resume()."""
         return self._changed(self.filter(paused_at=None).update(paused_at=ClockTimestamp()))
 
     def resume(self) -> int:
-        """Tick again. Ticks that passed during the pause stay passed."""
+        """Starts the ticks again. Ticks that passed during the pause do not run."""
         paused = self.filter(paused_at__isnull=False)
         return self._changed(paused.update(paused_at=None, next_at=UNPLANNED))
 
@@ -64,7 +64,7 @@ class ScheduleQuerySet(DeclaredQuerySet):
         return self._changed(super().declare(declarations))
 
     def follow_from(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """With another timing the next tick is computed again. The same timing keeps a tick that is overdue."""
+        """Computes the next tick again where the timing has changed. The same timing keeps a tick that is overdue."""
         known = {column: values[column] for column in TIMING if column in values}
         if not known:
             return {"problem": None}
@@ -81,7 +81,7 @@ class ScheduleQuerySet(DeclaredQuerySet):
 
 
 class Schedule(Declared):
-    """Enqueues a task at the times of a cron line, or every so many seconds."""
+    """Enqueues a task at the times of a cron line, or after every interval."""
 
     task = models.CharField(max_length=255, help_text=_("The dotted path of the task."))
     args = models.JSONField(default=list, blank=True)
@@ -94,26 +94,26 @@ class Schedule(Declared):
         blank=True,
         help_text=_('Such as "0 3 * * *": minute hour day month weekday.'),
     )
-    timezone = models.CharField(
-        max_length=64, default="UTC", help_text=_("Where the cron line's clock stands.")
-    )
+    timezone = models.CharField(max_length=64, default="UTC", help_text=_("The time zone of the cron line."))
     every_seconds = models.FloatField(null=True, blank=True, help_text=_("Instead of a cron line."))
     catch_up = models.CharField(
         max_length=16,
         choices=CatchUp,
         default=CatchUp.LATEST,
-        help_text=_("For ticks that no worker was there for."),
+        help_text=_("Which of the ticks run that passed while no worker ran."),
     )
     overlap = models.CharField(
         max_length=16,
         choices=Overlap,
         default=Overlap.SKIP,
-        help_text=_("While an earlier run is unfinished."),
+        help_text=_("What a tick does while an earlier run is unfinished."),
     )
     budget = models.CharField(  # noqa: DJ001 - as queue
-        max_length=255, null=True, blank=True, help_text=_("The budget that its jobs spend.")
+        max_length=255, null=True, blank=True, help_text=_("The budget that pays for its jobs.")
     )
-    metadata = models.JSONField(null=True, blank=True, help_text=_("That of its jobs: a JSON object."))
+    metadata = models.JSONField(
+        null=True, blank=True, help_text=_("The metadata of its jobs: a JSON object.")
+    )
 
     paused_at = models.DateTimeField(null=True, editable=False)
     next_at = models.DateTimeField(
@@ -155,7 +155,7 @@ class Schedule(Declared):
         return row
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """With another timing the next tick is computed again. Tells the workers in the same transaction."""
+        """Computes the next tick again where the timing has changed. Tells the workers in the same transaction."""
         if self._timing() != self._loaded_timing:
             self.next_at = UNPLANNED if self._loaded_timing else self.next_at
             if kwargs.get("update_fields") is not None:
@@ -167,7 +167,7 @@ class Schedule(Declared):
     _loaded_timing: Sequence[Any] = ()
 
     def _timing(self) -> Sequence[Any]:
-        """As it stands here, without loading what was deferred."""
+        """Returns the timing as it stands here, without loading deferred columns."""
         return [vars(self).get(column) for column in TIMING]
 
     @property
@@ -185,7 +185,7 @@ class Tick(models.Model):
 
     schedule = models.ForeignKey(Schedule, models.CASCADE, related_name="ticks", db_index=False)
     tick_at = models.DateTimeField(help_text=_("When it was due."))
-    at = models.DateTimeField(db_default=ClockTimestamp(), help_text=_("When a worker came to it."))
+    at = models.DateTimeField(db_default=ClockTimestamp(), help_text=_("When a worker handled it."))
     outcome = models.CharField(max_length=16, choices=TickOutcome, default=TickOutcome.ENQUEUED)
     reason = models.CharField(max_length=NAME_LENGTH, default="", help_text=_("Why it was skipped."))
     job_id = models.UUIDField(null=True, help_text=_("Its job, which may have been pruned."))

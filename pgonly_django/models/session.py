@@ -1,4 +1,4 @@
-"""The row of a session. Which other files know its columns: ARCHITECTURE.md, "When you change a column"."""
+"""The row of a session. ARCHITECTURE.md, "When you change a column", names the other files that know its columns."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ if TYPE_CHECKING:
 
 
 def hash_key(session_key: str) -> bytes:
-    """The table holds this hash of the cookie. SHA-256 needs no salt and no stretching: a key has 165 random bits."""
+    """Returns the hash of the cookie that the table holds. SHA-256 needs no salt and no stretching: a key has 165
+    random bits."""
     return hashlib.sha256(session_key.encode("utf-8", "surrogatepass")).digest()
 
 
 def hash_user(user_id: str) -> bytes:
-    """The key of the row that keeps a user's sessions of another engine out. No text, so no cookie, has this byte."""
+    """Returns the key of the row that keeps a user's sessions of another engine out. No text, so no cookie, has this
+    byte."""
     return hashlib.sha256(b"\xffuser:" + user_id.encode("utf-8", "surrogatepass")).digest()
 
 
 def user_id_of(user: AbstractBaseUser) -> str:
-    """The text that `Session.user_id` has for `user`."""
+    """Returns the text that `Session.user_id` has for `user`."""
     return user._meta.pk.value_to_string(user)  # noqa: SLF001 - documented under this name
 
 
 class DigestField(models.Field):  # type: ignore[type-arg] # Django's own Field takes no parameters
-    """32 bytes in the database, 64 hex digits in Python and in URLs."""
+    """A field with 32 bytes in the database, and 64 hex digits in Python and in URLs."""
 
     def get_internal_type(self) -> str:
         return "BinaryField"
@@ -58,7 +60,7 @@ class DigestField(models.Field):  # type: ignore[type-arg] # Django's own Field 
 
 
 class StoredGeneratedField(models.GeneratedField):
-    """Django's GeneratedField, without the question to a server that `check` and `makemigrations` ask on Django 6.1.
+    """Django's GeneratedField, without the query to a server that `check` and `makemigrations` send on Django 6.1.
     Every supported PostgreSQL has stored columns. Migrations name Django's own field."""
 
     def _check_supported(self, databases: Any) -> list[CheckMessage]:  # noqa: ARG002 - Django's signature
@@ -74,21 +76,21 @@ ACTIVE = Q(expires_at__gt=Now(), data__isnull=False)
 
 class SessionQuerySet(models.QuerySet["Session"]):
     def active(self) -> SessionQuerySet:
-        """Those that have neither expired nor ended."""
+        """Returns the sessions that have neither expired nor ended."""
         return self.filter(ACTIVE)
 
     def for_user(self, user: AbstractBaseUser) -> SessionQuerySet:
-        """The sessions in which `user` is logged in, the last used first."""
+        """Returns the sessions in which `user` is logged in, the last used first."""
         return self.filter(user_id=user_id_of(user)).order_by(models.F("last_seen_at").desc(nulls_last=True))
 
     def for_key(self, session_key: str) -> SessionQuerySet:
-        """The session whose cookie has this key."""
+        """Returns the session whose cookie has this key."""
         return self.filter(key_hash=hash_key(session_key).hex())
 
     def revoke(self) -> int:
-        """End these sessions: their browsers are logged out at their next request. Returns how many. While a previous
-        engine is set, the row stays behind without data until it would have expired, so that the session is not moved
-        here again."""
+        """Ends these sessions: their browsers are logged out at their next request. Returns how many. While a previous
+        engine is set, the row stays without data until it would have expired, so that the session is not moved here
+        again."""
         if settings().session_previous_engine:
             count = self.filter(data__isnull=False).update(data=None, user_id=None)
         else:
@@ -102,7 +104,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
 
 
 class Session(models.Model):
-    """The session of one browser. Its key is in the cookie; the row has the hash of it."""
+    """The session of one browser. Its key is in the cookie; the row has the hash of the key."""
 
     key_hash = DigestField(_("key hash"), primary_key=True, editable=False)
     # One member for each top-level key of the session, see sessions/codec.py. NULL: the session has ended, and the row

@@ -1,4 +1,5 @@
-"""The row of a worker process. Which other files know its columns: ARCHITECTURE.md, "When you change a column"."""
+"""The row of a worker process. ARCHITECTURE.md, "When you change a column", names the other files that know its
+columns."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ TOLD_APART = 10  # more workers are told by one NOTIFY that all of them hear
 
 @cache
 def own_version() -> str:
-    """Of this package. Where it is used without being installed no version is known."""
+    """Returns the version of this package. It is not known where the package is used without being installed."""
     try:
         return version("pgonly-django")[:VERSION_LENGTH]
     except PackageNotFoundError:
@@ -35,33 +36,33 @@ def own_version() -> str:
 
 
 def silent_after() -> timedelta:
-    """For how long a live worker may say nothing: 30 s with the usual lease. After a whole lease its jobs are
+    """Returns how long a live worker may be silent: 30 s with the usual lease. After a whole lease its jobs are
     rescued."""
     return timedelta(seconds=settings().lease_seconds * SILENT_AFTER)
 
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
     def live(self, within: timedelta | None = None) -> WorkerQuerySet:
-        """Those that say that they live: see Worker.is_live(). `within`: another limit than silent_after()."""
+        """Returns the workers that are alive: see Worker.is_live(). `within`: another limit than silent_after()."""
         has_beaten = Q(heartbeat_at__gt=ClockTimestamp() - (within or silent_after()))
         return self.filter(has_beaten | Q(sleeping_since__isnull=False), stopped_at=None)
 
     def claiming(self) -> WorkerQuerySet:
-        """Live workers that were not asked to end: those take jobs."""
+        """Returns the live workers that were not asked to end: those take jobs."""
         return self.live().filter(stop_requested_at=None, drain_requested_at=None)
 
     def stoppable(self) -> WorkerQuerySet:
-        """Those that stop() and drain() may ask: they have not stopped."""
+        """Returns the workers that stop() and drain() may ask: they have not stopped."""
         return self.filter(stopped_at=None)
 
     def stop(self) -> int:
-        """Ask these workers to stop, as SIGTERM does: their jobs may save a checkpoint, and are given back within the
-        grace at no cost. Returns how many were asked. A supervisor starts a fresh process in the place of each, and so
-        may a platform. One that sleeps stops when it wakes up."""
+        """Asks these workers to stop, as SIGTERM does: their jobs may save a checkpoint, and are given back within the
+        grace period at no cost. Returns how many were asked. A supervisor starts a fresh process in the place of each,
+        and so may a platform. One that sleeps stops when it wakes up."""
         return self._ask("stop()", stop_requested_at=ClockTimestamp())
 
     def drain(self) -> int:
-        """Ask these workers to claim no more and to end once their jobs are finished; for the rest see stop()."""
+        """Asks these workers to claim no more and to end after their jobs are finished; for the rest see stop()."""
         return self._ask("drain()", drain_requested_at=ClockTimestamp())
 
     def _ask(self, verb: str, **changes: ClockTimestamp) -> int:
@@ -76,14 +77,14 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         return count
 
     def with_jobs_held(self) -> WorkerQuerySet:
-        """Each with `jobs_held`: how many running jobs are its own by their rows. `running` is what it said with its
-        last heartbeat, which stays when it dies and its jobs are rescued."""
+        """Adds `jobs_held` to each: the number of running jobs that are its own by their rows. `running` is the number
+        of its last heartbeat, which stays when it dies and its jobs are rescued."""
         running = Job.objects.filter(state=State.RUNNING, worker_id=OuterRef("pk")).order_by()
         counted = running.values("worker_id").annotate(count=Count("pk")).values("count")
         return self.annotate(jobs_held=Coalesce(Subquery(counted), 0))
 
     def asleep(self) -> WorkerQuerySet:
-        """Those that have no connection, until they are woken (--sleep-after)."""
+        """Returns the workers that have no connection until they are woken (--sleep-after)."""
         return self.filter(sleeping_since__isnull=False, stopped_at=None)
 
 
@@ -101,12 +102,12 @@ class Worker(models.Model):
     heartbeat_at = models.DateTimeField(db_default=ClockTimestamp())
     stopped_at = models.DateTimeField(null=True)
     sleeping_since = models.DateTimeField(null=True, help_text=_("It has no connection since then."))
-    version = models.CharField(max_length=VERSION_LENGTH, help_text=_("Of pgonly-django."))
+    version = models.CharField(max_length=VERSION_LENGTH, help_text=_("The version of pgonly-django."))
     stop_requested_at = models.DateTimeField(
         null=True, help_text=_("It was asked to stop, and to give its jobs back.")
     )
     drain_requested_at = models.DateTimeField(
-        null=True, help_text=_("It was asked to end once its jobs are done.")
+        null=True, help_text=_("It was asked to end after its jobs are done.")
     )
 
     objects = WorkerQuerySet.as_manager()
@@ -126,6 +127,7 @@ class Worker(models.Model):
         return self.name
 
     def is_live(self, now: datetime) -> bool:
-        """Whether its last heartbeat is younger than silent_after(), or it sleeps. `now` is the database's clock."""
+        """Returns whether its last heartbeat is younger than silent_after(), or it sleeps. `now` is the database's
+        clock."""
         has_beaten = now - self.heartbeat_at < silent_after()
         return self.stopped_at is None and (has_beaten or self.sleeping_since is not None)

@@ -1,5 +1,5 @@
-"""One look at the jobs of a page: their rows, what keeps them waiting, and what they have emitted. It is said in words
-for the users of a site, without a name of a task, an exception or a traceback."""
+"""One look at the jobs of a page: their rows, what keeps them waiting, and what they have emitted. It is worded for the
+users of a site, without the name of a task, an exception or a traceback."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class Wanted(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What one look has read of a database: jobs, what they have emitted, what keeps them waiting, who is silent."""
+    """What one look has read of a database: jobs, what they have emitted, what keeps them waiting, and which are
+    silent."""
 
     jobs: dict[str, Any]  # by id; each with `now`: the clock of this machine may differ from that of the rows
     pieces: dict[Question, Piece]
@@ -57,7 +58,7 @@ class Seen(NamedTuple):
 
 
 def database_of(backend: str) -> str | None:
-    """None: no backend of this name keeps its jobs in rows."""
+    """Returns None when no backend of this name keeps its jobs in rows."""
     try:
         return getattr(task_backends[backend], "database", None)
     except InvalidTaskBackend:
@@ -65,7 +66,7 @@ def database_of(backend: str) -> str | None:
 
 
 def look(wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
-    """What is to be shown of each, in the same order. Statements: see read()."""
+    """Returns what is shown of each, in the same order. Statements: see read()."""
     seen = {alias: read(alias, part) for alias, part in by_database(wanted).items()}
     return in_words(wanted, seen)
 
@@ -79,8 +80,8 @@ def by_database(wanted: Sequence[Wanted]) -> dict[str, list[Wanted]]:
 
 
 def read(alias: str, wanted: Sequence[Wanted]) -> Seen:
-    """One statement for all jobs, up to three for what keeps them waiting, and one for each PIECES_AT_ONCE outputs.
-    The outputs come last: of a job that is over all is read. Index: primary keys."""
+    """Reads with one statement for all jobs, up to three for what keeps them waiting, and one for each PIECES_AT_ONCE
+    outputs. The outputs come last: of a job that has ended all is read. Index: primary keys."""
     rows = Job.objects.using(alias).only(*COLUMNS).annotate(now=ClockTimestamp())
     found = rows.in_bulk({UUID(each.grant.job_id) for each in wanted})
     jobs = {str(job_id): job for job_id, job in found.items()}
@@ -92,13 +93,13 @@ def read(alias: str, wanted: Sequence[Wanted]) -> Seen:
 
 
 def _row(jobs: dict[str, Any], wanted: Wanted) -> Any:
-    """None where the job is of another backend: the token says which one may be seen."""
+    """Returns None where the job is of another backend: the token says which one may be seen."""
     job = jobs.get(wanted.grant.job_id)
     return job if job is not None and job.backend == wanted.grant.backend else None
 
 
 def in_words(wanted: Sequence[Wanted], seen: Mapping[str, Seen]) -> list[dict[str, Any]]:
-    """In the language and the time zone of the caller, without a statement."""
+    """Returns the words in the language and the time zone of the caller, without a statement."""
     return [_shown(each, seen.get(database_of(each.grant.backend) or "")) for each in wanted]
 
 
@@ -191,7 +192,7 @@ def _running(job: Any, seen: Seen) -> str:
 
 
 def _silent_seconds(job: Any) -> float | None:
-    """For how long its lease has not been renewed, where that is longer than it should be."""
+    """Returns for how many seconds its lease has not been renewed, where that is longer than it should be."""
     if job.state != State.RUNNING or job.lease_expires_at is None:
         return None
     silent = settings().lease_seconds - (job.lease_expires_at - job.now).total_seconds()
@@ -209,7 +210,7 @@ def _pace(progress: JobProgress) -> str:
 
 
 def _duration(time: timedelta) -> str:
-    """In the language of the page: its readers are no operators, whom wording.duration() is for."""
+    """Returns a duration in the language of the page: its readers are not operators, for whom wording.duration() is."""
     seconds = int(time.total_seconds())
     if seconds < SECONDS_TILL:
         return ngettext("%(count)d second", "%(count)d seconds", seconds) % {"count": seconds}

@@ -32,8 +32,8 @@ _lock = threading.Lock()
 
 
 def ask(alias: str, question: Question) -> tuple[Looker, Future[Any]]:
-    """Who is asked, and what read() says of the jobs, or what the function returns, which is called on the thread's
-    connections. None where the database did not answer: that is logged once."""
+    """Returns what read() says of the jobs, or what the function returns, which is called on the thread's connections.
+    Returns None where the database did not answer: that is logged once."""
     answer: Future[Any] = Future()
     with _lock:
         looker = _lookers.get(alias)
@@ -46,13 +46,14 @@ def ask(alias: str, question: Question) -> tuple[Looker, Future[Any]]:
 
 
 def give_up(looker: Looker) -> None:
-    """It has not answered in time. Its thread ends after its statement; later questions go to another one."""
+    """Called when it has not answered in time. Its thread ends after its statement; later questions go to another
+    one."""
     with _lock:
         _forget(looker)
 
 
 def _forget(looker: Looker) -> None:
-    """Another one may be there in its place."""
+    """Forgets it, unless another one has taken its place."""
     if _lookers.get(looker.alias) is looker:
         del _lookers[looker.alias]
 
@@ -73,7 +74,7 @@ class Looker(threading.Thread):
                         answer.set_result(self._answer(function))
 
     def _asked(self) -> list[tuple[Question, Future[Any]]]:
-        """What was asked within GATHER_SECONDS; nothing where the thread is to end."""
+        """Returns what was asked within GATHER_SECONDS; nothing where the thread has to end."""
         try:
             first = self.questions.get(timeout=IDLE_SECONDS)
         except Empty:
@@ -113,7 +114,7 @@ class Looker(threading.Thread):
 
 
 def _after_fork() -> None:
-    """The child has none of the threads, and one of them may have held the lock."""
+    """Resets the state of a forked child, which has none of the threads, and one of them may have held the lock."""
     global _lock  # noqa: PLW0603 - there is one in a process
     _lock = threading.Lock()
     _lookers.clear()

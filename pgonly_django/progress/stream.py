@@ -1,6 +1,5 @@
-"""What is new of the jobs of a page, as server-sent events, as long as its user is signed in.
-
-A stream holds little: what was shown last, and one event, which the next one follows when the client has taken it.
+"""The news of the jobs of a page, as server-sent events, as long as its user is signed in. A stream holds little: what
+was shown last, and one event, which the next one follows when the client has taken it.
 """
 
 from __future__ import annotations
@@ -42,7 +41,8 @@ def is_full() -> bool:
 
 
 async def stream(request: HttpRequest, wanted: Sequence[Wanted], owner: str) -> AsyncIterator[bytes]:
-    """For LONGEST_SECONDS at most. Behind its end progress.js asks progress(), which refuses who has signed out."""
+    """Streams for up to LONGEST_SECONDS. After its end progress.js asks progress(), which refuses a user that has
+    signed out."""
     release_request_thread(connections.close_all)
     of_this = Stream(wanted, owner)
     _streams.add(of_this)
@@ -58,7 +58,7 @@ async def stream(request: HttpRequest, wanted: Sequence[Wanted], owner: str) -> 
 
 
 class Stream:
-    """Made in the task that sends it."""
+    """One stream, made in the task that sends it."""
 
     def __init__(self, wanted: Sequence[Wanted], owner: str) -> None:
         size = OF_AN_EVENT // max(1, sum(each.grant.shows_output for each in wanted))
@@ -67,8 +67,8 @@ class Stream:
         self.handed_out_at: float | None = None  # since then the client has not taken the last event
 
     async def watch(self, request: HttpRequest) -> None:
-        """Ends the stream when its time is over, its user has signed out or the server stops. Where the client takes
-        nothing, the task that sends it is cancelled, as Django does when a client goes away."""
+        """Ends the stream when its time has passed, its user has signed out or the server stops. Where the client takes
+        nothing, the task that sends it is cancelled, as Django does when a client disconnects."""
         over_at, ask_at = time.monotonic() + LONGEST_SECONDS, time.monotonic() + SESSION_SECONDS
         while not (self._is_over and self._is_not_taken()):
             await asyncio.sleep(LOOK_SECONDS)
@@ -100,13 +100,13 @@ class Stream:
             await asyncio.sleep(LOOK_SECONDS - time.monotonic() % LOOK_SECONDS)
 
     async def _look(self) -> list[dict[str, Any]] | None:
-        """None: the database has not answered."""
+        """Returns None when the database has not answered."""
         asked = {alias: ask(alias, part) for alias, part in by_database(self._wanted).items()}
         seen = {alias: await _answer(*each) for alias, each in asked.items()}
         return None if None in seen.values() else in_words(self._wanted, seen)
 
     def _event(self, found: Sequence[dict[str, Any]]) -> bytes:
-        """The next look goes on behind it."""
+        """Returns an event. The next look continues after it."""
         outputs = [each.get("output", {}) for each in found]
         cursors = [Cursor.of(output.get("next") or output.get("offset", "0")) for output in outputs]
         self._wanted = [want._replace(cursor=at) for want, at in zip(self._wanted, cursors, strict=True)]
@@ -117,19 +117,19 @@ class Stream:
 def with_tokens(
     found: Sequence[dict[str, Any]], wanted: Sequence[Wanted], owner: str
 ) -> list[dict[str, Any]]:
-    """With new tokens: a page that is open stays allowed to ask."""
+    """Adds new tokens: a page that is open stays allowed to ask."""
     return [{**each, "token": want.grant.token(owner)} for each, want in zip(found, wanted, strict=True)]
 
 
 def _without_output(each: dict[str, Any]) -> dict[str, Any]:
-    """As it looks when nothing has been emitted since."""
+    """Returns it as it looks when nothing has been emitted since."""
     if "output" not in each:
         return each
     return {**each, "output": {"text": "", "keep": None, "offset": each["output"]["offset"]}}
 
 
 async def _answer(looker: Looker, answer: Future[Any]) -> Any:
-    """None where there is none within ANSWER_SECONDS."""
+    """Returns None where there is no answer within ANSWER_SECONDS."""
     try:
         return await asyncio.wait_for(asyncio.wrap_future(answer), ANSWER_SECONDS)
     except TimeoutError:
@@ -138,6 +138,7 @@ async def _answer(looker: Looker, answer: Future[Any]) -> Any:
 
 
 def server_stops() -> bool:
-    """uvicorn waits for open responses without a word to them. Its server, whose method handles SIGTERM, knows."""
+    """Returns whether the server stops. uvicorn waits for open responses without telling them. Its server, whose method
+    handles SIGTERM, knows."""
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return bool(getattr(server, "should_exit", False))

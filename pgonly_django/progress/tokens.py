@@ -24,12 +24,12 @@ NO_OWNER = (
 
 
 class TokenRefusedError(Exception):
-    """The token is none, too old, or was made for somebody else."""
+    """The token is not valid, too old, or was made for another user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token allows: to see this job, and if so to cancel it."""
+    """What a token allows: to see this job, and perhaps to cancel it."""
 
     backend: str
     job_id: str
@@ -54,8 +54,8 @@ def grant_of(token: str, owner: str | None) -> Grant:
 
 
 def owner_of(request: HttpRequest, *, make: bool = False) -> str | None:
-    """The user, else the visitor, whom the session tells apart. `make`: of a new visitor too; raises
-    ImproperlyConfigured where there is no session."""
+    """Returns the user, or else the visitor, by the session. `make`: for a new visitor too; raises ImproperlyConfigured
+    where there is no session."""
     user: Any = getattr(request, "user", None)
     if user is not None and user.is_authenticated:
         return f"user {user.pk}"
@@ -71,8 +71,8 @@ def owner_of(request: HttpRequest, *, make: bool = False) -> str | None:
 
 
 def is_signed_in_still(request: HttpRequest) -> bool:
-    """Whether the session of this request, read again, is there and has the same user or visitor, who may still sign
-    in. True where no session says who it is. Two statements, by primary keys."""
+    """Returns whether the session of this request, read again, is there and has the same user or visitor, who may still
+    sign in. Returns True where no session says who it is. Two statements, by primary keys."""
     session: Any = getattr(request, "session", None)
     if session is None or not (USER in session or VISITOR in session):
         return True

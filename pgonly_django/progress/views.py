@@ -1,4 +1,4 @@
-"""The URLs that progress.js asks: what is new of the jobs of a page, once or as server-sent events; and Cancel."""
+"""The URLs that progress.js asks: the news of the jobs of a page, once or as server-sent events; and Cancel."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RETRY_AFTER_SECONDS = 30
 @never_cache
 @require_safe
 def progress(request: HttpRequest) -> HttpResponseBase:
-    """?token=...&after=... for each job of the page. 403 where a token is not for who asks."""
+    """Answers ?token=...&after=... for each job of the page, with 403 where a token was made for another user."""
     try:
         wanted, owner = _wanted(request, request.GET.getlist("after"))
     except TokenRefusedError:
@@ -50,7 +50,8 @@ def progress(request: HttpRequest) -> HttpResponseBase:
 @csrf_protect
 @require_POST
 def cancel_job(request: HttpRequest) -> HttpResponseBase:
-    """The button: with JavaScript answered with JSON, without by the page that it stands on."""
+    """Cancels the job of the button: with JavaScript it answers with JSON, without by the page that the button stands
+    on."""
     try:
         grant = grant_of(request.POST.get("token", ""), owner_of(request))
     except TokenRefusedError:
@@ -69,7 +70,7 @@ def cancel_job(request: HttpRequest) -> HttpResponseBase:
 
 @login_not_required
 async def events(request: HttpRequest) -> HttpResponseBase:
-    """The same as progress(), as events: for 5 minutes at most, and while its user is signed in, under ASGI alone.
+    """Answers the same as progress(), as events: for up to 5 minutes, while its user is signed in, and only under ASGI.
     All streams of a process share one thread and one connection to the database."""
     if not isinstance(request, ASGIRequest):
         return HttpResponse("Server-sent events need ASGI.", status=501, content_type="text/plain")
@@ -88,7 +89,7 @@ async def events(request: HttpRequest) -> HttpResponseBase:
 
 
 def _wanted(request: HttpRequest, after: Sequence[str]) -> tuple[list[Wanted], str]:
-    """What the request asks for, each job once, and who asks. Raises TokenRefusedError."""
+    """Returns what the request asks for, each job once, and the owner. Raises TokenRefusedError."""
     tokens, owner = request.GET.getlist("token"), owner_of(request)
     if not 0 < len(tokens) <= JOBS_AT_MOST or owner is None:
         raise TokenRefusedError
@@ -97,7 +98,7 @@ def _wanted(request: HttpRequest, after: Sequence[str]) -> tuple[list[Wanted], s
 
 
 async def _apart(question: Callable[[], Any]) -> Any:
-    """In a thread of the event loop's pool, which is free again behind it; connections are closed there."""
+    """Runs it in a thread of the event loop's pool, which is free again afterwards; connections are closed there."""
 
     def ask() -> Any:
         try:
@@ -109,7 +110,7 @@ async def _apart(question: Callable[[], Any]) -> Any:
 
 
 def _refused() -> HttpResponse:
-    return JsonResponse({"error": _("This page is too old, or was made for somebody else.")}, status=403)
+    return JsonResponse({"error": _("This page is too old, or was made for another user.")}, status=403)
 
 
 # Django refuses ATOMIC_REQUESTS for async views.

@@ -87,7 +87,8 @@ NOTHING_NEW_SAVED = f"""coalesce(
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """What a step has cost, and of which budget. `is_noted`: it gets its row among the costs with the step."""
+    """The cost of a step, and the budget that pays for it. `is_noted`: it gets its row among the costs with the
+    step."""
 
     cost: Cost
     budget: str = ""
@@ -96,8 +97,8 @@ class StepCost:
 
 
 class Position(NamedTuple):
-    """Where a loop stands: how many items are done; of rows that are read by their primary keys also the last one done,
-    and the last one that the loop is to come to."""
+    """The position of a loop: how many items are done; for rows that are read by their primary keys also the last one
+    done, and the last one that the loop is to come to."""
 
     done: int = 0
     after: int | str | None = None
@@ -106,8 +107,8 @@ class Position(NamedTuple):
 
 @dataclass(slots=True)
 class Saved:
-    """A checkpoint row: the value of the job as JSON text, and where each iterate() stands. With it go the texts of
-    these: `ends` says where each ends in the output of the run."""
+    """A checkpoint row: the value of the job as JSON text, and the position of each iterate(). The texts of these
+    belong to it: `ends` says where each ends in the output of the run."""
 
     value: str = "null"
     positions: dict[str, Position] = field(default_factory=dict)
@@ -126,14 +127,14 @@ def load_checkpoint(alias: str, job_id: str) -> Saved:
 
 
 def positions_json(positions: Mapping[str, Position]) -> str:
-    """By the names of the loops: the number of items, or all of a Position that has keys."""
+    """Returns, by the names of the loops, the number of items, or all of a Position that has keys."""
     return json.dumps({name: at.done if at.after is None else at for name, at in positions.items()})
 
 
 def save_checkpoint(
     alias: str, job_id: str, lease_epoch: int, value: str, positions: str, said: Sequence[PartRow] = ()
 ) -> None:
-    """Write the checkpoint (JSON texts), and in the same transaction what was `said`. Raises LeaseLost when the job
+    """Writes the checkpoint (JSON texts), and in the same transaction what was `said`. Raises LeaseLost when the job
     belongs to another run by now, and ManualCommitError where the job itself would have to commit it."""
     require_autocommit(alias, "save_checkpoint() or iterate()")
     saved: Params = {"id": job_id, "lease_epoch": lease_epoch, "value": value, "positions": positions}
@@ -146,7 +147,7 @@ def save_checkpoint(
 
 
 def _one_transaction(alias: str, said: Sequence[PartRow]) -> AbstractContextManager[None]:
-    """One statement needs none."""
+    """Runs the statements in one transaction. A single statement needs none."""
     return transaction.atomic(using=alias) if said else nullcontext()
 
 
@@ -157,8 +158,9 @@ def check_step_name(name: object) -> None:
 
 
 def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | None:
-    """The result of a finished step as PostgreSQL gives it (JSON text), None when there is none. Raises LeaseLost and
-    ManualCommitError as save_checkpoint() does, so no run pays for a call whose answer it could not keep."""
+    """Returns the result of a finished step as PostgreSQL gives it (JSON text), None when there is none. Raises
+    LeaseLost and ManualCommitError as save_checkpoint() does, so no run pays for a call whose answer it could not
+    keep."""
     require_autocommit(alias, "step()")
     found = all_rows(alias, FIND_STEP, {"id": job_id, "lease_epoch": lease_epoch, "name": name})
     if not found:
@@ -171,7 +173,7 @@ def save_step(
     alias: str, job_id: str, lease_epoch: int, name: str, result: str, paid: StepCost | None = None,
     said: Sequence[PartRow] = (),
 ) -> tuple[str, bool]:  # fmt: skip
-    """Keep the result of a step (JSON text), unless one is there. Returns the kept one, as find_step() does, and
+    """Keeps the result of a step (JSON text), unless one is there. Returns the kept one, as find_step() does, and
     whether it is this one. Raises LeaseLost as save_checkpoint() does. What was `paid` is stored in the same statement,
     what was `said` in the same transaction; where another result is kept, neither is."""
     parameters: Params = {"id": job_id, "lease_epoch": lease_epoch, "name": name, "result": result}

@@ -7,7 +7,7 @@ There are two statements. The *head* claim finds the bands by a loose scan of th
 of each. The *floor* claim begins each known band at its floor: the ready_at of the last job claimed from it. While an
 old snapshot is open, vacuum cannot remove the entries of claimed jobs from the head of the index, and to walk over them
 costs more with every job (claims of 50 rows: 11,650 jobs/s falling to 1,860 after 80,000 jobs; flat with floors). A
-floor hides a job that commits late, and one that was stopped and has kept its place, so every now and then the worker
+floor hides a job that commits late, and one that was stopped and has kept its place, so from time to time the worker
 claims from the head.
 
 What it means when a claim returns fewer jobs than it may take:
@@ -106,17 +106,17 @@ class ClaimedJob(NamedTuple):
 
     @property
     def waiting_since(self) -> float:
-        """When it last became ready."""
+        """The time at which it last became ready."""
         return max(self.ready_timestamp, self.ready_again_timestamp or self.ready_timestamp)
 
     @property
     def waited_seconds(self) -> float:
-        """From then until the claim."""
+        """The seconds from then until the claim."""
         return self.attempted_timestamp - self.waiting_since
 
 
 def time_of(timestamp: float) -> datetime:
-    """To the microsecond, as PostgreSQL keeps it."""
+    """Returns the time to the microsecond, as PostgreSQL keeps it."""
     return EPOCH + timedelta(microseconds=round(timestamp * 1_000_000))
 
 
@@ -230,24 +230,26 @@ LOWEST = float("-inf")
 
 @lru_cache
 def claim_statement(template: str, given_queues: bool, leaves_some: bool) -> Statement:
-    """HEAD or FLOOR. `leaves_some`: it passes over some jobs and over those of unknown tasks."""
+    """Returns HEAD or FLOOR. `leaves_some`: it passes over some jobs and over those of unknown tasks."""
     parts = GIVEN_QUEUES if given_queues else ALL_QUEUES
     and_known = f" AND {NOT_LEFT_EARLY} AND {NOT_LEFT_TO_OTHERS}" if leaves_some else ""
     return Statement(template.format(and_known=and_known, columns=COLUMNS, **parts))
 
 
 class UnknownTasks:
-    """The tasks that a worker does not know. Amid a rolling deploy the workers of the old version are idle, and would
-    claim the jobs of a new task again and again while those of the new version are busy: so each leaves such jobs to
-    others for a minute after each one that was postponed, in the first hour. From then on all are claimed, so that each
-    gets its end where no worker knows them."""
+    """The tasks that a worker does not know.
+
+    During a rolling deploy the workers of the old version are idle, and would claim the jobs of a new task again and
+    again while those of the new version are busy. So each worker leaves such jobs to others for a minute after each one
+    that was postponed, in the first hour. From then on all are claimed, so that each gets its end where no worker knows
+    them."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
         self._until: dict[str, float] = {}
 
     def note(self, task: str) -> None:
-        """The worker has claimed a job of this task, which it does not know."""
+        """Notes that the worker has claimed a job of this task, which it does not know."""
         now = time.monotonic()
         if now < self._since.setdefault(task, now) + UNKNOWN_FOR.total_seconds():
             self._until[task] = now + LEFT_SECONDS
@@ -259,7 +261,7 @@ class UnknownTasks:
 
 @dataclass(slots=True)
 class Claim:
-    """How many jobs to claim."""
+    """The number of jobs to claim."""
 
     free_slots: int  # so many of each queue
     prefetch_limits: dict[str, int]  # and so many instead of queues whose jobs are short
@@ -267,7 +269,7 @@ class Claim:
 
     @property
     def limit(self) -> int:
-        """How many of all queues together."""
+        """The limit over all queues together."""
         return max([self.free_slots, *self.prefetch_limits.values()])
 
     def limit_of(self, queue: str) -> int:
@@ -291,7 +293,7 @@ class Claimer:
     _head_wanted_at: float = float("-inf")
 
     def statement(self, claim: Claim) -> tuple[Statement, Params]:
-        """The next claim, from the head or from the floors."""
+        """Returns the next claim, from the head or from the floors."""
         self.looked_from_head = time.monotonic() >= self.head_due_at or not self.floors
         unknown, left_early = self.unknown.names(), list(self.left_early)
         leaves_some = bool(unknown or left_early)
@@ -319,7 +321,7 @@ class Claimer:
         }
 
     def absorb(self, jobs: list[ClaimedJob], took_seconds: float) -> None:
-        """Learn from the answer of the last claim: raise the floors to what was claimed, and after a head claim set
+        """Learns from the answer of the last claim: raises the floors to what was claimed, and after a head claim sets
         the time of the next one."""
         now = time.monotonic()
         if self.looked_from_head:
@@ -338,7 +340,7 @@ class Claimer:
             self._last_queue = jobs[-1].queue
 
     def in_order(self, jobs: list[ClaimedJob]) -> list[ClaimedJob]:
-        """The claimed jobs in the order of service: UPDATE ... RETURNING has no order."""
+        """Returns the claimed jobs in the order of service: UPDATE ... RETURNING has no order."""
         jobs.sort(key=_PLACE)
         bands = {(job.queue, job.priority) for job in jobs}
         if len(bands) > 1:
@@ -350,7 +352,7 @@ class Claimer:
         self.head_due_at, self._head_wanted_at = 0.0, time.monotonic()
 
     def _in_order(self, bands: Collection[Band]) -> list[Band]:
-        """In the order of service, see GIVEN_QUEUES and ALL_QUEUES."""
+        """Returns SQL for the order of service, see GIVEN_QUEUES and ALL_QUEUES."""
         if self.queues:
             return sorted(bands, key=lambda band: (self.queues.index(band[0]), -band[1]))
         return sorted(bands, key=lambda band: (-band[1], band[0] <= self._last_queue, band[0]))

@@ -22,7 +22,7 @@ KEYS = ("max_running", "rate", "limiter", "task")
 
 
 def declare_queues(alias: str, names: Iterable[str] = ()) -> int:
-    """Make the rows say what the settings say, and give these other queues a row without limits. What a person has
+    """Makes the rows say what the settings say, and gives these other queues a row without limits. What a person has
     edited stays, and what a newer process declares. Returns how many rows are new or have changed. Raises
     ImproperlyConfigured, and django.db.Error."""
     declarations = {name: limits_of(name, {}) for name in names} | declared_limits()
@@ -31,12 +31,12 @@ def declare_queues(alias: str, names: Iterable[str] = ()) -> int:
 
 
 def declared_limits() -> dict[str, dict[str, Any]]:
-    """By queue, the columns of pgonly_queue. Raises ImproperlyConfigured."""
+    """Returns, by queue, the columns of pgonly_queue. Raises ImproperlyConfigured."""
     return {name: limits_of(name, entry) for name, entry in settings().queues.items()}
 
 
 def limits_of(name: Any, entry: Any) -> dict[str, Any]:
-    """Of one entry. Raises ImproperlyConfigured, which names the place, the value and the remedy."""
+    """Returns the limits of one entry. Raises ImproperlyConfigured, which names the place, the value and the remedy."""
     where = f'PGONLY["QUEUES"][{name!r}]'
     if not (isinstance(name, str) and 0 < len(name) <= NAME_LENGTH and printable(name) == name):
         raise ImproperlyConfigured(f"{where}: a queue's name must be a str of 1 to {NAME_LENGTH} characters.")
@@ -68,7 +68,7 @@ def check_queues(**_: object) -> list[checks.CheckMessage]:
 
 
 def what_is_wrong(key: str, value: Any) -> str | None:
-    """What the value must be, or None when it is right."""
+    """Returns what the value must be, or None when it is right."""
     match key:
         case "max_running":
             return None if _is_count(value, MOST_RUNNING) else f"a whole number from 1 to {MOST_RUNNING:,}"

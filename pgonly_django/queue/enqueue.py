@@ -47,7 +47,7 @@ READY_OR_SCHEDULED = "CASE WHEN {run_at} > clock_timestamp() THEN 'scheduled' EL
 @dataclass(frozen=True, slots=True)
 class Template:
     """What all jobs enqueued through one task have in common: columns of pgonly_job. `options` is JSON text. A column
-    that is None stands in no INSERT: those that most tasks leave NULL cost them nothing."""
+    that is None is not in the INSERT: columns that most tasks leave NULL cost them nothing."""
 
     backend: str
     queue: str
@@ -77,8 +77,8 @@ class Template:
         )
 
     def payloads(self, enqueued_at: datetime, ready: str = "") -> tuple[str, ...]:
-        """The notifications that wake workers for a job of it; `ready`: what says that it is ready, where that is not
-        notify.ready(). Within a second of run_at, both: the database's clock chose the state."""
+        """Returns the notifications that wake workers for a job of it. `ready`: the one that says that it is ready,
+        where that is not notify.ready(). Within a second of run_at, both: the database's clock chose the state."""
         ready = ready or notify.ready(self.queue)
         if self.run_at is None or self.run_at < enqueued_at - CLOSE:
             return (ready,)
@@ -97,9 +97,9 @@ CALL_COLUMNS = ("concurrency_key", "concurrency_limit", "slots")
 
 
 class Unique(NamedTuple):
-    """Which jobs a job excludes. `key`: those with the same one, `until`: a value of UniqueWhile, `period`: so long
-    from its enqueue, None: as long as its state says. `debounce`: a later call changes the job, and it waits so long
-    for the next one."""
+    """The jobs that a job excludes. `key`: those with the same one. `until`: a value of UniqueWhile. `period`: for this
+    time from its enqueue, None: as long as its state says. `debounce`: a later call changes the job, and it waits this
+    long for the next one."""
 
     key: str
     until: str
@@ -141,8 +141,8 @@ COPY pgonly_job (id, args, kwargs, state, ready_at, enqueued_at, {NEW_COLUMNS}, 
 
 
 def insert(connection: Any, job: NewJob, follow_up: FollowUp | None = None) -> tuple[str, Moment]:
-    """Write one job, which is not unique, in the caller's transaction on this connection of Django: its id and enqueue
-    time, see moment_of(). The caller wakes the workers, unless the `follow_up` did: see first_row()."""
+    """Writes one job, which is not unique, in the caller's transaction on this connection of Django, and returns its id
+    and its enqueue time: see moment_of(). The caller wakes the workers, unless the `follow_up` did: see first_row()."""
     (job_id,) = new_ids(1)
     params, statement = {"id": job_id, "args": job.args, "kwargs": job.kwargs}, job.template.insert
     if job.own or job.metadata is not None:
@@ -154,7 +154,7 @@ def insert(connection: Any, job: NewJob, follow_up: FollowUp | None = None) -> t
 
 
 def moment_of(enqueued_at: Moment) -> datetime:
-    """Made when it is read: few callers of enqueue() do."""
+    """Makes the datetime when it is read: few callers of enqueue() read it."""
     return (
         enqueued_at if isinstance(enqueued_at, datetime) else EPOCH + timedelta(microseconds=int(enqueued_at))
     )
@@ -166,7 +166,7 @@ def insert_many(
     templates: Sequence[Template],
     results_of: Callable[[Sequence[str], datetime], list[T]],
 ) -> tuple[list[T], datetime]:
-    """See insert(). Write all `jobs` in one COPY, all or none, in order; their enqueue time is the same. `templates`:
+    """See insert(). Writes all `jobs` in one COPY, all or none, in order; their enqueue time is the same. `templates`:
     see templates_of(). `results_of` is called with the ids and that time while the server takes the rows."""
     ids = new_ids(len(jobs))
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
@@ -181,13 +181,13 @@ def insert_many(
 
 
 def aware(moment: datetime) -> datetime:
-    """With USE_TZ = False times come without a zone, and mean the default one."""
+    """Returns an aware time. With USE_TZ = False times have no zone, and mean the default one."""
     is_aware = timezone.is_aware(moment)
     return moment if is_aware else timezone.make_aware(moment, timezone.get_default_timezone())
 
 
 def templates_of(jobs: Iterable[NewJob]) -> list[Template]:
-    """Each once. By their ids: to compare templates costs more than all else here."""
+    """Returns each template once, by its id(): to compare templates costs more than all else here."""
     return list({id(job.template): job.template for job in jobs}.values())
 
 
@@ -202,8 +202,8 @@ def payloads_of(jobs: Sequence[NewJob], templates: Sequence[Template], enqueued_
 def _copy_text(
     ids: Sequence[str], jobs: Sequence[NewJob], templates: Sequence[Template], now: datetime
 ) -> tuple[str, Iterator[str]]:
-    """The columns that are not NULL in every row, and the rows in COPY's text format, made piece by piece. Written out
-    here: psycopg's write_row() takes four times as long."""
+    """Returns the columns that are not NULL in every row, and the rows in COPY's text format, made piece by piece.
+    psycopg's write_row() takes four times as long."""
     columns = [n for n in TEMPLATE_COLUMNS if any(getattr(each, n) is not None for each in templates)]
     ends = {id(template): _end_of_line(template, now, columns) for template in templates}
     more = sorted({name for job in jobs if job.own or job.metadata for name in job.more})
@@ -227,7 +227,7 @@ def _with_more(line: str, more: Mapping[str, Any], columns: Sequence[str]) -> st
 
 
 def _end_of_line(template: Template, now: datetime, columns: Sequence[str]) -> str:
-    """All columns of `template`: the same for each of its jobs."""
+    """Returns all columns of `template`, which are the same for each of its jobs."""
     is_later = template.run_at is not None and template.run_at > now
     # As text: `@task` imports this module, perhaps before the models can be loaded.
     state = "scheduled" if is_later else "ready"
@@ -248,7 +248,7 @@ def _copy_value(value: object) -> str:
 
 
 def as_text(value: datetime | timedelta) -> str:
-    """As PostgreSQL reads it."""
+    """Returns the value as PostgreSQL reads it."""
     if isinstance(value, datetime):
         return value.isoformat()
     return f"{value.days} days {value.seconds}.{value.microseconds:06d} seconds"

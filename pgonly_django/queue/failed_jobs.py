@@ -1,4 +1,4 @@
-"""What follows when a job has failed: its dead letter, and the redrive, by which a person has it run again."""
+"""What happens after a job has failed: its dead letter, and the redrive, by which a person has it run again."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ SELECT queue FROM unsent WHERE queue IS NOT NULL
 
 
 def unsent(alias: str, queue: str, limit: int) -> dict[str, str | None]:
-    """The ids of the oldest, whose rows are locked until the caller's transaction ends, with their metadata."""
+    """Returns the ids of the oldest, whose rows are locked until the caller's transaction ends, with their metadata."""
     return dict(all_rows(alias, UNSENT, {"queue": queue, "limit": limit}))
 
 
 def mark_sent(alias: str, ids: Iterable[str]) -> None:
-    """In the transaction that enqueues their letters, so that either both are done or neither."""
+    """Marks them in the transaction that enqueues their letters, so that either both are done or neither."""
     with connections[alias].cursor() as cursor:
         cursor.execute(MARK, {"ids": list(ids)})
 
@@ -85,8 +85,8 @@ class Again(NamedTuple):
 
 
 def redrive_batch(alias: str, batch: Sequence[Again]) -> list[str]:
-    """The ids of those that run again, in the caller's transaction. The others are not failed any more, or another job
-    has their unique_key."""
+    """Returns the ids of those that run again, in the caller's transaction. The others are not failed any more, or
+    another job has their unique_key."""
     try:
         with transaction.atomic(using=alias):
             return _update(alias, batch)

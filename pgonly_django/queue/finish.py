@@ -1,6 +1,6 @@
 """Writes the ends of runs: one statement for a whole batch, each row fenced by its lease.
 
-A job that has begun keeps its place, so that a long job which was stopped does not wait for all the jobs enqueued after
+A job that has begun keeps its place, so that a long job that was stopped does not wait for all the jobs enqueued after
 it: a release, a hold and a rescue leave `ready_at` alone. After an error and a postponement it keeps its place only if
 it has saved a step, a position or a checkpoint; after a Snooze that it raised itself it goes to the end. Otherwise a
 job that always fails, or one that polls, would come before all others again and again.
@@ -127,7 +127,8 @@ RESULTS_AT_MOST = 60_000_000
 def finish_statements(
     batch: Iterable[Finish], *, skip_locked: bool = False
 ) -> list[tuple[Statement, Params]]:
-    """The statements that write `batch`. A row that none matched belongs to another run by now, or was skipped."""
+    """Returns the statements that write `batch`. A row that none matched belongs to another run by now, or was
+    skipped."""
     succeeded: dict[int, list[Finish]] = {}
     others: list[Finish] = []
     for finish in batch:
@@ -142,7 +143,7 @@ def finish_statements(
 
 
 def _successes(lease_epoch: int, batch: Sequence[Finish]) -> list[Params]:
-    """The parameters of one statement, or of several where all results together would break the connection."""
+    """Returns the parameters of one statement, or of several where all results together would break the connection."""
     results = [f'"{finish.id}":{finish.result}' for finish in batch if finish.result not in (None, "null")]
     by_id = ",".join(results)
     if len(by_id) > RESULTS_AT_MOST and len(batch) > 1:
@@ -177,7 +178,7 @@ WHOSE = qualified("SELECT id::text, lease_epoch, state FROM pgonly_job WHERE id 
 
 
 def whose(connection: psycopg.Connection[Any], ids: list[str]) -> dict[str, tuple[int, str]]:
-    """(lease_epoch, state) of the rows that a finish did not match."""
+    """Returns (lease_epoch, state) of the rows that a finish did not match."""
     rows = connection.execute(WHOSE, {"ids": ids}).fetchall()
     return {job_id: (lease_epoch, state) for job_id, lease_epoch, state in rows}
 

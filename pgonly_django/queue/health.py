@@ -1,6 +1,5 @@
-"""How the queue is: how long jobs wait, and how many fail.
-
-Nothing here reads the whole table of jobs. What would is answered from the newest rows, as each function says.
+"""The health of the queue: how long jobs wait, and how many fail. Nothing here reads the whole table of jobs. What
+would need that is answered from the newest rows, as each function says.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ FIRST = 20  # of a band
 
 
 def unknown_queues(alias: str, queues: Sequence[str]) -> list[str]:
-    """Those that no worker serves by name, that have no row of their own, and no job that known_names() finds: typing
-    errors, as a rule."""
+    """Returns the queues that no worker serves by name, that have no row, and no job that known_names() finds: usually
+    typing errors."""
     served = Worker.objects.using(alias).values_list("queues", flat=True)
     known = {name for names in served for name in names}
     known |= set(Queue.objects.using(alias).filter(name__in=queues).values_list("name", flat=True))
@@ -110,8 +109,8 @@ class OldestJob(NamedTuple):
 
 
 def oldest_waiting(alias: str, queues: Sequence[str] = ()) -> OldestJob | None:
-    """The job that has waited longest since it became ready, or was due; also one that waits for a limit. Jobs of a
-    paused queue wait for a person, and are left out."""
+    """Returns the job that has waited longest since it became ready, or was due; also one that waits for a limit. Jobs
+    of a paused queue wait for a person, and are left out."""
     rows = all_rows(alias, OLDEST_OF_GIVEN if queues else OLDEST_OF_ALL, {"queues": list(queues)})
     return next((OldestJob(_seconds(seconds), queue, job_id) for queue, seconds, job_id in rows), None)
 
@@ -124,8 +123,8 @@ SELECT queue, max({_AGE.format(since="since")}) FROM waiting GROUP BY queue"""
 
 
 def oldest_per_queue(alias: str) -> dict[str, float]:
-    """How many seconds the oldest job of each queue has waited since it became ready, or was due; of paused queues
-    too."""
+    """Returns how many seconds the oldest job of each queue has waited since it became ready, or was due; of paused
+    queues too."""
     return {queue: _seconds(seconds) for queue, seconds in all_rows(alias, OLDEST_PER_QUEUE)}
 
 
@@ -158,8 +157,8 @@ class Latency(NamedTuple):
 def latency(
     alias: str, within: timedelta, queues: Sequence[str] = (), before: UUID | None = None
 ) -> Latency | None:
-    """How long jobs waited whose run began `within` that time: those that run, the 1,000 that were enqueued last, and
-    the 1,000 before the job `before`, which is to be the oldest that waits. None where none of them did."""
+    """Returns how long jobs waited whose run began `within` that time: those that run, the 1,000 that were enqueued
+    last, and the 1,000 before the job `before`, which has to be the oldest that waits. None where no run began."""
     parameters = {"within": within, "queues": list(queues), "before": before}
     ((count, *seconds),) = all_rows(alias, LATENCY, parameters)
     return Latency(count, *map(_seconds, seconds)) if count else None
@@ -177,11 +176,12 @@ WHERE finished_at >= statement_timestamp() - %(within)s::interval
 
 
 def failures(alias: str, within: timedelta, queues: Sequence[str] = ()) -> int:
-    """How many jobs failed for the last time `within` that time, of the 5,000 failed ones that were enqueued last."""
+    """Returns how many jobs failed for the last time `within` that time, of the 5,000 failed ones that were enqueued
+    last."""
     ((count,),) = all_rows(alias, FAILURES, {"within": within, "queues": list(queues)})
     return int(count)
 
 
 def _seconds(value: float) -> float:
-    """Never below zero, for clocks that were set back, and never infinite, for JSON."""
+    """Returns seconds that are never below zero, for clocks that were set back, and never infinite, for JSON."""
     return max(value, 0.0) if math.isfinite(value) else 0.0

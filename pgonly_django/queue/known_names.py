@@ -1,4 +1,4 @@
-"""What stored jobs name: the queues, tasks and errors, for people to choose from, without reading ten million rows; and
+"""The names in stored jobs: queues, tasks and errors, for people to choose from, without reading ten million rows; and
 the calls of the unfinished ones, for `check --deploy`, which asks whether the code can still run them."""
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ SELECT DISTINCT left(errors -> -1 ->> 'exception', 255) AS error FROM recent ORD
 
 
 def known_names(alias: str, statement: str) -> list[str]:
-    """What one of the statements above finds."""
+    """Returns the names that one of the statements above finds."""
     return [name for (name,) in all_rows(alias, statement) if name is not None]
 
 
 def queue_count(alias: str) -> int:
-    """How many queues there are: with a row of their own, or found by KNOWN_QUEUES without its limit."""
+    """Returns the number of queues: those that have a row, or are found by KNOWN_QUEUES without its limit."""
     ((count,),) = all_rows(alias, COUNT_QUEUES)
     return int(count)
 
@@ -97,7 +97,7 @@ SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class StoredCall:
-    """`jobs` make this kind of call: with so many positional arguments, and keyword arguments of these names.
+    """A kind of call that `jobs` make: with this number of positional arguments, and keyword arguments of these names.
     `backoff`: the dotted path of their own, if they have one."""
 
     task: str
@@ -110,7 +110,7 @@ class StoredCall:
 
 @dataclass(frozen=True, slots=True)
 class StoredCalls:
-    """The most frequent calls first. `left_out`: in words, which jobs were not looked at; "" where all were."""
+    """The most frequent calls first. `left_out` says in words which jobs were not looked at; "" where all were."""
 
     calls: list[StoredCall]
     left_out: str = ""

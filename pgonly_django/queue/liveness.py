@@ -1,6 +1,6 @@
-"""How a worker says that it lives: its row, which is made at its start, kept fresh by its heartbeat, closed at its stop
-and forgotten a day later; and the leases of its jobs. It renews them by a list of (id, lease_epoch), so a job that
-another worker has claimed since is left alone."""
+"""The liveness of a worker: its row, which is made at its start, kept fresh by its heartbeat, closed at its stop and
+deleted a day later; and the leases of its jobs. It renews them by a list of (id, lease_epoch), so a job that another
+worker has claimed since is left alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def register(connection: psycopg.Connection[Any], facts: Mapping[str, Any]) -> N
 
 
 class Request(StrEnum):
-    """What a person asks of a worker."""
+    """A person's request to a worker."""
 
     STOP = "stop"
     DRAIN = "drain"
@@ -45,7 +45,7 @@ REQUESTED = qualified(f"SELECT {REQUEST} FROM pgonly_worker WHERE id = %(worker)
 
 
 def requested(connection: psycopg.Connection[Any], worker_id: UUID) -> Request | None:
-    """What a person asks of this worker."""
+    """Returns what a person asks of this worker."""
     row = connection.execute(REQUESTED, {"worker": worker_id}).fetchone()
     return Request(row[0]) if row and row[0] else None
 
@@ -75,7 +75,7 @@ class Beat(NamedTuple):
 
 
 def heartbeat(connection: psycopg.Connection[Any], worker_id: UUID, running: int) -> Beat | None:
-    """Say that the worker lives. None when its row is gone."""
+    """Says that the worker is alive. Returns None when its row does not exist any more."""
     row = connection.execute(HEARTBEAT, {"worker": worker_id, "running": running}, prepare=True).fetchone()
     return None if row is None else Beat(*row)
 
@@ -98,8 +98,8 @@ class FallenAsleep(NamedTuple):
 
 
 def fall_asleep(connection: psycopg.Connection[Any], worker_id: UUID) -> FallenAsleep:
-    """Say that the worker is about to close its connections: not while a job of any worker runs. The next heartbeat
-    says that it is awake."""
+    """Says that the worker is about to close its connections, unless a job of any worker runs. The next heartbeat says
+    that it is awake."""
     row = connection.execute(FALL_ASLEEP, {"worker": worker_id}).fetchone()
     assert row is not None
     return FallenAsleep(*row)
@@ -127,8 +127,8 @@ SELECT NOT EXISTS (
 
 
 def is_first_of_its_name(connection: psycopg.Connection[Any], worker_id: UUID, part: timedelta) -> bool:
-    """Whether no other worker of the same name has started before it in the same part of the time: of the same five
-    minutes of the clock, say."""
+    """Returns whether no other worker of the same name has started before it in the same part of the time, such as the
+    same five minutes of the clock."""
     row = connection.execute(FIRST_OF_ITS_NAME, {"worker": worker_id, "part": part}).fetchone()
     return bool(row and row[0])
 
@@ -146,9 +146,9 @@ DELETE FROM pgonly_worker WHERE id IN (
 def forget(
     connection: psycopg.Connection[Any], older_than: timedelta, stopped_named: str | None = None
 ) -> int:
-    """Delete the rows of workers whose last heartbeat is older than this; with `stopped_named` only the rows of stopped
-    workers of this name. `heartbeat_at` counts, not `stopped_at`: a tick that fell silent and was then marked as
-    stopped goes at once. Returns how many."""
+    """Deletes the rows of workers whose last heartbeat is older than this; with `stopped_named` only the rows of
+    stopped workers of this name. `heartbeat_at` counts, not `stopped_at`: a tick that fell silent and was then marked
+    as stopped goes at once. Returns how many."""
     return connection.execute(FORGET, {"older_than": older_than, "stopped_named": stopped_named}).rowcount
 
 
@@ -184,7 +184,7 @@ def renew(
     lease_for: timedelta,
     unwritten: Container[str] = (),
 ) -> dict[str, Renewal]:
-    """Renew the leases in `held` (id -> lease_epoch). A job that is missing from the answer is lost. The rows of the
+    """Renews the leases in `held` (id -> lease_epoch). A job that is missing from the answer is lost. The rows of the
     jobs in `unwritten` are read only; those jobs are safe while their worker's heartbeat is fresh."""
     if not held:
         return {}
@@ -205,7 +205,7 @@ CLAIMED_BY = qualified(
 
 
 def claimed_by(connection: psycopg.Connection[Any], worker_id: UUID) -> dict[str, int]:
-    """All jobs that run in this worker's name (id -> lease_epoch), whether or not it knows of them."""
+    """Returns all jobs that run in this worker's name (id -> lease_epoch), whether or not it knows of them."""
     return dict(connection.execute(CLAIMED_BY, {"worker": worker_id}, prepare=True).fetchall())
 
 
@@ -217,5 +217,5 @@ WHERE id = ANY (%(ids)s::uuid[]) AND state || '' = 'running' AND cancel_requeste
 
 
 def cancel_requested(connection: psycopg.Connection[Any], ids: list[str]) -> list[str]:
-    """Those of the running jobs `ids` that a person wants cancelled."""
+    """Returns those of the running jobs `ids` whose cancellation a person has requested."""
     return [job_id for (job_id,) in connection.execute(CANCEL_REQUESTED, {"ids": ids}, prepare=True)]

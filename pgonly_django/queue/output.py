@@ -1,11 +1,11 @@
 """The text that jobs emit. It is kept in rows that are applied in the order of their places: cut the text to its first
 `start` characters, and append `text`. So a row that is written twice does no harm, and one that comes late changes
-nothing that was written behind it.
+nothing that was written after it.
 
 Each job has several such texts, called parts. Part "" is what readers see: workers write it while the job runs, outside
-of its transaction. The others are what a later run says again instead of doing something again: the text of a finished
-step, of the items that a loop has behind it, and all that stood when the checkpoint was saved. They are written with
-the step or the position, in one transaction.
+of its transaction. The others are the texts that a later run repeats instead of doing something again: that of a
+finished step, of the items that a loop has finished, and all that stood when the checkpoint was saved. They are written
+with the step or the position, in one transaction.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def part_of_step(name: str) -> str:
 
 
 def part_of_loop(name: str) -> str:
-    """The name of a loop may have any length."""
+    """Returns the part of a loop, whose name may have any length."""
     part = f"loop {name}"
     return part if len(part) <= PART_LENGTH else f"loop {hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def place(lease_epoch: int, number: int) -> int:
-    """A later run comes behind all that an earlier one has written."""
+    """The place of the row: a later run comes after all that an earlier one has written."""
     return lease_epoch << 32 | number
 
 
@@ -78,13 +78,13 @@ class SeenRow:
 
 @dataclass(slots=True)
 class RowsSize:
-    """What the rows of one part hold, in the table."""
+    """The size of the rows of one part in the table."""
 
     rows: int = 0
     characters: int = 0
 
     def is_too_much(self, length: int) -> bool:
-        """For a text of so many characters."""
+        """Returns whether they are too much for a text of this number of characters."""
         return self.rows >= ROWS_AT_MOST or self.characters > CHARACTERS_AT_MOST + length
 
     def add(self, row: SeenRow) -> None:
@@ -121,7 +121,7 @@ SELECT said.id::text FROM said WHERE said.id IN (SELECT id FROM free) OR NOT EXI
 
 
 def write_output(connection: psycopg.Connection[Any], rows: Sequence[SeenRow]) -> set[str]:
-    """Write the rows, of one job each. Returns the ids of the jobs with nothing left to write; see above."""
+    """Writes the rows, of one job each. Returns the ids of the jobs with nothing left to write; see above."""
     parameters = {
         "ids": [row.id for row in rows],
         "lease_epochs": [row.lease_epoch for row in rows],
@@ -146,7 +146,7 @@ START_OVER = qualified(
 
 
 def keep(alias: str, job_id: str, rows: Sequence[PartRow]) -> None:
-    """On Django's connection, in the transaction of the statement that has checked the lease."""
+    """Writes the rows on Django's connection, in the transaction of the statement that has checked the lease."""
     with connections[alias].cursor() as cursor:
         if anew := [row.part for row in rows if row.starts_over]:
             cursor.execute(START_OVER, {"id": job_id, "parts": anew})
@@ -156,7 +156,7 @@ def keep(alias: str, job_id: str, rows: Sequence[PartRow]) -> None:
 
 
 class Text:
-    """A text as its rows make it."""
+    """A text that its rows make."""
 
     __slots__ = ("_length", "_pieces", "keep")
 
@@ -166,7 +166,7 @@ class Text:
         self._length = 0
 
     def apply(self, start: int, text: str) -> None:
-        """Cut all to `start` characters, and append `text`."""
+        """Cuts all to `start` characters, and appends `text`."""
         if start < self.keep + self._length:
             kept = str(self)[: max(start - self.keep, 0)]
             self._pieces, self._length = [kept], len(kept)
@@ -180,7 +180,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """What the rows of one part amount to. `start` is where its text begins in all that the run had emitted."""
+    """The text that the rows of one part make. `start` is where it begins in all that the run had emitted."""
 
     start: int
     text: str
@@ -200,7 +200,7 @@ LOAD_OUTPUT = qualified(
 
 
 def load_output(alias: str, job_id: str) -> dict[str, StoredPart]:
-    """All that earlier runs of a job have emitted, by part, for the run that resumes it."""
+    """Returns all that earlier runs of a job have emitted, by part, for the run that resumes it."""
     stored = groupby(all_rows(alias, LOAD_OUTPUT, {"id": job_id}), itemgetter(0))
     return {name: _part(name, list(rows)) for name, rows in stored}
 
@@ -216,15 +216,15 @@ def _part(name: str, rows: Sequence[tuple[str, int, int, str]]) -> StoredPart:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a job has emitted since an offset: of the text that you have from there its first `keep` characters stay
-    (None: all), and `text` comes behind. `offset` is where the next call goes on."""
+    """What a job has emitted since an offset. Of the text that you have from there, keep the first `keep` characters
+    (None: all) and append `text`. `offset` is where the next call continues."""
 
     text: str
     keep: int | None
     offset: int
 
     def applied_to(self, text: str) -> str:
-        """The whole text, from the one that you have."""
+        """Returns the whole text, made of the text that you have."""
         return text[: self.keep] + self.text
 
 
@@ -234,7 +234,7 @@ CURSOR = re.compile("([0-9]{1,18})(?::([0-9]{1,18}):([0-9]{1,9}))?")
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a reader is: it has all rows up to `after`, and `given` characters of the row at `place` behind it."""
+    """The place of a reader: it has all rows up to `after`, and `given` characters of the row at `place` after it."""
 
     after: int = 0
     place: int = 0
@@ -245,13 +245,13 @@ class Cursor:
 
     @classmethod
     def of(cls, text: str) -> Cursor:
-        """The beginning, for what str() of no cursor gave."""
+        """Returns the cursor of a text. Any text that is not str() of a cursor gives the beginning."""
         found = CURSOR.fullmatch(text)
         return cls(*(int(number or 0) for number in found.groups())) if found else cls()
 
 
 class Question(NamedTuple):
-    """For one piece of what a job has emitted."""
+    """A question for one piece of what a job has emitted."""
 
     job_id: str
     cursor: Cursor
@@ -282,7 +282,7 @@ CROSS JOIN LATERAL (
 
 
 def read_pieces(alias: str, questions: Sequence[Question]) -> dict[Question, Piece]:
-    """The next piece for each. It has not much more than `size` characters, however much there is."""
+    """Returns the next piece for each. It has not much more than `size` characters, however much there is."""
     asked = list(dict.fromkeys(questions))
     parameters = {
         "ids": [each.job_id for each in asked],
@@ -297,7 +297,7 @@ def read_pieces(alias: str, questions: Sequence[Question]) -> dict[Question, Pie
 
 
 def read_output(alias: str, job_id: str | UUID, after: int = 0) -> Output:
-    """What readers see; see JobResult.output()."""
+    """Returns what readers see; see JobResult.output()."""
     question = Question(str(job_id), Cursor(after), ALL_CHARACTERS)
     return read_pieces(alias, [question])[question].output
 

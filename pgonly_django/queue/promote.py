@@ -1,4 +1,4 @@
-"""Makes scheduled jobs ready when they are due, and says what waits."""
+"""Makes scheduled jobs ready when they are due, and counts the waiting ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Promoted(NamedTuple):
 
 
 def promote(connection: psycopg.Connection[Any]) -> Promoted:
-    """Make one batch of due jobs ready. A full batch means there may be more: the next is due at once."""
+    """Makes one batch of due jobs ready. A full batch means there may be more: the next is due at once."""
     row = connection.execute(PROMOTE, prepare=True).fetchone()
     assert row is not None
     count, _, next_due_in = row
@@ -76,6 +76,6 @@ class WaitingJobs(NamedTuple):
 
 
 def count_waiting(alias: str) -> WaitingJobs:
-    """For those who ask now and then: how many jobs are ready, and when the next one is due."""
+    """Returns how many jobs are ready, and when the next one is due, for callers that ask now and then."""
     (row,) = all_rows(alias, WAITING)
     return WaitingJobs(*row)

@@ -1,4 +1,4 @@
-"""Deletes finished jobs when their retention is over, with their steps, checkpoints and output."""
+"""Deletes finished jobs when their retention has ended, with their steps, checkpoints and output."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WHERE id = %(id)s AND state IN ({FINISHED_STATES})
 
 
 def prune(connection: psycopg.Connection[Any], limit: int = 1000) -> Pruned:
-    """Delete one batch of jobs whose retention is over. When the answer counts fewer than `limit`, no more are left.
+    """Deletes one batch of jobs whose retention has ended. When the answer counts fewer than `limit`, no more are left.
     Jobs that cannot be deleted are tried again a day later."""
     try:
         return Pruned(connection.execute(PRUNE, {"limit": limit}).rowcount, [])
@@ -61,13 +61,13 @@ WHERE id = ANY (%(ids)s::uuid[]) AND state || '' IN ({FINISHED_STATES})
 
 
 def prune_now(connection: psycopg.Connection[Any], ids: Sequence[str]) -> Pruned:
-    """Delete the finished ones among `ids`, whatever their retention; see prune() for those that cannot be deleted."""
+    """Deletes the finished ones among `ids`, whatever their retention; see prune() for those that cannot be deleted."""
     connection.execute(EXPIRE, {"ids": list(ids)})
     return _prune_these(connection, ids)
 
 
 def _prune_these(connection: psycopg.Connection[Any], ids: Sequence[str]) -> Pruned:
-    """Delete those that are still finished and due: a job may have run again since its id was read."""
+    """Deletes those that are still finished and due: a job may have run again since its id was read."""
     return delete_what_can_go(
         ids,
         lambda some: connection.execute(PRUNE_THESE, {"ids": list(some)}).rowcount,

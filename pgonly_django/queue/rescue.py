@@ -3,9 +3,9 @@ having been saved in between: no new step, and the checkpoint and the loops' pos
 
 A worker is dead when a lease of its jobs has run out and its heartbeat is older than a lease. All its running rows are
 taken at once, whatever their own leases say, so that they are judged together. The first death says little, since most
-workers are killed by their platform: the jobs go on at once, side by side. From the second death on a job is a suspect,
-and a process runs one suspect at a time. What is stored says whether a job has saved something new since its last
-death; then it counts as one without an earlier death. There is no bound of all deaths: a job of two hours may get
+workers are killed by their platform: the jobs continue at once, side by side. From the second death on a job is a
+suspect, and a process runs one suspect at a time. What is stored says whether a job has saved something new since its
+last death; then it counts as one without an earlier death. There is no bound of all deaths: a job of two hours may get
 further on many short-lived machines. At each death:
 
 * no suspect among the jobs: all are blamed (crashes 0 -> 1, 1 -> 2);
@@ -129,7 +129,7 @@ class Rescued(NamedTuple):
 
 
 def rescue(connection: psycopg.Connection[Any], lease_for: timedelta, settle_for: timedelta) -> list[Rescued]:
-    """Give the jobs of dead workers back. No worker is declared dead within `settle_for` of a start of the server."""
+    """Gives the jobs of dead workers back. No worker is declared dead within `settle_for` of a start of the server."""
     rows = connection.execute(RESCUE, {"lease_for": lease_for, "settle_for": settle_for})
     return [Rescued(*row) for row in rows]
 
@@ -154,9 +154,10 @@ def end_transactions(
     *,
     of_any_role: bool = True,
 ) -> list[tuple[UUID, int]]:
-    """End the open transactions of dead workers before their jobs are rescued: (id of the worker, pid of the backend).
-    Those runs are fenced off already; what they wrote is rolled back. Raises InsufficientPrivilege where a transaction
-    belongs to a role whose connections this role may not end; `of_any_role` False leaves all of those out."""
+    """Ends the open transactions of dead workers before their jobs are rescued. Yields (id of the worker, pid of the
+    backend). Those runs are fenced off already; what they wrote is rolled back. Raises InsufficientPrivilege where a
+    transaction belongs to a role whose connections this role may not end; `of_any_role` False leaves all of those
+    out."""
     parameters = {"lease_for": lease_for, "settle_for": settle_for, "of_any_role": of_any_role}
     rows = connection.execute(END_TRANSACTIONS, parameters)
     return [(worker_id, pid) for worker_id, pid, _ in rows]
@@ -178,8 +179,8 @@ END_SESSIONS = f"SELECT pid, pg_terminate_backend(pid, {END_WITHIN_MS}) FROM ({S
 def end_sessions(
     connection: psycopg.Connection[Any], worker_id: UUID, *, of_any_role: bool = True
 ) -> list[int]:
-    """Wait until PostgreSQL is done with what this worker sent, and end what is not over soon: the pids of the
-    backends. Raises InsufficientPrivilege as end_transactions() does."""
+    """Waits until PostgreSQL is done with what this worker sent, and ends what does not end soon. Returns the pids of
+    the backends. Raises InsufficientPrivilege as end_transactions() does."""
     parameters = {"worker": worker_id, "of_any_role": of_any_role}
     deadline = time.monotonic() + SESSIONS_GO_WITHIN_SECONDS
     while connection.execute(SESSIONS, parameters).fetchone() is not None:
@@ -211,9 +212,9 @@ STILL_RUNNING = qualified(
 def rescue_known_dead(
     connection: OwnConnection, worker_id: UUID, *, planned: bool = False
 ) -> tuple[list[Rescued], bool]:
-    """Give the jobs of this worker back, all in one transaction, and mark it as stopped. `planned`: it was told to
-    stop, so that no job is blamed. Call end_sessions() before it. Whether rows are left in its name, which somebody
-    else has locked: try again. Raises psycopg.Error."""
+    """Gives the jobs of this worker back, all in one transaction, and marks it as stopped. `planned`: it was told to
+    stop, so that no job is blamed. Call end_sessions() before it. Returns whether rows are left in its name, which
+    another transaction has locked: try again. Raises psycopg.Error."""
     parameters = {"worker": worker_id}
     with connection.session_settings(), connection.transaction():
         if planned:

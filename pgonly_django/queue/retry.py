@@ -1,4 +1,4 @@
-"""How long a failed attempt waits for the next one."""
+"""How long a job waits between a failed attempt and the next one."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential backoff with equal jitter: a random time between the half and the whole of min(cap, base * 2 **
-    (attempt - 1)). The half that is certain makes the attempts outlast an outage, and the other half spreads the
-    retries of jobs that failed together ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015)."""
+    """Exponential backoff with equal jitter, for `@task(backoff=Backoff(base=timedelta(seconds=5)))`.
+
+    The delay is a random time between half and all of min(cap, base * 2 ** (attempt - 1)). The certain half makes the
+    attempts outlast an outage, and the random half spreads the retries of jobs that failed together ("Exponential
+    Backoff And Jitter", AWS Architecture Blog, 2015). Raises OptionError unless 0 <= base <= cap."""
 
     # With 8 attempts the last one begins 15.9 to 31.8 minutes after the first one's end: 15 * (1 + 2 + ... + 64) s.
     base: timedelta = timedelta(seconds=15)
@@ -46,9 +48,9 @@ class Backoff:
 
 
 def backoff_parameters(backoff: Any) -> list[inspect.Parameter]:
-    """The parameters of `backoff` that take one of BACKOFF_NAMES, also with underscores before it. Raises OptionError
-    where the names do not tell what it takes, as those of `*args`, and for what does not return a delay: a class, a
-    coroutine function."""
+    """Returns the parameters of `backoff` that take one of BACKOFF_NAMES, also with underscores before it. Raises
+    OptionError where the names do not tell what it takes, as those of `*args`, and for anything that does not return a
+    delay: a class, a coroutine function."""
     try:
         parameters = list(inspect.signature(backoff).parameters.values())
     except (TypeError, ValueError) as error:
@@ -65,7 +67,7 @@ def backoff_parameters(backoff: Any) -> list[inspect.Parameter]:
 
 
 def described(function: Any) -> str:
-    """`name(parameters)` of a function, of anything else its repr()."""
+    """Returns `name(parameters)` for a function, and the repr() of anything else."""
     return (
         f"{function.__qualname__}{inspect.signature(function)}"
         if inspect.isfunction(function)
@@ -76,9 +78,9 @@ def described(function: Any) -> str:
 def delay_seconds(
     backoff: BackoffFunction, attempt: int, error: BaseException, task_result: Any = None
 ) -> float | None:
-    """Seconds until the next attempt after `attempt` failed with `error`; never negative. None, which a backoff that
-    takes Django's parameters may return: no further attempt. Raises OptionError when the user's function takes other
-    parameters, or returns something else than a timedelta or seconds."""
+    """Returns the seconds until the next attempt after `attempt` failed with `error`, never negative. None, which a
+    backoff that takes Django's parameters may return, means no further attempt. Raises OptionError when the user's
+    function takes other parameters, or returns something else than a timedelta or seconds."""
     if isinstance(backoff, Backoff):
         return backoff(attempt, error).total_seconds()
     values = {"attempt": attempt, "error": error, "exception": error, "task_result": task_result}

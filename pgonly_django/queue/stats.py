@@ -1,4 +1,5 @@
-"""What lasts of the runs once their jobs are pruned: counts and histograms per queue and task, by minute and hour."""
+"""The statistics of runs, which stay after their jobs are pruned: counts and histograms per queue and task, by minute
+and hour."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from pgonly_django.tables import qualified
 
 @dataclass(slots=True, kw_only=True)
 class RunCounts(Counts):
-    """Of one task from one queue: columns of pgonly_job_stats."""
+    """The counts of one task from one queue: columns of pgonly_job_stats."""
 
     queue: str
     task: str
@@ -29,7 +30,7 @@ TIMES = ("waiting_times", "run_times")
 
 
 def counts_of_rescued(rescued: Iterable[Rescued]) -> list[RunCounts]:
-    """What a rescue has found out: runs whose worker died, and jobs that have failed by that."""
+    """Returns the counts that a rescue has found: runs whose worker died, and jobs that failed by that."""
     counted: dict[tuple[str, str], RunCounts] = {}
     for job in rescued:
         counts = counted.setdefault((job.queue, job.task), RunCounts(queue=job.queue, task=job.task))
@@ -65,7 +66,7 @@ ON CONFLICT (granularity, starts_at, queue, task) DO UPDATE SET {", ".join(_ADDE
 
 
 def add(connection: psycopg.Connection[Any], counted: Iterable[RunCounts]) -> None:
-    """Add these to the present minute and hour, with one statement."""
+    """Adds these to the present minute and hour, with one statement."""
     rows = sorted(counted, key=attrgetter("queue", "task"))
     parameters: dict[str, Any] = {
         "queue": [each.queue for each in rows],
@@ -77,12 +78,13 @@ def add(connection: psycopg.Connection[Any], counted: Iterable[RunCounts]) -> No
 
 
 def _array(numbers: Iterable[int]) -> str:
-    """Written out: psycopg's own type of a list depends on its largest number, and each has a plan of its own."""
+    """Returns the array written out: psycopg's own type of a list depends on its largest number, and each has its own
+    plan."""
     return f"{{{','.join(map(str, numbers))}}}"
 
 
 def _without_zeros(histogram: list[int]) -> list[int]:
-    """Without those at its end."""
+    """Returns the list without the zeros at its end."""
     last = len(histogram)
     while last and not histogram[last - 1]:
         last -= 1
@@ -103,7 +105,7 @@ DELETE FROM pgonly_job_stats WHERE id = ANY (ARRAY (
 
 
 def prune(connection: psycopg.Connection[Any]) -> int:
-    """Delete rows that are older than KEPT says, of each granularity a BATCH at most. Returns how many rows were
+    """Deletes rows that are older than KEPT says, of each granularity a BATCH at most. Returns how many rows were
     deleted of the one that had most: when these are fewer than a BATCH, no more are left."""
     counts = [
         connection.execute(PRUNE, {"granularity": name, "older_than": age}).rowcount

@@ -79,7 +79,7 @@ REPLACE = f"""UPDATE SET args = excluded.args, kwargs = excluded.kwargs, run_at 
 
 
 class Enqueued(NamedTuple):
-    """What became of a call: `job` is what was written into the row of this id, which a debounced call may have found
+    """The result of a call: `job` is what was written into the row of this id, which a debounced call may have found
     there; or `winner` is the row that has the key, and nothing was written."""
 
     id: str
@@ -98,10 +98,9 @@ class Enqueued(NamedTuple):
 
 
 def insert_unique(alias: str, jobs: Sequence[NewJob]) -> list[Enqueued]:
-    """Write those `jobs`, all of them unique, whose key no other job has, in the caller's transaction; in order.
-
-    Waits for other transactions that have inserted one of the keys, and is then no error, but in a transaction at
-    REPEATABLE READ or SERIALIZABLE: there such a conflict is a serialization failure (OperationalError), as always.
+    """Writes those `jobs`, all of them unique, whose key no other job has, in the caller's transaction; in order. Waits
+    for other transactions that have inserted one of the keys. In a transaction at REPEATABLE READ or SERIALIZABLE such
+    a conflict is a serialization failure (OperationalError), as always.
     """
     for tries_left in reversed(range(TRIES)):
         try:
@@ -151,7 +150,7 @@ Row = tuple[str, NewJob]
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """Those of one period and debounce together, in an order that is the same in every process."""
+    """Yields those of one period and debounce together, in an order that is the same in every process."""
     same: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         unique = _unique(row[1])
@@ -168,7 +167,7 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _write(alias: str, batch: Sequence[Row]) -> dict[str, Enqueued]:
-    """By their keys: the jobs that are in a row now."""
+    """Returns, by their keys, the jobs that are in a row now."""
     by_key = {_unique(job).key: (job_id, job) for job_id, job in batch}
     answer = first_row(alias, *statement(batch))
     assert answer is not None
@@ -181,7 +180,7 @@ def _write(alias: str, batch: Sequence[Row]) -> dict[str, Enqueued]:
 
 
 def statement(batch: Sequence[Row]) -> tuple[Statement, Params]:
-    """Writes those whose keys are free. Their period and debounce are the same."""
+    """Returns a statement that writes those whose keys are free. Their period and debounce are the same."""
     unique, rows = _unique(batch[0][1]), ",".join(_json_of(job_id, job) for job_id, job in batch)
     params = {"jobs": f"[{rows}]", "period": unique.period, "debounce": unique.debounce}
     return _statement(replaces=unique.debounce is not None), params
@@ -196,7 +195,7 @@ def _statement(*, replaces: bool) -> Statement:
 
 
 def _json_of(job_id: str, job: NewJob) -> str:
-    """The row as a JSON object; its arguments, metadata and options are JSON already."""
+    """Returns the row as a JSON object; its arguments, metadata and options are JSON already."""
     template, unique = job.template, _unique(job)
     assert set(job.own or ()) <= set(CALL_COLUMNS), "INSERT_UNIQUE would leave a column out"
     values = {name: getattr(template, name) for name in TEMPLATE_COLUMNS if name != "options"}
@@ -208,7 +207,7 @@ def _json_of(job_id: str, job: NewJob) -> str:
 
 
 def _winners(alias: str, keys: list[str]) -> dict[str, Enqueued]:
-    """By their keys: the rows that have them now. One may have given its key up since the INSERT met it."""
+    """Returns, by their keys, the rows that have them now. One may have given its key up since the INSERT met it."""
     from pgonly_django.models.job import Job
     from pgonly_django.models.job_rows import UNIQUE_ROW
 

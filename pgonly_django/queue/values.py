@@ -26,9 +26,9 @@ BETWEEN = uuid4().hex
 
 
 def to_json(value: Any, what: str) -> str:
-    """`value` as JSON text that a JSONB column takes and every supported Python reads. Raises NotStorableError, which
-    names `what` and the reason. Tuples become lists and keys become strings, as everywhere in JSON; UTF-8 bytes become
-    text, as in Django's tasks."""
+    """Returns `value` as JSON text that a JSONB column takes and every supported Python reads. Raises NotStorableError,
+    which names `what` and the reason. Tuples become lists and keys become strings, as everywhere in JSON; UTF-8 bytes
+    become text, as in Django's tasks."""
     try:
         try:
             text = _encode(value)
@@ -44,8 +44,8 @@ def to_json(value: Any, what: str) -> str:
 
 
 def many_to_json(values: Sequence[Any]) -> Sequence[str | None]:
-    """Each as to_json() makes it; there is at least one. None stands for those that to_json() may refuse or has to
-    convert first. To encode 1,000 short lists together takes 0.4 us each instead of 1.3."""
+    """Returns each as to_json() makes it; there is at least one. None stands for those that to_json() may refuse or has
+    to convert first. Encoding 1,000 short lists together takes 0.4 us each instead of 1.3."""
     parts = [BETWEEN] * (2 * len(values))
     parts[::2] = values
     try:
@@ -57,7 +57,7 @@ def many_to_json(values: Sequence[Any]) -> Sequence[str | None]:
 
 
 def _refusal(value: Any, text: str) -> str | None:
-    """Why a JSONB column or another Python would not take `text`, which is the JSON of `value`."""
+    """Returns why a JSONB column or another Python would not take `text`, which is the JSON of `value`."""
     if len(text) > 2 * NESTING_LIMIT:
         if _is_too_deep(value, text):
             return TOO_DEEP
@@ -74,7 +74,7 @@ def _refusal(value: Any, text: str) -> str | None:
 
 
 def _is_too_deep(value: Any, text: str) -> bool:
-    """Whether it has more levels than NESTING_LIMIT. To count brackets takes a third of the time of a walk."""
+    """Returns whether it has more levels than NESTING_LIMIT. Counting brackets takes a third of the time of a walk."""
     if text.count("[") + text.count("{") <= NESTING_LIMIT:
         return False
     level: list[Any] = [[value]]

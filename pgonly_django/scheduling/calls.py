@@ -31,14 +31,15 @@ class ElsewhereError(PgonlyError):
 
 
 class RunRefusedError(PgonlyError):
-    """A schedule whose task cannot be enqueued. What enqueue() raised is the cause."""
+    """The task of a schedule cannot be enqueued. What enqueue() raised is the cause."""
 
     def __init__(self, schedule: Schedule, error: BaseException) -> None:
         super().__init__(f"{schedule.name} cannot be run: {type(error).__name__}: {error}")
 
 
 def task_of(schedule: Schedule, database: str) -> Any:
-    """Its task, with the queue, priority and budget of the schedule. Raises UnknownTaskError and ElsewhereError."""
+    """Returns its task, with the queue, priority and budget of the schedule. Raises UnknownTaskError and
+    ElsewhereError."""
     task = import_task(schedule.task)
     if getattr(task.get_backend(), "database", None) != database:
         raise ElsewhereError(task, database)
@@ -46,8 +47,8 @@ def task_of(schedule: Schedule, database: str) -> Any:
 
 
 def enqueue(task: Any, schedule: Schedule, at: datetime | None = None) -> dict[str, Any]:
-    """The columns of the tick: its job, whose run_at is the tick, or why it has none. The job of another call is no run
-    of the schedule, which a later tick might skip for or cancel. Raises as the task's enqueue() does."""
+    """Returns the columns of the tick: its job, whose run_at is the tick, or why it has none. The job of another call
+    is not a run of the schedule, which a later tick might skip for or cancel. Raises as the task's enqueue() does."""
     call = task if at is None else task.using(run_after=at)
     result = call.enqueue(*schedule.args, **schedule.kwargs)
     if result.is_duplicate:
@@ -56,8 +57,8 @@ def enqueue(task: Any, schedule: Schedule, at: datetime | None = None) -> dict[s
 
 
 def run_now(schedules: QuerySet[Schedule]) -> int:
-    """Enqueue each of `schedules` once, beside its ticks, whatever its state. Returns how many. In the caller's
-    transaction, all or none. Where another job has the unique key, its tick says so. Raises RunRefusedError."""
+    """Enqueues each of `schedules` once, beside its ticks, whatever its state, in the caller's transaction: all or
+    none. Returns the number of ticks. If another job has the unique key, the tick says so. Raises RunRefusedError."""
     database = schedules.db
     with transaction.atomic(using=database):
         for schedule in schedules:
@@ -72,10 +73,9 @@ def run_now(schedules: QuerySet[Schedule]) -> int:
 
 
 def reason_to_skip(schedule: Schedule, queue: str, database: str) -> str | None:
-    """Why the present tick does not run; "" when it runs. Cancels the earlier runs where the rule says so. None while
-    one that was asked to stop still has its unique key: the tick's own job can be enqueued once that run has ended.
-
-    A paused queue takes at most one run of a schedule: it waits there, and runs after the pause.
+    """Returns why the present tick does not run; "" when it runs. Cancels the earlier runs where the rule says so.
+    Returns None while one that was asked to stop still has its unique key: the tick's own job can be enqueued after
+    that run has ended. A paused queue takes at most one run of a schedule: it waits there, and runs after the pause.
     """
     is_paused = Queue.objects.using(database).filter(name=queue, paused_at__isnull=False).exists()
     said_of_pause = f"The queue {queue} is paused."
@@ -94,12 +94,12 @@ def reason_to_skip(schedule: Schedule, queue: str, database: str) -> str | None:
 
 
 def unfinished(schedule: Schedule, database: str) -> Any:
-    """The jobs of its newest ticks that have not finished. A job that was pruned has."""
+    """Returns the jobs of its newest ticks that have not finished. A job that was pruned has."""
     ids = [tick.job_id for tick in newest_runs(schedule, database) if tick.job_id]
     return Job.objects.using(database).filter(pk__in=ids).exclude(state__in=FINISHED)
 
 
 def newest_runs(schedule: Schedule, database: str) -> QuerySet[Tick]:
-    """Index: pgonly_tick_once."""
+    """Returns its newest runs. Index: pgonly_tick_once."""
     ticks: QuerySet[Tick] = Tick.objects.using(database).filter(schedule=schedule, job_id__isnull=False)
     return ticks.order_by("-tick_at").only("job_id")[:KEPT]

@@ -1,4 +1,4 @@
-"""Finds the schedules that are due and enqueues their jobs. Any number of workers may do it at once, and none leads.
+"""Finds the schedules that are due and enqueues their jobs. Any number of workers may do it at once, without a leader.
 
 One schedule is one transaction on Django's connection: its row is locked (rows that others have locked are skipped),
 each tick gets its row, which is unique, its job is enqueued, and next_at moves on. A worker that dies before the commit
@@ -70,8 +70,8 @@ SELECT count(*) FROM pruned
 
 class Turn:
     """A context manager around the turn of a schedule. Where it takes longer than TURN_SECONDS, it `is_long`, and
-    `on_long` is called in another thread with the name, to go on with all schedules but those in hand; None: it may
-    take any time."""
+    `on_long` is called in another thread with the name, to continue with all schedules except those in hand; None: it
+    may take any time."""
 
     def __init__(self, database: str, name: str, on_long: Callable[[str], None] | None) -> None:
         self.database, self.name, self.is_long = database, name, False
@@ -103,9 +103,10 @@ class Turn:
 
 
 class DueSchedules:
-    """`known`: the names that this worker's code declares. A row that other code declares is left to the workers with
-    that code, unless a person has edited it; rows that a person made are for all. `go_on` is called in another thread
-    where a schedule hangs, see Turn: it looks after the others, and the run() that hangs has to be over by then."""
+    """The schedules that are due. `known`: the names that this worker's code declares. A row that other code declares
+    is left to the workers with that code, unless a person has edited it; rows that a person made are for all. `go_on`
+    is called in another thread where a schedule hangs, see Turn: it handles the others, and the run() that hangs has to
+    have ended by then."""
 
     def __init__(self, database: str, go_on: Callable[[], None] | None = None) -> None:
         self.database = database
@@ -117,8 +118,8 @@ class DueSchedules:
         self._slow: set[str] = set()  # likewise
 
     def run(self, is_over: Callable[[], bool]) -> float | None:
-        """Enqueue all that is due. Returns in how many seconds to look again; None: once a row changes. Raises
-        django.db.Error while the database is away."""
+        """Enqueues all that is due. Returns in how many seconds to look again; None means when a row changes. Raises
+        django.db.Error while the database is unavailable."""
         while not is_over():
             seconds = self._next_in_seconds()
             is_due = seconds is not None and seconds <= 0
@@ -148,17 +149,17 @@ class DueSchedules:
         return None if first is None else (first.next_at - first.now) / timedelta(seconds=1)
 
     def next(self) -> QuerySet[Any]:
-        """The schedule whose turn is next, with the time `now`. Index: pgonly_schedule_due."""
+        """Returns the schedule whose turn is next, with the time `now`. Index: pgonly_schedule_due."""
         rows = self._rows().filter(next_at__isnull=False).annotate(now=ClockTimestamp())
         return rows.only("next_at").order_by("next_at")[:1]
 
     def due(self) -> QuerySet[Any]:
-        """The one that has been due for longest, locked, with the time `now`. Index: pgonly_schedule_due."""
+        """Returns the one that has been due for longest, locked, with the time `now`. Index: pgonly_schedule_due."""
         rows = self._rows().filter(next_at__lte=Now()).annotate(now=ClockTimestamp())
         return rows.order_by("next_at").select_for_update(skip_locked=True)[:1]
 
     def _run_one(self) -> bool:
-        """False where all that is due is locked."""
+        """Returns False where all that is due is locked."""
         turn = None
         # A turn ends once its failure is noted: no other thread takes it before that.
         with ExitStack() as stack:
@@ -180,11 +181,11 @@ class DueSchedules:
         return turn is not None
 
     def _go_on_without(self, name: str) -> None:
-        """In another thread."""
+        """Continues without it, in another thread."""
         if name not in self._slow:
             self._slow.add(name)
             message = (
-                f"The schedule {name} still enqueues its job after {TURN_SECONDS:g} s. The others go on."
+                f"The schedule {name} still enqueues its job after {TURN_SECONDS:g} s. The others continue."
             )
             emit("scheduling.slow", message, level=logging.WARNING, schedule=name)
         assert self._go_on is not None
@@ -207,7 +208,7 @@ class DueSchedules:
         self._reported.pop(name, None)
 
     def _run_ticks(self, schedule: Schedule, ticks: list[datetime]) -> int:
-        """How many it has come to, within the time of a turn."""
+        """Returns the number of ticks that it has come to, within the time of a turn."""
         if not ticks:
             return 0
         task, until, done = calls.task_of(schedule, self.database), time.monotonic() + PORTION_SECONDS, 0
@@ -223,8 +224,8 @@ class DueSchedules:
         return done
 
     def _come_to_tick(self, schedule: Schedule, task: Any, tick: datetime) -> bool:
-        """False where it has to wait. Nobody else makes its row, since the schedule's is locked; else the index
-        pgonly_tick_once would roll all of it back."""
+        """Returns False where it has to wait. No other worker makes its row, since the schedule's is locked; otherwise
+        the index pgonly_tick_once would roll all of it back."""
         ticks, times = Tick.objects.using(self.database), {"schedule": schedule, "tick_at": tick}
         if ticks.filter(**times).exists():
             return True
@@ -234,7 +235,7 @@ class DueSchedules:
         return columns is not None
 
     def _run_tick(self, schedule: Schedule, task: Any, tick: datetime) -> dict[str, Any] | None:
-        """Returns what its row says of it; None where it has to wait."""
+        """Returns the columns of its row; None where it has to wait."""
         name = schedule.name
         reason = calls.reason_to_skip(schedule, task.queue_name, self.database)
         if reason is None:
@@ -255,7 +256,7 @@ class DueSchedules:
         return is_of_database and not connections[self.database].is_usable()
 
     def _put_off_after(self, turn: Turn, error: BaseException) -> None:
-        """The tick stays due. The page and the log say why, once."""
+        """Leaves the tick due. The page and the log say why, once."""
         name = turn.name
         self._behind.add(name)
         if isinstance(error.__cause__, TRY_AGAIN):

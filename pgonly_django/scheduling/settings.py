@@ -38,7 +38,7 @@ HINT = "See docs/how-to/schedules.md#settings."
 
 
 def declared(database: str) -> dict[str, Declaration]:
-    """All schedules whose jobs belong into this database, by name: those of code and settings."""
+    """Returns all schedules of code and settings whose jobs belong to this database, by name."""
     mine = {name: each for name, (task, each) in declarations().items() if _database_of(task) == database}
     for name, entry, problem in _read():
         if not problem:
@@ -49,7 +49,7 @@ def declared(database: str) -> dict[str, Declaration]:
 
 
 def check_schedules(**_: object) -> list[checks.CheckMessage]:
-    """E301: an entry that is wrong. W301: one whose task cannot be enqueued so; workers try it all the same."""
+    """E301: an entry is wrong. W301: the task of an entry cannot be enqueued; workers try it all the same."""
     try:
         found = list(_read())
     except ImproperlyConfigured:
@@ -62,7 +62,7 @@ def check_schedules(**_: object) -> list[checks.CheckMessage]:
 
 
 def _read() -> list[tuple[str, Declaration | None, str]]:
-    """Name, entry, and what is wrong with it."""
+    """Yields name, entry, and what is wrong with it."""
     return [_read_entry(name, raw) for name, raw in settings().schedules.items()]
 
 
@@ -95,7 +95,8 @@ def _what_is_wrong_with_call(entry: Declaration) -> str:
 
 
 def _belongs(entry: Declaration, database: str) -> bool:
-    """One whose task cannot be imported belongs to every worker: its page says what is wrong."""
+    """Returns whether it belongs here. One whose task cannot be imported belongs to every worker: its page says what is
+    wrong."""
     try:
         task = import_task(entry.task)
     except UnknownTaskError:
@@ -104,7 +105,8 @@ def _belongs(entry: Declaration, database: str) -> bool:
 
 
 def _database_of(task: Any) -> str | None:
-    """Where its jobs are. None for a task of another backend, which nothing schedules: ImmediateBackend, in tests."""
+    """Returns the database of its jobs; None for a task of another backend, which nothing schedules: ImmediateBackend,
+    in tests."""
     try:
         return getattr(task.get_backend(), "database", None)
     except Exception:  # noqa: BLE001 - TASKS has no such entry (any more), or it cannot be set up
@@ -114,10 +116,10 @@ def _database_of(task: Any) -> str | None:
 def declare(database: str, worker_id: UUID, lease_for: timedelta) -> set[str]:
     """Brings the rows into line with what this process declares, and returns its names. Raises django.db.Error.
 
-    Workers with other code may do the same. A row that the code no longer has ends in two steps. It ticks no more once
-    no worker has that code (see DueSchedules). It is deleted when no worker has confirmed it for STALE_AFTER, or at
-    once where no other worker lives; not while one sleeps, which confirms none. During a rolling deploy neither version
-    deletes what the other one needs. A row that a person paused, edited or made stays.
+    Workers with other code may do the same. A row that the code no longer has ends in two steps. It does not tick any
+    more when no worker has that code (see DueSchedules). It is deleted when no worker has confirmed it for STALE_AFTER,
+    or at once where no other worker is alive; not while one sleeps, which confirms none. During a rolling deploy
+    neither version deletes what the other one needs. A row that a person paused, edited or made stays.
     """
     mine = declared(database)
     rows: Any = Schedule.objects.using(database)
@@ -129,7 +131,7 @@ def declare(database: str, worker_id: UUID, lease_for: timedelta) -> set[str]:
 
 
 def needs_confirming(database: str) -> bool:
-    """Whether there is a row that some code declares: then declare() every CONFIRM_EVERY."""
+    """Returns whether there is a row that some code declares: then declare() every CONFIRM_EVERY."""
     return Schedule.objects.using(database).filter(declared__isnull=False).exists()
 
 

@@ -39,7 +39,7 @@ MISSED_AFTER = timedelta(minutes=1)
 
 
 class TimingError(ValueError):
-    """A cron line or a time zone that does not exist; the message says what is wrong."""
+    """A cron line or a time zone does not exist; the message says what is wrong."""
 
 
 class Due(NamedTuple):
@@ -54,14 +54,14 @@ class Timing(Protocol):
     def next_after(self, moment: datetime) -> datetime | None: ...
 
     def latest(self, first: datetime, until: datetime) -> datetime:
-        """The last tick from `first`, which is one, to `until`."""
+        """Returns the last tick from `first`, which is one, to `until`."""
         ...
 
     def words(self) -> str: ...
 
 
 def due(timing: Timing, first: datetime, now: datetime, catch_up: str) -> Due:
-    """What the rule says of the ticks from `first`, which is one, to `now`."""
+    """Returns the ticks from `first`, which is one, to `now` by the rule."""
     if catch_up == "all":
         ticks = [first, *islice(_ticks(timing, first, now), AT_ONCE - 1)]
         return Due(ticks, ticks[-1], timing.next_after(ticks[-1]))
@@ -79,7 +79,8 @@ def _ticks(timing: Timing, after: datetime, until: datetime) -> Iterator[datetim
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Every `every` since `base`: a tick, or when the schedule was made. So a run that comes late shifts nothing."""
+    """Ticks at every `every` since `base`: a tick, or the time when the schedule was made. So a run that comes late
+    shifts nothing."""
 
     every: timedelta
     base: datetime
@@ -103,8 +104,8 @@ class Interval:
 
 
 class _Line(CronSim):
-    """Where the clock skips midnight, cronsim goes on from 00:00, which does not exist then, and so misses 01:00. Here
-    that day begins with its first moment."""
+    """A cron line of cronsim. Where the clock skips midnight, cronsim continues from 00:00, which does not exist then,
+    and so misses 01:00. Here that day begins with its first moment."""
 
     def advance_day(self) -> bool:
         has_moved = super().advance_day()
@@ -114,7 +115,7 @@ class _Line(CronSim):
 
 
 class CronLine:
-    """Raises TimingError."""
+    """The ticks of a cron line. Raises TimingError."""
 
     def __init__(self, line: str, zone: str) -> None:
         self.line, self.zone = MACROS.get(line.strip().lower(), line), zone_of(zone)
@@ -152,7 +153,8 @@ class CronLine:
         return f"{text} ({self.zone.key})"
 
     def _after(self, moment: datetime) -> Iterator[datetime]:
-        """In the hour that comes twice cronsim may begin with ticks of the first time: those have passed."""
+        """Returns later ticks. In the hour that comes twice cronsim may begin with ticks of the first time: those have
+        passed."""
         for local in _Line(self.line, moment.astimezone(self.zone)):
             tick = local.astimezone(UTC)
             if tick > moment:
@@ -162,7 +164,8 @@ class CronLine:
 
 @lru_cache(maxsize=1_000)
 def zone_of(name: str) -> ZoneInfo:
-    """Raises TimingError, which names the nearest zone. The list of all zones is read from files, in 20 ms."""
+    """Returns the zone. Raises TimingError, which names the nearest zone. The list of all zones is read from files, in
+    20 ms."""
     if name in available_timezones():
         return ZoneInfo(name)
     raise TimingError(f"{name!r} is not a time zone. {nearest_zone(name)}")

@@ -1,4 +1,4 @@
-"""Between a session's dict and its column: one JSON member per top-level key, so that PostgreSQL can merge.
+"""Converts between a session's dict and its column: one JSON member per top-level key, so that PostgreSQL can merge.
 
 A member is one of
 * a string: the value as JSON text;
@@ -6,8 +6,8 @@ A member is one of
 * {"sealed": ...}: the value encrypted with AES-SIV under a key derived from SECRET_KEY or SECRET_KEY_FALLBACKS, and a
   random nonce (RFC 5297, section 3): authenticated, and safe for any number of values under one key.
 
-The JSON text is not unpacked into JSONB, which would refuse NUL and NaN, reorder the keys of nested dicts and turn
-1e16 into an integer. As text every value comes back as Django's engines return it.
+The JSON text is not unpacked into JSONB, which would refuse NUL and NaN, reorder the keys of nested dicts and turn 1e16
+into an integer. As text every value comes back as Django's engines return it.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class SessionCodec:
         return settings().session_encrypt_data
 
     def encode(self, session: dict[Any, Any]) -> Entries:
-        """Every value as it would be stored now. A value that encodes to something else later has changed."""
+        """Returns every value as it would be stored now. A value that encodes to something else later has changed."""
         return dict(self._entry(key, value) for key, value in session.items())
 
     def encode_what_can_be(self, session: dict[Any, Any]) -> tuple[Entries, list[str]]:
-        """As encode(), and the keys whose values the serializer refuses."""
+        """Returns what encode() does, and the keys whose values the serializer refuses."""
         entries: Entries = {}
         refused = []
         for key, value in session.items():
@@ -84,7 +84,8 @@ class SessionCodec:
         return _to_json({name: self._member(name, raw) for name, raw in entries.items()})
 
     def decode(self, column: dict[str, Any]) -> tuple[dict[Any, Any], Entries]:
-        """The session and its entries. A member that cannot be read is logged, left out, and stays in the row."""
+        """Returns the session and its entries. A member that cannot be read is logged, left out, and stays in the
+        row."""
         session: dict[Any, Any] = {}
         entries: Entries = {}
         for name, member in column.items():
@@ -101,7 +102,8 @@ class SessionCodec:
         return session, entries
 
     def reencrypted(self, column: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """The members that would be stored otherwise now (readable, or under SECRET_KEY), and their new JSON text."""
+        """Returns the members that would be stored differently now (readable, or under SECRET_KEY), and their new JSON
+        text."""
         old = {name: member for name, member in column.items() if self._is_stored_otherwise(name, member)}
         _, entries = self.decode(old)
         return {name: old[name] for name in entries}, self.column(entries)
@@ -155,7 +157,7 @@ class SessionCodec:
 
 
 def from_json(text: str) -> Any:
-    """json.loads() for text without white space around it, in half of the time. A load does this for each key."""
+    """Does json.loads() for text without white space around it, in half of the time. A load does this for each key."""
     value, end = _raw_decode(text)
     if end != len(text):
         raise ValueError(f"More than one JSON value: {text[:100]!r}")
@@ -164,12 +166,12 @@ def from_json(text: str) -> Any:
 
 @lru_cache
 def codec_for(serializer: Any, salt: str) -> SessionCodec:
-    """One for all stores of a class."""
+    """Returns the codec that all stores of a class share."""
     return SessionCodec(serializer, salt)
 
 
 class _NoSerializer:
-    """For signing.dumps() and loads(): the value is bytes already."""
+    """A serializer for signing.dumps() and loads(), whose value is bytes already."""
 
     def dumps(self, obj: bytes) -> bytes:
         return obj
@@ -179,7 +181,7 @@ class _NoSerializer:
 
 
 def encrypt(name: str, raw: str | bytes) -> str:
-    """`raw` encrypted and bound to the member's `name`, as base64. Every call returns another text."""
+    """Returns `raw` encrypted and bound to the member's `name`, as base64. Every call returns another text."""
     plain = _TEXT + raw.encode() if isinstance(raw, str) else _BYTES + raw
     nonce = os.urandom(NONCE_BYTES)
     cipher, _ = _cipher(django_settings.SECRET_KEY)
@@ -188,7 +190,8 @@ def encrypt(name: str, raw: str | bytes) -> str:
 
 
 def decrypt(name: str, encrypted: str) -> str | bytes:
-    """What encrypt() was given. Raises signing.BadSignature where no key fits, or where the member had another name."""
+    """Returns what encrypt() was given. Raises signing.BadSignature where no key fits, or where the member had another
+    name."""
     plain = _decrypt(name, encrypted, [django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS])
     if plain is None:
         raise signing.BadSignature("No key decrypts it.")
@@ -196,7 +199,7 @@ def decrypt(name: str, encrypted: str) -> str | bytes:
 
 
 def _decrypt(name: str, encrypted: str, secrets: list[Any]) -> bytes | None:
-    """None where no key fits, and for what encrypt() never wrote."""
+    """Returns None where no key fits, and for anything that encrypt() never wrote."""
     try:
         message = b64decode(encrypted)
     except (TypeError, ValueError):
@@ -212,7 +215,8 @@ def _decrypt(name: str, encrypted: str, secrets: list[Any]) -> bytes | None:
 
 @lru_cache(maxsize=16)
 def _cipher(secret: str | bytes) -> tuple[AESSIV, type[Exception]]:
-    """And what it raises where the key does not fit. Raises ImproperlyConfigured without the library."""
+    """Returns the cipher, and what it raises where the key does not fit. Raises ImproperlyConfigured without the
+    library."""
     try:
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESSIV

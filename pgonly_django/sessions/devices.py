@@ -49,10 +49,9 @@ class Device:
 
 
 def page_of_devices(user: AbstractBaseUser, session_key: str | None, number: Any = 1) -> Page[Device]:
-    """PER_PAGE devices on which `user` is logged in: the one with `session_key` first, then by last use.
-
-    A `number` beyond the pages counts as the last page, and a value that is no number as the first. The data of the
-    sessions are not read.
+    """Returns a page of PER_PAGE devices on which `user` is logged in: the one with `session_key` first, then by last
+    use. A `number` beyond the pages counts as the last page, and a value that is not a number as the first. The data of
+    the sessions are not read.
     """
     here = hash_key(session_key).hex() if session_key else ""
     sessions = Session.objects.for_user(user).active().defer("data")
@@ -68,7 +67,7 @@ def page_of_devices(user: AbstractBaseUser, session_key: str | None, number: Any
 
 
 def device_name(user_agent: str) -> str:
-    """ "Firefox 140 on Linux", from the browser's user agent."""
+    """Returns a name such as "Firefox 140 on Linux", from the browser's user agent."""
     browser = _first(BROWSERS, user_agent) or user_agent.partition("/")[0][:40]
     system = _first(SYSTEMS, user_agent)
     if browser and system:
@@ -77,7 +76,7 @@ def device_name(user_agent: str) -> str:
 
 
 def place_of(ip: str | None) -> str:
-    """ "City, Country" from Django's GeoIP2, or "" where GEOIP_PATH is not set or the database has no place."""
+    """Returns "City, Country" from Django's GeoIP2, or "" where GEOIP_PATH is not set or the database has no place."""
     database = _geoip()
     if ip is None or database is None:
         return ""

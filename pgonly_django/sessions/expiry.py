@@ -1,4 +1,4 @@
-"""How long a session lives: what set_expiry() accepts, and how a stored expiry is read, always within bounds."""
+"""The lifetime of a session: what set_expiry() accepts, and how a stored expiry is read, always within bounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ LONGEST_SECONDS = int(LONGEST / timedelta(seconds=1))
 
 
 def checked(value: Any) -> Any:
-    """`value` as SessionBase.set_expiry() can keep it. Raises TypeError or ValueError for what is no expiry."""
+    """Returns `value` as SessionBase.set_expiry() can keep it. Raises TypeError or ValueError for anything that is not
+    an expiry."""
     if isinstance(value, timedelta):
         return min(max(value, -LONGEST), LONGEST)
     if value is None or isinstance(value, datetime):
@@ -29,7 +30,7 @@ def checked(value: Any) -> Any:
 
 
 def bounded(seconds: float) -> float:
-    """At most 36,500 days, also before now: dates, cookies and PostgreSQL can all hold that."""
+    """Returns at most 36,500 days, also before now: dates, cookies and PostgreSQL can all hold that."""
     return max(-LONGEST_SECONDS, min(seconds, LONGEST_SECONDS))
 
 
@@ -38,7 +39,8 @@ def cookie_age() -> float:
 
 
 def age(expiry: Any, modification: datetime, default: float) -> float:
-    """Seconds after `modification`. `default` for None and 0, and for what cannot be read as an expiry."""
+    """Returns the seconds after `modification`. Returns `default` for None and 0, and for anything that cannot be read
+    as an expiry."""
     if expiry and _is_number(expiry):
         return bounded(expiry)
     if not expiry or (moment := _moment(expiry)) is None:
@@ -47,7 +49,7 @@ def age(expiry: Any, modification: datetime, default: float) -> float:
 
 
 def date(expiry: Any, modification: datetime, default: float) -> datetime:
-    """The time at which that age is over. A datetime that set_expiry() was given is returned unchanged."""
+    """Returns the end of that age. A datetime that set_expiry() was given is returned unchanged."""
     if isinstance(expiry, datetime):
         return expiry
     if _moment(expiry) is not None:
@@ -67,7 +69,8 @@ def _moment(expiry: Any) -> datetime | None:
 
 
 def _aware(moment: datetime) -> datetime:
-    """USE_TZ may have had another value when the expiry was set. Does not convert, which might exceed the bounds."""
+    """Makes the time aware: USE_TZ may have had another value when the expiry was set. It does not convert, which might
+    exceed the bounds."""
     if moment.tzinfo is not None:
         return moment
     return timezone.make_aware(moment, timezone.get_default_timezone())

@@ -1,8 +1,8 @@
 """PGONLY["SESSION_PREVIOUS_ENGINE"]: the engine that a site used before. Each of its sessions is moved here at its
 first request, and pgonly_import_sessions moves those that are left.
 
-The switch then logs no user out. The previous engine keeps what it has, so that servers which still run the old code
-can serve it. No error there is taken for a session that is gone.
+The switch then logs no user out. The previous engine keeps what it has, so that servers that still run the old code can
+serve it. An error there is never taken for a session that does not exist.
 """
 
 from __future__ import annotations
@@ -50,9 +50,8 @@ class PreviousSession:
 
 
 def move(session_key: str, codec: SessionCodec, client: Client) -> bool:
-    """Move the session here if the previous engine has it. True: there may be a row now, load it again.
-
-    An ended or expired row here keeps the previous engine's session out.
+    """Moves the session here if the previous engine has it. Returns True when there may be a row now: load it again. An
+    ended or expired row here keeps the previous engine's session out.
     """
     if not settings().session_previous_engine or (previous := _read(session_key)) is None:
         return False
@@ -66,9 +65,9 @@ def move(session_key: str, codec: SessionCodec, client: Client) -> bool:
 
 
 def end(session_key: str) -> bool:
-    """End the session in both engines. The row that stays here, without data, keeps it from coming back.
+    """Ends the session in both engines. The row that stays here, without data, keeps it from coming back.
 
-    False, and nothing is done, without a previous engine.
+    Without a previous engine it does nothing and returns False.
     """
     if not settings().session_previous_engine:
         return False
@@ -78,14 +77,14 @@ def end(session_key: str) -> bool:
 
 
 def _end_there(session_key: str) -> None:
-    """In a table: within the caller's transaction. In a cache, which knows no rollback: after the commit."""
+    """Ends it in a table within the caller's transaction, and in a cache, which cannot roll back, after the commit."""
     store = _store_of()
     if isinstance(store, TableStore):
         store.delete(session_key)
         return
 
     def delete() -> None:
-        """An error is only logged: the row without data keeps the session out of here already."""
+        """Deletes it there. An error is only logged: the row without data keeps the session out of here already."""
         try:
             store.delete(session_key)
         except Exception as error:  # noqa: BLE001 - what a cache's client may raise has no bounds
@@ -101,7 +100,7 @@ def _store_of(key: str | None = None) -> Any:
 
 
 def _read(key: str) -> PreviousSession | None:
-    """None when the engine has no such session. Raises what its database or cache raises."""
+    """Returns None when the engine has no such session. Raises what its database or cache raises."""
     if not key.isprintable():  # no engine made it, and a database may refuse it
         return None
     store = _store_of(key)
@@ -119,7 +118,8 @@ def _data(store: Any) -> Any:
 
 
 def _raising(cache: Any) -> Any:
-    """`cache`, or a copy of it that raises errors where it would answer "no such key", which would end sessions."""
+    """Returns `cache`, or a copy of it that raises errors where it would answer "no such key", which would end
+    sessions."""
     if hasattr(cache, "raising"):  # ours
         return cache.raising()
     if getattr(cache, "_ignore_exceptions", False):  # django-redis
@@ -129,7 +129,8 @@ def _raising(cache: Any) -> Any:
 
 
 def _seconds_left(store: SessionBase, key: str, data: dict[str, Any]) -> float:
-    """From the row where the engine has one. A cache does not tell, so there the whole age begins again."""
+    """Returns the seconds from the row where the engine has one. A cache does not tell, so there the whole age begins
+    again."""
     model = getattr(store, "model", None)
     if model is not None:
         for expire_date in model.objects.filter(session_key=key).values_list("expire_date", flat=True):
@@ -143,7 +144,8 @@ def _until(expire_date: datetime) -> float:
 
 
 def _column_of(session: PreviousSession, codec: SessionCodec) -> tuple[str, int]:
-    """The data as stored here, and how many values are left out: a cache accepts values that no serializer encodes."""
+    """Returns the data as stored here, and how many values are left out: a cache accepts values that no serializer
+    encodes."""
     entries, refused = codec.encode_what_can_be(session.data)
     for key in refused:
         message = f"The session value under {key!r} cannot be encoded here and was left out"
@@ -159,7 +161,7 @@ class ImportCounts:
 
 
 def import_sessions(codec: SessionCodec, batch: int = 1000) -> Iterator[ImportCounts]:
-    """Move all live sessions that are left. Yields the counts so far after every batch.
+    """Moves all live sessions that are left. Yields the counts so far after every batch.
 
     A row that is here is never changed, so it may be killed and run again at any time. Values that cannot be encoded
     here are logged by their keys and left out.
@@ -172,7 +174,7 @@ def import_sessions(codec: SessionCodec, batch: int = 1000) -> Iterator[ImportCo
 
 
 def _stored_sessions(batch: int) -> Iterator[PreviousSession]:
-    """From the table of the engines db and cached_db, in batches in the order of their keys."""
+    """Yields those of the table of the engines db and cached_db, in batches in the order of their keys."""
     store = _store_of()
     live, last = store.get_model_class().objects.filter(expire_date__gt=timezone.now()).order_by("pk"), ""
     while rows := list(live.filter(session_key__gt=last)[:batch]):
@@ -193,7 +195,7 @@ def _cached_sessions() -> Iterator[PreviousSession]:
 
 
 def cached_keys(cache: Any, prefix: str) -> Iterator[str]:
-    """The session keys in `cache`, for the caches that can list their keys."""
+    """Yields the session keys in `cache`, for the caches that can list their keys."""
     if hasattr(cache, "iter_keys"):  # pgonly_django's and django-redis'
         for name in cache.iter_keys(f"{prefix}*"):
             # django-redis gives a part of a KEY_PREFIX that has a colon.

@@ -44,9 +44,9 @@ WHERE key_hash = %(key)s::bytea AND {HAS_EXPIRED} RETURNING 1
 
 
 def prune_expired(alias: str, limit: int = 1000) -> int:
-    """Delete up to `limit` expired sessions of the database `alias`. Returns how many it deleted or put off.
+    """Deletes up to `limit` expired sessions of the database `alias`. Returns how many it deleted or put off.
 
-    One that cannot be deleted, because a row of the project's refers to it, loses its data and is tried again a day
+    A session that cannot be deleted, because a row of the project refers to it, loses its data and is tried again a day
     later.
     """
     try:
@@ -77,5 +77,6 @@ def _prune_what_can_go(alias: str, limit: int) -> int:
 
 
 def _grace_seconds() -> float:
-    """With a previous engine an expired row stays for a while: it says that this session was moved here."""
+    """Returns how long an expired row stays. With a previous engine it stays for a while: it says that this session was
+    moved here."""
     return float(cookie_age()) if settings().session_previous_engine else 0.0

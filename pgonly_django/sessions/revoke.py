@@ -1,4 +1,4 @@
-"""Ending sessions before they expire: by their owner, or by a person in the admin."""
+"""Ends sessions before they expire, for their owner or a person in the admin."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from pgonly_django.sessions.expiry import cookie_age
 
 
 def revoke_all(user: AbstractBaseUser) -> int:
-    """Log `user` out everywhere: each browser is logged out at its next request. Returns how many sessions ended.
+    """Logs `user` out everywhere: each browser is logged out at its next request. Returns the number of sessions that
+    ended.
 
-    Those that are still in the previous engine end at their next request, and are not counted.
+    Sessions that are still in the previous engine end at their next request, and are not counted.
     """
     _end_in_previous_engine([user_id_of(user)])
     return Session.objects.for_user(user).revoke()
 
 
 def revoke_other_sessions(request: HttpRequest) -> int:
-    """Log the request's user out everywhere but here. Returns how many sessions ended, 0 for a visitor."""
+    """Logs the request's user out everywhere except here. Returns the number of sessions that ended, 0 for a
+    visitor."""
     user, here = request.user, own_key_hash(request)
     if not user.is_authenticated or here is None:
         return 0
@@ -34,7 +36,7 @@ def revoke_other_sessions(request: HttpRequest) -> int:
 
 
 def revoke_for(request: HttpRequest, sessions: SessionQuerySet) -> int:
-    """End `sessions`. The request's own ends by a logout, so that the request still gets its response."""
+    """Ends `sessions`. The request's own ends by a logout, so that the request still gets its response."""
     here = own_key_hash(request)
     ends_own = sessions.filter(key_hash=here).exists()
     count = sessions.exclude(key_hash=here).revoke()
@@ -44,8 +46,8 @@ def revoke_for(request: HttpRequest, sessions: SessionQuerySet) -> int:
 
 
 def revoke_users_for(request: HttpRequest, user_ids: Iterable[str]) -> int:
-    """As revoke_all() for each of these users, by the text of their primary keys. The request's own session, if it is
-    among them, ends by a logout."""
+    """Does what revoke_all() does for each of these users, by the text of their primary keys. The request's own
+    session, if it is among them, ends by a logout."""
     ids = list(user_ids)
     _end_in_previous_engine(ids)
     return revoke_for(request, Session.objects.filter(user_id__in=ids))

@@ -28,7 +28,7 @@ class StoredSession(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a request came from. None leaves the row's column as it is."""
+    """Where a request came from. None leaves the row's column unchanged."""
 
     ip: str | None = None
     user_agent: str | None = None
@@ -66,7 +66,7 @@ WHERE key_hash = %(key)s::bytea AND expires_at > statement_timestamp() AND data 
 
 
 def load(session_key: str, *, just_written: bool = False) -> StoredSession | None:
-    """`just_written`: not from a replica, which may not have it yet."""
+    """Loads the session. `just_written`: not from a replica, which may not have it yet."""
     alias = router.db_for_write(Session) if just_written else router.db_for_read(Session)
     params: Params = {"key": hash_key(session_key)}
     try:
@@ -82,8 +82,8 @@ def load(session_key: str, *, just_written: bool = False) -> StoredSession | Non
 
 
 def _closed_dead_connection(alias: str) -> bool:
-    """True: the next statement gets a new connection. False in a transaction, which is lost, and for a server that
-    cannot be reached: a second timeout would keep the request waiting twice as long."""
+    """Returns True when the next statement gets a new connection. Returns False in a transaction, which is lost, and
+    for a server that cannot be reached: a second timeout would keep the request waiting twice as long."""
     connection = cast("DatabaseWrapper", connections[alias])
     if connection.connection is None or _is_in_transaction(alias) or connection.is_usable():
         return False
@@ -114,7 +114,7 @@ RETURNING true
 
 
 def insert(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool:
-    """False when the key is taken, also by an expired or ended session."""
+    """Returns False when the key is taken, also by an expired or ended session."""
     return _write(INSERT, session_key, client, data=data, user=user_id, age=float(age))
 
 
@@ -140,7 +140,8 @@ RETURNING (data IS NOT NULL)::text
 
 
 def move(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool | None:
-    """False: all sessions of this user were revoked, so this one is ended. None: the row here stays as it is."""
+    """Returns False when all sessions of this user were revoked, so this one is ended, and None when the row here stays
+    unchanged."""
     bound: Params = {
         "key": hash_key(session_key), "data": data, "user": user_id, "age": float(age),
         "user_key": None if user_id is None else hash_user(user_id),
@@ -172,9 +173,8 @@ def merge(
     expiry: Expiry,
     client: Client,
 ) -> bool:
-    """Keys that neither changed nor were removed stay as the row has them by now. False: no such session.
-
-    `user`: whether the user changed, and the new one.
+    """Writes the changed keys. Keys that neither changed nor were removed stay as the row has them by now. Returns
+    False when there is no such session. `user`: whether the user changed, and the new one.
     """
     sets_user, new_user = user
     commit = None if sets_user or settings().session_wait_for_disk else _no_wait_for_disk()
@@ -199,7 +199,8 @@ RETURNING true
 
 
 def replace(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool:
-    """For a session that was emptied before it was filled again. False: no such session."""
+    """Replaces the data, for a session that was emptied before it was filled again. Returns False when there is no such
+    session."""
     return _write(REPLACE, session_key, client, data=data, user=user_id, age=float(age))
 
 
@@ -218,7 +219,7 @@ RETURNING true
 
 
 def touch(session_key: str, expiry: Expiry, client: Client) -> bool:
-    """The session was seen now. False: no such session."""
+    """Notes that the session was used now. Returns False when there is no such session."""
     return _write(TOUCH, session_key, client, commit=_no_wait_for_disk(), **expiry._asdict())
 
 
@@ -232,7 +233,7 @@ RETURNING true
 
 
 def change_key(session_key: str, new_key: str) -> bool:
-    """False: no such session."""
+    """Returns False when there is no such session."""
     return _write(CHANGE_KEY, session_key, new=hash_key(new_key))
 
 
@@ -256,8 +257,8 @@ RETURNING true
 
 
 def keep_ended(key_hash: bytes, age: float) -> None:
-    """From now on the session with this hash of its key is not moved here; nor any of the user with this hash: those
-    of another engine cannot be listed by user."""
+    """Makes sure that from now on the session with this hash of its key is not moved here, nor any of the user with
+    this hash: sessions of another engine cannot be listed by user."""
     first_row(router.db_for_write(Session), KEEP_ENDED, {"key": key_hash, "age": float(age)})
 
 
@@ -269,14 +270,15 @@ def _write(statement: Statement, session_key: str, client: Client | None = None,
 
 
 def _no_wait_for_disk() -> str | None:
-    """For `commit`: off, but a transaction of the caller's keeps its own setting."""
+    """Returns the setting for `commit`: off, but a transaction of the caller's keeps its own setting."""
     return None if _is_in_transaction(router.db_for_write(Session)) else "off"
 
 
 def after_commit(do: Callable[[], None]) -> bool:
-    """Call `do` once what was just written is certain: at once where no rollback can undo it.
+    """Calls `do` once what was just written is certain: at once where no rollback can undo it.
 
-    False, and `do` is not called, where Django does not run code at the commit: with AUTOCOMMIT off, outside atomic().
+    Returns False without calling `do` where Django does not run code at the commit: with AUTOCOMMIT off, outside
+    atomic().
     """
     alias = router.db_for_write(Session)
     if not _is_in_transaction(alias):
@@ -289,7 +291,7 @@ def after_commit(do: Callable[[], None]) -> bool:
 
 
 def _is_in_transaction(alias: str) -> bool:
-    """Whether a rollback may still undo what was written. A TestCase's own transaction does not count."""
+    """Returns whether a rollback may still undo what was written. A TestCase's own transaction does not count."""
     connection = connections[alias]
     if connection.in_atomic_block:
         return not all(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)

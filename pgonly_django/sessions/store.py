@@ -32,8 +32,8 @@ PRUNE_BATCH = 1000
 class SessionStore(SessionBase):
     """Django's session contract over one row per session.
 
-    The async methods of SessionBase run these in Django's thread for database work, with one change of thread each:
-    Django's connections are bound to threads, and a request's session must be on the request's connection.
+    The async methods of SessionBase run these methods in Django's thread for database work, with one change of thread
+    each: Django's connections are bound to threads, and a request's session must be on the request's connection.
     """
 
     # SessionBase's properties: the dict, loaded on first use; and its key, or None.
@@ -74,7 +74,7 @@ class SessionStore(SessionBase):
         return session_key is not None and statements.exists(session_key)
 
     def create(self) -> None:
-        """Insert a row under a new key. The INSERT itself tells whether the key is free."""
+        """Inserts a row under a new key. The INSERT itself tells whether the key is free."""
         while True:
             self._session_key = self._get_new_session_key()
             with suppress(CreateError):
@@ -83,10 +83,9 @@ class SessionStore(SessionBase):
                 return
 
     def save(self, must_create: bool = False) -> None:
-        """Write what this request changed. Nothing, when it changed nothing and the row was written just now.
-
-        Raises UpdateError when the session was ended elsewhere, CreateError when `must_create` and the key
-        is taken.
+        """Writes what this request changed, or nothing when it changed nothing and the row was written just now. Raises
+        UpdateError when the session was ended elsewhere, and CreateError when `must_create` is true and the key is
+        taken.
         """
         if self.session_key is None:
             self.create()
@@ -104,7 +103,7 @@ class SessionStore(SessionBase):
             self._idle_seconds = 0
 
     def touch_if_due(self) -> None:
-        """Note when and from where the session was used, at most once in SESSION_TOUCH_SECONDS."""
+        """Notes when and from where the session was used, at most once in SESSION_TOUCH_SECONDS."""
         if self._stored is not None and self.session_key and self._is_touch_due():
             statements.touch(self.session_key, Expiry(), self.client)
             self._idle_seconds = 0
@@ -121,10 +120,10 @@ class SessionStore(SessionBase):
         self._stored = self._sent = None
 
     def cycle_key(self) -> None:
-        """Give the row a new key. save() writes what changed.
+        """Gives the row a new key. save() writes what changed.
 
-        Raises SessionInterrupted when the session of a logged-in user was ended elsewhere: it must not come back
-        under the new key.
+        Raises SessionInterrupted when the session of a logged-in user was ended elsewhere: it must not come back under
+        the new key.
         """
         session = self._session
         old = self.session_key
@@ -146,7 +145,8 @@ class SessionStore(SessionBase):
         await sync_to_async(self.cycle_key)()
 
     def set_expiry(self, value: Any) -> None:
-        """As Django's. Raises TypeError or ValueError for what is no expiry. More than 36,500 days count as 36,500."""
+        """Does what Django's does. Raises TypeError or ValueError for anything that is not an expiry. More than 36,500
+        days count as 36,500."""
         super().set_expiry(expiry.checked(value))
 
     async def aset_expiry(self, value: Any) -> None:
@@ -154,7 +154,7 @@ class SessionStore(SessionBase):
         await super().aset_expiry(expiry.checked(value))
 
     def get_expiry_age(self, **kwargs: Any) -> float:  # type: ignore[override] # a float may be set, also in Django
-        """Seconds, never more than 36,500 days. SESSION_COOKIE_AGE where the stored expiry cannot be read."""
+        """Returns seconds, never more than 36,500 days; SESSION_COOKIE_AGE where the stored expiry cannot be read."""
         known = kwargs["expiry"] if "expiry" in kwargs else self.get(EXPIRY_KEY)
         return expiry.age(known, kwargs.get("modification") or timezone.now(), self.get_session_cookie_age())
 
@@ -164,7 +164,7 @@ class SessionStore(SessionBase):
         return self.get_expiry_age(**{**kwargs, "expiry": known})
 
     def get_expiry_date(self, **kwargs: Any) -> datetime:
-        """When the session expires; see get_expiry_age()."""
+        """Returns the time when the session expires; see get_expiry_age()."""
         known = kwargs["expiry"] if "expiry" in kwargs else self.get(EXPIRY_KEY)
         return expiry.date(known, kwargs.get("modification") or timezone.now(), self.get_session_cookie_age())
 
@@ -178,7 +178,7 @@ class SessionStore(SessionBase):
 
     @classmethod
     def clear_expired(cls) -> None:
-        """Remove expired sessions in batches, so that no lock is held for long."""
+        """Removes expired sessions in batches, so that no lock is held for long."""
         alias = router.db_for_write(Session)
         while prune_expired(alias, PRUNE_BATCH) >= PRUNE_BATCH:
             pass
@@ -204,7 +204,7 @@ class SessionStore(SessionBase):
         self._wrote(entries)
 
     def _merge(self, entries: Entries) -> bool:
-        """False: there is nothing to send."""
+        """Returns False when there is nothing to send."""
         stored = self._stored or {}
         changed = {name: raw for name, raw in entries.items() if stored.get(name) != raw}
         removed = [name for name in stored if name not in entries]
@@ -228,7 +228,7 @@ class SessionStore(SessionBase):
         return Expiry(float(self.get_expiry_age()), self._sets_expiry, self._found_expiry)
 
     def _wrote(self, entries: Entries) -> None:
-        """Until the commit a rollback may undo it, and the next save has to send it again."""
+        """Notes what was written. Until the commit a rollback may undo it, and the next save has to send it again."""
         self._idle_seconds = 0
         self._sent = entries
 
@@ -239,7 +239,8 @@ class SessionStore(SessionBase):
         statements.after_commit(committed)
 
     def _is_touch_due(self) -> bool:
-        """A short-lived session is touched more often: it must not expire while it is in use."""
+        """Returns whether a touch is due. A short-lived session is touched more often: it must not expire while it is
+        in use."""
         return self._idle_seconds >= min(settings().session_touch_seconds, self.get_expiry_age() / 10)
 
     def _user_id(self) -> str | None:

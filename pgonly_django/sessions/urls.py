@@ -36,7 +36,7 @@ def devices(request: HttpRequest) -> HttpResponse:
 @login_required
 @csrf_protect
 def sign_out(request: HttpRequest, key_hash: str) -> HttpResponse:
-    """End one of the user's own sessions. If it is the request's own, this is an ordinary logout."""
+    """Ends one of the user's own sessions. If it is the request's own, this is an ordinary logout."""
     if own_key_hash(request) == key_hash:
         logout(request)
     elif Session.objects.for_user(_user(request)).filter(key_hash=key_hash).revoke():
@@ -61,7 +61,7 @@ def _to_page(request: HttpRequest) -> HttpResponse:
 
 
 def _namespace(request: HttpRequest) -> str:
-    """That of urls.py, below those of the urls that include it."""
+    """Returns the namespace of urls.py, below those of the urls that include it."""
     return (request.resolver_match and request.resolver_match.namespace) or "pgonly_sessions"
 
 

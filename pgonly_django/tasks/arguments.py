@@ -1,4 +1,5 @@
-"""Whether the arguments of a call fit the function and JSON. enqueue() finds out, not a worker two hours later."""
+"""Checks whether the arguments of a call fit the function and JSON. enqueue() finds out, not a worker two hours
+later."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR
 
 
 class CallSignature:
-    """The signature of a task function without its context. Most calls are judged by counting their arguments."""
+    """The signature of a task function without its context. Most calls are checked by counting their arguments."""
 
     def __init__(self, function: Callable[..., Any], takes_context: bool) -> None:
         signature = inspect.signature(function)
@@ -45,13 +46,14 @@ class CallSignature:
             raise WrongArgumentsError(f"{self.name}{self.signature}", str(error)) from error
 
     def takes(self, name: str) -> bool:
-        """Whether arguments() may have a value of this name."""
+        """Returns whether arguments() may have a value of this name."""
         return name in self.signature.parameters or self._any_named is not None
 
     def arguments(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], *, with_defaults: bool = True
     ) -> dict[str, Any]:
-        """The values of the parameters of a call that check() passes, by name; those of `**kwargs` by theirs."""
+        """Returns the values of the parameters of a call that check() passes, by name; those of `**kwargs` by their
+        names."""
         bound = self.signature.bind(*args, **kwargs)
         if with_defaults:
             bound.apply_defaults()
@@ -61,8 +63,9 @@ class CallSignature:
     def replaced(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], new: Mapping[str, Any]
     ) -> tuple[list[Any], dict[str, Any]]:
-        """The call with the values of `new`, by the names of parameters. Each argument is passed as it was, by its
-        place or by its name, and further ones by name: a callable that makes a key may take them only so."""
+        """Returns the call with the values of `new`, by the names of parameters. Each argument is passed as it was, by
+        its place or by its name, and further ones by name: a callable that makes a key may take them only in that
+        way."""
         args, kwargs = list(args), dict(kwargs)
         places = {p.name: place for place, p in enumerate(self._positional)}
         for name, value in new.items():
@@ -76,7 +79,7 @@ class CallSignature:
         return args, kwargs
 
     def to_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
-        """Both as JSON text. Raises NotStorableError naming the one argument that cannot be stored."""
+        """Returns both as JSON text. Raises NotStorableError, which names the one argument that cannot be stored."""
         try:
             what = self._an_argument
             texts = to_json(list(args), what), to_json(dict(kwargs), what) if kwargs else "{}"
@@ -87,7 +90,9 @@ class CallSignature:
                 to_json([value], f"Argument {name!r} of {self.name}()")  # a list: as deep as it stood above
             raise
         if (length := len(texts[0]) + len(texts[1])) > LENGTH_LIMIT:
-            reason = f"it has {length:,} characters, more than {LENGTH_LIMIT:,}; keep it in a row or file of your own"
+            reason = (
+                f"it has {length:,} characters, more than {LENGTH_LIMIT:,}; keep it in your own row or file"
+            )
             raise NotStorableError(f"What is passed to {self.name}()", reason)
         return texts
 
@@ -95,7 +100,8 @@ class CallSignature:
 def texts_of(
     all_args: Sequence[Sequence[Any]], all_kwargs: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, str] | None]:
-    """What CallSignature.to_json() makes of many calls, encoded together; None where it has to look at one itself."""
+    """Returns what CallSignature.to_json() makes of many calls, encoded together; None where it has to look at one
+    itself."""
     kwargs: Iterable[str | None] = repeat("{}", len(all_kwargs))
     if any(all_kwargs):
         # As one call does: the items() of a QueryDict, which JSON would take, have the last value of each list only.

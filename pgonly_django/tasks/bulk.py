@@ -1,4 +1,4 @@
-"""enqueue_many(): many calls at once, of one TASKS backend or several."""
+"""enqueue_many(): many calls in one statement, for one TASKS backend or several."""
 
 from __future__ import annotations
 
@@ -23,10 +23,17 @@ FORMS = "(task, args), (task, args, kwargs) or (task, args, kwargs, metadata)"
 
 
 def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
-    """Enqueue many calls: `enqueue_many([(task, args), (task, args, kwargs), ...])`; the results in order. One COPY per
-    TASKS backend, inside the caller's transaction, all or none. A fourth value is the metadata of the call, instead of
-    that of `task.using(metadata=...)`. Raises as enqueue() does, naming the argument, and WrongArgumentsError for an
-    entry of another form; nothing is written then."""
+    """Enqueues many calls with one COPY for each TASKS backend, in the caller's transaction: all of them or none.
+
+        results = enqueue_many([
+            (send_invoice, [42]),
+            (send_invoice, [43], {"copy": True}),
+            (send_invoice, [44], {}, {"tenant": "acme"}),
+        ])
+
+    Each call is a task and its args, then its kwargs and its metadata if it has any. Returns the results in the order
+    of the calls. Raises what enqueue() raises, with the number of the call, and WrongArgumentsError for an entry of
+    another form; then nothing is written."""
     if not isinstance(calls, Iterable) or isinstance(calls, str | bytes | Mapping):
         raise WrongArgumentsError("enqueue_many()", f"it takes a list of {FORMS}, got {calls!r}")
     checked = [_call(place, entry) for place, entry in enumerate(calls)]
@@ -48,7 +55,8 @@ def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
 
 
 def _call(place: int, entry: Any) -> Call:
-    """Raises WrongArgumentsError for an entry of another form: a task alone, or a text as the arguments."""
+    """Returns the four parts of a call. Raises WrongArgumentsError for an entry of another form, such as a task alone
+    or a text as the arguments."""
     if type(entry) is tuple and len(entry) == PAIR and type(entry[1]) in LISTS and isinstance(entry[0], Task):
         return entry[0], entry[1], NO_KWARGS, None  # nearly every call: checked at half the cost
     if not isinstance(entry, tuple | list) or len(entry) not in LENGTHS or not isinstance(entry[0], Task):

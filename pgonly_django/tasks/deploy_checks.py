@@ -51,7 +51,7 @@ LATE = "Import it in the `tasks` module of an app, or in AppConfig.ready()."
 
 
 def check_task_modules(**_: object) -> list[checks.CheckMessage]:
-    """E503: a module of tasks that cannot be imported. E502: an alias that is another task."""
+    """E503: a module of tasks cannot be imported. E502: an alias is another task."""
     found: list[checks.CheckMessage] = [
         checks.Error(
             f"{path} cannot be imported: {reason}",
@@ -75,7 +75,7 @@ def _what_is_wrong(alias: str, task: Any) -> str:
         return ""
     if not is_another_task(found, task):
         return ""
-    return f"{task.module_path} has the alias {alias!r}, which is a task of its own: its jobs run that one."
+    return f"{task.module_path} has the alias {alias!r}, which is another task: its jobs run that one."
 
 
 def check_names_of_queues(**_: object) -> list[checks.CheckMessage]:
@@ -173,7 +173,7 @@ def _errors(
 
 
 def _why_not(call: StoredCall, aliases: Collection[str]) -> Problem | None:
-    """Why these jobs cannot run, as a worker would find out."""
+    """Returns why these jobs cannot run, as a worker would find out."""
     try:
         task = import_task(call.task)
     except UnknownTaskError as error:
@@ -189,7 +189,7 @@ def _why_not(call: StoredCall, aliases: Collection[str]) -> Problem | None:
 
 
 def _is_gone(path: str, error: BaseException | None) -> bool:
-    """Whether nothing is at the path. Else its module is there, and fails while it is imported."""
+    """Returns whether nothing is at the path. Otherwise its module exists, and fails while it is imported."""
     if isinstance(error, ModuleNotFoundError):
         return f"{path}.".startswith(f"{error.name}.")
     return error is None or (isinstance(error, ImportError) and error.name is None)  # import_string()'s own

@@ -1,5 +1,5 @@
 """edit(): a person changes a job that waits. Its row is locked, and changes only while it is as the person saw it.
-run_again(): a new job with the call of one that is there, as it was or with other arguments."""
+run_again(): a new job with the call of an existing one, unchanged or with other arguments."""
 
 from __future__ import annotations
 
@@ -47,24 +47,24 @@ NOTES = {
 
 
 class EditError(PgonlyError):
-    """A job that cannot be changed so, or not any more. Nothing was written."""
+    """A job cannot be changed in this way, or not any more. Nothing was written."""
 
 
 class UnfitCallError(EditError):
-    """What enqueue() would say of the job. The text may have values of its arguments in it."""
+    """enqueue() would refuse the job, for this reason. The text may have values of its arguments in it."""
 
 
 def version_of(job: Job) -> str:
-    """Of the job as a person sees it: another one once somebody has changed it, or it was claimed. It is a keyed hash,
-    which tells nothing of the arguments."""
+    """Returns the version of the job as a person sees it. It changes when the job is changed or claimed. It is a keyed
+    hash, which reveals nothing of the arguments."""
     run_at = None if job.run_at is None else aware(job.run_at).isoformat()
     seen = [job.state, job.lease_epoch, job.queue, job.priority, run_at, job.args, job.kwargs]
     return salted_hmac("pgonly_django.edit", json.dumps(seen), algorithm="sha256").hexdigest()
 
 
 def edit(alias: str, job_id: Any, version: str, changes: Mapping[str, Any]) -> list[str]:
-    """Change the columns that `changes` has, some of FIELDS, of a job that waits and is as `version` says. Returns
-    notes for the person. Raises EditError, in words, where that cannot be.
+    """Changes the columns that `changes` has, some of FIELDS, of a job that waits and is as `version` says. Returns
+    notes for the person. Raises EditError, in words, where that is not possible.
 
     Arguments have to fit the signature of the task. The unique key and the concurrency key follow them, unless they
     were chosen for this job alone. Workers are told after the commit. The job keeps the time since when it waits.
@@ -87,7 +87,8 @@ def edit(alias: str, job_id: Any, version: str, changes: Mapping[str, Any]) -> l
 
 
 def _state(job: Job, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What a new time means: the database's clock decides, which also promotes the job. A held job stays held."""
+    """Returns the state for a new time: the database's clock decides, which also promotes the job. A held job stays
+    held."""
     if "run_at" not in changes or job.state == State.HELD:
         return {}
     now_ready = {"state": State.READY, **READY_AGAIN} if job.state == State.SCHEDULED else {}
@@ -100,7 +101,8 @@ def _state(job: Job, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keys(job: Job, changes: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """Notes for the person, and the columns that follow from the arguments and from the options of the queue."""
+    """Returns notes for the person, and the columns that follow from the arguments and from the options of the
+    queue."""
     if not set(changes) & {"queue", "args", "kwargs"}:
         return [], {}
     new = _prepared(job, changes)
@@ -119,8 +121,8 @@ def _keys(job: Job, changes: Mapping[str, Any]) -> tuple[list[str], dict[str, An
 
 
 def keys_that_follow(job: Job, old: NewJob, new: NewJob) -> tuple[dict[str, Any], list[str]]:
-    """The columns that change with the arguments, from the job of the `old` call to that of the `new` one; and the keys
-    that were chosen for this job alone, by .using(), and stay."""
+    """Returns the columns that change with the arguments, from the job of the `old` call to that of the `new` one; and
+    the keys that were chosen for this job alone, by .using(), and stay."""
     columns: dict[str, Any] = {}
     stay = []
     of_unique = ("unique_key", _unique(job, old), _unique(job, new))
@@ -133,7 +135,7 @@ def keys_that_follow(job: Job, old: NewJob, new: NewJob) -> tuple[dict[str, Any]
 
 
 def _prepared(job: Job, changes: Mapping[str, Any]) -> NewJob:
-    """The job as enqueue() would make it of its columns and the `changes`. Raises EditError."""
+    """Returns the job as enqueue() would make it of its columns and the `changes`. Raises EditError."""
     values = {name: changes.get(name, getattr(job, name)) for name in ("queue", "priority", "args", "kwargs")}
     args, kwargs = values["args"], values["kwargs"]
     new: NewJob
@@ -145,7 +147,7 @@ def _prepared(job: Job, changes: Mapping[str, Any]) -> NewJob:
 
 @contextmanager
 def _refusals_in_words(args: Any, kwargs: Any) -> Iterator[None]:
-    """Around code that calls enqueue() or the like. Raises UnfitCallError for what that refuses."""
+    """Stands around code that calls enqueue() or a similar function. Raises UnfitCallError for what that refuses."""
     if not (isinstance(args, list) and isinstance(kwargs, dict)):
         raise UnfitCallError(_("The arguments must be a list and an object of names."))
     try:
@@ -163,7 +165,7 @@ def _own(new: NewJob) -> dict[str, Any]:
 
 
 def _unique(job: Job, new: NewJob) -> dict[str, Any]:
-    """As INSERT_UNIQUE (queue/unique.py) writes it."""
+    """Returns the key as INSERT_UNIQUE (queue/unique.py) writes it."""
     unique = new.unique
     if unique is None:
         return dict.fromkeys(UNIQUE_COLUMNS)
@@ -188,7 +190,8 @@ def _write(alias: str, job: Job, columns: Mapping[str, Any]) -> None:
 
 
 def _wake(alias: str, job_id: Any) -> None:
-    """Within a second of run_at the clock may pass it before the NOTIFY: who hears of a due job looks at the clock."""
+    """Wakes the workers. Within a second of run_at the clock may pass it before the NOTIFY: a worker that hears of a
+    due job looks at the clock."""
     state, queue, slots = (
         Job.objects.using(alias).filter(pk=job_id).values_list("state", "queue", "slots").get()
     )
@@ -201,9 +204,10 @@ def _wake(alias: str, job_id: Any) -> None:
 def run_again(
     job: Job, *, queue: str, priority: int, run_at: datetime | None, args: Any, kwargs: Any
 ) -> JobResult:
-    """Enqueue the task of `job` once more; `run_at` None: now. The options of .using() that its row has are those of
-    the new job, too: all but `unique` and its kin and `idempotency_key`; and its metadata. Unique keys hold: the result
-    may be that of another job (`is_duplicate`). Raises UnfitCallError, in words, for what enqueue() refuses."""
+    """Enqueues the task of `job` once more; `run_at` None: now. The options of .using() that its row has are those of
+    the new job, too: all except `unique` and its related options and `idempotency_key`; and its metadata. Unique keys
+    hold: the result may be that of another job (`is_duplicate`). Raises UnfitCallError, in words, for what enqueue()
+    refuses."""
     result: JobResult
     with _refusals_in_words(args, kwargs):
         task = find_task(job.task, job.backend, queue, priority)
@@ -217,8 +221,8 @@ def run_again(
 
 
 def _template_of(job: Job, new: NewJob, usual: TaskOptions) -> Template:
-    """With the options that have a column as the row of `job` has them. A unique key may need a longer retention.
-    Raises ImportError for a backoff that is gone."""
+    """Returns the template with the options that have a column as the row of `job` has them. A unique key may need a
+    longer retention. Raises ImportError for a backoff that does not exist any more."""
     restored(job.options)
     columns = {name: getattr(job, name) for name in OF_TEMPLATE} | {
         "options": json.dumps(job.options) if job.options else None,
@@ -234,8 +238,8 @@ def _template_of(job: Job, new: NewJob, usual: TaskOptions) -> Template:
 
 
 def _own_of(job: Job, new: NewJob) -> dict[str, Any] | None:
-    """The columns of the concurrency key: those that were chosen for `job` alone stay, the others follow the new call.
-    Of arguments that do not fit any more nothing is known."""
+    """Returns the columns of the concurrency key: those that were chosen for `job` alone stay, the others follow the
+    new call. Of arguments that do not fit any more nothing is known."""
     try:
         columns, _ = keys_that_follow(job, _prepared(job, {}), new)
     except EditError:

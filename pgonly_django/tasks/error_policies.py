@@ -1,4 +1,4 @@
-"""What a task's options say of a kind of error: `never_retry`, `retry_on`, `snooze_on`, `hold_on`."""
+"""How a task's options treat a kind of error: `never_retry`, `retry_on`, `snooze_on`, `hold_on`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def is_error_classes(value: Any) -> bool:
 
 
 def _error_classes(value: Any) -> tuple[Any, ...]:
-    """One class or path alone, as a tuple of one."""
+    """Returns one class or path alone as a tuple of one."""
     return value if isinstance(value, tuple) else (value,)
 
 
@@ -30,14 +30,15 @@ def _is_error_class(value: Any) -> bool:
 
 
 def stored_errors(value: Any) -> list[str]:
-    """The paths of these classes, as the row of a job keeps them. A class need not be importable by its path."""
+    """Returns the paths of these classes, as the row of a job keeps them. A class need not be importable by its
+    path."""
     return [each if isinstance(each, str) else _path(each) for each in _error_classes(value)]
 
 
 def policy_of(error: BaseException, options: Any) -> Policy | None:
-    """The policy, of the TaskOptions, that names the error's class or, of its base classes, the nearest one.
+    """Returns the policy, of the TaskOptions, that names the error's class or, of its base classes, the nearest one.
 
-    Of an exception group that is not named itself, all the errors in it count: one that is never retried decides, then
+    For an exception group that is not named itself, all the errors in it count: one that is never retried decides, then
     one that holds; it is snoozed where all of them are, and named by `retry_on` where the others are.
     """
     own = _policy_of_class(type(error), options)
@@ -65,8 +66,9 @@ def _policy_of_class(kind: type[BaseException], options: Any) -> Policy | None:
 
 
 def _loaded(path: str) -> Any:
-    """What stands at this path of the modules that are imported: a class may have another path, too. Nothing is
-    imported: the error was raised here, so its class is loaded, and a class that is gone can be raised no more."""
+    """Returns what stands at this path of the modules that are imported: a class may have another path, too. Nothing is
+    imported: the error was raised here, so its class is loaded, and a class that does not exist any more cannot be
+    raised."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(sys.modules.get(module), name, None)
@@ -79,7 +81,7 @@ def _path(kind: type) -> str:
 
 
 def errors_in(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """Those that are no groups themselves."""
+    """Yields those that are not groups themselves."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             yield from errors_in(error)

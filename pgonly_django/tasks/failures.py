@@ -1,4 +1,4 @@
-"""What follows once a job has failed: `on_failure` is called, and a dead letter is sent.
+"""What happens after a job has failed: `on_failure` is called, and a dead letter is sent.
 
 PGONLY["QUEUES"] = {"dead": {"task": "screening.tasks.look_into"}} names the task of a queue, and a task's option
 `dead_letter_queue="dead"` sends it the ids of its failed jobs.
@@ -29,15 +29,15 @@ QUEUE_TASK = 'PGONLY["QUEUES"][{!r}]["task"]'
 
 
 def on_failure_functions(options: TaskOptions) -> list[Any]:
-    """The task's first, then that of PGONLY["ON_FAILURE"]. Each is a function or its dotted path."""
+    """Returns the task's, then that of PGONLY["ON_FAILURE"]. Each is a function or its dotted path."""
     return [each for each in (options.on_failure, settings().on_failure) if each]
 
 
 def call_on_failure(
     function: Callable[..., Any] | str, task_result: Any, error: BaseException | None
 ) -> None:
-    """Call the function, and run the coroutine that it returns. Raises what it raises, and where it cannot be
-    imported."""
+    """Calls the function, and runs the coroutine that it returns. Raises what it raises, and ImportError where it
+    cannot be imported."""
     called = import_string(function) if isinstance(function, str) else function
     returned = called(task_result, error)
     if inspect.isawaitable(returned):
@@ -71,7 +71,7 @@ def _what_is_wrong_with(path: str) -> str:
 
 
 def dead_letter_tasks() -> dict[str, Any]:
-    """The dotted paths of the tasks, by the names of their queues."""
+    """Returns the dotted paths of the tasks, by the names of their queues."""
     queues = settings().queues.items()
     return {name: entry["task"] for name, entry in queues if isinstance(entry, Mapping) and "task" in entry}
 
@@ -87,8 +87,8 @@ def check_dead_letter_queue(queue: str | None) -> None:
 
 
 def dead_letter_task(queue: str) -> PostgresTask:
-    """The task of the dead letters in `queue`, as they are enqueued: their own failures send no further letters.
-    Raises ImproperlyConfigured where it cannot be imported, or takes something else than an id."""
+    """Returns the task of the dead letters in `queue`, as they are enqueued: their own failures send no further
+    letters. Raises ImproperlyConfigured where it cannot be imported, or takes something else than an id."""
     path, place = str(dead_letter_tasks()[queue]), QUEUE_TASK.format(queue)
     try:
         task = import_string(path)
@@ -106,7 +106,7 @@ def dead_letter_task(queue: str) -> PostgresTask:
 
 
 def send_dead_letters(alias: str, queue: str, limit: int) -> int:
-    """Send the letters of at most `limit` failed jobs: exactly once for each failure, since one transaction enqueues
+    """Sends the letters of at most `limit` failed jobs: exactly once for each failure, since one transaction enqueues
     and marks them. A letter has the metadata of its job. Returns how many. Raises as dead_letter_task()."""
     from pgonly_django.queue.failed_jobs import mark_sent, unsent
 

@@ -1,6 +1,6 @@
-"""What follows from the arguments of a call: its concurrency key, its budget, and its unique key, which says which
-calls make one job. An option says how: a template over the arguments such as "account:{account_id}", or a callable that
-gets them."""
+"""What follows from the arguments of a call: its concurrency key, its budget, and its unique key, which decides which
+calls share one job. An option says how: a template over the arguments such as "account:{account_id}", or a callable
+that gets them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _NAME_ENDS = re.compile(r"[.\[]")
 
 
 def key_function(option: str, rule: str | Callable[..., Any], signature: CallSignature) -> KeyFunction:
-    """What makes the key of a call by `rule`; the key is None where the callable says so. Raises OptionError for a
-    template with the name of an argument that the function does not have."""
+    """Returns a function that makes the key of a call by `rule`; the key is None where the callable says so. Raises
+    OptionError for a template with the name of an argument that the function does not have."""
     if not isinstance(rule, str):
         return lambda args, kwargs: rule(*args, **kwargs)
     check_names(option, _names_in(option, rule), signature)
@@ -59,7 +59,7 @@ def key_function(option: str, rule: str | Callable[..., Any], signature: CallSig
 
 
 def check_names(option: str, names: Iterable[str], signature: CallSignature) -> None:
-    """Raises OptionError, with the nearest name, for one that is no argument of the function."""
+    """Raises OptionError, with the nearest name, for one that is not an argument of the function."""
     for name in names:
         if signature.takes(name):
             continue
@@ -70,8 +70,8 @@ def check_names(option: str, names: Iterable[str], signature: CallSignature) -> 
 
 
 def stored_key(key: str) -> str:
-    """`key` itself, or its readable head and a hash where the column cannot hold it. Nor is it empty: the looks for
-    keys (queue/limited/look.py) begin behind the empty one."""
+    """Returns `key` itself, or its readable head and a hash where the column cannot hold it. It is never empty: the
+    looks for keys (queue/limited/look.py) begin after the empty one."""
     head = printable(key)
     if head == key and 0 < len(key) <= KEY_LENGTH and _MARK not in key:
         return key
@@ -92,9 +92,10 @@ def _names_in(option: str, template: str) -> list[str]:
 
 
 def call_columns(signature: CallSignature, options: TaskOptions) -> Columns | None:
-    """What makes those columns of a job that depend on the arguments of its call: concurrency_key, concurrency_limit
-    and slots; a job that is limited has `slots`, be it 1. None, for most tasks: there are none. Raises OptionError for
-    a name that is no argument of the function, also of `budget`, which the worker fills in."""
+    """Returns a function that makes those columns of a job that depend on the arguments of its call: concurrency_key,
+    concurrency_limit and slots. A limited job has `slots`, even if it is 1. Returns None for most tasks, which have
+    none. Raises OptionError for a name that is not an argument of the function, also in `budget`, which the worker
+    fills in."""
     if options.budget is not None:
         key_function("budget", options.budget, signature)
     slots, limit, rule = options.slots, options.concurrency_limit, options.concurrency_key
@@ -118,14 +119,15 @@ def call_columns(signature: CallSignature, options: TaskOptions) -> Columns | No
 def budget_name(
     rule: str | None, signature: CallSignature, args: list[Any], kwargs: dict[str, Any]
 ) -> str | None:
-    """The name of the budget of one call: the option `budget` is a name, or a template such as
+    """Returns the name of the budget of one call: the option `budget` is a name, or a template such as
     "project:{project_id}". Raises WrongArgumentsError where the template has no value."""
     return None if rule is None else str(key_function("budget", rule, signature)(args, kwargs))
 
 
 def uniqueness(path: str, signature: CallSignature, options: TaskOptions) -> UniqueFunction | None:
-    """What says which other jobs the job of a call excludes; None where the task is not unique. `path`: first_path() of
-    the task. Raises OptionError for options that do not go together, and for a name that is no argument of it."""
+    """Returns a function that says which other jobs the job of a call excludes; None where the task is not unique.
+    `path`: first_path() of the task. Raises OptionError for options that exclude each other, and for a name that is not
+    an argument of it."""
     check_together(options)
     if options.idempotency_key is not None:
         fixed = Unique(_key(path, "idempotency_key", options.idempotency_key), RETAINED)
@@ -147,8 +149,8 @@ def uniqueness(path: str, signature: CallSignature, options: TaskOptions) -> Uni
 
 
 def kept_for_its_key(retention: timedelta | None, options: TaskOptions) -> timedelta | None:
-    """`retention`, or `unique_for` where that is longer and the key counts as long as the row is there: the row has to
-    outlast the period."""
+    """Returns `retention`, or `unique_for` where that is longer and the key counts as long as the row exists: the row
+    has to outlast the period."""
     retains = options.idempotency_key is not None or _until(options) == RETAINED
     if retention is None or options.unique_for is None or not retains or options.unique is False:
         return retention
@@ -186,7 +188,8 @@ def _text_function(rule: Any, signature: CallSignature) -> KeyFunction:
     defaults = _defaults(signature)
 
     def text(args: list[Any], kwargs: dict[str, Any]) -> str:
-        """An argument that is the default is left out: so it makes no difference whether it was passed."""
+        """Returns the text of the arguments. An argument that is the default is left out, so it makes no difference
+        whether it was passed."""
         values = signature.arguments(args, kwargs, with_defaults=False)
         chosen = {n: values[n] for n in (values if names is None else names) if n in values}
         return _canonical(
@@ -197,7 +200,7 @@ def _text_function(rule: Any, signature: CallSignature) -> KeyFunction:
 
 
 def _text_of(value: Any, signature: CallSignature) -> str | None:
-    """The text of what a callable returned."""
+    """Returns the text of what a callable returned."""
     if value is None or isinstance(value, str):
         return value
     what = f"What unique= of {signature.name}() returned"
@@ -207,7 +210,7 @@ def _text_of(value: Any, signature: CallSignature) -> str | None:
 
 
 def _defaults(signature: CallSignature) -> dict[str, str]:
-    """By the names of parameters: their defaults, if they are JSON. No call can pass those that are not."""
+    """Returns the defaults that are JSON, by the names of parameters. No call can pass those that are not."""
     texts = {}
     for parameter in signature.signature.parameters.values():
         with suppress(NotStorableError):
@@ -221,7 +224,8 @@ def _canonical(value: Any) -> str:
 
 
 def _key(path: str, kind: str, text: str) -> str:
-    """As it is stored: the readable head for people, and a hash of all of it, so that two keys never look the same."""
+    """Returns the key as it is stored: the readable head for people, and a hash of all of it, so that two keys never
+    look the same."""
     raw = json.dumps([path, kind, text]).encode()
     head = printable(f"{path.rpartition('.')[2]} {text}")[: KEY_LENGTH - _DIGEST_LENGTH - 2]
     return f"{head} #{hashlib.sha256(raw).hexdigest()}"

@@ -1,4 +1,4 @@
-"""A job's arguments and results with the secrets masked: what is named as PGONLY["MASKED_ARGUMENTS"] says."""
+"""A job's arguments and results with the secrets masked: those whose names match PGONLY["MASKED_ARGUMENTS"]."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pgonly_django.tasks.registry import UnknownTaskError, import_task
 
 
 class JobMask:
-    """One for each request: it finds each task once, and asks for the settings once."""
+    """The mask of one request: it finds each task once, and reads the settings once."""
 
     def __init__(self) -> None:
         self._patterns = settings().masked_arguments
         self._signatures: dict[str, CallSignature | None] = {}
 
     def args(self, task: str, args: Any) -> Any:
-        """Positional arguments have the names of the parameters of the task at this path. Where a value has no name,
-        since the task is not known here or takes fewer, it is masked."""
+        """Masks positional arguments, which have the names of the parameters of the task at this path. A value that has
+        no name, since the task is not known here or takes fewer, is masked."""
         if not isinstance(args, list) or not self._patterns:
             return self.value(args)
         names = self._names(task, len(args))
@@ -33,19 +33,20 @@ class JobMask:
         ]
 
     def value(self, value: Any) -> Any:
-        """A result, keyword arguments or a checkpoint."""
+        """Masks a result, keyword arguments or a checkpoint."""
         return masked(value, self._patterns, NESTING_LIMIT) if self._patterns else value
 
     def hides(self, name: str) -> bool:
-        """Whether all that has this name is masked, as the result of a step."""
+        """Returns whether all that has this name is masked, as the result of a step."""
         return is_secret(name, self._patterns)
 
     def hides_of(self, task: str, args: Any, kwargs: Any) -> bool:
-        """Whether something in the arguments of a call is masked, and so may stand in what was made of them: a key."""
+        """Returns whether something in the arguments of a call is masked, and so may stand in what was made of them: a
+        key."""
         return bool(self.args(task, args) != args or self.value(kwargs) != kwargs)
 
     def _names(self, task: str, count: int) -> Sequence[str | None]:
-        """Of each positional argument; None where it has none."""
+        """Returns the name of each positional argument; None where it has none."""
         signature = self._signature(task)
         if signature is None:
             return [None] * count

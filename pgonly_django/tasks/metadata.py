@@ -27,8 +27,8 @@ BAGGAGE = "baggage"
 
 
 def metadata_text(metadata: Mapping[str, Any] | None, where: str) -> str | None:
-    """As JSON for the row; None where there is none. Raises OptionError for what is no dict with text as its keys, and
-    NotStorableError for values that are not JSON, or more than 8 KB of it."""
+    """Returns the metadata as JSON for the row; None where there is none. Raises OptionError for anything that is not a
+    dict with text as its keys, and NotStorableError for values that are not JSON, or more than 8 KB of it."""
     if not isinstance(metadata, Mapping | None):
         raise OptionError(f"{where}: metadata must be a dict, or None, got {_shown(metadata)}.")
     if not metadata:
@@ -39,7 +39,7 @@ def metadata_text(metadata: Mapping[str, Any] | None, where: str) -> str | None:
     what = f"The metadata of {where}"
     text = to_json(dict(metadata), what)
     if (size := len(text.encode())) > METADATA_LIMIT:
-        reason = f"it has {size:,} bytes, more than {METADATA_LIMIT:,}; keep it in a row or file of your own"
+        reason = f"it has {size:,} bytes, more than {METADATA_LIMIT:,}; keep it in your own row or file"
         raise NotStorableError(what, reason)
     return text
 
@@ -50,7 +50,7 @@ def _shown(value: Any) -> str:
 
 
 def instrumented(jobs: Jobs, write: Callable[[Jobs], list[Any]], *, is_bulk: bool) -> list[Any]:
-    """`write(jobs)`, the jobs with what they carry. It returns their results, and raises what it raises."""
+    """Calls `write(jobs)`: the jobs with what they carry. Returns their results, and raises what it raises."""
     seen = [
         EnqueuedJob(new.template.task, new.template.queue, json.loads(new.metadata or "{}"))
         for _, new in jobs
@@ -67,7 +67,7 @@ def instrumented(jobs: Jobs, write: Callable[[Jobs], list[Any]], *, is_bulk: boo
 
 
 def _headers(enqueue: Enqueue) -> dict[str, Any]:
-    """By their names. Those of a later instrument win; of baggage, a list, all are kept."""
+    """Returns the headers by their names. Those of a later instrument win; of baggage, a list, all are kept."""
     found: dict[str, Any] = {}
     for headers in instruments.call_all(instruments.carriers, enqueue, read=_storable):
         if isinstance(found.get(BAGGAGE), str) and isinstance(headers.get(BAGGAGE), str):
@@ -90,8 +90,8 @@ def _storable(headers: Any) -> dict[str, Any]:
 
 
 def _merged(metadata: str | None, headers: Mapping[str, Any]) -> str | None:
-    """The metadata of a call with the headers that it does not set itself, and that fit: else the longest are left out.
-    The headers of a trace belong together: a call that sets one of them gets none of the others."""
+    """Returns the metadata of a call with the headers that it does not set itself, and that fit: otherwise the longest
+    are left out. The headers of a trace belong together: a call that sets one of them gets none of the others."""
     own = json.loads(metadata or "{}")
     taken = {*own, *(() if own.keys().isdisjoint(TRACE_HEADERS) else TRACE_HEADERS)}
     added = {name: value for name, value in headers.items() if name not in taken}

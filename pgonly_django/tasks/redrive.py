@@ -1,4 +1,4 @@
-"""redrive(): failed jobs run again, as many a minute as wanted, with other arguments if wanted."""
+"""redrive(): runs failed jobs again, at a chosen rate and with other arguments if you give some."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ TAKEN = "Another job has its unique_key by now."
 
 @dataclass
 class Redriven:
-    """`jobs` run again; `left` were left alone, the first of them with the reason, by their ids."""
+    """What redrive() did: `jobs` is the number of jobs that run again, `left` the number that were left alone, and
+    `reasons` says why, by the ids of the first 100 of these."""
 
     jobs: int = 0
     left: int = 0
@@ -51,12 +52,17 @@ class Redriven:
 def redrive(
     jobs: JobQuerySet, *, per_minute: float | None = None, arguments: Mapping[str, Any] | None = None
 ) -> Redriven:
-    """Make the failed ones among `jobs` run again, with all their attempts, from their steps and checkpoints.
+    """Runs the failed ones among `jobs` again, with all their attempts, from their steps and checkpoints.
 
-    `per_minute`: so many start in a minute, evenly; else all of them now. `arguments`: new values of parameters, by
-    name, which have to fit each task. 1,000 jobs are one transaction, so that 100,000 hold no locks for long (inside
-    atomic() all are one); what is redriven stays so when a later batch fails. A job whose unique_key another job has by
-    now is left alone. Raises WrongArgumentsError for what does not fit any of the tasks, before anything is written.
+        redrive(Job.objects.filter(task="shop.tasks.send_invoice"), per_minute=60)
+
+    `per_minute`: the number of jobs that start in a minute, evenly spread; by default all start now. `arguments`: new
+    values of parameters, by name, which have to fit each task. Each 1,000 jobs are one transaction, so that 100,000
+    hold no locks for long; inside atomic() all are one. Jobs of earlier transactions stay redriven when a later one
+    fails. A job is left alone when another job has its unique_key by now.
+
+    Returns the counts. Raises WrongArgumentsError for arguments that do not fit one of the tasks, before anything is
+    written.
     """
     rate = _checked_rate(per_minute)
     jobs._for_write = True  # noqa: SLF001 - as Django's own writing methods do: `db` is the router's for writing then
@@ -77,7 +83,7 @@ def redrive(
 
 
 def redrive_page(failed: JobQuerySet, last: Any, more: Sequence[str] = ()) -> JobQuerySet:
-    """The next rows behind `last`, locked. Index: pgonly_job_failed, where nothing else is filtered."""
+    """Returns the next rows after `last`, locked. Index: pgonly_job_failed, where nothing else is filtered."""
     page = failed if last is None else failed.filter(pk__gt=last)
     is_free, comes_back = (
         ExpressionWrapper(q, output_field=BooleanField()) for q in (key_is_free(), COMES_BACK)
@@ -121,7 +127,8 @@ def _redrive_rows(
 
 
 def _changed(row: Job, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a call with the new arguments, as JSON. Raises PgonlyError where the row's own do not fit."""
+    """Returns the columns of a call with the new arguments, as JSON. Raises PgonlyError where the row's own do not
+    fit."""
     task = find_task(row.task, row.backend, row.queue, row.priority)
     args, kwargs = call_signature(task.func, task.takes_context).replaced(row.args, row.kwargs, arguments)
     calls = [(task, row.args, row.kwargs, None), (task, args, kwargs, None)]
@@ -152,7 +159,7 @@ def _check_argument(signature: CallSignature, name: str, value: Any) -> None:
 
 
 def _checked_rate(per_minute: float | None) -> float:
-    """The seconds between two jobs."""
+    """Returns the seconds between two jobs."""
     if per_minute is None:
         return 0.0
     is_number = isinstance(per_minute, Real) and not isinstance(per_minute, bool)
@@ -162,7 +169,8 @@ def _checked_rate(per_minute: float | None) -> float:
 
 
 def _unsliced(jobs: JobQuerySet, alias: str) -> JobQuerySet:
-    """A sliced queryset takes no further filter, and one with DISTINCT or a join no lock."""
+    """Returns the jobs as a queryset that takes filters and locks: a sliced one takes no filter, and one with DISTINCT
+    or a join no lock."""
     if jobs.query.is_sliced:
         return Job.objects.using(alias).filter(pk__in=list(jobs.values_list("pk", flat=True)))
     if jobs.query.distinct or jobs.query.combinator:

@@ -34,7 +34,7 @@ _failures: dict[str, tuple[str, float]] = {}
 
 
 class UnknownTaskError(ImportError):
-    """There is no task at this path: it is not deployed yet, was renamed or removed."""
+    """There is no task at this path: it is not deployed yet, or was renamed or removed."""
 
 
 class UnfitArgumentsError(UnknownTaskError):
@@ -43,7 +43,7 @@ class UnfitArgumentsError(UnknownTaskError):
 
 @lru_cache(maxsize=1024)
 def find_task(path: str, backend: str, queue: str, priority: int) -> Any:
-    """The task at `path`, set to how this job was enqueued. Raises UnknownTaskError."""
+    """Returns the task at `path`, set to how this job was enqueued. Raises UnknownTaskError."""
     task = import_task(path)
     if (task.backend, task.queue_name, task.priority) == (backend, queue, priority):
         return task
@@ -51,7 +51,7 @@ def find_task(path: str, backend: str, queue: str, priority: int) -> Any:
 
 
 def import_task(path: str) -> Any:
-    """The task at `path`, or the one that has it among its aliases. Raises UnknownTaskError."""
+    """Returns the task at `path`, or the one that has it among its aliases. Raises UnknownTaskError."""
     try:
         return _import(path)
     except UnknownTaskError:
@@ -87,13 +87,13 @@ def backend_of(task: Any) -> Any:
 
 
 def with_fields(task: Any, **changes: Any) -> Any:
-    """A copy of the task with these fields changed, not validated."""
+    """Returns a copy of the task with these fields changed, not validated."""
     values = {name: getattr(task, name) for name in task.__dataclass_fields__}
     return unvalidated(type(task), {**values, **changes})
 
 
 def unvalidated(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """A task that no backend has validated: its row exists, whatever QUEUES says today."""
+    """Returns a task that no backend has validated: its row exists, whatever QUEUES says today."""
     made = object.__new__(kind)
     for name, value in values.items():
         object.__setattr__(made, name, value)
@@ -101,8 +101,9 @@ def unvalidated(kind: type[Any], values: Mapping[str, Any]) -> Any:
 
 
 def import_tasks() -> dict[str, str]:
-    """Why which modules cannot be imported. Each is logged once, is tried again by a call that comes 30 s later or
-    more, and keeps no other app's tasks from being known. Imports nothing before the apps are loaded."""
+    """Returns the modules that cannot be imported, with the reasons. Each is logged once, is tried again by a call that
+    comes 30 s later or more, and keeps no other app's tasks from being known. Imports nothing before the apps are
+    loaded."""
     for app in apps.get_app_configs() if apps.ready else ():
         path = f"{app.name}.{MODULE}"
         if path in _failures and time.monotonic() < _failures[path][1]:
@@ -127,7 +128,7 @@ def _import_module(path: str) -> None:
 
 
 def validated_aliases(aliases: Any, place: str) -> tuple[str, ...]:
-    """Raises InvalidTask, with the `place` of the task, for anything but dotted paths, each named once."""
+    """Raises InvalidTask, with the `place` of the task, for anything except dotted paths, each named once."""
     if not isinstance(aliases, list | tuple):
         raise InvalidTask(f"{place}: aliases must be {RULE}, got {aliases!r}.")
     for alias in aliases:
@@ -139,7 +140,7 @@ def validated_aliases(aliases: Any, place: str) -> tuple[str, ...]:
 
 
 def claim(task: Any, place: str) -> None:
-    """Note the aliases of a task. Raises InvalidTask where another task has one of them, or stands at that path. A
+    """Notes the aliases of a task. Raises InvalidTask where another task has one of them, or stands at that path. A
     module that is imported again replaces what it claimed."""
     path = task.module_path
     if (claimant := _claimed.get(path)) is not None:
@@ -151,7 +152,7 @@ def claim(task: Any, place: str) -> None:
             other = f"{claimant.module_path} has the alias {alias!r} too"
             raise InvalidTask(f"{place}: {other}. Jobs of that path can run one task only.")
         if is_another_task(imported(alias), task):
-            raise InvalidTask(f"{place}: the alias {alias!r} is a task of its own. {_remedy(alias)}")
+            raise InvalidTask(f"{place}: the alias {alias!r} is another task. {_remedy(alias)}")
     for alias in task.aliases:
         known = _claimed.get(alias)
         if known is None or known.func is not task.func:  # a copy by .using() has another queue
@@ -159,25 +160,25 @@ def claim(task: Any, place: str) -> None:
 
 
 def claimed() -> dict[str, Any]:
-    """The tasks by their aliases, of all modules that are imported so far."""
+    """Returns the tasks by their aliases, of all modules that are imported so far."""
     return dict(_claimed)
 
 
 def first_path(task: Any) -> str:
-    """The path under which the task was known first. It names the task in what has to survive a change of its path:
-    unique keys and schedules."""
+    """Returns the path under which the task was known first. It names the task in what has to survive a change of its
+    path: unique keys and schedules."""
     aliases: tuple[str, ...] = getattr(task, "aliases", ())
     path: str = task.module_path
     return aliases[0] if aliases else path
 
 
 def is_another_task(found: Any, task: Any) -> bool:
-    """False where the module of the alias imports the task under its former name."""
+    """Returns False where the module of the alias imports the task under its former name."""
     return isinstance(found, Task) and found.module_path != task.module_path
 
 
 def imported(path: str) -> Any:
-    """What stands at the path, if its module is imported."""
+    """Returns what stands at the path, if its module is imported."""
     module, _, name = path.rpartition(".")
     return getattr(sys.modules.get(module), "__dict__", {}).get(name)
 

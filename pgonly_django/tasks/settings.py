@@ -1,4 +1,4 @@
-"""One entry of settings.TASKS: judges what it says, and names what is wrong before anything is made of it."""
+"""One entry of settings.TASKS. It is validated, and its problems are named, before anything is made of it."""
 
 from __future__ import annotations
 
@@ -55,14 +55,15 @@ class TasksEntry:
         return chosen
 
     def resolve(self, queue: str, *layers: Mapping[str, Any]) -> TaskOptions:
-        """The options of a call on `queue`. The layers: .using() > @task(...) > the queue's > OPTIONS > built in."""
+        """Returns the options of a call on `queue`. The layers: .using() > @task(...) > the queue's > OPTIONS > built
+        in."""
         merged: dict[str, Any] = {**self.defaults, **self.queue_defaults.get(queue, {})}
         for layer in layers:
             merged.update(layer)
         return TaskOptions(**merged)
 
     def unknown_queue(self, name: str) -> str:
-        """The message about a queue that QUEUES lacks; begins as Django's own does."""
+        """Returns the message about a queue that QUEUES lacks, which begins as Django's own does."""
         known = ", ".join(map(repr, sorted(self.queues)))
         return (
             f"Queue '{name}' is not valid for backend. {self.place}[\"QUEUES\"] has {known}"
@@ -70,7 +71,7 @@ class TasksEntry:
         )
 
     def nearest_queue(self, name: str) -> str:
-        """For messages about a name that QUEUES lacks."""
+        """Returns a hint for messages about a name that QUEUES lacks."""
         near = difflib.get_close_matches(name, sorted(self.queues), n=1)
         return f" (did you mean {near[0]!r}?)" if near else ""
 

@@ -29,9 +29,9 @@ NO_REQUEST = (
 def job_progress(
     context: RequestContext, job: Any, *, cancel: bool = False, output: bool = False, backend: str = ""
 ) -> dict[str, Any]:
-    """`job`: a result of enqueue(), a row of Job, or an id. Nothing of another user's job is shown: the page decides
-    whose jobs it names. `cancel`: with a button. `output`: with what the job emits. `backend`: of an id, its alias in
-    TASKS."""
+    """Shows the progress of a job. `job`: a result of enqueue(), a row of Job, or an id. Nothing of another user's job
+    is shown: the page decides whose jobs it names. `cancel`: with a button. `output`: with what the job emits.
+    `backend`: the alias in TASKS, for an id."""
     from pgonly_django.progress.look import Wanted, look
     from pgonly_django.progress.tokens import Grant, owner_of
 
@@ -63,7 +63,7 @@ def job_progress(
 
 
 def id_of(job: Any) -> str:
-    """Raises ValueError for what is no job."""
+    """Raises ValueError for anything that is not a job."""
     given = getattr(job, "pk", None) or getattr(job, "id", None) or job
     try:
         return str(UUID(str(given)))

@@ -1,4 +1,4 @@
-"""What the templates of our pages in the admin need. Django imports this file with its first template, also where the
+"""The tags of the templates of our pages in the admin. Django imports this file with its first template, also where the
 admin is not installed, or not imported yet: the tags themselves import what they need."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CELL = re.compile(r'<t[dh] (?=class="(?:[^"]* )?field-([\w-]+))')
 
 @register.filter
 def labelled(html: str, changelist: Any) -> SafeString:
-    """The cells of a list with the names of their columns, which begin the lines of a card on a phone."""
+    """Returns the cells of a list with the names of their columns, which begin the lines of a card on a phone."""
     from django.contrib.admin.utils import label_for_field
 
     labels = {}
@@ -37,7 +37,7 @@ def labelled(html: str, changelist: Any) -> SafeString:
 
 @register.simple_tag(takes_context=True)
 def overview_panels(context: RequestContext) -> list[Any]:
-    """The panels of the overview that the person of this request may see, on the admin site that serves it."""
+    """Returns the panels of the overview that the person of this request may see, on the admin site that serves it."""
     from pgonly_django.admin.overview.overview import Overview, shown
     from pgonly_django.admin.overview.panels import PANELS
 
@@ -46,7 +46,7 @@ def overview_panels(context: RequestContext) -> list[Any]:
 
 @register.simple_tag(takes_context=True)
 def doctor_url(context: RequestContext) -> str:
-    """The address of the doctor's page; "" for a person who may not see it."""
+    """Returns the address of the doctor's page; "" for a person who may not see it."""
     from pgonly_django.admin.doctor import url_of
 
     return url_of(context.request, _site_of(context))

@@ -1,4 +1,4 @@
-"""What the tests of your project use: see docs/how-to/testing.md.
+"""The helpers for the tests of your project: see docs/how-to/testing.md.
 
 The names below are imported on first use. Nothing of `django.test` is imported before that: this package may be
 imported anywhere.

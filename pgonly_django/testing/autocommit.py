@@ -1,4 +1,4 @@
-"""Inside a TestCase's transaction, code runs as in a worker: as if each of its statements, and each of its outermost
+"""Runs code inside a TestCase's transaction as in a worker: as if each of its statements, and each of its outermost
 atomic() blocks, were committed.
 
 Django's own state machine does the work. It is told that no transaction is open, and what it would send as BEGIN,
@@ -58,13 +58,14 @@ class CommitWatch:
         """`sql`: the statement, or the last one that wrote in its transaction."""
 
     def called(self, statement: Statement) -> None:
-        """By a pool, the cache's or that of limiters and budgets: no transaction of the code takes it back."""
+        """Called when a pool, the cache's or that of limiters and budgets, has sent a statement: no transaction of the
+        code takes it back."""
 
 
 @contextmanager
 def as_in_autocommit(watch: CommitWatch | None = None) -> Iterator[list[str]]:
-    """For all connections of this thread. What the code leaves open is rolled back at the end: the list has the
-    aliases where it had written in such a transaction."""
+    """Applies it to all connections of this thread. What the code leaves open is rolled back at the end: the list has
+    the aliases where it had written in such a transaction."""
     lost: list[str] = []
     with ExitStack() as ends:
         for connection in connections.all(initialized_only=True):
@@ -76,7 +77,8 @@ def as_in_autocommit(watch: CommitWatch | None = None) -> Iterator[list[str]]:
 
 
 def _is_in_transaction(connection: Any) -> bool:
-    """Of a test. A job that is drained in one, and drains others itself, is told that it is in none."""
+    """Returns whether it is in a transaction of a test. A job that is drained in one, and drains others itself, is told
+    that it is in none."""
     return connection.in_atomic_block or _is_simulated(connection)
 
 
@@ -116,7 +118,8 @@ class _SimulatedCommits:
         self._calls_at: dict[str, int] = {}
 
     def attributes(self) -> dict[str, Any]:
-        """What the connection has while the code runs. The lists are others: Django's keep what is entered around."""
+        """Returns the attributes of the connection while the code runs. The lists are others: Django's keep what is
+        entered around."""
         connection = self.connection
         return _NO_TRANSACTION | {
             # Those of the test stay: the cache and others look for the mark of a TestCase in them.
@@ -134,7 +137,8 @@ class _SimulatedCommits:
         }
 
     def end(self) -> bool:
-        """Whether rows are lost: the job left a transaction open, or in such a state that it cannot go on."""
+        """Returns whether rows are lost: the job left a transaction open, or in such a state that it cannot
+        continue."""
         is_lost = self._is_begun and bool(self._last_write)
         if self._is_begun:
             self._rollback()
@@ -165,7 +169,7 @@ class _SimulatedCommits:
         return bool(connection.connection.info.transaction_status == TransactionStatus.INERROR)
 
     def _execute(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        """Around each statement of Django's cursors."""
+        """Runs around each statement of Django's cursors."""
         self.watch.check()
         if not self.connection.autocommit:
             return self._execute_in_transaction(execute, sql, params, many, context)
@@ -214,7 +218,7 @@ class _SimulatedCommits:
             self._commit()
 
     def _commit(self) -> None:
-        """A transaction in which a statement has failed is rolled back, as PostgreSQL does at its COMMIT."""
+        """Commits. A transaction in which a statement has failed is rolled back, as PostgreSQL does at its COMMIT."""
         if self._is_broken:
             self._rollback()
         elif self._is_begun:
@@ -237,7 +241,7 @@ class _SimulatedCommits:
             self._repeat_calls(0)
 
     def _repeat_calls(self, first: int) -> None:
-        """What a pool has written is no part of the code's transaction, and the rollback took it along."""
+        """Repeats what a pool has written: it is not part of the code's transaction, and the rollback took it along."""
         for statement, values in self._calls[first:]:
             with suppress(PgonlyError):
                 run(
@@ -264,7 +268,7 @@ class _SimulatedCommits:
                 self._session.setdefault(name, self._local.pop(name, value))
 
     def _put_back(self, settings: dict[str, str | None]) -> None:
-        """A setting that did not exist is empty from now on, as it is in PostgreSQL after a SET LOCAL."""
+        """Restores settings. One that did not exist is empty from now on, as it is in PostgreSQL after a SET LOCAL."""
         before = sorted(settings.items(), key=lambda each: each[0] != "role")  # which may set the others
         settings.clear()
         for name, value in before:
@@ -277,13 +281,13 @@ class _SimulatedCommits:
             return value
 
     def send(self, verb: str, savepoint: str) -> None:
-        """Not by Django's cursor: queries that a test counts are those of the job."""
+        """Sends statements without Django's cursor: queries that a test counts are those of the job."""
         with closing(self.connection.connection.cursor()) as cursor:
             cursor.execute(f"{verb} {savepoint}")
 
 
 def _changed_settings(text: str) -> Iterator[tuple[str, bool]]:
-    """The name of each setting that the statements change, and whether only for the transaction."""
+    """Yields the name of each setting that the statements change, and whether only for the transaction."""
     for found in _SET.finditer(text):
         name = found["name"].strip('"').lower()
         is_local = not found["reset"] and (found["scope"] or "").strip().lower() == "local"
@@ -300,8 +304,8 @@ def _reads(sql: Any) -> bool:
 
 @contextmanager
 def _closing_what_is_changed(simulated: set[str], lost: list[str]) -> Iterator[None]:
-    """Outside of a TestCase transactions are real. A connection on which the job has left one open, a setting or a
-    lock is closed, as by a worker."""
+    """Used outside of a TestCase, where transactions are real. A connection on which the job has left one open, a
+    setting or a lock is closed, as by a worker."""
     watches: dict[str, ChangeWatch] = {}
     for connection in connections.all(initialized_only=True):
         if connection.alias not in simulated:

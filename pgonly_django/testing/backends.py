@@ -27,7 +27,8 @@ class NoRowsError(PgonlyError):
 
 
 def postgres_backends() -> list[PostgresBackend]:
-    """Raises NoRowsError where there are none, and outside of a test run: these rows would be real jobs."""
+    """Returns the backends. Raises NoRowsError where there are none, and outside of a test run: these rows would be
+    real jobs."""
     if not testrun.is_on():
         raise NoRowsError(
             "pgonly_django.testing is for tests. Outside of a test run: manage.py runworker --burst runs the jobs."
@@ -47,8 +48,8 @@ def databases_of(backends: Iterable[PostgresBackend]) -> list[str]:
 
 
 def usable_databases(aliases: Iterable[str]) -> list[str]:
-    """Those that the test may use. Raises what Django raises where it may use none of them, and in another thread than
-    that of a TestCase."""
+    """Returns the databases that the test may use. Raises what Django raises where it may use none of them, and in
+    another thread than that of a TestCase."""
     usable: list[str] = []
     refusal: BaseException | None = None
     for alias in dict.fromkeys(aliases):
@@ -66,8 +67,8 @@ def usable_databases(aliases: Iterable[str]) -> list[str]:
 
 
 def check_queue(call: str, name: Any, backends: Sequence[PostgresBackend], databases: Sequence[str]) -> None:
-    """Raises WrongArgumentsError for a name that no job can have: what is said of it would always hold. Where a backend
-    allows every name (`QUEUES` is []), only for one that looks like a misspelt other name and has no jobs."""
+    """Raises WrongArgumentsError for a name that no job can have: what is asserted of it would always hold. Where a
+    backend allows every name (`QUEUES` is []), only for one that looks like a misspelt other name and has no jobs."""
     known = set(settings().queues).union(*(backend.queues for backend in backends))
     for alias in databases:
         known |= set(Job.objects.using(alias).values_list("queue", flat=True).distinct())

@@ -1,4 +1,4 @@
-"""Which calls a test has enqueued: assertions about the rows of jobs, whatever became of them."""
+"""Assertions about the calls that a test has enqueued: they read the rows of jobs, whatever became of them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SHOWN_JOBS, SHOWN_CHARACTERS = 20, 200
 
 
 def enqueued_jobs(task: Task[Any, Any] | None = None, *, queue: str | None = None) -> list[Job]:
-    """The rows of all jobs that were enqueued, of this task and in this queue, in order. Finished ones too. Raises
-    WrongArgumentsError for a queue that does not exist."""
+    """Returns the rows of all jobs that were enqueued, of this task and in this queue, in order, with the finished
+    ones. Raises WrongArgumentsError for a queue that does not exist."""
     if task is not None:
         _check_task(task)
     _check_queue("enqueued_jobs()", queue, task)
@@ -47,13 +47,16 @@ def assert_enqueued(
     run_after: datetime | timedelta | None = ANY_TIME,
     count: int | None = None,
 ) -> list[Job]:
-    """That the test has enqueued this call of `task`: at least once, or `count` times. Returns the rows of the jobs.
+    """Asserts that the test has enqueued this call of `task`: at least once, or `count` times. Returns the rows of the
+    jobs.
 
-    Without `args` and `kwargs` it is any call; with them it is the one that gives the function these arguments,
-    whichever of them by name, and defaults where none are given. True and False are no numbers; 1 and 1.0 are the same
-    number. unittest.mock.ANY stands for any value.
-    `run_after`: a time, or a timedelta after the call, give or take a second; None: the call had none.
-    Raises WrongArgumentsError for arguments that the task cannot take, and for a queue that does not exist.
+        assert_enqueued(send_invoice, [42], run_after=timedelta(hours=1))
+
+    Without `args` and `kwargs` any call counts; with them it is the call that gives the function these arguments, by
+    place or by name, and defaults where none are given. True and False are not numbers; 1 and 1.0 are the same number.
+    unittest.mock.ANY stands for any value. `run_after`: a time, or a timedelta after the call, give or take a second;
+    None: the call had none. Raises WrongArgumentsError for arguments that the task cannot take, and for a queue that
+    does not exist.
     """
     __tracebackhide__ = True
     wanted = _ExpectedCall(task, args, kwargs, queue, run_after)
@@ -67,7 +70,8 @@ def assert_not_enqueued(
     *,
     queue: str | None = None,
 ) -> None:
-    """That the test has not enqueued this call, see assert_enqueued(); without a task, that it has enqueued nothing."""
+    """Asserts that the test has not enqueued this call, see assert_enqueued(); without a task, that it has enqueued
+    nothing."""
     __tracebackhide__ = True
     if task is not None:
         _counted(_ExpectedCall(task, args, kwargs, queue), enqueued_jobs(), 0)
@@ -88,7 +92,8 @@ def assert_enqueues(
     run_after: datetime | timedelta | None = ANY_TIME,
     count: int | None = None,
 ) -> Iterator[list[Job]]:
-    """As assert_enqueued(), of what the block enqueues; count=0: it does not. The list gets the rows at its end."""
+    """Asserts what assert_enqueued() does, about the calls that the block enqueues; count=0 means none. At the end of
+    the block the list has the rows."""
     __tracebackhide__ = True
     wanted = _ExpectedCall(task, args, kwargs, queue, run_after)
     before = {job.pk for job in enqueued_jobs()}
@@ -194,7 +199,7 @@ def _in(queue: str | None) -> str:
 
 
 def _backends(task: Task[Any, Any] | None) -> list[PostgresBackend]:
-    """That of the task, else all. Raises NoRowsError where its jobs have no rows."""
+    """Returns the backend of the task, or else all. Raises NoRowsError where its jobs have no rows."""
     found = postgres_backends()
     if task is None:
         return found
@@ -218,7 +223,7 @@ def _check_queue(call: str, queue: str | None, task: Task[Any, Any] | None) -> N
 
 
 def _is_same(wanted: Any, got: Any) -> bool:
-    """As ==, but for Python's True == 1."""
+    """Compares as == does, except that Python's True == 1."""
     if isinstance(wanted, list) and isinstance(got, list):
         return len(wanted) == len(got) and all(map(_is_same, wanted, got))
     if isinstance(wanted, dict) and isinstance(got, dict):
@@ -228,7 +233,8 @@ def _is_same(wanted: Any, got: Any) -> bool:
 
 
 def _as_json(value: Any) -> Any:
-    """As a row has it: tuples as lists, keys as text. What JSON has not stays, such as mock.ANY."""
+    """Returns the value as a row has it: tuples as lists, keys as text. Values that JSON does not have stay, such as
+    mock.ANY."""
     if isinstance(value, list | tuple):
         return [_as_json(each) for each in value]
     if isinstance(value, Mapping):

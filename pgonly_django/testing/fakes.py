@@ -25,7 +25,7 @@ from pgonly_django.limits.renewal import renewal
 
 @dataclass
 class LimiterUse:
-    """One `with limiter(...)`. `tokens` and `requests`: what it has taken, once it is over; before that, what it has
+    """One `with limiter(...)`. `tokens` and `requests`: what it has taken, after its end; before that, what it has
     reserved."""
 
     name: str
@@ -46,7 +46,7 @@ class LimiterCoolDown:
 
 @dataclass
 class BudgetUse:
-    """One reservation of a budget, of a step too. `spent`: None while it is open, 0 once it was released."""
+    """One reservation of a budget, also of a step. `spent`: None while it is open, 0 after it was released."""
 
     budget: str
     reserved: Decimal
@@ -68,24 +68,24 @@ class FakeLimits:
     _used_up: set[str] = field(default_factory=set)
 
     def refuse(self, *limiters: str) -> None:
-        """From now on these let no caller in: LimiterTimeoutError. Raises UnknownLimiterError."""
+        """Makes these limiters let no caller in: LimiterTimeoutError. Raises UnknownLimiterError."""
         for name in limiters:
             _check_limiter(name)
         self._refused.update(limiters)
 
     def use_up(self, *budgets: str) -> None:
-        """From now on nothing fits into these: a job is held, and other callers get BudgetExceededError."""
+        """Makes nothing fit into these budgets: a job is held, and other callers get BudgetExceededError."""
         for name in budgets:
             budget_settings.check_name(name)
         self._used_up.update(budgets)
 
     def allow(self, *names: str) -> None:
-        """Let these limiters and budgets through again."""
+        """Lets these limiters and budgets through again."""
         self._refused.difference_update(names)
         self._used_up.difference_update(names)
 
     def tokens(self, limiter: str) -> float:
-        """Raises UnknownLimiterError: the sum of a misspelt one would always be 0."""
+        """Returns the sum. Raises UnknownLimiterError: the sum of a misspelt one would always be 0."""
         _check_limiter(limiter)
         return sum(use.tokens for use in self.uses if use.name == limiter)
 
@@ -95,17 +95,23 @@ class FakeLimits:
         return sum(use.requests for use in self.uses if use.name == limiter)
 
     def spent(self, budget: str) -> Decimal:
-        """By reservations that are settled."""
+        """Returns what the settled reservations have spent."""
         return sum((use.spent or Decimal(0) for use in self.reservations if use.budget == budget), Decimal(0))
 
 
 @contextmanager
 def fake_limits() -> Iterator[FakeLimits]:
-    """In the block no limiter and no budget waits, refuses or writes, in every thread of this process. What they are
-    asked for is checked as always: a limiter that is not declared raises UnknownLimiterError.
+    """Makes every limiter and budget in the block let callers in at once, without waiting, refusing or writing, in
+    every thread of this process. Their arguments are checked as always: a limiter that is not declared raises
+    UnknownLimiterError.
 
-    `with fake_limits() as limits:` and then `limits.uses`, `limits.cool_downs`, `limits.reservations`; with
-    `limits.refuse("deepseek")` and `limits.use_up("project:7")` the test says what fails.
+        with fake_limits() as limits:
+            limits.refuse("deepseek")
+            limits.use_up("project:7")
+            drain()
+        assert limits.uses == []
+
+    The object records what was used in `uses`, `cool_downs` and `reservations`.
     """
     fakes, pool = FakeLimits(), _NoPool()
 
@@ -139,13 +145,13 @@ class _NoPool:
 
 
 class _FakeAdmission(LimiterAdmission):
-    """Is let in at once."""
+    """An admission that is let in at once."""
 
     fakes: ClassVar[FakeLimits]
     use: LimiterUse
 
     def __del__(self) -> None:
-        """It has taken nothing that could be given back."""
+        """Does nothing: it has taken nothing that could be given back."""
 
     def enter(self, timeout: float) -> Operation[None]:
         raise_if_interrupted()
@@ -170,7 +176,7 @@ class _FakeAdmission(LimiterAdmission):
 
 
 class _FakeReservation(BudgetReservation):
-    """Is made at once, unless the test has used its budget up."""
+    """A reservation that is made at once, unless the test has used its budget up."""
 
     fakes: ClassVar[FakeLimits]
     use: BudgetUse

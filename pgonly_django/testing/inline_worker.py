@@ -1,4 +1,4 @@
-"""A worker of one thread, the test's: it claims, runs and finishes one job after the other on Django's connection."""
+"""A worker in the test's thread: it claims, runs and finishes one job after the other on Django's connection."""
 
 from __future__ import annotations
 
@@ -50,11 +50,12 @@ LEASE_FOR = timedelta(days=1)
 
 
 class DrainError(PgonlyError):
-    """A drain that cannot do what was asked; the message says what to do."""
+    """A drain cannot do what was asked; the message says what to do."""
 
 
 class DjangoConnection(OwnConnection):
-    """psycopg's methods on a connection that Django owns. Never closes it, and prepares nothing on it."""
+    """psycopg's methods on a connection that Django owns. It never closes the connection, and prepares nothing on
+    it."""
 
     def __init__(self, raw: psycopg.Connection[Any]) -> None:
         handlers = raw.pgconn.notice_handler, raw.pgconn.notify_handler
@@ -65,21 +66,21 @@ class DjangoConnection(OwnConnection):
         set_json_loads(load_json, self)
 
     def __del__(self, _warn: Any = None, /) -> None:
-        """No warning of psycopg's: the connection is Django's to close."""
+        """Avoids a warning of psycopg's: the connection is Django's to close."""
 
     @contextmanager
     def session_settings(self) -> Iterator[None]:
-        """None of the worker's: they would stay until the test's transaction ends."""
+        """Sets none of the worker's settings: they would stay until the test's transaction ends."""
         yield
 
     @contextmanager
     def pipelined_transaction(self, *, idle_for: str) -> Iterator[Any]:  # noqa: ARG002 - a worker's signature
-        """A savepoint in the test's transaction; each statement is sent at once."""
+        """Begins a savepoint in the test's transaction; each statement is sent at once."""
         with self.transaction():
             yield self
 
     def sync(self) -> None:
-        """Nothing waits to be sent."""
+        """Does nothing: no statement waits to be sent."""
 
     def execute(self, *args: Any, **options: Any) -> psycopg.Cursor[Any]:
         """See psycopg.Connection.execute(). The COMMIT of a pipelined_transaction() is the end of its savepoint."""
@@ -96,14 +97,14 @@ class DjangoDatabase:
         self.alias = alias
 
     def connection(self) -> DjangoConnection:
-        """The test may use the database: see databases_of()."""
+        """Returns the connection. The test may use the database: see databases_of()."""
         wrapper: Any = testrun.testcase_connection(self.alias) or connections[self.alias]
         wrapper.ensure_connection()
         raw: psycopg.Connection[Any] = wrapper.connection
         if raw.info.transaction_status == TransactionStatus.INERROR:
             raise TransactionManagementError(
                 f"A statement has failed in the transaction on {self.alias!r} before the drain: PostgreSQL takes no "
-                "other one. Put code that may fail into an atomic() block of its own."
+                "other one. Put code that may fail into its own atomic() block."
             )
         return DjangoConnection(raw)
 
@@ -126,17 +127,17 @@ class InlineExecutor(Executor):
     """Calls jobs in this thread, and cleans up no connection: they are the test's."""
 
     def run_here(self, run: Run) -> EndedRun:
-        """Sync and async tasks. What a job sets in its context, such as a language, is gone behind it."""
+        """Runs sync and async tasks. What a job sets in its context, such as a language, is gone afterwards."""
         call = async_to_sync(self.acall) if self.tasks.is_async(run.job) else self.call
         return contextvars.copy_context().run(call, run)
 
     def after(self, ended: EndedRun, lost: list[str]) -> EndedRun:
-        """The end of a run that has left transactions open in the databases `lost`."""
+        """Ends a run that has left transactions open in the databases `lost`."""
         return self._without(lost, ended) if lost else ended
 
 
 class InlineWorker:
-    """For one drain of one database."""
+    """The worker of one drain and one database."""
 
     def __init__(self, alias: str, queues: Sequence[str]) -> None:
         self.alias, self.id = alias, uuid7()
@@ -151,13 +152,13 @@ class InlineWorker:
         self.dead_letters, self.maintenance = SendDeadLetters(), Maintenance(alias, ())
 
     def start(self) -> None:
-        """Before the first claim: write the limits of queues that the settings have, as each worker does."""
+        """Writes, before the first claim, the limits of queues that the settings have, as each worker does."""
         self.database.connection()  # raises where the test cannot use it now
         with as_in_autocommit():
             declare(self.alias)
 
     def run_next(self) -> EndedRun | None:
-        """Run one job that is ready or due. None where there is none that may start."""
+        """Runs one job that is ready or due. Returns None where there is none that may start."""
         run = self._claim()
         if run is None:
             return None
@@ -206,7 +207,7 @@ class InlineWorker:
         )
 
     def _write(self, ended: EndedRun) -> EndedRun:
-        """Write the end and what the job has reported. Returns the end as it was written."""
+        """Writes the end and what the job has reported. Returns the end as it was written."""
         run, finish = ended.run, ended.finish
         if finish is None or ended.committed:
             return ended
@@ -251,4 +252,4 @@ def _deadline(run: Run) -> Iterator[None]:
 
 
 def _no_delivery(_: Any) -> None:
-    """Ends are returned."""
+    """Does nothing: ends are returned."""

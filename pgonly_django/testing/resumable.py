@@ -72,7 +72,7 @@ class NotTestableError(AssertionError):
 
 @dataclass(frozen=True)
 class ResumableReport:
-    """What assert_resumable() has done."""
+    """The report of assert_resumable()."""
 
     places: tuple[str, ...]  # where the job can be killed
     killed_at: tuple[int, ...]  # their numbers, from 1
@@ -91,21 +91,24 @@ def assert_resumable(
     kill_at: int | Sequence[int] = (),
     max_kills: int = 100,
 ) -> ResumableReport:
-    """Run the job of this call without a kill, then kill it at each place and resume it. Raises NotResumableError where
-    a resumed job ends in another state, or has paid for a step more often, and NotTestableError where that cannot be
-    said.
+    """Runs the job of this call without a kill, then kills it at each place and resumes it.
+
+        report = assert_resumable(screen_project, project.pk)
 
     The places are after each commit and each write to the cache, between the call of a step and its save, around each
     checkpoint and each position of iterate(), and when the function has returned. A kill is a BaseException in the
     test's process, after which nothing of that run reaches a database. State that is kept in memory survives it, in
-    module globals for example: reset it in `setup`, which is called before each run. Not seen are files, other caches,
-    mails, threads and processes of the job, and database connections that Django does not know.
+    module globals for example: reset it in `setup`, which is called before each run. Files, other caches, mails,
+    threads and processes of the job, and database connections that Django does not know, are not checked.
 
-    Compared are the job's result, the jobs that it has enqueued, the entries of the cache and the rows of all models of
-    the project, but not what two runs without a kill differ in. `state`, called in the test after each round, takes the
+    It compares the job's result, the jobs that it has enqueued, the entries of the cache and the rows of all models of
+    the project, except where two runs without a kill differ. `state`, called in the test after each round, takes the
     place of the rows. `ignore`: models ("shop.Order"), fields ("shop.Order.sent_at"), "result", "jobs" or "cache".
-    `paid`: functions outside of steps that are to be called as often as without a kill. `kill_at`: numbers of places,
-    from 1, instead of all. `max_kills`: of more places as many are taken, evenly spread.
+    `paid`: functions outside of steps that must be called as often as without a kill. `kill_at`: the numbers of places,
+    from 1, instead of all. `max_kills`: the maximum number of places, taken evenly.
+
+    Raises NotResumableError where a resumed job ends in another state, or has paid for a step more often, and
+    NotTestableError where that cannot be judged.
     """
     __tracebackhide__ = True
     if not isinstance(task, Task):
@@ -158,7 +161,7 @@ class _Rounds:
         self._comparison = Comparison(self._tables.prepared | pseudo)
 
     def report(self, kill_at: Sequence[int], max_kills: int) -> ResumableReport:
-        """Do all rounds. Raises NotResumableError for the first kill after which something differs."""
+        """Does all rounds. Raises NotResumableError for the first kill after which something differs."""
         __tracebackhide__ = True
         expected, again = self._undisturbed(), self._undisturbed()
         self._learn_what_is_unsteady(expected, again)
@@ -171,7 +174,8 @@ class _Rounds:
         return ResumableReport(where, tuple(numbers), dict(expected.calls), tuple(unsteady))
 
     def _places(self, expected: _Round) -> Iterator[KillPlace]:
-        """In production the position of a loop is saved once a second: one item comes again, or all of the loop."""
+        """Returns the places. In production the position of a loop is saved once a second: one item comes again, or all
+        of the loop."""
         yield from expected.places
         if any("of the loop" in place.where for place in expected.places):
             yield from (place for place in self._undisturbed(saves_items=False).places if place.unsaved)
@@ -252,12 +256,12 @@ class _Rounds:
 
 class _OneJobExecutor(InlineExecutor):
     def _ended(self, run: Run, error: BaseException) -> EndedRun:
-        """A killed process says nothing of it."""
+        """Returns how it ended. A killed process says nothing of it."""
         return EndedRun(run, None) if isinstance(error, Killed) else super()._ended(run, error)
 
 
 class _OneJobWorker(InlineWorker):
-    """Runs this job and no other: it alone is in a queue of ours."""
+    """Runs this job and no other: it alone is in a separate queue."""
 
     watch: KillWatch  # of the present run
 
@@ -272,7 +276,7 @@ class _OneJobWorker(InlineWorker):
         return dict(self._rows.values(*columns).get())
 
     def run_job(self, watch: KillWatch) -> None:
-        """Until it is over, held or killed. Snoozes and pauses before a retry are left out."""
+        """Runs the job until it has ended, is held or killed. Snoozes and pauses before a retry are left out."""
         self.watch = watch
         self.executor.new_memory = partial(WatchedMemory, watch)
         for _ in range(RUNS_OF_ONE_JOB):
@@ -287,8 +291,8 @@ class _OneJobWorker(InlineWorker):
                 return
 
     def rescue(self) -> None:
-        """As a worker does for the jobs of a dead one, without the wait for the end of its leases. Those of limiters,
-        locks and computations that the killed run held are over before a rescue, too."""
+        """Rescues the job as a worker does for the jobs of a dead one, without the wait for the end of its leases. The
+        leases of limiters, locks and computations that the killed run held have ended before a rescue, too."""
         past = ClockTimestamp() - timedelta(seconds=1)
         self._rows.filter(state=State.RUNNING).update(lease_expires_at=past)
         for alias, (model, column) in product(self._aliases, LEASES):
@@ -302,7 +306,7 @@ class _OneJobWorker(InlineWorker):
         return super()._run(run)
 
     def _write(self, ended: EndedRun) -> EndedRun:
-        """Writes no end of a run that was killed. Raises Killed then."""
+        """Writes the end of the run. For a run that was killed it writes nothing and raises Killed."""
         if not ended.committed:
             self.watch.reached("right before its end was written, when its function had returned")
         self.watch.check()
@@ -310,7 +314,7 @@ class _OneJobWorker(InlineWorker):
 
 
 def _chosen(kill_at: Sequence[int], places: int, max_kills: int) -> list[int]:
-    """The numbers of the places, of so many, at which to kill."""
+    """Returns the numbers of the places, out of all, at which to kill."""
     chosen = list(kill_at) or list(range(1, places + 1))
     if beyond := [number for number in chosen if not 1 <= number <= places]:
         raise NotTestableError(f"kill_at names place {beyond[0]}, and the job has {places}.")
@@ -320,7 +324,7 @@ def _chosen(kill_at: Sequence[int], places: int, max_kills: int) -> list[int]:
 
 
 def _calls_differ(expected: Counter[str], got: Counter[str], cut_off: Counter[str]) -> list[str]:
-    """Calls that the kill has cut off may be made once more."""
+    """Returns whether the calls differ. Calls that the kill has cut off may be made once more."""
     said = []
     for call in sorted(expected | got):
         wanted, made = expected[call], got[call]
@@ -333,7 +337,7 @@ def _calls_differ(expected: Counter[str], got: Counter[str], cut_off: Counter[st
 
 
 def _path_of(function: Any) -> str:
-    """Of a function of `paid`. Raises ValueError where no module has it."""
+    """Returns the path of a function of `paid`. Raises ValueError where no module has it."""
     path = function if isinstance(function, str) else f"{function.__module__}.{function.__qualname__}"
     try:
         resolve_name(path)
@@ -344,7 +348,7 @@ def _path_of(function: Any) -> str:
 
 @contextmanager
 def _undone(aliases: Iterable[str]) -> Iterator[None]:
-    """Everything that is written in the block is rolled back at its end."""
+    """Rolls everything that is written in the block back at its end."""
     with ExitStack() as blocks:
         for alias in aliases:
             block: Any = transaction.atomic(using=alias)

@@ -1,8 +1,8 @@
-"""What a round has left in the databases, and in words how that differs from what another one has left.
+"""Compares what two rounds have left in the databases, in words.
 
-Rows that the test had prepared are compared by their primary key. Of new rows the keys may differ, so those are
-compared as a bag: how many there are with the same values. A reference to one new row counts as one to another. What
-already differs between two runs without a kill (the time of a save, a random id) is compared as empty or not.
+Rows that the test had prepared are compared by their primary key. New rows may have other keys, so they are compared as
+a bag: how many there are with the same values. A reference to one new row counts as one to another. What already
+differs between two runs without a kill (the time of a save, a random id) is compared as empty or not.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ Field = tuple[str, str]  # a label, the name of a field
 
 
 def ignored_labels(given: Iterable[Any]) -> frozenset[str]:
-    """What is not read: labels of models and groups, and fields as "app.Model.field". Raises ValueError for what is
-    none of these."""
+    """Returns the labels that are not read: those of models and groups, and fields as "app.Model.field". Raises
+    ValueError for a label that is none of these."""
     return frozenset(map(_ignored_label, given))
 
 
@@ -124,7 +124,7 @@ class Comparison:
     unsteady: frozenset[Field] = frozenset()
 
     def unsteady_fields(self, one: Rows, two: Rows) -> frozenset[Field]:
-        """The fields that differ between two runs without a kill."""
+        """Returns the fields that differ between two runs without a kill."""
         found = set()
         for label in one.keys() - {STATE}:
             for name in {name for rows in (one, two) for row in rows[label].values() for name in row}:
@@ -133,7 +133,7 @@ class Comparison:
         return frozenset(found)
 
     def differences(self, expected: Rows, got: Rows) -> list[str]:
-        """In words; empty where the rows are the same."""
+        """Returns the differences in words; empty where the rows are the same."""
         said: list[str] = []
         for label, prepared in self.prepared.items():
             for key in prepared:
@@ -162,7 +162,7 @@ class Comparison:
         return Counter(json.dumps(self._form(label, row)) for row in new)
 
     def _column(self, rows: Rows, label: str, name: str) -> Any:
-        """The values of a field: of the prepared rows by key, of the new ones in any order."""
+        """Returns the values of a field: of the prepared rows by key, of the new ones in any order."""
         values = {key: json.dumps(row.get(name)) for key, row in rows[label].items()}
         prepared = {key: values.pop(key, "") for key in self.prepared[label]}
         return prepared, Counter(values.values())
@@ -175,12 +175,12 @@ class Comparison:
 
 
 def result_row(result: Any) -> Row:
-    """The result of a job, or what state() has returned, as the row of a table that always has one."""
+    """Returns the result of a job, or of state(), as the row of a table that always has one."""
     return result if isinstance(result, dict) else {"": result}
 
 
 def rounded(value: Any) -> Any:
-    """A JSON value with its floats cut to 12 digits."""
+    """Returns a JSON value with its floats cut to 12 digits."""
     return json.loads(json.dumps(value), parse_float=_rounded)
 
 
@@ -190,7 +190,7 @@ def _short(value: Any) -> str:
 
 
 def _rounded(text: str) -> float:
-    """Sums of the same numbers in another order differ after 12 digits."""
+    """Returns the number cut to 12 digits: sums of the same numbers in another order differ after that."""
     value = float(format(float(text), ".12g"))
     return int(value) if value.is_integer() else value
 

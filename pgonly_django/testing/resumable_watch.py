@@ -27,7 +27,7 @@ _NO_ENTRY = re.compile(r"\s*SELECT|.*\bpgonly_cache_usage\b", re.DOTALL)
 
 
 class Killed(BaseException):
-    """Stands for the death of the process. No Exception, so that `except Exception` does not swallow it."""
+    """Stands for the death of the process. It is not an Exception, so `except Exception` does not swallow it."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class KillPlace:
 
 
 class KillWatch(CommitWatch):
-    """Of one run, and of the one that resumes it. `saves_items`: the position of a loop is saved after each item; else
-    at its end only."""
+    """The watch of one run, and of the one that resumes it. `saves_items`: the position of a loop is saved after each
+    item, or only at its end."""
 
     def __init__(self, *, saves_items: bool = True, kill_at: int | None = None) -> None:
         self.saves_items, self.kill_at = saves_items, kill_at
@@ -63,7 +63,7 @@ class KillWatch(CommitWatch):
             raise Killed
 
     def reached(self, where: str) -> None:
-        """A place. Raises Killed at the one that was chosen, and at each later one."""
+        """Counts a place. Raises Killed at the one that was chosen, and at each later one."""
         self.check()
         if self._quiet:
             return
@@ -79,13 +79,14 @@ class KillWatch(CommitWatch):
         self.reached(f"right after {what} was committed")
 
     def called(self, statement: Statement) -> None:
-        """Limiters and budgets make no places: what a killed process has reserved ends by itself."""
+        """Does nothing: limiters and budgets make no places, since what a killed process has reserved ends by
+        itself."""
         if _CACHE_ENTRY.search(statement.sql) and not _NO_ENTRY.match(statement.sql):
             self.reached("right after an entry of the cache was written")
 
     @contextmanager
     def quietly(self) -> Iterator[None]:
-        """What is committed in the block has a place of its own after it."""
+        """Makes one place after the block of all that is committed in it."""
         self._quiet += 1
         try:
             yield
@@ -93,12 +94,12 @@ class KillWatch(CommitWatch):
             self._quiet -= 1
 
     def item_is_done(self, loop: str) -> bool:
-        """Whether it is time to save its position."""
+        """Returns whether it is time to save its position."""
         self._unsaved[loop] += 1
         return self.saves_items
 
     def saved(self) -> None:
-        """The positions of all loops."""
+        """Saves the positions of all loops."""
         self._unsaved.clear()
 
     def began(self, call: str) -> None:
@@ -113,12 +114,12 @@ class KillWatch(CommitWatch):
         self.open_calls -= 1
 
     def cut_off(self) -> Counter[str]:
-        """The calls that were under way at the kill, with those that had ended inside or beside of them."""
+        """Returns the calls that were under way at the kill, with those that had ended inside or beside them."""
         return self._beside_open if self.is_dead and self.open_calls else Counter()
 
 
 def counting(watch: Callable[[], KillWatch], call: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, with its calls noted by the watch of the present run, and a place after each."""
+    """Returns `function`, with its calls noted by the watch of the present run, and a place after each."""
 
     @contextmanager
     def noted() -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""time_travel(): jobs and schedules as they are some time later. No clock moves: rows are made older by that time."""
+"""time_travel(): makes it later for jobs and schedules. No clock moves: rows are made older by that time."""
 
 from __future__ import annotations
 
@@ -37,12 +37,16 @@ _travelled = timedelta()
 
 
 class time_travel:  # noqa: N801 - read as a function, as contextlib's own
-    """`with time_travel(timedelta(hours=2)):` or a datetime; in coroutines `async with`. In the block it is that much
-    later for jobs: those that are due by then run in a drain(), and rates, throttles and cool-downs have moved on. A
-    block inside of a block goes on from there. Behind it all is as before.
+    """Makes it later for jobs in the block: those that are due by then run in a drain(), and rates, throttles and
+    cool-downs have moved on. In coroutines use `async with`.
 
-    `schedules`: True, or their names. Their ticks on the way are enqueued, as after a time in which no worker ran: what
-    `catch_up` and `overlap` say. Raises WrongArgumentsError for a time that has passed, and for unknown schedules.
+        with time_travel(timedelta(hours=2)):
+            drain()
+
+    `to`: a timedelta or a datetime. A block inside another begins at the time of the outer one. After the block all is
+    as before. `schedules`: True, or their names. Their ticks up to that time are enqueued, as after a time in which no
+    worker ran, by their `catch_up` and `overlap`. Raises WrongArgumentsError for a time that has passed, and for
+    unknown schedules.
     """
 
     def __init__(self, to: timedelta | datetime, *, schedules: bool | Collection[str] = False) -> None:
@@ -98,7 +102,7 @@ class time_travel:  # noqa: N801 - read as a function, as contextlib's own
         return by
 
     def _known(self, aliases: list[str]) -> dict[str, set[str]]:
-        """The schedules that are wanted, by their databases; their rows are made and planned."""
+        """Returns the schedules that are wanted, by their databases; their rows are made and planned."""
         import_tasks()
         everything = {alias: _declared(alias) for alias in aliases}
         known = set().union(*everything.values())
@@ -112,7 +116,7 @@ class time_travel:  # noqa: N801 - read as a function, as contextlib's own
 
 
 class _TravellingSchedules(DueSchedules):
-    """At the time to which the test has travelled. Errors of a schedule are the test's."""
+    """The schedules at the time to which the test has travelled. Their errors are raised in the test."""
 
     def __init__(self, database: str, names: set[str]) -> None:
         super().__init__(database)
@@ -140,7 +144,7 @@ class _TravellingSchedules(DueSchedules):
 
 
 def _declared(alias: str) -> set[str]:
-    """All schedules in this database: those that the code declares now have their rows, and a next tick."""
+    """Returns all schedules in this database: those that the code declares now have their rows, and a next tick."""
     with as_in_autocommit():
         names = declare(alias, uuid7(), timedelta(seconds=settings().lease_seconds))
         rows: Any = Schedule.objects.using(alias)
@@ -151,7 +155,7 @@ def _declared(alias: str) -> set[str]:
 
 
 def _tick(alias: str, names: set[str]) -> None:
-    """Enqueue what is due by now. A tick keeps its time; the jobs of it are as much older as all other jobs."""
+    """Enqueues what is due by now. A tick keeps its time; the jobs of it are as much older as all other jobs."""
     ticking = _TravellingSchedules(alias, names)
     with as_in_autocommit():
         ticking.run(lambda: False)

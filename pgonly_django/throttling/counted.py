@@ -1,9 +1,9 @@
-"""What the throttles of both frameworks share: one statement a request, what happens without a database, and a system
-check.
+"""What the throttles of both frameworks share: one statement per request, the behaviour without a database, and a
+system check.
 
 A throttle is a sliding window in one row of the cache, which has the time of each request that was admitted. So any
 period, wherever it begins, has at most `limit` of them. Above 128 a time stands for a group of requests, the last of
-the group, which keeps the row below 1.2 KB; the limit is then held as exactly, and up to 1 % of it may become free
+the group, which keeps the row below 1.2 KB; the limit is then kept as exactly, and up to 1 % of it may become free
 later than they could.
 """
 
@@ -46,7 +46,7 @@ _OF_ENTRY = re.compile(r"\b(?<!\.)(expires_at|codec|value|number)\b")
 
 
 def _of_entry(condition: str) -> str:
-    """In an ON CONFLICT, where the columns of the row that is there have its name before them."""
+    """Prefixes the columns of the existing row with its name, as an ON CONFLICT needs."""
     return _OF_ENTRY.sub(r"entry.\1", condition)
 
 
@@ -81,7 +81,7 @@ ADMIT = for_both_tables(
 
 @dataclass(frozen=True, slots=True)
 class Admittance:
-    """What a request got. `wait_seconds` is 0 for an admitted one, else the time until one may be."""
+    """The answer to a request. `wait_seconds` is 0 for an admitted one, otherwise the time until one may be."""
 
     admitted: bool
     wait_seconds: float
@@ -89,8 +89,8 @@ class Admittance:
 
 
 def admit(store: Store, key: bytes, limit: int, seconds: float) -> Operation[Admittance]:
-    """Whether a request is one of at most `limit` in any `seconds`; it counts if it is. One statement, and another
-    where two requests meet at the last place."""
+    """Returns whether a request is one of at most `limit` in any `seconds`; it counts if it is. It takes one statement,
+    and another where two requests meet at the last place."""
     if not 0 < seconds <= LONGEST_PERIOD_SECONDS:
         raise ValueError(
             f"The period must be between 0 and {LONGEST_PERIOD_SECONDS} seconds, got {seconds!r}."
@@ -117,10 +117,9 @@ def admit(store: Store, key: bytes, limit: int, seconds: float) -> Operation[Adm
 
 
 class CountedThrottle:
-    """Beside the class of a framework, which makes the key and reads the rate.
-
-    `cache` is that of the framework's class: any PostgresCache. `fail_open` says what a request gets while the
-    database is away: True lets it through, False refuses it.
+    """The base beside the class of a framework, which makes the key and reads the rate. `cache` is that of the
+    framework's class: any PostgresCache. `fail_open` decides while the database is unavailable: True lets requests
+    through, False refuses them.
     """
 
     cache: Any
@@ -134,18 +133,20 @@ class CountedThrottle:
     throttle_failure: Any
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
-        """Here, since ScopedRateThrottle of Django REST framework calls no other __init__()."""
+        """Sets up the throttle here, since ScopedRateThrottle of Django REST framework calls no other __init__()."""
         made = super().__new__(cls)
         made._of_thread = threading.local()
         return made
 
     @property
     def admission(self) -> Admittance | None:
-        """Of the last request of this thread: Django Ninja has one throttle for all requests of an operation."""
+        """The answer to the last request of this thread: Django Ninja has one throttle for all requests of an
+        operation."""
         return getattr(self._of_thread, "admission", None)
 
     def allow_request(self, *request: Any, **named: Any) -> bool:
-        """Of a request, and with Django REST framework its view; subclasses may name them."""
+        """Returns whether the request is admitted. With Django REST framework it gets the view too; subclasses may name
+        them."""
         if self.rate is None:
             return True
         self.key = key = self.get_cache_key(*request, **named)
@@ -154,7 +155,7 @@ class CountedThrottle:
         return self.count(key, self.num_requests, self.duration) or bool(self.throttle_failure())
 
     def count(self, key: str, limit: int, seconds: float) -> bool:
-        """Whether the request is admitted. A changed rate begins to count at 0."""
+        """Returns whether the request is admitted. A changed rate begins to count at 0."""
         store = self.store_or_none()
         if store is None:
             raise ImproperlyConfigured(f"{type(self).__name__} counts in a PostgresCache. {self.remedy()}")
@@ -172,7 +173,7 @@ class CountedThrottle:
         return admission.admitted
 
     def wait(self) -> float | None:
-        """Seconds until another request may be admitted, which the framework sends as Retry-After."""
+        """Returns the seconds until another request may be admitted, which the framework sends as Retry-After."""
         return self.admission.wait_seconds if self.admission else None
 
     @classmethod
@@ -187,7 +188,7 @@ class CountedThrottle:
 
 
 def check_throttles(**_: Any) -> list[checks.CheckMessage]:
-    """E073: a throttle of DEFAULT_THROTTLE_CLASSES counts in a cache that is no PostgresCache."""
+    """E073: a throttle of DEFAULT_THROTTLE_CLASSES counts in a cache that is not a PostgresCache."""
     if not apps.is_installed("rest_framework"):
         return []
     found: list[checks.CheckMessage] = []

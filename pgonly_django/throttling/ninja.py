@@ -1,4 +1,4 @@
-"""Throttles for Django Ninja, by the names of its own and with its settings."""
+"""Throttles for Django Ninja, with the names and the settings of its own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pgonly_django.throttling.counted import CountedThrottle
 
 
 class PostgresThrottle(CountedThrottle, throttling.SimpleRateThrottle):  # type: ignore[misc]  # Any where ninja is not installed
-    """In the place of SimpleRateThrottle. Subclasses have get_cache_key(), and `scope` or a rate is given.
-
-    It blocks also in async operations, as Ninja's own do: for one statement.
+    """Takes the place of SimpleRateThrottle. Subclasses have get_cache_key(), and `scope` or a rate is given. It also
+    blocks in async operations, as Ninja's own do, for one statement.
     """
 
 

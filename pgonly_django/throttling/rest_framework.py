@@ -1,4 +1,4 @@
-"""Throttles for Django REST framework, by the names of its own and with its settings."""
+"""Throttles for Django REST framework, with the names and the settings of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pgonly_django.throttling.counted import CountedThrottle
 
 
 class PostgresThrottle(CountedThrottle, throttling.SimpleRateThrottle):  # type: ignore[misc]  # rest_framework has no types
-    """In the place of SimpleRateThrottle. Subclasses have get_cache_key(), and `scope` or `rate`."""
+    """Takes the place of SimpleRateThrottle. Subclasses have get_cache_key(), and `scope` or `rate`."""
 
 
 class AnonRateThrottle(PostgresThrottle, throttling.AnonRateThrottle):  # type: ignore[misc]  # as above

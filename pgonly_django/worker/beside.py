@@ -1,4 +1,4 @@
-"""What runs beside a worker in its process, and speaks with those who look after it."""
+"""The thread beside a worker in its process, which talks to those that supervise it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JOIN_SECONDS = 2.0
 
 class Beside(threading.Thread):
     """Answers probes, tells systemd or the supervisor how the worker is, and retires it: also while jobs keep the main
-    loop from turning. With a supervisor (`channel`) that speaks for all its processes."""
+    loop from turning. With a supervisor, the `channel` speaks for all its processes."""
 
     def __init__(
         self, worker: WorkerLoop, health: Health, channel: Channel | None = None, *, owns_process: bool = True
@@ -48,7 +48,7 @@ class Beside(threading.Thread):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """A worker that has ended as it should says so, and whether all its jobs have gone back."""
+        """Reports that the worker has ended as it should, and whether all its jobs have been given back."""
         self._is_over = True
         if self.is_alive():
             self._inbox.put(None)
@@ -92,7 +92,7 @@ class Beside(threading.Thread):
         self._retire_if_due()
 
     def _speak(self, supervisor: Channel) -> None:
-        """Pass on what it says, and tell it how the worker is, where that has changed."""
+        """Passes on what it says, and tells it how the worker is, where that has changed."""
         for message in supervisor.receive():
             self.worker.inbox.put(str(message.get("payload")))
         if supervisor.is_closed:
@@ -105,7 +105,7 @@ class Beside(threading.Thread):
             self._tell()
 
     def _tell(self, **facts: Any) -> None:
-        """The supervisor, where there is one."""
+        """Tells the supervisor, where there is one."""
         if self.channel is not None:
             self._told, self._told_at = self.worker.status(), time.monotonic()
             self.channel.send({"status": asdict(self._told), **facts})
@@ -126,7 +126,7 @@ class Beside(threading.Thread):
         return options.max_jobs_per_process is not None or options.max_memory_mb is not None
 
     def why_to_retire(self) -> str | None:
-        """Why a fresh process is to take the place of this one; None: it continues."""
+        """Returns why a fresh process has to take the place of this one; None: it continues."""
         jobs, most = self.worker.options.max_jobs_per_process, self.worker.options.max_memory_mb
         if self.worker.capacity.is_used_up:
             return f"{jobs} job(s) claimed (--max-jobs-per-process {jobs})"
@@ -151,8 +151,8 @@ class Beside(threading.Thread):
 
 
 def is_database_there(worker: WorkerLoop) -> bool:
-    """Wait for it, before the worker starts: its process may be started while the database is away. False when the
-    process is told to stop in that time."""
+    """Waits for the database before the worker starts: its process may be started while the database is unavailable.
+    Returns False when the process is told to stop in that time."""
     while worker.database.connection() is None:
         worker.turned_at = time.monotonic()
         if worker.is_stopping or worker.turned_at >= worker.deadline.stop_at:

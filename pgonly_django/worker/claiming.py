@@ -1,4 +1,4 @@
-"""What a worker claims, and when: its capacity, what it prefetches, and when it looks at the database."""
+"""Decides what a worker claims, and when: its capacity, what it prefetches, and when it looks at the database."""
 
 import time
 from collections import Counter
@@ -26,8 +26,8 @@ WALKED_SECONDS = 5.0  # at most
 
 
 class Prefetch:
-    """How many jobs to claim beyond the free slots: none, but of queues whose jobs are known to be short. It keeps the
-    moving average of each queue's run times."""
+    """How many jobs to claim beyond the free slots: none, except of queues whose jobs are known to be short. It keeps
+    the moving average of each queue's run times."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -38,16 +38,17 @@ class Prefetch:
         self._average[queue] = seconds if known is None else known + SMOOTHING * (seconds - known)
 
     def forget(self, queue: str) -> None:
-        """Its jobs are not that short: what was claimed ahead had to go back."""
+        """Forgets the run times: its jobs are not that short, since what was claimed ahead had to be given back."""
         self._average.pop(queue, None)
 
     def ahead(self, queue: str) -> int:
-        """How many jobs of `queue` to hold beyond the slots."""
+        """Returns how many jobs of `queue` to hold beyond the slots."""
         average = self._average.get(queue)
         return 0 if average is None else min(int(AHEAD_SECONDS / max(average, 1e-6)), AHEAD_LIMIT)
 
     def limits(self, held: int, share: float = 1.0) -> dict[str, int]:
-        """For each queue of short jobs: how many of them to claim now, with this `share` of what may be ahead."""
+        """Returns for each queue of short jobs how many of them to claim now, with this `share` of what may be
+        ahead."""
         aheads = {queue: int(self.ahead(queue) * share) for queue in self._average}
         return {
             queue: self.threads + min(ahead - held, ahead // 2)
@@ -56,8 +57,8 @@ class Prefetch:
         }
 
     def wants_more(self, held: int, expected: int = 0, share: float = 1.0) -> bool:
-        """Whether a claim is worth its round trip: a slot is free, or the buffer has run down. `expected`: how many the
-        claims that are under way may bring."""
+        """Returns whether a claim is worth its round trip: a slot is free, or the buffer has run down. `expected`: how
+        many jobs the claims that are under way may bring."""
         if held + expected < self.threads:
             return True
         most = int(max((self.ahead(queue) for queue in self._average), default=0) * share)
@@ -80,7 +81,8 @@ class PollTimer(LookTimer):
         return self.due_at
 
     def looked(self, jobs: list[ClaimedJob], claim: Claim, claimer: Claimer, began: float) -> None:
-        """A claim that began then took `jobs`: plan the next. For what few or no jobs mean see queue/claim.py."""
+        """Plans the next claim after one that began then took `jobs`. For what few or no jobs mean see
+        queue/claim.py."""
         now = time.monotonic()
         self._has_backlog = len(jobs) >= claim.limit or _fills_a_band(claim, jobs)
         self._had_no_slot = claim.free_slots == 0
@@ -117,7 +119,7 @@ class Claims:
         self.limited.wake()
 
     def look_from_head(self) -> None:
-        """The next suspect may be claimed now: only a head claim finds it."""
+        """Makes the next claim a head claim, since only that finds the next suspect, which may be claimed now."""
         self.claimer.look_from_head_next()
         self.look_now()
 
@@ -125,7 +127,7 @@ class Claims:
         return not self._options.queues or queue == notify.ANY_QUEUE or queue in self._options.queues
 
     def hear(self, kind: str, queue: str) -> None:
-        """A NOTIFY of a queue that this worker serves."""
+        """Called for a NOTIFY of a queue that this worker serves."""
         self.limited.hear_queue(kind, queue)
         if kind == notify.READY:
             self.poll_timer.hear()
@@ -133,7 +135,7 @@ class Claims:
     def runs_of(
         self, jobs: list[ClaimedJob], claimed_at: float, slots: dict[str, int] | None = None
     ) -> list[Run]:
-        """Of the jobs of a claim that was sent at `claimed_at`. `slots`: of limited jobs, by their ids."""
+        """Returns the runs of a claim that was sent at `claimed_at`. `slots`: of limited jobs, by their ids."""
         options, now, until = self._options, time.monotonic(), lease_end(claimed_at, self._options.lease_for)
         runs = [Run(job, options.database, now, until, options.name, self._worker_id) for job in jobs]
         if slots is not None:
@@ -142,19 +144,19 @@ class Claims:
         return runs
 
     def restart(self) -> None:
-        """After a sleep."""
+        """Called after a sleep."""
         for timer in (self.poll_timer, self.limited, self.promotion):
             timer.restart()
 
     @property
     def found_nothing(self) -> bool:
-        """By the last looks."""
+        """Whether the last looks found nothing."""
         return self.poll_timer.drained and self.limited.drained
 
 
 class Capacity:
     """How many more jobs a worker may claim: slots, prefetch, --max-jobs and --max-jobs-per-process, and whether it
-    claims at all. Changed by the main loop alone; any thread may ask `is_closed`."""
+    claims at all. Only the main loop changes it; any thread may read `is_closed`."""
 
     def __init__(
         self, options: WorkerOptions, in_flight: InFlight, claims: Claims, shutdown: Shutdown, deadline: Deadline,
@@ -167,17 +169,17 @@ class Capacity:
         self._is_replaced = of_process < of_all
 
     def drain(self) -> None:
-        """Claim no more."""
+        """Claims no more."""
         self.jobs_left = -NEVER
 
     @property
     def is_closed(self) -> bool:
-        """The worker is about to end, or has to once its jobs have ended."""
+        """Whether the worker is about to end, or has to when its jobs have ended."""
         return self._shutdown.is_asked or self.jobs_left <= 0 or self._deadline.claims_nothing
 
     @property
     def is_used_up(self) -> bool:
-        """It has claimed the jobs of --max-jobs-per-process: a fresh process takes its place."""
+        """Whether it has claimed the jobs of --max-jobs-per-process: a fresh process takes its place."""
         return self._is_replaced and -NEVER < self.jobs_left <= 0
 
     @property
@@ -186,17 +188,17 @@ class Capacity:
 
     @property
     def free_slots(self) -> int:
-        """How many jobs of one slot may start."""
+        """The number of jobs of one slot that may start."""
         return int(max(min(self.idle_slots, self.jobs_left), 0))
 
     @property
     def has_free_slot(self) -> bool:
-        """Besides those that are kept free for a limited job."""
+        """Whether a slot is free besides those that are kept free for a limited job."""
         return self.free_slots > self._limited.kept_free
 
     def wants_more(self, expected: int = 0) -> bool:
-        """Whether an ordinary claim is worth its round trip. Where slots are kept free it takes only the others, and
-        beside a heavy job only those that are free."""
+        """Returns whether an ordinary claim is worth its round trip. Where slots are kept free it takes only the
+        others, and beside a heavy job only those that are free."""
         if self._limited.kept_free or self._in_flight.has_heavy:
             return self.has_free_slot
         return self._prefetch.wants_more(self._in_flight.slots_taken, expected, self._prefetch_share)
@@ -206,8 +208,8 @@ class Capacity:
         return SHARE_BESIDE_LIMITED if self._limited.has_more else 1.0
 
     def claim(self, expected: int = 0) -> Claim | None:
-        """What to claim along with the ends of an exchange, whose jobs take up no slot any more. `expected`: how many
-        jobs the claims that are under way may bring. Where single jobs count there is one claim at a time."""
+        """Returns what to claim together with the ends of an exchange, whose jobs occupy no slot any more. `expected`:
+        how many jobs the claims that are under way may bring. Where single jobs count there is one claim at a time."""
         if self.is_closed or not self.wants_more(expected):
             return None
         kept = self._limited.kept_free

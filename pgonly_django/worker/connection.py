@@ -1,5 +1,5 @@
-"""The main loop's connection: claims, ends, promotion and NOTIFY travel on it. No thread and no second connection
-stand between a NOTIFY and the claim that it causes; only with PGONLY["LISTEN_DATABASE"] there is one that listens."""
+"""The main loop's connection, on which claims, ends, promotion and NOTIFY travel. No thread and no second connection
+stand between a NOTIFY and the claim that it causes; only with PGONLY["LISTEN_DATABASE"] a second one listens."""
 
 import json
 import logging
@@ -69,7 +69,7 @@ class WorkerConnection(Reconnecting):
         return super().ask(question)
 
     def sleep(self) -> None:
-        """Close what is open, and open nothing before wake()."""
+        """Closes what is open, and opens nothing before wake()."""
         self._is_asleep = True
         self.start_all_anew()
 
@@ -79,19 +79,20 @@ class WorkerConnection(Reconnecting):
             self.start_all_anew()
 
     def start_all_anew(self) -> None:
-        """See Reconnecting.start_anew(). The next connection listens, and all is told that could have been sent."""
+        """See Reconnecting.start_anew(). The next connection listens, and all that could have been sent is told."""
         self.start_anew()
         self.listening.start_anew()
 
     def heard(self) -> list[str]:
-        """The payloads since the last call. After a time without connection: all that could have been sent."""
+        """Returns the payloads since the last call. After a time without connection these are all that could have been
+        sent."""
         if self._is_asleep:
             return []
         return Reconnecting.ask(self.listening, self.listener.hear) or self.listener.pending()
 
     @property
     def socket(self) -> int | None:
-        """Readable when there is something to hear. None when there is nothing to wait for."""
+        """The socket that is readable when there is something to hear; None when there is nothing to wait for."""
         return self.listening.open_socket if self.listener.listens else None
 
     def close_all(self) -> None:
@@ -112,14 +113,13 @@ class WorkerConnection(Reconnecting):
         emit("worker.listener_lost", message, level=logging.WARNING)
 
     def _emit_lost(self, error: Exception) -> None:
-        message = f"PostgreSQL is away, trying again until it is back: {str(error).strip()}"
+        message = f"PostgreSQL is unavailable, trying again until it is back: {str(error).strip()}"
         emit("worker.database_lost", message, level=logging.WARNING)
 
 
 def load_json(data: bytes | str) -> Any:
-    """json.loads() for what PostgreSQL writes: no white space around it, UTF-8, and most often empty.
-
-    What cannot be loaded becomes an Unreadable, so that the other rows of the claim are read (promise 8).
+    """Does json.loads() for what PostgreSQL writes: no white space around it, UTF-8, and most often empty. JSON that
+    cannot be loaded becomes an Unreadable, so that the other rows of the claim are read (promise 8).
     """
     if data == b"[]":
         return []
@@ -142,7 +142,7 @@ ALL = (
 
 
 class JobsListener:
-    """`listens` says whether LISTEN works now; while that is not known, whether it shall be tried."""
+    """Listens for jobs. `listens` says whether LISTEN works now; while that is not known, whether to try it."""
 
     def __init__(self, alias: str, *, listens: bool) -> None:
         self.alias = alias
@@ -166,12 +166,13 @@ class JobsListener:
         self._heard.extend(ALL)
 
     def note_cut(self) -> None:
-        """The connection is lost, and nothing is heard until another one is open. For one that does nothing else."""
+        """Called when the connection is lost, and nothing is heard until another one is open. Only for a connection
+        that does nothing else."""
         self.listens = False
         self._heard.extend(ALL)
 
     def hear(self, connection: psycopg.Connection[Any]) -> list[str]:
-        """The payloads that have come since the last call. Does not wait. Raises psycopg.Error."""
+        """Returns the payloads that have come since the last call. Does not wait. Raises psycopg.Error."""
         if self.listens:
             connection.pgconn.consume_input()
             while (notification := connection.pgconn.notifies()) is not None:
@@ -179,13 +180,13 @@ class JobsListener:
         return self.pending()
 
     def pending(self) -> list[str]:
-        """What was taken note of, and not yet given to anybody."""
+        """Returns the payloads that were noted, and not yet returned."""
         payloads = list(self._heard)
         self._heard.clear()
         return payloads
 
     def close(self, connection: psycopg.Connection[Any]) -> list[str]:
-        """Hear no more. The payloads of all that was committed before. Raises psycopg.Error."""
+        """Stops listening. Returns the payloads of all that was committed before. Raises psycopg.Error."""
         if self.listens:
             # What the server has for us comes before its answer.
             connection.execute(f"UNLISTEN {notify.CHANNEL}")
@@ -195,7 +196,7 @@ class JobsListener:
         self._heard.append(notification.extra.decode(errors="replace"))
 
     def _test(self, connection: psycopg.Connection[Any]) -> None:
-        """Send a NOTIFY from another connection: behind a pooler in transaction mode it does not arrive."""
+        """Sends a NOTIFY from another connection: behind a pooler in transaction mode it does not arrive."""
         payload = f"test {uuid4()}"
         with connect(self.alias, application_name="pgonly self-test") as other:
             # A pooler gives its connection to others, prepared statements and all.

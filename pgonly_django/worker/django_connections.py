@@ -1,5 +1,5 @@
-"""Django's own connections in a worker process: their names and keepalives, and what is done about them after a job and
-while a thread has no work. Each is opened again when it is needed."""
+"""Django's connections in a worker process: their names and keepalives, and their clean-up after a job and while a
+thread has no work. Each is opened again when it is needed."""
 
 from __future__ import annotations
 
@@ -43,12 +43,11 @@ SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalive
 
 @contextmanager
 def connections_of_worker(worker_id: UUID) -> Iterator[None]:
-    """For new connections of Django. They notice within 30 s that the server does not answer any more, and the server
-    that they do not: a job would wait for up to a quarter of an hour, its lease renewed all the while. Options of the
-    project win.
-
-    Their names in pg_stat_activity have the worker's id, after the name that the project gives them. If this process
-    is frozen, another worker finds and ends the transactions that it has open, and rescues its jobs.
+    """Sets up new connections of Django. They notice within 30 s that the server does not answer any more, and the
+    server that they do not: otherwise a job would wait for up to a quarter of an hour, with its lease renewed all the
+    while. Options of the project win. Their names in pg_stat_activity have the worker's id, after the name that the
+    project gives them. If this process is frozen, another worker finds and ends the transactions that it has open, and
+    rescues its jobs.
     """
     settings = [connections.settings[connection.alias] for connection in _ours()]
     before = [each["OPTIONS"] for each in settings]
@@ -66,8 +65,8 @@ def connections_of_worker(worker_id: UUID) -> Iterator[None]:
 
 
 def name_connections_of_thread(worker_id: UUID) -> None:
-    """The names alone, and for the connections that this thread opens: in a web process, whose other threads are no
-    workers. Below a pool of Django's they keep theirs: it is shared by all."""
+    """Sets only the names, and for the connections that this thread opens: in a web process, whose other threads are
+    not workers. Below a pool of Django's they keep their names: it is shared by all."""
     for connection in _ours():
         settings = connection.settings_dict
         if not settings["OPTIONS"].get("pool"):
@@ -103,8 +102,8 @@ _LOCAL_SETTING = re.compile(r"set_config\s*\([^()]*,\s*true\s*\)")
 
 
 class ChangeWatch:
-    """An execute wrapper, which costs less than a microsecond for each statement. `is_changed` is true once the effect
-    of one outlasts its transaction: a setting, a role, a session lock, a temporary table."""
+    """An execute wrapper, which costs less than a microsecond for each statement. `is_changed` is true after a
+    statement whose effect outlasts its transaction: a setting, a role, a session lock, a temporary table."""
 
     __slots__ = ("is_changed",)
 
@@ -161,10 +160,9 @@ connection_created.connect(_note, dispatch_uid=__name__)
 
 
 def clean_up_connections(task: str, *, closes: bool = False) -> list[str]:
-    """Bring this thread's connections into order, or close them if the thread ends, and warn, with the task's name,
-    about what it left. Raises nothing.
-
-    Returns the aliases on which the task had written in a transaction that it did not commit: those rows are lost.
+    """Brings this thread's connections into order, or closes them if the thread ends, and warns, with the task's name,
+    about what it left. Raises nothing. Returns the aliases on which the task had written in a transaction that it did
+    not commit: those rows are lost.
     """
     aliases: set[str] | None = vars(_thread).get("aliases")
     if not aliases:
@@ -177,7 +175,7 @@ def clean_up_connections(task: str, *, closes: bool = False) -> list[str]:
 
 
 def _clean_up(alias: str, task: str) -> bool:
-    """Whether rows are lost."""
+    """Returns whether rows are lost."""
     connection: Any = None
     opened: Any = None
     try:
@@ -200,7 +198,7 @@ def _clean_up(alias: str, task: str) -> bool:
 
 
 def _put_in_order(connection: Any, task: str) -> bool:
-    """Whether rows are lost."""
+    """Returns whether rows are lost."""
     watch = _watch_of(connection)
     is_ours = connection.vendor == "postgresql"
     status: TransactionStatus | None = connection.connection.info.transaction_status if is_ours else None
@@ -222,7 +220,7 @@ def _put_in_order(connection: Any, task: str) -> bool:
 
 
 def has_written(connection: Any, status: TransactionStatus | None) -> bool:
-    """Whether the open transaction holds changes; one that PostgreSQL has aborted may have held some."""
+    """Returns whether the open transaction holds changes; one that PostgreSQL has aborted may have held some."""
     if status is TransactionStatus.INTRANS:
         row = connection.connection.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL").fetchone()
         return bool(row[0])
@@ -230,7 +228,7 @@ def has_written(connection: Any, status: TransactionStatus | None) -> bool:
 
 
 def _throw_away(connection: Any) -> None:
-    """Close the connection, and forget Django's wrapper and its state. What a job has changed beyond a rollback must
+    """Closes the connection, and forgets Django's wrapper and its state. What a job has changed beyond a rollback must
     not go back to Django's pool: there it is closed itself."""
     watch = _watch_of(connection)
     try:
@@ -255,7 +253,7 @@ class SlotThread(threading.local):
 
 
 def leave_thread_of(place: ThreadSensitiveContext, task: str) -> list[str]:
-    """Clean up after a sync job, in the thread that its asyncio.run() had, if it had one. Returns the databases where
+    """Cleans up after a sync job, in the thread that its asyncio.run() had, if it had one. Returns the databases where
     it lost rows."""
     executor = SyncToAsync.context_to_thread_executor.pop(place, None)
     if executor is None:
@@ -269,7 +267,7 @@ def leave_thread_of(place: ThreadSensitiveContext, task: str) -> list[str]:
 
 
 async def aleave_thread_of(place: ThreadSensitiveContext, task: str) -> list[str]:
-    """The same after an async job, while `place` is entered."""
+    """Does the same after an async job, while `place` is entered."""
     if place not in SyncToAsync.context_to_thread_executor:
         return []
     return await sync_to_async(clean_up_connections)(task, closes=True)
@@ -281,7 +279,7 @@ Message = TypeVar("Message")
 
 
 def take_from(inbox: queue.SimpleQueue[Message]) -> Message:
-    """The next message. While none comes this thread closes its connections."""
+    """Returns the next message. While none comes this thread closes its connections."""
     while True:
         try:
             return inbox.get(timeout=KEEP_OPEN_SECONDS)
@@ -291,7 +289,7 @@ def take_from(inbox: queue.SimpleQueue[Message]) -> Message:
 
 
 def close_pools() -> None:
-    """Close what pools of this process keep open: those for caches and limiters, and Django's. Raises what Django
+    """Closes what pools of this process keep open: those for caches and limiters, and Django's. Raises what Django
     raises for a pool that it cannot close."""
     pool.close_all_idle()
     for connection in _ours():

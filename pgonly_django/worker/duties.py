@@ -1,8 +1,8 @@
-"""What the maintenance thread does now and then. To add a duty, make a class of Duty (worker/maintenance.py) and name
-it in `duties()`; for rows that only have to be deleted, an entry of `PRUNES`.
+"""The duties of the maintenance thread.
 
-What has to be done on time is done elsewhere: worker/loop.py has the timers of the main loop, and the heartbeat rescues
-when it learns that some lease is over.
+To add a duty, make a class of Duty (worker/maintenance.py) and name it in `duties()`; for rows that only have to be
+deleted, an entry of `PRUNES`. What has to be done on time is done elsewhere: worker/loop.py has the timers of the main
+loop, and the heartbeat rescues when it learns that some lease has ended.
 """
 
 import logging
@@ -81,7 +81,7 @@ class SendDeadLetters(Duty):
 
 
 class DeadLettersWanted:
-    """What the main loop knows of them. A burst waits for the letters of its own failures, and runs them."""
+    """What the main loop knows of dead letters. A burst waits for the letters of its own failures, and runs them."""
 
     def __init__(self, maintenance: Maintenance, tell: Tell) -> None:
         self.maintenance = maintenance
@@ -90,7 +90,7 @@ class DeadLettersWanted:
         self._are_used = bool(dead_letter_tasks())
 
     def want(self) -> None:
-        """A job has failed."""
+        """Called when a job has failed."""
         if self._are_used:
             self._wanted += 1
             done = partial(self.tell, LettersSent(self._wanted))
@@ -105,7 +105,7 @@ class DeadLettersWanted:
 
 
 class Pruning(Duty):
-    """Deletes rows of one kind that are over."""
+    """Deletes expired rows of one kind."""
 
     def __init__(self, name: str, prune: Callable[[Maintenance], int]) -> None:
         self.name, self._prune = name, prune
@@ -143,7 +143,7 @@ def _prune_job_stats(thread: Maintenance) -> int:
 
 
 def _prune_sessions(thread: Maintenance) -> int:
-    """Where the router keeps them, which may be another database than that of the jobs."""
+    """Deletes them where the router keeps them, which may be another database than that of the jobs."""
     alias = database_of(Session)
     count = _prune_on_django(alias, prune_sessions, thread)
     if count:
@@ -197,7 +197,7 @@ class SettleBudgets(Duty):
         self._settle_seconds = settle_seconds
 
     def run_once(self, thread: Maintenance) -> int:
-        """More than 0 where jobs are held or calls are under way: then it comes again soon."""
+        """Returns more than 0 where jobs are held or calls are under way: then it comes again soon."""
         self.resets_in = None
         if (alias := database_of(Budget)) is None:
             return 0
@@ -220,7 +220,7 @@ class SettleBudgets(Duty):
 
 def _resume(alias: str, names: list[str]) -> None:
     if count := expiry.resume_held(alias, names):
-        message = f"{count} job(s) go on that a budget has held: it has room again."
+        message = f"{count} job(s) that a budget held continue: it has room again."
         emit("limits.jobs_resumed", message, jobs=count)
 
 
@@ -238,7 +238,7 @@ def _tell_expired(expired: expiry.ExpiredReservation) -> None:
 
 
 class Declare(Duty):
-    """Says again what the settings declare of queues and budgets: an older process may have said something else, and a
+    """Repeats what the settings declare of queues and budgets: an older process may have said something else, and a
     declaration that no process confirms can be replaced by any. Budgets are in the admin before they are used."""
 
     name = "Declaring queues and budgets"
@@ -270,8 +270,8 @@ def _declaring_in(alias: str) -> Iterator[None]:
 
 
 def declare(alias: str) -> int:
-    """Queues: those of PGONLY["QUEUES"] with their limits, and all that TASKS names, so that the admin lists them.
-    Returns how many rows are new or have changed. Raises ImproperlyConfigured, and django.db.Error."""
+    """Declares queues: those of PGONLY["QUEUES"] with their limits, and all that TASKS names, so that the admin lists
+    them. Returns how many rows are new or have changed. Raises ImproperlyConfigured, and django.db.Error."""
     backends = [backend for backend in map(_backend, task_backends) if backend is not None]
     names = {str(name) for backend in backends if backend.database == alias for name in backend.queues}
     was_open = connections[alias].connection is not None
@@ -282,7 +282,8 @@ def declare(alias: str) -> int:
 
 
 def _backend(alias: str) -> PostgresBackend | None:
-    """None of an entry in TASKS that is not ours, or cannot be imported: that is not this worker's business."""
+    """Returns None for an entry in TASKS that is not ours, or cannot be imported: that is not this worker's
+    business."""
     try:
         backend = task_backends[alias]
     except InvalidTaskBackend:

@@ -53,7 +53,7 @@ LEFT_EARLY = "Its worker had less time left, by its --max-seconds, than the job'
 
 @dataclass(slots=True)
 class EndedRun:
-    """A run that is over in this process. `finish` None: the job is not ours any more, nothing is to be written."""
+    """A run that has ended in this process. `finish` None: the job is not ours any more, and nothing is written."""
 
     run: Run
     finish: Finish | None
@@ -68,8 +68,8 @@ def finish(
     *, delay: float | None = None, free: bool = False, error: BaseException | None = None, reason: str = "",
     **facts: str | float,
 ) -> Finish:  # fmt: skip
-    """What is written of the run: the state after it, and the entry in the job's errors. `free`: it costs no attempt.
-    `facts` stand in the entry, besides what is said of every run."""
+    """Returns what is written of the run: the state after it, and the entry in the job's errors. `free`: it uses up no
+    attempt. `facts` stand in the entry, besides what is said of every run."""
     entry: dict[str, Any] = {"outcome": outcome.value, "worker_id": run.worker_id, "worker": run.worker}
     entry |= facts
     if reason := reason.strip():
@@ -91,7 +91,8 @@ def succeeded(run: Run, value: Any) -> Finish:
 
 
 def released(run: Run) -> Finish:
-    """Back to ready for any worker, at no cost: a planned stop, or too little time before it."""
+    """Returns the job to ready for any worker, without using up an attempt: a planned stop, or too little time before
+    it."""
     if not run.leaves_early:
         return finish(run, Outcome.RELEASED, State.READY, free=True, reason="Its worker was stopped.")
     # For Deadline.admit() of other processes.
@@ -103,18 +104,18 @@ def released(run: Run) -> Finish:
 
 
 def never_started(job_id: str, lease_epoch: int) -> Finish:
-    """Back to ready: claimed and never started. It leaves no trace in the job's errors."""
+    """Returns the job, which was claimed and never started, to ready. It leaves no trace in the job's errors."""
     return Finish(job_id, lease_epoch, Outcome.RELEASED, State.READY, costs_attempt=False, started=False)
 
 
 def closed_by_force(run: Run, options: TaskOptions) -> Finish:
-    """The end of a job that ignored its interruption; its thread may continue, but can write nothing."""
+    """Ends a job that ignored its interruption; its thread may continue, but can write nothing."""
     note = "It ignored the interruption and was cut off."
     return _cancelled(run, note) if run.cancel_requested else _timed_out(run, JobTimedOut(), options, note)
 
 
 def unrecordable(run: Run, error: BaseException) -> Finish:
-    """The end of a run whose own end cannot be recorded, since that raised `error`."""
+    """Ends a run whose own end cannot be recorded, since that raised `error`."""
     name = type(error).__name__
     reason = f"{name} was raised while its end was recorded, by its backoff, its exception or a signal."
     state = State.FAILED if run.job.attempt >= run.job.max_attempts else State.SCHEDULED
@@ -122,7 +123,7 @@ def unrecordable(run: Run, error: BaseException) -> Finish:
 
 
 def how_it_ended(finish: Finish) -> Outcome:
-    """A cancellation that was asked for counts; a retry that the last attempt asks for is a failure."""
+    """Returns the outcome. A requested cancellation counts; a retry that the last attempt asks for is a failure."""
     if finish.state is State.CANCELLED:
         return Outcome.CANCELLED
     is_retry = finish.outcome is Outcome.RETRIED
@@ -133,8 +134,8 @@ def how_it_ended(finish: Finish) -> Outcome:
 
 
 def meaning(run: Run, error: BaseException) -> BaseException:
-    """What counts of what a run has raised: the interruption, where the run was asked to end and the error is that
-    interruption or came of it (a `finally` that fails); what the job asks for itself stays."""
+    """Returns the exception that counts of what a run has raised: the interruption, where the run was asked to end and
+    the error is that interruption or came of it (a `finally` that fails); what the job asks for itself stays."""
     if isinstance(error, BaseExceptionGroup):
         error = _instruction_in(error) or error
     interruption = run.interruption
@@ -153,7 +154,8 @@ def meaning(run: Run, error: BaseException) -> BaseException:
 
 
 def _instruction_in(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    """What an asyncio.TaskGroup has wrapped: an interruption, or else an instruction with no error beside it."""
+    """Returns what an asyncio.TaskGroup has wrapped: an interruption, or else an instruction with no error beside
+    it."""
     leaves = list(errors_in(group))
     for kind in (LeaseLost, JobInterrupt):
         for leaf in leaves:
@@ -163,7 +165,7 @@ def _instruction_in(group: BaseExceptionGroup[BaseException]) -> BaseException |
 
 
 def ended_with(run: Run, error: BaseException, options: TaskOptions) -> Finish:
-    """What an exception out of a run means for its job."""
+    """Returns what an exception out of a run means for its job."""
     match error:
         case JobInterrupt() if run.interruption is None:
             name = type(error).__name__
@@ -202,14 +204,14 @@ def _interrupted(run: Run, error: JobInterrupt, options: TaskOptions) -> Finish:
 
 
 def _would_end_the_same(error: NotStorableError | UnreadableJobError) -> bool:
-    """What a call returned, the task's own or a step's, cannot be stored. Its effects are done, and paid for; running
-    it again would only do them twice."""
+    """Returns whether the value that a call returned, the task's own or a step's, cannot be stored. Its effects are
+    done, and paid for; running it again would only do them twice."""
     made = ("The return value of", "The result of step")
     return isinstance(error, UnreadableJobError) or error.what.startswith(made)
 
 
 def _held(run: Run, by: str, reason: str, error: BaseException | None = None) -> Finish:
-    """The job waits for a person, at no cost."""
+    """Holds the job for a person. Uses up no attempt."""
     held = finish(run, Outcome.HELD, State.HELD, free=True, reason=reason, error=error)
     held.held_by = printable(str(by))[:HELD_BY_LENGTH]
     return held
@@ -253,7 +255,7 @@ def _postponed(run: Run, error: UnknownTaskError) -> Finish:
 def _failed(
     run: Run, outcome: Outcome, error: BaseException, options: TaskOptions, reason: str = ""
 ) -> Finish:
-    """As the policies of the task say of `error`, and else its attempts and its backoff."""
+    """Ends a failed run as the policies of the task say of `error`, or else by its attempts and its backoff."""
     policy, name = policy_of(error, options), type(error).__name__
     if policy == "hold_on":
         return _held(run, f"error:{name}", f"{reason} {name}: {text_of(error)}", error)
@@ -275,7 +277,7 @@ def _failed(
 
 
 def _again(run: Run, outcome: Outcome, error: BaseException, delay: float | None, reason: str = "") -> Finish:
-    """Another attempt after `delay` seconds, where one is left; None: the job fails."""
+    """Returns another attempt after `delay` seconds, where one is left; None: the job fails."""
     if delay is None or run.job.attempt >= run.job.max_attempts:
         return finish(run, outcome, State.FAILED, error=error, reason=reason)
     state = State.SCHEDULED if delay > 0 else State.READY
@@ -283,8 +285,8 @@ def _again(run: Run, outcome: Outcome, error: BaseException, delay: float | None
 
 
 def _retried_free(run: Run, error: BaseException, options: TaskOptions, reason: str) -> Finish | None:
-    """A retry that does not count. None where the unbroken row of such retries has lasted too long. A run that has
-    saved something new begins another row."""
+    """Returns a retry that does not count. None where the unbroken row of such retries has lasted too long. A run that
+    has saved something new begins another row."""
     last = (run.job.errors or [{}])[-1]
     now, in_a_row, since = run.now().astimezone(UTC), last.get("in_a_row", 0) + 1, last.get("since")
     if run.got_further or in_a_row == 1 or since is None:
@@ -306,15 +308,15 @@ def _retried_free(run: Run, error: BaseException, options: TaskOptions, reason: 
 
 
 def short_pause(options: TaskOptions, error: BaseException) -> float | None:
-    """The seconds to wait in place before a step is called again, where its error is one of `snooze_on` and asks for so
-    short a wait; else None."""
+    """Returns the seconds to wait in place before a step is called again, where its error is one of `snooze_on` and
+    asks for such a short wait; otherwise None."""
     asked = _asked_for(error) if options.snooze_on else None
     is_short = asked is not None and asked <= SHORT_SECONDS
     return asked if is_short and policy_of(error, options) == "snooze_on" else None
 
 
 def _asked_for(error: BaseException) -> float | None:
-    """The seconds that a provider asks for, by the Retry-After of its answer; None where it asks for none."""
+    """Returns the seconds that a provider asks for, by the Retry-After of its answer; None where it asks for none."""
     errors = errors_in(error) if isinstance(error, BaseExceptionGroup) else (error,)
     try:
         return max((seconds for each in errors if (seconds := asked_seconds(each)) is not None), default=None)
@@ -325,7 +327,7 @@ def _asked_for(error: BaseException) -> float | None:
 def _backoff_delay(
     run: Run, attempt: int, error: BaseException, options: TaskOptions
 ) -> tuple[float | None, str]:
-    """Seconds until the next attempt, None where the backoff wants none; and what is to be said of it."""
+    """Returns the seconds until the next attempt, None where the backoff wants none; and what to say of it."""
     try:
         result = None
         if not isinstance(options.backoff, Backoff):  # as if this failure were the job's last
@@ -339,8 +341,8 @@ def _backoff_delay(
 
 
 def result_of(run: Run) -> Any:
-    """The TaskResult of the run as it began, made for the first who asks; for most jobs without a context it is never
-    made. None where the task was not found."""
+    """Returns the TaskResult of the run as it began, made for the first caller that asks; for most jobs without a
+    context it is never made. None where the task was not found."""
     if run.result is None and run.found_task is not None:
         job, task = run.job, run.found_task.task
         run.result = build_result(
@@ -354,7 +356,7 @@ def result_of(run: Run) -> Any:
 
 
 def changed_result(run: Run, told: TaskError | None, **changes: Any) -> Any:
-    """The run's TaskResult after its end. None where the task was not found."""
+    """Returns the run's TaskResult after its end. None where the task was not found."""
     if (began := result_of(run)) is None:
         return None
     result = copy.copy(began)

@@ -1,6 +1,5 @@
-"""One exchange: what is to be written goes out with the next claim, in one piece, one round trip and one commit.
-
-When the database goes away nothing is dropped: the caller asks again with the same writes.
+"""One exchange: what has to be written is sent with the next claim, in one piece, one round trip and one commit. When
+the database becomes unavailable nothing is dropped: the caller asks again with the same writes.
 """
 
 import json
@@ -49,7 +48,7 @@ MAKE_JOB: Callable[[Sequence[Any]], ClaimedJob] = partial(tuple.__new__, Claimed
 
 @dataclass(slots=True)
 class ExchangeResult:
-    """What one exchange brought."""
+    """The result of one exchange."""
 
     jobs: list[ClaimedJob] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
@@ -62,7 +61,8 @@ class ExchangeResult:
     was_refused: bool = False  # nothing was done: the whole table is locked, or the statement was cancelled
 
     def as_written(self, finish: Finish) -> Finish:
-        """The end as the row has it: what replaced a refused one, or the cancellation that was asked for by then."""
+        """Returns the end as the row has it: what replaced a refused one, or the cancellation that was requested by
+        then."""
         finish = self.replaced.get(finish.id, finish)
         state = State(self.states.get(finish.id, finish.state))
         return finish if state is finish.state else replace(finish, state=state)
@@ -70,7 +70,7 @@ class ExchangeResult:
 
 @dataclass(slots=True)
 class Exchange:
-    """One that was sent."""
+    """An exchange that was sent."""
 
     finishes: Sequence[Finish]
     reports: Sequence[Report]
@@ -82,16 +82,16 @@ class Exchange:
 
     @property
     def is_over(self) -> bool:
-        """It is answered, or will never be."""
+        """Whether it is answered, or will never be."""
         return self.sent.is_answered or self.connection.closed
 
 
 class Exchanger:
-    """Sends what is to be written with the next claim, and reads the answer. These are two halves: the loop may send an
-    exchange before it has received the one before, and while the server works on both, claimed jobs run and end.
+    """Sends what has to be written with the next claim, and reads the answer.
 
-    What cannot be sent so goes through a pipeline of psycopg's: behind a pooler, beside locked rows, and what was
-    refused."""
+    These are two halves: the loop may send an exchange before it has received the one before, and while the server
+    works on both, claimed jobs run and end. What cannot be sent in this way goes through a pipeline of psycopg's:
+    behind a pooler, beside locked rows, and what was refused."""
 
     def __init__(self, database: WorkerConnection, claimer: Claimer) -> None:
         self.database = database
@@ -103,17 +103,16 @@ class Exchanger:
 
     @property
     def expected(self) -> int:
-        """How many jobs the claims that are under way may bring."""
+        """The number of jobs that the claims under way may bring."""
         return sum(exchange.claim.limit for exchange in self.under_way if exchange.claim is not None)
 
     def exchange(
         self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None
     ) -> ExchangeResult | None:
-        """Write and claim, and wait for the answer. Only while none is under way. None when the database is away: ask
-        again later, with the same writes.
-
-        A finish whose row cannot store it fails that job and no other. One whose row somebody else holds locked comes
-        back in `locked`, and delays neither the others nor the claim.
+        """Writes and claims, and waits for the answer, only while none is under way. Returns None when the database is
+        unavailable: ask again later, with the same writes. A finish whose row cannot store it fails that job and no
+        other. One whose row another transaction has locked comes back in `locked`, and delays neither the others nor
+        the claim.
         """
         if self.send(finishes, reports, claim):
             self.wait_for_answers()
@@ -124,7 +123,7 @@ class Exchanger:
     # The two halves.
 
     def send(self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None) -> bool:
-        """The first half. False where it cannot be done now, see exchange()."""
+        """Does the first half. Returns False where it cannot be done now, see exchange()."""
         connection, database = self.database.connection(), self.database
         if connection is None or not database.is_direct or self._skips_locked:
             return False
@@ -147,17 +146,17 @@ class Exchanger:
         return True
 
     def wait(self, seconds: float) -> None:
-        """Until something of an answer has come, or `seconds` are over."""
+        """Waits until something of an answer has come, or `seconds` have passed."""
         if self._next_answer() is not None and not self.under_way[0].is_over:
             _wait_for(self.under_way[0], seconds)
 
     def wait_for_answers(self) -> None:
-        """Until all have come. Before that the connection takes nothing but another exchange."""
+        """Waits until all have come. Before that the connection takes nothing but another exchange."""
         while (exchange := self._next_answer()) is not None:
             _wait_for(exchange, ANSWER_SLICE_SECONDS)
 
     def received(self) -> Iterator[tuple[Exchange, ExchangeResult | None]]:
-        """The second half, for all that are answered by now. For the results see exchange()."""
+        """Does the second half, for all that are answered by now. For the results see exchange()."""
         self._next_answer()
         while self.under_way and self.under_way[0].is_over:
             exchange = self.under_way.popleft()
@@ -165,7 +164,7 @@ class Exchanger:
             yield exchange, self._result_of(exchange) if exchange.sent.is_answered else None
 
     def _next_answer(self) -> Exchange | None:
-        """Read what has come. Returns the first exchange whose answer is still to come."""
+        """Reads what has come. Returns the first exchange whose answer is still to come."""
         waiting = [exchange for exchange in self.under_way if not exchange.is_over]
         try:
             if waiting:
@@ -228,7 +227,7 @@ class Exchanger:
         self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report],
         claim: Claim | None, result: ExchangeResult | None = None,
     ) -> ExchangeResult:  # fmt: skip
-        """One transaction. What came of it is added to `result`."""
+        """Runs one transaction, and adds its results to `result`."""
         with one_send_pipeline(connection), connection.session_settings():
             cursors = [
                 connection.cursor(binary=is_binary).execute(statement.sql, parameters, prepare=True)
@@ -250,7 +249,7 @@ class Exchanger:
     def _statements(
         self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None
     ) -> list[tuple[Statement, Params, bool]]:
-        """Each with its parameters, and whether its rows come in binary."""
+        """Yields each with its parameters, and whether its rows come in binary."""
         statements = [(REPORT, report_parameters(reports), False)] if reports else []
         for statement, parameters in finish_statements(finishes, skip_locked=self._skips_locked):
             statements.append((statement, parameters, False))
@@ -262,7 +261,7 @@ class Exchanger:
         self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None,
         answers: list[PGresult], result: ExchangeResult | None = None,
     ) -> ExchangeResult:  # fmt: skip
-        """What came of these statements. Raises psycopg.Error."""
+        """Returns the results of these statements. Raises psycopg.Error."""
         result = result or ExchangeResult()
         if claim is not None:
             result.claimed, result.jobs = True, _rows(connection, answers.pop(), MAKE_JOB)
@@ -313,11 +312,11 @@ class Exchanger:
     def _write_refused(
         self, connection: OwnConnection, finish: Finish, error: psycopg.Error, whole: ExchangeResult
     ) -> None:
-        """The same end without what could not be stored, as a failure that says so."""
+        """Writes the same end without what could not be stored, as a failure that says so."""
         emit(
             "worker.finish_refused", f"The end of {finish.id} cannot be stored: {error}", level=logging.ERROR
         )
-        reason = f"PostgreSQL refused what the job left behind: {str(error).strip().splitlines()[0]}"
+        reason = f"PostgreSQL refused what the job left: {str(error).strip().splitlines()[0]}"
         entry = json.dumps({"outcome": Outcome.FAILED.value, "reason": reason})
         failure = Finish(finish.id, finish.lease_epoch, Outcome.FAILED, State.FAILED, entry=entry)
         # Without the entry, where the row's own errors take no entry any more.
@@ -330,8 +329,8 @@ class Exchanger:
 
 
 def _judge(connection: OwnConnection, finishes: Sequence[Finish], result: ExchangeResult) -> None:
-    """Some finish matched no row: it was written before (its answer got lost), its row is locked and still ours, or
-    it is not ours any more."""
+    """Decides about finishes that matched no row: one was written before (its answer got lost), its row is locked and
+    still ours, or it is not ours any more."""
     rows = whose(connection, [finish.id for finish in finishes])
     for finish in finishes:
         lease_epoch, state = rows.get(finish.id, (None, None))
@@ -358,15 +357,15 @@ def _rows(connection: OwnConnection, answer: PGresult, make: Callable[[Sequence[
 
 
 def _payloads(finishes: Sequence[Finish]) -> list[str]:
-    """What to tell the other workers of jobs that wait again."""
+    """Returns the payloads that tell the other workers of jobs that wait again."""
     states = {finish.state for finish in finishes}
     payloads = [notify.ready(notify.ANY_QUEUE)] if State.READY in states else []
     return payloads + ([notify.DUE] if State.SCHEDULED in states else [])
 
 
 def _notify(connection: OwnConnection, payloads: list[str]) -> None:
-    """After the commit: inside its transaction the ends and the claim would wait for the lock that each commit of a
-    NOTIFY takes. Workers that are not told look later by themselves."""
+    """Notifies after the commit: inside its transaction the ends and the claim would wait for the lock that each commit
+    of a NOTIFY takes. Workers that are not told look later by themselves."""
     try:
         notify.send(connection, *payloads)
     except psycopg.Error as error:  # the next exchange notices a lost connection: this one's answer counts

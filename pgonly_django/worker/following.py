@@ -1,4 +1,5 @@
-"""What follows the end of a run: what the main loop does once it is over here, and once its finish is written."""
+"""What happens after the end of a run: what the main loop does when it has ended here, and when its finish is
+written."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from pgonly_django.worker.task_lookup import TaskLookup
 
 
 class Following:
-    """For the main loop alone; other threads may read the counters."""
+    """Used by the main loop alone; other threads may read the counters."""
 
     def __init__(
         self, in_flight: InFlight, claims: Claims, capacity: Capacity, deadline: Deadline, stats: RunCounter,
@@ -38,11 +39,12 @@ class Following:
         self.has_news = False  # a job has ended since the last look of a burst
 
     def tells_successes(self) -> bool:
-        """Whether the log or a signal wants to know of successes: not for each one."""
+        """Returns whether the log or a signal wants to know of successes: not for each one."""
         return job_log.logs_successes() or has_receivers(task_finished, logging.INFO)
 
     def take(self, ended: EndedRun) -> None:
-        """A run is over in this process. A finish that is not written yet goes out with the next exchange."""
+        """Takes a run that has ended in this process. A finish that is not written yet is sent with the next
+        exchange."""
         run, in_flight = ended.run, self._in_flight
         if run.abandoned:
             return
@@ -65,7 +67,7 @@ class Following:
             in_flight.end(ended)
 
     def take_result(self, result: ExchangeResult, claim: Claim | None, began: float) -> list[Run]:
-        """An exchange that was sent at `began` has brought this. Returns the claimed runs, which may start."""
+        """Takes the result of an exchange that was sent at `began`. Returns the claimed runs, which may start."""
         if result.was_refused:
             self._poll_timer.put_off()
         if claim is not None and result.claimed:
@@ -78,8 +80,8 @@ class Following:
         return self._claims.runs_of(result.jobs, claimed_at=began)
 
     def close(self, ended: EndedRun, *, tells_successes: bool) -> None:
-        """The job is off our hands: its finish is written, or the job belongs to another worker. `tells_successes`
-        False: neither log nor signals want to know of a success."""
+        """Closes a job whose finish is written, or that belongs to another worker. `tells_successes` False: neither log
+        nor signals want to know of a success."""
         run, finish = ended.run, ended.finish
         self._in_flight.forget(run)
         self._deadline.note_end(run)
@@ -105,7 +107,7 @@ class Following:
             self._calls.signals.call_later(ended)
 
     def _follow(self, ended: EndedRun, state: State, delay_seconds: float) -> None:
-        """What the new state of the job asks for."""
+        """Does what the new state of the job needs."""
         if state is State.SCHEDULED:
             self._claims.promotion.expect_due(delay_seconds)
         elif state is State.READY:

@@ -1,5 +1,5 @@
-"""A process that a job forks is no worker: it has the signal handlers from before the worker, opens connections to
-itself, and ends where it would come back out of the job.
+"""A process that a job forks is not a worker: it has the signal handlers from before the worker, opens separate
+connections, and ends where it would come back out of the job.
 
 multiprocessing's fork and os.fork() copy everything: handlers that would swallow the child's SIGTERM, and sockets of
 the worker. Whatever the child sends there, even the end of a session, breaks what the worker has under way.
@@ -34,7 +34,7 @@ _kept: list[Any] = []  # what belongs to the parent: not to be used, closed or g
 
 @contextmanager
 def as_worker(handlers: Mapping[int, Any]) -> Iterator[None]:
-    """Within this the process is a worker: its children get these signal handlers, and end as leave() says."""
+    """Makes the process a worker within the block: its children get these signal handlers, and end as leave() says."""
     global _is_worker  # noqa: PLW0603 - a fact of the process
     _is_worker = True
     _handlers.update(handlers)
@@ -53,14 +53,13 @@ def _be_no_worker() -> None:
 
 
 def detach(each: socket.socket) -> None:
-    """Let no forked child have this socket: a child outlives its worker, and would keep a port taken."""
+    """Lets no forked child have this socket: a child outlives its worker, and would keep a port taken."""
     _sockets.add(each)
 
 
 def leave(error: BaseException | None = None) -> NoReturn:
-    """The end of a child that has done its work or comes back out of a job, as at the end of a Python script.
-
-    The job's end is its parent's to write, and what is open is its parent's to close.
+    """Ends a child that has done its work or comes back out of a job, as at the end of a Python script. The job's end
+    is its parent's to write, and open connections are its parent's to close.
     """
     with suppress(Exception):
         if error is not None and not isinstance(error, SystemExit):
@@ -80,7 +79,7 @@ def _note(connection: Any, **_: Any) -> None:
 
 
 def _before_fork() -> None:
-    """Hold signals back until the child has its handlers: before that they would be lost, or reach the worker's."""
+    """Holds signals back until the child has its handlers: before that they would be lost, or reach the worker's."""
     if _is_worker:
         _thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _handlers)
 
@@ -105,9 +104,8 @@ def _after_fork_in_child() -> None:
 
 
 def _detach_sockets() -> None:
-    """Or the server would keep a killed worker's transactions, and their locks, for as long as this child lives.
-
-    The numbers stay taken, so that a cursor from before the fork meets no other socket there.
+    """Detaches the sockets. Otherwise the server would keep a killed worker's transactions, and their locks, for as
+    long as this child lives. The numbers stay taken, so that a cursor from before the fork meets no other socket there.
     """
     nowhere = os.open(os.devnull, os.O_RDWR)
     ours: tuple[Any, ...] = (*_connections, *OPENED, *_sockets)
@@ -119,7 +117,7 @@ def _detach_sockets() -> None:
 
 
 def _forget_django_connections() -> None:
-    """The next query of this thread connects."""
+    """Makes the next query of this thread connect."""
     for wrapper in connections.all(initialized_only=True):
         _kept.append(wrapper)
         pools = getattr(wrapper, "_connection_pools", {})  # of the class, by alias

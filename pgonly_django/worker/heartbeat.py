@@ -1,4 +1,4 @@
-"""The thread that renews the leases, and takes the jobs of dead workers back. It has a connection to itself, so that no
+"""The thread that renews the leases, and takes the jobs of dead workers back. It has a separate connection, so that no
 statement of the main loop delays it; while the worker sleeps it has none."""
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ AGAIN_SECONDS = 1.0  # after a beat that left no trace in the worker's row
 
 
 class Heartbeat(threading.Thread):
-    """`tell` takes messages for the main loop, whose connection is `main`."""
+    """The heartbeat. `tell` takes messages for the main loop, whose connection is `main`."""
 
     def __init__(
         self, worker_id: UUID, options: WorkerOptions, in_flight: InFlight, stats: RunCounter, main: WorkerConnection,
@@ -79,8 +79,8 @@ class Heartbeat(threading.Thread):
         self._changed.set()
 
     def sleep(self) -> bool:
-        """Beat no more, until wake(). For the main loop, before the worker's row says that it sleeps: a beat after that
-        would say that it is awake. False in the middle of a beat, which is not waited for."""
+        """Stops beating until wake(). Called by the main loop, before the worker's row says that it sleeps: a beat
+        after that would say that it is awake. Returns False in the middle of a beat, which is not waited for."""
         if not self._beating.acquire(blocking=False):
             return False
         self._is_asleep = True
@@ -89,7 +89,7 @@ class Heartbeat(threading.Thread):
         return True
 
     def wake(self) -> None:
-        """End the sleep, and beat at once."""
+        """Ends the sleep, and beats at once."""
         if self._is_asleep:
             self._is_asleep, self.some_running = False, True
             self.beaten_at = self._beat_at = time.monotonic()
@@ -114,7 +114,7 @@ class Heartbeat(threading.Thread):
         self.database.close()
 
     def _next_step(self) -> float:
-        """While the database is away the beats look for it."""
+        """Returns the next step. While the database is unavailable the beats look for it."""
         return self._beat_at if self.database.is_away else min(self._beat_at, self.stats.due_at)
 
     def _close(self) -> None:
@@ -131,8 +131,8 @@ class Heartbeat(threading.Thread):
             self.database.lose(error)
 
     def _beat_and_pause(self) -> float:
-        """One beat, whatever it raises: without heartbeats every job here would be lost. Returns the seconds until the
-        next."""
+        """Does one beat, whatever it raises: without heartbeats every job here would be lost. Returns the seconds until
+        the next."""
         try:
             connection = self.database.connection()
             if connection is None:
@@ -146,15 +146,15 @@ class Heartbeat(threading.Thread):
             return self.database.pause_seconds
 
     def beat(self, connection: OwnConnection) -> bool:
-        """Renew what is held, find what is not known, say that this worker lives, rescue from those that do not.
-
-        Whether all leases are renewed and the worker's row says that it lives: not while somebody holds that locked.
+        """Renews what is held, finds what is not known, says that this worker is alive, and rescues from workers that
+        are not. Returns whether all leases are renewed and the worker's row says that it is alive: not while another
+        transaction has that locked.
         """
         with self._beating:
             return not self._is_asleep and self._beat(connection)
 
     def beat_on_main(self) -> bool:
-        """The same on the connection of the main loop, unless this thread is in the middle of a beat."""
+        """Does the same on the connection of the main loop, unless this thread is in the middle of a beat."""
         if not self._beating.acquire(blocking=False):
             return False
         try:
@@ -184,8 +184,8 @@ class Heartbeat(threading.Thread):
         return is_complete
 
     def _renew(self, connection: OwnConnection, runs: dict[str, Run], began: float) -> bool:
-        """Not while the table is locked, as CREATE INDEX does for long: the worker has to say that it lives all the
-        same, or the others would take its jobs."""
+        """Renews, but not while the table is locked, as CREATE INDEX does for long: the worker has to say that it is
+        alive all the same, or the others would take its jobs."""
         leases = {job_id: run.job.lease_epoch for job_id, run in runs.items()}
         try:
             with renewing:
@@ -208,7 +208,8 @@ class Heartbeat(threading.Thread):
         return True
 
     def _release_unknown(self, connection: OwnConnection) -> None:
-        """A claim whose answer was lost left rows in our name. Twice unknown, so not merely on their way here."""
+        """Releases claims whose answer was lost and left rows in our name. They were unknown twice, so not merely on
+        their way here."""
         known = self.in_flight.held()
         rows = liveness.claimed_by(connection, self.worker_id)
         unknown = {job_id: epoch for job_id, epoch in rows.items() if job_id not in known}
@@ -224,7 +225,7 @@ class Heartbeat(threading.Thread):
         emit("worker.heartbeat_failed", message, level=level, exc_info=not is_known)
 
     def register(self, connection: OwnConnection) -> None:
-        """Write the worker's row."""
+        """Writes the worker's row."""
         options = self.options
         facts = {
             "id": self.worker_id, "name": options.name, "hostname": socket.gethostname(), "pid": os.getpid(),
@@ -241,7 +242,7 @@ class Heartbeat(threading.Thread):
 
 
 class StandIn(Timer):
-    """Every quarter of a lease: beats on the connection of the main loop, where the thread gets none and leases are in
+    """Beats every quarter of a lease on the connection of the main loop, where the thread gets none and leases are in
     danger. The server may have as many connections as it takes."""
 
     def __init__(self, heartbeat: Heartbeat) -> None:
@@ -274,14 +275,15 @@ class Rescue:
         return self.options.lease_for / 2
 
     def note_contact(self) -> None:
-        """The database answers. Call it before and after each beat: one that hung is a time without contact."""
+        """Notes that the database answers. Call it before and after each beat: one that hung is a time without
+        contact."""
         now = time.monotonic()
         if self._contact_at is not None and now - self._contact_at > self._settle_for.total_seconds():
             self.wait_until_settled()
         self._contact_at = now
 
     def forget_contact(self) -> None:
-        """There will be none for a while, and nothing follows from that."""
+        """Called when there will be no contact for a while, from which nothing follows."""
         self._contact_at = None
 
     def wait_until_settled(self) -> None:
@@ -295,7 +297,7 @@ class Rescue:
             announce(connection, rescued, self.tell)
 
     def _end_transactions(self, connection: OwnConnection) -> None:
-        """See queue.rescue. Transactions of roles that may not be ended here keep no others from being ended."""
+        """See queue.rescue. Transactions of roles that may not be ended here do not keep others from being ended."""
         terms = (connection, self.options.lease_for, self._settle_for)
         try:
             ended = end_transactions(*terms, of_any_role=self._ends_of_any_role)
@@ -311,8 +313,8 @@ class Rescue:
 
 
 def announce(connection: OwnConnection, rescued: Collection[Rescued], tell: Tell) -> None:
-    """Log what was rescued, and notify every worker. That of this process is told as well, and also does what follows
-    the end of a job."""
+    """Logs what was rescued, and notifies every worker. That of this process also does what follows the end of a
+    job."""
     for job in rescued:
         message = (
             f"{job.task} {job.id} of the dead worker {job.worker} is {job.state} (crashes: {job.crashes})."

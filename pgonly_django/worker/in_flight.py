@@ -1,4 +1,4 @@
-"""The jobs in flight: claimed by this process, their ends not yet written."""
+"""The jobs in flight: claimed by this process, with ends that are not yet written."""
 
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -18,15 +18,15 @@ LOCKED_RETRY_SECONDS = (0.1, 1.0)
 
 @dataclass(slots=True)
 class Locked:
-    """Since when a row was found locked, and when to try again."""
+    """The time since when a row was found locked, and when to try again."""
 
     since: float
     retry_at: float
 
 
 class InFlight:
-    """Changed by the main loop only. Other threads may call held() and look whether a job is in `runs`. All times are
-    time.monotonic()."""
+    """The jobs in flight. Only the main loop changes it. Other threads may call held() and look whether a job is in
+    `runs`. All times are time.monotonic()."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
@@ -41,7 +41,7 @@ class InFlight:
         self._locked: dict[str, Locked] = {}  # whose ends met a row that somebody else holds locked
 
     def hold(self, runs: Iterable[Run]) -> None:
-        """These were claimed. A run of the same job that goes on here has lost its lease."""
+        """Adds claimed runs. A run of the same job that continues here has lost its lease."""
         for run in runs:
             job_id = run.job.id
             older = self.runs.get(job_id)
@@ -63,17 +63,17 @@ class InFlight:
         return self.runs.copy()
 
     def end(self, ended: EndedRun) -> None:
-        """The run is over here; its finish is to be written."""
+        """Notes that the run has ended here; its finish has to be written."""
         self.ended[ended.run.job.id] = ended
 
     def release_unknown(self, claim: UnknownClaim) -> None:
-        """The job is to go back, unless we know of the run by now."""
+        """Gives the job back, unless the run is known by now."""
         run = self.runs.get(claim.job_id)
         if run is None or run.job.lease_epoch != claim.lease_epoch:
             self._unknown_claims[claim.job_id] = never_started(claim.job_id, claim.lease_epoch)
 
     def finishes(self, now: float, under_way: Collection[str] = ()) -> list[Finish]:
-        """What is to be written now. Of jobs in `under_way` it is being written already."""
+        """Returns the finishes to write now. Those of jobs in `under_way` are being written already."""
         finishes = [ended.finish for ended in self.ended.values() if ended.finish is not None]
         finishes += self._unknown_claims.values()
         if under_way:
@@ -81,13 +81,13 @@ class InFlight:
         return [each for each in finishes if self.is_due(each.id, now)] if self._locked else finishes
 
     def is_due(self, job_id: str, now: float) -> bool:
-        """Whether the end of this job is not put off."""
+        """Returns whether the end of this job is not put off."""
         locked = self._locked.get(job_id)
         return locked is None or now >= locked.retry_at
 
     def settle(self, result: ExchangeResult) -> Iterator[EndedRun]:
-        """What came of the finishes. Yields each end that is written, or has `finish` None since the job was not ours
-        any more; these are still to be forgotten."""
+        """Takes the results of the finishes. Yields each end that is written, or has `finish` None since the job was
+        not ours any more; these have yet to be forgotten."""
         was_changed = bool(result.states or result.replaced)
         for job_id in result.finished:
             if self._unknown_claims:
@@ -107,13 +107,13 @@ class InFlight:
             self.put_off(finish.id)
 
     def put_off(self, job_id: str) -> None:
-        """The end of this job cannot be written now."""
+        """Called when the end of this job cannot be written now."""
         now, (shortest, longest) = time.monotonic(), LOCKED_RETRY_SECONDS
         locked = self._locked.setdefault(job_id, Locked(now, now))
         locked.retry_at = now + min(max((now - locked.since) / 2, shortest), longest)
 
     def forget(self, run: Run) -> None:
-        """The job is off our hands. A later run of it stays."""
+        """Forgets the job. A later run of it stays."""
         job_id = run.job.id
         self._suspects.discard(run)
         if self.runs.get(job_id) is run:
@@ -125,18 +125,18 @@ class InFlight:
             self.superseded.remove(run)
 
     def forget_cleared(self) -> bool:
-        """Suspects that have saved something new are none any more. Whether there were any."""
+        """Forgets suspects that have saved something new. Returns whether there were any."""
         cleared = self._suspects and {run for run in self._suspects if run.saved_something_new}
         self._suspects -= cleared
         return bool(cleared)
 
     def going(self) -> list[Run]:
-        """The runs that are not over here."""
+        """Returns the runs that have not ended here."""
         return [run for job_id, run in self.runs.items() if job_id not in self.ended] + self.superseded
 
     @property
     def slots_taken(self) -> int:
-        """How many slots are held, or waited for: an end that cannot be written yet takes none."""
+        """Returns the number of slots that are held, or waited for: an end that cannot be written yet takes none."""
         taken = len(self.runs) - len(self.ended)
         if self._heavy:
             taken += sum(run.slots - 1 for job_id, run in self._heavy.items() if job_id not in self.ended)
@@ -144,13 +144,13 @@ class InFlight:
 
     @property
     def has_heavy(self) -> bool:
-        """Whether a run takes up several slots. Nothing may be prefetched beside it, or more slots would be in use than
-        there are."""
+        """Returns whether a run occupies several slots. Nothing may be prefetched beside it, or more slots would be in
+        use than there are."""
         return bool(self._heavy)
 
     @property
     def has_suspect(self) -> bool:
-        """Whether a job is among them that may have killed its workers, and has saved nothing new since."""
+        """Returns whether a job is among them that may have killed its workers, and has saved nothing new since."""
         return bool(self._suspects)
 
     @property
@@ -159,11 +159,11 @@ class InFlight:
 
     @property
     def ids(self) -> list[str]:
-        """The jobs whose end, or release, is not in their row."""
+        """Returns the jobs whose end, or release, is not in their row."""
         return list({**self.runs, **self._unknown_claims})
 
     def next_write(self, now: float) -> float:
-        """When there is something to write."""
+        """Returns when there is something to write."""
         if any(job_id not in self._locked for each in (self.ended, self._unknown_claims) for job_id in each):
             return now
         return min((locked.retry_at for locked in self._locked.values()), default=NEVER)

@@ -1,7 +1,5 @@
-"""What the main loop is told, and where it waits: at once for messages of threads and signal handlers, and for a socket
-of the database.
-
-Besides the messages here it gets each run that has ended in this process (EndedRun).
+"""The messages of the main loop, and the place where it waits: at once for messages of threads and signal handlers, and
+for a socket of the database. Besides the messages here it gets each run that has ended in this process (EndedRun).
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ WAKE, RETIRE, RESCUED_FAILED, RESCUED_FINISHED = "wake", "retire", "rescued-fail
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """The payload of a NOTIFY, or what a supervisor or a thread says in the same form: see database/notify.py."""
+    """The payload of a NOTIFY, or a message of a supervisor or a thread in the same form: see database/notify.py."""
 
     kind: str
     name: str = ""
@@ -50,15 +48,16 @@ class UnknownClaim:
 
 @dataclass(frozen=True, slots=True)
 class LettersSent:
-    """All dead letters are sent that were wanted up to this number."""
+    """All dead letters that were wanted up to this number are sent."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceChecked:
-    """Whether the duties that may not wait until a sleep is over have found nothing to do, but for jobs that a budget
-    holds: `resets_in` is the number of seconds until the first of these budgets begins a new period."""
+    """The duties that may not wait until a sleep is over were checked: whether they have found nothing to do, except
+    jobs that a budget holds. `resets_in` is the number of seconds until the first of these budgets begins a new
+    period."""
 
     is_calm: bool
     resets_in: float = float("inf")
@@ -75,7 +74,7 @@ _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", sel
 
 
 def wait_for(sockets: Mapping[int, int], seconds: float) -> dict[int, int]:
-    """Which of `sockets` (descriptor -> events of `selectors`) are ready, after at most `seconds`."""
+    """Returns which of `sockets` (descriptor -> events of `selectors`) are ready, after at most `seconds`."""
     with _Selector() as selector:
         for descriptor, events in sockets.items():
             selector.register(descriptor, events)
@@ -101,15 +100,15 @@ class Inbox(Generic[Message]):
                 self._waker.send(b"!")
 
     def take(self, at_most: int, seconds: float, database: int | None = None) -> list[Message]:
-        """What came, the oldest first. With nothing there, wait until something comes, or the socket `database` has
-        something to read, or `seconds` are over."""
+        """Returns the messages, the oldest first. Without any it waits until one comes, or the socket `database` has
+        something to read, or `seconds` have passed."""
         if seconds > 0:
             self.wait(seconds, {} if database is None else {database: selectors.EVENT_READ})
         return [self._messages.popleft() for _ in range(min(at_most, len(self._messages)))]
 
     def wait(self, seconds: float, others: Mapping[int, int]) -> dict[int, int]:
-        """Until there is a message, or one of `others` (descriptor -> events of `selectors`) is ready, or `seconds` are
-        over. Returns those of the others that are ready."""
+        """Waits until there is a message, or one of `others` (descriptor -> events of `selectors`) is ready, or
+        `seconds` have passed. Returns those of the others that are ready."""
         woken = self._woken or self._open_sockets()
         self._is_waiting = True
         try:
@@ -123,15 +122,16 @@ class Inbox(Generic[Message]):
             self._is_waiting = False
 
     def wake_on_signals(self) -> None:
-        """Until close() a signal ends the wait as well. Its handler alone runs only when the main thread does: where
-        another thread got the signal, or it came just before the wait, that is after the wait. For the main thread."""
+        """Makes a signal end the wait as well, until close(). Its handler alone runs only when the main thread does:
+        where another thread got the signal, or it came just before the wait, that is after the wait. For the main
+        thread."""
         if self._waker is None:
             self._open_sockets()
         assert self._waker is not None
         self._wakeup_fd_before = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
 
     def close(self) -> None:
-        """Nothing is taken any more; what is put from now on is dropped."""
+        """Ends it: nothing is taken any more, and what is put from now on is dropped."""
         if self._wakeup_fd_before is not None:
             signal.set_wakeup_fd(self._wakeup_fd_before)
             self._wakeup_fd_before = None

@@ -1,8 +1,8 @@
-"""What the log says of runs. An attempt that failed has its line at once, with the traceback, from the slot where it
-failed; all others have theirs once their end is written. At DEBUG each start has a line as well.
+"""The log of runs. An attempt that failed has its line at once, with the traceback, from the slot where it failed; all
+others have theirs after their end is written. At DEBUG each start has a line as well.
 
-A line costs more than a job that does little: where very many jobs succeed, a line tells of all that succeeded within
-a second.
+A line costs more than a job that does little: where very many jobs succeed, a line tells of all that succeeded within a
+second.
 """
 
 import contextlib
@@ -47,7 +47,8 @@ TOLD_AT_ONCE = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED)
 
 
 def logs_starts() -> bool:
-    """Whether there is anything to do for starts. No-op jobs come 20,000 a second, so it is asked once for many."""
+    """Returns whether there is anything to do for starts. No-op jobs come 20,000 a second, so it is asked once for
+    many."""
     return _logger.isEnabledFor(logging.DEBUG) or has_listeners()
 
 
@@ -63,12 +64,11 @@ def log_start(run: Run) -> None:
 
 
 class EndLog:
-    """Logs the ends of runs in a thread of its own, together with everything else that the main loop has to say: a
-    handler of the project may be slow, or hang, and delays no claim. It keeps the order, and loses nothing at a stop
-    that leaves it the time. While a handler is so slow that WAITING_AT_MOST ends wait, further ones are only counted.
-    Before the thread starts, and after it has ended, what is said is logged by its caller.
-
-    The methods are for the main loop, but for takes_events_of_others().
+    """Logs the ends of runs in a separate thread, together with all other messages of the main loop: a handler of the
+    project may be slow, or hang, and delays no claim. It keeps the order, and loses nothing at a stop that leaves it
+    the time. While a handler is so slow that WAITING_AT_MOST ends wait, further ones are only counted. Before the
+    thread starts, and after it has ended, messages are logged by their caller. The methods are for the main loop,
+    except takes_events_of_others().
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class EndLog:
         self._left_out = 0
 
     def note(self, ended: EndedRun) -> None:
-        """The end of a run is written."""
+        """Notes that the end of a run is written."""
         waiting = self._sent - self._logged
         if waiting >= WAITING_AT_MOST:
             self._left_out += 1
@@ -91,7 +91,7 @@ class EndLog:
         self._sent += 1
 
     def send(self) -> None:
-        """Let what was noted be logged: once for many ends, since a wake-up of the thread costs more than an end."""
+        """Lets what was noted be logged: once for many ends, since a wake-up of the thread costs more than an end."""
         if self._noted:
             noted, self._noted = self._noted, []
             self._put(noted)
@@ -99,23 +99,23 @@ class EndLog:
 
     @contextlib.contextmanager
     def takes_events(self) -> Iterator[None]:
-        """Within this, what this thread emits is logged by that of the log, which it starts."""
+        """Makes the log's thread, which it starts, log what this thread emits within the block."""
         with contextlib.suppress(RuntimeError):  # it has started, or the system starts no more threads
             self._thread.start()
         with handed_to(self.say):
             yield
 
     def takes_events_of_others(self) -> AbstractContextManager[None]:
-        """The same for another thread that may not wait for a handler: that of the heartbeat, say."""
+        """Does the same for another thread that may not wait for a handler, such as that of the heartbeat."""
         return handed_to(self._put)
 
     def say(self, event: Callable[[], None]) -> None:
-        """`event` logs something."""
+        """Logs by calling `event`."""
         self.send()
         self._put(event)
 
     def close(self, timeout: float) -> None:
-        """Wait until all is logged, at most `timeout` seconds."""
+        """Waits until all is logged, at most `timeout` seconds."""
         self.send()
         self._tell_left_out()
         if not self._thread.is_alive():
@@ -167,7 +167,8 @@ class EndLog:
 
 
 def _shielded(log: Callable[[], None]) -> None:
-    """A handler or a listener of the project may raise anything, or fork: the next line counts."""
+    """Survives what a handler or a listener of the project does: it may raise anything, or fork, and the next line is
+    still logged."""
     try:
         log()
     except BaseException:  # noqa: BLE001 - see above
@@ -178,7 +179,7 @@ def _shielded(log: Callable[[], None]) -> None:
 
 
 def _without_data(ended: EndedRun) -> EndedRun:
-    """What the log says of the end, without arguments and result: it may wait for long, and be one of many."""
+    """Returns what the log says of the end, without arguments and result: it may wait for long, and be one of many."""
     run, finish = ended.run, ended.finish
     job = run.job._replace(args=[], kwargs={}, errors=[], metadata={})
     slim = Run(job, run.alias, run.claimed_at, run.lease_until, run.worker, run.worker_id)
@@ -188,7 +189,7 @@ def _without_data(ended: EndedRun) -> EndedRun:
 
 class _Second:
     """The successes of one second. While one has more than OWN_LINES_PER_SECOND, those of the next one are held until
-    it is over: then a line for each task tells of them, or each has its own where they were few."""
+    its end: then a line for each task tells of them, or each has its own where they were few."""
 
     def __init__(self) -> None:
         self._began = 0.0
@@ -199,7 +200,7 @@ class _Second:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the line of those that are held; None while there are none."""
+        """The seconds until the line of those that are held; None while there are none."""
         return max(self._began + 1.0 - time.monotonic(), 0.0) if self._run_times else None
 
     def take(self, ends: list[EndedRun]) -> None:
@@ -224,7 +225,7 @@ class _Second:
             self._run_times.setdefault(ended.run.job.task, []).append(_seconds_of(ended))
 
     def finish(self) -> None:
-        """Write what is held."""
+        """Writes what is held."""
         self._is_busy, held, run_times = self._count > OWN_LINES_PER_SECOND, self._held, self._run_times
         self._count, self._held, self._run_times = 0, [], {}
         for ended in held:
@@ -236,7 +237,8 @@ class _Second:
 
 
 def _log_many(task: str, seconds: float, times: list[float]) -> None:
-    """`times`: how long each run took, in ascending order; they ended within so many `seconds`."""
+    """Logs many successes. `times`: how long each run took, in ascending order; they ended within this number of
+    `seconds`."""
     count = len(times)
     median, percentile = times[count // 2], times[count * 95 // 100]
     message = (
@@ -270,7 +272,7 @@ def log_end(ended: EndedRun) -> None:
 
 
 def log_failure(run: Run, finish: Finish, error: BaseException, *, is_news: bool = True) -> None:
-    """For the attempt that failed, with its traceback, or for the task that this worker does not know: a warning where
+    """Logs the attempt that failed, with its traceback, or the task that this worker does not know: a warning where
     that `is_news`. One that was cut off has its line by now: what its thread raises in the end changes nothing."""
     if not run.abandoned:
         _shielded(partial(_log_failure, run, finish, error, is_news))
@@ -291,15 +293,15 @@ def _log_failure(run: Run, finish: Finish, error: BaseException, is_news: bool) 
 
 
 def log_fenced(run: Run) -> None:
-    """Promise 2 at work: what the run left behind was not written."""
+    """Logs that what the run left was not written (promise 2)."""
     message = f"{run.job.task} {run.job.id} belongs to another worker by now; its end was not written."
     facts = {"job_id": run.job.id, "task": run.job.task, "attempt": run.job.attempt}
     emit("worker.finish_fenced", message, level=logging.WARNING, **facts)
 
 
 def log_left(job_ids: list[str], *, is_away: bool) -> None:
-    """The worker ends without having written the ends of these."""
-    reason = "PostgreSQL is away" if is_away else "their rows are locked"
+    """Logs that the worker ends without having written the ends of these."""
+    reason = "PostgreSQL is unavailable" if is_away else "their rows are locked"
     message = (
         f"Leaving without having given back {len(job_ids)} job(s), since {reason}; they run elsewhere once their "
         f"leases are over: {', '.join(job_ids[:LEFT_NAMED])}{' ...' if len(job_ids) > LEFT_NAMED else ''}"
@@ -317,7 +319,7 @@ def _facts_of_end(ended: EndedRun) -> dict[str, Any]:
 
 
 def _level(finish: Finish) -> int:
-    """Discarded and held jobs wait for a person."""
+    """Returns the level. Discarded and held jobs wait for a person."""
     if finish.state is State.FAILED and how_it_ended(finish).is_error:
         return logging.ERROR
     return logging.WARNING if finish.state in (State.FAILED, State.HELD) else logging.INFO
@@ -333,7 +335,7 @@ def _attempt(run: Run) -> str:
 
 
 def _error_in(entry: dict[str, Any]) -> str:
-    """In one line, for ends whose traceback is not logged."""
+    """Returns the error in one line, for ends whose traceback is not logged."""
     name, text = (
         entry.get("exception", "").rpartition(".")[2],
         entry.get("message", "").strip().partition("\n")[0],
@@ -342,7 +344,7 @@ def _error_in(entry: dict[str, Any]) -> str:
 
 
 def _then(finish: Finish) -> str:
-    """What becomes of a job that has not done its work."""
+    """Returns what becomes of a job that has not done its work."""
     if finish.outcome not in (*TOLD_AT_ONCE, Outcome.RETRIED, Outcome.SNOOZED):
         return ""
     if finish.state is State.FAILED:

@@ -1,11 +1,9 @@
-"""When the main loop looks for limited jobs, and what it keeps free for them. Times are time.monotonic().
+"""Decides when the main loop looks for limited jobs, and what it keeps free for them. Times are time.monotonic().
 
-A look costs two statements, so that it is made only when there may be something: at a NOTIFY that concerns limited
-jobs, after the end of a limited job, when a token of a rate or the end of a cool-down is due, and after growing pauses.
-Where nothing is limited only the last one is left.
-
-Limited jobs and the others take turns at the free slots: after an ordinary claim that took jobs the next free slot is
-kept for limited ones, if the last look has seen any.
+A look costs two statements, so it is made only when there may be something: at a NOTIFY that concerns limited jobs,
+after the end of a limited job, when a token of a rate or the end of a cool-down is due, and after growing pauses. Where
+nothing is limited only the last one is left. Limited jobs and the others take turns at the free slots: after an
+ordinary claim that took jobs the next free slot is kept for limited ones, if the last look has seen any.
 """
 
 import logging
@@ -72,12 +70,12 @@ class LimitedClaims(LookTimer):
         self._named: set[str] = set()  # tasks that are too heavy, and were named
 
     def hear_queue(self, kind: str, queue: str) -> None:
-        """A NOTIFY of a queue that this worker serves."""
+        """Called for a NOTIFY of a queue that this worker serves."""
         if kind == notify.LIMITED or queue == notify.ANY_QUEUE or queue in self._limited:
             self.hear()
 
     def note_end(self) -> None:
-        """A limited job of ours has ended: there is room, for us and for others."""
+        """Notes that a limited job of ours has ended: there is room, for us and for others."""
         self.wake()
         self.notice.want()
 
@@ -86,7 +84,7 @@ class LimitedClaims(LookTimer):
 
     @property
     def kept_free(self) -> int:
-        """How many slots the ordinary claim leaves alone."""
+        """The number of slots that the ordinary claim leaves alone."""
         return self._overdue_slots or int(self.has_more and self._is_our_turn)
 
     def next_look(self, free_slots: int) -> float:
@@ -97,8 +95,8 @@ class LimitedClaims(LookTimer):
     def claim(
         self, connection: OwnConnection, free_slots: int, *, jobs_at_most: float, take_suspect: bool
     ) -> Claimed:
-        """Look, and claim what may start in `free_slots`. Without any the look says whether one is to be kept free.
-        Raises psycopg.Error."""
+        """Looks, and claims what may start in `free_slots`. Without any, the look says whether to keep one free. Raises
+        psycopg.Error."""
         began = time.monotonic()
         seen = self.claimer.look(connection, free_slots, take_suspect=take_suspect)
         claimed = self.claimer.claim(
@@ -127,7 +125,7 @@ class LimitedClaims(LookTimer):
         self.plan(now + self._pause(seen, claimed, left), began=began)
 
     def _pause(self, seen: Look, claimed: Claimed, left: int) -> float:
-        """Until the next look, in seconds."""
+        """Returns the seconds until the next look."""
         if left > 0 and (claimed.jobs or claimed.was_contended):
             return 0.0
         if left > 0 and seen.is_cut:

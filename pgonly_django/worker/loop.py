@@ -88,21 +88,22 @@ class WorkerLoop:
         return Threads(self.id, self.options, self.in_flight, self.database, self.inbox.put)
 
     def stop(self) -> None:
-        """Claim no more, tell the jobs, wait for the grace. For signal handlers and any thread."""
+        """Stops claiming, tells the jobs, and waits for the grace period. For signal handlers and any thread."""
         self.shutdown.ask()
         self.inbox.put("stop")
 
     def stop_now(self) -> None:
-        """Release the running jobs now. For signal handlers and any thread."""
+        """Releases the running jobs now. For signal handlers and any thread."""
         self.shutdown.ask(at_once=True)
         self.inbox.put("stop")
 
     def wake(self) -> None:
-        """Look for jobs now. For any thread."""
+        """Looks for jobs now. For any thread."""
         self.inbox.put(inbox.WAKE)
 
     def retire(self) -> None:
-        """Claim no more, finish what is held, and end with a code that asks for a fresh process. For any thread."""
+        """Stops claiming, finishes the jobs that it holds, and ends with a code that asks for a fresh process. For any
+        thread."""
         self.inbox.put(inbox.RETIRE)
 
     @property
@@ -110,7 +111,7 @@ class WorkerLoop:
         return self.shutdown.is_asked
 
     def status(self) -> Status:
-        """How it goes. For any thread, at once."""
+        """Returns the status, to any thread, at once."""
         running = len(self.in_flight.ids)
         is_stopping, ended = self.capacity.is_closed or self._is_leaving, self.following
         return Status(
@@ -125,10 +126,10 @@ class WorkerLoop:
         )  # fmt: skip
 
     def run(self) -> ExitCode:
-        """Work until told to stop or there is nothing left to do. Once, from one thread.
+        """Works until told to stop or there is nothing left to do. Once, from one thread.
 
         When the loop itself breaks, no ends are written any more. No lease is renewed from then on, so that what ran
-        here goes to other workers, and the process has to go.
+        here goes to other workers, and the process has to end.
         """
         try:
             with self.calls.log.takes_events():
@@ -189,7 +190,7 @@ class WorkerLoop:
     # The inbox.
 
     def _read_inbox(self) -> None:
-        """Wait until there is something to do, and take note of what was said."""
+        """Waits until there is something to do, and takes note of what was said."""
         payloads = self.database.heard()  # some may have come along with the last answer
         if self.exchanger.under_way:
             self.exchanger.wait(ANSWER_SECONDS)
@@ -213,7 +214,7 @@ class WorkerLoop:
                     self.sleep.note_checked(message)
 
     def _hear(self, heard: Notification) -> None:
-        """One of an unknown kind, from a newer worker or another program, is left out."""
+        """Handles a notification. One of an unknown kind, from a newer worker or another program, is left out."""
         match heard.kind:
             case notify.READY | notify.LIMITED if self.claims.serve(heard.name):
                 self.sleep.note_news()
@@ -237,7 +238,7 @@ class WorkerLoop:
                 self.capacity.drain()
 
     def _pause(self, now: float) -> float:
-        """How long there is nothing to do but to wait for messages."""
+        """Returns for how long there is nothing to do but to wait for messages."""
         if self.database.is_away:
             return AWAY_SECONDS
         times = [now + LONGEST_PAUSE_SECONDS, self.shutdown.next_step(now), self.deadline.next_step(now)]
@@ -268,7 +269,7 @@ class WorkerLoop:
     # The exchange.
 
     def _exchange(self, now: float) -> None:
-        """Write what is to be written and claim what there is room for, in one round trip."""
+        """Writes what has to be written and claims the jobs that there is room for, in one round trip."""
         self._follow_up()
         if self._send_ahead(now):
             return
@@ -291,7 +292,8 @@ class WorkerLoop:
             self._hand_out(self.following.take_result(result, claim, began))
 
     def _send_ahead(self, now: float) -> bool:
-        """The first half of an exchange of many finishes, or of a second one. True: there is nothing to wait for."""
+        """Sends the first half of an exchange of many finishes, or of a second one. Returns True when there is nothing
+        to wait for."""
         under_way, finishing = self.exchanger.under_way, self.exchanger.finishing
         has_many = len(self.in_flight.ended) - len(finishing) >= MANY
         if not (under_way or has_many):
@@ -305,7 +307,7 @@ class WorkerLoop:
         return self.exchanger.send(self.in_flight.finishes(now, finishing), (), claim)
 
     def _follow_up(self, *, waits: bool = False) -> None:
-        """Take what came of the exchanges that are under way."""
+        """Takes the results of the exchanges that are under way."""
         if waits:
             self.exchanger.wait_for_answers()
         for exchange, result in self.exchanger.received():
@@ -340,7 +342,7 @@ class WorkerLoop:
     # The end.
 
     def _has_nothing_to_do(self) -> bool:
-        """Nothing is held, wanted or owed, and the last looks have found nothing."""
+        """Returns whether nothing is held, wanted or owed, and the last looks have found nothing."""
         is_empty = not (self._holds_jobs or self.in_flight.superseded or self.slots.stuck)
         has_told = not (self.claims.limited.notice.is_wanted or self.calls.are_going)
         may_end = self.options.burst or self.capacity.is_closed
@@ -348,12 +350,13 @@ class WorkerLoop:
 
     @property
     def _holds_jobs(self) -> bool:
-        """Or may: a claim is under way."""
+        """Returns whether it holds jobs, or may: a claim is under way."""
         return not self.in_flight.is_empty or bool(self.exchanger.under_way)
 
     @property
     def _is_busy(self) -> bool:
-        """It does not end by itself. Letters that are due are to be enqueued, and run here."""
+        """Returns whether it has work, so that it does not end by itself. Letters that are due have to be enqueued, and
+        run here."""
         letters_are_due = self.calls.dead_letters.are_due and not self.shutdown.is_asked
         return self._holds_jobs or letters_are_due
 

@@ -28,7 +28,7 @@ LOCK_WAIT = "2s"
 
 
 class Duty:
-    """What the thread does now and then. Any number of workers may do it at once: rows that are locked are skipped."""
+    """A duty of the thread. Any number of workers may do it at once: rows that are locked are skipped."""
 
     name: str  # as its failure is logged: "<name> failed"
     interval = 300.0  # seconds until it comes again when it has found nothing to do
@@ -36,13 +36,14 @@ class Duty:
     resets_in: float | None = None  # seconds: all that it has found is to be done then
 
     def run_once(self, thread: Maintenance) -> int:
-        """Do it once, with the means of `thread`. Returns how many rows it changed; more than 0 brings it back
+        """Does it once, with the means of `thread`. Returns how many rows it changed; more than 0 brings it back
         sooner."""
         raise NotImplementedError
 
 
 def tried(what: str, work: Callable[[], int | None], *, failed: int = 0) -> int:
-    """`work()`; `failed` where it raises anything, which is logged and keeps nothing else from being done."""
+    """Calls `work()`. Returns `failed` where it raises anything, which is logged and keeps nothing else from being
+    done."""
     try:
         return work() or 0
     except BaseException as error:  # noqa: BLE001 - a router of the project may even exit
@@ -52,7 +53,7 @@ def tried(what: str, work: Callable[[], int | None], *, failed: int = 0) -> int:
 
 
 def database_of(model: type[models.Model]) -> str | None:
-    """The database where the router keeps the rows of `model`; None where that has no such table."""
+    """Returns the database where the router keeps the rows of `model`; None where that has no such table."""
     alias = router.db_for_write(model)
     is_there = connections[alias].vendor == "postgresql" and router.allow_migrate_model(alias, model)
     return alias if is_there else None
@@ -60,8 +61,8 @@ def database_of(model: type[models.Model]) -> str | None:
 
 @contextmanager
 def no_timeout(alias: str) -> Iterator[None]:
-    """For statements on Django's connection. A statement_timeout of the role or the database is meant for requests: it
-    would cancel the same batch in every round."""
+    """Serves statements on Django's connection. A statement_timeout of the role or the database is meant for requests:
+    it would cancel the same batch in every round."""
 
     def execute_in_transaction(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         with transaction.atomic(using=alias):
@@ -73,7 +74,8 @@ def no_timeout(alias: str) -> Iterator[None]:
 
 
 class Maintenance(threading.Thread):
-    """`tell` takes messages for the main loop, from this thread. `over` is set when the worker ends."""
+    """The maintenance thread. `tell` takes messages for the main loop, from this thread. `over` is set when the worker
+    ends."""
 
     hurried_seconds = 0.5  # between two runs of a duty that is wanted soon
 
@@ -93,22 +95,22 @@ class Maintenance(threading.Thread):
         self._wanted.set()
 
     def run_soon(self, kind: type[Duty], done: Callable[[], None]) -> None:
-        """Do this duty within a second, and then call `done()`. For any thread."""
+        """Does this duty within a second, and then calls `done()`. For any thread."""
         self._hurried[kind] = done
         self._wanted.set()
 
     def check(self) -> None:
-        """Do the duties that may not wait until a sleep is over, and tell what they have found. For any thread."""
+        """Does the duties that may not wait until a sleep is over, and tells what they have found. For any thread."""
         self._is_asked = True
         self._wanted.set()
 
     def sleep(self) -> None:
-        """Close what the pools of the process keep open. No round comes until wake(). For any thread."""
+        """Closes what the pools of the process keep open. No round comes until wake(). For any thread."""
         self._is_asleep = self._closes_pools = True
         self._wanted.set()
 
     def wake(self) -> None:
-        """Continue with the rounds, soon with those that have become due. For any thread."""
+        """Continues with the rounds, soon with those that have become due. For any thread."""
         if self._is_asleep:
             self._is_asleep = False
             self._woken_at = time.monotonic()
@@ -123,15 +125,15 @@ class Maintenance(threading.Thread):
     # For the duties.
 
     def connection(self) -> OwnConnection:
-        """To the jobs' database, opened when it is needed: that database may be away while another one, of sessions or
-        a cache, can be pruned."""
+        """Returns the connection to the jobs' database, opened when it is needed: that database may be unavailable
+        while another one, of sessions or a cache, can be pruned."""
         if self._connection is None or self._connection.closed:
             self._connection = connect(self.alias, application_name="pgonly maintenance")
             self._connection.apply_session_settings(lock_wait=LOCK_WAIT)
         return self._connection
 
     def in_batches(self, work: Callable[[], int]) -> int:
-        """Call `work` until it finds less than a BATCH, or the worker ends. Returns how many rows it found."""
+        """Calls `work` until it finds less than a BATCH, or the worker ends. Returns how many rows it found."""
         total = count = work()
         while count >= BATCH and not self.over.wait(PAUSE_SECONDS):
             count = work()
@@ -181,7 +183,7 @@ class Maintenance(threading.Thread):
         self.tell(MaintenanceChecked(is_calm, NEVER if resets_in is None else resets_in))
 
     def _run_hurried(self) -> None:
-        """Those that run_soon() asked for, at most once in hurried_seconds: failures may come by the thousand."""
+        """Runs those that run_soon() asked for, at most once in hurried_seconds: failures may come by the thousand."""
         while self._hurried and not self.over.is_set():
             kind, done = self._hurried.popitem()
             for duty in self._due_at:
@@ -201,5 +203,5 @@ class Maintenance(threading.Thread):
 
 
 def _out_of_step() -> float:
-    """So that workers which start together do not come together."""
+    """Returns a time that differs between workers, so that those that start together do not come together."""
     return random.uniform(0.8, 1.2)  # noqa: S311 - no secret

@@ -1,5 +1,5 @@
-"""What instruments (OpenTelemetry, Sentry) put around a run, and are told of its end. Where there are none, the worker
-calls nothing here but is_observed()."""
+"""The hooks of instruments (OpenTelemetry, Sentry) around a run and at its end. Without instruments, the worker calls
+nothing here except is_observed()."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_observed() -> bool:
 
 @contextmanager
 def observed(run: Run) -> Iterator[Callable[[EndedRun], EndedRun]]:
-    """Around what ends `run` and raises nothing. Give its end to the function that this yields."""
+    """Stands around code that ends `run` and raises nothing. Give its end to the function that this yields."""
     run.started_at = time.monotonic()  # an instrument that hangs counts against max_runtime
     seen = run.seen = JobRun(run.job, run.worker)
     with around(instruments.runs, seen, shields=True):

@@ -1,5 +1,5 @@
-"""What `runworker` was told, from flags and PGONLY_WORKER_* variables, validated once; and what has to be there before
-a worker starts. The messages say what to do."""
+"""The options of `runworker`, from flags and PGONLY_WORKER_* variables, validated once; and what has to exist before a
+worker starts. The messages say what to do."""
 
 import os
 import socket
@@ -42,13 +42,13 @@ GRACE_SECONDS_BY_VARIABLE = {
 
 
 def default_grace_seconds(environ: Mapping[str, str] = os.environ) -> float:
-    """What --grace-seconds is where it is not given."""
+    """Returns the default of --grace-seconds."""
     known = [seconds for name, seconds in GRACE_SECONDS_BY_VARIABLE.items() if environ.get(name)]
     return min(known, default=GRACE_SECONDS)
 
 
 def parse_queues(text: str) -> tuple[str, ...]:
-    """ "a,b" as ("a", "b"): in serving order, without repetition."""
+    """Returns "a,b" as ("a", "b"): in serving order, without repetition."""
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
@@ -57,7 +57,7 @@ def _parse_flag(text: str) -> bool:
 
 
 def _can_be_stored(text: str) -> bool:
-    """Not with what the command line could not decode, nor with NUL."""
+    """Returns False for text that the command line could not decode, and for NUL."""
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
@@ -65,7 +65,7 @@ def _can_be_stored(text: str) -> bool:
 
 
 class Rule(NamedTuple):
-    """Of an option: how the text of its variable is read, what that must be, and what its value must be."""
+    """The rule of an option: how the text of its variable is read, what that must be, and what its value must be."""
 
     parse: Callable[[str], Any]
     kind: str
@@ -104,7 +104,7 @@ RULES = {
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
-    """Durations in seconds; `poll_seconds` None: 30 with LISTEN, 2 without."""
+    """The options of a worker. Durations in seconds; `poll_seconds` None: 30 with LISTEN, 2 without."""
 
     queues: tuple[str, ...] = ()
     threads: int = 8
@@ -136,7 +136,7 @@ class WorkerOptions:
         if self.max_jobs is not None:
             raise OptionError(
                 "--max-jobs counts the jobs of one process, so it cannot be had with --processes "
-                f"{self.processes}. To replace each process after so many jobs: --max-jobs-per-process."
+                f"{self.processes}. To replace each process after a number of jobs: --max-jobs-per-process."
             )
         room, ending = NAME_LENGTH - len(f"-{self.processes}"), f"-{self.processes}"
         if len(self.name) > room:
@@ -150,7 +150,7 @@ class WorkerOptions:
 
     @property
     def heartbeat_seconds(self) -> float:
-        """Four beats a lease: three may be lost."""
+        """The seconds between beats: four in a lease, of which three may be lost."""
         return settings().lease_seconds / 4
 
     def longest_pause(self, *, listening: bool) -> float:
@@ -160,7 +160,8 @@ class WorkerOptions:
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The options set by PGONLY_WORKER_<NAME>. Raises OptionError naming the variable that does not parse."""
+    """Returns the options set by PGONLY_WORKER_<NAME>. Raises OptionError, which names the variable that does not
+    parse."""
     found: dict[str, Any] = {}
     for name in (*RULES, NO_LISTEN):
         variable = ENVIRONMENT_PREFIX + name.upper()
@@ -172,15 +173,15 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
 
 
 def platform_port(environ: Mapping[str, str] = os.environ) -> int | None:
-    """$PORT, which platforms set for what they probe; None where it is no port."""
+    """Returns $PORT, which platforms set for what they probe; None where it is not a port."""
     text = environ.get("PORT", "")
     is_number = text.isascii() and text.isdigit() and len(text) <= len(str(PORT_LIMIT))
     return int(text) if is_number and 1 <= int(text) <= PORT_LIMIT else None
 
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """What to say of each PGONLY_WORKER_ variable that is read by nothing here. No error: Kubernetes makes some of its
-    own for a service that is called pgonly-worker."""
+    """Returns a warning for each PGONLY_WORKER_ variable that nothing here reads. It is not an error: Kubernetes makes
+    some for a service that is called pgonly-worker."""
     known = [ENVIRONMENT_PREFIX + name.upper() for name in (*RULES, NO_LISTEN)]
     set_here = [name for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in known]
     return [unknown_key("%s", name, known) for name in sorted(set_here)]
@@ -209,7 +210,8 @@ NOTHING_WAKES = (
 
 
 def backends() -> list[PostgresBackend]:
-    """Those of TASKS that are ours. Raises ImproperlyConfigured where there are none, or one cannot be set up."""
+    """Returns those of TASKS that are ours. Raises ImproperlyConfigured where there are none, or one cannot be set
+    up."""
     ours = [backend for backend in task_backends.all() if isinstance(backend, PostgresBackend)]
     if not ours:
         raise ImproperlyConfigured(NO_BACKEND)
@@ -217,7 +219,7 @@ def backends() -> list[PostgresBackend]:
 
 
 def database_of_jobs() -> str:
-    """Where --database is not given. Raises ImproperlyConfigured."""
+    """Returns the database where --database is not given. Raises ImproperlyConfigured."""
     databases = {backend.database for backend in backends()}
     return databases.pop() if len(databases) == 1 else DEFAULT_DB_ALIAS
 
@@ -235,7 +237,7 @@ def refuse_too_little_memory(options: WorkerOptions) -> None:
 
 
 def warnings_of(options: WorkerOptions, *, has_port: bool) -> Iterator[str]:
-    """What keeps no worker from running, and is a mistake as a rule."""
+    """Yields warnings about mistakes that keep no worker from running."""
     here = [backend.queues for backend in backends() if backend.database == options.database]
     if not here:
         yield f"--database {options.database}: no entry of TASKS keeps its jobs there."
@@ -262,8 +264,8 @@ def check_database(alias: str) -> None:
         raise CommandError(f"DATABASES[{alias!r}] is {connection.vendor}; the worker needs PostgreSQL.")
     if not connection.settings_dict["AUTOCOMMIT"]:
         raise CommandError(
-            f"DATABASES[{alias!r}] has AUTOCOMMIT = False: what jobs write would be rolled back behind them. Take the "
-            "line out."
+            f"DATABASES[{alias!r}] has AUTOCOMMIT = False: what jobs write would be rolled back after they return. "
+            "Take the line out."
         )
     if connection.in_atomic_block:
         raise CommandError(IN_TRANSACTION.format(alias=alias))

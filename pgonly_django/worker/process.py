@@ -1,4 +1,4 @@
-"""What a worker changes in its process, and puts back at its end for a caller that continues: the signals that stop it,
+"""What a worker changes in its process, and restores at its end for a caller that continues: the signals that stop it,
 and more; the end of the process; and what --reload watches."""
 
 import gc
@@ -37,7 +37,7 @@ CHILDREN_SECONDS = 1.0
 WAKE_SECONDS = 2.0
 FLUSH_SECONDS = 5.0  # of streams and handlers of the log
 LAST_SECONDS = 0.1  # of the time for leaving; for what takes no time
-OVERRUN = b"The worker had not ended when its time was over, and was ended: what ran goes on elsewhere.\n"
+OVERRUN = b"The worker did not end in time, and was ended: its jobs continue elsewhere.\n"
 
 
 class StopSignals:
@@ -46,7 +46,7 @@ class StopSignals:
 
     def __init__(self, *, is_early: bool, is_supervised: bool = False) -> None:
         """`is_early`: while there is no worker yet a signal ends the process. Without a handler it would not end pid 1
-        of a container. `is_supervised`: the terminal tells its whole group, and the supervisor says what to do."""
+        of a container. `is_supervised`: the terminal signals the whole group, and the supervisor says what to do."""
         self.worker: WorkerLoop | Supervisor | None = None
         self.before: dict[int, Any] = {}
         self._is_early = is_early
@@ -100,8 +100,8 @@ class StopSignals:
 
 @contextmanager
 def set_up(worker: WorkerLoop, signals: StopSignals, terminal: Terminal) -> Iterator[None]:
-    """The process as `worker` needs it: signals, connections, logging, switch interval, garbage collector, and what its
-    children get."""
+    """Prepares the process for `worker`: signals, connections, logging, switch interval, garbage collector, and what
+    its children get."""
     with ExitStack() as undo:
         signals.serve(worker)
         undo.enter_context(connections_of_worker(worker.id))
@@ -114,8 +114,9 @@ def set_up(worker: WorkerLoop, signals: StopSignals, terminal: Terminal) -> Iter
 
 
 def _collect_seldom(undo: ExitStack) -> None:
-    """Each job makes a dozen objects that the garbage collector counts, so that its collections, which walk through all
-    of Django again and again, took a fifth of the time of short jobs. What a project has set stays."""
+    """Makes the garbage collector run rarely. Each job makes a dozen objects that it counts, so that its collections,
+    which walk through all of Django again and again, took a fifth of the time of short jobs. What a project has set
+    stays."""
     if not gc.get_freeze_count():  # a supervisor has done so before it forked this process, or a project has
         gc.collect()
         gc.freeze()
@@ -127,8 +128,8 @@ def _collect_seldom(undo: ExitStack) -> None:
 
 
 def fill_closed_streams() -> None:
-    """A file or socket that is opened gets the lowest free number. One with the number of a closed stream would take
-    what is printed there, by C code and by children as well."""
+    """Fills closed streams. A file or socket that is opened gets the lowest free number. One with the number of a
+    closed stream would take what is printed there, by C code and by children as well."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -137,7 +138,7 @@ def fill_closed_streams() -> None:
 
 
 def started_at() -> float:
-    """When this process began, by time.monotonic(). Where the system does not say: now."""
+    """Returns when this process began, by time.monotonic(); now, where the system does not say."""
     try:
         facts = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         began = int(facts[19]) / os.sysconf("SC_CLK_TCK")  # field 22: clock ticks after the system's start
@@ -148,8 +149,8 @@ def started_at() -> float:
 
 
 def end_in_time(at: float, shutdown: Shutdown | None = None) -> None:
-    """End this process at `at` (time.monotonic()), or when `shutdown` says, if it still lives then: its main thread may
-    wait for a database that does not answer. Nothing here takes a lock, which that thread may hold."""
+    """Ends this process at `at` (time.monotonic()), or when `shutdown` says, if it still lives then: its main thread
+    may wait for a database that does not answer. Nothing here takes a lock, which that thread may hold."""
 
     def end() -> None:
         asked: queue.SimpleQueue[None] = queue.SimpleQueue() if shutdown is None else shutdown.asked
@@ -166,7 +167,7 @@ def end_in_time(at: float, shutdown: Shutdown | None = None) -> None:
 
 
 def leave(code: int, by: float = NEVER) -> NoReturn:
-    """End the process even when a stuck job's thread never returns, at `by` (time.monotonic()) at the latest."""
+    """Ends the process even when a stuck job's thread never returns, at `by` (time.monotonic()) at the latest."""
     by -= LAST_SECONDS
     _end_children(by)
     # Of the jobs that this worker gave back.
@@ -182,15 +183,15 @@ def leave(code: int, by: float = NEVER) -> NoReturn:
 
 
 def _try_all(*calls: Callable[[], object]) -> None:
-    """Whatever is broken, the process ends."""
+    """Calls all, whatever is broken: the process ends."""
     for call in calls:
         with suppress(Exception):
             call()
 
 
 def _end_children(by: float) -> None:
-    """End what jobs started with multiprocessing: the released jobs may run elsewhere by now. Python does it at its
-    exit, which os._exit() skips; it also waits for those that are no daemons."""
+    """Ends what jobs started with multiprocessing: the released jobs may run elsewhere by now. Python does it at its
+    exit, which os._exit() skips; it also waits for those that are not daemons."""
     multiprocessing = sys.modules.get("multiprocessing")
     children = multiprocessing.active_children() if multiprocessing is not None else []
     for child in children:
@@ -202,7 +203,8 @@ def _end_children(by: float) -> None:
 
 
 def watch_apps() -> None:
-    """Under --reload: watch all modules of the project's apps. The supervisor runs no jobs, so that it imports few."""
+    """Watches all modules of the project's apps, under --reload. The supervisor runs no jobs, so that it imports
+    few."""
     autoreload_started.connect(_watch, dispatch_uid=__name__)
 
 

@@ -1,5 +1,5 @@
-"""What running jobs say, on its way to the database: progress and log lines, which the main loop writes with its
-exchanges, and what they emit. The end of a job is written after all that it has emitted.
+"""The reports of running jobs on their way to the database: progress and log lines, which the main loop writes with its
+exchanges, and the output. The end of a job is written after all that it has emitted.
 """
 
 import json
@@ -31,15 +31,15 @@ being_written = threading.Lock()
 
 
 def reports_of(runs: Iterable[Run]) -> list[Report]:
-    """What jobs have said since their last report, but for those whose own transaction will write it."""
+    """Returns what jobs have reported since the last time, except those whose own transaction will write it."""
     return [
         _report(run) for run in runs if run.needs_report and not (run.keeps_snapshot or run.reports_itself)
     ]
 
 
 def last_report_of(run: Run) -> list[Report]:
-    """What a job has said that is not in its row, for its own transaction to write. Waits for a report that is under
-    way: that may find the row locked by this very transaction, and be put back."""
+    """Returns what a job has reported that is not in its row, for its own transaction to write. Waits for a report that
+    is under way: that may find the row locked by this very transaction, and be put back."""
     if any(each is not None for each in (run.progress, run.log_lines, run.unwritten)):
         with being_written:
             run.reports_itself = True
@@ -56,7 +56,8 @@ def _report(run: Run) -> Report:
 
 
 def put_back(runs: Mapping[str, Run], reports: Iterable[Report]) -> None:
-    """These could not be written, the database being away or the row locked: they are part of the next reports."""
+    """Puts back reports that could not be written, because the database was unavailable or the row locked: they are
+    part of the next reports."""
     for report in reports:
         run = runs.get(report.id)
         if run is not None:
@@ -74,8 +75,8 @@ class OutputWriter:
         self._next_run = 0.0
 
     def run(self, now: float) -> None:
-        """Write what is new, if it is time. Ends wait for what their jobs have emitted, and are put off where it cannot
-        be written now. While no job has emitted anything this looks at none."""
+        """Writes what is new, if it is time. Ends wait for what their jobs have emitted, and are put off where it
+        cannot be written now. While no job has emitted anything this looks at none."""
         if not self._in_flight.emitting or not (unwritten := self._unwritten(now)):
             return
         with being_written:
@@ -84,7 +85,7 @@ class OutputWriter:
             self._in_flight.put_off(job_id)
 
     def _unwritten(self, now: float) -> dict[str, UnwrittenOutput]:
-        """What has something to write, by the ids of the jobs."""
+        """Returns the jobs that have something to write, by their ids."""
         in_flight, unwritten, is_time = self._in_flight, {}, now >= self._next_run
         if is_time:
             self._next_run = now + INTERVAL_SECONDS
@@ -99,7 +100,7 @@ class OutputWriter:
         return unwritten
 
     def _write(self, unwritten: dict[str, UnwrittenOutput]) -> set[str]:
-        """The ids of those that could not be written."""
+        """Returns the ids of those that could not be written."""
         rows = {}
         for job_id, each in unwritten.items():
             run = self._in_flight.runs[job_id]
@@ -121,7 +122,7 @@ class OutputWriter:
 
 
 def last_row_of(run: Run, finish: Finish | None) -> SeenRow | None:
-    """What is left to write of a run that ends so."""
+    """Returns the last row to write of a run that has ended."""
     if run.unwritten is None or finish is None:
         return None
     run.unwritten.output.is_closed = True
@@ -129,7 +130,8 @@ def last_row_of(run: Run, finish: Finish | None) -> SeenRow | None:
 
 
 def written_of(connection: OwnConnection, rows: list[SeenRow]) -> set[str]:
-    """Write them. The ids of the jobs with nothing left to write. What PostgreSQL refuses of one harms no other."""
+    """Writes them. Returns the ids of the jobs with nothing left to write. A row that PostgreSQL refuses does not harm
+    others."""
     if len(rows) > 1 and sum(len(row.text) for row in rows) > CHARACTERS_AT_ONCE:
         middle = len(rows) // 2
         return written_of(connection, rows[:middle]) | written_of(connection, rows[middle:])
@@ -146,7 +148,7 @@ def written_of(connection: OwnConnection, rows: list[SeenRow]) -> set[str]:
 
 
 def write_last(alias: str, run: Run, finish: Finish) -> None:
-    """All that is left, on Django's connection, in the transaction that also writes the end."""
+    """Writes all that is left, on Django's connection, in the transaction that also writes the end."""
     row = last_row_of(run, finish)
     if row is not None:
         keep(alias, run.job.id, [PartRow(SEEN, row.place, row.start, row.text, row.starts_over)])

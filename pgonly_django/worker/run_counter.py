@@ -52,8 +52,8 @@ class RunCounter:
         return self._written_at + WRITE_SECONDS
 
     def count(self) -> None:
-        """What was noted. A run that snoozed, was held, cancelled or postponed, or never began, does not count, nor
-        does one whose job was lost."""
+        """Counts what was noted. A run that snoozed, was held, cancelled or postponed, or never began, does not count,
+        nor does one whose job was lost."""
         noted = self._noted
         if not noted:
             return
@@ -88,7 +88,7 @@ class RunCounter:
             self._merge(counts)
 
     def write(self, connection: OwnConnection) -> bool:
-        """Add what was counted since the last time; no statement where that is nothing. Where it fails the counts stay
+        """Adds what was counted since the last time; no statement where that is nothing. Where it fails the counts stay
         for the next time, once. Raises psycopg.OperationalError where the connection is lost, and keeps the counts."""
         with self._lock:
             counted, self._counted = self._counted, {}
@@ -116,7 +116,7 @@ class RunCounter:
                 return
 
     def _make(self, queue: str, task: str) -> RunCounts:
-        """Where there are too many, those that take what is left."""
+        """Makes the counts. Where there are too many, it makes those that take the rest."""
         key = (queue, task)
         for other, at_most in (((queue, ""), NAMED), (("", ""), ROWS)):
             if len(self._counted) >= at_most and key not in self._counted:
@@ -139,7 +139,7 @@ class RunCounter:
 
 
 def _name(finish: Finish) -> str | None:
-    """The column that counts a run that did not succeed."""
+    """Returns the column that counts a run that did not succeed."""
     counts = finish.outcome.counts
     if finish.state is State.CANCELLED:
         return None

@@ -1,4 +1,5 @@
-"""One run from the claimed row to its finish: call the task, say how it ended. Called by slots, from their threads."""
+"""One run from the claimed row to its finish: calls the task, and says how it ended. Called by slots, from their
+threads."""
 
 from __future__ import annotations
 
@@ -70,12 +71,13 @@ class Executor:
         self._logs_starts = self._sends_starts = False
 
     def look_who_listens(self) -> None:
-        """Whether starts are logged and signalled: asked before jobs are handed out, once for many of them."""
+        """Looks whether starts are logged and signalled: asked before jobs are handed out, once for many of them."""
         self._logs_starts = logs_starts()
         self._sends_starts = has_receivers(task_started, logging.INFO)
 
     def run(self, run: Run) -> None:
-        """Run a sync task in this thread, in a contextvars context to itself; clean up after it. Raises nothing."""
+        """Runs a sync task in this thread, in a separate contextvars context, and cleans up after it. Raises
+        nothing."""
         try:
             call = self._run_observed if is_observed() else self._run
             ended = _thread.context.copy().run(call, run)
@@ -95,7 +97,7 @@ class Executor:
         return self._without(lost, ended) if lost else ended
 
     def call(self, run: Run) -> EndedRun:
-        """Run a sync task in this thread. What it leaves behind is not cleaned up. Raises nothing."""
+        """Runs a sync task in this thread. What it leaves behind is not cleaned up. Raises nothing."""
         current_job.set(run)
         run.started_at = time.monotonic()
         try:
@@ -106,7 +108,7 @@ class Executor:
             return self._ended(run, error)
 
     def _call(self, run: Run, call: _Call) -> Finish:
-        """Call the function, and be interrupted there. Raises what it raises, or the interruption."""
+        """Calls the function, and lets itself be interrupted there. Raises what it raises, or the interruption."""
         run.interrupter.open_thread()
         try:
             if run.interruption is not None:
@@ -133,9 +135,8 @@ class Executor:
     # @task(atomic=True): the function and the finish of its job commit together, or neither does (promise 3).
 
     def _call_atomic(self, run: Run, call: _Call) -> Finish:
-        """The call, and the write of its finish, in one transaction. Raises what the call raises, or LeaseLost.
-
-        A transaction that keeps the snapshot it began with can write a row only if no other has written it since.
+        """Makes the call, and the write of its finish, in one transaction. Raises what the call raises, or LeaseLost. A
+        transaction that keeps the snapshot it began with can write a row only if no other has written it since.
         """
         if self._keeps_snapshots():
             with renewing:
@@ -165,7 +166,7 @@ class Executor:
                 raise LeaseLost
 
     def _keeps_snapshots(self) -> bool:
-        """Whether Django's transactions are REPEATABLE READ or SERIALIZABLE, by OPTIONS, role or database."""
+        """Returns whether Django's transactions are REPEATABLE READ or SERIALIZABLE, by OPTIONS, role or database."""
         if self._isolation is None:
             connection = connections[self.alias]
             with connection.cursor() as cursor:
@@ -178,7 +179,7 @@ class Executor:
     # Async tasks.
 
     async def arun(self, run: Run) -> None:
-        """Run an async task on the current event loop, in an asyncio task of its own. Raises nothing."""
+        """Runs an async task on the current event loop, in a separate asyncio task. Raises nothing."""
         try:
             ended = await (self._arun_observed(run) if is_observed() else self._arun(run))
         except BaseException as error:  # noqa: BLE001 - whatever happens, the row gets its end
@@ -237,14 +238,14 @@ class Executor:
         return ending.succeeded(run, value)
 
     def _prepared(self, run: Run) -> _Call | BaseException:
-        """See _prepare(). No future carries a StopIteration out of a thread, which would wait for ever."""
+        """See _prepare(). No future carries a StopIteration out of a thread, which would wait forever."""
         try:
             return self._prepare(run)
         except BaseException as error:  # noqa: BLE001 - the caller raises it
             return error
 
     def _prepare(self, run: Run) -> _Call:
-        """What to call. Sends task_started."""
+        """Returns the function to call. Sends task_started."""
         job = run.job
         kinds: tuple[type, ...] = (
             type(job.args), type(job.kwargs), type(job.options), type(job.errors), type(job.metadata),
@@ -280,14 +281,14 @@ class Executor:
     # What ended it.
 
     def _without(self, lost: list[str], ended: EndedRun) -> EndedRun:
-        """The end of a run whose rows in the databases `lost` were rolled back after it: it has not succeeded."""
+        """Ends a run whose rows in the databases `lost` were rolled back after it: it has not succeeded."""
         if ended.committed or ended.finish is None or ended.finish.state is not State.SUCCEEDED:
             return ended
         return self._ended(ended.run, TransactionLeftOpenError(lost))
 
     def _ended(self, run: Run, error: BaseException) -> EndedRun:
-        """The end of a run that raised `error`, which is logged. Code of the job is called on the way: its backoff,
-        its exception's text."""
+        """Ends a run that raised `error`, which is logged. Code of the job is called on the way: its backoff, its
+        exception's text."""
         try:
             cut_our_frames(error)
             if isinstance(error, TypeError):
@@ -305,18 +306,19 @@ class Executor:
         return EndedRun(run, finish, run.seconds, error=error)
 
     def give_up(self, run: Run, error: BaseException) -> None:
-        """The end of a run that could not even be begun."""
+        """Ends a run that could not even be begun."""
         self._deliver(self._last_resort(run, error))
 
     def _last_resort(self, run: Run, error: BaseException) -> EndedRun:
-        """The end of a run whose end could not be told. Nothing of the job is called any more."""
+        """Ends a run whose end could not be told. Nothing of the job is called any more."""
         finish = ending.unrecordable(run, error)
         log_failure(run, finish, error)
         return EndedRun(run, finish, run.seconds, error=error)
 
     def _deliver(self, ended: EndedRun) -> None:
-        """Until it is taken: a job whose end got lost would keep its lease as long as the worker lives. An exception
-        that a job's own timeout raises here may come after the end was taken: then it is delivered twice."""
+        """Delivers the end until it is taken: a job whose end got lost would keep its lease as long as the worker
+        lives. An exception that a job's own timeout raises here may come after the end was taken: then it is delivered
+        twice."""
         if forked_child.is_child:  # the end is its parent's to write
             forked_child.leave(ended.error)
         while True:
@@ -327,8 +329,8 @@ class Executor:
 
 
 async def _called(call: _Call) -> tuple[Any, BaseException | None]:
-    """What the function of an async job returned, and what it raised. What is raised out of an asyncio task passes
-    through the loop, which looks at its class: a StopIteration or GeneratorExit would not arrive."""
+    """Returns what the function of an async job returned, and what it raised. What is raised out of an asyncio task
+    passes through the loop, which looks at its class: a StopIteration or GeneratorExit would not arrive."""
     try:
         return await call.function(*call.args, **call.kwargs), None
     except BaseException as error:  # noqa: BLE001 - the caller raises it

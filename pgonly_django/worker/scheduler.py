@@ -1,5 +1,5 @@
-"""The thread that enqueues what schedules say, exactly when it is due. Between two due times it sends no statement, and
-where there are no schedules none at all: a NOTIFY says when one is made or changed."""
+"""The thread that enqueues the jobs of schedules, exactly when they are due. Between two due times it sends no
+statement, and where there are no schedules none at all: a NOTIFY says when one is made or changed."""
 
 import contextlib
 import logging
@@ -28,8 +28,8 @@ LONGEST_WAIT_SECONDS = 3600.0  # this machine's clock and the database's may dri
 
 
 class Scheduler:
-    """`wake_worker` is called when it has looked although the worker sleeps by then. One thread looks. Where code of
-    the project hangs in it, another one goes on, and the first one ends when that code returns."""
+    """The scheduler. `wake_worker` is called when it has looked although the worker sleeps by then. One thread looks.
+    Where code of the project hangs in it, another one continues, and the first one ends when that code returns."""
 
     def __init__(
         self, worker_id: UUID, options: WorkerOptions, listener: JobsListener,
@@ -50,11 +50,11 @@ class Scheduler:
         self.next_at = 0.0  # the next tick, as far as is known; NEVER without any
 
     def hear_changed(self) -> None:
-        """A schedule was made or changed."""
+        """Called when a schedule was made or changed."""
         self._wake.set()
 
     def sleep(self) -> None:
-        """Look no more, and close the connection, until wake(): at `next_at`, at the latest. For the main loop."""
+        """Stops looking, and closes the connection, until wake(): at `next_at`, at the latest. For the main loop."""
         self._is_asleep = True
         self._wake.set()
 
@@ -78,21 +78,21 @@ class Scheduler:
         self._thread.join(timeout)
 
     def look_once(self) -> float | None:
-        """Do what is due now, once. Returns in how many seconds the next schedule is due, as far as is known."""
+        """Does what is due now, once. Returns in how many seconds the next schedule is due, as far as is known."""
         self._looks_once = True
         self.start()
         self.has_looked.wait()
         return self._next_in_seconds
 
     def _go_on(self) -> None:
-        """In the thread that looks from now on."""
+        """Runs in the thread that looks from now on."""
         self._thread = threading.current_thread()
         self._thread.name = "pgonly-scheduler"
         self._work()
 
     @property
     def _is_replaced(self) -> bool:
-        """Whether the code in this thread hung, and another one looks by now."""
+        """Returns whether the code in this thread hung, and another one looks by now."""
         return self._thread is not threading.current_thread() and self._thread.is_alive()
 
     def _work(self) -> None:
@@ -121,7 +121,7 @@ class Scheduler:
         self._close()
 
     def run_once(self) -> float:
-        """Declare what is to be declared, and enqueue what is due. Returns in how many seconds to come again."""
+        """Declares what has to be declared, and enqueues what is due. Returns in how many seconds to come again."""
         if not self._has_imported:
             self._has_imported = True
             import_tasks()
@@ -144,7 +144,7 @@ class Scheduler:
         self._declare_at = time.monotonic() + again
 
     def _tried(self) -> float:
-        """run_once(), whatever it raises: the next schedule counts."""
+        """Calls run_once(), whatever it raises: the next schedule counts."""
         try:
             pause = self.run_once()
         except BaseException as error:  # noqa: BLE001 - code of the project is called

@@ -1,8 +1,7 @@
-"""When a worker sleeps (--sleep-after): it has no connection, until a due time, a POST to /wake or --poll-seconds.
-
-It falls asleep when it has had nothing to do for so long, and no job of any worker runs: while one does, somebody has
-to be there who notices its worker's death. Times are time.monotonic(), which may stand still while the machine is
-suspended; so time.time() counts as well.
+"""The sleep of a worker (--sleep-after): it has no connection, until a due time, a POST to /wake or --poll-seconds. It
+falls asleep when it has had nothing to do for that time, and no job of any worker runs: while one does, another worker
+has to notice its worker's death. Times are time.monotonic(), which may stand still while the machine is suspended; so
+time.time() counts as well.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class Rests(Protocol):
 
 
 class Sleep(Timer):
-    """For the main loop alone."""
+    """The sleep, used by the main loop alone."""
 
     def __init__(
         self, worker_id: UUID, options: WorkerOptions, database: WorkerConnection, claims: Claims, threads: Threads,
@@ -59,21 +58,21 @@ class Sleep(Timer):
         super().__init__(NEVER if options.sleep_after is None else self._heard_at + options.sleep_after)
 
     def note_news(self) -> None:
-        """There may be something to do."""
+        """Notes that there may be something to do."""
         if not self._only_looks:
             self._heard_at = time.monotonic()
         if self.is_asleep:
             self._end("woken")
 
     def goes_on(self, now: float) -> bool:
-        """Whether it still sleeps. It wakes up when it is time."""
+        """Returns whether it still sleeps. It wakes up when it is time."""
         if self.is_asleep and (now >= self.wake_at or time.time() >= self._wake_at_clock):
             self._only_looks = True
             self._end("due")
         return self.is_asleep
 
     def _end(self, reason: str) -> None:
-        """Connect again, and look for everything: first of all, before a claim, whether it was asked to stop."""
+        """Connects again, and looks for everything: first of all, before a claim, whether it was asked to stop."""
         self.is_asleep = False
         self.at = time.monotonic() + LOOK_SECONDS
         self.database.wake()
@@ -86,7 +85,7 @@ class Sleep(Timer):
     # How it falls asleep.
 
     def run(self) -> None:
-        """Fall asleep, if it may. After a look that was due and has found nothing, that is at once."""
+        """Falls asleep, if it may. After a look that was due and has found nothing, that is at once."""
         now, self._only_looks = time.monotonic(), False
         if now < self._quiet_until:
             self.at = self._quiet_until
@@ -100,7 +99,7 @@ class Sleep(Timer):
             self._threads.maintenance.check()
 
     def note_checked(self, checked: MaintenanceChecked) -> None:
-        """The maintenance thread has looked."""
+        """Notes that the maintenance thread has looked."""
         if not self._is_checking:
             return
         self._is_checking = False
@@ -120,14 +119,15 @@ class Sleep(Timer):
         return self._is_idle() and self._next_due(resets_at) - now >= SHORTEST_SECONDS
 
     def _next_due(self, resets_at: float) -> float:
-        """When it has to wake up. `resets_at`: when a budget that holds jobs has room again."""
+        """Returns when it has to wake up. `resets_at`: when a budget that holds jobs has room again."""
         poll_at = NEVER if self.options.poll_seconds is None else time.monotonic() + self.options.poll_seconds
         claims = self._claims
         due_at = min(claims.promotion.next_job_at, claims.limited.opens_at)
         return min(poll_at, resets_at, self._threads.scheduler.next_at, due_at)
 
     def _fall_asleep(self, resets_at: float) -> None:
-        """Not when a NOTIFY has come before LISTEN ended. What is enqueued from then on is told by a POST alone."""
+        """Falls asleep, except when a NOTIFY has come before LISTEN ended. What is enqueued from then on is told by a
+        POST alone."""
         self.at = time.monotonic() + LOOK_SECONDS
         if not self._threads.heartbeat.sleep():
             return

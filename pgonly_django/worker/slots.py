@@ -1,4 +1,4 @@
-"""Where jobs run: threads for sync tasks, one event loop for async ones."""
+"""The place where jobs run: threads for sync tasks, one event loop for async ones."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from pgonly_django.events import emit
 from pgonly_django.worker.django_connections import take_from
 from pgonly_django.worker.running import Executor
 
-LATE = "An exception was raised in a slot's thread between two jobs, as by a timeout that a job left behind."
+LATE = "An exception was raised in a slot's thread between two jobs, as by a timeout that a job left running."
 
 
 class Slots:
@@ -36,7 +36,7 @@ class Slots:
         self._async_slots: asyncio.Semaphore | None = None
 
     def submit(self, run: Run) -> None:
-        """Start the job in the next free thread, or on the event loop.
+        """Starts the job in the next free thread, or on the event loop.
 
         The thread imports a task that is new here: that may take long, and must delay no claim and no cancel.
         """
@@ -51,7 +51,7 @@ class Slots:
             self._start_thread()
 
     def replace(self, run: Run) -> None:
-        """Give up the thread that `run` holds, and let another take its place."""
+        """Gives up the thread that `run` holds, and lets another take its place."""
         run.abandoned = True
         self.stuck += 1
         if run.in_thread:
@@ -61,18 +61,19 @@ class Slots:
             self._loop.call_soon_threadsafe(self._async_slots.release)
 
     def alive(self) -> list[threading.Thread]:
-        """The threads that have not ended."""
+        """Returns the threads that have not ended."""
         return [thread for thread in self._threads if thread.is_alive()]
 
     def rest(self) -> None:
-        """While no job runs: let the threads end, and their connections with them. The next jobs start others."""
+        """Lets the threads end while no job runs, and their connections with them. The next jobs start others."""
         for _ in range(self._started):
             self._inbox.put(None)
         self._started = 0
         self._threads = self.alive()
 
     def close(self, timeout: float) -> None:
-        """Let the threads and the loop end once what they hold is done; wait for them at most `timeout` seconds."""
+        """Lets the threads and the loop end when what they hold is done, and waits for them at most `timeout`
+        seconds."""
         deadline = time.monotonic() + timeout
         self._is_over = True
         self.rest()
@@ -99,10 +100,9 @@ class Slots:
         self._threads.append(thread)
 
     def _serve(self) -> None:
-        """Until the worker ends, or the thread was replaced.
-
-        A job's own timeout may raise its exception in this thread when the job is over, even between two jobs: one
-        that was just taken has not begun then, and goes back to the others.
+        """Serves until the worker ends, or the thread was replaced. A job's own timeout may raise its exception in this
+        thread when the job has ended, even between two jobs: one that was just taken has not begun then, and goes back
+        to the others.
         """
         self.begin_thread()
         while True:
@@ -115,7 +115,7 @@ class Slots:
         connections.close_all()
 
     def _serve_one(self, run: Run) -> bool:
-        """Whether the thread is to go on."""
+        """Returns whether the thread continues."""
         try:
             run.in_thread = True
             if run.found_task is None and self.executor.tasks.is_async(run.job):
@@ -169,7 +169,7 @@ class Slots:
         return loop
 
     def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Until the worker ends. A job may stop the loop of all others; asyncio lets its SystemExit and
+        """Runs until the worker ends. A job may stop the loop of all others; asyncio lets its SystemExit and
         KeyboardInterrupt through the loop as well as into the job's own task, which writes the job's end."""
         asyncio.set_event_loop(loop)
         while not self._is_over:

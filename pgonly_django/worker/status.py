@@ -1,5 +1,5 @@
-"""What a worker says of itself: at any moment to its supervisor, the health port and the heartbeat file, and at the
-end as the exit code of its process; and how systemd is told, where a unit has Type=notify: see sd_notify(3)."""
+"""The status of a worker: at any moment for its supervisor, the health port and the heartbeat file, and at the end as
+the exit code of its process; and how systemd is told, where a unit has Type=notify: see sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BYTES_PER_MB = 1024**2
 
 
 class ExitCode(IntEnum):
-    """Errors before the start end with Django's 1, wrong flags with 2."""
+    """The exit codes. Errors before the start end with Django's 1, wrong flags with 2."""
 
     STOPPED = 0  # asked to, or --burst, --max-jobs, --max-idle-seconds came true
     BROKEN = 1  # the loop raised something: what ran is rescued after its leases have expired
@@ -39,7 +39,7 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Times are time.monotonic(), which is the same clock in all processes of a machine."""
+    """The status. Times are time.monotonic(), which is the same clock in all processes of a machine."""
 
     worker_id: str
     name: str
@@ -56,7 +56,8 @@ class Status:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Self:
-        """What asdict() makes; unknown keys are left out. Raises ValueError or KeyError for what is no status."""
+        """Returns the status of which asdict() made this; unknown keys are left out. Raises ValueError or KeyError for
+        anything that is not a status."""
         known = {each.name: facts[each.name] for each in fields(cls)}
         return cls(**{**known, "state": WorkerState(known["state"])})
 
@@ -71,7 +72,7 @@ class Status:
 
 
 def state_of(*, is_stopping: bool, is_started: bool, is_away: bool, is_asleep: bool = False) -> WorkerState:
-    """The state that counts where several hold."""
+    """Returns the state that counts where several apply."""
     if is_stopping:
         return WorkerState.STOPPING
     if not is_started:
@@ -82,8 +83,8 @@ def state_of(*, is_stopping: bool, is_started: bool, is_away: bool, is_asleep: b
 
 
 def resident_bytes(pid: int) -> int | None:
-    """What of the process is in memory, with what it shares with others. None where the system does not say: it is
-    known on Linux only."""
+    """Returns the bytes of the process that are in memory, with what it shares with others. None where the system does
+    not say: it is known on Linux only."""
     with suppress(OSError, ValueError, IndexError):
         pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
@@ -101,7 +102,7 @@ SERVING = (WorkerState.READY, WorkerState.ASLEEP)
 
 @dataclass(frozen=True)
 class Statuses:
-    """Of one worker, or of those of a supervisor: the last status that each has told."""
+    """The statuses of one worker, or of those of a supervisor: the last one that each has told."""
 
     workers: tuple[Status, ...] = ()
     starting: int = 0  # processes that have told none yet
@@ -120,13 +121,13 @@ class Statuses:
         return sum(each.running for each in self.workers)
 
     def by_state(self) -> dict[str, int]:
-        """How many processes are in each state."""
+        """Returns how many processes are in each state."""
         counts = Counter(each.state for each in self.workers)
         counts[WorkerState.STARTING] += self.starting
         return {state.value: counts[state] for state in WorkerState}
 
     def why_not_live(self) -> str | None:
-        """None while every main loop turns."""
+        """Returns None while every main loop turns."""
         late = [
             f"The main loop of {each.name} has not turned for {duration(each.turned_seconds_ago)}."
             for each in self.workers
@@ -135,7 +136,7 @@ class Statuses:
         return " ".join(late) or None
 
     def why_not_ready(self) -> str | None:
-        """None while at least one worker would run a job that is enqueued now."""
+        """Returns None while at least one worker would run a job that is enqueued now."""
         if self.is_stopping:
             return "Stopping."
         if any(each.state in SERVING and not each.is_stalled for each in self.workers):
@@ -156,7 +157,8 @@ MICROSECONDS = 1_000_000
 
 
 class Systemd:
-    """For one thread. tell() sends what has changed, and the keep-alive of WatchdogSec when it is due."""
+    """Tells systemd, from one thread. tell() sends what has changed, and the keep-alive of WatchdogSec when it is
+    due."""
 
     def __init__(self, address: str, watchdog_seconds: float | None) -> None:
         self.watchdog_seconds = watchdog_seconds
@@ -166,7 +168,8 @@ class Systemd:
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str] = os.environ) -> Self | None:
-        """None outside of a unit with Type=notify. The variables are taken out: no child speaks for this process."""
+        """Returns None outside of a unit with Type=notify. The variables are taken out: no child speaks for this
+        process."""
         address = environ.pop("NOTIFY_SOCKET", "")
         microseconds, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         if not address.startswith(("/", "@")):
@@ -176,11 +179,11 @@ class Systemd:
 
     @property
     def interval_seconds(self) -> float:
-        """tell() is to be called at least so often."""
+        """The longest time between two calls of tell()."""
         return min(TELL_SECONDS, self.watchdog_seconds / 4) if self.watchdog_seconds else TELL_SECONDS
 
     def tell(self, statuses: Sequence[Status], *, is_stopping: bool) -> None:
-        """`statuses` of all workers of this service that have told one."""
+        """Tells `statuses`: those of all workers of this service that have told one."""
         lines = ["READY=1"] if any(each.state in STARTED_STATES for each in statuses) else []
         if is_stopping:
             lines.append("STOPPING=1")

@@ -1,4 +1,4 @@
-"""How a worker comes to its end: a planned stop step by step, the end that --max-seconds sets, and what persons ask."""
+"""The end of a worker: a planned stop step by step, the end that --max-seconds sets, and requests of people."""
 
 import logging
 import queue
@@ -40,25 +40,27 @@ LEFT_AT_MOST = 20
 
 
 def interrupted_before(grace_seconds: float) -> float:
-    """The number of seconds before the end of the grace at which jobs that have not heeded should_stop get an
-    exception: time for their `finally`."""
+    """Returns the number of seconds before the end of the grace period at which jobs that have ignored should_stop get
+    an exception: time for their `finally`."""
     return min(LAST_SECONDS, grace_seconds / 4)
 
 
 def grace_of(options: WorkerOptions) -> float:
-    """The seconds that running jobs have at a planned stop: --grace-seconds, or less of a short --max-seconds."""
+    """Returns the seconds that running jobs have at a planned stop: --grace-seconds, or less of a short
+    --max-seconds."""
     if options.max_seconds is None:
         return options.grace_seconds
     return min(options.grace_seconds, options.max_seconds * GRACE_SHARE)
 
 
 class Shutdown:
-    """Signal handlers and any thread may call ask(), the rest is the main loop's. All times are time.monotonic()."""
+    """The shutdown. Signal handlers and any thread may call ask(), the rest is the main loop's. All times are
+    time.monotonic()."""
 
     def __init__(
         self, grace_seconds: float, *, jobs_until: float = NEVER, gives_up_at: float = NEVER
     ) -> None:
-        """Whenever it is asked: at `jobs_until` the grace is over, at `gives_up_at` the worker leaves."""
+        """Whenever it is asked: at `jobs_until` the grace period ends, at `gives_up_at` the worker leaves."""
         self.grace_seconds = grace_seconds
         self._jobs_until, self._gives_up_at = jobs_until, gives_up_at
         self.is_asked = False
@@ -70,7 +72,8 @@ class Shutdown:
         self._until = NEVER  # the end of the grace
 
     def ask(self, *, at_once: bool = False) -> None:
-        """The grace counts from here, also where the main loop waits for a database that does not answer."""
+        """Asks for a stop. The grace period counts from here, also where the main loop waits for a database that does
+        not answer."""
         self._at_once = self._at_once or at_once
         until = time.monotonic() + (0.0 if at_once else self.grace_seconds)
         self._until = min(self._until, until, self._jobs_until)
@@ -80,17 +83,17 @@ class Shutdown:
 
     @property
     def leaves_at(self) -> float:
-        """When the process has ended, at the latest."""
+        """The time at which the process has ended, at the latest."""
         return self._until + LEAVE_SECONDS
 
     def next_step(self, now: float) -> float:
-        """When there is more to tell the jobs."""
+        """The time at which there is more to tell the jobs."""
         if self._is_over:
             return self._until + GIVE_UP_SECONDS
         return self._until if now >= self._interrupt_at else self._interrupt_at
 
     def obey(self, now: float, in_flight: InFlight) -> None:
-        """Take the step that is due. Jobs that go back now get their ends."""
+        """Takes the step that is due. Jobs that go back now get their ends."""
         if not self._has_begun:
             self._has_begun = True
             self._begin(now, in_flight)
@@ -102,7 +105,8 @@ class Shutdown:
                 run.interrupter.interrupt(JobStopped)
 
     def gives_up(self, in_flight: InFlight, *, is_away: bool) -> bool:
-        """Whether to leave although ends are unwritten: the database is away, or somebody keeps a row locked."""
+        """Returns whether to leave although ends are unwritten: the database is unavailable, or another transaction
+        keeps a row locked."""
         gives_up_at = min(self._until + GIVE_UP_SECONDS, self._gives_up_at)
         # Not before the ends were tried once: the main loop may have waited for the database until now.
         gives_up = self._is_over and ((self._at_once and is_away) or time.monotonic() >= gives_up_at)
@@ -115,7 +119,7 @@ class Shutdown:
         return self._until - interrupted_before(self.grace_seconds)
 
     def _begin(self, now: float, in_flight: InFlight) -> None:
-        """Ask all jobs to stop; what has not begun will not begin."""
+        """Asks all jobs to stop; what has not begun will not begin."""
         until, runs = self._until, in_flight.runs.values()
         grace = max(until - now, 0.0)
         message = f"Stopping: {len(runs)} job(s) are released now." if runs else "Stopping: no job runs here."
@@ -131,9 +135,8 @@ class Shutdown:
                 in_flight.end(EndedRun(run, never_started(run.job.id, run.job.lease_epoch)))
 
     def _release(self, in_flight: InFlight) -> None:
-        """The grace is over: what still runs goes back with its checkpoint; its thread dies with the process.
-
-        Another worker may claim it at once, so from here on the process hurries to its end.
+        """Gives back what still runs at the end of the grace period, with its checkpoint; its thread dies with the
+        process. Another worker may claim it at once, so from here on the process hurries to its end.
         """
         for run in [run for job_id, run in in_flight.runs.items() if job_id not in in_flight.ended]:
             run.abandoned = self.left_behind = True
@@ -171,21 +174,22 @@ class Deadline:
         return self._is_closed or time.monotonic() >= self.claims_until
 
     def next_step(self, now: float) -> float:
-        """When the loop has to look at it again."""
+        """The time at which the loop has to look at it again."""
         return min((at for at in (self.claims_until, self.stop_at) if at > now), default=NEVER)
 
     def leave_by(self, at: float, leave_seconds: float) -> None:
-        """The process ends at `at`, if not before; of that, the last seconds are for what follows the last job."""
+        """Ends the process at `at`, if not before; of that, the last seconds are for what happens after the last
+        job."""
         if at < self._leaves_at:
             self._leaves_at, self._leave_seconds = at, leave_seconds
 
     def leave(self, shutdown: Shutdown) -> None:
-        """The worker leaves now."""
+        """Called when the worker leaves now."""
         self.leave_by(time.monotonic() + LONGEST_LEAVE_SECONDS, LONGEST_LEAVE_SECONDS)
         self.leave_by(shutdown.leaves_at, LEAVE_SECONDS)
 
     def for_calls(self) -> float:
-        """How long signals, on_failure and the log may take together."""
+        """Returns how long signals, on_failure and the log may take together."""
         return self.at_most(CALLS_SECONDS, keeps=AFTER_CALLS)
 
     def for_log(self, seconds: float) -> float:
@@ -198,14 +202,15 @@ class Deadline:
         return self.at_most(JOIN_SECONDS, keeps=AFTER_THREADS)
 
     def at_most(self, seconds: float, keeps: float = 0.0) -> float:
-        """So much of these seconds as is left before the end. `keeps`: without this share of the seconds for leaving,
-        which is for what follows."""
+        """Returns as many of these seconds as are left before the end. `keeps`: without this share of the seconds for
+        leaving, which is for what happens afterwards."""
         left = self._leaves_at - keeps * self._leave_seconds - time.monotonic()
         return min(seconds, max(left, LEAVE_AT_LEAST_SECONDS))
 
     def admit(self, run: Run) -> bool:
-        """Whether a run that was just claimed may begin: not where its steps take longer than is left. The claims to
-        come pass over such a job. A limited claim would bring it again, so after that one nothing more is claimed."""
+        """Returns whether a run that was just claimed may begin: not where its steps take longer than is left. The
+        claims to come pass over such a job. A limited claim would bring it again, so after that one nothing more is
+        claimed."""
         if self.ends_at == NEVER:
             return True
         run.stop_until, run.calls.until = self.jobs_until, self.calls_until
@@ -218,7 +223,7 @@ class Deadline:
         return True
 
     def note_end(self, run: Run) -> None:
-        """The run is over here."""
+        """Notes that the run has ended here."""
         if self.ends_at == NEVER:
             return
         self._longest[run.job.task] = max(self._longest.get(run.job.task, 0.0), run.calls.longest_seconds)
@@ -233,9 +238,9 @@ class Deadline:
 
 
 def _known_to_others(run: Run) -> float:
-    """Seconds of the longest step of a job that left another process for lack of time, until the processes that lived
-    then are over: they must not begin the step one after the other. Where it takes longer than any process lives, a
-    later one begins it."""
+    """Returns the seconds of the longest step of a job that left another process for lack of time, until the processes
+    that lived then have ended: they must not begin the step one after the other. Where it takes longer than any process
+    lives, a later one begins it."""
     longest_seconds = 0.0
     for entry in run.job.errors if isinstance(run.job.errors, list) else ():
         # A run that left for another reason has neither.
@@ -252,8 +257,8 @@ SAID = {
 
 
 class StopRequests(DatabaseTimer):
-    """Finds out whether a person wants this worker to stop, or to end once its jobs are done (Worker.objects.stop() and
-    drain()). The heartbeats ask too, for the case that the NOTIFY was lost."""
+    """Finds out whether a person wants this worker to stop, or to end after its jobs are done (Worker.objects.stop()
+    and drain()). The heartbeats ask too, in case the NOTIFY was lost."""
 
     def __init__(
         self, worker_id: UUID, database: WorkerConnection, stop: Callable[[], None], drain: Callable[[], None]
@@ -264,7 +269,7 @@ class StopRequests(DatabaseTimer):
         self._obeyed: set[Request] = set()
 
     def hear_of(self, worker_id: str) -> None:
-        """A person has asked something of this worker, or of any."""
+        """Called when a person has asked something of this worker, or of any."""
         if worker_id in (str(self.worker_id), notify.ANY_WORKER):
             self.wake()
 

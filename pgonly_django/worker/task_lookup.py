@@ -22,14 +22,15 @@ class FoundTask:
 
 
 class TaskLookup:
-    """Keeps each task that it has found. One that it has not is looked up again: the code may come with a deploy."""
+    """Keeps each task that it has found. One that it has not found is looked up again: the code may come with a
+    deploy."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str, str, int], FoundTask] = {}
         self.missing: set[str] = set()  # no task is at these paths, or was when it was last looked for
 
     def known(self, job: ClaimedJob) -> FoundTask | None:
-        """The job's task, if it was found before, so that nothing is left to import."""
+        """Returns the job's task, if it was found before, so that nothing is left to import."""
         return self._found.get((job.task, job.backend, job.queue, job.priority))
 
     def find(self, job: ClaimedJob) -> FoundTask:
@@ -49,22 +50,23 @@ class TaskLookup:
         return found
 
     def is_async(self, job: ClaimedJob) -> bool:
-        """Whether the job's function is a coroutine function; False where its task cannot be found or set up, which
-        the run then fails with."""
+        """Returns whether the job's function is a coroutine function; False where its task cannot be found or set up,
+        which the run then fails with."""
         try:
             return self.find(job).is_async
         except BaseException:  # noqa: BLE001 - code of the project is imported, which may even exit
             return False
 
     def options_of(self, job: ClaimedJob) -> TaskOptions:
-        """The options of the job; the built-in ones where they cannot be had."""
+        """Returns the options of the job; the built-in ones where they are not known."""
         try:
             return options_of(self.find(job), job)
         except BaseException:  # noqa: BLE001 - whatever is wrong with them, the row gets its end
             return TaskOptions()
 
     def misfit(self, job: ClaimedJob) -> UnfitArgumentsError | None:
-        """Whether the job was enqueued for other parameters than the task has here. Asked after a TypeError only."""
+        """Returns whether the job was enqueued for other parameters than the task has here. Only asked after a
+        TypeError."""
         task = self.find(job).task
         try:
             call_signature(task.func, task.takes_context).check(job.args, job.kwargs or {})

@@ -1,4 +1,4 @@
-"""What a worker shows where LOGGING shows nothing: its own lines, and the warnings of loggers without a handler."""
+"""The output of a worker where LOGGING shows nothing: its own lines, and the warnings of loggers without a handler."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ _worker = logging.getLogger("pgonly_django.worker")
 
 @dataclass(frozen=True)
 class Terminal:
-    """The streams of `runworker`, and what to show there. `colors`: of a level, what shows its name in its colour."""
+    """The streams of `runworker`, and what to show there. `colors`: returns, for a level, what shows its name in its
+    colour."""
 
     out: Any
     err: Any
@@ -37,7 +38,7 @@ class Terminal:
 
 
 class TerminalHandler(logging.StreamHandler[Any]):
-    """A closed or broken stream is no reason to say more."""
+    """A handler that says nothing of a closed or broken stream."""
 
     def __init__(self, stream: Any, terminal: Terminal) -> None:
         super().__init__(stream)
@@ -67,7 +68,7 @@ class TerminalFormatter(logging.Formatter):
 
 
 def banner(facts: dict[str, Any]) -> str:
-    """The facts of the event worker.started, one a line."""
+    """Returns the facts of the event worker.started, one per line."""
     lines = (
         ("worker", facts["worker"]),
         ("id", facts.get("worker_id")),
@@ -86,8 +87,8 @@ def banner(facts: dict[str, Any]) -> str:
 
 @contextmanager
 def logging_to(terminal: Terminal) -> Iterator[None]:
-    """Show the lines of this package on the terminal unless the project has configured handlers for them, and those of
-    Django only where ours are not."""
+    """Shows the lines of this package on the terminal unless the project has configured handlers for them, and those of
+    Django only where ours are not shown."""
     shows, last_resort = not _ours.hasHandlers(), logging.lastResort
     levels = [(logger, logger.level) for logger in (_ours, _cache)]
     handler = TerminalHandler(terminal.out, terminal)
@@ -112,9 +113,10 @@ def logging_to(terminal: Terminal) -> Iterator[None]:
 
 @contextmanager
 def _django_where_ours_are_not() -> Iterator[None]:
-    """Django logs each start and end of a task, and each last traceback, as well. Within this block its lines go only
-    to handlers that ours do not reach, as a rule to the one that mails errors to ADMINS; and only its errors do where
-    the lines of successes are turned off. A project that has set up Django's logger itself keeps it."""
+    """Limits Django's lines, since Django logs each start and end of a task, and each last traceback, as well. Within
+    this block its lines go only to handlers that ours do not reach, usually to the one that mails errors to ADMINS; and
+    only its errors do where the lines of successes are turned off. A project that has set up Django's logger itself
+    keeps it."""
     logger = tasks_logger
     is_as_it_was_made = logger.level == logging.NOTSET and not logger.handlers and logger.propagate
     if logger.disabled or not is_as_it_was_made:
@@ -135,9 +137,9 @@ def _django_where_ours_are_not() -> Iterator[None]:
 
 
 def _is_taken(level: int, handlers: list[logging.Handler]) -> bool:
-    """Whether one of them takes records of this level. One whose filter drops them all, as that of Django's console
-    does without DEBUG, would cost each job two signals for nothing. No filter of the project is asked: what it says
-    depends on the record."""
+    """Returns whether one of them takes records of this level. One whose filter drops them all, as that of Django's
+    console does without DEBUG, would cost each job two signals for nothing. No filter of the project is asked: what it
+    says depends on the record."""
     return any(level >= each.level and not any(map(_drops_all, each.filters)) for each in handlers)
 
 
@@ -147,7 +149,7 @@ def _drops_all(each: object) -> bool:
 
 
 def _handlers_of(logger: logging.Logger | None) -> list[logging.Handler]:
-    """All that get its records."""
+    """Yields all handlers that get its records."""
     found: list[logging.Handler] = []
     while logger is not None:
         found += logger.handlers

@@ -1,4 +1,4 @@
-"""The threads that look after a worker: heartbeat, maintenance, schedules."""
+"""The threads that serve a worker: heartbeat, maintenance, schedules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pgonly_django.worker.scheduler import Scheduler
 
 
 class Threads:
-    """For the main loop, which `tell` tells something."""
+    """The threads, used by the main loop, whose messages `tell` takes."""
 
     def __init__(
         self, worker_id: UUID, options: WorkerOptions, in_flight: InFlight, main: WorkerConnection, tell: Tell
@@ -30,19 +30,19 @@ class Threads:
         self.scheduler = Scheduler(worker_id, options, main.listener, lambda: tell(Notification(WAKE)))
 
     def declare_queues(self) -> None:
-        """Before the first claim. The workers that run already may not know of the limits."""
+        """Declares the queues before the first claim. The workers that run already may not know of the limits."""
         declare(self._database)
         if settings().queues:
             self._main.ask(lambda it: notify.send(it, notify.limited(notify.ANY_QUEUE)))
 
     def start(self, takes_events: TakesEvents) -> None:
-        """`takes_events`: for those of them that may not wait for a handler of the log."""
+        """Starts the threads. `takes_events`: for those of them that may not wait for a handler of the log."""
         self.heartbeat.takes_events = self.maintenance.takes_events = takes_events
         for thread in (self.heartbeat, self.maintenance, self.scheduler):
             thread.start()
 
     def sleep(self) -> None:
-        """Close every connection, until wake(). The heartbeat sleeps already."""
+        """Closes every connection, until wake(). The heartbeat sleeps already."""
         for thread in (self.maintenance, self.scheduler):
             thread.sleep()
 

@@ -1,4 +1,4 @@
-"""When the main loop does things. All times are time.monotonic().
+"""The times at which the main loop does things. All times are time.monotonic().
 
 A NOTIFY may stand for others that were held back for COALESCE_SECONDS, so a second look follows each, and after that
 ever rarer ones: NOTIFY tells of new rows, but not of a row that was locked at the look and is free by now.
@@ -23,7 +23,8 @@ BLIND_FIRST_PAUSE_SECONDS, BLIND_GROWTH = 0.1, 2
 
 
 class Timer:
-    """When something is due. `again_at` is the second look after a NOTIFY; nothing comes before `not_before`."""
+    """The time when something is due. `again_at` is the second look after a NOTIFY; nothing comes before
+    `not_before`."""
 
     def __init__(self, at: float = 0.0) -> None:
         self.at = at
@@ -38,19 +39,19 @@ class Timer:
         self.at, self.woken_at = 0.0, time.monotonic()
 
     def hear(self) -> None:
-        """A NOTIFY has come."""
+        """Called when a NOTIFY has come."""
         now = time.monotonic()
         self.at, self.again_at = now, now + LOOK_AGAIN_SECONDS
 
     def plan(self, at: float, *, began: float) -> None:
-        """It was done, from `began` on, and is due again at `at`, or now if it was woken since."""
+        """Notes that it was done, from `began` on, and is due again at `at`, or now if it was woken since."""
         if began >= self.woken_at:
             self.at = at
         if began >= self.again_at:
             self.again_at = NEVER
 
     def put_off(self) -> None:
-        """The database refused: leave it alone for a moment."""
+        """Leaves it alone for a moment, because the database refused."""
         self.not_before = time.monotonic() + REFUSED_SECONDS
 
     def run(self) -> None:
@@ -58,7 +59,7 @@ class Timer:
 
 
 class DatabaseTimer(Timer):
-    """What is done on the connection that claims."""
+    """A timer of something that is done on the connection that claims."""
 
     def __init__(self, database: WorkerConnection, at: float = 0.0) -> None:
         super().__init__(at)
@@ -69,7 +70,7 @@ class DatabaseTimer(Timer):
             self.put_off()
 
     def ask(self, connection: OwnConnection) -> object:
-        """Do it. Returns something else than None. Raises psycopg.Error."""
+        """Does it. Returns something else than None. Raises psycopg.Error."""
         raise NotImplementedError
 
 
@@ -104,12 +105,12 @@ class LookTimer(Timer):
         self._pauses.restart()
 
     def wake(self) -> None:
-        """There may be a job that no NOTIFY tells of: the worker's own doing."""
+        """Makes a look due: there may be a job that no NOTIFY tells of, by the worker's own doing."""
         super().wake()
         self.drained = False
 
     def restart(self) -> None:
-        """After a sleep."""
+        """Called after a sleep."""
         self._pauses.restart()
         self.wake()
 
@@ -124,17 +125,17 @@ class Promotion(DatabaseTimer):
         self.next_job_at = NEVER  # as far as is known
 
     def hear(self) -> None:
-        """Another process has scheduled a job."""
+        """Called when another process has scheduled a job."""
         super().hear()
         self._pauses.restart()
 
     def expect_due(self, in_seconds: float) -> None:
-        """We have scheduled a job."""
+        """Called when this process has scheduled a job."""
         self.next_job_at = min(self.next_job_at, time.monotonic() + in_seconds)
         self.at = min(self.at, self.next_job_at)
 
     def restart(self) -> None:
-        """After a sleep."""
+        """Called after a sleep."""
         self._pauses.restart()
         self.at = min(self.next_job_at, time.monotonic() + self._pauses.next())
 

@@ -1,4 +1,4 @@
-"""Looks after running jobs: deadlines, cancellations, ignored interruptions, claimed jobs that no slot starts."""
+"""Watches running jobs: deadlines, cancellations, ignored interruptions, claimed jobs that no slot starts."""
 
 import logging
 import time
@@ -24,8 +24,8 @@ BLIND_INTERVAL_SECONDS = 1.0  # between two looks for cancellations without LIST
 
 
 class Watchdog(Timer):
-    """`not_short` gets the queue of a job that waited too long for a slot; `lost` a run that was cut off after its job
-    was lost to another worker, so that nothing is to be written."""
+    """The watchdog. `not_short` gets the queue of a job that waited too long for a slot; `lost` a run that was cut off
+    after its job was lost to another worker, so that nothing has to be written."""
 
     def __init__(
         self, in_flight: InFlight, slots: Slots, grace_seconds: float, *,
@@ -55,7 +55,7 @@ class Watchdog(Timer):
                 self._interrupt(run, now)
 
     def _interrupt(self, run: Run, now: float) -> None:
-        """Interrupt a job that has not left by itself in time, and cut off one that ignores even that."""
+        """Interrupts a job that has not left by itself in time, and cuts off one that ignores even that."""
         reason = run.interruption
         assert reason is not None
         if run.interrupted_at is None:
@@ -70,7 +70,7 @@ class Watchdog(Timer):
             self._cut_off(run)
 
     def _cut_off(self, run: Run) -> None:
-        """Close the row of a job that ignores its interruption; its thread is lost until the job returns."""
+        """Closes the row of a job that ignores its interruption; its thread is lost until the job returns."""
         was_lost, job = run.lease_lost, run.job
         self.slots.replace(run)
         message = f"{job.task} {job.id} ignored its interruption and was cut off; its thread is stuck."
@@ -83,7 +83,7 @@ class Watchdog(Timer):
 
 
 class CancelRequests(DatabaseTimer):
-    """Finds out which of the running jobs somebody wants cancelled."""
+    """Finds out which of the running jobs a person wants to cancel."""
 
     def __init__(self, in_flight: InFlight, database: WorkerConnection, watchdog: Watchdog) -> None:
         super().__init__(database)

@@ -89,7 +89,7 @@ def test_a_child_that_dies_while_the_database_is_away_has_its_jobs_back_when_it_
     own_server.server.stop("immediate")
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: "cannot be taken back, trying again:" in supervisor.output)
-    wait_for(lambda: supervisor.output.count(": PostgreSQL is away, trying again until it is back") == 2,
+    wait_for(lambda: supervisor.output.count(": PostgreSQL is unavailable, trying again until it is back") == 2,
              what="the process in its place to notice")  # fmt: skip
     assert supervisor.process.poll() is None
     own_server.server.start()

@@ -52,7 +52,7 @@ def test_an_alias_that_is_a_task_of_another_backend_is_an_error(files, settings)
     files(renamed_tasks=RENAMED, former_tasks=former)
     __import__("renamed_tasks")
     (error,) = check_task_modules()
-    assert "renamed_tasks.send has the alias 'former_tasks.send', which is a task of its own" in error.msg
+    assert "renamed_tasks.send has the alias 'former_tasks.send', which is another task" in error.msg
 
 
 def test_a_former_module_that_imports_the_task_under_its_old_name_is_fine(files):

@@ -103,7 +103,7 @@ def test_two_tasks_cannot_have_the_same_alias(module):
 def test_an_alias_cannot_be_a_task_whichever_is_imported_first(module):
     made(module("shop.tasks"), "send")
     with pytest.raises(
-        InvalidTask, match=r"the alias 'shop\.tasks\.send' is a task of its own\. Take the alias out"
+        InvalidTask, match=r"the alias 'shop\.tasks\.send' is another task\. Take the alias out"
     ):
         made(module("shop.mail"), aliases=["shop.tasks.send"])
     made(module("shop.mail"), aliases=["shop.tasks.late"])

@@ -183,7 +183,7 @@ def test_an_entry_of_tasks_that_cannot_be_set_up_is_an_error_without_a_traceback
 
 
 def test_several_processes_need_one_of_their_own(transactional_db, monkeypatch):
-    with pytest.raises(CommandError, match=r"--processes above 1 needs a process of its own") as caught:
+    with pytest.raises(CommandError, match=r"--processes above 1 needs its own process") as caught:
         run_worker(processes=2)
     assert caught.value.returncode == 2
     monkeypatch.setenv("PGONLY_WORKER_PROCESSES", "4")  # of the deployment, not of this call

@@ -39,7 +39,7 @@ def test_help_lists_the_exit_codes():
         ({"max_seconds": float("inf")}, "--max-seconds must be 1 or more, got inf."),
         ({"sleep_after": 0.5}, "--sleep-after must be 1 or more, got 0.5."),
         ({"sleep_after": float("nan")}, "--sleep-after must be 1 or more, got nan."),
-        ({"processes": 2, "max_jobs": 5}, "after so many jobs: --max-jobs-per-process."),
+        ({"processes": 2, "max_jobs": 5}, "after a number of jobs: --max-jobs-per-process."),
         ({"processes": 12, "name": "x" * 126}, "--name must be at most 125 characters long, for -12, got 'x"),
     ],
 )

@@ -39,7 +39,7 @@ def test_a_loop_inside_a_transaction_that_was_committed_is_not_made_again(ran, m
 def test_a_second_loop_under_the_name_of_a_completed_one_is_refused(ran, marks):
     job = ran(looping.loop_twice, "k").job
     assert job.state == State.FAILED
-    assert "Give each loop a name of its own" in job.errors[0]["message"]
+    assert "Give each loop its own name" in job.errors[0]["message"]
     assert marks() == ["k:a", "k:b"]
 
 

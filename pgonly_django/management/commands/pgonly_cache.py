@@ -24,13 +24,13 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", title="actions")
         clear = actions.add_parser("clear", help="delete entries of one cache")
-        clear.add_argument("cache", help="its alias in CACHES")
+        clear.add_argument("cache", help="the alias of the cache in CACHES")
         chosen = clear.add_mutually_exclusive_group()
-        chosen.add_argument("--prefix", help="only keys that start so (with KEY_PREFIX and version)")
+        chosen.add_argument("--prefix", help="only keys that begin with it (KEY_PREFIX and version included)")
         chosen.add_argument("--tag", help="only entries with this tag")
         for action, text in (("logged", "survive a crash"), ("unlogged", "cost no WAL")):
             switch = actions.add_parser(action, help=f"rewrite a cache's table, so that its entries {text}")
-            switch.add_argument("cache", help="its alias in CACHES")
+            switch.add_argument("cache", help="the alias of the cache in CACHES")
 
     def handle(self, *_: Any, action: str | None = None, **options: Any) -> None:
         if action is None:

@@ -20,8 +20,8 @@ Subjects: {", ".join(NAMES)}.
 
 It changes nothing. Each finding has an id, which docs/how-to/doctor.md explains.
 
-Exit codes: 0 nothing of the level --fail-on, or worse; 1 there is such a finding; 2 it could not look: the database
-does not answer, or a wrong flag.
+Exit codes: 0 no finding of the level --fail-on, or worse; 1 such a finding; 2 not examined: the database does not
+answer, or a wrong flag.
 """
 COULD_NOT_LOOK = 2
 NEVER = "never"
@@ -32,16 +32,17 @@ COUNTED = {Level.ERROR: "error", Level.WARNING: "warning", Level.INFO: "note"}
 
 
 class Command(JobCommand):
-    help = "Say what is wrong with the database, the settings and the workers, and what to do about it."
+    help = "Find problems of the database, the settings and the workers, and say what to do about them."
     epilog = EPILOG
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
-        only = "only this one; several with commas or repeated"
+        only = "examine only this subject; separate several by commas, or repeat the flag"
         add("--only", action="append", metavar="SUBJECT", help=only)
-        add("--skip", action="append", metavar="SUBJECT", help="all but this one")
+        add("--skip", action="append", metavar="SUBJECT", help="examine all subjects except this one")
         levels, error = (Level.ERROR.value, Level.WARNING.value, NEVER), Level.ERROR.value
-        add("--fail-on", choices=levels, default=error, help="exit with 1 from here on. Default: error.")
+        fails = "the level of findings from which the exit code is 1. Default: error."
+        add("--fail-on", choices=levels, default=error, help=fails)
         self.add_common(parser)
 
     def handle(self, *_: Any, **flags: Any) -> None:
@@ -73,7 +74,7 @@ class Command(JobCommand):
         return CommandError(f"{reason}\n{hint}", returncode=COULD_NOT_LOOK)
 
     def _lines_of(self, found: Examination) -> Iterator[str]:
-        """A line for each subject without findings, the findings of the others, and the sum."""
+        """Returns a line for each subject without findings, the findings of the others, and the sum."""
         yield f"{found.server}, database {found.alias!r}"
         yield ""
         for subject in found.subjects:
@@ -92,7 +93,7 @@ class Command(JobCommand):
 
 
 def _wrapped(text: str, first: str, rest: str) -> list[str]:
-    """Names, commands and SQL are not broken inside of a word, so that they can be copied."""
+    """Wraps lines. Names, commands and SQL are not broken inside a word, so that they can be copied."""
     width = min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)
     return textwrap.wrap(
         text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
@@ -100,7 +101,7 @@ def _wrapped(text: str, first: str, rest: str) -> list[str]:
 
 
 def subjects_of(flag: str, given: list[str] | None) -> list[str]:
-    """Raises CommandError for a name that is no subject."""
+    """Raises CommandError for a name that is not a subject."""
     names = [name.strip() for part in given or () for name in part.split(",") if name.strip()]
     for name in names:
         if name not in NAMES:

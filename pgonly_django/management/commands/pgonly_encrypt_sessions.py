@@ -1,4 +1,4 @@
-"""Brings stored sessions to what PGONLY["SESSION_ENCRYPT_DATA"] says, while requests go on changing them."""
+"""Brings stored sessions to what PGONLY["SESSION_ENCRYPT_DATA"] says, while requests continue to change them."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Command(BaseCommand):
 
 
 def reencrypt_sessions(batch: int = 500) -> Iterator[int]:
-    """Encrypt every value under SECRET_KEY, or decrypt it, as PGONLY["SESSION_ENCRYPT_DATA"] says.
+    """Encrypts every value under SECRET_KEY, or decrypts it, as PGONLY["SESSION_ENCRYPT_DATA"] says.
 
-    Yields after every batch how many sessions were rewritten so far. It may be killed and run again at any time.
-    A value that cannot be read is logged and left as it is.
+    Yields after every batch how many sessions were rewritten so far. It may be killed and run again at any time. A
+    value that cannot be read is logged and left as it is.
     """
     codec, total = SessionStore().codec, 0
     # A login changes a session's key, perhaps to one that this pass had already gone past: so another pass.

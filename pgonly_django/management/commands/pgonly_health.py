@@ -1,4 +1,5 @@
-"""manage.py pgonly_health: whether workers live, and jobs do not wait or fail, for people and for monitoring."""
+"""manage.py pgonly_health: checks that workers are alive and that jobs neither wait nor fail, for people and for
+monitoring."""
 
 from __future__ import annotations
 
@@ -20,9 +21,9 @@ from pgonly_django.queue import health
 from pgonly_django.wording import duration
 
 EPILOG = """
-Without limits it judges the workers alone, and shows the rest. Times are seconds, or such as 90s, 30min, 2h, 3d.
+Without limits it checks the workers alone, and shows the rest. Times are seconds, or such as 90s, 30min, 2h, 3d.
 
-Exit codes: 0 healthy; 1 not healthy: a limit does not hold; 2 unknown: the database does not answer, or a wrong flag.
+Exit codes: 0 healthy; 1 not healthy: a limit is exceeded; 2 unknown: the database does not answer, or a wrong flag.
 """
 STATEMENT_TIMEOUT = timedelta(seconds=10)
 UNKNOWN = 2
@@ -30,21 +31,24 @@ UNKNOWN_QUEUE = "--queue {}: no worker, no job and no limit names it. Is it writ
 
 
 class Command(JobCommand):
-    help = "Say whether workers live, and how long jobs wait and how many fail."
+    help = "Check that workers are alive, how long jobs wait and how many fail."
     epilog = EPILOG
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
-        add("--queue", action="append", metavar="NAME", help="only of this queue (may be repeated)")
+        add("--queue", action="append", metavar="NAME", help="only jobs of this queue (may be repeated)")
         least = int(NO_WORKER.limit)
-        add("--min-workers", type=number, default=least, metavar="N", help="so many live. Default: 1.")
-        age = "a worker's heartbeat may be so old. Default: as the admin has it."
+        workers = "the least number of live workers. Default: 1."
+        add("--min-workers", type=number, default=least, metavar="N", help=workers)
+        age = "the age of a heartbeat up to which a worker counts as live. Default: as in the admin."
         add("--max-worker-age", type=seconds, metavar="TIME", help=age)
-        add("--max-oldest-ready", type=seconds, metavar="TIME", help="the oldest ready job may wait so long")
-        latency = "95 of 100 jobs waited no longer before they ran"
+        oldest = "the longest that the oldest ready job may wait"
+        add("--max-oldest-ready", type=seconds, metavar="TIME", help=oldest)
+        latency = "the longest that 95 of 100 jobs may have waited before they ran"
         add("--max-latency", type=seconds, metavar="TIME", help=latency)
-        add("--max-failed", type=number, metavar="N", help="so many jobs may have failed")
-        within, quarter = "how far back the last two look. Default: 15min.", timedelta(minutes=15)
+        add("--max-failed", type=number, metavar="N", help="the maximum number of jobs that may have failed")
+        within = "the period that --max-latency and --max-failed cover. Default: 15min."
+        quarter = timedelta(minutes=15)
         add("--within", type=seconds, default=quarter, metavar="TIME", help=within)
         self.add_common(parser)
 
@@ -74,7 +78,7 @@ class Command(JobCommand):
 
 
 def seconds(text: str) -> timedelta:
-    """A type of flags."""
+    """The argparse type of a number of seconds."""
     try:
         found = length(text)
         found = timedelta(seconds=float(text)) if found is None else found
@@ -99,7 +103,8 @@ class Check(NamedTuple):
 
 
 def _examine(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> tuple[list[Check], list[str]]:
-    """And those of `queues` that nothing names. On a database that is too busy to answer it gives up."""
+    """Returns the figures of the queues, with those of `queues` that nothing names. On a database that is too busy to
+    answer it gives up."""
     connection = connections[alias]
     if connection.vendor != "postgresql":
         raise CommandError(f"DATABASES[{alias!r}] is {connection.vendor}: no jobs there.", returncode=UNKNOWN)
@@ -123,7 +128,7 @@ def _of_workers(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> Che
 
 
 def _of_waits(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> list[Check]:
-    """Of the job that waits longest, and of those whose run began."""
+    """Returns the figures of the job that waits longest, and of those whose run began."""
     oldest = health.oldest_waiting(alias, queues)
     waited, job = (oldest.seconds, oldest.job_id) if oldest else (0.0, None)
     text = f"{duration(waited)} in the queue {oldest.queue}" if oldest else "no job waits"
@@ -149,7 +154,7 @@ def _of_failures(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> Ch
 def _at_most(
     name: str, value: float | None, limit: timedelta | int | None, text: str, facts: dict[str, Any]
 ) -> Check:
-    """Without a limit it is shown, and not judged."""
+    """Judges a figure by its limit. Without a limit it is shown, and not judged."""
     most = limit.total_seconds() if isinstance(limit, timedelta) else limit
     is_ok = most is None or value is None or value <= most
     wanted = "" if is_ok else f" (at most {duration(limit) if isinstance(limit, timedelta) else limit})"

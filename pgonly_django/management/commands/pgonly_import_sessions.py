@@ -15,7 +15,7 @@ from pgonly_django.sessions.previous_engine import ImportCounts, import_sessions
 class Command(BaseCommand):
     help = (
         "Move the sessions that are still in the previous engine here, without logging any user out. Run it once no "
-        'server runs the old code any more; after it PGONLY["SESSION_PREVIOUS_ENGINE"] can be removed.'
+        'server runs the old code any more. After that PGONLY["SESSION_PREVIOUS_ENGINE"] can be removed.'
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -1,4 +1,4 @@
-"""manage.py pgonly_jobs: shows jobs, and does to many, a batch at a time, what the admin does to few."""
+"""manage.py pgonly_jobs: shows jobs, and does to many, in batches, what the admin does to few."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NOT_CONFIRMED = 3
 
 
 class Change(NamedTuple):
-    """A verb: the states that it changes, and what it does to a batch, which returns how many it changed."""
+    """A verb: the states that it changes, and the function that changes a batch and returns how many it changed."""
 
     help: str
     states: Sequence[State]
@@ -76,7 +76,7 @@ CHANGES = {
         HOLDABLE, lambda jobs, flags: jobs.hold(flags["reason"]), "held"
     ),
     "resume": Change(
-        "let held jobs go on; or end the pause of queues, which are named instead of jobs",
+        "let held jobs continue; or end the pause of queues, which are named instead of jobs",
         RESUMABLE, lambda jobs, _: jobs.resume(), "resumed"
     ),
     "run-now": Change(
@@ -99,7 +99,7 @@ class Command(selection.JobCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
-        texts = {"list": "the newest jobs", "show": "one job with all that is known"}
+        texts = {"list": "list the newest jobs", "show": "show everything about one job"}
         for verb, text in (texts | {verb: change.help for verb, change in CHANGES.items()}).items():
             added = verbs.add_parser(verb, help=text, description=text.capitalize() + ".")
             _add_flags(verb, added)
@@ -109,7 +109,7 @@ class Command(selection.JobCommand):
         self.add_common(paused)
 
     def handle(self, *_: Any, verb: str, **flags: Any) -> None:
-        """Raises CommandError. What was written to a closed pipe is no loss."""
+        """Raises CommandError. A closed pipe is not an error."""
         alias = selection.job_database(flags["database"])
         try:
             self._do(verb, alias, flags)
@@ -117,7 +117,7 @@ class Command(selection.JobCommand):
         except (DatabaseError, PgonlyError, ImportError, ImproperlyConfigured) as error:
             raise CommandError(str(error).strip()) from error
         except KeyboardInterrupt as error:
-            raise CommandError("Interrupted; what was changed stays so.", returncode=130) from error
+            raise CommandError("Interrupted; changes that were made stay.", returncode=130) from error
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -207,7 +207,7 @@ def _add_flags(verb: str, parser: argparse.ArgumentParser) -> None:
     else:
         selection.add_filters(parser, takes_queues=verb == "resume")
     if verb == "list":
-        most = "so many at most, 0: all. Default: 50."
+        most = "the maximum number of jobs; 0: all. Default: 50."
         parser.add_argument("--limit", type=selection.number, default=50, help=most)
     elif verb != "show":
         parser.add_argument("--all", action="store_true", help="all jobs, where no other flag chooses some")
@@ -215,11 +215,10 @@ def _add_flags(verb: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="only count")
     if verb in ("discard", "hold"):
         default = f"{'Discarded' if verb == 'discard' else 'Held'} by pgonly_jobs."
-        parser.add_argument("--reason", default=default, help="stands among the errors of the job")
+        parser.add_argument("--reason", default=default, help="recorded among the errors of the job")
     if verb == "redrive":
-        parser.add_argument(
-            "--per-minute", type=float, metavar="N", help="so many start in a minute. Default: all now."
-        )
+        rate = "the number of jobs that start per minute. Default: all start now."
+        parser.add_argument("--per-minute", type=float, metavar="N", help=rate)
         hint = "a new value of a parameter, as JSON or text (may be repeated)"
         parser.add_argument("--argument", action="append", type=argument, metavar="NAME=VALUE", help=hint)
 
@@ -247,7 +246,7 @@ def confirm(verb: str, count: int, flags: dict[str, Any]) -> None:
 
 
 def change(alias: str, jobs: JobQuerySet, verb: str, flags: dict[str, Any]) -> int:
-    """Do it to `jobs`, those that there are now. Returns how many changed."""
+    """Applies it to `jobs`, those that exist now. Returns how many changed."""
     changed, what = 0, CHANGES[verb]
     for ids in _batches(jobs.filter(state__in=what.states)):
         try:
@@ -259,7 +258,7 @@ def change(alias: str, jobs: JobQuerySet, verb: str, flags: dict[str, Any]) -> i
 
 
 def _batches(jobs: JobQuerySet) -> Iterator[list[UUID]]:
-    """By their keys: a job that comes back into these states by then is not met again, nor is a newer one."""
+    """Yields batches by key: a job that comes back into these states is not met again, nor is a newer one."""
     jobs, last = jobs.filter(pk__lte=uuid7()).order_by("pk"), None
     while True:
         page = jobs if last is None else jobs.filter(pk__gt=last)
@@ -272,7 +271,7 @@ def _batches(jobs: JobQuerySet) -> Iterator[list[UUID]]:
 
 
 def argument(text: str) -> tuple[str, Any]:
-    """name=value, of --argument: the value is JSON, or else text."""
+    """Parses name=value, of --argument. The value is JSON, or else text."""
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is not name=value")

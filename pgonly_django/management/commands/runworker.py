@@ -46,13 +46,13 @@ from pgonly_django.worker.terminal import Terminal, banner, logging_to
 RELOAD_SECONDS = 5.0
 BROKE_DOWN_SECONDS = 2.0  # for a handler of the log
 SLEEP_HELP = (
-    "Close every connection after so long without a job, until the next due time, a POST to /wake or --poll-seconds. "
+    "Close every connection after this long without a job, until the next due time, a POST to /wake or --poll-seconds. "
     "Default: never."
 )
 NO_PORT = "No health port: $PORT is {!r}, and a port is a number from 1 to 65535."
 ASKS_TO_BE_REPLACED = "Every slot is held by a job that ignores its interruption, or the process has retired."
 OF_THE_COMMAND_LINE = (
-    "--processes above 1 needs a process of its own: python manage.py runworker. call_command() runs one worker, in "
+    "--processes above 1 needs its own process: python manage.py runworker. call_command() runs one worker, in "
     "the process of its caller."
 )
 FORK_WITH_RELOAD = (
@@ -61,16 +61,17 @@ FORK_WITH_RELOAD = (
 )
 
 EPILOG = """
-Every flag but --reload is also an environment variable: PGONLY_WORKER_QUEUES, PGONLY_WORKER_THREADS, ... A flag wins.
+Every flag except --reload is also an environment variable: PGONLY_WORKER_QUEUES, PGONLY_WORKER_THREADS, ... A flag
+wins.
 
 Exit codes: 0 stopped as asked, or by --burst, --max-jobs, --max-seconds, --max-idle-seconds; 1 could not start (the
 message says what to do), broke down (the log says why), or had to be ended, since PostgreSQL did not answer; 2 wrong
 flag; 3 start a fresh process: every slot is held by a job that ignores its interruption, or --max-jobs-per-process or
---max-memory-mb came true (not with --processes).
+--max-memory-mb was reached (not with --processes).
 
-SIGTERM, SIGINT (Ctrl-C) or SIGHUP: claim nothing more, tell the jobs to stop, wait --grace-seconds (in the last one
-those that do not listen get an exception), release what is left.
-A second SIGINT, or SIGQUIT: release at once. Released jobs cost no attempt and resume from their checkpoint.
+SIGTERM, SIGINT (Ctrl-C) or SIGHUP: claim nothing more, tell the jobs to stop, wait --grace-seconds (jobs that ignore it
+get an exception in the last second), release what is left.
+A second SIGINT, or SIGQUIT: release at once. Released jobs use up no attempt and resume from their checkpoint.
 
 Where LOGGING has no handler for it, the log goes to stdout: with --verbosity 0 warnings and errors, 1 also a line for
 each job at its end, 2 also for its start, 3 also for each call of the cache.
@@ -91,16 +92,16 @@ class Command(BaseCommand):
         add("--queues", type=parse_queues, help="Comma-separated, in serving order. Default: all queues.")
         add("--threads", type=int, help="Jobs at a time, 1 to 500. Default: 8.")
         grace = (
-            "How long jobs may take to leave at a stop. Default: 20, less on a platform that kills sooner."
+            "The time that jobs get to leave at a stop. Default: 20, less on a platform that kills sooner."
         )
         add("--grace-seconds", type=float, help=grace)
         add("--burst", action="store_true", default=None, help="Stop when no job is ready.")
         add("--max-jobs", type=int, help="Stop after this many jobs.")
-        add("--max-seconds", type=float, help="The process ends so long after its start; jobs leave before.")
+        add("--max-seconds", type=float, help="End the process this long after its start; jobs leave before.")
         add("--max-idle-seconds", type=float, help="Stop after this long without a job.")
-        add("--name", help="What the worker is called in the admin and in errors. Default: host:pid.")
+        add("--name", help="The name of the worker in the admin and in errors. Default: host:pid.")
         add("--no-listen", dest="listen", action="store_false", default=None, help="Poll instead of LISTEN.")
-        pause = "Longest pause between two looks. Default: 30, without LISTEN 2."
+        pause = "The longest pause between two looks at the database. Default: 30, without LISTEN 2."
         add("--poll-seconds", type=float, help=pause)
         port = "Answer /live, /ready, /busy and /metrics there. Default: $PORT, where it is set; 0: nowhere."
         add("--health-port", type=int, metavar="PORT", help=port)
@@ -115,8 +116,9 @@ class Command(BaseCommand):
         add("--database", help="The alias in DATABASES whose jobs are run. Default: the one that TASKS uses.")
 
     def handle(self, *args: Any, **flags: Any) -> None:  # noqa: ARG002 - Django's signature
-        """From the command line the process ends with the worker. For callers of call_command() it returns, or
-        raises CommandError with the exit code, or what the worker's loop raised; it leaves their process as it was."""
+        """Runs the worker. From the command line the process ends with the worker. For callers of call_command() it
+        returns, or raises CommandError with the exit code, or what the worker's loop raised; it leaves their process as
+        it was."""
         # Django's mark of run_from_argv()
         self._owns_process = flags["reload"] or getattr(self, "_called_from_command_line", False)
         self._verbosity, self._reloads = flags.get("verbosity", 1), flags["reload"]
@@ -165,8 +167,8 @@ class Command(BaseCommand):
         refuse_too_little_memory(options)
 
     def _serve(self, options: WorkerOptions, child: Child | None = None) -> None:
-        """`child`: of a supervisor, which has prepared everything, has the health port, and counts the idle seconds of
-        all processes together."""
+        """Serves until the worker ends. `child`: that of a supervisor, which has prepared everything, has the health
+        port, and counts the idle seconds of all processes together."""
         if self._owns_process:
             self._open_streams()
         if child is not None:
@@ -218,8 +220,8 @@ class Command(BaseCommand):
             raise
 
     def _open_health(self, options: WorkerOptions) -> Health:
-        """Where no flag and no variable of ours asks for a port, one that is taken is no reason not to run jobs: as a
-        rule it is that of a web server beside this process."""
+        """Opens the health port. Where no flag and no variable of this package asks for a port, one that is taken is no
+        reason not to run jobs: usually it is that of a web server beside this process."""
         port, file = options.health_port, options.heartbeat_file
         is_asked_for = port is not None
         if not is_asked_for and self._owns_process and not options.burst:
@@ -238,7 +240,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _ends_at(self, options: WorkerOptions) -> float | None:
-        """Of a process of ours --max-seconds count from its start: that is what a platform counts."""
+        """Returns the time at which the process ends. --max-seconds counts from the start of the process, as platforms
+        do."""
         if options.max_seconds is None or not self._owns_process:
             return None
         ends_at = process.started_at() + options.max_seconds
@@ -250,14 +253,14 @@ class Command(BaseCommand):
         return ends_at
 
     def _open_streams(self) -> None:
-        """No file of ours may get the number of a closed stream, on which others write."""
+        """Opens closed streams, so that no file gets the number of one, on which other code writes."""
         process.fill_closed_streams()
         for wrapper in (self.stdout, self.stderr):
             if wrapper._out is None:  # noqa: SLF001 - behind Django's wrapper
                 wrapper._out = Path(os.devnull).open("w")  # noqa: SLF001, SIM115 - as long as the process
 
     def _say(self, line: str, stream: OutputWrapper | None = None) -> None:
-        """A closed or broken stream keeps no job from running."""
+        """Writes a line. A closed or broken stream keeps no job from running."""
         with suppress(OSError, ValueError):
             (stream or self.stdout).write(line)
             (stream or self.stdout).flush()
@@ -274,7 +277,7 @@ class Command(BaseCommand):
         return Terminal(*streams, verbosity=self._verbosity, colors=colors, prefix=prefix)
 
     def _say_started(self, facts: dict[str, Any], *, is_supervised: bool = False) -> None:
-        """To the log. A person at a terminal sees it as well where LOGGING shows no line of a worker."""
+        """Logs the start. A person at a terminal sees it as well where LOGGING shows no line of a worker."""
         names = ", ".join(facts["queues"]) or "all queues"
         at_a_time = f"{facts['threads']} at a time"
         if facts["processes"] > 1:
@@ -328,6 +331,6 @@ def _is_in_main_thread() -> bool:
 
 
 def _release_and_wait(worker: WorkerLoop | Supervisor) -> None:
-    """Under --reload it is not in the main thread: before the process ends, its jobs go back."""
+    """Gives the jobs back before the process ends. Under --reload the worker is not in the main thread."""
     worker.stop_now()
     worker.left.wait(RELOAD_SECONDS)

@@ -2,10 +2,10 @@
 
 1. A *look* (look.py), without any lock, finds the groups that may have room. Mostly there are none, and that was all.
 2. The claim is a short transaction. It locks the gates of some groups (gates.py).
-3. In a new snapshot it counts what runs behind these gates, and locks the oldest jobs of these groups.
+3. In a new snapshot it counts what runs inside these gates, and locks the oldest jobs of these groups.
 4. allocate() chooses (turns.py), the rows are updated, tokens are spent; COMMIT. No job is claimed and put back.
 
-What the jobs need to run is read behind the COMMIT. Until then only small answers travel, so that the server never
+What the jobs need to run is read after the COMMIT. Until then only small answers travel, so that the server never
 waits for a frozen process to read them: it waits for the next command, and ends the transaction after FROZEN.
 """
 
@@ -83,7 +83,7 @@ WHERE job.id = ANY (%(ids)s::uuid[]) AND job.worker_id = %(worker)s AND job.stat
 
 @dataclass
 class Claimed:
-    """What one claim has brought."""
+    """The result of one claim."""
 
     jobs: list[ClaimedJob] = field(default_factory=list)
     slots: dict[str, int] = field(default_factory=dict)  # of each, by its id
@@ -101,7 +101,7 @@ class LimitedClaimer:
     unknown: UnknownTasks = field(default_factory=UnknownTasks)
 
     def look(self, connection: OwnConnection, free_slots: int | None = None, *, take_suspect: bool) -> Look:
-        """`free_slots` None: all. Raises psycopg.Error."""
+        """Looks. `free_slots` None: all. Raises psycopg.Error."""
         free = self.threads if free_slots is None else free_slots
         return look(connection, self.turns, self.threads, free, self._leaving(), take_suspect=take_suspect)
 
@@ -114,7 +114,7 @@ class LimitedClaimer:
         jobs_at_most: float = UNLIMITED,
         take_suspect: bool,
     ) -> Claimed:
-        """Claim of the groups that a look has seen. Raises psycopg.Error."""
+        """Claims from the groups that a look has seen. Raises psycopg.Error."""
         chosen = _chosen(seen.groups, free_slots, take_suspect=take_suspect)
         if not chosen or seen.overdue_slots > free_slots:
             return Claimed()
@@ -161,7 +161,7 @@ class LimitedClaimer:
     def _take(
         self, connection: OwnConnection, allocated: Sequence[Allocated], allowance: Allowance
     ) -> Iterable[Any]:
-        """Write the claim and commit it; all of it goes out with the end of the pipeline."""
+        """Writes the claim and commits it; all of it goes out with the end of the pipeline."""
         ids = [job.id for job, _ in allocated]
         parameters = {"ids": ids, "worker": self.worker_id, "lease_for": self.lease_for}
         if allocated:
@@ -175,8 +175,8 @@ class LimitedClaimer:
 
 
 def _chosen(groups: Sequence[LimitedGroup], free_slots: int, *, take_suspect: bool) -> list[LimitedGroup]:
-    """As many as there are free slots. Those whose oldest job cannot start now keep no others out: they are left out,
-    or where a smaller job may stand behind it, they come beside the others."""
+    """Returns as many groups as there are free slots. Those whose oldest job cannot start now keep no others out: they
+    are left out, or where a smaller job may stand after it, they come beside the others."""
     chosen, left = [], free_slots
     for group in groups:
         fits = group.fits(free_slots, take_suspect=take_suspect)
@@ -187,7 +187,8 @@ def _chosen(groups: Sequence[LimitedGroup], free_slots: int, *, take_suspect: bo
 
 
 def _gates_of(group: LimitedGroup, limited: Mapping[str, Gate]) -> set[str]:
-    """The names of its gates. Jobs without a key always have their queue's: no two claims see the same rows then."""
+    """Returns the names of its gates. Jobs without a key always have their queue's: no two claims see the same rows
+    then."""
     names = {queue_gate(group.queue)} if group.key is None or group.queue in limited else set()
     return names if group.key is None else names | {key_gate(group.key)}
 
@@ -195,7 +196,7 @@ def _gates_of(group: LimitedGroup, limited: Mapping[str, Gate]) -> set[str]:
 def _by_group(
     rows: Iterable[Any], groups: Sequence[LimitedGroup], limited: Mapping[str, Gate], locked: Collection[str]
 ) -> dict[LimitedGroup, list[Candidate]]:
-    """Without those of a queue that has got a limit since the look: its gate is not ours."""
+    """Returns the jobs by group, without those of a queue that has got a limit since the look: its gate is not ours."""
     jobs: dict[LimitedGroup, list[Candidate]] = {}
     for number, *facts in rows:
         group = groups[number]
@@ -205,7 +206,7 @@ def _by_group(
 
 
 def _most(group: LimitedGroup, free_slots: int) -> int:
-    """How many jobs of the group may start at most."""
+    """Returns how many jobs of the group may start at most."""
     of_kind = {
         GroupKind.SUSPECT: 1,
         GroupKind.PLAIN: free_slots,

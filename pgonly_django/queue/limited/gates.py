@@ -1,10 +1,9 @@
 """The gates of limited jobs: what a queue or a concurrency key lets through now.
 
 A gate is exact because one claim at a time passes it. The claim first takes the gate's lock, which its commit releases.
-Only then it counts, in a new snapshot: what passed before is committed, and nothing passes until the commit. Nothing
-keeps a count but the running rows themselves, so the room of a dead worker's job comes back when the job is rescued.
-
-No claim waits for a gate: one that does not get the lock looks again a moment later.
+Only then it counts, in a new snapshot: what passed before is committed, and nothing passes until the commit. The
+running rows themselves are the only count, so the room of a dead worker's job comes back when the job is rescued. No
+claim waits for a gate: one that does not get the lock looks again a moment later.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Gate(NamedTuple):
 
     @property
     def starts(self) -> int:
-        """How many of its jobs may start."""
+        """The number of its jobs that may start."""
         if self.is_paused or self.blocked_seconds is not None:
             return 0
         room = UNLIMITED if self.room is None else max(self.room, 0)
@@ -51,7 +50,7 @@ class Gate(NamedTuple):
 
     @property
     def opens_in_seconds(self) -> float | None:
-        """When time alone opens it; None where it is open, or waits for a job's end or a person."""
+        """The seconds after which time alone opens it; None where it is open, or waits for a job's end or a person."""
         if self.is_paused or self.is_full:
             return None
         if self.blocked_seconds is not None:
@@ -90,7 +89,8 @@ WHERE {LIMITED_QUEUE} AND (%(all_queues)s::bool OR gate.name = ANY (%(queues)s::
 
 
 def ask(connection: OwnConnection, queues: Collection[str]) -> psycopg.Cursor[Any]:
-    """For by_queue(): the limited ones among `queues`, or of all queues where there are none. Raises psycopg.Error."""
+    """Returns, for by_queue(), the limited ones among `queues`, or of all queues where there are none. Raises
+    psycopg.Error."""
     parameters = {"all_queues": not queues, "queues": list(queues)}
     return connection.execute(GATES, parameters, prepare=True)
 
@@ -122,7 +122,7 @@ FROM unnest(%(keys)s::text[]) AS k(key)
 
 
 def ask_keys(connection: OwnConnection, keys: Collection[str]) -> psycopg.Cursor[Any]:
-    """How many jobs of each key run. Raises psycopg.Error."""
+    """Returns how many jobs of each key run. Raises psycopg.Error."""
     return connection.execute(KEYS, {"keys": list(keys)}, prepare=True)
 
 
@@ -136,7 +136,7 @@ ON CONFLICT (queue) DO UPDATE SET tokens = excluded.tokens, refilled_at = exclud
 
 
 def spend(connection: OwnConnection, limited: Mapping[str, Gate], started: Mapping[str, int]) -> None:
-    """So many jobs of each queue start: take their tokens. Raises psycopg.Error."""
+    """Takes the tokens of the jobs of each queue that start. Raises psycopg.Error."""
     rated = [(gate, gate.tokens) for gate in limited.values() if gate.tokens is not None]
     spent = [
         (gate.queue, tokens - started[gate.queue], gate.at) for gate, tokens in rated if gate.queue in started

@@ -1,7 +1,7 @@
 """A look at what a limited claim could take: two statements that lock nothing.
 
-To find the groups costs one probe of an index for each, however many jobs it has: 10,000 jobs of a key in front of 10
-of another are two probes. A look walks over a bounded number of keys, and the next one continues where it ended.
+Finding the groups costs one probe of an index for each, however many jobs it has: 10,000 jobs of a key before 10 of
+another are two probes. A look walks over a bounded number of keys, and the next one continues where it ended.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ GROUPS_OF_ALL = GROUPS.format(plain_bands=_PLAIN, limited_bands=_LIMITED_OF_ALL)
 
 @dataclass
 class Look:
-    """What one look has seen."""
+    """The result of one look."""
 
     gates: dict[str, Gate]  # of all limited queues that this worker serves
     groups: list[LimitedGroup] = field(default_factory=list)  # that may have room, in the order of service
@@ -102,7 +102,7 @@ class Look:
 
     @property
     def opens_in_seconds(self) -> float | None:
-        """When time alone lets another job through."""
+        """The seconds after which time alone lets another job through."""
         opening = [gate.opens_in_seconds for gate in self.gates.values() if gate.has_waiting]
         return min((seconds for seconds in opening if seconds is not None), default=None)
 
@@ -110,7 +110,8 @@ class Look:
 def look(
     connection: OwnConnection, turns: Turns, threads: int, free_slots: int, leaving: Params, *, take_suspect: bool
 ) -> Look:  # fmt: skip
-    """`free_slots`: of the worker's `threads`. `leaving`: parameters of NOT_LEFT_TO_OTHERS. Raises psycopg.Error."""
+    """Looks. `free_slots`: of the worker's `threads`. `leaving`: parameters of NOT_LEFT_TO_OTHERS. Raises
+    psycopg.Error."""
     limited = gates.by_queue(gates.ask(connection, turns.queues))
     found = _groups(connection, limited, turns, leaving, take_suspect=take_suspect)
     with_room = [group for group in found if group.has_room]
@@ -139,7 +140,7 @@ def look(
 def _groups(
     connection: OwnConnection, limited: dict[str, Gate], turns: Turns, leaving: Params, *, take_suspect: bool
 ) -> list[LimitedGroup]:
-    """All groups of the queues that the worker serves."""
+    """Returns all groups of the queues that the worker serves."""
     passable = [gate.queue for gate in limited.values() if gate.has_waiting and gate.starts > 0]
     parameters = {
         "queues": list(turns.queues),
@@ -158,8 +159,8 @@ def _groups(
 
 
 def _is_cut(found: list[LimitedGroup], now: list[LimitedGroup], turns: Turns) -> bool:
-    """Where there may be more keys of a band, and no job of those that were seen may start `now`, the next look begins
-    behind them. Whether that is so, and keys are left at which none of the last looks has looked."""
+    """Makes the next look begin after these keys where there may be more keys of a band, and no job of those that were
+    seen may start `now`. Returns whether that is so, and keys are left at which none of the last looks has looked."""
     bands: dict[Band, list[LimitedGroup]] = {}
     for group in found:
         if group.kind is GroupKind.KEYED:

@@ -1,9 +1,10 @@
-"""Which limited jobs go first, and which of them start: no connection.
+"""The order of limited jobs, and which of them start, without a connection.
 
 A *group* are the limited jobs of one kind, queue, priority and concurrency key. Within a group the oldest job goes
-first, and the groups take turns, so that no key's flood starves another key. As in the ordinary claims, given queues
-are served in their order and within a queue by priority, and all queues by priority. Among equals queues take turns, in
-a queue its kinds of groups, and among the concurrency keys each key.
+first, and the groups take turns, so that no key's flood starves another key.
+
+As in the ordinary claims, given queues are served in their order and within a queue by priority, and all queues by
+priority. Among equals queues take turns, in a queue its kinds of groups, and among the concurrency keys each key.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class GroupKind(StrEnum):
 
 
 class LimitedGroup(NamedTuple):
-    """What a look has found, without any lock, and the oldest job of it."""
+    """A group that a look has found, without any lock, and the oldest job of it."""
 
     kind: GroupKind
     queue: str
@@ -55,13 +56,13 @@ class LimitedGroup(NamedTuple):
         return self.key is None or self.key_running < self.key_limit
 
     def fits(self, slots: int, *, take_suspect: bool) -> bool:
-        """Whether its oldest job may start in a worker with so many `slots`."""
+        """Returns whether its oldest job may start in a worker with this number of `slots`."""
         return self.slots <= slots and (take_suspect or not self.is_suspect)
 
 
 @dataclass
 class Turns:
-    """Whose turn it is. One worker process remembers it from claim to claim."""
+    """The order in which groups take turns. One worker process remembers it from claim to claim."""
 
     queues: Sequence[str] = ()
     # The last key of each band that the worker has served, or looked at in vain.
@@ -80,14 +81,14 @@ class Turns:
         return [group for _, equals in ranked for group in self._in_turns(list(equals))]
 
     def note_served(self, groups: Sequence[LimitedGroup]) -> None:
-        """Jobs of these start, in this order."""
+        """Notes that jobs of these start, in this order."""
         for group in groups:
             self._last_queue, self._last_kind[group.band] = group.queue, group.kind
         self._note_seen(groups)
 
     def note_vain(self, keys: Sequence[LimitedGroup]) -> bool:
-        """No job of these keys, which are of one band, may start. Whether that holds for all keys of the band by now:
-        the looks have come to the end of them twice, and begun again at the first one."""
+        """Notes that no job of these keys, which are of one band, may start. Returns whether that holds for all keys of
+        the band by now: the looks have come to the end of them twice, and begun again at the first one."""
         band = keys[0].band
         self._note_seen(keys)
         self._laps[band] += any(group.place > BAND_LIMIT for group in keys)
@@ -100,7 +101,7 @@ class Turns:
         self._laps.pop(band, None)
 
     def _note_seen(self, groups: Iterable[LimitedGroup]) -> None:
-        """The next look begins behind the last key of these."""
+        """Makes the next look begin after the last key of these."""
         if len(self.cursors) > BANDS_REMEMBERED:
             self.cursors.clear()
             self._last_kind.clear()
@@ -117,7 +118,7 @@ class Turns:
         return _interleaved(self._kinds_in_turns(by_queue[queue]) for queue in queues)
 
     def _kinds_in_turns(self, groups: list[LimitedGroup]) -> list[LimitedGroup]:
-        """The groups of one band."""
+        """Yields the groups of one band."""
         kinds, last = list(GroupKind), self._last_kind.get(groups[0].band)
         following = 0 if last is None else kinds.index(last) + 1
         turns = kinds[following:] + kinds[:following]
@@ -126,7 +127,7 @@ class Turns:
 
 
 def _interleaved(lists: Iterable[list[LimitedGroup]]) -> list[LimitedGroup]:
-    """The first of each list, then the second of each, and so on."""
+    """Yields the first of each list, then the second of each, and so on."""
     return [group for turn in zip_longest(*lists) for group in turn if group is not None]
 
 
@@ -147,7 +148,7 @@ class Allocated(NamedTuple):
 
 @dataclass
 class Allowance:
-    """What there is to give away; allocate() uses it up."""
+    """The room that allocate() gives away and uses up."""
 
     slots: int
     gates: Mapping[str, Gate]
@@ -182,7 +183,8 @@ def allocate(
     allowance: Allowance,
     rank: Callable[[LimitedGroup], Rank],
 ) -> list[Allocated]:
-    """What starts now, in this order: rank by rank, in turns within a rank. `groups` are sorted by their rank."""
+    """Returns what starts now, in this order: rank by rank, in turns within a rank. `groups` are sorted by their
+    rank."""
     allocated: list[Allocated] = []
     for _, equals in groupby(groups, rank):
         lines = _lines(equals, jobs)
@@ -196,8 +198,8 @@ def allocate(
 def _lines(
     groups: Iterable[LimitedGroup], jobs: Mapping[LimitedGroup, Sequence[Candidate]]
 ) -> list[Iterator[Allocated]]:
-    """One line of jobs for each key, and for each group without one. Where a key stands in several groups of one rank,
-    its oldest job goes first."""
+    """Returns one line of jobs for each key, and for each group without one. Where a key stands in several groups of
+    one rank, its oldest job goes first."""
     lines: dict[object, list[Allocated]] = {}
     for group in groups:
         line = lines.setdefault(group if group.key is None else group.key, [])
@@ -206,7 +208,8 @@ def _lines(
 
 
 def _next(line: Iterator[Allocated], allowance: Allowance) -> Allocated | None:
-    """The next job of the line that starts. A key keeps its order: where its oldest job cannot start, none does."""
+    """Returns the next job of the line that starts. A key keeps its order: where its oldest job cannot start, none
+    does."""
     for each in line:
         if allowance.admits(*each):
             allowance.take(*each)

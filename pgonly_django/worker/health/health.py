@@ -35,7 +35,8 @@ def live(seen: Statuses) -> Response:
 
 
 def _shown(status: Status) -> dict[str, Any]:
-    """A person reads how long ago, and no other machine can read the clock of this one."""
+    """Returns times as seconds ago: that is what a person reads, and no other machine can read the clock of this
+    one."""
     facts = {**asdict(status), "turned_seconds_ago": round(status.turned_seconds_ago, 3)}
     del facts["turned_at"], facts["idle_since"]
     return facts
@@ -66,9 +67,9 @@ PATHS = sorted([*ANSWERS, "/wake"])
 
 
 class Health:
-    """A loop of selectors drives it: wait for sockets() until next_deadline(), then call handle() with what is ready.
-
-    `port` 0 or None: no server. Raises OptionError when the port cannot be opened, or the file not be written.
+    """The health port and the heartbeat file. A loop of selectors drives it: wait for sockets() until next_deadline(),
+    then call handle() with what is ready. `port` 0 or None: no server. Raises OptionError when the port cannot be
+    opened, or the file cannot be written.
     """
 
     def __init__(self, host: str = EVERYWHERE, port: int | None = None, file: str | None = None) -> None:
@@ -94,23 +95,23 @@ class Health:
 
     @property
     def address(self) -> str | None:
-        """Where it answers, for people."""
+        """The address at which it answers, for people."""
         if self.server is None:
             return None
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.server.port}"
 
     def sockets(self) -> Events:
-        """By file descriptor, the events of `selectors` to wait for."""
+        """Returns the events of `selectors` to wait for, by file descriptor."""
         return {} if self.server is None else self.server.sockets()
 
     def next_deadline(self) -> float:
-        """When to call handle() although nothing is ready, as time.monotonic(); infinite: never."""
+        """Returns when to call handle() although nothing is ready, as time.monotonic(); infinite: never."""
         of_server = NEVER if self.server is None else self.server.next_deadline()
         return min(of_server, NEVER if self.file is None else self.file.due_at)
 
     def handle(self, ready: Events) -> None:
-        """It does not block."""
+        """Answers what is ready. It does not block."""
         if self.server is not None:
             self.server.handle(ready)
         if self.file is not None and time.monotonic() >= self.file.due_at:
@@ -129,7 +130,7 @@ class Health:
         return self._wake(request) if answer is None else answer(self.statuses())
 
     def _wake(self, request: ProbeRequest) -> Response:
-        """POST /wake, which PGONLY["WAKE_URLS"] of other processes name."""
+        """Answers POST /wake, which PGONLY["WAKE_URLS"] of other processes name."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not wake_urls.is_valid(token.strip()):
             return Response.of(401, {"error": REFUSAL}, {"WWW-Authenticate": "Bearer"})
@@ -137,13 +138,13 @@ class Health:
         return Response.of(202, {"woken": True})
 
     def forget(self) -> None:
-        """Close the sockets of this process alone: for a forked child."""
+        """Closes the sockets of this process alone: for a forked child."""
         if self.server is not None:
             self.server.close()
             self.server = None
 
     def close(self) -> None:
-        """No answers any more; the file is removed. Twice is once."""
+        """Stops answering and removes the file. A second call does nothing."""
         self.forget()
         if self.file is not None:
             with suppress(OSError):
@@ -152,9 +153,8 @@ class Health:
 
 
 class HeartbeatFile:
-    """A file whose time says that the workers live, for probes that can only look at files.
-
-    Raises OptionError when it cannot be written. Later failures are logged, once until it succeeds again."""
+    """A file whose time says that the workers are alive, for probes that can only look at files. Raises OptionError
+    when it cannot be written. Later failures are logged, once until it succeeds again."""
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100 - a job may change the current directory
@@ -191,7 +191,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class HealthMetric(NamedTuple):
-    """`values_of` gives its value for each value of its only label, or for "" where it has none. None: no sample."""
+    """A metric. `values_of` gives its value for each value of its only label, or for "" where it has none. None: no
+    sample."""
 
     name: str
     text: str

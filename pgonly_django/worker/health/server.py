@@ -1,7 +1,8 @@
-"""A small HTTP server for probes, scrapers and schedulers: one request without a body and one response a connection.
+"""A small HTTP server for probes, scrapers and schedulers: one request without a body and one response per connection.
+It starts no thread: a loop of selectors elsewhere drives it.
 
-It starts no thread: a loop of selectors elsewhere drives it. Probes must be answered while other clients do their
-worst: one that is slow, silent or greedy is dropped, and where there are too many the oldest makes room for the newest.
+Probes must be answered while other clients do their worst: one that is slow, silent or greedy is dropped, and where
+there are too many the oldest makes room for the newest.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Response:
 
     @classmethod
     def of(cls, status: int, facts: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-        """`facts` as JSON, in one line."""
+        """Returns `facts` as JSON, in one line."""
         return cls(status, json.dumps(facts, default=str).encode() + b"\n", headers=headers or {})
 
     def encode(self, *, with_body: bool) -> bytes:
@@ -64,7 +65,7 @@ class ProbeRequest:
 
 
 class BadRequestError(Exception):
-    """What was received is no request that is served here."""
+    """The client sent something that is not a request that is served here."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -72,7 +73,7 @@ class BadRequestError(Exception):
 
 
 def parse(received: bytes) -> ProbeRequest | None:
-    """The request, or None while it is incomplete. Raises BadRequestError."""
+    """Returns the request, or None while it is incomplete. Raises BadRequestError."""
     head, end, _ = received.partition(b"\r\n\r\n")
     if not end:
         if len(received) >= REQUEST_LIMIT:
@@ -105,7 +106,7 @@ class ProbeClient:
 
 
 class ProbeServer:
-    """For one thread. Raises PortTakenError when the port cannot be opened."""
+    """A server for one thread. Raises PortTakenError when the port cannot be opened."""
 
     def __init__(self, host: str, port: int, respond: Callable[[ProbeRequest], Response]) -> None:
         self._respond = respond
@@ -126,21 +127,21 @@ class ProbeServer:
         return number
 
     def sockets(self) -> Events:
-        """What to wait for."""
+        """Returns the sockets to wait for."""
         found = {descriptor: client.events for descriptor, client in self._clients.items()}
         if time.monotonic() >= self._accepts_at:
             found[self._listener.fileno()] = selectors.EVENT_READ
         return found
 
     def next_deadline(self) -> float:
-        """When handle() has to be called at the latest, as time.monotonic()."""
+        """Returns when handle() has to be called at the latest, as time.monotonic()."""
         deadlines = [client.until for client in self._clients.values()]
         if self._accepts_at > time.monotonic():
             deadlines.append(self._accepts_at)
         return min(deadlines, default=NEVER)
 
     def handle(self, ready: Mapping[int, int]) -> None:
-        """Serve those of `ready` that are of the sockets(). It does not block, and raises nothing."""
+        """Serves those of `ready` that are of the sockets(). It does not block, and raises nothing."""
         for descriptor in ready:
             if descriptor == self._listener.fileno():
                 self._accept()
@@ -151,7 +152,7 @@ class ProbeServer:
             self._drop(descriptor)
 
     def close(self) -> None:
-        """Also in a forked child: what its parent has open stays open."""
+        """Closes it, also in a forked child: what its parent has open stays open."""
         for descriptor in tuple(self._clients):
             self._drop(descriptor)
         self._listener.close()
@@ -191,7 +192,7 @@ class ProbeServer:
             self._drop(descriptor)
 
     def _answer(self, client: ProbeClient) -> None:
-        """Once the request is complete."""
+        """Answers when the request is complete."""
         try:
             request = parse(client.received)
             if request is None:
@@ -216,7 +217,7 @@ class ProbeServer:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """`::` serves IPv4 as well. Raises OSError."""
+    """Listens. `::` serves IPv4 as well. Raises OSError."""
     is_ipv6 = ":" in host
     listener = socket.create_server(
         (host, port),

@@ -1,4 +1,4 @@
-"""A pair of sockets between the supervisor and one of its processes. Both send JSON, one object a line: the process
+"""A pair of sockets between the supervisor and one of its processes. Both send JSON, one object per line: the process
 tells how its worker is and why it ends (see Process.hear()), the supervisor sends payloads as a NOTIFY brings them."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ RECEIVE_BYTES = 262_144  # more than the system keeps for a socket; a line that 
 
 
 class Channel:
-    """One end. No call of it waits. For one thread at a time."""
+    """One end of the pair. No call of it waits. For one thread at a time."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
@@ -29,12 +29,12 @@ class Channel:
         return self._end.fileno()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Lost when the other side is gone, or has not read for long."""
+        """Sends a message. It is lost when the other side has ended, or has not read for long."""
         with suppress(OSError):
             self._end.send(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> list[dict[str, Any]]:
-        """What has come, the oldest first. What is no message is dropped."""
+        """Returns the messages that have come, the oldest first. Anything that is not a message is dropped."""
         try:
             data = self._end.recv(RECEIVE_BYTES)
         except BlockingIOError:

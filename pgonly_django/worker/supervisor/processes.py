@@ -1,7 +1,7 @@
 """The processes of a supervisor: how they are started and told to end, what is known of them, and their places.
 
 They are forked, so that they share the memory of what is loaded, or spawned by the same command. A fork copies one
-thread: locks that other threads hold at that moment, in Python or in a C library, stay locked in the child for ever. So
+thread: locks that other threads hold at that moment, in Python or in a C library, stay locked in the child forever. So
 a process with other threads is not forked unless `--start-method fork` asks for it.
 """
 
@@ -80,7 +80,7 @@ class Process:
         return self.status is not None and self.status.state is not WorkerState.STARTING
 
     def hear(self) -> None:
-        """Take note of what it has told."""
+        """Takes note of what it has told."""
         for message in self.channel.receive():
             self.silent_seconds = 0.0
             with suppress(ValueError, KeyError, TypeError):  # a job has written into the socket
@@ -90,7 +90,7 @@ class Process:
                 self.is_out_of_time = message.get("is_out_of_time", False)
 
     def send(self, number: int) -> None:
-        """It exists until it is waited for, so that its pid is no other process's."""
+        """Sends a signal. The process exists until it is waited for, so that its pid is not another process's."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
@@ -108,7 +108,7 @@ class Process:
         emit("worker.process_retiring", message, worker=self.name, pid=self.pid, reason=reason)
 
     def was_of_no_use(self, now: float) -> bool:
-        """Whether it ends too soon; one that retires has been of use where it has claimed jobs."""
+        """Returns whether it ends too soon; one that retires has been of use where it has claimed jobs."""
         had_jobs = self.status is not None and self.status.running + self.status.jobs_done > 0
         is_quick = not self.was_ready or now - self.started_at < QUICK_SECONDS
         return is_quick and not (self.retires_for is not None and had_jobs)
@@ -116,7 +116,8 @@ class Process:
 
 @dataclass(eq=False)
 class Place:
-    """One of the N. `start_at` is when the next process starts here; NEVER while there is one, or when none is to."""
+    """One of the N places. `start_at` is when the next process starts here; NEVER while there is one, or when none will
+    start."""
 
     name: str
     start_at: float = 0.0
@@ -124,7 +125,7 @@ class Place:
     failures: int = 0  # processes in a row that were of no use
 
     def back_off(self, now: float) -> float:
-        """Start no process for 1, 2, 4 ... 60 s. Returns the number of seconds."""
+        """Starts no process for 1, 2, 4 ... 60 s. Returns the number of seconds."""
         pause: float = min(2.0**self.failures, LONGEST_BACKOFF_SECONDS)
         self.failures += 1
         self.start_at = now + pause
@@ -135,19 +136,20 @@ class Place:
 
 
 def has_other_threads() -> bool:
-    """In Python or in a C library."""
+    """Returns whether there are other threads, in Python or in a C library."""
     with suppress(OSError):
         return len([*Path("/proc/self/task").iterdir()]) > 1
     return threading.active_count() > 1
 
 
 def forks(method: str) -> bool:
-    """Whether the next process is forked. Asked at each start: a library may have started a thread since."""
+    """Returns whether the next process is forked. Asked at each start: a library may have started a thread since."""
     return method == "fork" or (method == "auto" and FORK_IS_SAFE_HERE and not has_other_threads())
 
 
 def fork(name: str, ends_at: float | None, live: Callable[[Child], None]) -> Process:
-    """`live` is called in the child, which ends after it, with stop signals held back. Raises OSError."""
+    """Forks a process. `live` is called in the child, which ends after it, with stop signals held back. Raises
+    OSError."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()  # or the child would print the same once more
@@ -166,7 +168,7 @@ def fork(name: str, ends_at: float | None, live: Callable[[Child], None]) -> Pro
 
 
 def spawn(name: str, ends_at: float | None) -> Process:
-    """The same command once more, which finds out that it is a child: see as_child(). Raises OSError."""
+    """Starts the same command once more, which finds out that it is a child: see as_child(). Raises OSError."""
     with _pair() as (ours, theirs), held_back(OF_THE_TERMINAL):
         facts = json.dumps({"fd": theirs.fileno(), "name": name, "ends_at": ends_at})
         # The mask of signals outlives exec; the child lifts it. SIGTERM may end it while it is being loaded.
@@ -181,7 +183,7 @@ def spawn(name: str, ends_at: float | None) -> Process:
 
 @contextmanager
 def _pair() -> Iterator[tuple[Channel, Channel]]:
-    """The end of the child is closed here in any case, ours where it could not be started."""
+    """Yields a pair. The end of the child is closed here in any case, ours where it could not be started."""
     ours, theirs = Channel.pair()
     try:
         yield ours, theirs
@@ -193,8 +195,8 @@ def _pair() -> Iterator[tuple[Channel, Channel]]:
 
 
 def as_child() -> Child | None:
-    """What a supervisor has told this process; None for one that was started by a person. Its own children are not
-    told: call it once."""
+    """Returns what a supervisor has told this process; None for one that was started by a person. Its own children are
+    not told: call it once."""
     facts = json.loads(os.environ.pop(CHILD_VARIABLE, "null"))
     return facts and Child(facts["name"], Channel(socket.socket(fileno=facts["fd"])), facts["ends_at"])
 
@@ -209,7 +211,7 @@ def held_back(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
 
 
 def let_stop_signals_through() -> None:
-    """In a child, once it has its handlers."""
+    """Called in a child after it has its handlers."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
@@ -217,7 +219,8 @@ def let_stop_signals_through() -> None:
 
 
 def ending_of(code: int | None) -> str:
-    """How a process ended, in words. `code` as subprocess has it: -9 for SIGKILL; None: the system does not tell."""
+    """Says in words how a process ended. `code` as subprocess has it: -9 for SIGKILL; None: the system does not
+    tell."""
     if code is None:
         return "ended, the system does not tell how"
     if code >= 0:
@@ -228,7 +231,7 @@ def ending_of(code: int | None) -> str:
 
 
 def reap(pids: list[int], *, all_of_them: bool) -> dict[int, int | None]:
-    """Wait for those that have ended, by their pids; as process 1 for all that have been left to it, too."""
+    """Waits for the processes that have ended, by their pids; as process 1 for all that have been left to it, too."""
     ended = {pid: code for pid, code in map(_wait_for, pids) if pid}
     while all_of_them and (found := _wait_for(-1))[0] > 0:
         ended[found[0]] = found[1]
@@ -236,8 +239,8 @@ def reap(pids: list[int], *, all_of_them: bool) -> dict[int, int | None]:
 
 
 def _wait_for(pid: int) -> tuple[int, int | None]:
-    """(pid, code), the pid 0 while it lives. The code is None where another one has waited for it, or where the system
-    keeps none (SIGCHLD is ignored)."""
+    """Returns (pid, code); the pid is 0 while it lives. The code is None where another process has waited for it, or
+    where the system keeps none (SIGCHLD is ignored)."""
     try:
         ended, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
@@ -252,8 +255,8 @@ FIELD = re.compile(r"^(\w+):\s+(\d+) kB$", re.MULTILINE)
 
 
 def memory_of(pid: int) -> tuple[float, float, float] | None:
-    """In MB: all pages of the process that are in memory (Rss); those that no other process uses; and its own with its
-    share of each shared page (Pss)."""
+    """Returns MB: all pages of the process that are in memory (Rss); those that no other process uses; and its pages
+    with its share of each shared page (Pss)."""
     with suppress(OSError, KeyError):
         fields = {name: int(kb) for name, kb in FIELD.findall(Path(f"/proc/{pid}/smaps_rollup").read_text())}
         own = fields["Private_Clean"] + fields["Private_Dirty"]
@@ -262,7 +265,7 @@ def memory_of(pid: int) -> tuple[float, float, float] | None:
 
 
 def emit_memory(pids: Iterable[int]) -> None:
-    """The mean over the processes of a supervisor, once they are ready."""
+    """Reports the mean over the processes of a supervisor, when they are ready."""
     found = [each for each in map(memory_of, pids) if each is not None]
     if not found:
         return

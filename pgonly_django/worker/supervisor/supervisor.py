@@ -55,7 +55,8 @@ COUNTED_SECONDS = 2.0
 
 
 class Supervisor:
-    """`serve` is a worker's whole life, in a forked child. `ends_at`: of --max-seconds, as time.monotonic()."""
+    """The supervisor. `serve` is a worker's whole life, in a forked child. `ends_at`: of --max-seconds, as
+    time.monotonic()."""
 
     def __init__(
         self, options: WorkerOptions, serve: Callable[[Child], None], method: str, health: Health,
@@ -84,12 +85,12 @@ class Supervisor:
     # From outside.
 
     def stop(self) -> None:
-        """Stop all processes as SIGTERM does. For signal handlers and any thread."""
+        """Stops all processes as SIGTERM does. For signal handlers and any thread."""
         self._asked = max(self._asked, STOP)
         self.inbox.put("stop")
 
     def stop_now(self) -> None:
-        """Stop them as SIGQUIT does: running jobs are released now. For signal handlers and any thread."""
+        """Stops them as SIGQUIT does: running jobs are released now. For signal handlers and any thread."""
         self._asked = STOP_NOW
         self.inbox.put("stop")
 
@@ -102,11 +103,11 @@ class Supervisor:
         return list(self.place_of)
 
     def statuses(self) -> list[Status]:
-        """Of those that have told one."""
+        """Returns the statuses of the workers that have told one."""
         return [process.status for process in self.processes if process.status is not None]
 
     def wake(self) -> None:
-        """Let all workers look for jobs now. For the supervisor's thread, which serves the health port."""
+        """Lets all workers look for jobs now. For the supervisor's thread, which serves the health port."""
         for process in self.processes:
             process.channel.send({"payload": WAKE})
 
@@ -163,7 +164,7 @@ class Supervisor:
             self._systemd.tell(self.statuses(), is_stopping=self._is_closed)
 
     def _wait(self) -> Events:
-        """Those of the health port's sockets that are ready."""
+        """Returns those of the health port's sockets that are ready."""
         now = time.monotonic()
         longest = TURN_SECONDS if self._systemd is None else min(TURN_SECONDS, self._systemd.interval_seconds)
         times = [now + longest, self.taking_back.next_turn(now), self.health.next_deadline()]
@@ -186,7 +187,8 @@ class Supervisor:
 
     @property
     def _is_empty(self) -> bool:
-        """No process is left, and none will be started: in a burst, one has found no job any more in each place."""
+        """Returns whether no process is left, and none will be started: in a burst, one has found no job any more in
+        each place."""
         is_done = all(place.start_at == NEVER for place in self.places)
         return not self.place_of and (self._is_closed or is_done)
 
@@ -228,8 +230,8 @@ class Supervisor:
         emit("worker.process_started", message, worker=process.name, pid=process.pid, how=process.how)
 
     def _live(self, child: Child) -> None:
-        """In a forked child, which closes what belongs to the supervisor. While a child had the supervisor's end of
-        another one's channel, that one would not notice the end of the supervisor."""
+        """Lives in a forked child, which closes what belongs to the supervisor. While a child had the supervisor's end
+        of another one's channel, that one would not notice the end of the supervisor."""
         for process in self.processes:
             process.channel.close()
         self.inbox.close()
@@ -281,7 +283,7 @@ class Supervisor:
             self._start_after(process, place, now)
 
     def _start_after(self, process: Process, place: Place, now: float) -> None:
-        """The next process starts at once, or where this one was of no use after a pause; in a burst not for ever."""
+        """Starts the next process, at once or, where this one was of no use, after a pause; in a burst not forever."""
         place.start_at = now
         if now - process.started_at >= LASTING_SECONDS:
             place.failures = 0
@@ -315,7 +317,8 @@ class Supervisor:
         return max(self.options.lease_for.total_seconds(), SILENCE_LEAST_SECONDS)
 
     def _take_back(self, now: float) -> None:
-        """What follows the end of their jobs is for one that lives, and rather not for one that stops or starts."""
+        """Takes the jobs back. What happens after the end of their jobs is done by a process that lives, preferably not
+        one that stops or starts."""
         self.taking_back.turn(now)
         living = [each for each in self.processes if each.killed_for is None]
         living.sort(key=lambda each: each.is_known_to_retire or each.is_told_to_stop or not each.was_ready)
@@ -339,7 +342,7 @@ class Supervisor:
                 self._start_after(process, place, now)
 
     def _end_when_idle(self, now: float) -> None:
-        """--max-idle-seconds counts over all processes."""
+        """Ends it for --max-idle-seconds, which counts over all processes."""
         limit, processes = self.options.max_idle_seconds, self.processes
         if limit is None or self._is_closed or len(processes) != len(self.places):
             return
@@ -350,7 +353,8 @@ class Supervisor:
                 process.channel.send({"payload": RETIRE})
 
     def _end_in_time(self, now: float) -> None:
-        """--max-seconds: the processes stop by themselves. None is started any more, and what is left is killed."""
+        """Ends it for --max-seconds: the processes stop by themselves. None is started any more, and what is left is
+        killed."""
         if self._processes_end_at is None or now < self._deadline.stop_at:
             return
         self._is_ending = True

@@ -41,7 +41,7 @@ class Dead(NamedTuple):
 
 
 class TakingBack:
-    """For the supervisor's loop. It forgets no worker until none of its jobs is left in its name."""
+    """Takes jobs back for the supervisor's loop. It forgets no worker until none of its jobs is left in its name."""
 
     def __init__(self, alias: str) -> None:
         self.told: deque[Any] = deque()  # for a process that lives: what follows the end of a job
@@ -116,7 +116,8 @@ class TakingBack:
 
 
 def take_back(connection: OwnConnection, dead: Dead, tell: Tell) -> bool:
-    """Whether none of its jobs is left. `tell` takes what a worker that lives has to do then. Raises psycopg.Error."""
+    """Returns whether none of its jobs is left. `tell` takes what a live worker has to do then. Raises
+    psycopg.Error."""
     try:
         end_sessions(connection, dead.worker_id)
     except errors.InsufficientPrivilege:  # sessions of roles that may not be ended here keep their locks

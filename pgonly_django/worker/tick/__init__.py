@@ -1,1 +1,1 @@
-"""Jobs inside a web process, for a bounded time: what a request to the URL of `pgonly_tick_url` does."""
+"""Jobs inside a web process, for a bounded time: the work of a request to the URL of `pgonly_tick_url`."""

@@ -1,8 +1,7 @@
 """One tick of this process at a time: the worker's loop with one slot and one connection to the queue, for a bounded
-time, in somebody else's process.
-
-Its thread is its own, so that no transaction, event loop or signal of the web server reaches into it. It starts no
-other one but that of the log, and those that its jobs, Django's signals and schedules need.
+time, in another program's process. It has a separate thread, so that no transaction, event loop or signal of the web
+server reaches into it. It starts no other thread except that of the log, and those that its jobs, Django's signals and
+schedules need.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class Until(threading.Event):
 
 
 class TickMaintenance(Maintenance):
-    """The same duties as a worker's, in the thread of the tick. `connection` is that of the tick, or raises."""
+    """The same duties as a worker's, in the thread of the tick. `connection` returns that of the tick, or raises."""
 
     hurried_seconds = 0.0
 
@@ -73,13 +72,13 @@ class TickMaintenance(Maintenance):
         self.over = self._end = Until(until)
 
     def run_for(self, seconds: float) -> None:
-        """All duties once. What is too much for these seconds is left for the next time."""
+        """Does all duties once. Duties that do not fit into these seconds are left for the next time."""
         self.over = Until(time.monotonic() + seconds)
         self.run_once()
         self.over = self._end
 
     def run_wanted(self) -> None:
-        """Those that run_soon() asked for."""
+        """Does those that run_soon() asked for."""
         if self._hurried:
             self._run_hurried()
             self._close()
@@ -101,9 +100,9 @@ class TickBeat(StandIn):
 
 
 class WebServer:
-    """Whether the web server of this process was told to stop. gunicorn and uvicorn tell their requests nothing: they
-    wait for them, and then end without running any exit function. Their handler of SIGTERM is a method of what knows.
-    Another server never stops."""
+    """The web server of this process, which may have been told to stop. gunicorn and uvicorn tell their requests
+    nothing: they wait for them, and then end without running any exit function. Their handler of SIGTERM is a method of
+    an object that knows. Another server never stops."""
 
     def __init__(self) -> None:
         self._owner: Any = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
@@ -112,13 +111,13 @@ class WebServer:
 
     @property
     def is_stopping(self) -> bool:
-        """For any thread."""
+        """Whether it was told to stop. For any thread."""
         return (
             getattr(self._owner, "alive", True) is False or getattr(self._owner, "should_exit", False) is True
         )
 
     def seconds_left(self, otherwise: float) -> float:
-        """For how long it waits for its requests after SIGTERM; `otherwise` where it sets no limit."""
+        """Returns how long it waits for its requests after SIGTERM; `otherwise` where it sets no limit."""
         config = getattr(self._owner, "config", None)
         # gunicorn's worker for uvicorn gives a method of its own as this callback, and gunicorn kills all the same.
         worker = getattr(getattr(config, "callback_notify", None), "__self__", self._owner)
@@ -128,7 +127,7 @@ class WebServer:
 
 
 class TickLoop(WorkerLoop):
-    """`answer` is there once the tick is over; it raises what the loop raised."""
+    """The loop of a tick. `answer` exists after the tick has ended; it raises what the loop raised."""
 
     def __init__(self, alias: str, seconds: float) -> None:
         """Raises ImproperlyConfigured."""
@@ -143,7 +142,7 @@ class TickLoop(WorkerLoop):
         self._server = WebServer()
 
     def release(self) -> None:
-        """The process is about to end: give the jobs back now."""
+        """Gives the jobs back now: the process is about to end."""
         self.stop_now()
         wait([self.answer], RELEASE_SECONDS)
 
@@ -173,7 +172,7 @@ class TickLoop(WorkerLoop):
         super()._start()
 
     def _start_threads(self) -> None:
-        """What threads of a worker do, done once."""
+        """Does once what the threads of a worker do."""
         self._next_tick_in_seconds = self.threads.scheduler.look_once()
         self.threads.heartbeat.stand_in.run()  # which also rescues
         if self.database.ask(lambda it: liveness.is_first_of_its_name(it, self.id, MAINTENANCE_EVERY)):
@@ -220,7 +219,7 @@ _left: list[threading.Thread] = []
 
 
 def begin(seconds: float) -> TickLoop:
-    """Start a tick. Raises BusyError, StuckError and ImproperlyConfigured."""
+    """Starts a tick. Raises BusyError, StuckError and ImproperlyConfigured."""
     global _going, _left  # noqa: PLW0603 - facts of the process
     with _lock:
         if _going is not None:
@@ -260,13 +259,14 @@ def _end(tick: TickLoop) -> None:
 
 
 def _release_at_exit() -> None:
-    """The server's process ends in the middle of a tick."""
+    """Gives the jobs back when the server's process ends in the middle of a tick."""
     if _going is not None:
         _going.release()
 
 
 def _forget_after_fork() -> None:
-    """The child has neither the thread of the tick nor the one that may hold the lock."""
+    """Resets the state of a forked child, which has neither the thread of the tick nor the one that may hold the
+    lock."""
     global _going, _lock, _left
     _going, _lock, _left = None, threading.Lock(), []
 

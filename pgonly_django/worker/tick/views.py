@@ -1,4 +1,4 @@
-"""The URL of a tick: who may ask for it, for how long, and the JSON that answers once it is over."""
+"""The URL of a tick: who may ask for it, for how long, and the JSON that answers after it has ended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TickRefusedError(Exception):
 
 
 def tick(request: HttpRequest, token: str = "") -> HttpResponseBase:
-    """Under WSGI."""
+    """Answers under WSGI."""
     try:
         seconds = _seconds(request, token)
         going = running.begin(seconds)
@@ -57,7 +57,8 @@ def tick(request: HttpRequest, token: str = "") -> HttpResponseBase:
 
 
 async def atick(request: HttpRequest, token: str = "") -> HttpResponseBase:
-    """Under ASGI. In a thread of Django's for sync views a client that has gone would block the event loop."""
+    """Answers under ASGI. In a thread of Django's for sync views a client that has disconnected would block the event
+    loop."""
     try:
         seconds = _seconds(request, token)
         going = running.begin(seconds)
@@ -74,7 +75,7 @@ async def atick(request: HttpRequest, token: str = "") -> HttpResponseBase:
 
 
 def _seconds(request: HttpRequest, token: str) -> float:
-    """For how long. Raises TickRefusedError for a request that may not tick, or not for so long."""
+    """Returns how long to tick. Raises TickRefusedError for a request that may not tick, or not for that long."""
     authorization = request.headers.get("Authorization", "")
     given = token or request.GET.get("token", "")
     if not (is_valid_token(given) or is_valid_header(authorization)):
@@ -112,7 +113,8 @@ def _error(message: str, status: int) -> JsonResponse:
 
 
 def _open_to_clients(view: Any) -> Any:
-    """For callers without a session: no CSRF token, no login, no cache, and no transaction of ATOMIC_REQUESTS."""
+    """Opens the view to callers without a session: no CSRF token, no login, no cache, and no transaction of
+    ATOMIC_REQUESTS."""
     view = login_not_required(csrf_exempt(never_cache(view)))
     for alias in connections.settings:
         view = transaction.non_atomic_requests(using=alias)(view)
@@ -126,7 +128,7 @@ tick, atick = _open_to_clients(tick), _open_to_clients(atick)
 
 
 def token() -> str:
-    """It holds until SECRET_KEY or TICK_SECRET changes: so a URL that leaked is taken back."""
+    """Returns the token, which is valid until SECRET_KEY or TICK_SECRET changes: that revokes a URL that leaked."""
     return Signer(salt=SALT).signature(_subject())
 
 
@@ -138,7 +140,7 @@ def is_valid_token(given: str) -> bool:
 
 
 def is_valid_header(authorization: str) -> bool:
-    """Of the header Authorization: "Bearer <TICK_SECRET>", or the URL's token in its place."""
+    """Returns whether the header Authorization is right: "Bearer <TICK_SECRET>", or the URL's token in its place."""
     if not authorization.lower().startswith(BEARER):
         return False
     given, secret = authorization[len(BEARER) :].strip(), settings().tick_secret
