@@ -4,11 +4,12 @@ from django.apps import AppConfig
 from django.core import checks
 from django.db.backends.signals import connection_created
 from django.db.models.signals import pre_migrate
+from django.utils.translation import gettext_lazy as _
 
 
 class PgonlyConfig(AppConfig):
     name = "pgonly_django"
-    verbose_name = "PostgreSQL only"
+    verbose_name = _("Jobs, cache, sessions")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

@@ -32,7 +32,7 @@ def paths(client: Any) -> Iterator[str]:
     for period in ("hour", "day", "week"):
         yield f"{ADMIN}?period={period}"
     for model in apps.get_app_config("pgonly_django").get_models():
-        if not admin.site.is_registered(model):
+        if model._meta.proxy or not admin.site.is_registered(model):
             continue
         name = model._meta.model_name
         yield f"{ADMIN}{name}/"

@@ -62,7 +62,7 @@ def page() -> str:
     parts = [TEXT.strip().format(states=", ".join(f"`{state.value}`" for state in State))]
     parts += [OUTCOMES.strip(), table(["outcome", "", "counted as", "error"], map(outcome_row, Outcome))]
     for model in apps.get_app_config("pgonly_django").get_models():
-        parts += section(model)
+        parts += () if model._meta.proxy else section(model)
     return "\n\n".join([*(part for part in parts if part), permissions.chapter()])
 
 

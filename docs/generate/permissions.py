@@ -39,7 +39,7 @@ def own() -> Iterator[tuple[str, str]]:
 
 
 def of_django() -> dict[str, str]:
-    models = list(apps.get_app_config("pgonly_django").get_models())
+    models = [each for each in apps.get_app_config("pgonly_django").get_models() if not each._meta.proxy]
     actions = dict.fromkeys(action for model in models for action in model._meta.default_permissions)
     return {
         "actions": ", ".join(f"`{action}_`" for action in actions),

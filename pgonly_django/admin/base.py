@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
@@ -10,6 +11,7 @@ from django.contrib.admin.actions import delete_selected as djangos_delete_selec
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -101,6 +103,20 @@ class ReadOnlyAdmin(ModelAdmin):
         except ValidationError:
             return False
         return "\x00" not in key
+
+
+class PageAdmin(ReadOnlyAdmin):
+    """A page that is not about one table, for a proxy of models/pages.py: so every site and theme lists it."""
+
+    def get_urls(self) -> list[URLPattern]:
+        # What a page reads is in short transactions; ATOMIC_REQUESTS would make one of all.
+        return [self.own_url("changelist", "", transaction.non_atomic_requests(partial(self.show)))]
+
+    def show(self, request: HttpRequest) -> HttpResponse:
+        raise NotImplementedError
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
 
 @admin.action(permissions=["delete"], description=_("Delete selected %(verbose_name_plural)s"))

@@ -1,4 +1,4 @@
-"""The page of the doctor, which stands among those of workers."""
+"""The page of the doctor."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import re
 from typing import Any
 
 from django.apps import apps
-from django.contrib.admin import AdminSite
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, connections, router
 from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.base import ReadOnlyAdmin
+from pgonly_django.admin.base import PageAdmin
 from pgonly_django.cache.backend import our_caches
-from pgonly_django.models import Job, Worker
+from pgonly_django.models import Doctor, Job
 from pgonly_django.monitoring.doctor.examination import Examination, examine
 from pgonly_django.monitoring.findings import ORDER, Level
 
-URL_NAME = "pgonly_django_worker_doctor"
 # The word and the colour of each.
 BADGES = {
     Level.ERROR: (gettext_lazy("Error"), "failed"),
@@ -34,36 +32,29 @@ CODE = re.compile(
 )
 
 
-def may_see(request: HttpRequest, site: AdminSite) -> bool:
-    """By a permission that stands for itself: findings name tasks, hosts, and what sessions of the server do."""
-    user: Any = request.user
-    return site.is_registered(Worker) and bool(user.has_perm("pgonly_django.view_doctor"))
+@admin.register(Doctor)
+class DoctorAdmin(PageAdmin):
+    """It needs a permission that stands for itself: findings name tasks, hosts, and what sessions of the server do."""
 
-
-def url_of(request: HttpRequest, site: AdminSite) -> str:
-    """ "" for a person who may not see it."""
-    return reverse(f"admin:{URL_NAME}", current_app=site.name) if may_see(request, site) else ""
-
-
-def doctor_view(model_admin: ReadOnlyAdmin, request: HttpRequest) -> HttpResponse:
-    """Examines one of the databases that our tables are in, named by `?database=`; else the one of jobs."""
-    if not may_see(request, model_admin.admin_site):
-        raise PermissionDenied
-    known = databases()
-    alias = request.GET.get("database") or router.db_for_read(Job)
-    if alias not in known:
-        raise Http404
-    try:
-        found = _shown(examine(alias))
-    except DatabaseError as error:
-        found = {"problem": _("The database did not answer: %s") % " ".join(str(error).split())[:300]}
-    return model_admin.page(request, "doctor.html", _("Doctor"), database=alias, databases=known, **found)
+    def show(self, request: HttpRequest) -> HttpResponse:
+        """Examines one of the databases that our tables are in, named by `?database=`; else the one of jobs."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        known = databases()
+        alias = request.GET.get("database") or router.db_for_read(Job)
+        if alias not in known:
+            raise Http404
+        try:
+            found = _shown(examine(alias))
+        except DatabaseError as error:
+            found = {"problem": _("The database did not answer: %s") % " ".join(str(error).split())[:300]}
+        return self.page(request, "doctor.html", _("Doctor"), database=alias, databases=known, **found)
 
 
 def databases() -> list[str]:
     """The aliases to which routers or caches lead our tables, that of jobs first."""
-    models = apps.get_app_config("pgonly_django").get_models()
-    aliases = [router.db_for_read(Job), *(router.db_for_write(model) for model in models)]
+    models = [each for each in apps.get_app_config("pgonly_django").get_models() if not each._meta.proxy]  # noqa: SLF001 - documented
+    aliases = [router.db_for_read(Job), *map(router.db_for_write, models)]
     aliases += [cache.store.pool.alias for cache in our_caches().values()]
     return [each for each in dict.fromkeys(aliases) if connections[each].vendor == "postgresql"]
 

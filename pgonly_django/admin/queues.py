@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django import forms
@@ -13,15 +14,23 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin import formats
+from pgonly_django.admin import formats, workers
+from pgonly_django.admin.base import Links, stylesheets
+from pgonly_django.admin.charts import Charts
 from pgonly_django.admin.declared import RESET, DeclaredAdmin, ModelForm, origin_badge, pause_and_resume
-from pgonly_django.admin.paging import label_of
+from pgonly_django.admin.paging import in_time, label_of
 from pgonly_django.conf import settings
-from pgonly_django.models import Job, Limiter, Queue, QueueTokens
-from pgonly_django.monitoring.queues import COUNTED_AT_MOST, IN_USE
+from pgonly_django.models import Job, Limiter, Queue, QueueTokens, Worker
+from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.monitoring.queues import COUNTED_AT_MOST, IN_USE, QueueFigures
+from pgonly_django.monitoring.workers import Served, served_queues
 from pgonly_django.queue.declared_queues import what_is_wrong
+from pgonly_django.queue.health import oldest_waiting
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
+from pgonly_django.wording import duration
 
+WORKERS_SHOWN = 25
+HISTORY_LIMIT = timedelta(milliseconds=250)
 LIMITS = ("max_running", "rate_count", "rate_seconds", "limiter")
 PAUSE, RESUME = pause_and_resume(
     gettext_lazy("No further job of it starts; running jobs go on."),
@@ -29,10 +38,29 @@ PAUSE, RESUME = pause_and_resume(
 )
 
 
+def with_service(queue: Any, served: Served) -> Any:
+    """`queue` with what state_badge() needs beside its columns and IN_USE."""
+    queue.is_served = served.has(queue.name)
+    return queue
+
+
+def without_row(figures: QueueFigures) -> Any:
+    """What stands for a queue that has jobs and no row, and so no limits."""
+    queue: Any = Queue(name=figures.name)
+    queue.tokens = queue.blocked_until = None
+    # One more than the cap where there are more, as IN_USE counts.
+    queue.waiting = figures.waiting.number + figures.waiting.has_more
+    queue.running = figures.running.number + figures.running.has_more
+    return queue
+
+
 @admin.display(description=gettext_lazy("state"))
 def state_badge(queue: Any) -> SafeString:
     if queue.paused_at is not None:
         return formats.badge("paused", _("Paused"), formats.exact_time(queue.paused_at))
+    if not queue.is_served:
+        kind, title = "failed" if queue.waiting else "stopped", _("No live worker takes its jobs.")
+        return formats.badge(kind, _("No worker"), title)
     if queue.blocked_until is not None:
         return formats.badge("paused", _("Cools down"), formats.exact_time(queue.blocked_until))
     if queue.waiting and queue.max_running is not None and queue.running >= queue.max_running:
@@ -67,8 +95,8 @@ def running(queue: Any) -> SafeString | str:
 def rate(queue: Any) -> str:
     if queue.rate_count is None:
         return "-"
-    facts = {"count": f"{queue.rate_count:,}", "seconds": f"{queue.rate_seconds:,g}"}
-    return _("%(count)s per %(seconds)s s") % facts
+    facts = {"count": f"{queue.rate_count:,}", "time": duration(queue.rate_seconds)}
+    return _("At most %(count)s starts per %(time)s") % facts
 
 
 class QueueForm(ModelForm):
@@ -81,15 +109,13 @@ class QueueForm(ModelForm):
         fields = ("name", *LIMITS)
         labels = {
             "max_running": gettext_lazy("Running at most"),
-            "rate_count": gettext_lazy("Starts"),
-            "rate_seconds": gettext_lazy("In seconds"),
+            "rate_count": gettext_lazy("Starts at most"),
+            "rate_seconds": gettext_lazy("Per (seconds)"),
         }
         help_texts = {
             "max_running": gettext_lazy("Jobs at a time, over all workers. Empty: no limit."),
-            "rate_count": gettext_lazy(
-                "So many jobs start in the period, over all workers. Empty: no limit."
-            ),
-            "rate_seconds": gettext_lazy("The period of the rate."),
+            "rate_count": gettext_lazy("Starts in each period, over all workers. Empty: no limit."),
+            "rate_seconds": gettext_lazy("The length of the period."),
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -107,7 +133,9 @@ class QueueForm(ModelForm):
         values: dict[str, Any] = super().clean() or self.cleaned_data
         count, seconds = values.get("rate_count"), values.get("rate_seconds")
         if (count is None) != (seconds is None):
-            self.add_error("rate_seconds", _("A rate needs both: so many starts in so many seconds."))
+            self.add_error(
+                "rate_seconds", _("A rate needs both: a number of starts and a number of seconds.")
+            )
         elif count is not None and (reason := what_is_wrong("rate", (count, seconds))):
             self.add_error("rate_count", _("It must be %s.") % reason)
         most = values.get("max_running")
@@ -125,6 +153,9 @@ class QueueAdmin(DeclaredAdmin):
     verbs = (PAUSE, RESUME, RESET)
     actions = tuple(verb.as_action("queues") for verb in verbs)
     fields = ("name", *LIMITS)
+
+    class Media:
+        css = {"all": stylesheets("chart")}
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """One by one, and only what the settings do not declare: that would come back with the next worker."""
@@ -150,10 +181,61 @@ class QueueAdmin(DeclaredAdmin):
             Queue.objects.named(queue)
         return super().operate_view(request, object_id, name)
 
+    def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
+        served = served_queues(router.db_for_read(Worker))
+        for queue in rows:
+            with_service(queue, served)
+
     def page_of(self, request: HttpRequest, queue: Any) -> dict[str, Any]:
+        self.prepare_rows(request, [queue])
+        links = self.links(request)
         return {
             "state_badge": state_badge(queue),
             "waiting": waiting(queue),
             "running": running(queue),
-            "jobs_url": self.links(request).to_list(Job, queue=queue.name),
+            "rate": rate(queue) if queue.rate_count else "",
+            "jobs_url": links.to_list(Job, queue=queue.name),
+            **_oldest(queue, links),
+            **_workers(queue, links),
+            **_history(queue, links),
         }
+
+
+def _oldest(queue: Any, links: Links) -> dict[str, Any]:
+    """The job that has waited longest, unless the queue is paused."""
+    found = oldest_waiting(router.db_for_read(Job), [queue.name])
+    if found is None:
+        return {}
+    url = links.to_page(Job, found.job_id) if found.job_id else ""
+    return {"oldest": formats.whole(timedelta(seconds=found.seconds)), "oldest_url": url}
+
+
+def _workers(queue: Any, links: Links) -> dict[str, Any]:
+    """The live workers that serve the queue, those with the most threads first, WORKERS_SHOWN."""
+    if not links.may_view(Worker):
+        return {}
+    serving = Worker.objects.using(router.db_for_read(Worker)).live().serving(queue.name)
+    rows: Any = serving.with_jobs_held().annotate(now=ClockTimestamp()).order_by("-threads", "name")
+    return {
+        "workers": [
+            {
+                "row": row,
+                "url": links.to_row(row),
+                "badge": workers.life(row),
+                "place": workers.place(row),
+                "busy": formats.used(row.jobs_held, row.threads, f"{row.jobs_held:,} / {row.threads:,}"),
+            }
+            for row in rows[:WORKERS_SHOWN]
+        ],
+        "workers_url": links.to_list(Worker),
+    }
+
+
+def _history(queue: Any, links: Links) -> dict[str, Any]:
+    """Runs, waiting and run times: of a person who may see jobs, and where reading them takes no longer than a panel
+    of the overview may."""
+    alias, charts = router.db_for_read(Job), Charts(links, queue.name)
+    if not links.may_view(Job):
+        return {}
+    read = {"runs": charts.runs, "waits": charts.waits, "times": charts.times}
+    return {name: in_time(alias, HISTORY_LIMIT, figures) for name, figures in read.items()}

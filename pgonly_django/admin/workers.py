@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from functools import partial
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db import router, transaction
+from django.db import router
 from django.db.models import Q
 from django.http import HttpRequest
-from django.urls import URLPattern
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -19,7 +17,6 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.base import Links
-from pgonly_django.admin.doctor import doctor_view
 from pgonly_django.admin.jobs.data import may_see_data, progress_of
 from pgonly_django.admin.verbs import Verb, VerbAdmin
 from pgonly_django.conf import settings
@@ -72,7 +69,9 @@ def life(worker: Any) -> SafeString:
         if worker.now - worker.heartbeat_at < timedelta(seconds=settings().lease_seconds):
             return formats.badge("held", _("Silent"), _("Its heartbeat is late."))
         return formats.badge(
-            "dead", _("Dead"), _("Silent for too long: its jobs, if it had any, are rescued.")
+            "dead",
+            _("Dead"),
+            _("Silent for longer than a lease: a live worker takes over its jobs, if it had any."),
         )
     if worker.stop_requested_at is not None:
         return formats.badge("cancelling", _("Stopping"), formats.exact_time(worker.stop_requested_at))
@@ -124,11 +123,6 @@ class WorkerAdmin(VerbAdmin):
     actions = tuple(verb.as_action("workers") for verb in verbs)
     fields: ClassVar[Any] = ("version", served, "threads", heartbeat, since)
     readonly_fields = fields
-
-    def get_urls(self) -> list[URLPattern]:
-        # Each look is a short transaction, which is read only; ATOMIC_REQUESTS would make one of all.
-        view = transaction.non_atomic_requests(partial(doctor_view, self))
-        return [self.own_url("doctor", "doctor/", view), *super().get_urls()]
 
     def has_delete_permission(self, request: HttpRequest, obj: Worker | None = None) -> bool:
         return False

@@ -58,7 +58,7 @@ def _migrated(connection: BaseDatabaseWrapper) -> set[str]:
     allowed = [
         model
         for model in apps.get_app_config(APP).get_models()
-        if router.allow_migrate_model(connection.alias, model)
+        if router.allow_migrate_model(connection.alias, model) and not model._meta.proxy  # noqa: SLF001 - as below
     ]
     names = {model._meta.model_name for model in allowed}  # noqa: SLF001 - Django's documented Meta API
     models = loader.project_state(applied).models

@@ -307,7 +307,10 @@ TABLES = [
         ),
         run_at=optional(DateTimeField, "The job does not start before this time."),
         retention=optional(DurationField, "How long it is kept after it has finished; empty: forever."),
-        failed_retention=optional(DurationField, "How long it is kept after it has failed; empty: 90 days."),
+        failed_retention=optional(
+            DurationField,
+            "How long it is kept after it has failed; empty: as retention says, but 90 days at least.",
+        ),
         max_runtime=DurationField(null=True),
         unique_until=optional(DateTimeField, "When the key is free again; empty: the state alone decides."),
         dead_lettered_at=DateTimeField(null=True),
@@ -386,10 +389,7 @@ TABLES = [
         meta(
             "pgonly_worker",
             "worker",
-            permissions=[
-                ("operate_worker", "Can stop and drain workers"),
-                ("view_doctor", "Can see what the doctor finds"),
-            ],
+            permissions=[("operate_worker", "Can stop and drain workers")],
             constraints=[check("pgonly_worker_queues", json_is("array", "queues"))],
         ),
         id=UUIDField(default=uuid7, editable=False, **KEY),
@@ -718,6 +718,13 @@ CACHE_TABLES = [
 ]
 
 
+def page(name, of, **options):
+    """A proxy, which is no table: see models/pages.py."""
+    words = dict.fromkeys(("verbose_name", "verbose_name_plural"), name.lower())
+    options |= {"proxy": True, "default_permissions": (), "indexes": [], "constraints": [], **words}
+    return migrations.CreateModel(name, fields=[], options=options, bases=(f"pgonly_django.{of}",))
+
+
 class Migration(migrations.Migration):
     initial = True
 
@@ -727,6 +734,8 @@ class Migration(migrations.Migration):
         CreateSchema(),
         migrations.RunPython(require_postgresql, migrations.RunPython.noop, hints={"model_name": "job"}),
         *TABLES,
+        page("Overview", "job"),
+        page("Doctor", "worker", permissions=[("view_doctor", "Can see what the doctor finds")]),
         migrations.RunSQL(
             CACHE, DROP_CACHE, state_operations=CACHE_TABLES, hints={"model_name": "cacheentry"}
         ),

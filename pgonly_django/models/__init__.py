@@ -6,6 +6,7 @@ from pgonly_django.models.checkpoint import Checkpoint, JobOutput, Step
 from pgonly_django.models.job import Job, State
 from pgonly_django.models.job_stats import JobStats
 from pgonly_django.models.limiter import Limiter, LimiterSlot, LimiterWaiter
+from pgonly_django.models.pages import Doctor, Overview
 from pgonly_django.models.queue import Queue, QueueTokens
 from pgonly_django.models.schedule import Schedule, Tick
 from pgonly_django.models.session import Session
@@ -18,6 +19,7 @@ __all__ = [
     "CacheUsage",
     "Checkpoint",
     "CostEntry",
+    "Doctor",
     "DurableCacheEntry",
     "Job",
     "JobOutput",
@@ -25,6 +27,7 @@ __all__ = [
     "Limiter",
     "LimiterSlot",
     "LimiterWaiter",
+    "Overview",
     "Queue",
     "QueueTokens",
     "Reservation",

@@ -11,7 +11,7 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import Case, Exists, F, Func, OuterRef, Q, Value, When
 from django.db.models.expressions import RawSQL
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
-from django.db.models.functions import Cast
+from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
@@ -113,11 +113,12 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def failed_with(self, *errors: type[BaseException] | str) -> JobQuerySet:
         """Returns the failed jobs whose last error is of one of these classes: a class, its dotted path, or its name
-        alone."""
+        alone. Without an exception the outcome counts: "crashed" finds the jobs whose worker died."""
         paths = [
             each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}" for each in errors
         ]
-        last = KeyTextTransform("exception", KeyTransform(-1, "errors"))
+        entry = KeyTransform(-1, "errors")
+        last = Coalesce(KeyTextTransform("exception", entry), KeyTextTransform("outcome", entry))
         condition = Q(last_error__in=paths)
         for path in paths:
             condition |= Q(last_error__endswith=f".{path}")
@@ -297,7 +298,10 @@ class Job(models.Model):
         ),
     )
     failed_retention = models.DurationField(
-        null=True, help_text=_("How long it is kept after it has failed; empty: 90 days.")
+        null=True,
+        help_text=_(
+            "How long it is kept after it has failed; empty: as retention says, but 90 days at least."
+        ),
     )
     dead_letter_queue = models.CharField(  # noqa: DJ001 - as unique_key
         max_length=64, null=True, help_text=_("The queue whose task is called when the job has failed.")

@@ -51,6 +51,10 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         """Returns the live workers that were not asked to end: those take jobs."""
         return self.live().filter(stop_requested_at=None, drain_requested_at=None)
 
+    def serving(self, queue: str) -> WorkerQuerySet:
+        """Those that take jobs of this queue: by its name, or of all queues."""
+        return self.filter(Q(queues=[]) | Q(queues__contains=[queue]))
+
     def stoppable(self) -> WorkerQuerySet:
         """Returns the workers that stop() and drain() may ask: they have not stopped."""
         return self.filter(stopped_at=None)
@@ -115,10 +119,7 @@ class Worker(models.Model):
     class Meta:
         db_table = table("pgonly_worker")
         verbose_name = _("worker")
-        permissions = [
-            ("operate_worker", _("Can stop and drain workers")),
-            ("view_doctor", _("Can see what the doctor finds")),
-        ]
+        permissions = [("operate_worker", _("Can stop and drain workers"))]
         constraints = [
             models.CheckConstraint(condition=json_is("array", "queues"), name="pgonly_worker_queues")
         ]

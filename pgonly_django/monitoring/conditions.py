@@ -16,7 +16,6 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.conf import settings
 from pgonly_django.monitoring.findings import Condition, Finding, Level, database_flag
 from pgonly_django.monitoring.queues import Counted, QueueFigures
-from pgonly_django.monitoring.runs import Failed
 from pgonly_django.monitoring.snapshots import OldSnapshot
 from pgonly_django.monitoring.workers import Served, WorkerFigures
 from pgonly_django.wording import duration
@@ -28,7 +27,7 @@ NO_WORKER = Condition(
     Level.WARNING,
     "No worker is live.",
     "manage.py runworker{_database} (docs/how-to/deploy.md)",
-    limit=1,  # so many are enough
+    limit=1,  # this many are enough
 )
 # A worker that is just being replaced, or a tick, may take a job so late.
 QUEUE_UNSERVED = Condition(
@@ -57,19 +56,23 @@ QUEUE_LATE = Condition(
 QUEUE_PAUSED = Condition(
     "D113",
     Level.INFO,
-    _("The queue “{queue}” is paused since {_since}: {_waiting}."),
+    _("The queue “{queue}” has been paused since {_since}: {_waiting}."),
     "manage.py pgonly_jobs resume {queue}{_database}",
 )
+TAKEN_OVER = _("Another worker takes over when their leases end")
+NOT_TAKEN_OVER = _("No worker is live that could take over")
 WORKER_SILENT = Condition(
     "D122",
     Level.INFO,
-    _("The worker {worker} ({hostname}, process {pid}) is silent for {silent_seconds:time} and {_holds}."),
+    _(
+        "The worker {worker} ({hostname}, process {pid}) has been silent for {silent_seconds:time} and {_holds}."
+    ),
     "Look at process {pid} on {hostname} and at its log.{_start}",
 )
 OLD_SNAPSHOT = Condition(
     "D021",
     Level.WARNING,
-    _("A transaction is open for {seconds:time} and keeps vacuum from removing dead rows: {_who}."),
+    _("A transaction has been open for {seconds:time} and keeps vacuum from removing dead rows: {_who}."),
     "{_end}SELECT pg_terminate_backend({pid});",
     limit=5 * MINUTE,
     error_from=HOUR,
@@ -82,14 +85,7 @@ NOTIFY_LOST = Condition(
     "{_remedy}",
     limit=2.0,  # as in a worker's own test
 )
-# More failures than this in an hour, and this many times those of the hour before, are worth a look.
-FAILURES = Condition(
-    "",
-    Level.ERROR,
-    _("{last_hour:,} jobs failed within the last hour, and {hour_before:,} in the hour before."),
-    limit=6,
-)
-FAILURES_MORE_BY = 2
+JOBS_FAILED = Condition("", Level.ERROR, _("{_jobs} of {task} failed ({error}), the last one {seconds:ago}."))
 BUDGET_HOLDS = Condition("", Level.WARNING, _("The budget “{name}” holds {_jobs}."))
 SCHEDULE_FAILS = Condition("", Level.ERROR, _("The schedule “{name}” could not enqueue its job: {problem}"))
 LIMITER_COOLS_DOWN = Condition(
@@ -164,7 +160,7 @@ def _silent(worker: WorkerFigures, *, is_one_live: bool) -> Finding:
     if count:
         level = Level.WARNING if is_one_live and seconds < settings().lease_seconds else Level.ERROR
         holds = ngettext("holds %d job", "holds %d jobs", count) % count
-        holds += ". " + gettext("Another one takes over when their leases end")
+        holds += ". " + (TAKEN_OVER if is_one_live else NOT_TAKEN_OVER)
     return WORKER_SILENT.finding(
         level=level,
         about=worker,
@@ -212,8 +208,3 @@ def _how_to_end(snapshot: OldSnapshot, alias: str) -> str:
         return "If it was forgotten, end it: "
     cancel = f"manage.py pgonly_jobs cancel {snapshot.jobs[0].pk}{database_flag(alias)}"
     return f"Let the task commit more often. To stop it now: {cancel}, and if it does not end: "
-
-
-def of_failures(failed: Failed) -> Iterator[Finding]:
-    if failed.last_hour >= max(FAILURES.limit, failed.hour_before * FAILURES_MORE_BY + 1):
-        yield FAILURES.finding(**failed._asdict())

@@ -37,28 +37,58 @@ class EndedRuns(Counts):
     starts_at: datetime
 
 
+def _sum(column: str) -> str:
+    return f"coalesce(sum({column}), 0)::int8"
+
+
+def _sums(column: str) -> str:
+    """SQL: the sum of each bucket. As columns: with a row for each bucket it takes five times as long."""
+    return f"ARRAY[{', '.join(_sum(f'{column}[{number}]') for number in range(1, BUCKETS + 1))}]"
+
+
 PRESENT_PART = "SELECT date_bin(%(length)s::interval, clock_timestamp(), timestamptz '2000-01-01 00:00+00')"
-# Index: pgonly_job_stats_once, the rows of the period: one for each task, queue and minute, or hour.
-ENDED = qualified(f"""
-SELECT date_bin(%(length)s::interval, starts_at, timestamptz '2000-01-01 00:00+00'),
-    {", ".join(f"sum({name})::int8" for name in NUMBERS)}
+_OF_QUEUE = "(%(queue)s::text = '' OR queue = %(queue)s::text)"
+
+
+def _of_parts(columns: str) -> str:
+    """Index: pgonly_job_stats_once, the rows of the period: one for each task, queue and minute, or hour."""
+    return qualified(f"""
+SELECT date_bin(%(length)s::interval, starts_at, timestamptz '2000-01-01 00:00+00'), {columns}
 FROM pgonly_job_stats
-WHERE granularity = %(granularity)s::text AND starts_at >= %(since)s::timestamptz
+WHERE granularity = %(granularity)s::text AND starts_at >= %(since)s::timestamptz AND {_OF_QUEUE}
 GROUP BY 1
 """)
 
 
-def throughput(alias: str, period: Period) -> list[EndedRuns]:
-    """One entry for each part of the period, the present one last; zeros where nothing ended."""
+ENDED = _of_parts(", ".join(f"sum({name})::int8" for name in NUMBERS))
+WAITED = _of_parts(_sums("waiting_times"))
+
+
+def throughput(alias: str, period: Period, queue: str = "") -> list[EndedRuns]:
+    """One entry for each part of the period, the present one last; zeros where nothing ended. `queue`: of its runs
+    alone."""
+    found = _by_part(alias, ENDED, period, queue)
+    return [EndedRuns(*numbers, starts_at=start) for start, numbers in found.items()]
+
+
+def waiting_times(alias: str, period: Period, queue: str = "") -> dict[datetime, Sequence[int]]:
+    """The histogram of each part of the period by the start of the part, the present one last; an empty one where
+    nothing ended. `queue`: of its runs alone."""
+    found = _by_part(alias, WAITED, period, queue)
+    return {start: columns[0] if columns else () for start, columns in found.items()}
+
+
+def _by_part(alias: str, statement: str, period: Period, queue: str) -> dict[datetime, list[Any]]:
     length = str(period.length)
     with connections[alias].cursor() as cursor:
         cursor.execute(PRESENT_PART, {"length": length})
         ((last,),) = cursor.fetchall()
         since = last - period.length * (period.count - 1)
-        cursor.execute(ENDED, {"length": length, "granularity": period.granularity, "since": since})
-        found = {at: EndedRuns(*numbers, starts_at=at) for at, *numbers in cursor.fetchall()}
+        facts = {"length": length, "granularity": period.granularity, "since": since, "queue": queue}
+        cursor.execute(statement, facts)
+        found = {at: columns for at, *columns in cursor.fetchall()}
     starts = (since + period.length * number for number in range(period.count))
-    return [found.get(start, EndedRuns(starts_at=start)) for start in starts]
+    return {start: found.get(start, []) for start in starts}
 
 
 # Index: pgonly_job_stats_once, the rows of two hours.
@@ -95,15 +125,6 @@ class Times(NamedTuple):
     run_p95: float | None
 
 
-def _sum(column: str) -> str:
-    return f"coalesce(sum({column}), 0)::int8"
-
-
-def _sums(column: str) -> str:
-    """SQL: the sum of each bucket. As columns: with a row for each bucket it takes five times as long."""
-    return f"ARRAY[{', '.join(_sum(f'{column}[{number}]') for number in range(1, BUCKETS + 1))}]"
-
-
 # Index: pgonly_job_stats_once, the rows of the period. The histograms of the tasks with the most runs are added up.
 HISTOGRAMS = qualified(f"""
 WITH kept AS MATERIALIZED (
@@ -111,6 +132,7 @@ WITH kept AS MATERIALIZED (
         waiting_times, run_times
     FROM pgonly_job_stats
     WHERE granularity = %(granularity)s::text AND starts_at > statement_timestamp() - %(within)s::interval
+        AND {_OF_QUEUE}
 ),
 most AS (
     SELECT queue, task, sum(runs)::int8 AS runs, sum(failed)::int8 AS failed FROM kept
@@ -123,9 +145,11 @@ ORDER BY most.runs DESC, queue, task
 """)
 
 
-def times(alias: str, period: Period) -> list[Times]:
-    """Of the TASKS_AT_MOST pairs of queue and task that ran most often in the period, in that order."""
-    facts = {"granularity": period.granularity, "within": str(period.length * period.count)}
+def times(alias: str, period: Period, queue: str = "") -> list[Times]:
+    """Of the TASKS_AT_MOST pairs of queue and task that ran most often in the period, in that order. `queue`: of its
+    tasks alone."""
+    within = str(period.length * period.count)
+    facts = {"granularity": period.granularity, "within": within, "queue": queue}
     with connections[alias].cursor() as cursor:
         cursor.execute(HISTOGRAMS, facts)
         return [

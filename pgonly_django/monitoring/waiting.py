@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -13,10 +14,12 @@ from django.utils import timezone
 from pgonly_django.models import Budget, Job, Queue, State, Worker
 from pgonly_django.models.budget import HELD_BY
 from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_FROM
+from pgonly_django.monitoring.conditions import QUEUE_UNSERVED
 from pgonly_django.monitoring.queues import IN_USE, capped
 from pgonly_django.tables import qualified
 
 COUNTED_AT_MOST = 1_000
+IGNORED_AFTER = timedelta(seconds=QUEUE_UNSERVED.limit)
 
 
 class Kind(StrEnum):
@@ -37,6 +40,7 @@ class Kind(StrEnum):
     AHEAD = "ahead"  # jobs (Counted): those that come first, of its queue or of its key
     BUSY = "busy"  # workers, threads: all of them run jobs
     ASLEEP = "asleep"  # workers: all that serve the queue have no connection
+    IGNORED = "ignored"  # queue: none of these, and still no worker has taken it for IGNORED_AFTER
     SOON = "soon"  # none of these
 
 
@@ -63,7 +67,12 @@ def _reasons(alias: str, job: Job) -> Iterator[Reason]:
     elif job.state == State.HELD:
         yield _held(alias, job)
     elif job.state == State.READY:
-        yield from list(_of_ready(alias, job)) or [Reason(Kind.SOON)]
+        yield from list(_of_ready(alias, job)) or [_without_a_reason(job)]
+
+
+def _without_a_reason(job: Job) -> Reason:
+    is_ignored = timezone.now() - job.waiting_since > IGNORED_AFTER
+    return Reason(Kind.IGNORED, {"queue": job.queue}) if is_ignored else Reason(Kind.SOON)
 
 
 def _held(alias: str, job: Job) -> Reason:
@@ -86,10 +95,8 @@ def _of_ready(alias: str, job: Job) -> Iterator[Reason]:
 
 
 def _of_workers(alias: str, job: Job) -> Iterator[Reason]:
-    rows = (
-        Worker.objects.using(alias).claiming().values_list("queues", "threads", "running", "sleeping_since")
-    )
-    serving = [row[1:] for row in rows if job.queue in (row[0] or [job.queue])]
+    rows = Worker.objects.using(alias).claiming().serving(job.queue)
+    serving = list(rows.values_list("threads", "running", "sleeping_since"))
     if not serving:
         yield Reason(Kind.UNSERVED, {"queue": job.queue})
         return

@@ -47,9 +47,10 @@ def overview_panels(context: RequestContext) -> list[Any]:
 @register.simple_tag(takes_context=True)
 def doctor_url(context: RequestContext) -> str:
     """Returns the address of the doctor's page; "" for a person who may not see it."""
-    from pgonly_django.admin.doctor import url_of
+    from pgonly_django.admin.base import Links
+    from pgonly_django.models import Doctor
 
-    return url_of(context.request, _site_of(context))
+    return Links(context.request, _site_of(context)).to_list(Doctor)
 
 
 def _site_of(context: RequestContext) -> Any:

@@ -13,12 +13,14 @@ from pgonly_django.models import (
     CacheEntry,
     Checkpoint,
     CostEntry,
+    Doctor,
     DurableCacheEntry,
     Job,
     JobStats,
     Limiter,
     LimiterSlot,
     LimiterWaiter,
+    Overview,
     Queue,
     Schedule,
     Session,
@@ -70,11 +72,14 @@ def rows_of_all_models():
         Job: [running, waiting, by_budget, make_job(State.SCHEDULED), *ended], Worker: [worker],
         Budget: [budget], Limiter: [limiter], Queue: [queue], CostEntry: [cost], Schedule: [schedule],
         Session: [make_session()], CacheEntry: [make_entry()], DurableCacheEntry: [durable],
+        Overview: [], Doctor: [],
     }  # fmt: skip
 
 
 def pages_of(model, rows, home):
     """The overview, the list of the model, the page of each of its rows, and its other pages."""
+    if model._meta.proxy:  # the overview itself; and the doctor, which has tests of its own
+        return [home]
     of_model = f"{home}{model._meta.model_name}/"
     more = {CostEntry: ["sums/"], CacheEntry: ["numbers/"], DurableCacheEntry: ["numbers/"]}
     pages = [home, of_model, *(f"{of_model}{page}" for page in more.get(model, []))]

@@ -9,11 +9,12 @@ from pgonly_django.admin.doctor import parts_of
 from pgonly_django.monitoring.doctor import server
 from pgonly_django.monitoring.findings import Level
 from tests.admin.test_roles import broken
+from tests.admin.test_sidebar import sidebar_of
 from tests.queue.rows import HOUR, ago, make, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HOME = "/admin/pgonly_django/"
-PAGE = f"{HOME}worker/doctor/"
+PAGE = f"{HOME}doctor/"
 
 
 def found(response):
@@ -56,6 +57,8 @@ def test_who_may_open_it_and_gets_the_link(client, person, may, status):
     assert client.get(PAGE).status_code == status
     if "view_job" in may:  # without any panel there is no overview
         assert (PAGE in client.get(HOME).text) == (status == 200)
+        sidebar = sidebar_of(client.get(f"{HOME}job/"))
+        assert (sidebar.get("Doctor") == PAGE) == (status == 200)
 
 
 def test_an_unknown_database_is_not_found(admin_client):

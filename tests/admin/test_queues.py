@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.contrib.admin.utils import quote
 from django.utils import timezone
 
-from pgonly_django.models import Limiter, Queue, QueueTokens
+from pgonly_django.models import JobStats, Limiter, Queue, QueueTokens
 from tests.admin.conftest import act
 from tests.admin.jobs.test_cells import cells
-from tests.queue.rows import HOUR, make, make_keyed, make_running
+from tests.queue.rows import HOUR, MINUTE, ago, make, make_keyed, make_running, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST = "/admin/pgonly_django/queue/"
@@ -24,6 +26,7 @@ def declared(**limits):
 
 
 def test_the_list_says_what_waits_and_runs(admin_client):
+    make_worker()
     declared()
     Queue.objects.named("default")
     make(queue="ai"), make_keyed("a", queue="ai"), make(queue="ai", crashes=2), make_running(queue="ai")
@@ -43,6 +46,7 @@ def test_large_counts_end_at_a_cap(admin_client, monkeypatch):
 
 
 def test_the_state_says_why_nothing_starts(admin_client):
+    make_worker()
     declared(max_running=1)
     make(queue="ai"), make_running(queue="ai")
     assert "Full" in cells(admin_client.get(LIST), "state_badge")[0]
@@ -54,6 +58,103 @@ def test_the_state_says_why_nothing_starts(admin_client):
     assert "Cools down" in cells(admin_client.get(LIST), "state_badge")[0]
     Queue.objects.all().pause()
     assert "Paused" in cells(admin_client.get(LIST), "state_badge")[0]
+
+
+OVERVIEW = "/admin/pgonly_django/"
+
+
+def states_of(client):
+    """Of the queue ai, as the list, its page and the overview show it."""
+    page = re.search(r"<h1>ai (.*?)</h1>", client.get(PAGE).text, re.DOTALL)[1]
+    row = re.search(r'data-key="ai">.*?</tr>', client.get(OVERVIEW).text, re.DOTALL)[0]
+    state = re.search(r'data-label="State">(.*?)</td>', row)[1]
+    return {
+        re.sub(r"<[^>]*>", "", each).strip()
+        for each in (cells(client.get(LIST), "state_badge")[0], page, state)
+    }
+
+
+@pytest.mark.parametrize(
+    "worker", [None, {"queues": ["mail"]}, {"silent_for": HOUR}, {"drain_requested_at": timezone.now()}]
+)
+def test_a_queue_that_no_live_worker_serves_says_so_on_every_page(admin_client, worker):
+    Queue.objects.named("ai")
+    if worker:
+        make_worker(**worker)
+    assert states_of(admin_client) == {"No worker"}
+    assert "pgonly-stopped" in cells(admin_client.get(LIST), "state_badge")[0]
+    make(queue="ai")
+    assert "pgonly-failed" in cells(admin_client.get(LIST), "state_badge")[0]
+    make_worker(queues=["mail", "ai"])
+    assert states_of(admin_client) == {"Open"}
+
+
+def test_a_queue_without_a_row_says_that_it_has_no_worker(admin_client):
+    make(queue="ai")
+    html = admin_client.get(OVERVIEW).text
+    assert "No worker" in re.search(r'data-key="ai">.*?</tr>', html, re.DOTALL)[0]
+    make_worker()
+    assert "Open" in re.search(r'data-key="ai">.*?</tr>', admin_client.get(OVERVIEW).text, re.DOTALL)[0]
+
+
+def test_the_rate_is_said_in_words(admin_client):
+    declared(rate_count=1200, rate_seconds=60.0)
+    assert cells(admin_client.get(LIST), "rate") == ["At most 1,200 starts per 1 min"]
+    assert "At most 1,200 starts per 1 min" in admin_client.get(PAGE).text
+
+
+def text_of(response):
+    return " ".join(re.sub(r"<[^>]+>", " ", response.text).split())
+
+
+def test_the_page_names_the_workers_that_serve_it_and_how_busy_they_are(admin_client):
+    Queue.objects.named("ai")
+    assert "No live worker takes its jobs. manage.py runworker --queues ai" in text_of(admin_client.get(PAGE))
+    own, of_all = make_worker(name="own", queues=["ai"], threads=4), make_worker(name="any", threads=2)
+    make_worker(name="other", queues=["mail"]), make_worker(name="gone", silent_for=HOUR)
+    make_running(own.pk, queue="ai")
+    page = admin_client.get(PAGE)
+    assert [each["row"].name for each in page.context["workers"]] == ["own", "any"]
+    assert f'href="/admin/pgonly_django/worker/{of_all.pk}/change/"' in page.text
+    assert "1 / 4" in text_of(page)
+
+
+def test_the_page_leads_to_the_job_that_has_waited_longest(admin_client):
+    Queue.objects.named("ai")
+    make(queue="mail", ready_at=ago(3 * HOUR)), make(queue="ai")
+    oldest = make(queue="ai", ready_at=ago(2 * HOUR))
+    page = admin_client.get(PAGE)
+    assert "Oldest job: 2 h" in text_of(page)
+    assert f'<a href="/admin/pgonly_django/job/{oldest.pk}/change/">2 h' in page.text
+
+
+@pytest.mark.parametrize(("query", "runs"), [("", 7), ("?period=day", 70), ("?period=century", 7)])
+def test_the_page_has_the_runs_and_the_times_of_this_queue_alone(admin_client, query, runs):
+    Queue.objects.named("ai")
+    for granularity, succeeded in (("minute", 7), ("hour", 70)):
+        for queue in ("ai", "mail"):
+            JobStats.objects.create(
+                granularity=granularity, starts_at=ago(5 * MINUTE), queue=queue, task=f"tests.jobs.{queue}",
+                succeeded=succeeded, waiting_times=[0] * 20 + [succeeded], run_times=[succeeded],
+            )  # fmt: skip
+    page = admin_client.get(f"{PAGE}{query}")
+    assert f"<strong>{runs}</strong> succeeded" in page.text
+    assert [row["figures"].task for row in page.context["times"]["rows"]] == ["tests.jobs.ai"]
+    assert re.search(r"<strong>\d{3} ms</strong> p50", page.text)
+    assert "queue=ai" in re.search(r'<a href="([^"]*)" tabindex="-1"', page.text)[1]
+
+
+def test_who_may_see_queues_alone_sees_neither_workers_nor_jobs_of_one(client, person):
+    Queue.objects.named("ai")
+    make_worker(name="worker 7"), make(queue="ai")
+    JobStats.objects.create(
+        granularity="minute", starts_at=ago(5 * MINUTE), queue="ai", task="tests.jobs.add", succeeded=7
+    )
+    person("view_queue")
+    text = client.get(PAGE).text
+    assert "worker 7" not in text
+    assert "succeeded" not in text
+    assert "/job/" not in text
 
 
 @pytest.mark.parametrize("name", ["ai", 'a "quoted"/name & <b>'])

@@ -28,7 +28,7 @@ def pages() -> dict[str, str]:
 def _of_models() -> Iterator[tuple[str, str]]:
     """The list of each registered model, and the page, history and deletion of its newest row."""
     for model in apps.get_app_config("pgonly_django").get_models():
-        if not admin.site.is_registered(model):
+        if model._meta.proxy or not admin.site.is_registered(model):
             continue
         name = model._meta.model_name
         yield f"{name}-list", f"{APP}{name}/"
@@ -62,7 +62,7 @@ def _of_jobs() -> Iterator[tuple[str, str]]:
 
 def _others() -> dict[str, str]:
     return {
-        "doctor": f"{APP}worker/doctor/",
+        "doctor": f"{APP}doctor/",
         "cacheentry-numbers": f"{APP}cacheentry/numbers/",
         "cacheentry-clear": f"{APP}cacheentry/clear/default/",
         "costentry-sums": f"{APP}costentry/sums/",

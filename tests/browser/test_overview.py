@@ -8,9 +8,9 @@ import pytest
 from django.contrib.admin.models import LogEntry
 
 from example_project.screening.demo import sample_tasks
-from pgonly_django.models import Job, Queue, State, Worker
+from pgonly_django.models import Job, JobStats, Queue, State, Worker
 from tests.browser.pages import APP
-from tests.queue.rows import HOUR, ago, make
+from tests.queue.rows import HOUR, MINUTE, ago, make
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -41,6 +41,34 @@ def test_a_queue_without_a_worker_is_said_in_red_and_leads_to_its_jobs(person):
     page.get_by_role("link", name="ai").filter(has_text="3 jobs wait").click()
     page.wait_for_load_state("load")
     assert page.locator("input.action-select, #result_list tbody tr").count() >= 3
+
+
+def test_a_failed_job_is_retried_by_three_clicks_and_a_bar_opens_its_jobs(person):
+    entry = {"outcome": "failed", "exception": "shop.Refused"}
+    at = ago(2 * MINUTE)
+    job = make(state=State.FAILED, finished_at=at, errors=[entry])
+    stats = {"granularity": "minute", "queue": "default", "task": job.task, "failed": 1}
+    JobStats.objects.create(starts_at=at.replace(second=0, microsecond=0), **stats)
+    operator = person("operator")
+    page = operator.goes_to(APP)
+    page.locator("#panel-throughput svg a").click()
+    page.wait_for_load_state("load")
+    assert page.locator("#result_list tbody tr").count() == 1
+    page.go_back()
+    page.get_by_role("link", name="Retry: 1 job of add failed").click()
+    page.get_by_role("button", name="Retry (1)").click()
+    page.wait_for_load_state("load")
+    assert Job.objects.get(pk=job.pk).state == State.READY
+    assert "Nothing" in operator.goes_to(APP).locator("#panel-alerts").inner_text()
+
+
+def test_failures_are_marked_as_seen_with_the_keyboard(person):
+    make(state=State.FAILED, finished_at=ago(MINUTE), errors=[{"outcome": "crashed"}])
+    page = person("reader").goes_to(APP)
+    page.get_by_role("button", name="Mark failures as seen").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_load_state("load")
+    assert "crashed" not in page.locator("#panel-alerts").inner_text()
 
 
 def test_a_queue_is_paused_and_resumed_by_two_clicks_and_the_page_is_the_overview_again(person):

@@ -80,8 +80,15 @@ def test_a_silent_worker_that_holds_a_job():
     assert list(findings) == ["D122"]
     finding = findings["D122"]
     assert finding.level == Level.ERROR
-    assert "w7 (node7, process 123) is silent for 20 min and holds 1 job" in finding.fact
+    assert "w7 (node7, process 123) has been silent for 20 min and holds 1 job" in finding.fact
     assert finding.data["jobs"] == [str(job.pk)]
+
+
+def test_nobody_is_said_to_take_over_where_no_worker_is_live():
+    make_running(make_worker(SILENT, name="w7").pk)
+    assert "No worker is live that could take over" in found("workers")["D122"].fact
+    make_worker(name="live")
+    assert "Another worker takes over when their leases end" in found("workers")["D122"].fact
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from django.db import connection
 from pgonly_django.cache.entry import TABLES as CACHE_TABLES
 from pgonly_django.database.connect import connect
 from pgonly_django.models.budget import HELD_BY
-from pgonly_django.monitoring import limits, queues, runs, storage, waiting
+from pgonly_django.monitoring import failures, limits, queues, runs, storage, waiting
 from pgonly_django.queue import health
 from tests.guards import refuse
 from tests.plans.found import OF_THE_QUEUE, found, shown, sql_of, where
@@ -33,6 +33,12 @@ OF_WAITING = {"pgonly_job_ready", "pgonly_job_limited", "pgonly_job_suspect", "p
 SMALL = {"pgonly_queue", "pgonly_cache_usage"}
 STATS = {"pgonly_job_stats_once"}
 OF_A_JOB = {"priority": 0, "ready_at": partial(datetime.now, UTC), "id": uuid4()}
+OF_AN_HOUR = {
+    "length": "1 min",
+    "granularity": "minute",
+    "since": lambda: datetime.now(UTC) - HOUR,
+    "queue": "",
+}
 # The statement, its parameters, the indexes that it uses, and how many rows it may read.
 STATEMENTS = {
     # The rows of a node are counted at each of its parents that scans it again.
@@ -46,14 +52,21 @@ STATEMENTS = {
     "queue.health.OLDEST_PER_QUEUE": (health.OLDEST_PER_QUEUE, {}, OF_WAITING, 6000),
     "monitoring.runs.ENDED": (
         runs.ENDED,
-        {"length": "1 min", "granularity": "minute", "since": lambda: datetime.now(UTC) - HOUR},
+        OF_AN_HOUR,
         STATS,
         61 * 50,
+    ),
+    "monitoring.runs.WAITED": (runs.WAITED, {**OF_AN_HOUR, "queue": "queue 1"}, STATS, 61 * 50),
+    "monitoring.failures.FAILED_SINCE": (
+        failures.FAILED_SINCE,
+        {"since": 0.0},
+        {"pgonly_job_failed"},
+        5_000 + 3 * 501,
     ),
     "monitoring.runs.FAILED": (runs.FAILED, {}, STATS, 2 * 60 * 50 + 50),
     "monitoring.runs.HISTOGRAMS": (
         runs.HISTOGRAMS,
-        {"granularity": "minute", "within": "1 hour"},
+        {"granularity": "minute", "within": "1 hour", "queue": ""},
         STATS,
         62 * 50 * 3,
     ),

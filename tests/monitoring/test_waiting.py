@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Budget, Job, Limiter, Queue, State
 from pgonly_django.monitoring.waiting import Kind, why_it_waits
-from tests.queue.rows import HOUR, ago, fresh, make, make_keyed, make_running, make_worker
+from tests.queue.rows import HOUR, SECOND, ago, fresh, make, make_keyed, make_running, make_worker
 
 pytestmark = pytest.mark.django_db
 
@@ -49,6 +49,15 @@ def test_a_job_that_a_free_worker_serves_starts_soon_unless_it_is_a_suspect_or_p
     assert kinds(make(crashes=2)) == [Kind.SUSPECT]
     Queue.objects.create(name="default", paused_at=ago(HOUR))
     assert kinds(make())[0] == Kind.PAUSED
+
+
+def test_a_job_that_has_waited_longer_than_a_restart_takes_is_ignored_by_free_workers():
+    make_worker()
+    assert kinds(make(ready_at=ago(15 * SECOND / 2))) == [Kind.SOON]
+    job = make(queue="ai", ready_at=ago(16 * SECOND))
+    assert kinds(job) == [Kind.IGNORED]
+    Job.objects.filter(pk=job.pk).update(ready_again_at=timezone.now())
+    assert kinds(job) == [Kind.SOON]
 
 
 def test_a_scheduled_job_is_due_at_its_time_and_overdue_after_it():

@@ -51,6 +51,10 @@ def test_the_page_of_a_row_has_its_buttons(seen):
     assert any("retry" in seen[page]["buttons"] for page in jobs)
 
 
+def test_the_overview_and_the_doctor_are_in_the_list_of_the_app(seen):
+    assert {*seen["job/"]["listed"]} == {"overview", "doctor"}
+
+
 def test_only_one_stylesheet_knows_the_colours_of_themes():
     others = [file for file in STYLES.glob("*.css") if file.name not in {"theme.css", *FOR_VISITORS}]
     of_themes = re.compile(r"var\(--(?!pgonly-|tone\b|face\b|face-hover\b)[\w-]+")

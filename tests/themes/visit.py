@@ -35,6 +35,7 @@ def facts(answer: Any) -> dict[str, Any]:
         "stylesheets": re.findall(r'href="[^"]*pgonly_django/(\w+)\.css"', html),
         "labels": sorted(set(re.findall(r'data-label="([^"]*)"', html))),
         "buttons": re.findall(r'<button[^>]* class="[^"]*pgonly-button-(\w+)', html),
+        "listed": re.findall(r'href="/admin/pgonly_django/(overview|doctor)/"', html),
         "classes": re.search(r'<body[^>]*class="([^"]*)"', html)[1].split(),
     }
 

@@ -28,7 +28,7 @@ TIME_LIMIT = timedelta(milliseconds=250)
 SAME_REQUEST = timedelta(seconds=5)
 REASON_SHOWN = 300
 # Nothing starts until somebody does something.
-NEEDS_A_PERSON = (Kind.UNSERVED, Kind.TOO_FEW_THREADS, Kind.OVERDUE)
+NEEDS_A_PERSON = (Kind.UNSERVED, Kind.TOO_FEW_THREADS, Kind.OVERDUE, Kind.IGNORED)
 # Of a scheduled job: what its last run said.
 AFTER: dict[str, Promise] = {
     Outcome.FAILED: gettext_lazy("its next attempt after an error"),
@@ -44,7 +44,7 @@ WORDS: dict[Kind, Any] = {
     Kind.TOO_FEW_THREADS: gettext_lazy(
         "it takes %(slots)d threads, and the largest live worker of its queue has %(threads)d"
     ),
-    Kind.PAUSED: gettext_lazy("the queue “%(queue)s” is paused since %(time)s"),
+    Kind.PAUSED: gettext_lazy("the queue “%(queue)s” has been paused since %(time)s"),
     Kind.COOLS_DOWN: gettext_lazy("the limiter “%(limiter)s” cools down until %(time)s"),
     Kind.FULL: gettext_lazy("the queue “%(queue)s” is full: %(running)d of %(limit)d run"),
     Kind.RATE: gettext_lazy("the queue “%(queue)s” waits for its rate: %(count)d starts in %(seconds)g s"),
@@ -59,6 +59,9 @@ WORDS: dict[Kind, Any] = {
         "workers",
     ),
     Kind.ASLEEP: gettext_lazy("all workers of its queue are asleep, and the next one that wakes takes it"),
+    Kind.IGNORED: gettext_lazy(
+        "a live worker of “%(queue)s” has a free thread and has not taken it: its log and the doctor may say why"
+    ),
     Kind.SOON: gettext_lazy("a worker is about to take it"),
 }
 # The row whose page says more, and the fact that is its key.
@@ -96,7 +99,7 @@ def _opening(job: Job) -> str:
 
 
 def _url(reason: Reason, links: Links) -> str:
-    if reason.kind == Kind.UNSERVED:
+    if reason.kind in (Kind.UNSERVED, Kind.IGNORED):
         return links.to_list(Worker)
     is_gone = reason.kind == Kind.BUDGET and reason.facts["budget"] is None
     if is_gone or reason.kind not in PAGES:

@@ -1,1 +1,5 @@
 """The first page of the app in the admin: what goes on now, in panels."""
+
+from pgonly_django.admin.overview.overview_admin import OverviewAdmin
+
+__all__ = ["OverviewAdmin"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from datetime import timedelta
@@ -16,15 +17,17 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.base import Links
+from pgonly_django.admin.charts import Charts
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.models import Budget, Job, Limiter, Worker
 from pgonly_django.monitoring.limits import budgets, limiters
 from pgonly_django.monitoring.queues import QueueFigures, queues
-from pgonly_django.monitoring.runs import Period
-from pgonly_django.monitoring.workers import WorkerFigures, workers
+from pgonly_django.monitoring.workers import Served, WorkerFigures, served_queues, workers
 
 TIME_LIMIT = timedelta(milliseconds=250)
+SEEN_AT = "pgonly_failures_seen_at"  # in the session
+DAY_SECONDS = 86_400
 T = TypeVar("T")
 logger = logging.getLogger("pgonly_django.admin")
 
@@ -33,13 +36,21 @@ class Overview(Links):
     """One request for the page. What several panels need is read once."""
 
     @cached_property
-    def period(self) -> Period:
-        name = self.request.GET.get("period", "").upper()
-        return Period[name] if name in Period.__members__ else Period.HOUR
+    def charts(self) -> Charts:
+        return Charts(self)
+
+    @cached_property
+    def failures_since(self) -> float:
+        """An epoch: of the newest failure that the person has marked as seen in this session, or a day ago."""
+        return float(self.request.session.get(SEEN_AT) or time.time() - DAY_SECONDS)
 
     @cached_property
     def queues(self) -> list[QueueFigures]:
         return queues(alias_of(Job))
+
+    @cached_property
+    def served(self) -> Served:
+        return served_queues(alias_of(Worker))
 
     @cached_property
     def workers(self) -> list[WorkerFigures]:
@@ -62,6 +73,12 @@ class Overview(Links):
             for verb in verbs
             if not names or verb.name in names
         ]
+
+    def to_bulk(self, verb: str, **query: str) -> str:
+        """The page that asks, before a verb is done to all jobs of a list; "" for a person who may not do it."""
+        model_admin = self.site.get_model_admin(Job)
+        may = isinstance(model_admin, VerbAdmin) and model_admin.has_operate_permission(self.request)
+        return self.address(Job, "bulk", verb, **query) if may else ""
 
 
 def alias_of(model: type[Model]) -> str:

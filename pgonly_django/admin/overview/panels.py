@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.utils import timezone
-from django.utils.formats import date_format
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from pgonly_django import models
 from pgonly_django.admin import budgets, cache_entries, formats, limiters, queues, schedules, workers
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.overview.alerts import alerts
-from pgonly_django.admin.overview.overview import TIME_LIMIT, Overview, Panel, alias_of
+from pgonly_django.admin.overview.overview import SEEN_AT, TIME_LIMIT, Overview, Panel, alias_of
 from pgonly_django.admin.sessions import user_names
 from pgonly_django.models import (
     Budget,
@@ -28,33 +26,37 @@ from pgonly_django.models import (
     Session,
     Worker,
 )
-from pgonly_django.models.job_stats import NUMBERS
 from pgonly_django.monitoring.limits import schedules as newest_schedules
 from pgonly_django.monitoring.queues import jobs_by_state
-from pgonly_django.monitoring.runs import Period, throughput, times
 from pgonly_django.monitoring.storage import OfUser, sessions
 from pgonly_django.monitoring.workers import WorkerFigures
-from pgonly_django.wording import duration
 
 ALERTS_SHOWN, WORKERS_SHOWN, JOBS_OF_A_WORKER = 20, 25, 5
-PERIODS = {
-    Period.HOUR: (gettext_lazy("Hour"), gettext_lazy("the last hour")),
-    Period.DAY: (gettext_lazy("Day"), gettext_lazy("the last day")),
-    Period.WEEK: (gettext_lazy("Week"), gettext_lazy("the last week")),
-}
-WIDTH, HEIGHT = 640.0, 160.0
-GAP = 0.15  # of a bar's width
-SMALLEST = 2.0  # so that one failure among ten thousand is seen
 
 
 def alerts_panel(overview: Overview) -> dict[str, Any]:
     found = alerts(overview)
-    sees_waiting = overview.may_view(Worker) and (overview.may_view(Queue) or overview.may_view(Job))
+    sees_workers = overview.may_view(Worker)
     return {
         "alerts": found[:ALERTS_SHOWN],
         "more": max(len(found) - ALERTS_SHOWN, 0),
         "is_quiet": not found,
-        "sees_waiting": sees_waiting,
+        "sees_waiting": sees_workers and (overview.may_view(Queue) or overview.may_view(Job)),
+        "has_worker": found or not sees_workers or any(worker.is_live for worker in overview.workers),
+        **_failures_seen(overview, max((alert.failed_at for alert in found[:ALERTS_SHOWN]), default=0.0)),
+    }
+
+
+def _failures_seen(overview: Overview, newest_at: float) -> dict[str, Any]:
+    """For the button that takes the failures up to `newest_at` from the list."""
+    if not (newest_at and overview.may_view(models.Overview)):
+        return {}
+    marked_at = overview.request.session.get(SEEN_AT)
+    return {
+        "seen_url": overview.address(models.Overview, "seen"),
+        "newest_at": repr(newest_at),
+        "marked_at": marked_at
+        and formats.exact_time(timezone.localtime(datetime.fromtimestamp(marked_at, UTC))),
     }
 
 
@@ -69,72 +71,27 @@ def states_panel(overview: Overview) -> dict[str, Any]:
 
 
 def throughput_panel(overview: Overview) -> dict[str, Any]:
-    ended = throughput(alias_of(Job), overview.period)
-    labels = [_part_label(part.starts_at, overview.period) for part in ended]
-    numbers = [[getattr(part, kind) for kind in NUMBERS] for part in ended]
-    sums = map(sum, zip(*numbers, strict=True))
-    return {
-        "periods": [
-            (f"?period={period.name.lower()}", label, period is overview.period)
-            for period, (label, _within) in PERIODS.items()
-        ],
-        "within": PERIODS[overview.period][1],
-        "chart": bar_chart(numbers),
-        "kinds": [(kind, _(kind), f"{total:,}") for kind, total in zip(NUMBERS, sums, strict=True)],
-        "marks": [labels[0], labels[len(labels) // 2], labels[-1]],
-        "rows": [(label, of_part) for label, of_part in zip(labels, numbers, strict=True) if any(of_part)],
-    }
+    return overview.charts.runs()
 
 
-def _part_label(moment: datetime, period: Period) -> str:
-    moment = timezone.localtime(moment) if settings.USE_TZ else moment
-    return date_format(moment, "D H:i" if period is Period.WEEK else "H:i")
-
-
-def bar_chart(bars: list[list[int]]) -> dict[str, Any]:
-    """Bars as the template draws them, in SVG. Each has a number for each of NUMBERS, the classes of its colours."""
-    top = nice(max((sum(numbers) for numbers in bars), default=0))
-    width = WIDTH / max(len(bars), 1)
-    return {
-        "top": top,  # what the upper edge stands for
-        "bars": [_bar(numbers, place * width, width, top) for place, numbers in enumerate(bars)],
-        "view_box": f"0 0 {WIDTH:g} {HEIGHT:g}",
-    }
-
-
-def _bar(numbers: list[int], left: float, width: float, top: int) -> list[dict[str, str]]:
-    """Coordinates as text: a template would write them as the reader's language writes numbers."""
-    rects = []
-    lower = HEIGHT
-    for kind, number in zip(NUMBERS, numbers, strict=True):
-        if number > 0:
-            height = min(max(number / top * HEIGHT, SMALLEST), lower)
-            lower -= height
-            place = {"x": left + width * GAP / 2, "y": lower, "width": width * (1 - GAP), "height": height}
-            rects.append({"kind": kind, **{name: f"{value:.2f}" for name, value in place.items()}})
-    return rects
-
-
-def nice(number: int) -> int:
-    """The next of 1, 2, 5, 10, 20, 50 and so on."""
-    power: int = 10 ** (len(str(number)) - 1)
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= number)
+def latency_panel(overview: Overview) -> dict[str, Any]:
+    return overview.charts.waits()
 
 
 def queues_panel(overview: Overview) -> dict[str, Any]:
     rows = []
     for queue in overview.queues:
-        row, named = queue.row, queue.row or Queue(name=queue.name)
+        row = queues.with_service(queue.row or queues.without_row(queue), overview.served)
         rows.append(
             {
                 "queue": queue,
-                "state": queues.state_badge(row) if row else formats.badge("live", _("Open")),
-                "url": overview.to_row(row) if row else "",
+                "state": queues.state_badge(row),
+                "url": overview.to_row(row) if queue.row else "",
                 "waiting_url": overview.to_list(Job, queue=queue.name),
-                "running": queues.running(row) if row else queue.running.label,
-                "rate": queues.rate(row) if row else "-",
+                "running": queues.running(row),
+                "rate": queues.rate(row),
                 "oldest": _age(queue.oldest_seconds),
-                "buttons": overview.buttons(named, "pause", "resume"),
+                "buttons": overview.buttons(row, "pause", "resume"),
             }
         )
     oldest = max(
@@ -175,21 +132,7 @@ def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
 
 
 def times_panel(overview: Overview) -> dict[str, Any]:
-    rows = [
-        {
-            "figures": each,
-            "task": formats.short_name(each.task) or _("other tasks"),
-            "url": overview.to_list(Job, queue=each.queue, task=each.task) if each.task else "",
-            "waited": _pair(each.waiting_p50, each.waiting_p95),
-            "took": _pair(each.run_p50, each.run_p95),
-        }
-        for each in times(alias_of(Job), overview.period)
-    ]
-    return {"rows": rows, "within": PERIODS[overview.period][1]}
-
-
-def _pair(p50: float | None, p95: float | None) -> str:
-    return "-" if p50 is None or p95 is None else f"{duration(p50)} / {duration(p95)}"
+    return overview.charts.times()
 
 
 def schedules_panel(overview: Overview) -> dict[str, Any]:
@@ -286,6 +229,7 @@ PANELS = (
     ),
     Panel("states", gettext_lazy("Jobs"), (Job,), states_panel, is_wide=True),
     Panel("throughput", gettext_lazy("Runs that ended"), (Job,), throughput_panel),
+    Panel("latency", gettext_lazy("How long jobs waited"), (Job,), latency_panel),
     Panel("queues", gettext_lazy("Queues"), (Queue,), queues_panel),
     Panel("workers", gettext_lazy("Workers"), (Worker,), workers_panel),
     Panel("times", gettext_lazy("Waiting and run time"), (Job,), times_panel),

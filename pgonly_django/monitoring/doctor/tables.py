@@ -58,7 +58,8 @@ def _pending(alias: str) -> list[str]:
 
 
 def _models(alias: str) -> list[type[models.Model]]:
-    return [model for model in apps.get_app_config(APP).get_models() if belongs_to(alias, model)]
+    models = apps.get_app_config(APP).get_models()
+    return [model for model in models if belongs_to(alias, model) and not model._meta.proxy]  # noqa: SLF001 - documented
 
 
 MISSING_INDEX = Condition(

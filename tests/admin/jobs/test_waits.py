@@ -39,13 +39,22 @@ def test_nobody_serves_its_queue(line, page):
     assert "pgonly-waits-bad" in page(job)
 
 
+def test_a_job_that_no_free_worker_takes_is_not_said_to_be_taken_soon(line, page):
+    make_worker(threads=2)
+    assert line(make_job(args=[1])).endswith(": a worker is about to take it.")
+    job = make_job(args=[1], queue="ai", ready_at=timezone.now() - timedelta(seconds=16))
+    assert re.match(r"Waiting 1\d s: a live worker of “ai” has a free thread and has not taken it", line(job))
+    assert f'href="{ADMIN}worker/"' in page(job)
+    assert "pgonly-waits-bad" in page(job)
+
+
 def test_a_pause_names_the_person_who_did_it(line, page, admin_client, admin_user):
     make_worker()
     Queue.objects.create(name="default")
     admin_client.post(f"{ADMIN}queue/default/operate/pause/")
     job = make_job()
     assert f", by {admin_user}." in line(job)
-    assert "the queue “default” is paused since" in line(job)
+    assert "the queue “default” has been paused since" in line(job)
     assert f'href="{ADMIN}queue/default/change/"' in page(job)
     assert "pgonly-waits-bad" not in page(job)
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 
 from pgonly_django.models import Budget, Limiter, Queue, Schedule, State
 from tests.admin.conftest import make_job
 from tests.admin.overview.test_overview import PAGE, log_in
-from tests.queue.rows import ago, make, make_running, make_worker
+from tests.queue.rows import make, make_running, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -37,13 +34,3 @@ def test_the_number_of_statements_does_not_grow_with_the_rows(admin_client):
         log_in(str(User.objects.create_user(f"user {number}").pk))
         counts.append(statements(admin_client))
     assert counts[1] == counts[-1] < 120
-
-
-def test_who_serves_a_queue_is_asked_only_where_jobs_have_waited(admin_client):
-    Queue.objects.named("paused").update(paused_at=timezone.now())
-    make(queue="ai"), make(queue="paused")
-    before = statements(admin_client)
-    make(queue="paused", ready_at=ago(timedelta(minutes=7)))
-    assert statements(admin_client) == before
-    make(queue="ai", ready_at=ago(timedelta(minutes=7)))
-    assert statements(admin_client) == before + 1

@@ -1,0 +1,170 @@
+"""The charts of runs and of waiting times: bars in SVG, each of which leads to the jobs that finished in its time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.db import router
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from pgonly_django.admin import formats
+from pgonly_django.admin.base import Links
+from pgonly_django.models import Job
+from pgonly_django.models.job_stats import NUMBERS
+from pgonly_django.monitoring.runs import Period, percentile, throughput, times, waiting_times
+from pgonly_django.wording import duration
+
+PERIODS = {
+    Period.HOUR: (gettext_lazy("Hour"), gettext_lazy("the last hour")),
+    Period.DAY: (gettext_lazy("Day"), gettext_lazy("the last day")),
+    Period.WEEK: (gettext_lazy("Week"), gettext_lazy("the last week")),
+}
+PERCENTILES = {"p50": 0.5, "p95": 0.95}
+COUNTED_LATE = timedelta(seconds=15)  # after the end of a run its worker may write the statistics
+MICROSECOND = 1e-6
+WIDTH, HEIGHT = 640.0, 160.0
+GAP = 0.15  # of a bar's width
+SMALLEST = 2.0  # so that one failure among ten thousand is seen
+
+
+class Bar(NamedTuple):
+    start: datetime  # of its part of the period
+    numbers: list[int]  # one above the other
+    cells: list[str]  # the same in words
+
+
+class Charts:
+    """Those of one page, over its `?period=`. `queue`: of the runs of this queue alone."""
+
+    def __init__(self, links: Links, queue: str = "") -> None:
+        self.links, self.queue = links, queue
+        name = links.request.GET.get("period", "").upper()
+        self.period = Period[name] if name in Period.__members__ else Period.HOUR
+        self.alias = router.db_for_read(Job)
+
+    def runs(self) -> dict[str, Any]:
+        """How many runs ended, and how."""
+        bars = []
+        for part in throughput(self.alias, self.period, self.queue):
+            numbers = [getattr(part, kind) for kind in NUMBERS]
+            bars.append(Bar(part.starts_at, numbers, [f"{number:,}" for number in numbers]))
+        sums = [f"{sum(numbers):,}" for numbers in zip(*(bar.numbers for bar in bars), strict=True)]
+        return self._chart(NUMBERS, bars, sums, "{:,}".format)
+
+    def waits(self) -> dict[str, Any]:
+        """How long jobs waited, from ready to the start of the run: half of them less than p50, 95 of 100 less than
+        p95."""
+        histograms = waiting_times(self.alias, self.period, self.queue)
+        bars = []
+        for start, histogram in histograms.items():
+            found = percentiles(histogram)
+            bars.append(Bar(start, steps(found), [*map(seconds_label, found)]))
+        whole = [sum(counts) for counts in zip(*filter(None, histograms.values()), strict=True)]
+        sums = [*map(seconds_label, percentiles(whole))]
+        return self._chart(tuple(PERCENTILES), bars, sums, lambda top: duration(top * MICROSECOND))
+
+    def times(self) -> dict[str, Any]:
+        """Of the tasks that ran most often: how many runs ended, how long they waited and took."""
+        rows = [
+            {
+                "figures": each,
+                "task": formats.short_name(each.task) or _("other tasks"),
+                "url": self.links.to_list(Job, queue=each.queue, task=each.task) if each.task else "",
+                "waited": _pair(each.waiting_p50, each.waiting_p95),
+                "took": _pair(each.run_p50, each.run_p95),
+            }
+            for each in times(self.alias, self.period, self.queue)
+        ]
+        return {"rows": rows, "within": PERIODS[self.period][1]}
+
+    def _chart(
+        self, kinds: Sequence[str], bars: Sequence[Bar], sums: Sequence[str], top_label: Callable[[int], str]
+    ) -> dict[str, Any]:
+        """`kinds`: the classes of the colours of what is stacked in each bar. `sums`: the same of the whole period."""
+        top, width = nice(max(sum(bar.numbers) for bar in bars)), WIDTH / len(bars)
+        words = [*map(_, kinds)]
+        rows = [
+            {
+                "label": self._label(bar.start),
+                "url": self._url(bar.start),
+                "rects": stacked(kinds, bar.numbers, place * width, width, top),
+                "cells": [*zip(words, bar.cells, strict=True)],
+            }
+            for place, bar in enumerate(bars)
+        ]
+        return {
+            "periods": [
+                (f"?period={each.name.lower()}", PERIODS[each][0], each is self.period) for each in PERIODS
+            ],
+            "within": PERIODS[self.period][1],
+            "bars": rows,
+            "is_empty": not any(row["rects"] for row in rows),
+            "kinds": [*zip(kinds, words, sums, strict=True)],
+            "marks": [rows[place]["label"] for place in (0, len(rows) // 2, -1)],
+            "top": top_label(top),  # what the upper edge stands for
+            "view_box": f"0 0 {WIDTH:g} {HEIGHT:g}",
+        }
+
+    def _label(self, start: datetime) -> str:
+        return date_format(_local(start), "D H:i" if self.period is Period.WEEK else "H:i")
+
+    def _url(self, start: datetime) -> str:
+        """Of the jobs that finished in this part of the period."""
+        bounds = {"from": start - COUNTED_LATE, "until": start + self.period.length}
+        query = {name: local_text(moment) for name, moment in bounds.items()}
+        of_queue = {"queue": self.queue} if self.queue else {}
+        return self.links.to_list(Job, time="finished", **query, **of_queue)
+
+
+def _local(moment: datetime) -> datetime:
+    return timezone.localtime(moment) if timezone.is_aware(moment) else moment
+
+
+def local_text(moment: datetime) -> str:
+    """As the times of the job list's filter are: "2026-03-01T04:00:00", in the current time zone."""
+    return f"{_local(moment):%Y-%m-%dT%H:%M:%S}"
+
+
+def stacked(
+    kinds: Sequence[str], numbers: Sequence[int], left: float, width: float, top: int
+) -> list[dict[str, str]]:
+    """The parts of one bar, from the bottom up. Coordinates as text: a template would write them as the reader's
+    language writes numbers."""
+    rects = []
+    lower = HEIGHT
+    for kind, number in zip(kinds, numbers, strict=True):
+        if number > 0:
+            height = min(max(number / top * HEIGHT, SMALLEST), lower)
+            lower -= height
+            place = {"x": left + width * GAP / 2, "y": lower, "width": width * (1 - GAP), "height": height}
+            rects.append({"kind": kind, **{name: f"{value:.2f}" for name, value in place.items()}})
+    return rects
+
+
+def nice(number: int) -> int:
+    """The next of 1, 2, 5, 10, 20, 50 and so on."""
+    power: int = 10 ** (len(str(number)) - 1)
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= number)
+
+
+def percentiles(histogram: Sequence[int]) -> list[float | None]:
+    return [percentile(histogram, part) for part in PERCENTILES.values()]
+
+
+def steps(percentiles: Sequence[float | None]) -> list[int]:
+    """How much each is above the one before, in microseconds."""
+    whole = [round((each or 0.0) / MICROSECOND) for each in percentiles]
+    return [after - before for before, after in zip([0, *whole], whole, strict=False)]
+
+
+def seconds_label(seconds: float | None) -> str:
+    return "-" if seconds is None else duration(seconds)
+
+
+def _pair(p50: float | None, p95: float | None) -> str:
+    return "-" if p50 is None or p95 is None else f"{duration(p50)} / {duration(p95)}"

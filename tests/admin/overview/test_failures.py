@@ -1,0 +1,133 @@
+"""Failed jobs among what needs attention: in groups, with a page that retries each, until they are marked as seen."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from html import unescape
+
+import pytest
+from django.contrib.admin import AdminSite, site
+from django.urls import path
+
+from pgonly_django.models import Job, State
+from tests.admin.conftest import make_job
+from tests.admin.overview.test_overview import PAGE, panels, words
+from tests.queue.rows import ago
+
+pytestmark = pytest.mark.django_db
+SEEN = f"{PAGE}overview/seen/"
+
+
+def failed(error="shop.Refused", minutes=5.0, **facts):
+    entry = {"outcome": "failed", "exception": error, "message": "patient 4711"}
+    at = ago(timedelta(minutes=minutes))
+    return make_job(State.FAILED, errors=[entry], finished_at=at, **facts)
+
+
+def alerts(client):
+    return panels(client.get(PAGE))["alerts"]
+
+
+def retry_links(html):
+    return [unescape(link) for link in re.findall(r'pgonly-button-retry" href="([^"]*)"', html)]
+
+
+def mark_as_seen(client):
+    (newest_at,) = re.findall(r'name="newest_at" value="([^"]*)"', alerts(client))
+    return client.post(SEEN, {"newest_at": newest_at})
+
+
+def test_one_failed_job_needs_attention(admin_client):
+    failed()
+    text = words(alerts(admin_client))
+    assert "1 job of add failed (Refused), the last one 5 min ago." in text
+    assert "Failures of the last 24 hours." in text
+    assert "4711" not in text
+
+
+def test_each_group_leads_to_its_jobs_and_to_the_page_that_retries_them(admin_client):
+    mine = [failed(), failed()]
+    failed("shop.Late"), failed(task="tests.jobs.other"), failed(minutes=25 * 60)
+    html = alerts(admin_client)
+    link = unescape(re.search(r'<a href="([^"]*)">2 jobs of add failed \(Refused\)', html)[1])
+    listed = admin_client.get(link).context["cl"].result_list
+    assert {job.pk for job in listed} == {job.pk for job in mine}
+    page = admin_client.get(next(link for link in retry_links(html) if "Refused" in link and "add" in link))
+    assert "<strong>2</strong>" in page.text
+    sent = {name: page.context[name] for name in ("count",)}
+    data = {"action": "retry_jobs", "select_across": "1", "_selected_action": page.context["selected"][0]}
+    admin_client.post(page.context["address"], {**data, **sent, "confirmed": "yes"})
+    assert set(Job.objects.filter(state=State.READY)) == set(mine)
+    assert "Refused), the last" in alerts(admin_client)  # of the other task
+    assert "of add failed (Refused)" not in alerts(admin_client)
+
+
+def test_what_is_marked_as_seen_is_not_listed_again_and_what_fails_later_is(admin_client):
+    failed()
+    answer = mark_as_seen(admin_client)
+    assert answer["Location"] == PAGE
+    assert "Refused" not in alerts(admin_client)
+    failed("shop.Late", minutes=1)
+    text = words(alerts(admin_client))
+    assert "1 job of add failed (Late)" in text
+    assert "Refused" not in text
+    assert re.search(r"Failures since 20\S+ \S+, up to which you have marked them as seen", text)
+
+
+def test_what_failed_while_nobody_looked_is_there_after_days(admin_client):
+    failed(minutes=72 * 60)
+    assert "Refused" not in alerts(admin_client)
+    session = admin_client.session
+    session["pgonly_failures_seen_at"] = (ago(timedelta(days=4))).timestamp()
+    session.save()
+    assert "1 job of add failed (Refused), the last one 3 d ago." in words(alerts(admin_client))
+
+
+def test_a_mark_is_of_one_session(admin_client, admin_user, client):
+    from django.test import Client
+
+    failed()
+    mark_as_seen(admin_client)
+    other = Client()
+    other.force_login(admin_user)
+    assert "Refused" in alerts(other)
+
+
+@pytest.mark.parametrize("newest_at", ["", "x", "nan", "inf", "-1", "1e300", "0"])
+def test_a_mark_that_is_no_time_changes_nothing(admin_client, newest_at):
+    failed()
+    assert admin_client.post(SEEN, {"newest_at": newest_at}).status_code == 302
+    assert "Refused" in alerts(admin_client)
+    assert admin_client.get(f"{SEEN}?newest_at=5").status_code == 302
+
+
+def test_who_may_not_retry_is_offered_no_retry(client, person):
+    failed()
+    person("view_job")
+    html = alerts(client)
+    assert "Refused" in html
+    assert retry_links(html) == []
+    person("view_job", "operate_job")
+    assert len(retry_links(alerts(client))) == 1
+
+
+def test_who_sees_no_panel_marks_nothing(client, person):
+    person()
+    assert client.post(SEEN, {"newest_at": "5"}).status_code == 403
+
+
+only_jobs = AdminSite(name="failures")
+only_jobs.register(Job, type(site.get_model_admin(Job)))
+
+
+class OnlyJobs:
+    urlpatterns = (path("office/", only_jobs.urls),)
+
+
+def test_a_site_without_the_overview_among_its_models_has_no_button_to_mark_them(admin_client, settings):
+    settings.ROOT_URLCONF = OnlyJobs
+    failed()
+    html = panels(admin_client.get("/office/pgonly_django/"))["alerts"]
+    assert "Refused" in html
+    assert "newest_at" not in html
