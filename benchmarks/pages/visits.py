@@ -54,9 +54,10 @@ def paths(client: Any) -> Iterator[str]:
 
 
 def _chosen() -> Iterator[str]:
-    """Of filters that stand in a form, which has no links."""
+    """Orders, and filters that stand in a form, which has no links."""
     from pgonly_django.models import Job
 
+    yield from ("o=5", "state__exact=running&o=-4", "state__exact=scheduled&o=4", "state__exact=failed&o=-4")
     newest = Job.objects.exclude(worker_id=None).order_by("-pk").values("queue", "task").first() or {}
     yield from (urlencode({column: value}) for column, value in newest.items())
 

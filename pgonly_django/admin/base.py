@@ -48,7 +48,7 @@ class ReadOnlyAdmin(ModelAdmin):
 
     class Media:
         css = {"all": stylesheets()}
-        js = ["pgonly_django/live.js"]
+        js = ["pgonly_django/live.js", "pgonly_django/keys.js"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -153,7 +153,7 @@ class EntryAdmin(VerbAdmin):
     search_fields = ("key",)
     search_help_text = gettext_lazy("The beginning of a key.")
     ordering = ("key",)
-    fields: ClassVar[Any] = (cache, kind, size, expires, "expires_at", tag_names, content)
+    fields: ClassVar[Any] = (cache, kind, size, expires, tag_names, content)
     readonly_fields = fields
     actions = (delete_selected,)
     change_list_template = "admin/pgonly_django/cacheentry/change_list.html"

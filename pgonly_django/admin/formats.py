@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 from decimal import Decimal
-from textwrap import shorten
 from typing import Any
 
 from django.conf import settings
@@ -21,7 +20,7 @@ from pgonly_django.database.statement import printable
 from pgonly_django.queue.enqueue import aware
 from pgonly_django.wording import duration
 
-TEXT_SHOWN = 50_000
+TEXT_SHOWN, LINE_SHOWN = 50_000, 300
 SECOND = timedelta(seconds=1)
 
 
@@ -38,6 +37,11 @@ def age(since: datetime, now: datetime | None = None) -> str:
     return whole((now or timezone.now()) - since)
 
 
+def about(time: timedelta) -> str:
+    """A duration in its largest unit alone, for a narrow column: "2 h" for 2 h 5 min."""
+    return " ".join(whole(time).split()[:2])
+
+
 def ago(moment: datetime, now: datetime | None = None) -> SafeString:
     return time_tag(moment, _("%s ago") % age(moment, now))
 
@@ -52,6 +56,11 @@ def until(moment: datetime, past: str, now: datetime | None = None) -> SafeStrin
 def exact_time(moment: datetime) -> str:
     """Date and time to the second, in the current time zone; without USE_TZ in TIME_ZONE."""
     return date_format(timezone.localtime(moment) if settings.USE_TZ else moment, "Y-m-d H:i:s")
+
+
+def exact(moment: datetime | None) -> SafeString:
+    """The same as an element; "-" for None."""
+    return SafeString("-") if moment is None else time_tag(moment, exact_time(moment))
 
 
 def time_tag(moment: datetime, text: str) -> SafeString:
@@ -101,22 +110,11 @@ def used(used: int, of: int, text: str) -> SafeString:
     return format_html('<span class="pgonly-of">{} {}</span>', progress_bar(used, of), text)
 
 
-def folded(key: str, text: str, limit: int) -> SafeString:
-    """`text` in one paragraph; a longer one ends at a word, and is there in full on hover and after a click or Enter.
-    `key` tells it from the others of the page."""
+def one_line(text: str, kind: str = "pgonly-line") -> SafeString:
+    """`text` in one line, which the stylesheet cuts where there is no room. It is there in full on hover."""
     line = " ".join(text.split())
-    if not line:
-        return SafeString("")
-    short = shorten(line, limit, placeholder=" …")
-    if short == "…":  # one word that is longer
-        short = brief(line, limit)
-    if short == line:
-        return second(line)
-    html = (
-        '<details class="pgonly-second pgonly-folded" id="{}"><summary title="{}"><span>{}</span></summary>'
-        "{}</details>"
-    )
-    return format_html(html, key, line, short, line)
+    html = '<span class="{}" title="{}">{}</span>'
+    return format_html(html, kind, line, brief(line, LINE_SHOWN)) if line else SafeString("")
 
 
 def pretty_json(value: Any, **options: Any) -> str:

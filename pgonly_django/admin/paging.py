@@ -130,6 +130,15 @@ class TimedChangeList(ChangeList):
         return rows if self.oldest is None else rows.filter(pk__gte=self.oldest)
 
     @property
+    def is_narrowed(self) -> bool:
+        """Whether a search or a filter is in force."""
+        return bool(self.query or self.has_active_filters)
+
+    @property
+    def address_without_filters(self) -> str:
+        return "?"
+
+    @property
     def scope_note(self) -> str:
         if self.scope is None:
             return ""

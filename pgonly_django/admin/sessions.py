@@ -108,6 +108,11 @@ def device(session: Any) -> SafeString:
     return format_html(html, session.user_agent, device_name(session.user_agent), session.ip or "")
 
 
+@admin.display(description=gettext_lazy("created"))
+def created(session: Any) -> SafeString:
+    return formats.ago(session.created_at)
+
+
 @admin.display(description=gettext_lazy("last seen"))
 def last_seen(session: Any) -> str:
     return "-" if session.last_seen_at is None else formats.ago(session.last_seen_at)
@@ -167,7 +172,7 @@ class SessionAdmin(VerbAdmin):
     ordering = ("-expires_hour", "-expires_at")
     verbs = (REVOKE, REVOKE_USER)
     actions = ("delete_selected",)  # in the place of Django's action of this name
-    fields: ClassVar[Any] = (user, device, "user_agent", "created_at", "last_seen_at", "expires_at")
+    fields: ClassVar[Any] = (user, device, "user_agent", created, last_seen, expires)
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """A session is revoked, which deletes it."""

@@ -31,6 +31,7 @@ class CallSignature:
         self.names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         self._any_named = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
         self._positional = positional
+        self.places = {p.name: place for place, p in enumerate(positional)}
         self.signature = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
         self._least = sum(p.default is p.empty for p in positional)
         self._most = float("inf") if takes_any else len(positional)
@@ -67,12 +68,11 @@ class CallSignature:
         its place or by its name, and further ones by name: a callable that makes a key may take them only in that
         way."""
         args, kwargs = list(args), dict(kwargs)
-        places = {p.name: place for place, p in enumerate(self._positional)}
         for name, value in new.items():
-            place = places.get(name, len(args))
+            place = self.places.get(name, len(args))
             if place < len(args):
                 args[place] = value
-            elif name in places and self._positional[place].kind is inspect.Parameter.POSITIONAL_ONLY:
+            elif name in self.places and self._positional[place].kind is inspect.Parameter.POSITIONAL_ONLY:
                 args += [*(p.default for p in self._positional[len(args) : place]), value]
             else:
                 kwargs[name] = value

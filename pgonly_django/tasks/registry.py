@@ -23,7 +23,8 @@ from pgonly_django.tasks.options import PATH_LENGTH
 
 RULE = 'a list of dotted paths such as ["shop.tasks.old_name"]'
 
-# The tasks by their aliases, of all modules that are imported so far.
+# The tasks by their paths and by their aliases, of all modules that are imported so far.
+_declared: dict[str, Any] = {}
 _claimed: dict[str, Any] = {}
 
 MODULE = "tasks"
@@ -140,8 +141,8 @@ def validated_aliases(aliases: Any, place: str) -> tuple[str, ...]:
 
 
 def claim(task: Any, place: str) -> None:
-    """Notes the aliases of a task. Raises InvalidTask where another task has one of them, or stands at that path. A
-    module that is imported again replaces what it claimed."""
+    """Notes the path and the aliases of a task. Raises InvalidTask where another task has one of them, or stands at
+    that path. A module that is imported again replaces what it claimed."""
     path = task.module_path
     if (claimant := _claimed.get(path)) is not None:
         raise InvalidTask(f"{place}: {path} is an alias of {claimant.module_path}. {_remedy(path)}")
@@ -157,11 +158,19 @@ def claim(task: Any, place: str) -> None:
         known = _claimed.get(alias)
         if known is None or known.func is not task.func:  # a copy by .using() has another queue
             _claimed[alias] = task
+    _declared[path] = task
 
 
 def claimed() -> dict[str, Any]:
     """Returns the tasks by their aliases, of all modules that are imported so far."""
     return dict(_claimed)
+
+
+def known_tasks() -> dict[str, Any]:
+    """Returns the tasks by the paths under which their jobs may be stored: those in the `tasks` module of an app, and
+    those of modules that are imported so far."""
+    import_tasks()
+    return _claimed | _declared
 
 
 def first_path(task: Any) -> str:

@@ -4,6 +4,7 @@ admin is not installed, or not imported yet: the tags themselves import what the
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any
 
 from django import template
@@ -33,6 +34,14 @@ def labelled(html: str, changelist: Any) -> SafeString:
         return f'{cell[0]}data-label="{escape(label)}" ' if label else cell[0]
 
     return mark_safe(_CELL.sub(with_label, html))  # noqa: S308 - what was safe before, and an escaped label
+
+
+@register.filter
+def exact(moment: datetime | None) -> SafeString:
+    """A time as all our pages show it, such as 2026-11-30 05:58:11."""
+    from pgonly_django.admin import formats
+
+    return formats.exact(moment)
 
 
 @register.simple_tag(takes_context=True)

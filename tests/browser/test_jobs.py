@@ -84,3 +84,30 @@ def test_a_refresh_keeps_what_the_reader_has_selected_and_typed(person, expect):
     assert box.is_checked()
     assert page.locator("#searchbar").input_value() == "half a wor"
     assert page.evaluate("document.activeElement.id") == "searchbar"
+
+
+LAPTOP = {"width": 1366, "height": 900}
+WHOLE_ROWS = """() => [...document.querySelectorAll("#result_list tbody tr")].filter((row) => {
+    const box = row.getBoundingClientRect();
+    return box.height > 0 && box.bottom <= innerHeight && box.right <= innerWidth;
+}).length"""
+HEIGHTS = (
+    "[...document.querySelectorAll('#result_list tbody tr')].map((row) => row.getBoundingClientRect().height)"
+)
+
+
+def test_twenty_rows_of_one_line_each_are_seen_on_a_laptop(person):
+    long = "The server answered 429 Too Many Requests to " + "/".join(["projects"] * 40)
+    errors = [{**ERROR, "message": long, "exception": "shop." + "Long" * 30}]
+    progress = {"done": 3, "total": 9, "message": long}
+    Job.objects.bulk_create(
+        Job(
+            task=f"shop.{'very_' * number}long", state=State.FAILED, queue="a queue with a long name", errors=errors,
+            kwargs={"title": long, "n": number}, progress=progress, crashes=2, interruptions=3,
+        )
+        for number in range(30)
+    )  # fmt: skip
+    page = person("operator").goes_to(FAILED)
+    page.set_viewport_size(LAPTOP)
+    assert page.evaluate(WHOLE_ROWS) >= 20
+    assert max(page.evaluate(HEIGHTS)) < 30

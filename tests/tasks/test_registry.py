@@ -25,6 +25,7 @@ def act(account_id, note=""): ...
 @pytest.fixture(autouse=True)
 def only_those_of_the_test(monkeypatch):
     monkeypatch.setattr(registry, "_claimed", {})
+    monkeypatch.setattr(registry, "_declared", {})
     find_task.cache_clear()
     yield
     find_task.cache_clear()
@@ -75,6 +76,13 @@ def test_djangos_decorator_takes_aliases_too(module):
     except TypeError:
         pytest.skip("this Django passes no options on")
     assert import_task("shop.tasks.send") is there.act
+
+
+def test_tasks_are_known_by_each_path_under_which_a_job_of_them_may_be_stored(module):
+    renamed = made(module("shop.mail"), aliases=["shop.tasks.send"])
+    renamed.using(priority=5)
+    known = registry.known_tasks()
+    assert known["shop.mail.act"].func is known["shop.tasks.send"].func is renamed.func
 
 
 def test_using_keeps_the_aliases_and_claims_nothing_of_its_own(module):

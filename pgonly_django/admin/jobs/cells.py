@@ -9,11 +9,12 @@ from typing import Any
 
 from django.contrib import admin
 from django.db import router
-from django.db.models import Case, F, Func, IntegerField, JSONField, TextField, When
+from django.db.models import Case, F, Func, IntegerField, JSONField, OuterRef, Subquery, Sum, TextField, When
 from django.db.models.fields.json import KeyTransform
 from django.db.models.functions import Cast, Length
 from django.db.models.lookups import LessThanOrEqual
 from django.template.defaultfilters import filesizeformat
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -25,7 +26,7 @@ from pgonly_django.admin.jobs.timeline import cause_of
 from pgonly_django.admin.jobs.verbs import is_cancelling
 from pgonly_django.database.statement import printable
 from pgonly_django.masking import MASK
-from pgonly_django.models import Job, State, Worker
+from pgonly_django.models import CostEntry, Job, State, Worker
 from pgonly_django.models.job import seconds_between
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.tasks.metadata import TRACE_HEADERS
@@ -33,9 +34,8 @@ from pgonly_django.wording import duration
 
 # States in which a job's errors are history.
 PAST_ERRORS = (State.SUCCEEDED, State.CANCELLED)
-CAUSE_SHOWN = 110
-ARGUMENTS_READ, ARGUMENTS_SHOWN = 4_000, 70  # bytes of JSON; longer ones are named by their size alone
-VALUE_SHOWN, MESSAGE_SHOWN = 60, 60
+ARGUMENTS_READ = 4_000  # bytes of JSON; longer ones are named by their size alone
+VALUE_SHOWN = 60
 
 
 def _stored_size(column: str) -> Func:
@@ -51,7 +51,7 @@ def _unless_large(column: str) -> Case:
     return Case(is_small, output_field=JSONField())
 
 
-# PostgreSQL computes these for the rows of one page: the list is not sorted.
+# PostgreSQL computes these for the rows of one page, and where it sorts, for those that it sorts.
 LISTED = {
     "last_error": Func(
         KeyTransform(-1, "errors"), template="(%(expressions)s - 'traceback')", output_field=JSONField()
@@ -60,6 +60,10 @@ LISTED = {
     "small_kwargs": _unless_large("kwargs"),
     "small_metadata": _unless_large("metadata"),
     "stored_size": _stored_size("args") + _stored_size("kwargs"),
+    # Index: pgonly_cost_job.
+    "cost": Subquery(
+        CostEntry.objects.filter(job_id=OuterRef("pk")).order_by().values("job_id").values(usd=Sum("usd"))
+    ),
 }
 
 
@@ -110,54 +114,48 @@ def state_badge(job: Job) -> SafeString:
 
 @admin.display(description=gettext_lazy("task"))
 def task_name(job: Any) -> SafeString:
-    name = format_html(
-        '<a class="pgonly-name" href="{}" title="{} {}">{}</a>',
-        job.address, job.task, job.pk, formats.short_name(job.task),
-    )  # fmt: skip
-    return name + formats.folded(f"why-{job.pk}", job.cause, CAUSE_SHOWN)
+    """Its short name, and in the same line why its last attempt ended."""
+    html = '<a class="pgonly-name" href="{}" title="{} {}">{}</a>{}'
+    return format_html(html, job.address, job.task, job.pk, formats.short_name(job.task), _aside(job.cause))
 
 
 @admin.display(description=gettext_lazy("arguments"))
 def arguments(job: Any) -> SafeString:
-    return formats.folded(f"with-{job.pk}", job.call, ARGUMENTS_SHOWN)
+    return formats.one_line(job.call)
 
 
-@admin.display(description=gettext_lazy("progress"))
-def progress_cell(job: Any) -> str:
-    """A bar with its percentage, and below it the figures and the message; nothing once the job has succeeded."""
-    progress = progress_of(job, sees_data=job.sees_data)
-    if progress is None or job.state == State.SUCCEEDED:
-        return ""
-    told = " · ".join(filter(None, (progress["figures"], " ".join(progress["message"].split()))))
-    second = formats.folded(f"far-{job.pk}", told, MESSAGE_SHOWN)
-    if not progress["bar"]:
-        return second
-    bar = '<span class="pgonly-bar">{} {}%</span>{}'
-    return format_html(bar, progress["bar"], progress["percent"], second)
-
-
-@admin.display(description=gettext_lazy("time"))
+@admin.display(description=gettext_lazy("time"), ordering="finished_at")
 def time_cell(job: Any) -> SafeString:
-    """The time that matters in its state, and below it another one."""
+    """The time that matters in its state, and beside it another one. JobChangeList knows by which of them it sorts."""
     match job.state:
         case State.RUNNING:
-            return _lines(_since(job.attempted_at, _("for %s")), _waited(job))
+            return _since(job.attempted_at, _("for %s")) + _aside(_waited(job))
         case State.READY:
-            return _lines(_since(job.waiting_since, _("waits %s")))
+            return _since(job.waiting_since, _("waits %s"))
         case State.SCHEDULED:
-            return _lines(formats.until(job.run_at, _("late by %s")))
+            return formats.until(job.run_at, _("late by %s"))
         case State.HELD:
-            return _lines(_("by %s") % job.held_by, _since(job.enqueued_at, _("enqueued %s ago")))
-    return _lines(_took(job), _since(job.finished_at, _("%s ago")))
+            return formats.one_line(_("by %s") % job.held_by)
+    return _ago(job.finished_at) + _aside(_took(job))
 
 
-def _lines(*texts: str) -> SafeString:
-    found = [*filter(None, texts)] or [""]
-    return format_html("{}" * len(found), found[0], *map(formats.second, found[1:]))
+@admin.display(description=gettext_lazy("enqueued"), ordering="pk")
+def enqueued(job: Job) -> SafeString:
+    return _ago(job.enqueued_at)
 
 
-def _since(moment: datetime | None, text: str) -> str:
-    return "" if moment is None else formats.time_tag(moment, text % formats.age(moment))
+def _aside(text: str) -> SafeString:
+    return SafeString(" ") + formats.one_line(text, "pgonly-quiet")
+
+
+def _since(moment: datetime | None, text: str) -> SafeString:
+    return SafeString("") if moment is None else formats.time_tag(moment, text % formats.age(moment))
+
+
+def _ago(moment: datetime | None) -> SafeString:
+    if moment is None:
+        return SafeString("")
+    return formats.time_tag(moment, _("%s ago") % formats.about(timezone.now() - moment))
 
 
 def _waited(job: Job) -> str:
@@ -176,20 +174,46 @@ def _took(job: Any) -> str:
     return "" if seconds is None else _("took %s") % duration(seconds)
 
 
-@admin.display(description=gettext_lazy("worker"))
-def worker(job: Any) -> SafeString | str:
-    if not job.worker_id:
-        return ""
-    return format_html('<a href="?worker={}">{}</a>', job.worker_id, job.worker_name or _("unknown"))
+@admin.display(description=gettext_lazy("queue"))
+def queue(job: Job) -> SafeString:
+    return formats.one_line(job.queue)
 
 
 @admin.display(description=gettext_lazy("attempts"))
 def attempts(job: Job) -> SafeString:
-    """ "2/4", and below it how many interruptions and crashes there were, if any."""
+    """ "2/4", and beside it how many interruptions and crashes there were, if any."""
     counts = {
         ngettext("%d interruption", "%d interruptions", job.interruptions): job.interruptions,
         ngettext("%d crash", "%d crashes", job.crashes): job.crashes,
     }
-    return _lines(
-        f"{job.attempt}/{job.max_attempts}", *(label % count for label, count in counts.items() if count)
-    )
+    told = ", ".join(label % count for label, count in counts.items() if count)
+    return format_html("{}/{}{}", job.attempt, job.max_attempts, _aside(told))
+
+
+@admin.display(description=gettext_lazy("worker"))
+def worker(job: Any) -> SafeString:
+    if not job.worker_id:
+        return SafeString("")
+    name = job.worker_name or _("unknown")
+    return format_html('<a href="?worker={}" title="{}">{}</a>', job.worker_id, name, name)
+
+
+@admin.display(description=gettext_lazy("progress"))
+def progress_cell(job: Any) -> SafeString:
+    """A bar with its percentage, and beside it the figures and the message; nothing once the job has succeeded."""
+    progress = progress_of(job, sees_data=job.sees_data)
+    if progress is None or job.state == State.SUCCEEDED:
+        return SafeString("")
+    told = " · ".join(filter(None, (progress["figures"], progress["message"])))
+    if not progress["bar"]:
+        return formats.one_line(told)
+    return format_html("{} {}%{}", progress["bar"], progress["percent"], _aside(told))
+
+
+@admin.display(description=gettext_lazy("cost"))
+def cost(job: Any) -> SafeString | str:
+    return formats.money(job.cost)
+
+
+# Columns that a page leaves out where none of its jobs has anything in them. They come last: `o` counts columns.
+OPTIONAL = (worker, progress_cell, cost)

@@ -61,6 +61,13 @@ class JobStateFilter(ChoicesFieldListFilter):
 class SelectFilter(SimpleListFilter):
     """One that is shown as a field of the form above the list."""
 
+    is_rare = False  # it stands behind "More filters"
+
+    @property
+    def opens_more(self) -> bool:
+        """Whether a field behind "More filters" is filled in."""
+        return self.is_rare and bool(self.value())
+
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
         value = self.value()
         return self.narrowed(queryset, value) if value else queryset
@@ -126,6 +133,7 @@ class WorkerFilter(SelectFilter):
 
     title = gettext_lazy("worker")
     parameter_name = "worker"
+    is_rare = True
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
         workers = Worker.objects.using(router.db_for_read(Worker))
@@ -151,6 +159,7 @@ class LateFilter(SelectFilter):
 
     title = gettext_lazy("late")
     parameter_name = "late"
+    is_rare = True
     choices_in_seconds = (60, 600, 3600)
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
@@ -173,6 +182,7 @@ class StuckFilter(SelectFilter):
 
     title = gettext_lazy("stuck")
     parameter_name = "stuck"
+    is_rare = True
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
         return [
@@ -222,10 +232,11 @@ class TimeFilter(SelectFilter):
 
     def value(self) -> str | None:
         """With two times alone: those between which a job was enqueued."""
-        return super().value() or ("enqueued" if self.range_is_given else None)
+        return super().value() or ("enqueued" if self.opens_more else None)
 
     @property
-    def range_is_given(self) -> bool:
+    def opens_more(self) -> bool:
+        """Whether there is one of the two times."""
         return any(name in self.used_parameters for name in self.bounds)
 
     @property

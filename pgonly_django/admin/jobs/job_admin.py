@@ -1,21 +1,17 @@
-"""Jobs in the admin: what the list and the pages offer, and to whom; how jobs are searched and deleted."""
+"""Jobs in the admin: what the list and the pages offer, and to whom; how jobs are deleted."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.admin.views.main import SEARCH_VAR
 from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
-from django.db.models import Q, QuerySet, TextField
-from django.db.models.functions import Cast
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
 from django.utils.http import urlencode
@@ -30,23 +26,22 @@ from pgonly_django.admin.jobs.calls import again_view, edit_view
 from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.data import DATA_COLUMNS, may_see_data
 from pgonly_django.admin.jobs.page import page_context
+from pgonly_django.admin.jobs.search import search_jobs
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import Job, State, Step
-from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.editing import EDITABLE
 
 # What the form above the list sends, also where it is empty.
 OF_THE_FORM = {SEARCH_VAR, "queue", "task", "error", "worker", "time", "from", "until", "late", "stuck"}
-SEARCHED = ("args", "kwargs", "metadata")
 
 
 @admin.register(Job)
 class JobAdmin(VerbAdmin):
     list_display = (
-        cells.state_badge, cells.task_name, cells.arguments, cells.progress_cell, cells.time_cell, "queue",
-        cells.attempts, cells.worker,
+        cells.state_badge, cells.task_name, cells.arguments, cells.time_cell, cells.enqueued, cells.queue,
+        cells.attempts, *cells.OPTIONAL,
     )  # fmt: skip
     list_display_links = (cells.state_badge,)  # the name of the task is a link of its own
     empty_value_display = ""
@@ -54,12 +49,12 @@ class JobAdmin(VerbAdmin):
         ("state", filters.JobStateFilter), filters.QueueFilter, filters.TaskFilter, filters.ErrorFilter,
         filters.WorkerFilter, filters.TimeFilter, filters.LateFilter, filters.StuckFilter,
     )  # fmt: skip
-    sortable_by = ()
+    sortable_by = ()  # JobChangeList knows more
     ordering = ("-pk",)  # ids are ordered by time: newest first without a sort
     search_fields = ("task",)  # shows the box; get_search_results does the search
     search_help_text = gettext_lazy(
         "An id, a part of the task's name or of the unique key, text in the arguments or the metadata (such as the id "
-        "of a trace), or name=value for one keyword argument or one entry of the metadata. "
+        "of a trace), or name=value for one argument or one entry of the metadata. "
         "A search that takes too long is narrowed to the newest rows, and this page says so."
     )
     list_per_page = 50
@@ -157,38 +152,3 @@ def delete_jobs(jobs: QuerySet[Job]) -> int:
         ids = list(idle.order_by("pk").values_list("pk", flat=True))
         Job.objects.using(database).filter(pk__in=ids).delete()
     return len(ids)
-
-
-def search_jobs(jobs: QuerySet[Job], term: str, *, in_data: bool) -> QuerySet[Job]:
-    """The job with the id `term`, the jobs with that keyword argument or metadata, or those whose task, unique key,
-    arguments or metadata contain it. Without `in_data` by id and task alone: by trying values, a search would tell an
-    argument letter by letter."""
-    term = term.strip()
-    with suppress(ValueError):  # what is an id may also be that of a trace, or stand in the arguments
-        with_id = jobs.filter(pk=UUID(term))
-        if not in_data or with_id.exists():
-            return with_id
-    if not in_data:
-        return jobs.filter(task__icontains=term)
-    name, equals, value = term.partition("=")
-    if equals and name.isidentifier():  # the value is JSON, or a string without its quotes
-        typed, read = {name: value}, {name: _as_json(value)}
-        in_call = Q(kwargs__contains=typed) | Q(kwargs__contains=read)
-        return jobs.filter(in_call | Q(metadata__contains=typed) | Q(metadata__contains=read))
-    condition = Q(task__icontains=term) | Q(unique_key__icontains=term)
-    # As typed, and as it stands inside a JSON string (quotes, backslashes, line ends).
-    for text in {term, json.dumps(term, ensure_ascii=False)[1:-1]}:
-        for column in SEARCHED:
-            condition |= Q(**{f"{column}_text__icontains": text})
-    texts = {f"{column}_text": Cast(column, TextField()) for column in SEARCHED}
-    return jobs.alias(**texts).filter(condition)
-
-
-def _as_json(value: str) -> Any:
-    """`value` read as JSON. What no job can hold (a NUL character, 1e400, thousands of levels) stays text."""
-    try:
-        read = json.loads(value, parse_constant=str)
-        to_json(read, "The value")
-    except (ValueError, RecursionError):
-        return value
-    return read

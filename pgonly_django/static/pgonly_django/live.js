@@ -11,7 +11,7 @@
     const PAUSE_PER_ANSWER = 9;  // slow pages are fetched less often: a tenth of the time at most
     const REMEMBERED = "pgonly.live";
     // What belongs to the reader or to another script.
-    const LEFT_ALONE = "input:not([type=hidden]), input[name=csrfmiddlewaretoken], textarea, select, div.actions, [data-live-switch]";
+    const LEFT_ALONE = "input:not([type=hidden]), input[name=csrfmiddlewaretoken], textarea, select, div.actions, [data-live-switch], [data-keys-switch]";
     const KEPT_ATTRIBUTES = /^(open|style|tabindex|x-.*)$/;
 
     // Which element of the other version this one is. Rows of a list are told apart by their checkbox or first link.

@@ -1,9 +1,6 @@
-"""How jobs are searched, and deleted by hand."""
+"""How jobs are deleted by hand."""
 
 from __future__ import annotations
-
-from urllib.parse import urlencode
-from uuid import uuid4
 
 import pytest
 from django.contrib.admin.sites import site
@@ -15,73 +12,6 @@ from pgonly_django.models import Checkpoint, Job, State, Step
 from tests.admin.conftest import LIST, act, make_job, page_of
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def found(admin_client):
-    """The ids that the search box finds."""
-
-    def search(term):
-        response = admin_client.get(f"{LIST}?{urlencode({'q': term})}")
-        assert response.status_code == 200
-        return {job.pk for job in response.context["cl"].result_list}
-
-    return search
-
-
-def test_an_id_finds_its_job_alone(found):
-    job, _ = make_job(), make_job()
-    assert found(str(job.pk)) == {job.pk}
-    assert found(f"  {job.pk.hex.upper()} ") == {job.pk}
-    assert found(str(uuid4())) == set()
-
-
-def test_a_part_of_the_task_finds_it_in_any_case(found):
-    job = make_job(task="shop.mail.send_receipt")
-    make_job(task="shop.mail.other")
-    assert found("Send_Rec") == {job.pk}
-
-
-@pytest.mark.parametrize("arguments", [{"args": ["Statins study"]}, {"kwargs": {"title": "Statins study"}}])
-def test_text_in_the_arguments_is_found(found, arguments):
-    job = make_job(**arguments)
-    make_job(kwargs={"title": "Other"})
-    assert found("statins st") == {job.pk}
-
-
-@pytest.mark.parametrize("text", ['say "hi"', "C:\\temp", "日本", "100% <b>"])
-def test_text_that_json_or_like_would_escape_is_found(found, text):
-    job = make_job(args=[text])
-    make_job(args=["say hi C:temp 100 b"])
-    assert found(text) == {job.pk}
-
-
-def test_name_equals_value_means_that_keyword_argument_exactly(found):
-    number, text = make_job(kwargs={"project_id": 5}), make_job(kwargs={"project_id": "5"})
-    make_job(kwargs={"project_id": 55})
-    make_job(kwargs={"other": 5})
-    assert found("project_id=5") == {number.pk, text.pk}
-
-
-@pytest.mark.parametrize("term", ["a=NaN", "'; DROP TABLE pgonly_job; --", "=", "a=[1,", "\\", "x" * 5000])
-def test_odd_terms_find_nothing_and_break_nothing(found, term):
-    make_job()
-    assert found(term) == set()
-
-
-def test_a_part_of_the_unique_key_finds_its_job(found):
-    job = make_job(State.SUCCEEDED, unique_key="charge evt_1NG8Du #0123")
-    make_job(State.SUCCEEDED, unique_key="charge evt_2 #4567")
-    assert found("evt_1ng8") == {job.pk}
-
-
-def test_text_in_the_metadata_is_found_such_as_the_id_of_a_trace(found):
-    job = make_job(
-        metadata={"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "n": 7}
-    )
-    make_job(metadata={"n": 77})
-    assert found("0AF7651916cd43dd8448eb211c80319c") == {job.pk}
-    assert found("n=7") == {job.pk}
 
 
 def delete_page(job):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from urllib.parse import urlencode
 
 import pytest
 from django.contrib.admin.sites import site
@@ -18,6 +19,7 @@ from pgonly_django.admin.paging import oldest_of_newest
 from pgonly_django.models import Job, Step
 from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS
 from tests.queue.rows import insert_jobs
+from tests.tasks import calls
 
 ROWS = insert_jobs(
     "generate_series(1, 100000) AS i",
@@ -112,6 +114,23 @@ def test_all_states_but_succeeded_and_cancelled_are_found_through_their_own_inde
     assert rows_read(found) == rows
 
 
+@pytest.mark.parametrize(
+    ("state", "index", "rows"),
+    [("running", "running", 100), ("scheduled", "scheduled", 0), ("failed", "failed", 100)],
+)
+def test_a_tab_that_is_sorted_by_time_reads_the_jobs_of_its_state_alone(plan, admin_user, state, index, rows):
+    for order in ("4", "-4"):
+        found = plan(listed(admin_user, f"?state__exact={state}&o={order}").queryset[:50])
+        assert f"pgonly_job_{index}" in found, found
+        assert rows_read(found) <= rows
+
+
+def test_the_oldest_jobs_are_found_by_the_primary_key(plan, admin_user):
+    found = plan(listed(admin_user, "?o=5").queryset[:50])
+    assert "Index Scan using pgonly_job_pkey" in found
+    assert rows_read(found) == 50
+
+
 def test_late_jobs_are_found_through_the_indexes_of_what_waits(plan, admin_user):
     found = plan(listed(admin_user, "?late=60").queryset[:50])
     for index in ("ready", "suspect", "limited", "scheduled"):
@@ -176,8 +195,10 @@ def test_jobs_that_failed_with_an_error_are_found_among_the_failed_ones(plan, ad
     assert "Seq Scan" not in found
 
 
-def test_a_narrowed_search_reads_the_newest_rows_alone(plan, admin_user):
-    rows = listed(admin_user, "?q=needle").queryset
+@pytest.mark.parametrize("term", ["needle", "b=2"])
+def test_a_narrowed_search_reads_the_newest_rows_alone(plan, admin_user, term):
+    rows = listed(admin_user, f"?{urlencode({'q': term})}").queryset
+    assert (calls.add.module_path in str(rows.query)) is ("=" in term)
     found = plan(rows.filter(pk__gte=oldest_of_newest(rows, 1000))[:50])
     assert "pgonly_job_pkey" in found
     assert rows_read(found) == 1000
