@@ -148,8 +148,7 @@ class Settings:
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """Returns the validated settings. Raises ImproperlyConfigured, which names the wrong key or value and the
-    remedy."""
+    """The validated settings. Raises ImproperlyConfigured, which names the wrong key or value and the remedy."""
     return read_settings()
 
 

@@ -64,8 +64,7 @@ _creating = threading.Lock()
 
 
 def eviction_for(pool: Pool, namespace: str, options: Options) -> Eviction:
-    """Returns the eviction of this process for a cache. Django makes a cache object for each thread; they count
-    together."""
+    """The eviction of this process for a cache. Django makes a cache object for each thread; they count together."""
     name = cache_name(options.durable, namespace)
     settings = options.database, name, options.max_entries, options.max_bytes
     with _creating:

@@ -117,8 +117,7 @@ class CheckpointState:
 
     @property
     def kept_parts(self) -> set[str]:
-        """Returns the parts of the output that are written, or will be unless this job's own transaction is rolled
-        back."""
+        """The parts of the output that are written, or will be unless this job's own transaction is rolled back."""
         return {*self.to_write.ends, *map(part_of_step, self.values.steps_with_text)}
 
     def note_new_step(self, name: str, *, has_text: bool) -> None:

@@ -128,8 +128,7 @@ def take(token: list[None]) -> bool:
 
 
 def lease_end(asked_at: float, lease_for: timedelta) -> float:
-    """Returns the moment (monotonic) until which a lease holds for sure: it is counted from before the statement was
-    sent."""
+    """The moment (monotonic) until which a lease holds for sure: it is counted from before the statement was sent."""
     return asked_at + lease_for.total_seconds()
 
 

@@ -48,8 +48,7 @@ def retry_while_down(run: Run, statement: Callable[..., T], *arguments: Any) -> 
 
 
 def _is_down(connection: Any, error: Exception) -> bool:
-    """Returns whether no primary answers, and the job has no transaction open. The next attempt uses a new
-    connection."""
+    """Whether no primary answers, and the job has no transaction open. The next attempt uses a new connection."""
     if connection.in_atomic_block:
         return False
     is_standby = isinstance(error.__cause__, errors.ReadOnlySqlTransaction)  # during a failover

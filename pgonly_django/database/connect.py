@@ -89,8 +89,7 @@ def connection_params(alias: str, *, application_name: str) -> dict[str, Any]:
 
 
 def check_vendor(alias: str, kept: str, instead: str, error_id: str) -> list[checks.CheckMessage]:
-    """Returns the error of a system check when the alias is not PostgreSQL. `kept` begins its text: what is kept
-    there."""
+    """The error of a system check when the alias is not PostgreSQL. `kept` begins its text: what is kept there."""
     vendor = connections[alias].vendor
     if vendor == "postgresql":
         return []
@@ -213,8 +212,7 @@ class OwnConnection(psycopg.Connection[Any]):
 
 
 def reaches_postgres(connection: psycopg.Connection[Any]) -> bool:
-    """Returns whether no pooler stands between: poolers announce a process id that they made up. Raises
-    psycopg.Error."""
+    """Whether no pooler stands between: poolers announce a process id that they made up. Raises psycopg.Error."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     return row is not None and row[0] == connection.info.backend_pid
 

@@ -71,8 +71,7 @@ def _plain(value: Any) -> str:
 
 
 def listed(jobs: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """Returns the job for --json of `list`. Keys are masked where they were made of a masked argument, as in the
-    admin."""
+    """The job for --json of `list`. Keys are masked where they were made of a masked argument, as in the admin."""
     mask = JobMask()
     for job in jobs:
         if job.key_args is not None and mask.hides_of(job.task, job.key_args, job.key_kwargs):

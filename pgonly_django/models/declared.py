@@ -35,8 +35,7 @@ MAY_REPLACE = """coalesce(d.declarer_started_at <= {started}
 
 
 def _declarer() -> dict[str, Any]:
-    """Returns the columns that say which process declares. A clock that is ahead makes no process newer than those to
-    come."""
+    """The columns that say which process declares. A clock that is ahead makes no process newer than those to come."""
     started = Least(Value(STARTED_AT), ClockTimestamp(), output_field=models.DateTimeField())
     return {"declared_at": ClockTimestamp(), "declarer_started_at": started}
 

@@ -27,8 +27,7 @@ def hash_key(session_key: str) -> bytes:
 
 
 def hash_user(user_id: str) -> bytes:
-    """Returns the key of the row that keeps a user's sessions of another engine out. No text, so no cookie, has this
-    byte."""
+    """The key of the row that keeps a user's sessions of another engine out. No text, so no cookie, has this byte."""
     return hashlib.sha256(b"\xffuser:" + user_id.encode("utf-8", "surrogatepass")).digest()
 
 

@@ -36,8 +36,7 @@ def own_version() -> str:
 
 
 def silent_after() -> timedelta:
-    """Returns how long a live worker may be silent: 30 s with the usual lease. After a whole lease its jobs are
-    rescued."""
+    """How long a live worker may be silent: 30 s with the usual lease. After a whole lease its jobs are rescued."""
     return timedelta(seconds=settings().lease_seconds * SILENT_AFTER)
 
 
@@ -128,7 +127,6 @@ class Worker(models.Model):
         return self.name
 
     def is_live(self, now: datetime) -> bool:
-        """Returns whether its last heartbeat is younger than silent_after(), or it sleeps. `now` is the database's
-        clock."""
+        """Whether its last heartbeat is younger than silent_after(), or it sleeps. `now` is the database's clock."""
         has_beaten = now - self.heartbeat_at < silent_after()
         return self.stopped_at is None and (has_beaten or self.sleeping_since is not None)

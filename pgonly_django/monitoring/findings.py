@@ -1,4 +1,4 @@
-"""What is wrong, and in which words: the rows of a table of conditions, and what is found by them."""
+"""Problems and their wording: the rows of a table of conditions, and the findings that they make."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ ORDER = (Level.ERROR, Level.WARNING, Level.INFO)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """`id` is stable, and explained in docs/how-to/doctor.md; "" of what the doctor does not look at."""
+    """A finding. `id` is stable, and explained in docs/how-to/doctor.md; it is "" for problems that the doctor does not
+    examine."""
 
     id: str
     level: Level
@@ -58,7 +59,7 @@ class Condition:
     measure: str = "seconds"  # which are compared with this fact
 
     def finding(self, *, about: Any = None, level: Level | None = None, **facts: Any) -> Finding:
-        """Facts whose name begins with "_" are for the words alone."""
+        """Returns the finding. Facts whose name begins with "_" are for the words alone."""
         is_error = (facts.get(self.measure) or 0) >= self.error_from
         return Finding(
             id=self.id,
@@ -71,24 +72,24 @@ class Condition:
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 job", "1,204 jobs"; the plural may stand behind the noun: "entry/entries"."""
+    """Returns a count with its noun: "1 job", "1,204 jobs"; the plural may follow the noun: "entry/entries"."""
     one, _, more = noun.partition("/")
     return f"{number:,} {one if number == 1 else more or f'{one}s'}"
 
 
 def named(names: list[str]) -> str:
-    """The first NAMED_AT_MOST of them, and how many more there are."""
+    """Returns the first NAMED_AT_MOST of them, and how many more there are."""
     rest = len(names) - NAMED_AT_MOST
     return ", ".join(names[:NAMED_AT_MOST]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def identifier(*parts: str) -> str:
-    """A name as SQL has it: `"job_queue"."pgonly_job"`."""
+    """Returns a name as SQL has it: `"job_queue"."pgonly_job"`."""
     return ".".join('"{}"'.format(part.replace('"', '""')) for part in parts)
 
 
 def _time(seconds: float) -> str:
-    """In whole seconds: on a page that refreshes itself, less would only flicker."""
+    """Formats a time in whole seconds: on a page that refreshes itself, fractions would only flicker."""
     return duration(seconds if seconds < 1 else int(seconds))
 
 
@@ -112,5 +113,5 @@ _words = _Words()
 
 
 def database_flag(alias: str) -> str:
-    """For the commands in an advice."""
+    """Returns the flag for the commands in an advice."""
     return "" if alias == "default" else f" --database {alias}"

@@ -45,10 +45,10 @@ STATEMENT_LIMIT = timedelta(seconds=2)
 
 @dataclass
 class _Check(HealthCheck):  # type: ignore[misc] # the package has no types
-    """Messages go to all who can read the page, so what PostgreSQL says stays in the log."""
+    """The base of the checks. Their messages go to all who can read the page, so PostgreSQL's own stay in the log."""
 
     def look(self) -> None:
-        """Raises ServiceUnavailable, and what the database raises."""
+        """Checks. Raises ServiceUnavailable, and what the database raises."""
         raise NotImplementedError
 
     def run(self) -> None:
@@ -61,7 +61,7 @@ class _Check(HealthCheck):  # type: ignore[misc] # the package has no types
             raise self.not_asked("PostgreSQL", error) from error
 
     def check_status(self) -> None:
-        """The name that version 3 has for run()."""
+        """Does run(), under the name that version 3 has for it."""
         self.run()
 
     def not_asked(self, what: str, error: Exception) -> ServiceUnavailable:
@@ -71,7 +71,7 @@ class _Check(HealthCheck):  # type: ignore[misc] # the package has no types
 
 @contextmanager
 def _limited(database: str | None) -> Iterator[str]:
-    """The alias of the jobs, on which a statement inside may take STATEMENT_LIMIT."""
+    """Yields the alias of the jobs, on which a statement inside may take STATEMENT_LIMIT."""
     alias = database or job_databases()[0]
     with time_limit(alias, STATEMENT_LIMIT):
         yield alias
@@ -79,7 +79,7 @@ def _limited(database: str | None) -> Iterator[str]:
 
 @dataclass
 class WorkersAlive(_Check):
-    """At least `min_workers` live workers serve one of the `queues`; without `queues`, any."""
+    """Checks that at least `min_workers` live workers serve one of the `queues`; without `queues`, any."""
 
     queues: tuple[str, ...] = ()
     min_workers: int = int(NO_WORKER.limit)
@@ -97,7 +97,7 @@ class WorkersAlive(_Check):
 
 @dataclass
 class QueueLatency(_Check):
-    """No job has waited for longer than `max_seconds`: of the `queues`, or of all that are not paused."""
+    """Checks that no job has waited for longer than `max_seconds`: of the `queues`, or of all that are not paused."""
 
     max_seconds: float = QUEUE_LATE.limit
     queues: tuple[str, ...] = ()
@@ -113,7 +113,7 @@ class QueueLatency(_Check):
 
 @dataclass
 class CacheRoundTrip(_Check):
-    """A value that is set in the cache `alias` is read, and gone once it is deleted."""
+    """Checks that a value set in the cache `alias` can be read, and does not exist after it is deleted."""
 
     alias: str = "default"
 
@@ -133,7 +133,7 @@ class CacheRoundTrip(_Check):
 
 @dataclass
 class NotifyArrives(_Check):
-    """A NOTIFY arrives on the connection on which workers LISTEN. Without it they find jobs by polling."""
+    """Checks that a NOTIFY arrives on the connection on which workers LISTEN. Without it they find jobs by polling."""
 
     database: str | None = None
     max_seconds: float = field(default=NOTIFY_LOST.limit, repr=False)

@@ -1,8 +1,7 @@
-"""Reads the statistics of several databases within a time that holds in any case, for a program that asks over HTTP.
-
-A statement's time limit is kept by the server, so it is no help where the server or the network is gone. Therefore a
-thread reads, with connections of its own, and who asks waits for it no longer than he has time. All who ask while a
-process reads get what that one reading finds.
+"""Reads the statistics of several databases within a time that holds in any case, for a program that asks over HTTP. A
+statement's time limit is kept by the server, so it does not help where the server or the network has failed. Therefore
+a thread reads, with separate connections, and the caller waits for it no longer than it has time. All callers during a
+reading of the process get what that one reading finds.
 """
 
 from __future__ import annotations
@@ -27,8 +26,9 @@ OF_THE_SITE = ("budgets", "caches", "failing_schedules", "limiters", "schedules"
 
 
 def stats_in_time(aliases: Sequence[str], parts: Sequence[str], seconds: float) -> list[Stats]:
-    """One for each alias. What could not be read within `seconds` is in `missing`, and a database that has not answered
-    by then is not up. Inside a transaction it reads on the connection of that transaction, in this thread."""
+    """Returns the statistics of each alias. What could not be read within `seconds` is in `missing`, and a database
+    that has not answered by then is not up. Inside a transaction it reads on the connection of that transaction, in
+    this thread."""
     if _is_in_transaction():
         reading = Reading(aliases, parts, seconds)
         reading.run()
@@ -60,7 +60,7 @@ _reading: Reading | None = None
 
 
 def _present_reading(aliases: Sequence[str], parts: Sequence[str], seconds: float) -> Reading:
-    """The one that goes on in this process, else a new one."""
+    """Returns the reading that is under way in this process, or else a new one."""
     global _reading  # noqa: PLW0603 - there is one at a time in a process
     with _lock:
         goes_on = _reading and _reading.is_alive() and time.monotonic() < _reading.until + GIVEN_UP_SECONDS
@@ -71,7 +71,8 @@ def _present_reading(aliases: Sequence[str], parts: Sequence[str], seconds: floa
 
 
 def _after_fork() -> None:
-    """Another thread of the parent may have held the lock, and the thread that reads is not in the child."""
+    """Resets the state of a forked child: another thread of the parent may have held the lock, and the thread that
+    reads is not in the child."""
     global _lock, _reading
     _lock, _reading = threading.Lock(), None
 
@@ -81,9 +82,9 @@ os.register_at_fork(after_in_child=_after_fork)
 
 @contextmanager
 def own_connections() -> Iterator[None]:
-    """In this thread Django's connections are other ones inside, with a limit for the time of connecting, and closed at
-    the end. Those of Django's pool stay as they are: the pool is that of all threads. Inside a transaction nothing
-    changes."""
+    """Gives this thread other connections of Django inside the block, with a limit for the time of connecting, and
+    closes them at the end. Those of Django's pool stay as they are: the pool is that of all threads. Inside a
+    transaction nothing changes."""
     if _is_in_transaction():
         yield
         return

@@ -15,10 +15,9 @@ NAME = "pgonly monitoring"
 
 
 def seconds_until_heard(alias: str, seconds: float) -> float | None:
-    """How long a NOTIFY to the database of `alias` takes to the connection on which workers LISTEN. None: it has not
-    arrived within `seconds`, as behind a pooler in transaction mode. It opens two connections, beside any transaction.
-
-    Raises psycopg.Error.
+    """Returns how long a NOTIFY to the database of `alias` takes to the connection on which workers LISTEN; None when
+    it has not arrived within `seconds`, as behind a pooler in transaction mode. It opens two connections, beside any
+    transaction. Raises psycopg.Error.
     """
     channel = f"pgonly_heard_{secrets.token_hex(8)}"  # no worker wakes up by it
     with (

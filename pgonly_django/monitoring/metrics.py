@@ -1,4 +1,4 @@
-"""What the database knows, as metrics. They are made of a Stats, and of no library."""
+"""The knowledge of the database as metrics, made of a Stats, without a library."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Buckets = Sequence[tuple[float, int]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What several metrics are made of. `rows` is called where none of the `parts` of the Stats is missing."""
+    """A source of several metrics. `rows` is called where none of the `parts` of the Stats is missing."""
 
     labels: str  # beside "database"
     parts: str
@@ -36,7 +36,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`value_of` is called with the figures of each row; None: it has no sample."""
+    """A metric. `value_of` is called with the figures of each row; None: it has no sample."""
 
     name: str  # as it is in a query; of a histogram without _bucket
     text: str
@@ -61,7 +61,7 @@ class Metric:
 
 
 def shown_queues(stats: Stats) -> list[QueueFigures]:
-    """Those in which a job has waited longest, then those with most jobs."""
+    """Returns the queues in which a job has waited longest, then those with most jobs."""
 
     def need(queue: QueueFigures) -> tuple[float, int, str]:
         return -(queue.oldest_seconds or 0.0), -(queue.waiting.number + queue.running.number), queue.name
@@ -70,7 +70,7 @@ def shown_queues(stats: Stats) -> list[QueueFigures]:
 
 
 def buckets(counts: Sequence[int]) -> Buckets:
-    """The buckets of SHOWN_BOUNDS: of the statistics' own some are added up, so that none is an estimate."""
+    """Returns the buckets of SHOWN_BOUNDS: of the statistics' own some are added up, so that none is an estimate."""
     upto = list(accumulate([*counts, *[0] * BUCKETS][:BUCKETS]))
     return [*((BOUNDS[number], upto[number]) for number in SHOWN_BOUNDS), (inf, upto[-1])]
 
@@ -112,7 +112,7 @@ def _caches_with_numbers(stats: Stats) -> Rows:
 
 
 def _cache_tables(stats: Stats) -> Rows:
-    """Caches share tables."""
+    """Yields each table once, since caches share tables."""
     return {
         (cache.database, cache.table): cache.table_bytes for _, cache in _caches_with_numbers(stats)
     }.items()
@@ -123,7 +123,7 @@ def _of(part: str) -> Callable[[Stats], Rows]:
 
 
 def _overdue_seconds(schedules: Iterable[Any]) -> float:
-    """Of the tick that is due for longest. A row has `now`, the database's clock."""
+    """Returns the seconds of the tick that is due for longest. A row has `now`, the database's clock."""
     ticking = (row for row in schedules if row.paused_at is None and row.next_at is not None)
     late: list[float] = [(row.now - row.next_at).total_seconds() for row in ticking]
     return max([0.0, *late])

@@ -1,4 +1,4 @@
-"""Spans of jobs for OpenTelemetry: call instrument() in the ready() of an AppConfig. It needs opentelemetry-api alone
+"""Spans of jobs for OpenTelemetry: call instrument() in the ready() of an AppConfig. It needs only opentelemetry-api
 (the extra `opentelemetry`); without an SDK no span is recorded. See docs/how-to/observability.md#traces."""
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ _installed: list[Remove] = []
 def instrument(
     *, tracer_provider: Any = None, new_traces: bool = False, steps: bool = True, starts: bool = False
 ) -> None:
-    """Make a span for each enqueue and each run of this process, and carry the trace from one to the other.
+    """Makes a span for each enqueue and each run of this process, and carries the trace from one to the other. Call it
+    in the ready() of an AppConfig.
 
-    `new_traces`: each run begins a new trace, linked to the enqueue; else it is in the trace of the enqueue.
-    `steps`: a span for each step that is called. `starts`: a span without length when a run begins, which leaves with
-    the next batch: of a run whose process is killed it is all that is seen. `tracer_provider`: else the global one.
-    Called again it replaces what the earlier call said.
+    `new_traces`: each run begins a new trace, linked to the enqueue; by default it is in the trace of the enqueue.
+    `steps`: a span for each step that is called. `starts`: a span without length when a run begins, sent with the next
+    batch: if the process of the run is killed, only this span is seen. `tracer_provider`: the global one by default. A
+    second call replaces the settings of the first.
     """
     uninstrument()
     spans = _Spans(trace.get_tracer("pgonly_django", tracer_provider=tracer_provider), new_traces, starts)
@@ -60,20 +61,21 @@ def instrument(
 
 
 def uninstrument() -> None:
-    """No more spans. Runs under way end theirs."""
+    """Stops making spans. Runs under way end theirs."""
     while _installed:
         _installed.pop()()
 
 
 def _headers(_: Enqueue) -> Mapping[str, str]:
-    """As the propagators of the process write them: traceparent, tracestate and baggage, unless it has others."""
+    """Returns the headers that the propagators of the process write: traceparent, tracestate and baggage, unless it has
+    others."""
     headers: dict[str, str] = {}
     propagate.inject(headers)
     return headers
 
 
 def _context_of(metadata: Any) -> Context:
-    """What the enqueue has sent, and nothing of what goes on here."""
+    """Returns the context that the enqueue has sent, and nothing of the present one."""
     return propagate.extract({k: v for k, v in (metadata or {}).items() if isinstance(v, str)}, Context())
 
 
@@ -89,7 +91,7 @@ class _Spans:
 
     @contextmanager
     def enqueue(self, enqueue: Enqueue) -> Iterator[None]:
-        """Links to the traces that calls bring along themselves."""
+        """Makes a span with links to the traces that calls bring along themselves."""
         tasks, queues = ({getattr(job, name) for job in enqueue.jobs} for name in ("task", "queue"))
         attributes: dict[str, Any] = {SYSTEM: "pgonly_django", OPERATION: "enqueue", OPERATION_TYPE: "send"}
         attributes |= {TASK: next(iter(tasks))} if len(tasks) == 1 else {}
@@ -107,7 +109,7 @@ class _Spans:
 
     @contextmanager
     def run(self, run: JobRun) -> Iterator[None]:
-        """In the context that the enqueue has sent, its baggage too."""
+        """Makes a span in the context that the enqueue has sent, with its baggage."""
         context, links = _context_of(run.job.metadata), []
         remote = trace.get_current_span(context).get_span_context()
         if self._new_traces:
@@ -129,7 +131,7 @@ class _Spans:
 
     @contextmanager
     def step(self, run: JobRun, name: str) -> Iterator[None]:
-        """Below the span that is open; in a thread which has none, below that of the run."""
+        """Makes a span below the open one; in a thread that has none, below that of the run."""
         context = otel_context.get_current()
         if (
             run.notes.get(SPAN) is not None

@@ -1,9 +1,7 @@
 """The metrics for Prometheus, by prometheus-client, which is optional: the extra `prometheus`.
 
-    REGISTRY.register(PgonlyCollector())
-
-puts them among the others of a project. Each reading of the registry reads the database, so that all processes of a
-site answer alike.
+REGISTRY.register(PgonlyCollector()) puts them among the others of a project. Each reading of the registry reads the
+database, so that all processes of a site answer alike.
 """
 
 from __future__ import annotations
@@ -42,14 +40,15 @@ PARTS = tuple(dict.fromkeys(part for metric in METRICS for part in metric.source
 
 
 class PgonlyCollector(Collector):
-    """Reads the `databases`, by default those in which TASKS keeps jobs, and has an answer within `seconds`: what could
-    not be read by then is missing, and `pgonly_stats_missing` and `pgonly_up` say so."""
+    """A collector for prometheus-client: `REGISTRY.register(PgonlyCollector())`. It reads the `databases`, by default
+    those in which TASKS keeps jobs, and answers within `seconds`. What could not be read by then is missing, and
+    `pgonly_stats_missing` and `pgonly_up` say so."""
 
     def __init__(self, databases: Sequence[str] | None = None, *, seconds: float = SECONDS) -> None:
         self.databases, self.seconds = databases, seconds
 
     def describe(self) -> Iterator[Family]:
-        """Without samples: register() asks for the names, and shall not read the database."""
+        """Returns no samples: register() asks for the names, and must not read the database."""
         return map(_family, METRICS)
 
     def collect(self) -> Iterator[Family]:
@@ -66,7 +65,7 @@ class PgonlyCollector(Collector):
 
 
 def exposition(accept: str, names: Iterable[str] = (), seconds: float = SECONDS) -> tuple[bytes, str]:
-    """The text and its content type, as a scraper with this Accept header reads it. `names`: only these."""
+    """Returns the text and its content type, as a scraper with this Accept header reads it. `names`: only these."""
     registry = CollectorRegistry()
     registry.register(PgonlyCollector(seconds=seconds))
     chosen = list(names)
@@ -82,7 +81,7 @@ def _family(metric: Metric) -> Any:
 
 
 def _add(family: Any, metric: Metric, stats: Stats) -> None:
-    """Bounds are written as programs in Go do, so that they are the same label everywhere."""
+    """Adds a metric. Bounds are written as programs in Go do, so that they are the same label everywhere."""
     for labels, value in metric.samples_of(stats):
         if isinstance(value, Sequence):
             bounds = [(str(floatToGoString(bound)), count) for bound, count in value]  # type: ignore[no-untyped-call] # of the library
@@ -95,7 +94,7 @@ _told: dict[str, frozenset[str]] = {}
 
 
 def _tell_of_missing(stats: Stats) -> None:
-    """In the log, once until it changes: a metric has no place for the reason."""
+    """Logs what is missing, once until it changes: a metric has no place for the reason."""
     missing = frozenset(stats.missing)
     if _told.get(stats.database, frozenset()) == missing:
         return

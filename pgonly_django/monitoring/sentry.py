@@ -1,6 +1,7 @@
-"""Jobs in Sentry: `sentry_sdk.init(integrations=[PgonlyIntegration()])` in the settings. It needs sentry-sdk (the extra
-`sentry`). One event for each job that has failed, with the job; and the trace goes on from the enqueue into the job.
-docs/how-to/observability.md#errors-in-sentry says what becomes an event."""
+"""Jobs in Sentry: `sentry_sdk.init(integrations=[PgonlyIntegration()])` in the settings.
+
+It needs sentry-sdk (the extra `sentry`). It sends one event for each job that has failed, with the job; and the trace
+continues from the enqueue into the job. docs/how-to/observability.md#errors-in-sentry says what becomes an event."""
 
 from __future__ import annotations
 
@@ -37,9 +38,10 @@ _of_process: list[Scope] = []
 
 
 class PgonlyIntegration(Integration):
-    """`each_attempt`: an event for each attempt that fails, not for the last one alone. `arguments`: the event has the
-    arguments and the metadata of the job, masked as PGONLY["MASKED_ARGUMENTS"] says. `traces`: the job continues the
-    trace of its enqueue."""
+    """Sends an event to Sentry for each job that has failed: `sentry_sdk.init(integrations=[PgonlyIntegration()])`.
+    `each_attempt`: for each attempt that fails, not only for the last one. `arguments`: the event has the arguments and
+    the metadata of the job, masked as PGONLY["MASKED_ARGUMENTS"] says. `traces`: the job continues the trace of its
+    enqueue."""
 
     identifier = "pgonly_django"
     origin = ORIGIN
@@ -62,14 +64,14 @@ class PgonlyIntegration(Integration):
 
 
 def _integration() -> PgonlyIntegration | None:
-    """None where the client of this moment has none."""
+    """Returns None where the present client has none."""
     found = sentry_sdk.get_client().get_integration(PgonlyIntegration)
     return found if isinstance(found, PgonlyIntegration) else None
 
 
 @contextmanager
 def _enqueue(enqueue: Enqueue) -> Iterator[None]:
-    """A span where a transaction is recorded."""
+    """Makes a span where a transaction is recorded."""
     if not (_integration() and sentry_sdk.get_current_span()):
         yield
         return
@@ -118,7 +120,7 @@ def _run(run: JobRun) -> Iterator[None]:
 
 @contextmanager
 def _scope_of(run: JobRun, integration: PgonlyIntegration) -> Iterator[Any]:
-    """With nothing of another job in it, and the trace of the enqueue."""
+    """Returns a scope with nothing of another job in it, and the trace of the enqueue."""
     metadata = (run.job.metadata or {}) if integration.traces else {}
     headers = {name: metadata[name] for name in HEADERS if isinstance(metadata.get(name), str)}
     task, token = run.job.task, _scope.set(object())
@@ -135,14 +137,15 @@ def _scope_of(run: JobRun, integration: PgonlyIntegration) -> Iterator[Any]:
 
 
 def _step(_: JobRun, name: str) -> Any:
-    """A span where a transaction is recorded."""
+    """Makes a span where a transaction is recorded."""
     if _integration() is None or sentry_sdk.get_current_span() is None:
         return None
     return sentry_sdk.start_span(op="queue.step", name=name, origin=ORIGIN)
 
 
 def _failed(run: JobRun) -> None:
-    """The one event of a job that has failed, in the scope of its last run: with its breadcrumbs, tags and user."""
+    """Sends the one event of a job that has failed, in the scope of its last run: with its breadcrumbs, tags and
+    user."""
     integration = _integration()
     if integration is None or run.outcome not in ERRORS:
         return
@@ -155,7 +158,7 @@ def _failed(run: JobRun) -> None:
 
 
 def _capture_in(transaction: Any, run: JobRun) -> None:
-    """In its trace, although it is over."""
+    """Captures it in its trace, although that has ended."""
     with sentry_sdk.new_scope() as scope:
         scope.span = transaction
         _capture(run)
@@ -176,8 +179,8 @@ def _capture(run: JobRun) -> None:
 
 
 def _unless_told(event: Any, hint: Any) -> Any:
-    """None for what another event tells: our log records of a failure, that of Django's for its signal, and an error
-    that was captured already, by the job or here. Of one object that several jobs raise each has an event."""
+    """Drops an event that another one reports: our log records of a failure, that of Django's for its signal, and an
+    error that was captured already, by the job or here. For one object that several jobs raise each has an event."""
     if _integration() is None:
         return event
     record, (_, error, _) = hint.get("log_record"), hint.get("exc_info") or (None, None, None)
@@ -191,7 +194,7 @@ def _unless_told(event: Any, hint: Any) -> Any:
 
 
 def _describes(run: JobRun, integration: PgonlyIntegration) -> Callable[[Any, Any], Any]:
-    """An event processor: which job it was. It comes behind _unless_told()."""
+    """Returns an event processor that adds the job. It comes after _unless_told()."""
 
     def describe(event: Any, hint: Any) -> Any:
         if hint.get("exc_info"):

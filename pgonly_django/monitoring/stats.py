@@ -1,7 +1,7 @@
 """All figures at once, for programs that watch: `from pgonly_django.monitoring.stats import stats`.
 
-Each part is read in a transaction of its own and within a limit of time, so that a part that cannot be read takes no
-other part away.
+Each part is read in a separate transaction and within a time limit, so that a part that cannot be read does not stop
+the others.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ NO_TIME = "There was no time left for it."
 
 @dataclass(slots=True, kw_only=True)
 class Stats:
-    """A part is None where it was not asked for or could not be read; `missing` says why it could not."""
+    """The figures that stats() returns. A part is None where it was not asked for or could not be read; `missing` says
+    why it could not."""
 
     database: str  # the alias
     is_up: bool = False  # it answers
@@ -82,7 +83,7 @@ class Stats:
 
 
 class StatsPart(NamedTuple):
-    """`model`: whose database it reads where that is not the one of the jobs."""
+    """A part of the figures. `model`: whose database it reads where that is not the one of the jobs."""
 
     read: Callable[[str], Any]
     model: type[Model] | None = None
@@ -114,13 +115,16 @@ PARTS: dict[str, StatsPart] = {
 def stats(
     alias: str | None = None, *, parts: Collection[str] | None = None, seconds: float = SECONDS
 ) -> Stats:
-    """The figures of the jobs in the database of `alias`, by default where the router reads jobs, and of the limiters,
-    budgets, schedules, sessions and caches where each of them is. `parts`: the names of the fields to read, else all.
+    """Returns the figures of the jobs in the database of `alias`, by default where the router reads jobs, and those of
+    the limiters, budgets, schedules, sessions and caches where each of them is.
 
-    It does not raise for a database that is away, a table that is missing or a permission: see Stats. Each statement
-    may take one second, and none begins after `seconds`; what then is unread is in Stats.missing. A database that does
-    not answer to a connection is waited for as its OPTIONS say ("connect_timeout").
-    Raises ImproperlyConfigured for an alias that is not PostgreSQL, and ValueError for a part that there is not.
+        figures = stats(parts=["states", "queues"])
+
+    `parts`: the names of the fields to read, by default all. It does not raise for a database that is unavailable, a
+    table that is missing or a missing permission: see Stats. Each statement may take one second, and none begins after
+    `seconds`; what is unread then is in Stats.missing. It waits for a database that does not answer to a connection as
+    its OPTIONS say ("connect_timeout"). Raises ImproperlyConfigured for an alias that is not PostgreSQL, and ValueError
+    for a part that does not exist.
     """
     found = unread(alias or router.db_for_read(Job), PARTS if parts is None else parts)
     read(found, time.monotonic() + seconds)
@@ -128,7 +132,7 @@ def stats(
 
 
 def unread(alias: str, parts: Collection[str]) -> Stats:
-    """For read(), which finds them. Raises as stats()."""
+    """Returns an unread Stats for read(). Raises as stats()."""
     if connections[alias].vendor != "postgresql":
         raise ImproperlyConfigured(f"DATABASES[{alias!r}] is not PostgreSQL: no jobs are there.")
     if unknown := sorted(set(parts) - set(PARTS)):
@@ -140,15 +144,15 @@ def unread(alias: str, parts: Collection[str]) -> Stats:
 
 
 def as_far_as_read(stats: Stats) -> Stats:
-    """A copy, also while another thread is in read()."""
+    """Returns a copy, also while another thread is in read()."""
     copy = replace(stats)
     copy.missing = {name: why for name, why in copy.missing.items() if getattr(copy, name) is None}
     return copy
 
 
 def read(stats: Stats, until: float) -> None:
-    """One part after the other; none begins after `until`, by time.monotonic(). Where the database does not answer,
-    each part would wait for it."""
+    """Reads one part after the other; none begins after `until`, by time.monotonic(). Where the database does not
+    answer, each part would wait for it."""
     began = time.monotonic()
     try:
         with time_limit(stats.database, PART_LIMIT), connections[stats.database].cursor() as cursor:

@@ -1,4 +1,4 @@
-"""`path("", include("pgonly_django.monitoring.urls"))`: the metrics over HTTP, at metrics/, for those who have
+"""`path("", include("pgonly_django.monitoring.urls"))`: the metrics over HTTP, at metrics/, for callers that have
 PGONLY["METRICS_TOKEN"], and for staff that may view jobs."""
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ FOR_THE_WAY_SECONDS, LEAST_SECONDS = 0.5, 0.5
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Without a token in the settings it is no page at all for those who may not see it."""
+    """Answers with the metrics. Without a token in the settings the page does not exist for callers that may not see
+    it."""
     token = settings().metrics_token
     if not (_has_token(request, token) or _is_staff(request)):
         if not token:
@@ -45,7 +46,7 @@ def _has_token(request: HttpRequest, token: str) -> bool:
 
 
 def _is_staff(request: HttpRequest) -> bool:
-    """Not where the sessions cannot be read: who scrapes by a session then gets no answer."""
+    """Returns False where the sessions cannot be read: a scraper with a session then gets no answer."""
     user: Any = getattr(request, "user", None)
     with suppress(Error):
         return bool(user and user.is_active and user.is_staff and user.has_perm("pgonly_django.view_job"))
@@ -61,7 +62,8 @@ def _seconds(request: HttpRequest) -> float:
 
 
 def _open_to_scrapers(view: Any) -> Any:
-    """No login, no cache (and so no ETag), and no transaction of ATOMIC_REQUESTS: a database may be dead."""
+    """Opens the view: no login, no cache (and so no ETag), and no transaction of ATOMIC_REQUESTS: a database may be
+    dead."""
     view = login_not_required(never_cache(view))
     for alias in connections.settings:
         view = transaction.non_atomic_requests(using=alias)(view)

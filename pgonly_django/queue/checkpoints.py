@@ -158,9 +158,8 @@ def check_step_name(name: object) -> None:
 
 
 def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | None:
-    """Returns the result of a finished step as PostgreSQL gives it (JSON text), None when there is none. Raises
-    LeaseLost and ManualCommitError as save_checkpoint() does, so no run pays for a call whose answer it could not
-    keep."""
+    """The result of a finished step as PostgreSQL gives it (JSON text), None when there is none. Raises LeaseLost and
+    ManualCommitError as save_checkpoint() does, so no run pays for a call whose answer it could not keep."""
     require_autocommit(alias, "step()")
     found = all_rows(alias, FIND_STEP, {"id": job_id, "lease_epoch": lease_epoch, "name": name})
     if not found:

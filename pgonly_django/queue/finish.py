@@ -127,8 +127,7 @@ RESULTS_AT_MOST = 60_000_000
 def finish_statements(
     batch: Iterable[Finish], *, skip_locked: bool = False
 ) -> list[tuple[Statement, Params]]:
-    """Returns the statements that write `batch`. A row that none matched belongs to another run by now, or was
-    skipped."""
+    """The statements that write `batch`. A row that none matched belongs to another run by now, or was skipped."""
     succeeded: dict[int, list[Finish]] = {}
     others: list[Finish] = []
     for finish in batch:

@@ -176,8 +176,7 @@ WHERE finished_at >= statement_timestamp() - %(within)s::interval
 
 
 def failures(alias: str, within: timedelta, queues: Sequence[str] = ()) -> int:
-    """Returns how many jobs failed for the last time `within` that time, of the 5,000 failed ones that were enqueued
-    last."""
+    """How many jobs failed for the last time `within` that time, of the 5,000 failed ones that were enqueued last."""
     ((count,),) = all_rows(alias, FAILURES, {"within": within, "queues": list(queues)})
     return int(count)
 

@@ -78,8 +78,7 @@ def add(connection: psycopg.Connection[Any], counted: Iterable[RunCounts]) -> No
 
 
 def _array(numbers: Iterable[int]) -> str:
-    """Returns the array written out: psycopg's own type of a list depends on its largest number, and each has its own
-    plan."""
+    """The array written out: psycopg's own type of a list depends on its largest number, and each has its own plan."""
     return f"{{{','.join(map(str, numbers))}}}"
 
 

@@ -84,8 +84,7 @@ class SessionCodec:
         return _to_json({name: self._member(name, raw) for name, raw in entries.items()})
 
     def decode(self, column: dict[str, Any]) -> tuple[dict[Any, Any], Entries]:
-        """Returns the session and its entries. A member that cannot be read is logged, left out, and stays in the
-        row."""
+        """The session and its entries. A member that cannot be read is logged, left out, and stays in the row."""
         session: dict[Any, Any] = {}
         entries: Entries = {}
         for name, member in column.items():
@@ -102,8 +101,7 @@ class SessionCodec:
         return session, entries
 
     def reencrypted(self, column: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """Returns the members that would be stored differently now (readable, or under SECRET_KEY), and their new JSON
-        text."""
+        """The members that would be stored differently now (readable, or under SECRET_KEY), and their new JSON text."""
         old = {name: member for name, member in column.items() if self._is_stored_otherwise(name, member)}
         _, entries = self.decode(old)
         return {name: old[name] for name in entries}, self.column(entries)
@@ -190,8 +188,7 @@ def encrypt(name: str, raw: str | bytes) -> str:
 
 
 def decrypt(name: str, encrypted: str) -> str | bytes:
-    """Returns what encrypt() was given. Raises signing.BadSignature where no key fits, or where the member had another
-    name."""
+    """What encrypt() was given. Raises signing.BadSignature where no key fits, or where the member had another name."""
     plain = _decrypt(name, encrypted, [django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS])
     if plain is None:
         raise signing.BadSignature("No key decrypts it.")
@@ -215,8 +212,7 @@ def _decrypt(name: str, encrypted: str, secrets: list[Any]) -> bytes | None:
 
 @lru_cache(maxsize=16)
 def _cipher(secret: str | bytes) -> tuple[AESSIV, type[Exception]]:
-    """Returns the cipher, and what it raises where the key does not fit. Raises ImproperlyConfigured without the
-    library."""
+    """The cipher, and what it raises where the key does not fit. Raises ImproperlyConfigured without the library."""
     try:
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESSIV

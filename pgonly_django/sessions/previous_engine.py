@@ -129,8 +129,7 @@ def _raising(cache: Any) -> Any:
 
 
 def _seconds_left(store: SessionBase, key: str, data: dict[str, Any]) -> float:
-    """Returns the seconds from the row where the engine has one. A cache does not tell, so there the whole age begins
-    again."""
+    """The seconds from the row where the engine has one. A cache does not tell, so there the whole age begins again."""
     model = getattr(store, "model", None)
     if model is not None:
         for expire_date in model.objects.filter(session_key=key).values_list("expire_date", flat=True):
@@ -144,8 +143,7 @@ def _until(expire_date: datetime) -> float:
 
 
 def _column_of(session: PreviousSession, codec: SessionCodec) -> tuple[str, int]:
-    """Returns the data as stored here, and how many values are left out: a cache accepts values that no serializer
-    encodes."""
+    """The data as stored here, and how many values are left out: a cache accepts values that no serializer encodes."""
     entries, refused = codec.encode_what_can_be(session.data)
     for key in refused:
         message = f"The session value under {key!r} cannot be encoded here and was left out"

@@ -41,8 +41,7 @@ class JobMask:
         return is_secret(name, self._patterns)
 
     def hides_of(self, task: str, args: Any, kwargs: Any) -> bool:
-        """Returns whether something in the arguments of a call is masked, and so may stand in what was made of them: a
-        key."""
+        """Whether something in the arguments of a call is masked, and so may stand in what was made of them: a key."""
         return bool(self.args(task, args) != args or self.value(kwargs) != kwargs)
 
     def _names(self, task: str, count: int) -> Sequence[str | None]:

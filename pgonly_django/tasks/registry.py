@@ -102,9 +102,8 @@ def unvalidated(kind: type[Any], values: Mapping[str, Any]) -> Any:
 
 
 def import_tasks() -> dict[str, str]:
-    """Returns the modules that cannot be imported, with the reasons. Each is logged once, is tried again by a call that
-    comes 30 s later or more, and keeps no other app's tasks from being known. Imports nothing before the apps are
-    loaded."""
+    """The modules that cannot be imported, with the reasons. Each is logged once, is tried again by a call that comes
+    30 s later or more, and keeps no other app's tasks from being known. Imports nothing before the apps are loaded."""
     for app in apps.get_app_configs() if apps.ready else ():
         path = f"{app.name}.{MODULE}"
         if path in _failures and time.monotonic() < _failures[path][1]:

@@ -137,8 +137,7 @@ class _SimulatedCommits:
         }
 
     def end(self) -> bool:
-        """Returns whether rows are lost: the job left a transaction open, or in such a state that it cannot
-        continue."""
+        """Whether rows are lost: the job left a transaction open, or in such a state that it cannot continue."""
         is_lost = self._is_begun and bool(self._last_write)
         if self._is_begun:
             self._rollback()

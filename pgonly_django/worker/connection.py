@@ -84,8 +84,7 @@ class WorkerConnection(Reconnecting):
         self.listening.start_anew()
 
     def heard(self) -> list[str]:
-        """Returns the payloads since the last call. After a time without connection these are all that could have been
-        sent."""
+        """The payloads since the last call. After a time without connection these are all that could have been sent."""
         if self._is_asleep:
             return []
         return Reconnecting.ask(self.listening, self.listener.hear) or self.listener.pending()

@@ -83,8 +83,7 @@ class CallThread(Timer):
         return Job.objects.using(self.alias).get(pk=ended if isinstance(ended, str) else ended.run.job.id)
 
     def result(self, ended: Ended) -> Any:
-        """Returns the job's TaskResult. Its row is not read for a run that ended here; None where the task was not
-        found."""
+        """The job's TaskResult. Its row is not read for a run that ended here; None where the task was not found."""
         if isinstance(ended, str) or ended.finish is None:
             return result_of(self.row(ended))
         return result_of_end(ended.run, ended.finish)
@@ -252,8 +251,7 @@ def _error_of(ended: Ended) -> BaseException | None:
 
 
 def result_of_end(run: Run, finish: Finish) -> Any:
-    """Returns the TaskResult of a run, as the job's row says it, without reading the row; None where the task was not
-    found."""
+    """The TaskResult of a run, as the job's row says it, without reading the row; None where the task was not found."""
     changes: dict[str, Any] = {"status": STATUS[finish.state]}
     if finish.result is not None:
         changes["_return_value"] = json.loads(finish.result)

@@ -91,8 +91,7 @@ def succeeded(run: Run, value: Any) -> Finish:
 
 
 def released(run: Run) -> Finish:
-    """Returns the job to ready for any worker, without using up an attempt: a planned stop, or too little time before
-    it."""
+    """The job to ready for any worker, without using up an attempt: a planned stop, or too little time before it."""
     if not run.leaves_early:
         return finish(run, Outcome.RELEASED, State.READY, free=True, reason="Its worker was stopped.")
     # For Deadline.admit() of other processes.
@@ -154,8 +153,7 @@ def meaning(run: Run, error: BaseException) -> BaseException:
 
 
 def _instruction_in(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    """Returns what an asyncio.TaskGroup has wrapped: an interruption, or else an instruction with no error beside
-    it."""
+    """What an asyncio.TaskGroup has wrapped: an interruption, or else an instruction with no error beside it."""
     leaves = list(errors_in(group))
     for kind in (LeaseLost, JobInterrupt):
         for leaf in leaves:

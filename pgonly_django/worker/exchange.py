@@ -61,8 +61,7 @@ class ExchangeResult:
     was_refused: bool = False  # nothing was done: the whole table is locked, or the statement was cancelled
 
     def as_written(self, finish: Finish) -> Finish:
-        """Returns the end as the row has it: what replaced a refused one, or the cancellation that was requested by
-        then."""
+        """The end as the row has it: what replaced a refused one, or the cancellation that was requested by then."""
         finish = self.replaced.get(finish.id, finish)
         state = State(self.states.get(finish.id, finish.state))
         return finish if state is finish.state else replace(finish, state=state)

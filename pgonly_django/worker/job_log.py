@@ -47,8 +47,7 @@ TOLD_AT_ONCE = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED)
 
 
 def logs_starts() -> bool:
-    """Returns whether there is anything to do for starts. No-op jobs come 20,000 a second, so it is asked once for
-    many."""
+    """Whether there is anything to do for starts. No-op jobs come 20,000 a second, so it is asked once for many."""
     return _logger.isEnabledFor(logging.DEBUG) or has_listeners()
 
 

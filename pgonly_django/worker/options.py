@@ -160,8 +160,7 @@ class WorkerOptions:
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Returns the options set by PGONLY_WORKER_<NAME>. Raises OptionError, which names the variable that does not
-    parse."""
+    """The options set by PGONLY_WORKER_<NAME>. Raises OptionError, which names the variable that does not parse."""
     found: dict[str, Any] = {}
     for name in (*RULES, NO_LISTEN):
         variable = ENVIRONMENT_PREFIX + name.upper()

@@ -46,8 +46,7 @@ def interrupted_before(grace_seconds: float) -> float:
 
 
 def grace_of(options: WorkerOptions) -> float:
-    """Returns the seconds that running jobs have at a planned stop: --grace-seconds, or less of a short
-    --max-seconds."""
+    """The seconds that running jobs have at a planned stop: --grace-seconds, or less of a short --max-seconds."""
     if options.max_seconds is None:
         return options.grace_seconds
     return min(options.grace_seconds, options.max_seconds * GRACE_SHARE)
@@ -208,9 +207,8 @@ class Deadline:
         return min(seconds, max(left, LEAVE_AT_LEAST_SECONDS))
 
     def admit(self, run: Run) -> bool:
-        """Returns whether a run that was just claimed may begin: not where its steps take longer than is left. The
-        claims to come pass over such a job. A limited claim would bring it again, so after that one nothing more is
-        claimed."""
+        """Whether a run that was just claimed may begin: not where its steps take longer than is left. The claims to
+        come pass over such a job. A limited claim would bring it again, so after that one nothing more is claimed."""
         if self.ends_at == NEVER:
             return True
         run.stop_until, run.calls.until = self.jobs_until, self.calls_until

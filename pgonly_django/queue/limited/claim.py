@@ -187,8 +187,7 @@ def _chosen(groups: Sequence[LimitedGroup], free_slots: int, *, take_suspect: bo
 
 
 def _gates_of(group: LimitedGroup, limited: Mapping[str, Gate]) -> set[str]:
-    """Returns the names of its gates. Jobs without a key always have their queue's: no two claims see the same rows
-    then."""
+    """The names of its gates. Jobs without a key always have their queue's: no two claims see the same rows then."""
     names = {queue_gate(group.queue)} if group.key is None or group.queue in limited else set()
     return names if group.key is None else names | {key_gate(group.key)}
 

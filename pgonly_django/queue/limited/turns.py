@@ -183,8 +183,7 @@ def allocate(
     allowance: Allowance,
     rank: Callable[[LimitedGroup], Rank],
 ) -> list[Allocated]:
-    """Returns what starts now, in this order: rank by rank, in turns within a rank. `groups` are sorted by their
-    rank."""
+    """What starts now, in this order: rank by rank, in turns within a rank. `groups` are sorted by their rank."""
     allocated: list[Allocated] = []
     for _, equals in groupby(groups, rank):
         lines = _lines(equals, jobs)
@@ -208,8 +207,7 @@ def _lines(
 
 
 def _next(line: Iterator[Allocated], allowance: Allowance) -> Allocated | None:
-    """Returns the next job of the line that starts. A key keeps its order: where its oldest job cannot start, none
-    does."""
+    """The next job of the line that starts. A key keeps its order: where its oldest job cannot start, none does."""
     for each in line:
         if allowance.admits(*each):
             allowance.take(*each)
