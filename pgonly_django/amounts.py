@@ -18,8 +18,7 @@ TOKENS_LIMIT = 2**63 - 1
 
 def usd(value: Any, what: str) -> Decimal:
     """Returns `value` as it is stored, rounded up to a millionth. A float counts as what Python prints of it: 0.1 is
-    0.1. Raises AmountError for anything that is not an amount: negative, NaN, infinite, not a number, or a trillion and
-    more."""
+    0.1. Raises AmountError for anything else: negative, NaN, infinite, not a number, or a trillion and more."""
     if isinstance(value, bool) or not isinstance(value, Decimal | int | float | str):
         raise AmountError(what, value)
     try:
@@ -40,8 +39,7 @@ def shown(amount: Decimal) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of a call: US dollars, and the numbers of tokens if it has any. Raises AmountError and
-    WrongArgumentsError."""
+    """The cost of a call: US dollars, and tokens if it has any. Raises AmountError and WrongArgumentsError."""
 
     usd: Decimal = Decimal(0)
     tokens_in: int | None = None

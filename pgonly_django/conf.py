@@ -148,7 +148,7 @@ class Settings:
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The validated settings. Raises ImproperlyConfigured, which names the wrong key or value and the remedy."""
+    """Returns the validated settings. Raises ImproperlyConfigured with the wrong key or value and the remedy."""
     return read_settings()
 
 

@@ -210,8 +210,7 @@ def _binaries() -> Path:
 
 
 def unprivileged() -> dict[str, Any]:
-    """Returns the account under which root starts the server: PostgreSQL refuses to run as root, and this account
-    exists everywhere."""
+    """Returns the account for a server that root starts, which PostgreSQL refuses: it exists everywhere."""
     if os.geteuid() != 0:
         return {}
     for name in UNPRIVILEGED:

@@ -19,8 +19,7 @@ _thread = threading.local()
 
 
 def subscribe(listener: EventListener) -> Callable[[], None]:
-    """Calls `listener(name, facts)` for every event, in the thread that logs it. Returns a function that ends the
-    subscription."""
+    """Calls `listener(name, facts)` for every event, in the thread that logs it. Returns a function to stop it."""
     _listeners.append(listener)
     return lambda: _listeners.remove(listener)
 

@@ -57,8 +57,7 @@ class NotStorableError(PgonlyError, TypeError, ValueError):
 
 
 class UniqueKeyError(PgonlyError):
-    """A unique job could be neither written nor found, because other jobs took its key and gave it up again and
-    again."""
+    """A unique job could be neither written nor found: other jobs took its key and gave it up again and again."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -154,8 +153,7 @@ class WaitTimeoutError(PgonlyError, TimeoutError):
 
 
 class Snooze(PgonlyError):  # noqa: N818 - an instruction to the worker, not an error
-    """Raised by a task to run again after `delay`, a timedelta or seconds. It uses up no attempt: `raise
-    Snooze(60)`."""
+    """Raised by a task to run again after `delay`, a timedelta or seconds. It uses up no attempt."""
 
     def __init__(self, delay: timedelta | float) -> None:
         self.delay = _as_timedelta(delay, "Snooze()")
@@ -163,8 +161,7 @@ class Snooze(PgonlyError):  # noqa: N818 - an instruction to the worker, not an 
 
 
 class Retry(PgonlyError):  # noqa: N818 - an instruction to the worker, not an error
-    """Raised by a task to run again after `delay`, a timedelta or seconds, instead of the task's backoff. It uses up an
-    attempt."""
+    """Raised by a task to run again after `delay` instead of the task's backoff. It uses up an attempt."""
 
     def __init__(self, delay: timedelta | float, reason: str = "") -> None:
         self.delay = _as_timedelta(delay, "Retry()")

@@ -16,8 +16,7 @@ LEVELS_SHOWN = 50
 
 
 def masked(value: Any, patterns: Sequence[str], levels: int = LEVELS_SHOWN) -> Any:
-    """Returns `value` with a mask in the place of values under secret keys, at any depth, and of all that is deeper
-    than `levels`."""
+    """Returns `value` with masks for values under secret keys, at any depth, and for all deeper than `levels`."""
     if not isinstance(value, (dict, list, tuple)):
         return value
     if not levels:
@@ -53,8 +52,7 @@ def unmasked(shown: Any, masked_value: Any, stored: Any) -> Any:
 
 
 def _refuse_moved(shown: list[Any], masked_value: list[Any]) -> None:
-    """Raises ValueError for a list in which an entry was added or removed: only without that does a place say which
-    entry it was."""
+    """Raises ValueError for a list with an entry added or removed: then no place says which entry it was."""
     is_same_length, gone = len(shown) == len(masked_value), masked_value[len(shown) :]
     pairs = enumerate(zip(shown, masked_value, strict=False))
     first_change = next(

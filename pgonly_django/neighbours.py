@@ -22,8 +22,7 @@ SESSION_ENGINE = "pgonly_django.sessions"
 
 
 def leave_our_tables_alone() -> None:
-    """Adds our tables to those that django-cachalot does not cache, whenever it reads its settings, also in
-    reload()."""
+    """Adds our tables to those that django-cachalot leaves alone, whenever it reads its settings."""
     if not apps.is_installed("cachalot"):
         return
     # Where a later version has none of this, the check says so.

@@ -69,8 +69,7 @@ class PostgresCache(DjangoCache):
         return SingleFlight(self.store, stored, function, seconds, spare, limit, names, strict).run()
 
     def delete_tags(self, *tags: str) -> int:
-        """Deletes every entry that has one of the tags, in one statement. Returns the number of entries that it
-        deleted."""
+        """Deletes every entry that has one of the tags, in one statement. Returns the number of entries."""
         return self._do(deletion.delete_tags(self.store, self._tags(tags)), 0)
 
     async def adelete_tags(self, *tags: str) -> int:
@@ -87,15 +86,13 @@ class PostgresCache(DjangoCache):
         sleep: float | None = None, blocking: bool = True, blocking_timeout: float | timedelta | None = None,
         thread_local: bool | None = None,
     ) -> Lock:  # fmt: skip
-        """Returns a lock across all processes; see Lock. `sleep` and `thread_local`, which django-redis has, have no
-        effect."""
+        """Returns a lock across all processes; see Lock. `sleep`, `thread_local`: django-redis's, without effect."""
         del sleep, thread_local
         stored = self.stored_key(key, version)
         return Lock(self.store, stored, str(key), timeout, blocking_timeout, blocking=blocking)
 
     def ttl(self, key: Any, version: int | None = None) -> int | None:
-        """Returns the number of seconds until `key` expires, rounded up; None when it never expires, and 0 when it does
-        not exist."""
+        """Returns the seconds until `key` expires, rounded up; None without an expiry, 0 without the key."""
         return _seconds(self.pttl(key, version))
 
     async def attl(self, key: Any, version: int | None = None) -> int | None:
@@ -103,8 +100,7 @@ class PostgresCache(DjangoCache):
         return _seconds(await self.apttl(key, version))
 
     def pttl(self, key: Any, version: int | None = None) -> int | None:
-        """Returns the number of milliseconds until `key` expires; None when it never expires, and 0 when it does not
-        exist."""
+        """Returns the milliseconds until `key` expires; None without an expiry, 0 without the key."""
         return self._do(updates.pttl(self.store, self.stored_key(key, version)), 0)
 
     async def apttl(self, key: Any, version: int | None = None) -> int | None:
@@ -112,8 +108,7 @@ class PostgresCache(DjangoCache):
         return await self._ado(updates.pttl(self.store, self.stored_key(key, version)), 0)
 
     def expire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
-        """Lets `key` expire after `timeout`, in seconds or as a timedelta. Returns False when the key does not
-        exist."""
+        """Lets `key` expire after `timeout` (seconds or a timedelta). Returns False without the key."""
         return self.touch(key, timeout, version)
 
     async def aexpire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
@@ -129,8 +124,7 @@ class PostgresCache(DjangoCache):
         return await self.atouch(key, milliseconds(timeout), version)
 
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
-        """Lets `key` expire at a datetime, or at a number of seconds since 1970. Returns False when the key does not
-        exist."""
+        """Lets `key` expire at a datetime, or at seconds since 1970. Returns False without the key."""
         operation = updates.expire_at(self.store, self.stored_key(key, version), moment(when))
         return self._do(operation, False, write=True)
 
@@ -148,7 +142,7 @@ class PostgresCache(DjangoCache):
         return await self.aexpire_at(key, moment(when, units=1000), version)
 
     def persist(self, key: Any, version: int | None = None) -> bool:
-        """Lets `key` never expire. Returns False when it had no expiry, or does not exist."""
+        """Lets `key` never expire. Returns False if it had no expiry, or does not exist."""
         return self._do(updates.persist(self.store, self.stored_key(key, version)), False, write=True)
 
     async def apersist(self, key: Any, version: int | None = None) -> bool:

@@ -58,8 +58,7 @@ def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks
 
 
 def _connections_allowed(database: str) -> int | None:
-    """Returns None where E102 reports the database, and where the server does not answer, since a check may run without
-    it."""
+    """Returns None where E102 reports the database or the server does not answer: a check may run without it."""
     if database not in connections or connections[database].vendor != "postgresql":
         return None
     try:

@@ -1,5 +1,4 @@
-"""Counts what the threads of this process read and wrote in one cache since the last flush to the database
-(eviction.py)."""
+"""Counts what this process's threads read and wrote in one cache since the last flush (eviction.py)."""
 
 import random
 import threading

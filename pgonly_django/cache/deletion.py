@@ -89,8 +89,7 @@ DELETE_RANGE = _deleting(IN_RANGE)
 
 
 def clear(store: Store, prefix: str = "") -> Operation[int]:
-    """Deletes every entry whose made key begins with `prefix`. Without a prefix, the space of all entries is free for
-    writes afterwards."""
+    """Deletes every entry whose made key begins with `prefix`. Without one, all space is free for writes afterwards."""
     start, end = globs.span(store.namespace + prefix)
     live, deleted = yield from _delete(store, DELETE_RANGE, timeout=store.long_timeout, start=start, end=end)
     yield from store.eviction.reclaim(deleted, waits=not prefix)

@@ -190,16 +190,15 @@ class DjangoCache(BaseCache):
         return self.store.key(self.make_key(key, version))
 
     def _named(self, keys: Iterable[Any], version: int | None) -> dict[bytes, Any]:
-        """Returns the keys by their stored form. Django's own make_key() and KEY_FUNCTION put the key last, so one call
-        is enough."""
+        """Returns the keys by their stored form. make_key() and KEY_FUNCTION put the key last, so one call is
+        enough."""
         if self.key_func is not default_key_func or type(self).make_key is not BaseCache.make_key:
             return {self.stored_key(key, version): key for key in keys}
         start, stored = self.make_key("", version), self.store.key
         return {stored(f"{start}{key}"): key for key in keys}
 
     def seconds_of(self, timeout: Timeout) -> float | None:
-        """Returns the timeout in seconds; None means forever. Raises TypeError and ValueError for anything that is not
-        a number of seconds."""
+        """Returns the timeout in seconds; None means forever. Raises TypeError and ValueError for other values."""
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
         return timeout if timeout is None or type(timeout) is int else timeout_seconds(timeout)
@@ -227,8 +226,7 @@ class DjangoCache(BaseCache):
         return strict
 
     def failed(self, error: CacheError, fallback: T, *, write: bool) -> T:
-        """Handles an error by ON_ERROR. By default reads give a miss, deletes give 0 or False, both logged, and writes
-        raise."""
+        """Handles an error by ON_ERROR: by default reads give a miss, deletes 0 or False, both logged; writes raise."""
         if self._on_error == "raise" or (write and self._on_error is None):
             raise error
         what = "Not cached" if isinstance(error, ValueTooLargeError) else "The cache did without the database"

@@ -91,7 +91,7 @@ def size_of(key_bytes: int, value_bytes: int) -> int:
 
 
 def minute_of(moment: str) -> str:
-    """Returns a moment as `prune_minute` has it. It is coarse, so that writing a key again soon leaves its index alone
+    """Returns a moment as `prune_minute` has it: coarse, so that writing a key again soon leaves its index alone
     (HOT)."""
     return f"floor(date_part('epoch', {moment}) / 60)::int4"
 
@@ -253,8 +253,7 @@ def unpack(codec: int, data: bytes) -> bytes:
 
 @functools.cache  # to look for a module that is missing takes longer than to compress 10 KB
 def zstd() -> Any:
-    """Returns the module with compress() and decompress(): Python 3.14's own or its backport. Raises ImportError
-    without either."""
+    """Returns the module with compress() and decompress(): Python 3.14's or its backport. Raises ImportError."""
     for name in ("compression.zstd", "backports.zstd", "zstandard"):
         try:
             return importlib.import_module(name)

@@ -64,7 +64,7 @@ _creating = threading.Lock()
 
 
 def eviction_for(pool: Pool, namespace: str, options: Options) -> Eviction:
-    """The eviction of this process for a cache. Django makes a cache object for each thread; they count together."""
+    """Returns this process's eviction for a cache. Django makes a cache object per thread; they count together."""
     name = cache_name(options.durable, namespace)
     settings = options.database, name, options.max_entries, options.max_bytes
     with _creating:
@@ -111,8 +111,7 @@ class Eviction:
             _warn("Counting", error)
 
     def _begin_to_flush(self) -> bool:
-        """Takes the counts, for a process that does nothing more before it ends. Returns False where there is nothing
-        to write."""
+        """Takes the counts, for a process that is about to end. Returns False where there is nothing to write."""
         if self.counters.counts == CacheCounts():
             return False
         background.add(lambda: run(self.flush()), 0)
@@ -302,8 +301,7 @@ def _flush_at_exit() -> None:
 
 
 def _after_fork() -> None:
-    """Resets the locks: a forked child has none of the parent's threads, and must not wait for a lock that one of them
-    held."""
+    """Resets the locks: a forked child has none of the parent's threads, which may have held one."""
     global _creating  # noqa: PLW0603 - one per process, and this is another process
     _creating = threading.Lock()
     for eviction in _evictions.values():

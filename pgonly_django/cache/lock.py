@@ -58,8 +58,7 @@ class Lock:
         self._is_renewed, self._stop_renewal = timeout is None, threading.Event()
 
     def acquire(self, blocking: bool | None = None, blocking_timeout: Duration | None = None) -> bool:
-        """Acquires the lock. Returns False if it was not free within `blocking_timeout` seconds; None means no
-        limit."""
+        """Acquires the lock. Returns False if it was not free within `blocking_timeout` seconds (None: no limit)."""
         return run(self._acquire(self._patience(blocking, blocking_timeout)))
 
     async def aacquire(self, blocking: bool | None = None, blocking_timeout: Duration | None = None) -> bool:
@@ -67,7 +66,7 @@ class Lock:
         return await self._store.pool.arun(self._acquire(self._patience(blocking, blocking_timeout)))
 
     def release(self) -> None:
-        """Releases the lock. Raises LockError when this object does not hold it (any more)."""
+        """Releases the lock. Raises LockError when it is not held here (any more)."""
         run(self._release())
 
     async def arelease(self) -> None:
@@ -75,8 +74,7 @@ class Lock:
         await self._store.pool.arun(self._release())
 
     def extend(self, seconds: Duration) -> None:
-        """Holds the lock for `seconds` (or a timedelta) from now. Raises LockError when this object does not hold it
-        (any more)."""
+        """Holds the lock for `seconds` (or a timedelta) from now. Raises LockError when it is not held here."""
         run(self._extend(positive(seconds, "The time to extend a lock by")))
 
     async def aextend(self, seconds: Duration) -> None:
@@ -126,8 +124,7 @@ class Lock:
     )
 
     def _acquire(self, patience: float) -> Operation[bool]:
-        """Acquires the lock. One that it may have taken though it ends with an error (Ctrl+C, for example) is given
-        back."""
+        """Acquires the lock. One that it may have taken before an error (Ctrl+C, say) is given back."""
         holder, is_waiting = secrets.token_hex(8).encode(), False
         try:
             if (yield from self._take(holder)):

@@ -69,8 +69,7 @@ def parse(given: dict[str, Any]) -> Options:
 
 
 def default_timeout(given: Any) -> float | None:
-    """Returns TIMEOUT: a number, a timedelta, None, or text as it comes from the environment. Raises as parse()
-    does."""
+    """Returns TIMEOUT: a number, a timedelta, None, or text from the environment. Raises as parse() does."""
     try:
         number = float(given) if isinstance(given, str) else given
         return number if type(number) is int else timeout_seconds(number)

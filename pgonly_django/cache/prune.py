@@ -40,8 +40,7 @@ SELECT count(*) FROM gone
 
 
 def prunable_databases(own: str) -> set[str]:
-    """Returns the aliases to prune: `own`, unless a router keeps the tables from it, and those of all caches of this
-    package."""
+    """Returns the aliases to prune: `own`, unless a router keeps the tables from it, and those of our caches."""
     found = {own} if router.allow_migrate_model(own, CacheEntry) else set()
     for cache in our_settings().values():
         try:

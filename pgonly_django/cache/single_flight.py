@@ -66,8 +66,7 @@ class _Computation:
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """Whether it is under way. A task that the computation started counts as part of it, and no longer when it runs
-        on after it."""
+        """Whether it is under way. A task that the computation started counts, until the computation has ended."""
         self.is_over, token = False, _running.set((*_running.get(), self))
         try:
             yield

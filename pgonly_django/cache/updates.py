@@ -16,7 +16,7 @@ SWAPS = 20  # attempts to write the sum before other callers change the value, w
 
 
 def incr(store: Store, key: bytes, delta: Any, name: Any) -> Operation[Any]:
-    """The sum. Raises ValueError without the key (the caller's `name`), and TypeError where it holds no number."""
+    """Returns the sum. Raises ValueError without the key (the caller's `name`), TypeError where it is no number."""
     if isinstance(delta, int):
         total = yield from _add(store, key, delta)
         if total is not None:

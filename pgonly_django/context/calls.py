@@ -79,8 +79,7 @@ class Calls:
 
 
 class StepPauses:
-    """The pauses of one step. `asked` says how long its error asks to wait; None where the error is to leave the
-    step."""
+    """The pauses of one step. `asked` says how long its error asks to wait; None: the error leaves the step."""
 
     def __init__(self, asked: Callable[[BaseException], float | None]) -> None:
         self._asked = asked
@@ -93,8 +92,7 @@ class StepPauses:
 
     @contextmanager
     def after_error(self) -> Iterator[None]:
-        """Stands around one call. Swallows an error after which the step is to be called again, when the pause has
-        ended."""
+        """Stands around one call. Swallows an error after whose pause the step is called again."""
         try:
             yield
         except Exception as error:
@@ -162,8 +160,7 @@ class Spending:
             self._reservation.settle_step(self._cost, is_recorded=not (is_new and self._is_noted))
 
     def _known(self, said: Any, result: Any) -> Cost | None:
-        """Returns None where no cost was given, or none that can be stored: a paid result is not thrown away for
-        that."""
+        """Returns None without a cost that can be stored: a paid result is not thrown away for that."""
         try:
             said = said(result) if callable(said) else said
             return None if said is None else Cost.of(said)

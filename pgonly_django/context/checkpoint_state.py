@@ -37,8 +37,7 @@ class Values:
 
 
 class CheckpointState:
-    """The state of one run. The job's own threads alone change it. `on_commit` is called when something written has
-    been committed."""
+    """The state of one run, changed by the job's own threads. `on_commit` is called after each commit of it."""
 
     def __init__(self, alias: str, saved: Saved, on_commit: Callable[[], None]) -> None:
         self.alias = alias
@@ -117,7 +116,7 @@ class CheckpointState:
 
     @property
     def kept_parts(self) -> set[str]:
-        """The parts of the output that are written, or will be unless this job's own transaction is rolled back."""
+        """The parts of the output that are written, or will be unless this job's transaction is rolled back."""
         return {*self.to_write.ends, *map(part_of_step, self.values.steps_with_text)}
 
     def note_new_step(self, name: str, *, has_text: bool) -> None:
@@ -153,8 +152,8 @@ class CheckpointState:
         return self._values.copy()
 
     def restore(self, snapshot: Values, alias: str) -> None:
-        """Restores the values after a rollback in the database `alias`. In another database than the jobs' the
-        checkpoint stays."""
+        """Restores the values after a rollback in the database `alias`. The checkpoint stays unless that has the
+        jobs."""
         values = snapshot.copy()
         if alias != self.alias:
             reached, before = self._values.reached.copy(), values.reached
@@ -163,8 +162,7 @@ class CheckpointState:
         self._values = values
 
     def tell_if_committed(self) -> None:
-        """Calls `on_commit`, except while a transaction of the jobs' database is open: its tracker calls this after the
-        commit."""
+        """Calls `on_commit`, unless a transaction of the jobs' database is open: its tracker calls this later."""
         open_trackers = [tracker for tracker in self._trackers if not tracker.has_ended()]
         if self.alias not in [tracker.connection.alias for tracker in open_trackers]:
             self._on_commit()

@@ -64,8 +64,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """The dict that `.using(metadata=...)` gave the job, with the headers of traces. It is read-only, and empty
-        without any."""
+        """The dict that `.using(metadata=...)` gave the job, with the headers of traces. Read-only, and never None."""
         return MappingProxyType(self._run.job.metadata or {})
 
     @property

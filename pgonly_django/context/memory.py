@@ -113,8 +113,7 @@ class Memory:
         return time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
 
     def end_loop(self, name: str) -> None:
-        """Notes that the loop has come to its end. One that is left by a break makes that item again in the next
-        run."""
+        """Notes that the loop has come to its end. One that a break left makes that item again in the next run."""
         if name in self._loops_under_way:
             self._loops_under_way.remove(name)
         if self.output is not None:

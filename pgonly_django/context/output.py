@@ -152,8 +152,7 @@ class RunOutput:
         return [PartRow(part_of_step(call.name), self.next_place(), 0, text)] if text else []
 
     def note_kept_step(self, call: StepCall, rows: list[PartRow], *, is_new: bool) -> None:
-        """Notes that the result of the step is stored. Not new: another thread of the job has made the same call, and
-        its text counts."""
+        """Notes that the step's result is stored. Not new: another thread made the same call, and its text counts."""
         if not is_new and call.name in self._steps:
             self.take_back(call)
         self._steps_reached.add(call.name)
@@ -180,8 +179,7 @@ class RunOutput:
         return End(len(self.chunks), len(self._withdrawn))
 
     def begin_loop(self, name: str) -> End | None:
-        """Emits again what the finished items of the loop have emitted. Returns where that ends; None where no rows
-        have any."""
+        """Emits again what the loop's finished items have emitted. Returns where that ends; None without rows."""
         name = part_of_loop(name)
         part, restored_at = self.earlier.get(name), self._restored_at
         if part is None:
@@ -387,8 +385,7 @@ class UnwrittenOutput:
             self._in_table.add(row)
 
     def put_back(self) -> None:
-        """Called when the row may not be in the table, or come there later: the next row begins where it began, or
-        before."""
+        """Called when the row may not be in the table: the next row begins where it began, or before."""
         if self._taken is not None:
             self._seen = ["".join(self._seen)[: self._taken[0].start]]
             self._taken, self._looked_at = None, (-1, -1)

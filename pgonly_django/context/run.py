@@ -41,8 +41,8 @@ class Counting:
         self._since: dict[str, Any] | None = None
 
     def since(self, done: Any, total: Any, seconds: float) -> dict[str, Any] | None:
-        """Returns where the measuring begins, for the report of `done`, `seconds` after the run began. None: with the
-        run, from zero."""
+        """Returns where measuring begins, for the report of `done` after `seconds` of the run. None: at its start, from
+        zero."""
         if not (_is_number(done) and (total is None or _is_number(total))):
             return None
         is_other = total is not None and self._total is not None and total != self._total
@@ -59,10 +59,9 @@ def _is_number(value: Any) -> bool:
 
 
 class Interrupter:
-    """Lets interrupt() reach the job while the job's own code runs, and once at most.
-
-    There is one token; interrupt() and close() compete for it. CPython raises an asynchronous exception between two
-    bytecodes, so a thread that waits inside a C call (a socket, a sleep) notices it when that call returns."""
+    """Lets interrupt() reach the job while the job's own code runs, and once at most. There is one token; interrupt()
+    and close() compete for it. CPython raises an asynchronous exception between two bytecodes, so a thread that waits
+    inside a C call (a socket, a sleep) notices it when that call returns."""
 
     __slots__ = ("_is_sent", "_task", "_thread", "_token", "has_reached_job")
 
@@ -82,8 +81,7 @@ class Interrupter:
         self._token.append(None)
 
     def close(self) -> None:
-        """After this call no interruption arrives. One that is on its way to this thread is caught here: it missed the
-        job."""
+        """After this call no interruption arrives. One on its way to this thread is caught here: it missed the job."""
         try:
             self._token.pop()  # see take()
         except IndexError:
@@ -118,8 +116,8 @@ class Interrupter:
 
 
 def take(token: list[None]) -> bool:
-    """Returns True for the first caller only, of any thread. A lock would not do: an exception between two bytecodes
-    could leave it held."""
+    """Returns True for the first caller only, of any thread. A lock could be left held by an exception between
+    bytecodes."""
     try:
         token.pop()
     except IndexError:
@@ -128,7 +126,7 @@ def take(token: list[None]) -> bool:
 
 
 def lease_end(asked_at: float, lease_for: timedelta) -> float:
-    """The moment (monotonic) until which a lease holds for sure: it is counted from before the statement was sent."""
+    """The moment (monotonic) until which a lease holds for sure, counted from before the statement was sent."""
     return asked_at + lease_for.total_seconds()
 
 
@@ -197,8 +195,8 @@ class Run:
 
     @property
     def calls(self) -> Calls:
-        """The calls of the run, made for the first caller that asks. Its context asks before the job's threads do: most
-        jobs have no steps."""
+        """The calls of the run, made for the first caller: its context, before the job's threads. Most jobs have no
+        steps."""
         if self._calls is None:
             self._calls = Calls()
         return self._calls

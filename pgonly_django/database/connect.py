@@ -63,8 +63,7 @@ NOTICE_DEAD_PEERS = {
 
 
 def parameters(pid: int | None, **more: str) -> Params:
-    """Returns the parameters of SET, for SETTINGS and `more`. Without the process id that was announced, it sets them
-    anyway."""
+    """The parameters of SET, for SETTINGS and `more`. Without the announced process id, it sets them anyway."""
     wanted = SETTINGS | more
     return {"names": list(wanted), "values": list(wanted.values()), "pid": pid}
 
@@ -89,7 +88,7 @@ def connection_params(alias: str, *, application_name: str) -> dict[str, Any]:
 
 
 def check_vendor(alias: str, kept: str, instead: str, error_id: str) -> list[checks.CheckMessage]:
-    """The error of a system check when the alias is not PostgreSQL. `kept` begins its text: what is kept there."""
+    """Returns a check's error when the alias is not PostgreSQL. `kept` begins its text: what is kept there."""
     vendor = connections[alias].vendor
     if vendor == "postgresql":
         return []

@@ -48,8 +48,7 @@ class SilentError(DatabaseUnavailableError):
 
 
 class EndedError(DatabaseUnavailableError):
-    """Raised when PostgreSQL has ended the connection, and has not done the statement: it may be sent again, whatever
-    it writes."""
+    """Raised when PostgreSQL has ended the connection before the statement, which may be sent again."""
 
 
 class Connection:
@@ -78,7 +77,7 @@ class Connection:
         self._watch(READ)
 
     def is_quiet(self) -> bool:
-        """Whether nothing came without a question. It is False when the server ends the connection, or the stream has
+        """Whether nothing came without a question: False when the server ends the connection, or the stream has
         ended."""
         return not self._poll.poll(0)
 

@@ -187,8 +187,7 @@ def stop_all() -> None:
 
 
 def _after_fork() -> None:
-    """Resets the state of a forked child, which has none of the threads, and must not wait for a lock that one of them
-    held."""
+    """Resets the state of a forked child, which has none of the threads; one of them may have held a lock."""
     for listener in _listeners.values():
         listener._lock = threading.RLock()  # noqa: SLF001 - same module
     _listeners.clear()

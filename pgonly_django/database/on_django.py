@@ -228,8 +228,7 @@ def _is_idle(raw: Raw) -> bool:
 
 
 def _may_prepare(alias: str, raw: Raw) -> bool:
-    """Returns False where psycopg prepares, since it deallocates all after a rollback, and behind a pooler, which swaps
-    connections."""
+    """Returns False where psycopg prepares, since it deallocates all after a rollback, and with a pooler."""
     utf8 = raw.pgconn.parameter_status(b"client_encoding") == b"UTF8"
     if not utf8 or raw.prepare_threshold is not None:
         return False
@@ -264,7 +263,7 @@ def time_limit(alias: str, limit: timedelta, lock_limit: timedelta | None = None
 
 
 def is_in_transaction(alias: str) -> bool:
-    """Whether an atomic() would not begin a transaction. Without autocommit the caller has one, or is about to."""
+    """Whether an atomic() would not begin a transaction. Without autocommit the caller has or begins one."""
     connection = connections[alias]
     return connection.in_atomic_block or not connection.get_autocommit()
 

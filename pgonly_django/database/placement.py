@@ -96,8 +96,7 @@ def _listed(names: list[str], shown: int = 2) -> str:
 
 
 def refuse_elsewhere(*, using: str, **_: Any) -> None:
-    """Receives pre_migrate: new tables would be created at the right place, while the old ones stay at the wrong
-    one."""
+    """Receives pre_migrate: new tables would be at the right place, and the old ones at the wrong one."""
     connection = connections[using]
     if connection.vendor == "postgresql" and (problem := what_is_wrong(connection)):
         raise CommandError(problem)

@@ -55,7 +55,7 @@ class PoolUser:
         return (unavailable if isinstance(error, DatabaseUnavailableError) else failed)(*error.args)
 
     def may_be_done(self, error: BaseException) -> bool:
-        """Whether PostgreSQL may have done a call that ended with this error: it was cut off, or not answered."""
+        """Whether PostgreSQL may have done a call that ended with this error: cut off, or not answered."""
         failed, _, unanswered = self.errors
         return isinstance(error, unanswered) or not isinstance(error, (failed, testrun.Refusal))
 
@@ -136,8 +136,7 @@ class Pool:
         return result
 
     async def arun(self, operation: Operation[T]) -> T:
-        """Does operation.arun(), but in a TestCase in the thread that has the test's transaction, as the ORM does
-        it."""
+        """Does operation.arun(), but in a TestCase in the thread that has the test's transaction, as the ORM does."""
         if testrun.is_on() and testrun.testcase_connection(self.alias) is None:
             tests_own = await sync_to_async(testcase_connection_for)(self.alias, self.user.advice)
             if tests_own is not None:
@@ -200,8 +199,7 @@ class Pool:
         return True
 
     def _shrink(self, refused: Connection, reason: str) -> bool:
-        """Does without `refused` and connections like it for a while. Returns False when it would have been the only
-        one."""
+        """Does without `refused` and its like for a while. Returns False when it would have been the only one."""
         with self._lock:
             others = len(self._connections - {refused})
             if others:
@@ -319,8 +317,7 @@ class Pool:
 
 
 def _start_closer() -> None:
-    """Starts a thread that closes what is not used. It wakes four times in IDLE_SECONDS, and ends when no connection is
-    left."""
+    """Starts a thread that closes unused connections, four times in IDLE_SECONDS, until none is left."""
     global _closer  # noqa: PLW0603 - one per process
     with _creating, contextlib.suppress(RuntimeError):  # the interpreter is ending and starts no threads
         if _closer is None or not _closer.is_alive():

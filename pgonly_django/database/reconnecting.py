@@ -79,8 +79,7 @@ class Reconnecting:
             )
 
     def ask(self, question: Callable[[OwnConnection], Answer]) -> Answer | None:
-        """Returns `question(connection)`; None when the database is unavailable, or refused to answer now (see
-        TRY_AGAIN)."""
+        """Returns `question(connection)`; None when the database is unavailable, or refused (see TRY_AGAIN)."""
         connection = self.connection()
         try:
             return None if connection is None else question(connection)

@@ -71,8 +71,7 @@ def integer(raw: bytes | None) -> int:
 
 
 def printable(text: str) -> str:
-    """Returns `text` with the characters that PostgreSQL's text cannot hold made visible: for reasons, tracebacks and
-    log lines."""
+    """Returns `text` with characters that PostgreSQL cannot hold made visible: for reasons, tracebacks, log lines."""
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 

@@ -82,6 +82,5 @@ class TestcaseConnection(Connection):
         return result
 
     async def ready(self) -> None:
-        """Runs where an event loop runs in the test's thread: no other coroutine comes between, onto the same
-        connection."""
+        """Runs where an event loop runs in the test's thread: no other coroutine gets that connection then."""
         self.block()

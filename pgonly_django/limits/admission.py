@@ -136,8 +136,7 @@ class LimiterAdmission:
         return EnterAnswer(is_in, has_slot, lacks_slots, wait_seconds or None, is_far)
 
     def abandon(self) -> None:
-        """Called when the caller gave up on the way in: what it may hold is given back in the background, with all that
-        it reserved."""
+        """Called when the caller gave up on the way in: all it may hold is given back in the background."""
         leaving = self.pool, self.id, self.name
         if self._is_unanswered:
             # The slot may be taken only later, also by one whose ticket is there already. The whole reservation is

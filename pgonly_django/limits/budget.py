@@ -71,8 +71,7 @@ def budget(
 
 @dataclass(frozen=True, slots=True)
 class NamedBudget:
-    """The budget that budget() returns. Its row is created when it is first used. Two of the same name are the same
-    budget."""
+    """The budget that budget() returns. Its row is created at its first use. Two of one name are the same budget."""
 
     name: str
     declaration: BudgetDeclaration | None
@@ -156,8 +155,7 @@ class BudgetReservation:
             run(self._settle(cost, is_recorded=is_recorded))
 
     def lost(self) -> None:
-        """Called when the reservation has expired while this process stood still. settle() corrects what was
-        counted."""
+        """Called when the reservation has expired while this process stood still. settle() corrects the cost."""
 
     def _make(self) -> Operation[None]:
         if self._is_open or self._is_over:

@@ -1,5 +1,4 @@
-"""The statements of a budget's reservations. Each is one round trip, and sending it twice does what sending it once
-does."""
+"""The statements of a budget's reservations. Each is one round trip, and may be sent twice without harm."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""PGONLY["LIMITERS"]: the limiters and what they allow. The rows tell all processes: what a person has changed in the
-admin stays."""
+"""PGONLY["LIMITERS"]: the limiters and what they allow. Their rows tell all processes, and keep people's changes."""
 
 import difflib
 from collections.abc import Iterable

@@ -106,8 +106,7 @@ class Use(StoppableLimiter):
 
     @property
     def requests(self) -> float:
-        """The number of requests that the use takes. Set it where a client library has repeated the request by
-        itself."""
+        """The number of requests that the use takes. Set it where a client library has repeated the request."""
         return self._requests
 
     @requests.setter
@@ -169,8 +168,7 @@ class NamedLimiter(StoppableLimiter):
 
 
 def _inside_of() -> list[LimiterAdmission]:
-    """Returns the admissions that this caller is inside of. A forked process is inside of none: the slots are its
-    parent's."""
+    """Returns the admissions that this caller is inside of. A forked process has none: they are its parent's."""
     found = (each for kept in _inside.get() if (each := kept()) is not None)
     return [each for each in found if each.is_in and each.pid == os.getpid()]
 

@@ -20,8 +20,7 @@ FAR, FAR_SECONDS = 20, 15
 
 
 def _left(bucket: str, limit: str) -> str:
-    """Returns SQL for what is in the bucket now, which holds half a second's worth of a rate per minute; NULL without a
-    limit."""
+    """SQL for what is in the bucket now, which holds half a second's worth of a rate per minute; NULL: no limit."""
     capacity = f"(1 + l.{limit} / 120)"
     filled = f"l.{bucket} + l.{limit} / 60 * greatest(extract(epoch FROM now - l.refilled_at), 0)"
     return f"least({capacity}, coalesce({filled}, {capacity}))"

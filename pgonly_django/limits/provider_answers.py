@@ -117,7 +117,7 @@ def is_unpaid(error: BaseException | None) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and the errors that it says it was made of, but not its context, which may be an earlier call's."""
+    """The error and the errors that it was made of, but not its context, which may be an earlier call's."""
     for _ in range(CHAIN_LIMIT):
         if error is None:
             return
@@ -127,8 +127,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _was_refused(error: BaseException) -> bool:
-    """Returns whether the status refuses the request, by the attributes in which openai, anthropic, httpx, requests and
-    aiohttp keep it."""
+    """Whether the status refuses, by the attributes of openai, anthropic, httpx, requests and aiohttp."""
     for holder in (error, getattr(error, "response", None)):
         for name in ("status_code", "status"):
             status = getattr(holder, name, None)

@@ -37,8 +37,7 @@ HEADS = LINE.format("id", "state", "queue", "task", "attempts", "age", "last err
 
 
 def with_last_error(jobs: JobQuerySet) -> JobQuerySet:
-    """Returns the columns that a line and its JSON need, without the large ones, but with the arguments that a key was
-    made of."""
+    """Adds what a line and its JSON need: no large columns, but the arguments that a key was made of."""
     has_key = Q(unique_key__isnull=False) | Q(concurrency_key__isnull=False)
     of_key = {f"key_{name}": Case(When(has_key, then=F(name))) for name in ("args", "kwargs")}
     rows: JobQuerySet = jobs.defer(*LARGE).annotate(**LAST, **of_key).order_by("-pk")
@@ -71,7 +70,7 @@ def _plain(value: Any) -> str:
 
 
 def listed(jobs: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """The job for --json of `list`. Keys are masked where they were made of a masked argument, as in the admin."""
+    """Returns the job for --json of `list`. Keys made of a masked argument are masked, as in the admin."""
     mask = JobMask()
     for job in jobs:
         if job.key_args is not None and mask.hides_of(job.task, job.key_args, job.key_kwargs):

@@ -1,5 +1,4 @@
-"""What commands about jobs share: the flags that choose jobs and their database, and the name nearest to a wrong
-one."""
+"""What commands about jobs share: the flags that choose jobs, and the name nearest to a wrong one."""
 
 from __future__ import annotations
 
@@ -87,8 +86,7 @@ def job_database(alias: str | None) -> str:
 
 
 def length(text: str) -> timedelta | None:
-    """Returns a length such as "90s", "30min", "2h", "3d"; None when it is not written in this way. Raises
-    OverflowError."""
+    """Returns a length such as "90s", "30min", "2h", "3d"; None for other texts. Raises OverflowError."""
     found = LENGTH.match(text)
     return timedelta(**{UNITS[found[2]]: int(found[1])}) if found else None
 

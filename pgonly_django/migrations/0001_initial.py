@@ -204,10 +204,10 @@ def declared(declared_at="When a process last confirmed the declaration."):
     newest = "When the newest process that declares it started: older ones change nothing."
     return {
         "name": text(255, **KEY),
-        "declared": optional(JSONField, "The declaration in settings or code; empty: made by a person."),
+        "declared": optional(JSONField, "Declared in settings or code; empty: made by a person."),
         "declared_at": optional(DateTimeField, declared_at, editable=False),
         "declarer_started_at": optional(DateTimeField, newest, editable=False),
-        "edited_at": optional(DateTimeField, "When a person changed it; code does not change it any more."),
+        "edited_at": optional(DateTimeField, "When a person changed it; code no longer changes it."),
     }
 
 
@@ -286,7 +286,7 @@ TABLES = [
         backend=text(64, "The alias in TASKS.", default="default"),
         args=JSONField(default=list),
         kwargs=JSONField(default=dict),
-        lease_epoch=IntegerField(default=0, help_text="Raised by every claim; it fences off older runs."),
+        lease_epoch=IntegerField(default=0, help_text="Raised by every claim; fences off older runs."),
         attempt=SmallIntegerField(default=0),
         worker_id=UUIDField(null=True),
         started_at=optional(DateTimeField, "When the first run that began was claimed."),
@@ -305,36 +305,30 @@ TABLES = [
         ready_again_at=optional(
             DateTimeField, "When it last became ready again at the place that it had kept."
         ),
-        run_at=optional(DateTimeField, "The job does not start before this time."),
-        retention=optional(DurationField, "How long it is kept after it has finished; empty: forever."),
+        run_at=optional(DateTimeField, "It does not start before this time."),
+        retention=optional(DurationField, "Kept this long after its end; empty: forever."),
         failed_retention=optional(
-            DurationField,
-            "How long it is kept after it has failed; empty: as retention says, but 90 days at least.",
+            DurationField, "Kept this long after it failed; empty: as retention, at least 90 days."
         ),
         max_runtime=DurationField(null=True),
-        unique_until=optional(DateTimeField, "When the key is free again; empty: the state alone decides."),
+        unique_until=optional(DateTimeField, "When the key is free again; empty: by state alone."),
         dead_lettered_at=DateTimeField(null=True),
         cancel_requested_at=DateTimeField(null=True),
         reported_at=optional(DateTimeField, "When it last reported progress or a log line."),
-        interruptions=IntegerField(
-            default=0, help_text="The number of planned stops, which use up no attempt."
-        ),
+        interruptions=IntegerField(default=0, help_text="Planned stops; they use up no attempt."),
         priority=SmallIntegerField(default=0, help_text="-100 to 100, larger first."),
         max_attempts=SmallIntegerField(default=8),
-        crashes=SmallIntegerField(
-            default=0, help_text="The number of worker deaths that it is suspected of."
-        ),
+        crashes=SmallIntegerField(default=0, help_text="Worker deaths that it is suspected of."),
         slots=optional(
-            SmallIntegerField,
-            "The number of threads of its worker that it occupies; empty: one, and no concurrency key.",
+            SmallIntegerField, "Threads of its worker that it occupies; empty: one, and no concurrency key."
         ),
-        concurrency_limit=optional(SmallIntegerField, "The maximum number of jobs of the key at a time."),
-        options=optional(JSONField, "The options that .using() set for this job alone."),
-        metadata=optional(JSONField, "The metadata that the job carries beside its arguments."),
+        concurrency_limit=optional(SmallIntegerField, "Maximum jobs of the key at a time."),
+        options=optional(JSONField, "Set by .using() for this job alone."),
+        metadata=optional(JSONField, "Carried beside its arguments."),
         errors=JSONField(default=list, help_text="The last attempts that did not succeed."),
         log=JSONField(default=list, help_text="The last lines the job logged."),
         progress=optional(JSONField, "done, total and message."),
-        concurrency_key=text(255, "The key by which its limit counts.", null=True),
+        concurrency_key=text(255, "The key its limit counts.", null=True),
         unique_key=text(255, "No second job may have it.", null=True),
         unique_while=text(
             16,
@@ -342,8 +336,8 @@ TABLES = [
             choices=capitalized("waiting", "unfinished", "retained"),
             null=True,
         ),
-        dead_letter_queue=text(64, "The queue whose task is called when the job has failed.", null=True),
-        held_by=text(255, "The cause of the hold, such as a budget.", null=True),
+        dead_letter_queue=text(64, "Its task is called when the job has failed.", null=True),
+        held_by=text(255, "Its holder, such as a budget.", null=True),
     ),
     create(
         "Step",
@@ -362,7 +356,7 @@ TABLES = [
         meta("pgonly_checkpoint", "checkpoint"),
         job=OneToOneField(on_delete=CASCADE, related_name="checkpoint", to="pgonly_django.job", **KEY),
         value=optional(JSONField, "What the job saved."),
-        positions=JSONField(default=dict, help_text="The number of items that each iterate() has finished."),
+        positions=JSONField(default=dict, help_text="Items that each iterate() has finished."),
         saved_at=clock(),
     ),
     create(
@@ -377,11 +371,11 @@ TABLES = [
         job=of_job("outputs"),
         part=text(
             264,
-            "Empty: the text that readers see. Otherwise the step or loop whose text a later run repeats.",
+            "Empty: what readers see. Otherwise a step or loop whose text later runs repeat.",
             blank=True,
         ),
         place=BigIntegerField(help_text="The order of the rows: lease_epoch * 2^32 and a number."),
-        start=IntegerField(help_text="The number of characters of the earlier text that stay."),
+        start=IntegerField(help_text="Characters of the earlier text that stay."),
         text=TextField(),
     ),
     create(
@@ -426,7 +420,7 @@ TABLES = [
         task=text(255),
         succeeded=BigIntegerField(default=0),
         failed=BigIntegerField(default=0, help_text="The job has ended as failed."),
-        retried=BigIntegerField(default=0, help_text="The attempt failed, and the job continues."),
+        retried=BigIntegerField(default=0, help_text="The attempt failed; the job continues."),
         interrupted=BigIntegerField(default=0, help_text="Released by a planned stop."),
         crashed=BigIntegerField(default=0, help_text="Its worker died."),
         waiting_times=HistogramField(default=list, help_text="From ready to the start of the run."),
@@ -446,19 +440,14 @@ TABLES = [
         **declared(),
         max_running=optional(
             IntegerField,
-            "The maximum number of jobs at a time, across all workers.",
+            "Maximum jobs at a time, across all workers.",
             blank=True,
             verbose_name="running at most",
         ),
         rate_count=optional(
-            IntegerField,
-            "The maximum number of jobs that start per period ...",
-            blank=True,
-            verbose_name="starts",
+            IntegerField, "Maximum jobs that start per period ...", blank=True, verbose_name="starts"
         ),
-        rate_seconds=optional(
-            FloatField, "... which lasts this number of seconds.", blank=True, verbose_name="period"
-        ),
+        rate_seconds=optional(FloatField, "... of this many seconds.", blank=True, verbose_name="period"),
         limiter=text(255, "While it cools down, no job of the queue starts.", blank=True, null=True),
         paused_at=DateTimeField(blank=True, null=True),
     ),
@@ -487,7 +476,7 @@ TABLES = [
             ],
         ),
         **declared(),
-        concurrent=optional(IntegerField, "The maximum number of calls at a time.", blank=True),
+        concurrent=optional(IntegerField, "Maximum calls at a time.", blank=True),
         requests_per_minute=FloatField(blank=True, null=True),
         tokens_per_minute=FloatField(blank=True, null=True),
         requests=FloatField(editable=False, null=True),
@@ -538,16 +527,12 @@ TABLES = [
             ],
         ),
         **declared(),
-        usd=usd("The cap: spent and reserved amounts together never exceed it.", verbose_name="cap in USD"),
-        per=text(
-            8, "Empty: the cap never starts again.", blank=True, choices=capitalized(*PERIODS), null=True
-        ),
-        timezone=text(64, "The time zone in which the period begins at midnight.", default="UTC"),
+        usd=usd("Spent plus reserved never exceed it.", verbose_name="cap in USD"),
+        per=text(8, "Empty: the cap is for all time.", blank=True, choices=capitalized(*PERIODS), null=True),
+        timezone=text(64, "The period begins at its midnight.", default="UTC"),
         spent=usd(db_default=0, default=0, editable=False),
-        reserved=usd("The amount reserved by calls under way.", db_default=0, default=0, editable=False),
-        period_start=optional(
-            DateTimeField, "The start of the period to which `spent` belongs.", editable=False
-        ),
+        reserved=usd("Reserved by calls under way.", db_default=0, default=0, editable=False),
+        period_start=optional(DateTimeField, "When the period of `spent` began.", editable=False),
         resumed_at=DateTimeField(editable=False, null=True),
     ),
     create(

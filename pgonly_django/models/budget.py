@@ -115,16 +115,14 @@ class BudgetQuerySet(DeclaredQuerySet):
 class Budget(Declared):
     """The amount that may be spent under a name, in total or in each period."""
 
-    usd = models.DecimalField(
-        _("cap in USD"), **MONEY, help_text=_("The cap: spent and reserved amounts together never exceed it.")
-    )
+    usd = models.DecimalField(_("cap in USD"), **MONEY, help_text=_("Spent plus reserved never exceed it."))
     per = models.CharField(  # noqa: DJ001 - NULL makes PERIOD null
-        max_length=8, null=True, blank=True, choices=Per, help_text=_("Empty: the cap never starts again.")
+        max_length=8, null=True, blank=True, choices=Per, help_text=_("Empty: the cap is for all time.")
     )
     timezone = models.CharField(
         max_length=TIME_ZONE_LENGTH,
         default="UTC",
-        help_text=_("The time zone in which the period begins at midnight."),
+        help_text=_("The period begins at its midnight."),
     )
     spent = models.DecimalField(**MONEY, default=0, db_default=0, editable=False)
     reserved = models.DecimalField(
@@ -132,10 +130,10 @@ class Budget(Declared):
         default=0,
         db_default=0,
         editable=False,
-        help_text=_("The amount reserved by calls under way."),
+        help_text=_("Reserved by calls under way."),
     )
     period_start = models.DateTimeField(
-        null=True, editable=False, help_text=_("The start of the period to which `spent` belongs.")
+        null=True, editable=False, help_text=_("When the period of `spent` began.")
     )
     # Jobs that it holds and whose run began before this go on.
     resumed_at = models.DateTimeField(null=True, editable=False)

@@ -21,9 +21,7 @@ class Checkpoint(models.Model):
 
     job = models.OneToOneField(Job, models.CASCADE, primary_key=True, related_name="checkpoint")
     value = models.JSONField(null=True, help_text=_("What the job saved."))
-    positions = models.JSONField(
-        default=dict, help_text=_("The number of items that each iterate() has finished.")
-    )
+    positions = models.JSONField(default=dict, help_text=_("Items that each iterate() has finished."))
     saved_at = models.DateTimeField(db_default=ClockTimestamp())
 
     class Meta:
@@ -64,12 +62,10 @@ class JobOutput(models.Model):
     part = models.CharField(
         max_length=PART_LENGTH,
         blank=True,
-        help_text=_(
-            "Empty: the text that readers see. Otherwise the step or loop whose text a later run repeats."
-        ),
+        help_text=_("Empty: what readers see. Otherwise a step or loop whose text later runs repeat."),
     )
     place = models.BigIntegerField(help_text=_("The order of the rows: lease_epoch * 2^32 and a number."))
-    start = models.IntegerField(help_text=_("The number of characters of the earlier text that stay."))
+    start = models.IntegerField(help_text=_("Characters of the earlier text that stay."))
     text = models.TextField()
 
     class Meta:

@@ -107,7 +107,7 @@ class DeclaredQuerySet(models.QuerySet[Any]):
 class Declared(models.Model):
     name = models.CharField(max_length=NAME_LENGTH, primary_key=True)
     declared = models.JSONField(
-        null=True, help_text=_("The declaration in settings or code; empty: made by a person.")
+        null=True, help_text=_("Declared in settings or code; empty: made by a person.")
     )
     declared_at = models.DateTimeField(
         null=True, editable=False, help_text=_("When a process last confirmed the declaration.")
@@ -118,7 +118,7 @@ class Declared(models.Model):
         help_text=_("When the newest process that declares it started: older ones change nothing."),
     )
     edited_at = models.DateTimeField(
-        null=True, help_text=_("When a person changed it; code does not change it any more.")
+        null=True, help_text=_("When a person changed it; code no longer changes it.")
     )
 
     objects = DeclaredQuerySet.as_manager()

@@ -248,12 +248,10 @@ class Job(models.Model):
     task = models.CharField(max_length=255, help_text=_("The dotted path of the task."))
     args = models.JSONField(default=list)
     kwargs = models.JSONField(default=dict)
-    options = models.JSONField(null=True, help_text=_("The options that .using() set for this job alone."))
-    metadata = models.JSONField(
-        null=True, help_text=_("The metadata that the job carries beside its arguments.")
-    )
+    options = models.JSONField(null=True, help_text=_("Set by .using() for this job alone."))
+    metadata = models.JSONField(null=True, help_text=_("Carried beside its arguments."))
     priority = models.SmallIntegerField(default=0, help_text=_("-100 to 100, larger first."))
-    run_at = models.DateTimeField(null=True, help_text=_("The job does not start before this time."))
+    run_at = models.DateTimeField(null=True, help_text=_("It does not start before this time."))
     ready_at = models.DateTimeField(
         db_default=ClockTimestamp(), help_text=_("Its place in the order of claims: when it became ready.")
     )
@@ -262,20 +260,14 @@ class Job(models.Model):
     )
 
     state = models.CharField(max_length=16, choices=State, default=State.READY)
-    lease_epoch = models.IntegerField(
-        default=0, help_text=_("Raised by every claim; it fences off older runs.")
-    )
+    lease_epoch = models.IntegerField(default=0, help_text=_("Raised by every claim; fences off older runs."))
     worker_id = models.UUIDField(null=True)
     lease_expires_at = models.DateTimeField(null=True)
 
     attempt = models.SmallIntegerField(default=0)
     max_attempts = models.SmallIntegerField(default=8)
-    interruptions = models.IntegerField(
-        default=0, help_text=_("The number of planned stops, which use up no attempt.")
-    )
-    crashes = models.SmallIntegerField(
-        default=0, help_text=_("The number of worker deaths that it is suspected of.")
-    )
+    interruptions = models.IntegerField(default=0, help_text=_("Planned stops; they use up no attempt."))
+    crashes = models.SmallIntegerField(default=0, help_text=_("Worker deaths that it is suspected of."))
     max_runtime = models.DurationField(null=True)
     # NULL in the rows of most jobs, which is free: the indexes below ask for that first.
     unique_key = models.CharField(max_length=255, null=True, help_text=_("No second job may have it."))  # noqa: DJ001 - NULL keeps the row out of the index
@@ -283,36 +275,22 @@ class Job(models.Model):
         max_length=16, null=True, choices=UniqueWhile, help_text=_("The states in which the key counts.")
     )
     unique_until = models.DateTimeField(
-        null=True, help_text=_("When the key is free again; empty: the state alone decides.")
+        null=True, help_text=_("When the key is free again; empty: by state alone.")
     )
-    concurrency_key = models.CharField(  # noqa: DJ001 - as unique_key
-        max_length=255, null=True, help_text=_("The key by which its limit counts.")
-    )
-    concurrency_limit = models.SmallIntegerField(
-        null=True, help_text=_("The maximum number of jobs of the key at a time.")
-    )
+    concurrency_key = models.CharField(max_length=255, null=True, help_text=_("The key its limit counts."))  # noqa: DJ001 - as unique_key
+    concurrency_limit = models.SmallIntegerField(null=True, help_text=_("Maximum jobs of the key at a time."))
     slots = models.SmallIntegerField(
-        null=True,
-        help_text=_(
-            "The number of threads of its worker that it occupies; empty: one, and no concurrency key."
-        ),
+        null=True, help_text=_("Threads of its worker that it occupies; empty: one, and no concurrency key.")
     )
     failed_retention = models.DurationField(
-        null=True,
-        help_text=_(
-            "How long it is kept after it has failed; empty: as retention says, but 90 days at least."
-        ),
+        null=True, help_text=_("Kept this long after it failed; empty: as retention, at least 90 days.")
     )
     dead_letter_queue = models.CharField(  # noqa: DJ001 - as unique_key
-        max_length=64, null=True, help_text=_("The queue whose task is called when the job has failed.")
+        max_length=64, null=True, help_text=_("Its task is called when the job has failed.")
     )
     dead_lettered_at = models.DateTimeField(null=True)
-    held_by = models.CharField(  # noqa: DJ001 - as unique_key
-        max_length=255, null=True, help_text=_("The cause of the hold, such as a budget.")
-    )
-    retention = models.DurationField(
-        null=True, help_text=_("How long it is kept after it has finished; empty: forever.")
-    )
+    held_by = models.CharField(max_length=255, null=True, help_text=_("Its holder, such as a budget."))  # noqa: DJ001 - as unique_key
+    retention = models.DurationField(null=True, help_text=_("Kept this long after its end; empty: forever."))
 
     progress = models.JSONField(null=True, help_text=_("done, total and message."))
     result = models.JSONField(null=True)

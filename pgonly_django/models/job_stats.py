@@ -57,7 +57,7 @@ class JobStats(models.Model):
     task = models.CharField(max_length=255)
     succeeded = models.BigIntegerField(default=0)
     failed = models.BigIntegerField(default=0, help_text=_("The job has ended as failed."))
-    retried = models.BigIntegerField(default=0, help_text=_("The attempt failed, and the job continues."))
+    retried = models.BigIntegerField(default=0, help_text=_("The attempt failed; the job continues."))
     interrupted = models.BigIntegerField(default=0, help_text=_("Released by a planned stop."))
     crashed = models.BigIntegerField(default=0, help_text=_("Its worker died."))
     waiting_times = HistogramField(default=list, help_text=_("From ready to the start of the run."))

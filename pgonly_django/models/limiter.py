@@ -38,9 +38,7 @@ class Limiter(Declared):
     """Caps one kind of call across all processes: the number at a time, and the number per minute. An empty limit
     limits nothing."""
 
-    concurrent = models.IntegerField(
-        null=True, blank=True, help_text=_("The maximum number of calls at a time.")
-    )
+    concurrent = models.IntegerField(null=True, blank=True, help_text=_("Maximum calls at a time."))
     requests_per_minute = models.FloatField(null=True, blank=True)
     tokens_per_minute = models.FloatField(null=True, blank=True)
     # What was left in the two buckets at refilled_at. Below zero: more was used than reserved. NULL: full.

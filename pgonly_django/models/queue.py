@@ -74,16 +74,16 @@ class Queue(Declared):
         _("running at most"),
         null=True,
         blank=True,
-        help_text=_("The maximum number of jobs at a time, across all workers."),
+        help_text=_("Maximum jobs at a time, across all workers."),
     )
     rate_count = models.IntegerField(
         _("starts"),
         null=True,
         blank=True,
-        help_text=_("The maximum number of jobs that start per period ..."),
+        help_text=_("Maximum jobs that start per period ..."),
     )
     rate_seconds = models.FloatField(
-        _("period"), null=True, blank=True, help_text=_("... which lasts this number of seconds.")
+        _("period"), null=True, blank=True, help_text=_("... of this many seconds.")
     )
     limiter = models.CharField(  # noqa: DJ001 - NULL: none
         max_length=255, null=True, blank=True, help_text=_("While it cools down, no job of the queue starts.")
@@ -115,8 +115,7 @@ class Queue(Declared):
 
 
 class QueueTokens(models.Model):
-    """What is left of a queue's rate. It is apart from the queue, whose row every claim reads, because it changes with
-    each start."""
+    """What is left of a queue's rate. It changes with each start, so it is apart from the row that claims read."""
 
     queue = models.CharField(max_length=255, primary_key=True)
     tokens = models.FloatField(help_text=_("Jobs that may start at once."))

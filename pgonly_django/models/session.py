@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 
 def hash_key(session_key: str) -> bytes:
-    """Returns the hash of the cookie that the table holds. SHA-256 needs no salt and no stretching: a key has 165
-    random bits."""
+    """The hash of the cookie in the table. SHA-256 needs no salt and no stretching: a key has 165 random bits."""
     return hashlib.sha256(session_key.encode("utf-8", "surrogatepass")).digest()
 
 

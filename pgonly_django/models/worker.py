@@ -1,5 +1,4 @@
-"""The row of a worker process. ARCHITECTURE.md, "When you change a column", names the other files that know its
-columns."""
+"""The row of a worker process. ARCHITECTURE.md, "When you change a column", names who else knows it."""
 
 from __future__ import annotations
 

@@ -47,8 +47,7 @@ class Wanted(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What one look has read of a database: jobs, what they have emitted, what keeps them waiting, and which are
-    silent."""
+    """What one look has read of a database: jobs, their output, what keeps them waiting, and the silent ones."""
 
     jobs: dict[str, Any]  # by id; each with `now`: the clock of this machine may differ from that of the rows
     pieces: dict[Question, Piece]

@@ -46,8 +46,7 @@ def ask(alias: str, question: Question) -> tuple[Looker, Future[Any]]:
 
 
 def give_up(looker: Looker) -> None:
-    """Called when it has not answered in time. Its thread ends after its statement; later questions go to another
-    one."""
+    """Called when it has not answered in time. Its thread ends after its statement; later questions go elsewhere."""
     with _lock:
         _forget(looker)
 

@@ -41,8 +41,7 @@ def is_full() -> bool:
 
 
 async def stream(request: HttpRequest, wanted: Sequence[Wanted], owner: str) -> AsyncIterator[bytes]:
-    """Streams for up to LONGEST_SECONDS. After its end progress.js asks progress(), which refuses a user that has
-    signed out."""
+    """Streams for up to LONGEST_SECONDS. Then progress.js asks progress(), which refuses a signed-out user."""
     release_request_thread(connections.close_all)
     of_this = Stream(wanted, owner)
     _streams.add(of_this)

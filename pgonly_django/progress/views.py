@@ -50,8 +50,7 @@ def progress(request: HttpRequest) -> HttpResponseBase:
 @csrf_protect
 @require_POST
 def cancel_job(request: HttpRequest) -> HttpResponseBase:
-    """Cancels the job of the button: with JavaScript it answers with JSON, without by the page that the button stands
-    on."""
+    """Cancels the job of the button. With JavaScript it answers with JSON, without by the button's page."""
     try:
         grant = grant_of(request.POST.get("token", ""), owner_of(request))
     except TokenRefusedError:

@@ -87,8 +87,7 @@ NOTHING_NEW_SAVED = f"""coalesce(
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """The cost of a step, and the budget that pays for it. `is_noted`: it gets its row among the costs with the
-    step."""
+    """The cost of a step, and the budget that pays. `is_noted`: it gets its row among the costs with the step."""
 
     cost: Cost
     budget: str = ""

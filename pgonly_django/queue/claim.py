@@ -237,12 +237,10 @@ def claim_statement(template: str, given_queues: bool, leaves_some: bool) -> Sta
 
 
 class UnknownTasks:
-    """The tasks that a worker does not know.
-
-    During a rolling deploy the workers of the old version are idle, and would claim the jobs of a new task again and
-    again while those of the new version are busy. So each worker leaves such jobs to others for a minute after each one
-    that was postponed, in the first hour. From then on all are claimed, so that each gets its end where no worker knows
-    them."""
+    """The tasks that a worker does not know. During a rolling deploy the workers of the old version are idle, and would
+    claim the jobs of a new task again and again while those of the new version are busy. So each worker leaves such
+    jobs to others for a minute after each one that was postponed, in the first hour. From then on all are claimed, so
+    that each gets its end where no worker knows them."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}

@@ -23,8 +23,7 @@ FIRST = 20  # of a band
 
 
 def unknown_queues(alias: str, queues: Sequence[str]) -> list[str]:
-    """Returns the queues that no worker serves by name, that have no row, and no job that known_names() finds: usually
-    typing errors."""
+    """The queues without a worker by name, a row, or a job that known_names() finds: usually typing errors."""
     served = Worker.objects.using(alias).values_list("queues", flat=True)
     known = {name for names in served for name in names}
     known |= set(Queue.objects.using(alias).filter(name__in=queues).values_list("name", flat=True))
@@ -123,8 +122,7 @@ SELECT queue, max({_AGE.format(since="since")}) FROM waiting GROUP BY queue"""
 
 
 def oldest_per_queue(alias: str) -> dict[str, float]:
-    """Returns how many seconds the oldest job of each queue has waited since it became ready, or was due; of paused
-    queues too."""
+    """The seconds that the oldest job of each queue has waited since it was ready or due; paused queues too."""
     return {queue: _seconds(seconds) for queue, seconds in all_rows(alias, OLDEST_PER_QUEUE)}
 
 

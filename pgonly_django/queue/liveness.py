@@ -98,8 +98,7 @@ class FallenAsleep(NamedTuple):
 
 
 def fall_asleep(connection: psycopg.Connection[Any], worker_id: UUID) -> FallenAsleep:
-    """Says that the worker is about to close its connections, unless a job of any worker runs. The next heartbeat says
-    that it is awake."""
+    """Says that the worker will close its connections, unless a job of any runs. The next heartbeat ends that."""
     row = connection.execute(FALL_ASLEEP, {"worker": worker_id}).fetchone()
     assert row is not None
     return FallenAsleep(*row)

@@ -24,11 +24,10 @@ VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential backoff with equal jitter, for `@task(backoff=Backoff(base=timedelta(seconds=5)))`.
-
-    The delay is a random time between half and all of min(cap, base * 2 ** (attempt - 1)). The certain half makes the
-    attempts outlast an outage, and the random half spreads the retries of jobs that failed together ("Exponential
-    Backoff And Jitter", AWS Architecture Blog, 2015). Raises OptionError unless 0 <= base <= cap."""
+    """Exponential backoff with equal jitter, for `@task(backoff=Backoff(base=timedelta(seconds=5)))`. The delay is a
+    random time between half and all of min(cap, base * 2 ** (attempt - 1)). The certain half makes the attempts outlast
+    an outage, and the random half spreads the retries of jobs that failed together ("Exponential Backoff And Jitter",
+    AWS Architecture Blog, 2015). Raises OptionError unless 0 <= base <= cap."""
 
     # With 8 attempts the last one begins 15.9 to 31.8 minutes after the first one's end: 15 * (1 + 2 + ... + 64) s.
     base: timedelta = timedelta(seconds=15)

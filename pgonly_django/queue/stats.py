@@ -1,5 +1,4 @@
-"""The statistics of runs, which stay after their jobs are pruned: counts and histograms per queue and task, by minute
-and hour."""
+"""Statistics that outlast their jobs: counts and histograms per queue and task, by minute and hour."""
 
 from __future__ import annotations
 

@@ -38,8 +38,7 @@ class RunRefusedError(PgonlyError):
 
 
 def task_of(schedule: Schedule, database: str) -> Any:
-    """Returns its task, with the queue, priority and budget of the schedule. Raises UnknownTaskError and
-    ElsewhereError."""
+    """Returns its task, with the schedule's queue, priority and budget. Raises UnknownTaskError and ElsewhereError."""
     task = import_task(schedule.task)
     if getattr(task.get_backend(), "database", None) != database:
         raise ElsewhereError(task, database)

@@ -1,5 +1,4 @@
-"""`@cron` and `@every`, which stand above `@task`. They record the schedule and return the task unchanged; workers
-create the rows."""
+"""`@cron` and `@every`, which stand above `@task`. They record schedules, of which workers make rows."""
 
 from __future__ import annotations
 
@@ -114,8 +113,7 @@ def _declare(decorator: str, name: str | None, options: dict[str, Any]) -> Calla
 
 
 def _refuse_bare(decorator: str, when: Any) -> None:
-    """Raises InvalidTask for a decorator without parentheses: the task would be taken for the time, and would never
-    run."""
+    """Raises InvalidTask for a decorator without parentheses, which would take the task for the time."""
     if isinstance(when, Task) or callable(when):
         example = '@cron("0 3 * * *")' if decorator == "@cron" else "@every(timedelta(minutes=5))"
         raise InvalidTask(f"{decorator} needs to know when: write {example} above @task.")

@@ -95,8 +95,7 @@ def _what_is_wrong_with_call(entry: Declaration) -> str:
 
 
 def _belongs(entry: Declaration, database: str) -> bool:
-    """Returns whether it belongs here. One whose task cannot be imported belongs to every worker: its page says what is
-    wrong."""
+    """Whether it belongs here. One whose task cannot be imported belongs everywhere: its page says what is wrong."""
     try:
         task = import_task(entry.task)
     except UnknownTaskError:
@@ -105,8 +104,7 @@ def _belongs(entry: Declaration, database: str) -> bool:
 
 
 def _database_of(task: Any) -> str | None:
-    """Returns the database of its jobs; None for a task of another backend, which nothing schedules: ImmediateBackend,
-    in tests."""
+    """Returns the database of its jobs; None for another backend's task, which nothing schedules."""
     try:
         return getattr(task.get_backend(), "database", None)
     except Exception:  # noqa: BLE001 - TASKS has no such entry (any more), or it cannot be set up

@@ -79,8 +79,7 @@ def _ticks(timing: Timing, after: datetime, until: datetime) -> Iterator[datetim
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Ticks at every `every` since `base`: a tick, or the time when the schedule was made. So a run that comes late
-    shifts nothing."""
+    """Ticks at every `every` since `base`, a tick or its creation. So a run that comes late shifts nothing."""
 
     every: timedelta
     base: datetime
@@ -153,8 +152,7 @@ class CronLine:
         return f"{text} ({self.zone.key})"
 
     def _after(self, moment: datetime) -> Iterator[datetime]:
-        """Returns later ticks. In the hour that comes twice cronsim may begin with ticks of the first time: those have
-        passed."""
+        """Returns later ticks. In the hour that comes twice cronsim may begin with ticks that have passed."""
         for local in _Line(self.line, moment.astimezone(self.zone)):
             tick = local.astimezone(UTC)
             if tick > moment:
@@ -164,8 +162,7 @@ class CronLine:
 
 @lru_cache(maxsize=1_000)
 def zone_of(name: str) -> ZoneInfo:
-    """Returns the zone. Raises TimingError, which names the nearest zone. The list of all zones is read from files, in
-    20 ms."""
+    """Raises TimingError, which names the nearest zone. The list of all zones is read from files, in 20 ms."""
     if name in available_timezones():
         return ZoneInfo(name)
     raise TimingError(f"{name!r} is not a time zone. {nearest_zone(name)}")

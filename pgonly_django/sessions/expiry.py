@@ -15,8 +15,7 @@ LONGEST_SECONDS = int(LONGEST / timedelta(seconds=1))
 
 
 def checked(value: Any) -> Any:
-    """Returns `value` as SessionBase.set_expiry() can keep it. Raises TypeError or ValueError for anything that is not
-    an expiry."""
+    """Returns `value` as SessionBase.set_expiry() can keep it. Raises TypeError or ValueError for others."""
     if isinstance(value, timedelta):
         return min(max(value, -LONGEST), LONGEST)
     if value is None or isinstance(value, datetime):
@@ -39,8 +38,7 @@ def cookie_age() -> float:
 
 
 def age(expiry: Any, modification: datetime, default: float) -> float:
-    """Returns the seconds after `modification`. Returns `default` for None and 0, and for anything that cannot be read
-    as an expiry."""
+    """Returns the seconds after `modification`; `default` for None, 0 and what is not an expiry."""
     if expiry and _is_number(expiry):
         return bounded(expiry)
     if not expiry or (moment := _moment(expiry)) is None:
@@ -69,8 +67,7 @@ def _moment(expiry: Any) -> datetime | None:
 
 
 def _aware(moment: datetime) -> datetime:
-    """Makes the time aware: USE_TZ may have had another value when the expiry was set. It does not convert, which might
-    exceed the bounds."""
+    """Makes the time aware: USE_TZ may have changed since. It does not convert, which might exceed the bounds."""
     if moment.tzinfo is not None:
         return moment
     return timezone.make_aware(moment, timezone.get_default_timezone())

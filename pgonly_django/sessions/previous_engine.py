@@ -118,8 +118,7 @@ def _data(store: Any) -> Any:
 
 
 def _raising(cache: Any) -> Any:
-    """Returns `cache`, or a copy of it that raises errors where it would answer "no such key", which would end
-    sessions."""
+    """`cache`, or a copy that raises errors where it would answer "no such key", which would end sessions."""
     if hasattr(cache, "raising"):  # ours
         return cache.raising()
     if getattr(cache, "_ignore_exceptions", False):  # django-redis

@@ -26,8 +26,7 @@ def revoke_all(user: AbstractBaseUser) -> int:
 
 
 def revoke_other_sessions(request: HttpRequest) -> int:
-    """Logs the request's user out everywhere except here. Returns the number of sessions that ended, 0 for a
-    visitor."""
+    """Logs the request's user out everywhere except here. Returns the number of ended sessions."""
     user, here = request.user, own_key_hash(request)
     if not user.is_authenticated or here is None:
         return 0

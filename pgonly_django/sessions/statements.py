@@ -140,8 +140,7 @@ RETURNING (data IS NOT NULL)::text
 
 
 def move(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool | None:
-    """Returns False when all sessions of this user were revoked, so this one is ended, and None when the row here stays
-    unchanged."""
+    """Returns False when this user's sessions were revoked, so this one is ended, None when the row here stays."""
     bound: Params = {
         "key": hash_key(session_key), "data": data, "user": user_id, "age": float(age),
         "user_key": None if user_id is None else hash_user(user_id),
@@ -199,8 +198,7 @@ RETURNING true
 
 
 def replace(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool:
-    """Replaces the data, for a session that was emptied before it was filled again. Returns False when there is no such
-    session."""
+    """Replaces the data of a session that was emptied and filled again. Returns False without the session."""
     return _write(REPLACE, session_key, client, data=data, user=user_id, age=float(age))
 
 

@@ -145,8 +145,7 @@ class SessionStore(SessionBase):
         await sync_to_async(self.cycle_key)()
 
     def set_expiry(self, value: Any) -> None:
-        """Does what Django's does. Raises TypeError or ValueError for anything that is not an expiry. More than 36,500
-        days count as 36,500."""
+        """Does what Django's does, with at most 36,500 days. Raises TypeError or ValueError for other values."""
         super().set_expiry(expiry.checked(value))
 
     async def aset_expiry(self, value: Any) -> None:
@@ -239,8 +238,7 @@ class SessionStore(SessionBase):
         statements.after_commit(committed)
 
     def _is_touch_due(self) -> bool:
-        """Returns whether a touch is due. A short-lived session is touched more often: it must not expire while it is
-        in use."""
+        """Returns whether a touch is due. A short-lived session must not expire while it is in use."""
         return self._idle_seconds >= min(settings().session_touch_seconds, self.get_expiry_age() / 10)
 
     def _user_id(self) -> str | None:

@@ -1,5 +1,4 @@
-"""Checks whether the arguments of a call fit the function and JSON. enqueue() finds out, not a worker two hours
-later."""
+"""Checks whether a call fits the function and JSON. enqueue() finds out, not a worker two hours later."""
 
 from __future__ import annotations
 

@@ -100,8 +100,7 @@ def _state(job: Job, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keys(job: Job, changes: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """Returns notes for the person, and the columns that follow from the arguments and from the options of the
-    queue."""
+    """Returns notes for the person, and the columns that follow from the arguments and the queue's options."""
     if not set(changes) & {"queue", "args", "kwargs"}:
         return [], {}
     new = _prepared(job, changes)

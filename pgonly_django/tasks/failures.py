@@ -36,8 +36,7 @@ def on_failure_functions(options: TaskOptions) -> list[Any]:
 def call_on_failure(
     function: Callable[..., Any] | str, task_result: Any, error: BaseException | None
 ) -> None:
-    """Calls the function, and runs the coroutine that it returns. Raises what it raises, and ImportError where it
-    cannot be imported."""
+    """Calls the function, and runs the coroutine that it returns. Raises what it raises, and ImportError."""
     called = import_string(function) if isinstance(function, str) else function
     returned = called(task_result, error)
     if inspect.isawaitable(returned):

@@ -188,8 +188,7 @@ def _text_function(rule: Any, signature: CallSignature) -> KeyFunction:
     defaults = _defaults(signature)
 
     def text(args: list[Any], kwargs: dict[str, Any]) -> str:
-        """Returns the text of the arguments. An argument that is the default is left out, so it makes no difference
-        whether it was passed."""
+        """Returns the text of the arguments. A default is left out, so it does not matter whether it was passed."""
         values = signature.arguments(args, kwargs, with_defaults=False)
         chosen = {n: values[n] for n in (values if names is None else names) if n in values}
         return _canonical(
@@ -224,8 +223,7 @@ def _canonical(value: Any) -> str:
 
 
 def _key(path: str, kind: str, text: str) -> str:
-    """Returns the key as it is stored: the readable head for people, and a hash of all of it, so that two keys never
-    look the same."""
+    """Returns the key as it is stored: the readable head, and a hash of all of it, so that no two look the same."""
     raw = json.dumps([path, kind, text]).encode()
     head = printable(f"{path.rpartition('.')[2]} {text}")[: KEY_LENGTH - _DIGEST_LENGTH - 2]
     return f"{head} #{hashlib.sha256(raw).hexdigest()}"

@@ -41,8 +41,7 @@ OnFailure = Callable[..., Any]
 
 
 def validate_fields(task: Any) -> None:
-    """Raises InvalidTask for a value of another type or size than its column takes. Django's own rules apply as
-    well."""
+    """Raises InvalidTask for a value of another type or size than its column. Django's rules apply as well."""
     if not isfunction(task.func):
         raise InvalidTask(f"Task function must be defined at a module level. {task.func!r} is no function.")
     if len(path := task.module_path) > PATH_LENGTH:

@@ -56,8 +56,7 @@ class JobResult(GenericTaskResult[T]):
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """The dict that `.using(metadata=...)` gave the job, with the headers of traces. It is read-only, and empty
-        without any."""
+        """The dict that `.using(metadata=...)` gave the job, with the headers of traces. Read-only, and never None."""
         return MappingProxyType(self._metadata or {})
 
     @property
@@ -101,8 +100,7 @@ class JobResult(GenericTaskResult[T]):
         return await sync_to_async(self.output)(after)
 
     def cancel(self) -> bool:
-        """Cancels the job: at once when it waits, within seconds when it runs. Returns False when it has ended
-        already."""
+        """Cancels the job: at once when it waits, within seconds when it runs. Returns False if it has ended."""
         return bool(self._rows.cancel())
 
     def retry(self) -> bool:

@@ -35,8 +35,7 @@ def result_of(job: Job) -> JobResult:
 
 
 def _task_of(job: Job) -> Any:
-    """Returns what find_task() returns. Where that raises, returns a stand-in of the task's name that raises the same
-    when it is called."""
+    """Returns what find_task() does. Where that raises, a stand-in of that name raises the same when it is called."""
     try:
         task = find_task(job.task, job.backend, job.queue, job.priority)
         return task if job.run_at is None else with_fields(task, run_after=job.run_at)

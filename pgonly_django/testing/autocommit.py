@@ -58,8 +58,7 @@ class CommitWatch:
         """`sql`: the statement, or the last one that wrote in its transaction."""
 
     def called(self, statement: Statement) -> None:
-        """Called when a pool, the cache's or that of limiters and budgets, has sent a statement: no transaction of the
-        code takes it back."""
+        """Called when a pool (of the cache or limits) has sent a statement: no transaction takes it back."""
 
 
 @contextmanager
@@ -77,8 +76,7 @@ def as_in_autocommit(watch: CommitWatch | None = None) -> Iterator[list[str]]:
 
 
 def _is_in_transaction(connection: Any) -> bool:
-    """Returns whether it is in a transaction of a test. A job that is drained in one, and drains others itself, is told
-    that it is in none."""
+    """Whether it is in a test's transaction. A drained job that drains others is told that it is in none."""
     return connection.in_atomic_block or _is_simulated(connection)
 
 
@@ -118,8 +116,7 @@ class _SimulatedCommits:
         self._calls_at: dict[str, int] = {}
 
     def attributes(self) -> dict[str, Any]:
-        """Returns the attributes of the connection while the code runs. The lists are others: Django's keep what is
-        entered around."""
+        """The attributes of the connection while the code runs. The lists are others: Django's keep their entries."""
         connection = self.connection
         return _NO_TRANSACTION | {
             # Those of the test stay: the cache and others look for the mark of a TestCase in them.
@@ -137,7 +134,7 @@ class _SimulatedCommits:
         }
 
     def end(self) -> bool:
-        """Whether rows are lost: the job left a transaction open, or in such a state that it cannot continue."""
+        """Whether rows are lost: the job left a transaction open, or in a state that cannot continue."""
         is_lost = self._is_begun and bool(self._last_write)
         if self._is_begun:
             self._rollback()

@@ -27,8 +27,7 @@ class NoRowsError(PgonlyError):
 
 
 def postgres_backends() -> list[PostgresBackend]:
-    """Returns the backends. Raises NoRowsError where there are none, and outside of a test run: these rows would be
-    real jobs."""
+    """Returns the backends. Raises NoRowsError without any, and outside of a test run: these jobs would be real."""
     if not testrun.is_on():
         raise NoRowsError(
             "pgonly_django.testing is for tests. Outside of a test run: manage.py runworker --burst runs the jobs."

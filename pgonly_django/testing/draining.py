@@ -123,8 +123,7 @@ def _results(ran: Iterable[tuple[str, str]]) -> list[JobResult]:
 
 
 def _raise_error_of(ended: EndedRun) -> NoReturn:
-    """Raises the error of the job. One that is not an Exception would end the test run, so it becomes the cause of
-    another error."""
+    """Raises the job's error. One that is not an Exception would end the test run: it becomes a cause."""
     __tracebackhide__ = True
     job, error, finish = ended.run.job, ended.error, ended.finish
     assert finish is not None

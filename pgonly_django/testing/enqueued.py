@@ -70,8 +70,7 @@ def assert_not_enqueued(
     *,
     queue: str | None = None,
 ) -> None:
-    """Asserts that the test has not enqueued this call, see assert_enqueued(); without a task, that it has enqueued
-    nothing."""
+    """Asserts that the test has not enqueued this call, see assert_enqueued(), or nothing without a task."""
     __tracebackhide__ = True
     if task is not None:
         _counted(_ExpectedCall(task, args, kwargs, queue), enqueued_jobs(), 0)
@@ -233,8 +232,7 @@ def _is_same(wanted: Any, got: Any) -> bool:
 
 
 def _as_json(value: Any) -> Any:
-    """Returns the value as a row has it: tuples as lists, keys as text. Values that JSON does not have stay, such as
-    mock.ANY."""
+    """Returns the value as a row has it: tuples as lists, keys as text. What is not JSON stays, such as mock.ANY."""
     if isinstance(value, list | tuple):
         return [_as_json(each) for each in value]
     if isinstance(value, Mapping):

@@ -25,8 +25,7 @@ from pgonly_django.limits.renewal import renewal
 
 @dataclass
 class LimiterUse:
-    """One `with limiter(...)`. `tokens` and `requests`: what it has taken, after its end; before that, what it has
-    reserved."""
+    """One `with limiter(...)`. `tokens`, `requests`: what it took; before its end, what it has reserved."""
 
     name: str
     tokens: float

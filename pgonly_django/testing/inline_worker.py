@@ -54,8 +54,7 @@ class DrainError(PgonlyError):
 
 
 class DjangoConnection(OwnConnection):
-    """psycopg's methods on a connection that Django owns. It never closes the connection, and prepares nothing on
-    it."""
+    """psycopg's methods on a connection that Django owns, which it neither closes nor prepares on."""
 
     def __init__(self, raw: psycopg.Connection[Any]) -> None:
         handlers = raw.pgconn.notice_handler, raw.pgconn.notify_handler

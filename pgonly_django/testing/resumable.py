@@ -174,8 +174,7 @@ class _Rounds:
         return ResumableReport(where, tuple(numbers), dict(expected.calls), tuple(unsteady))
 
     def _places(self, expected: _Round) -> Iterator[KillPlace]:
-        """Returns the places. In production the position of a loop is saved once a second: one item comes again, or all
-        of the loop."""
+        """Returns the places. In production a loop's position is saved once a second: one item comes again, or all."""
         yield from expected.places
         if any("of the loop" in place.where for place in expected.places):
             yield from (place for place in self._undisturbed(saves_items=False).places if place.unsaved)

@@ -79,8 +79,8 @@ class KillWatch(CommitWatch):
         self.reached(f"right after {what} was committed")
 
     def called(self, statement: Statement) -> None:
-        """Does nothing: limiters and budgets make no places, since what a killed process has reserved ends by
-        itself."""
+        """Does nothing: limiters and budgets make no places, since reservations of killed processes end by
+        themselves."""
         if _CACHE_ENTRY.search(statement.sql) and not _NO_ENTRY.match(statement.sql):
             self.reached("right after an entry of the cache was written")
 
@@ -142,8 +142,7 @@ def counting(watch: Callable[[], KillWatch], call: str, function: Callable[..., 
 
 
 class WatchedMemory(Memory):
-    """Has places before and after what it saves, and saves positions of loops as the watch says instead of once a
-    second."""
+    """Has places around what it saves, and saves positions of loops as the watch says, not by time."""
 
     def __init__(self, watch: KillWatch, *saved: Any, **options: Any) -> None:
         super().__init__(*saved, **options)

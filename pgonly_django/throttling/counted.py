@@ -140,13 +140,11 @@ class CountedThrottle:
 
     @property
     def admission(self) -> Admittance | None:
-        """The answer to the last request of this thread: Django Ninja has one throttle for all requests of an
-        operation."""
+        """The answer to this thread's last request: Django Ninja has one throttle for all of an operation."""
         return getattr(self._of_thread, "admission", None)
 
     def allow_request(self, *request: Any, **named: Any) -> bool:
-        """Returns whether the request is admitted. With Django REST framework it gets the view too; subclasses may name
-        them."""
+        """Returns whether the request is admitted. Django REST framework passes the view too."""
         if self.rate is None:
             return True
         self.key = key = self.get_cache_key(*request, **named)

@@ -47,8 +47,7 @@ class Prefetch:
         return 0 if average is None else min(int(AHEAD_SECONDS / max(average, 1e-6)), AHEAD_LIMIT)
 
     def limits(self, held: int, share: float = 1.0) -> dict[str, int]:
-        """Returns for each queue of short jobs how many of them to claim now, with this `share` of what may be
-        ahead."""
+        """How many jobs to claim of each queue of short jobs, with this `share` of what may be ahead."""
         aheads = {queue: int(self.ahead(queue) * share) for queue in self._average}
         return {
             queue: self.threads + min(ahead - held, ahead // 2)
@@ -81,8 +80,7 @@ class PollTimer(LookTimer):
         return self.due_at
 
     def looked(self, jobs: list[ClaimedJob], claim: Claim, claimer: Claimer, began: float) -> None:
-        """Plans the next claim after one that began then took `jobs`. For what few or no jobs mean see
-        queue/claim.py."""
+        """Plans the claim after one that began then and took `jobs`: see queue/claim.py."""
         now = time.monotonic()
         self._has_backlog = len(jobs) >= claim.limit or _fills_a_band(claim, jobs)
         self._had_no_slot = claim.free_slots == 0

@@ -253,8 +253,7 @@ class SlotThread(threading.local):
 
 
 def leave_thread_of(place: ThreadSensitiveContext, task: str) -> list[str]:
-    """Cleans up after a sync job, in the thread that its asyncio.run() had, if it had one. Returns the databases where
-    it lost rows."""
+    """Cleans up after a sync job in the thread of its asyncio.run(), if any. Returns where it lost rows."""
     executor = SyncToAsync.context_to_thread_executor.pop(place, None)
     if executor is None:
         return []

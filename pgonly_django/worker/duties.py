@@ -282,8 +282,7 @@ def declare(alias: str) -> int:
 
 
 def _backend(alias: str) -> PostgresBackend | None:
-    """Returns None for an entry in TASKS that is not ours, or cannot be imported: that is not this worker's
-    business."""
+    """Returns None for an entry in TASKS that is not ours or cannot be imported: no business of this worker."""
     try:
         backend = task_backends[alias]
     except InvalidTaskBackend:

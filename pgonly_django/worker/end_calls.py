@@ -93,8 +93,7 @@ class CallThread(Timer):
         return self._busy_since is not None or not self._inbox.empty()
 
     def rest(self) -> None:
-        """Closes the connections of the thread, which opens others for the next call. It stays: close() waits for
-        it."""
+        """Closes the thread's connections; the next call opens others. The thread stays: close() waits for it."""
         if self._threads:
             self._inbox.put(REST)
 

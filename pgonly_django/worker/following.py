@@ -1,5 +1,4 @@
-"""What happens after the end of a run: what the main loop does when it has ended here, and when its finish is
-written."""
+"""What the main loop does when a run has ended here, and when its finish is written."""
 
 from __future__ import annotations
 
@@ -43,8 +42,7 @@ class Following:
         return job_log.logs_successes() or has_receivers(task_finished, logging.INFO)
 
     def take(self, ended: EndedRun) -> None:
-        """Takes a run that has ended in this process. A finish that is not written yet is sent with the next
-        exchange."""
+        """Takes a run that has ended in this process. An unwritten finish is sent with the next exchange."""
         run, in_flight = ended.run, self._in_flight
         if run.abandoned:
             return

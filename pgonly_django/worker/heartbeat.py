@@ -131,8 +131,7 @@ class Heartbeat(threading.Thread):
             self.database.lose(error)
 
     def _beat_and_pause(self) -> float:
-        """Does one beat, whatever it raises: without heartbeats every job here would be lost. Returns the seconds until
-        the next."""
+        """Does one beat, whatever it raises: without beats every job here would be lost. Returns the pause."""
         try:
             connection = self.database.connection()
             if connection is None:
@@ -208,8 +207,7 @@ class Heartbeat(threading.Thread):
         return True
 
     def _release_unknown(self, connection: OwnConnection) -> None:
-        """Releases claims whose answer was lost and left rows in our name. They were unknown twice, so not merely on
-        their way here."""
+        """Releases claims in our name whose answer was lost: unknown twice, so not just on their way here."""
         known = self.in_flight.held()
         rows = liveness.claimed_by(connection, self.worker_id)
         unknown = {job_id: epoch for job_id, epoch in rows.items() if job_id not in known}
@@ -275,8 +273,7 @@ class Rescue:
         return self.options.lease_for / 2
 
     def note_contact(self) -> None:
-        """Notes that the database answers. Call it before and after each beat: one that hung is a time without
-        contact."""
+        """Notes that the database answers, before and after each beat: one that hung is a time without contact."""
         now = time.monotonic()
         if self._contact_at is not None and now - self._contact_at > self._settle_for.total_seconds():
             self.wait_until_settled()
@@ -313,8 +310,7 @@ class Rescue:
 
 
 def announce(connection: OwnConnection, rescued: Collection[Rescued], tell: Tell) -> None:
-    """Logs what was rescued, and notifies every worker. That of this process also does what follows the end of a
-    job."""
+    """Logs what was rescued, and notifies every worker. This process's also does what follows a job's end."""
     for job in rescued:
         message = (
             f"{job.task} {job.id} of the dead worker {job.worker} is {job.state} (crashes: {job.crashes})."

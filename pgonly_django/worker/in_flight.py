@@ -144,8 +144,7 @@ class InFlight:
 
     @property
     def has_heavy(self) -> bool:
-        """Returns whether a run occupies several slots. Nothing may be prefetched beside it, or more slots would be in
-        use than there are."""
+        """Whether a run occupies several slots. Beside it nothing is prefetched, or too many slots would be in use."""
         return bool(self._heavy)
 
     @property

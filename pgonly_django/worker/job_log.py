@@ -166,8 +166,7 @@ class EndLog:
 
 
 def _shielded(log: Callable[[], None]) -> None:
-    """Survives what a handler or a listener of the project does: it may raise anything, or fork, and the next line is
-    still logged."""
+    """Survives a handler or listener of the project, which may raise anything, or fork: the next line is logged."""
     try:
         log()
     except BaseException:  # noqa: BLE001 - see above
@@ -236,8 +235,7 @@ class _Second:
 
 
 def _log_many(task: str, seconds: float, times: list[float]) -> None:
-    """Logs many successes. `times`: how long each run took, in ascending order; they ended within this number of
-    `seconds`."""
+    """Logs many successes. `times`: how long each took, ascending; they ended within this number of `seconds`."""
     count = len(times)
     median, percentile = times[count // 2], times[count * 95 // 100]
     message = (

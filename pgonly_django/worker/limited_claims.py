@@ -95,8 +95,7 @@ class LimitedClaims(LookTimer):
     def claim(
         self, connection: OwnConnection, free_slots: int, *, jobs_at_most: float, take_suspect: bool
     ) -> Claimed:
-        """Looks, and claims what may start in `free_slots`. Without any, the look says whether to keep one free. Raises
-        psycopg.Error."""
+        """Looks, and claims for `free_slots`. Without any, it learns whether to keep one free. Raises psycopg.Error."""
         began = time.monotonic()
         seen = self.claimer.look(connection, free_slots, take_suspect=take_suspect)
         claimed = self.claimer.claim(

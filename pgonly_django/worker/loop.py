@@ -102,8 +102,7 @@ class WorkerLoop:
         self.inbox.put(inbox.WAKE)
 
     def retire(self) -> None:
-        """Stops claiming, finishes the jobs that it holds, and ends with a code that asks for a fresh process. For any
-        thread."""
+        """Stops claiming, finishes its jobs, and ends with a code that asks for a fresh process. For any thread."""
         self.inbox.put(inbox.RETIRE)
 
     @property
@@ -292,8 +291,7 @@ class WorkerLoop:
             self._hand_out(self.following.take_result(result, claim, began))
 
     def _send_ahead(self, now: float) -> bool:
-        """Sends the first half of an exchange of many finishes, or of a second one. Returns True when there is nothing
-        to wait for."""
+        """Sends the first half of an exchange of many finishes, or of a second one. Returns whether not to wait."""
         under_way, finishing = self.exchanger.under_way, self.exchanger.finishing
         has_many = len(self.in_flight.ended) - len(finishing) >= MANY
         if not (under_way or has_many):
@@ -355,8 +353,7 @@ class WorkerLoop:
 
     @property
     def _is_busy(self) -> bool:
-        """Returns whether it has work, so that it does not end by itself. Letters that are due have to be enqueued, and
-        run here."""
+        """Whether it has work, so that it does not end by itself. Letters that are due are enqueued, and run here."""
         letters_are_due = self.calls.dead_letters.are_due and not self.shutdown.is_asked
         return self._holds_jobs or letters_are_due
 

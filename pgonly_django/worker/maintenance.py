@@ -42,8 +42,7 @@ class Duty:
 
 
 def tried(what: str, work: Callable[[], int | None], *, failed: int = 0) -> int:
-    """Calls `work()`. Returns `failed` where it raises anything, which is logged and keeps nothing else from being
-    done."""
+    """Calls `work()`. Returns `failed` where it raises anything, which is logged and stops nothing else."""
     try:
         return work() or 0
     except BaseException as error:  # noqa: BLE001 - a router of the project may even exit
@@ -74,8 +73,7 @@ def no_timeout(alias: str) -> Iterator[None]:
 
 
 class Maintenance(threading.Thread):
-    """The maintenance thread. `tell` takes messages for the main loop, from this thread. `over` is set when the worker
-    ends."""
+    """The maintenance thread. `tell` takes its messages for the main loop. `over` is set when the worker ends."""
 
     hurried_seconds = 0.5  # between two runs of a duty that is wanted soon
 

@@ -160,7 +160,7 @@ class WorkerOptions:
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The options set by PGONLY_WORKER_<NAME>. Raises OptionError, which names the variable that does not parse."""
+    """Returns the options of PGONLY_WORKER_<NAME>. Raises OptionError, which names the wrong variable."""
     found: dict[str, Any] = {}
     for name in (*RULES, NO_LISTEN):
         variable = ENVIRONMENT_PREFIX + name.upper()
@@ -209,8 +209,7 @@ NOTHING_WAKES = (
 
 
 def backends() -> list[PostgresBackend]:
-    """Returns those of TASKS that are ours. Raises ImproperlyConfigured where there are none, or one cannot be set
-    up."""
+    """Returns those of TASKS that are ours. Raises ImproperlyConfigured without any, or if one is wrong."""
     ours = [backend for backend in task_backends.all() if isinstance(backend, PostgresBackend)]
     if not ours:
         raise ImproperlyConfigured(NO_BACKEND)
@@ -224,8 +223,7 @@ def database_of_jobs() -> str:
 
 
 def refuse_too_little_memory(options: WorkerOptions) -> None:
-    """Raises CommandError where a process takes more before its first job than it may: each one would be replaced at
-    once."""
+    """Raises CommandError where a process starts above its memory: each would be replaced at once."""
     taken = own_rss_mb()
     if options.max_memory_mb is not None and taken is not None and taken > options.max_memory_mb:
         raise CommandError(

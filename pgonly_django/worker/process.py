@@ -41,8 +41,7 @@ OVERRUN = b"The worker did not end in time, and was ended: its jobs continue els
 
 
 class StopSignals:
-    """Brings SIGTERM, SIGINT, SIGQUIT and SIGHUP to a worker or a supervisor. Outside of the main thread it does
-    nothing."""
+    """Brings SIGTERM, SIGINT, SIGQUIT and SIGHUP to a worker or a supervisor, from the main thread alone."""
 
     def __init__(self, *, is_early: bool, is_supervised: bool = False) -> None:
         """`is_early`: while there is no worker yet a signal ends the process. Without a handler it would not end pid 1
@@ -100,8 +99,8 @@ class StopSignals:
 
 @contextmanager
 def set_up(worker: WorkerLoop, signals: StopSignals, terminal: Terminal) -> Iterator[None]:
-    """Prepares the process for `worker`: signals, connections, logging, switch interval, garbage collector, and what
-    its children get."""
+    """Prepares the process for `worker`: signals, connections, logging, switch interval, garbage collector,
+    children."""
     with ExitStack() as undo:
         signals.serve(worker)
         undo.enter_context(connections_of_worker(worker.id))
@@ -203,8 +202,7 @@ def _end_children(by: float) -> None:
 
 
 def watch_apps() -> None:
-    """Watches all modules of the project's apps, under --reload. The supervisor runs no jobs, so that it imports
-    few."""
+    """Watches all modules of the project's apps, under --reload. The supervisor itself imports few."""
     autoreload_started.connect(_watch, dispatch_uid=__name__)
 
 

@@ -130,8 +130,7 @@ def last_row_of(run: Run, finish: Finish | None) -> SeenRow | None:
 
 
 def written_of(connection: OwnConnection, rows: list[SeenRow]) -> set[str]:
-    """Writes them. Returns the ids of the jobs with nothing left to write. A row that PostgreSQL refuses does not harm
-    others."""
+    """Writes them. Returns the ids of jobs with nothing left to write. A refused row does not harm others."""
     if len(rows) > 1 and sum(len(row.text) for row in rows) > CHARACTERS_AT_ONCE:
         middle = len(rows) // 2
         return written_of(connection, rows[:middle]) | written_of(connection, rows[middle:])

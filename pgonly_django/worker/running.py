@@ -1,5 +1,4 @@
-"""One run from the claimed row to its finish: calls the task, and says how it ended. Called by slots, from their
-threads."""
+"""One run from the claimed row to its finish: calls the task, and says how it ended. Used by the slots."""
 
 from __future__ import annotations
 
@@ -76,8 +75,7 @@ class Executor:
         self._sends_starts = has_receivers(task_started, logging.INFO)
 
     def run(self, run: Run) -> None:
-        """Runs a sync task in this thread, in a separate contextvars context, and cleans up after it. Raises
-        nothing."""
+        """Runs a sync task in this thread, in its own contextvars context, and cleans up after it. Raises nothing."""
         try:
             call = self._run_observed if is_observed() else self._run
             ended = _thread.context.copy().run(call, run)
@@ -287,8 +285,7 @@ class Executor:
         return self._ended(ended.run, TransactionLeftOpenError(lost))
 
     def _ended(self, run: Run, error: BaseException) -> EndedRun:
-        """Ends a run that raised `error`, which is logged. Code of the job is called on the way: its backoff, its
-        exception's text."""
+        """Ends a run that raised `error`, which is logged. This calls the job's code: its backoff, its error's text."""
         try:
             cut_our_frames(error)
             if isinstance(error, TypeError):

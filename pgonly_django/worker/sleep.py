@@ -126,8 +126,7 @@ class Sleep(Timer):
         return min(poll_at, resets_at, self._threads.scheduler.next_at, due_at)
 
     def _fall_asleep(self, resets_at: float) -> None:
-        """Falls asleep, except when a NOTIFY has come before LISTEN ended. What is enqueued from then on is told by a
-        POST alone."""
+        """Falls asleep, unless a NOTIFY came before LISTEN ended. From then on only a POST tells of new jobs."""
         self.at = time.monotonic() + LOOK_SECONDS
         if not self._threads.heartbeat.sleep():
             return

@@ -72,8 +72,7 @@ class Slots:
         self._threads = self.alive()
 
     def close(self, timeout: float) -> None:
-        """Lets the threads and the loop end when what they hold is done, and waits for them at most `timeout`
-        seconds."""
+        """Lets the threads and the loop end when their work is done, and waits at most `timeout` seconds."""
         deadline = time.monotonic() + timeout
         self._is_over = True
         self.rest()

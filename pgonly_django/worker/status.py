@@ -157,8 +157,7 @@ MICROSECONDS = 1_000_000
 
 
 class Systemd:
-    """Tells systemd, from one thread. tell() sends what has changed, and the keep-alive of WatchdogSec when it is
-    due."""
+    """Tells systemd, from one thread. tell() sends changes, and the keep-alive of WatchdogSec when due."""
 
     def __init__(self, address: str, watchdog_seconds: float | None) -> None:
         self.watchdog_seconds = watchdog_seconds
@@ -168,8 +167,7 @@ class Systemd:
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str] = os.environ) -> Self | None:
-        """Returns None outside of a unit with Type=notify. The variables are taken out: no child speaks for this
-        process."""
+        """Returns None outside of a unit with Type=notify. It takes the variables out: no child uses them."""
         address = environ.pop("NOTIFY_SOCKET", "")
         microseconds, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         if not address.startswith(("/", "@")):

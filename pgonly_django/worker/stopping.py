@@ -46,15 +46,14 @@ def interrupted_before(grace_seconds: float) -> float:
 
 
 def grace_of(options: WorkerOptions) -> float:
-    """The seconds that running jobs have at a planned stop: --grace-seconds, or less of a short --max-seconds."""
+    """The seconds for running jobs at a planned stop: --grace-seconds, or less of a short --max-seconds."""
     if options.max_seconds is None:
         return options.grace_seconds
     return min(options.grace_seconds, options.max_seconds * GRACE_SHARE)
 
 
 class Shutdown:
-    """The shutdown. Signal handlers and any thread may call ask(), the rest is the main loop's. All times are
-    time.monotonic()."""
+    """The shutdown. Any thread and signal handler may call ask(), the main loop the rest. Times are monotonic()."""
 
     def __init__(
         self, grace_seconds: float, *, jobs_until: float = NEVER, gives_up_at: float = NEVER
@@ -71,8 +70,7 @@ class Shutdown:
         self._until = NEVER  # the end of the grace
 
     def ask(self, *, at_once: bool = False) -> None:
-        """Asks for a stop. The grace period counts from here, also where the main loop waits for a database that does
-        not answer."""
+        """Asks for a stop. The grace period begins here, also while the main loop waits for the database."""
         self._at_once = self._at_once or at_once
         until = time.monotonic() + (0.0 if at_once else self.grace_seconds)
         self._until = min(self._until, until, self._jobs_until)
@@ -104,8 +102,8 @@ class Shutdown:
                 run.interrupter.interrupt(JobStopped)
 
     def gives_up(self, in_flight: InFlight, *, is_away: bool) -> bool:
-        """Returns whether to leave although ends are unwritten: the database is unavailable, or another transaction
-        keeps a row locked."""
+        """Whether to leave with unwritten ends: the database is unavailable, or another transaction has locked a
+        row."""
         gives_up_at = min(self._until + GIVE_UP_SECONDS, self._gives_up_at)
         # Not before the ends were tried once: the main loop may have waited for the database until now.
         gives_up = self._is_over and ((self._at_once and is_away) or time.monotonic() >= gives_up_at)
@@ -177,8 +175,7 @@ class Deadline:
         return min((at for at in (self.claims_until, self.stop_at) if at > now), default=NEVER)
 
     def leave_by(self, at: float, leave_seconds: float) -> None:
-        """Ends the process at `at`, if not before; of that, the last seconds are for what happens after the last
-        job."""
+        """Ends the process at `at`, if not before; its last seconds are for what happens after the last job."""
         if at < self._leaves_at:
             self._leaves_at, self._leave_seconds = at, leave_seconds
 

@@ -22,8 +22,7 @@ class FoundTask:
 
 
 class TaskLookup:
-    """Keeps each task that it has found. One that it has not found is looked up again: the code may come with a
-    deploy."""
+    """Keeps each task that it has found. Others are looked up again: the code may come with a deploy."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str, str, int], FoundTask] = {}
@@ -65,7 +64,7 @@ class TaskLookup:
             return TaskOptions()
 
     def misfit(self, job: ClaimedJob) -> UnfitArgumentsError | None:
-        """Whether the job was enqueued for other parameters than the task has here. Only asked after a TypeError."""
+        """Whether the job was enqueued for other parameters than the task has. Asked after a TypeError."""
         task = self.find(job).task
         try:
             call_signature(task.func, task.takes_context).check(job.args, job.kwargs or {})

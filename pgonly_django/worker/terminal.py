@@ -27,8 +27,7 @@ _worker = logging.getLogger("pgonly_django.worker")
 
 @dataclass(frozen=True)
 class Terminal:
-    """The streams of `runworker`, and what to show there. `colors`: returns, for a level, what shows its name in its
-    colour."""
+    """The streams of `runworker`, and what to show there. `colors`: what colours the name of a level."""
 
     out: Any
     err: Any

@@ -1,5 +1,4 @@
-"""manage.py pgonly_health: checks that workers are alive and that jobs neither wait nor fail, for people and for
-monitoring."""
+"""manage.py pgonly_health: checks that workers are alive and jobs neither wait nor fail."""
 
 from __future__ import annotations
 
@@ -103,8 +102,7 @@ class Check(NamedTuple):
 
 
 def _examine(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> tuple[list[Check], list[str]]:
-    """Returns the figures of the queues, with those of `queues` that nothing names. On a database that is too busy to
-    answer it gives up."""
+    """Returns the checks, and those of `queues` that nothing names. It gives up on a database that is too busy."""
     connection = connections[alias]
     if connection.vendor != "postgresql":
         raise CommandError(f"DATABASES[{alias!r}] is {connection.vendor}: no jobs there.", returncode=UNKNOWN)

@@ -240,7 +240,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _ends_at(self, options: WorkerOptions) -> float | None:
-        """The time at which the process ends. --max-seconds counts from the start of the process, as platforms do."""
+        """Returns the end of the process. --max-seconds counts from its start, as platforms do."""
         if options.max_seconds is None or not self._owns_process:
             return None
         ends_at = process.started_at() + options.max_seconds

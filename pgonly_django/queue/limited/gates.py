@@ -89,8 +89,7 @@ WHERE {LIMITED_QUEUE} AND (%(all_queues)s::bool OR gate.name = ANY (%(queues)s::
 
 
 def ask(connection: OwnConnection, queues: Collection[str]) -> psycopg.Cursor[Any]:
-    """Returns, for by_queue(), the limited ones among `queues`, or of all queues where there are none. Raises
-    psycopg.Error."""
+    """Returns the limited ones among `queues`, or of all, for by_queue(). Raises psycopg.Error."""
     parameters = {"all_queues": not queues, "queues": list(queues)}
     return connection.execute(GATES, parameters, prepare=True)
 

@@ -110,8 +110,7 @@ class Look:
 def look(
     connection: OwnConnection, turns: Turns, threads: int, free_slots: int, leaving: Params, *, take_suspect: bool
 ) -> Look:  # fmt: skip
-    """Looks. `free_slots`: of the worker's `threads`. `leaving`: parameters of NOT_LEFT_TO_OTHERS. Raises
-    psycopg.Error."""
+    """Looks. `free_slots`: of `threads`. `leaving`: parameters of NOT_LEFT_TO_OTHERS. Raises psycopg.Error."""
     limited = gates.by_queue(gates.ask(connection, turns.queues))
     found = _groups(connection, limited, turns, leaving, take_suspect=take_suspect)
     with_room = [group for group in found if group.has_room]

@@ -35,8 +35,7 @@ def live(seen: Statuses) -> Response:
 
 
 def _shown(status: Status) -> dict[str, Any]:
-    """Returns times as seconds ago: that is what a person reads, and no other machine can read the clock of this
-    one."""
+    """Returns times as seconds ago, for people: no other machine can read the clock of this one."""
     facts = {**asdict(status), "turned_seconds_ago": round(status.turned_seconds_ago, 3)}
     del facts["turned_at"], facts["idle_since"]
     return facts
@@ -191,8 +190,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class HealthMetric(NamedTuple):
-    """A metric. `values_of` gives its value for each value of its only label, or for "" where it has none. None: no
-    sample."""
+    """A metric. `values_of` gives its value for each value of its only label, or for ""; None: no sample."""
 
     name: str
     text: str

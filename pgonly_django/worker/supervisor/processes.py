@@ -116,8 +116,7 @@ class Process:
 
 @dataclass(eq=False)
 class Place:
-    """One of the N places. `start_at` is when the next process starts here; NEVER while there is one, or when none will
-    start."""
+    """One of the N places. `start_at`: when its next process starts; NEVER while it has one or gets none."""
 
     name: str
     start_at: float = 0.0
@@ -148,8 +147,7 @@ def forks(method: str) -> bool:
 
 
 def fork(name: str, ends_at: float | None, live: Callable[[Child], None]) -> Process:
-    """Forks a process. `live` is called in the child, which ends after it, with stop signals held back. Raises
-    OSError."""
+    """Forks a process. The child calls `live` and ends after it, with stop signals held back. Raises OSError."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()  # or the child would print the same once more
@@ -219,8 +217,7 @@ def let_stop_signals_through() -> None:
 
 
 def ending_of(code: int | None) -> str:
-    """Says in words how a process ended. `code` as subprocess has it: -9 for SIGKILL; None: the system does not
-    tell."""
+    """Says how a process ended. `code` is subprocess's: -9 for SIGKILL; None: the system does not tell."""
     if code is None:
         return "ended, the system does not tell how"
     if code >= 0:

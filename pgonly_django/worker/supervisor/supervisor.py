@@ -55,8 +55,7 @@ COUNTED_SECONDS = 2.0
 
 
 class Supervisor:
-    """The supervisor. `serve` is a worker's whole life, in a forked child. `ends_at`: of --max-seconds, as
-    time.monotonic()."""
+    """The supervisor. `serve` is a worker's whole life, in a child. `ends_at`: of --max-seconds, monotonic()."""
 
     def __init__(
         self, options: WorkerOptions, serve: Callable[[Child], None], method: str, health: Health,
@@ -187,8 +186,7 @@ class Supervisor:
 
     @property
     def _is_empty(self) -> bool:
-        """Returns whether no process is left, and none will be started: in a burst, one has found no job any more in
-        each place."""
+        """Whether no process is left or will start: in a burst, each place has found that no job is left."""
         is_done = all(place.start_at == NEVER for place in self.places)
         return not self.place_of and (self._is_closed or is_done)
 
@@ -353,8 +351,7 @@ class Supervisor:
                 process.channel.send({"payload": RETIRE})
 
     def _end_in_time(self, now: float) -> None:
-        """Ends it for --max-seconds: the processes stop by themselves. None is started any more, and what is left is
-        killed."""
+        """Ends it for --max-seconds: the processes stop by themselves, none starts, and the rest is killed."""
         if self._processes_end_at is None or now < self._deadline.stop_at:
             return
         self._is_ending = True

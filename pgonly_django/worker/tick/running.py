@@ -265,8 +265,7 @@ def _release_at_exit() -> None:
 
 
 def _forget_after_fork() -> None:
-    """Resets the state of a forked child, which has neither the thread of the tick nor the one that may hold the
-    lock."""
+    """Resets a forked child, which has neither the tick's thread nor the one that may hold the lock."""
     global _going, _lock, _left
     _going, _lock, _left = None, threading.Lock(), []
 

@@ -57,8 +57,7 @@ def tick(request: HttpRequest, token: str = "") -> HttpResponseBase:
 
 
 async def atick(request: HttpRequest, token: str = "") -> HttpResponseBase:
-    """Answers under ASGI. In a thread of Django's for sync views a client that has disconnected would block the event
-    loop."""
+    """Answers under ASGI: in a thread for sync views a disconnected client would block the event loop."""
     try:
         seconds = _seconds(request, token)
         going = running.begin(seconds)
@@ -113,8 +112,7 @@ def _error(message: str, status: int) -> JsonResponse:
 
 
 def _open_to_clients(view: Any) -> Any:
-    """Opens the view to callers without a session: no CSRF token, no login, no cache, and no transaction of
-    ATOMIC_REQUESTS."""
+    """Opens the view to callers without a session: no CSRF token, login, cache or ATOMIC_REQUESTS."""
     view = login_not_required(csrf_exempt(never_cache(view)))
     for alias in connections.settings:
         view = transaction.non_atomic_requests(using=alias)(view)
