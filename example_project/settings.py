@@ -41,12 +41,12 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "example_project.screening",  # before the package, whose page of devices it puts into its own layout
     "pgonly_django",
-    "example_project.screening",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "pgonly_django.middleware.SessionMiddleware",  # Django's, which also writes down from where a session is used
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -140,7 +140,7 @@ PGONLY = {
         **dict.fromkeys(["points", "pico", *SCREENING_REVIEWERS], REVIEWER_LIMITS),
         "translator": {"concurrent": 3, "requests_per_minute": 120},  # of the seeded demo
     },
-    "BUDGETS": {"translations": {"usd": 0.4}},  # of the seeded demo
+    "BUDGETS": {"translations": {"usd": 0.4}, "assistant": {"usd": 5, "per": "day"}},  # of the seeded demo
 }
 # What a new project may cost, and the prices of a million tokens. The offline reviewers pretend to cost the same.
 SCREENING_BUDGET_USD = env("SCREENING_BUDGET_USD", default="5")

@@ -77,6 +77,7 @@ def _others() -> dict[str, str]:
 def _of_the_example() -> Iterator[tuple[str, str]]:
     yield "example-projects", "/"
     yield "example-new", "/projects/new/"
+    yield "example-devices", "/account/devices/"
     project = Project.objects.filter(name=projects.NAME).first()
     if project is not None:
         yield "example-project", f"/projects/{project.pk}/"

@@ -9,10 +9,7 @@ THEME = os.environ.get("BROWSER_THEME", "plain")
 THEMES = {"plain": (), "unfold": ("unfold",), "jazzmin": ("jazzmin",)}
 INSTALLED_APPS = [*THEMES[THEME], *INSTALLED_APPS]  # noqa: F405 - of the example
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-MIDDLEWARE = [
-    "pgonly_django.middleware.SessionMiddleware" if "SessionMiddleware" in each else each
-    for each in MIDDLEWARE  # noqa: F405 - of the example
-    if THEME == "plain" or not each.endswith(".content_security_policy")
-]
+if THEME != "plain":
+    MIDDLEWARE.remove("example_project.security.content_security_policy")  # noqa: F405 - of the example
 PGONLY["LEASE_SECONDS"] = env.float("TEST_LEASE_SECONDS", default=60)  # noqa: F405 - of the example
 ROOT_URLCONF = "tests.browser.urls"

@@ -10,6 +10,7 @@ from example_project.screening.demo import prepare
 from example_project.screening.demo.seeding import projects
 from example_project.screening.models import Paper, Project, Verdict
 from example_project.screening.models.paper import Outcome
+from tests.browser.pages import APP
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -33,6 +34,21 @@ def test_a_screening_is_seen_to_lose_its_worker_and_to_go_on_and_its_report_is_t
     expect(label).to_have_text("Done", timeout=15_000)
     assert len(page.locator("#job [data-part=output]").inner_text()) > 40
     assert Verdict.objects.of(project).count() == 80
+
+
+def test_a_user_finds_the_devices_in_the_layout_of_the_site_and_signs_one_out(person, expect):
+    other, user = person("reader"), person("reader")
+    other.goes_to(APP)
+    page = user.goes_to("/")
+    page.get_by_role("link", name="Your devices").click()
+    expect(page.get_by_role("link", name="New project")).to_be_visible()
+    devices = page.locator(".devices").get_by_role("listitem")
+    expect(devices).to_have_count(2)
+    expect(devices.first).to_contain_text("This device")
+    devices.last.get_by_role("button").click()
+    expect(page.get_by_text("That device is signed out.")).to_be_visible()
+    other.page.goto(other.site.url + APP)
+    assert "/login/" in other.page.url
 
 
 def test_disputed_papers_are_decided_by_keys_and_the_last_decision_is_undone(person, expect):

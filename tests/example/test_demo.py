@@ -90,7 +90,8 @@ def test_the_pages_come_up_and_sigterm_ends_every_child(demo):
     told = list(islice(lines, 7))
     assert "press Start" in told[2]
     assert "user demo, password" in told[3]
-    worker = int(told[5].split("pid ")[1].split(":")[0])
+    assert "/account/devices/" in told[4]
+    worker = int(told[6].split("pid ")[1].split(":")[0])
     os.kill(worker, 0)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 128 + signal.SIGTERM

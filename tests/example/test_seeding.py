@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.contrib.auth.models import User
+from django.db.models import Sum
 from django.utils import timezone
 
 from example_project.screening.demo import seeding
+from example_project.screening.demo.seeding import rows
 from example_project.screening.demo.seeding.users import OPERATOR, READER
 from example_project.screening.models import Paper, Project
 from example_project.screening.models.paper import Outcome
 from pgonly_django.models import (
     Budget,
     CacheUsage,
+    CostEntry,
     DurableCacheEntry,
     Job,
     JobStats,
@@ -24,8 +29,12 @@ from pgonly_django.models import (
     Schedule,
     Session,
     State,
+    Step,
+    Tick,
     Worker,
 )
+from pgonly_django.scheduling.due import timing_of
+from pgonly_django.sessions.devices import device_name
 from tests.queue.rows import make
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -37,7 +46,20 @@ def of_the_example(settings):
 
 
 def counts():
-    models = (Job, JobStats, Queue, Limiter, Budget, Schedule, Worker, Session, DurableCacheEntry, User)
+    models = (
+        Job,
+        Step,
+        CostEntry,
+        Tick,
+        Queue,
+        Limiter,
+        Budget,
+        Schedule,
+        Worker,
+        Session,
+        DurableCacheEntry,
+        User,
+    )
     return {model.__name__: model.objects.count() for model in models}
 
 
@@ -50,7 +72,7 @@ def test_each_page_has_something_to_show():
     assert Limiter.objects.filter(blocked_until__gt=timezone.now()).count() == 1
     assert LimiterSlot.objects.filter(expires_at__gt=timezone.now()).count() == 5
     assert Schedule.objects.count() == 4
-    assert Session.objects.active().count() == 19
+    assert Session.objects.active().count() == 21
     assert DurableCacheEntry.objects.count() == 25
     assert CacheUsage.objects.get(name__contains="answers").hits == 6
     papers = Paper.objects.of(Project.objects.get())
@@ -58,6 +80,63 @@ def test_each_page_has_something_to_show():
     assert papers.of_outcome(Outcome.DISPUTED).exists()
     the_dead_worker_holds_two_jobs_which_are_taken_over_a_minute_later()
     an_operator_may_operate_and_a_reader_only_see_and_neither_sees_data()
+    the_charts_count_the_jobs_that_the_lists_show()
+    what_is_spent_of_each_budget_is_the_sum_of_its_costs()
+    each_job_runs_after_it_was_enqueued_and_on_a_worker_that_lived_then()
+    each_step_is_of_a_run_of_its_job()
+    each_tick_is_due_when_its_schedule_says_and_its_job_is_there_unless_it_was_pruned()
+    each_device_has_a_name_and_was_used_after_its_login()
+
+
+def the_charts_count_the_jobs_that_the_lists_show():
+    for state in (State.SUCCEEDED, State.FAILED):
+        counted = JobStats.objects.filter(granularity="hour").aggregate(sum=Sum(state))["sum"]
+        assert counted == Job.objects.filter(state=state).count()
+    runs = sum(len(rows.runs_of(job)) for job in Job.objects.filter(state=State.SUCCEEDED))
+    counted = [sum(stats.run_times) for stats in JobStats.objects.filter(granularity="hour", failed=0)]
+    assert sum(counted) > runs / 2
+
+
+def what_is_spent_of_each_budget_is_the_sum_of_its_costs():
+    for budget in Budget.objects.with_spent_now():
+        costs = CostEntry.objects.filter(budget=budget.name)
+        if budget.per == "day":
+            costs = costs.filter(at__gte=budget.period_start)
+        assert costs.aggregate(sum=Sum("usd", default=Decimal(0)))["sum"] == budget.spent_now, budget.name
+    for step in Step.objects.exclude(usd=None):
+        assert CostEntry.objects.get(job_id=step.job_id, step=step.name).usd == step.usd
+
+
+def each_job_runs_after_it_was_enqueued_and_on_a_worker_that_lived_then():
+    workers = {worker.pk: worker for worker in Worker.objects.all()}
+    now = timezone.now()
+    for job in Job.objects.all():
+        moments = [job.enqueued_at, *(at for run in rows.runs_of(job) for at in run[1:])]
+        assert sorted(moments) == moments and moments[-1] <= now, job.task
+        if (worker := workers.get(job.worker_id)) is not None:
+            assert worker.started_at <= job.attempted_at <= worker.heartbeat_at, job.task
+
+
+def each_step_is_of_a_run_of_its_job():
+    for job in Job.objects.filter(steps__isnull=False).distinct():
+        runs = rows.runs_of(job)
+        for step in job.steps.all():
+            assert any(run.began < step.finished_at <= run.ended for run in runs), (job.task, step.name)
+
+
+def each_tick_is_due_when_its_schedule_says_and_its_job_is_there_unless_it_was_pruned():
+    assert Tick.objects.count() == 31
+    for tick in Tick.objects.select_related("schedule"):
+        timing = timing_of(tick.schedule)
+        assert timing.next_after(tick.tick_at - timedelta(seconds=1)) == tick.tick_at, tick.schedule_id
+        is_kept = tick.job_id is not None and timezone.now() - tick.tick_at < timedelta(days=6.9)
+        assert not is_kept or Job.objects.filter(pk=tick.job_id, run_at=tick.tick_at).exists()
+
+
+def each_device_has_a_name_and_was_used_after_its_login():
+    for session in Session.objects.all():
+        assert re.fullmatch(r"(Firefox|Safari|Chrome) \d+ on \w+", device_name(session.user_agent))
+        assert session.created_at < session.last_seen_at < timezone.now() < session.expires_at
 
 
 def the_dead_worker_holds_two_jobs_which_are_taken_over_a_minute_later():

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 KEPT = timedelta(days=7)
-SOON = Backoff(base=timedelta(seconds=20), cap=timedelta(minutes=5))
-TRANSLATIONS = "translations"
+SOON = Backoff(base=timedelta(minutes=2), cap=timedelta(minutes=10))
+TRANSLATIONS, ASSISTANT = "translations", "assistant"  # budgets, of the settings
 MODEL = "translator"
-USD_A_PAGE = 0.04
+A_PAGE = Cost(usd=0.04, tokens_in=1400, tokens_out=1500)
+AN_ANSWER = Cost(usd=0.03, tokens_in=4000, tokens_out=1200)
 # The queue "ai" is left out: nobody serves it, which the overview says in red.
 SERVED = ("mail", "reports", "imports", "translations", "exports")
 SUBJECTS = ("Your order has left", "Confirm your address", "Weekly summary", "Your invoice")
@@ -55,6 +56,10 @@ def make_report(
 
 def _write_page(customer: str, page: int, seconds: float) -> int:
     time.sleep(seconds)
+    return words_of(customer, page)
+
+
+def words_of(customer: str, page: int) -> int:
     return 180 + (len(customer) * 37 + page * 53) % 140
 
 
@@ -76,8 +81,7 @@ def import_references(context: JobContext, source: str, rows: int) -> int:
 def translate(context: JobContext, document: str, pages: int, into: str = "de") -> int:
     """Each page is paid from the budget "translations". Over its cap the job is held."""
     for page in context.iterate(range(1, pages + 1)):
-        cost = Cost(usd=USD_A_PAGE, tokens_in=1400, tokens_out=1500)
-        context.step(f"page {page}", _ask_translator, document, page, into, cost=cost, reserve=USD_A_PAGE)
+        context.step(f"page {page}", _ask_translator, document, page, into, cost=A_PAGE, reserve=A_PAGE.usd)
     return pages
 
 
@@ -87,14 +91,20 @@ def _ask_translator(document: str, page: int, into: str) -> str:
     return f"{document}, page {page}, in {into}"
 
 
-@task(queue_name="ai", takes_context=True, retention=KEPT)
+@task(queue_name="ai", takes_context=True, budget=ASSISTANT, retention=KEPT)
 def answer_question(context: JobContext, question: str, api_key: str, seconds_a_word: float = 0.1) -> int:
-    """Emits its answer word by word. No worker of the demo serves its queue: `manage.py runworker --queues ai`."""
-    words = f"To the question {question!r} the key of {len(api_key)} characters found no answer but this one.".split()
-    for number in context.iterate(range(len(words))):
-        context.emit(f"{words[number]} ")
+    """Pays for its answer, and emits it word by word. No worker of the demo serves its queue:
+    `manage.py runworker --queues ai`."""
+    answer = context.step("answer", answer_to, question, api_key, cost=AN_ANSWER, reserve=AN_ANSWER.usd)
+    for number in context.iterate(range(len(answer))):
+        context.emit(f"{answer[number]} ")
         time.sleep(seconds_a_word)
-    return len(words)
+    return len(answer)
+
+
+def answer_to(question: str, api_key: str) -> list[str]:
+    """In words."""
+    return f"To the question {question!r} the key of {len(api_key)} characters found no answer but this one.".split()
 
 
 @task(queue_name="exports", retention=KEPT)

@@ -40,7 +40,7 @@ class Migration(migrations.Migration):
                 ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                "ordering": ["-pk"],
+                "ordering": ["-created_at", "-pk"],
             },
         ),
         migrations.CreateModel(

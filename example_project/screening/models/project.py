@@ -56,7 +56,7 @@ class Project(models.Model):
     objects = ProjectQuerySet.as_manager()
 
     class Meta:
-        ordering = ["-pk"]
+        ordering = ["-created_at", "-pk"]
 
     def __str__(self) -> str:
         return self.name

@@ -7,11 +7,13 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+from django.db.models import Sum
 from django.utils import timezone
 
 from example_project.screening.demo import sample_tasks as tasks
-from example_project.screening.demo.seeding.rows import WORKERS, ago
-from pgonly_django.models import Budget, Limiter, LimiterSlot, Queue, Reservation
+from example_project.screening.demo.seeding.rows import ago
+from example_project.screening.demo.seeding.workers import WORKERS
+from pgonly_django.models import Budget, CostEntry, Limiter, LimiterSlot, Queue, Reservation
 
 COOLS_DOWN_FOR = timedelta(minutes=10)
 USED_FOR = timedelta(minutes=10)  # how long the slots in use are to be seen
@@ -43,12 +45,17 @@ def _take_slot(limiter: str, number: int) -> None:
 
 
 def write_budgets() -> None:
-    cap = Decimal("0.40")
+    """What is spent of them are the costs that were written before."""
+    cap, today = Decimal("0.40"), timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
     used_up = {"usd": cap, "spent": cap, "declared": {"usd": "0.4", "per": None, "timezone": "UTC"}}
     _write(Budget, tasks.TRANSLATIONS, **used_up, resumed_at=None, reserved=0)
-    _write(Budget, "assistant", usd=Decimal(20), per="day", spent=Decimal("7.35"), reserved=Decimal("0.12"),
-           period_start=timezone.now().replace(hour=0, minute=0, second=0, microsecond=0))  # fmt: skip
-    reserved = {"usd": Decimal("0.12"), "expires_at": timezone.now() + USED_FOR, "is_expired": False}
+    of_today = CostEntry.objects.filter(budget=tasks.ASSISTANT, at__gte=today)
+    spent = of_today.aggregate(sum=Sum("usd", default=Decimal(0)))["sum"]
+    daily = {"usd": Decimal(5), "per": "day", "timezone": "UTC"}
+    _write(Budget, tasks.ASSISTANT, **daily, declared={**daily, "usd": "5"}, spent=spent, period_start=today,
+           reserved=tasks.AN_ANSWER.usd)  # fmt: skip
+    reserved = {"usd": tasks.AN_ANSWER.usd, "expires_at": timezone.now() + USED_FOR, "is_expired": False}
     Reservation.objects.update_or_create(
-        id=uuid.uuid5(WORKERS, "reservation"), defaults={"budget": "assistant", "step": "answer", **reserved}
+        id=uuid.uuid5(WORKERS, "reservation"),
+        defaults={"budget": tasks.ASSISTANT, "step": "answer", **reserved},
     )

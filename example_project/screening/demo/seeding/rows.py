@@ -5,66 +5,71 @@ from __future__ import annotations
 import random
 import traceback
 import uuid
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.utils import timezone
 
 from example_project.screening.demo import sample_tasks
+from example_project.screening.demo.seeding.workers import DEAD, Life, at_work
 from pgonly_django.models import Job, State
+from pgonly_django.outcomes import Outcome
 
 MODULE = sample_tasks.__name__
-WORKERS = uuid.uuid5(uuid.NAMESPACE_DNS, "workers.demo.invalid")
 FAILED_FOR = timedelta(days=90)
+FIRST_PAUSE = (
+    sample_tasks.SOON.base * 0.75
+)  # between the first two attempts of a mail; the next one is twice as long
 
 
 def ago(**duration: float) -> datetime:
     return timezone.now() - timedelta(**duration)
 
 
-def worker_id(name: str) -> uuid.UUID:
-    """The same at each call, so that a later demo finds the rows of an earlier one."""
-    return uuid.uuid5(WORKERS, name)
-
-
 def job(task: Any, *args: Any, at: datetime, state: State = State.READY, **columns: Any) -> Job:
-    """A job of `task`, enqueued at `at`. Keyword arguments of the call are in `kwargs`."""
+    """A job of `task`, enqueued at `at`. Keyword arguments of the call are in `kwargs`. Where it has `errors`, its runs
+    are those that they tell of."""
     options = {"max_attempts": task.max_attempts} if isinstance(task.max_attempts, int) else {}
     values: dict[str, Any] = {
-        "id": _id(at), "task": f"{MODULE}.{task.func.__name__}", "queue": task.queue_name, "args": list(args),
+        "id": id_at(at), "task": f"{MODULE}.{task.func.__name__}", "queue": task.queue_name, "args": list(args),
         "state": state, "enqueued_at": at, "ready_at": at, "retention": sample_tasks.KEPT, **options,
     }  # fmt: skip
+    runs = [entry for entry in columns.get("errors", ()) if "started_at" in entry]
+    if runs:
+        values["started_at"], values["attempted_at"] = (_time(runs[n]["started_at"]) for n in (0, -1))
+        values |= {"worker_id": runs[-1]["worker_id"], "lease_epoch": len(runs)}
     return Job(**{**values, **columns})
 
 
 def succeeded(
-    task: Any, *args: Any, at: datetime, waited: float, took: float, result: Any, **columns: Any
-) -> Job:
-    began, ended = at + timedelta(seconds=waited), at + timedelta(seconds=waited + took)
-    ran = {"attempt": 1, "lease_epoch": 1, "started_at": began, "attempted_at": began, "finished_at": ended}
-    facts = {**ran, "result": result, "delete_after": ended + sample_tasks.KEPT, **columns}
-    return job(task, *args, at=at, state=State.SUCCEEDED, **facts)
+    task: Any, *args: Any, at: datetime, took: float, result: Any, waited: float | None = None,
+    errors: Sequence[dict[str, Any]] = (), **columns: Any,
+) -> Job:  # fmt: skip
+    """Its last run began `waited` seconds after it was enqueued, or after the last of `errors`."""
+    since = _time(errors[-1]["finished_at"]) if errors else at
+    began = since + timedelta(seconds=random.expovariate(1 / 1.5) if waited is None else waited)
+    ended = began + timedelta(seconds=took)
+    ran = {
+        "started_at": _time(errors[0]["started_at"]) if errors else began, "attempted_at": began, "finished_at": ended,
+        "attempt": 1 + sum(entry["outcome"] == Outcome.FAILED for entry in errors), "lease_epoch": 1 + len(errors),
+        "worker_id": at_work(task.queue_name, began).worker_id,
+    }  # fmt: skip
+    facts = {**ran, "result": result, "delete_after": ended + sample_tasks.KEPT, "errors": list(errors)}
+    return job(task, *args, at=at, state=State.SUCCEEDED, **facts, **columns)
 
 
 def failed(task: Any, *args: Any, at: datetime, errors: list[dict[str, Any]], **columns: Any) -> Job:
-    began, ended = _time(errors[0]["started_at"]), _time(errors[-1]["finished_at"])
-    ran = {"attempt": len(errors), "lease_epoch": len(errors), "started_at": began, "finished_at": ended}
-    facts = {
-        **ran,
-        "attempted_at": _time(errors[-1]["started_at"]),
-        "delete_after": ended + FAILED_FOR,
-        **columns,
-    }
-    return job(task, *args, at=at, state=State.FAILED, errors=errors, **facts)
+    ended = _time(errors[-1]["finished_at"])
+    facts = {"attempt": errors[-1]["attempt"], "finished_at": ended, "delete_after": ended + FAILED_FOR}
+    return job(task, *args, at=at, state=State.FAILED, errors=errors, **facts, **columns)
 
 
-def attempts(
-    error: BaseException, at: datetime, count: int, apart: float = 40, took: float = 0.8
-) -> list[dict[str, Any]]:
-    """`count` attempts that ended with `error`, the first right after `at`, the others `apart` seconds later each."""
+def refusals(error: BaseException, at: datetime, count: int) -> list[dict[str, Any]]:
+    """`count` attempts of a mail that ended with `error`, the first one right after `at`."""
     return [
-        attempt(error, number + 1, at + timedelta(seconds=number * apart + 0.4), took)
-        for number in range(count)
+        attempt(error, number, at + timedelta(seconds=0.4) + FIRST_PAUSE * (2 ** (number - 1) - 1))
+        for number in range(1, count + 1)
     ]
 
 
@@ -76,19 +81,37 @@ def attempt(error: BaseException, number: int, began: datetime, took: float = 0.
     )  # fmt: skip
 
 
-def entry(outcome: str, number: int, began: datetime, took: float, **facts: str) -> dict[str, Any]:
+def entry(
+    outcome: str, number: int, began: datetime, took: float, worker: Life | None = None, **facts: str
+) -> dict[str, Any]:
     """What stands in `errors` of one run."""
-    name = random.choice(("demo-1", "demo-2"))
+    worker = worker or at_work("mail", began)
     ended = began + timedelta(seconds=took)
     times = {"started_at": began.isoformat(), "finished_at": ended.isoformat()}
-    return {
-        "outcome": outcome,
-        "attempt": number,
-        "worker": name,
-        "worker_id": str(worker_id(name)),
-        **times,
-        **facts,
-    }
+    by = {"worker": worker.name, "worker_id": str(worker.worker_id)}
+    return {"outcome": outcome, "attempt": number, **by, **times, **facts}
+
+
+class Run(NamedTuple):
+    outcome: str
+    began: datetime
+    ended: datetime
+
+
+def runs_of(row: Job) -> list[Run]:
+    """All runs of a job, the present one too, which ended when its worker fell silent."""
+    runs = [
+        Run(entry["outcome"], _time(entry["started_at"]), _time(entry["finished_at"]))
+        for entry in row.errors
+        if "started_at" in entry
+    ]
+    if row.state in (State.SUCCEEDED, State.RUNNING) and row.attempted_at is not None:
+        runs.append(Run(row.state, row.attempted_at, row.finished_at or timezone.now() - DEAD.ended))
+    return runs
+
+
+def progress(done: int, total: int, message: str = "") -> dict[str, Any]:
+    return {"done": done, "total": total, "message": message}
 
 
 def raised(function: Any, *args: Any, **kwargs: Any) -> BaseException:
@@ -101,7 +124,7 @@ def raised(function: Any, *args: Any, **kwargs: Any) -> BaseException:
     raise AssertionError(f"{function.__name__}() raised nothing")
 
 
-def _id(at: datetime) -> uuid.UUID:
+def id_at(at: datetime) -> uuid.UUID:
     """A UUID of version 7 of that time: lists are ordered by it."""
     milliseconds = int(at.timestamp() * 1000)
     number = (

@@ -141,6 +141,7 @@ class Command(BaseCommand):
             f"{project.papers.count()} papers are loaded, and a worker is waiting. {seeded}",
             f"  page       {address}/projects/{project.pk}/   press Start",
             f"  admin      {address}/admin/   user {login.username}, password {login.password}",
+            f"  devices    {address}/account/devices/   where {login.username} is signed in",
             f"  logs       {children.logs}",
         ))  # fmt: skip
         try:
