@@ -32,9 +32,11 @@ RULES = {
     "light": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]},
     "dark": {"type": "rule", "values": ["color-contrast"]},
 }
-VIOLATIONS = """async (rules) => {
+# Django's own, about which this package has no say.
+FRAME = ["#header", "#nav-sidebar", ".breadcrumbs", ".pgonly-breadcrumbs", "#changelist-filter"]
+VIOLATIONS = """async ([rules, exclude]) => {
     document.getAnimations().forEach((change) => change.finish());  // links go from one colour to the next
-    const { violations } = await axe.run({ runOnly: rules, resultTypes: ["violations"] });
+    const { violations } = await axe.run({ exclude }, { runOnly: rules, resultTypes: ["violations"] });
     return violations.flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html} ${node.failureSummary}`));
 }"""
 
@@ -85,12 +87,13 @@ def test_no_page_breaks_the_csp_or_cuts_something_off(demo):
 
 
 def test_axe_finds_no_violation_of_wcag_aa_on_any_page_in_light_or_dark(demo, axe):
-    admin = demo()
+    admin = demo(bypass_csp=True)  # axe sets styles of its own while it looks
     problems = []
     for name, path in pages().items():
         page = admin.goes_to(path)
         page.evaluate(axe)
         for colours, rules in RULES.items():
             page.emulate_media(color_scheme=colours)
-            problems += [f"{name}, {colours}: {text}" for text in page.evaluate(VIOLATIONS, rules)]
+            found = page.evaluate(VIOLATIONS, [rules, FRAME])
+            problems += [f"{name}, {colours}: {text}" for text in found]
     assert not problems, "\n".join(problems)
