@@ -3,7 +3,7 @@
 () => {
     const place = document.querySelector("#content") ?? document.body;
     const wide = [...place.querySelectorAll("*")].filter((element) => {
-        if (element.closest("pre, select, input, textarea, svg, .visually-hidden") || !element.checkVisibility()) return false;
+        if (element.closest("pre, select, input, textarea, svg, .visually-hidden, .pgonly-hidden") || !element.checkVisibility()) return false;
         const style = getComputedStyle(element);
         if (style.overflowX === "visible" || style.textOverflow === "ellipsis" || element.clientWidth <= 1) return false;
         return element.scrollWidth > element.clientWidth + 1;
