@@ -23,7 +23,7 @@ from example_project.screening.demo.seeding.rows import (
     refusals,
 )
 from example_project.screening.demo.seeding.steps import SECONDS_A_TRANSLATION
-from example_project.screening.demo.seeding.workers import DEAD, STOPPED
+from example_project.screening.demo.seeding.workers import DEAD, KILLED, STOPPED
 from pgonly_django.models import CostEntry, Job, State
 
 WAITING_FOR_AI = 40
@@ -123,8 +123,8 @@ def _failed() -> list[Job]:
     reasons = [f"Its worker died while it ran ({number} of 3 allowed)." for number in (1, 2)]
     crashed_at = ago(days=2, hours=3)
     crashed = [
-        entry("crashed", 1, crashed_at + timedelta(minutes=2 * number), 75, reason=reason)
-        for number, reason in enumerate([*reasons, crash])
+        entry("crashed", 1, crashed_at + timedelta(minutes=2 * number), 75, worker, reason=reason)
+        for number, (worker, reason) in enumerate(zip(KILLED, [*reasons, crash], strict=True))
     ]
     discarded = entry("discarded", 1, at, 0.1, reason="There is no format 'docx': use ris or csv.")
     return [

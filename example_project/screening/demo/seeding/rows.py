@@ -68,12 +68,14 @@ def failed(task: Any, *args: Any, at: datetime, errors: list[dict[str, Any]], **
 def refusals(error: BaseException, at: datetime, count: int) -> list[dict[str, Any]]:
     """`count` attempts of a mail that ended with `error`, the first one right after `at`."""
     return [
-        attempt(error, number, at + timedelta(seconds=0.4) + FIRST_PAUSE * (2 ** (number - 1) - 1))
+        attempt(
+            error, number, at + timedelta(seconds=0.4) + FIRST_PAUSE * (2 ** (number - 1) - 1), random.uniform(0.3, 1.2)
+        )
         for number in range(1, count + 1)
-    ]
+    ]  # fmt: skip
 
 
-def attempt(error: BaseException, number: int, began: datetime, took: float = 0.8) -> dict[str, Any]:
+def attempt(error: BaseException, number: int, began: datetime, took: float) -> dict[str, Any]:
     return entry(
         "failed", number, began, took,
         exception=f"{type(error).__module__}.{type(error).__qualname__}",

@@ -39,6 +39,8 @@ class Life(NamedTuple):
 DEAD = Life("demo-dead", 4109, timedelta(hours=5), timedelta(seconds=35))
 OF_QUESTIONS = Life("demo-ai", 4104, timedelta(days=8), timedelta(minutes=8), ("ai",))
 STOPPED = Life("demo-2", 4107, timedelta(hours=30), timedelta(minutes=64))
+# The one after the other, by the report that they ran. They had no other job.
+KILLED = [Life(f"demo-{number}", 4100 + number, timedelta(days=3), timedelta(days=2)) for number in (3, 4, 5)]
 LIVES = (
     Life("demo-0", 4103, timedelta(days=8), timedelta(hours=30)),
     Life("demo-1", 4106, timedelta(hours=30), timedelta(hours=2)),
