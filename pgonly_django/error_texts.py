@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -13,6 +14,7 @@ from pgonly_django.database.statement import printable
 REASON_LIMIT = 2_000
 TRACEBACK_LIMIT = 20_000
 CHAIN_LIMIT = 100
+OF_STEP = "pgonly_step"  # an attribute of an error
 PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 
@@ -44,6 +46,21 @@ def traceback_text(error: BaseException) -> str:
         half, left_out = TRACEBACK_LIMIT // 2, len(text) - TRACEBACK_LIMIT
         text = f"{text[:half]}\n[... {left_out} characters left out ...]\n{text[-half:]}"
     return printable(text)
+
+
+def note_step(error: BaseException, name: str, started_at: datetime) -> None:
+    """Remember that a call of this step raised `error`. Of nested steps the innermost counts."""
+    step = {"step": name, "step_started_at": started_at.isoformat()}
+    error.__dict__.setdefault(OF_STEP, step)  # no __setattr__ of the project's
+
+
+def step_of(error: BaseException) -> dict[str, str]:
+    """The step that raised `error` or one of its causes, for an entry of a job's errors; empty where none did."""
+    with suppress(BaseException):  # likewise
+        for each in _with_causes(error):
+            if step := each.__dict__.get(OF_STEP):
+                return dict(step)
+    return {}
 
 
 def cut_our_frames(error: BaseException) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import logging
 
+from django.utils import timezone
+
+from pgonly_django.error_texts import note_step, step_of
 from tests import jobs
 from tests.jobs import ending, logging_jobs
 
@@ -46,3 +49,28 @@ def test_the_log_has_the_same_traceback(run_jobs, caplog):
     run_jobs()
     (record,) = [r for r in caplog.records if getattr(r, "event", "") == "worker.attempt_failed"]
     assert "pgonly_django/" not in logging.Formatter().formatException(record.exc_info)
+
+
+def raised_in(name, *, cause=None):
+    error = ValueError(name)
+    error.__cause__ = cause
+    note_step(error, name, timezone.now())
+    return error
+
+
+def test_of_nested_steps_and_of_causes_the_innermost_step_is_named():
+    error = raised_in("inner")
+    note_step(error, "outer", timezone.now())
+    assert step_of(error)["step"] == "inner"
+    wrapped = KeyError()
+    wrapped.__cause__ = raised_in("cause")
+    assert step_of(wrapped)["step"] == "cause"
+    assert step_of(ExceptionGroup("two", [KeyError(), raised_in("of a group")]))["step"] == "of a group"
+    assert step_of(KeyError()) == {}
+
+
+def test_an_error_whose_causes_cannot_be_read_names_no_step():
+    class OddError(Exception):
+        __cause__ = property(lambda self: 1 / 0)
+
+    assert step_of(OddError()) == {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import pgonly_django
-from pgonly_django.admin.jobs.timeline import is_our_text
+from pgonly_django.admin.jobs.attempts import is_our_text
 from pgonly_django.models import JobStats
 from pgonly_django.models.job_stats import NUMBERS, TIMED
 from pgonly_django.outcomes import Outcome

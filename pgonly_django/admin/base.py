@@ -157,3 +157,14 @@ class Links:
         opts = model._meta  # noqa: SLF001 - documented
         name = f"admin:{opts.app_label}_{opts.model_name}_{page}"
         return reverse(name, args=args, query=query or None, current_app=self.site.name)
+
+    def buttons(self, row: Model, *names: str) -> list[dict[str, Any]]:
+        """For the verbs of these names that the person may use on the row now. Without names: all."""
+        if not self.may_view(type(row)):
+            return []
+        verbs_for: Any = getattr(self.site.get_model_admin(type(row)), "verbs_for", None)
+        return [
+            {"verb": verb, "url": self.address(type(row), "operate", quote(row.pk), verb.name)}
+            for verb in (verbs_for(self.request, row) if verbs_for else ())
+            if not names or verb.name in names
+        ]

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -21,6 +22,7 @@ from pgonly_django.context.output import RunOutput, UnwrittenOutput, current_ste
 from pgonly_django.context.run import Run
 from pgonly_django.context.transactions import is_in_transaction, retry_while_down
 from pgonly_django.database.statement import printable
+from pgonly_django.error_texts import note_step
 from pgonly_django.events import emit
 from pgonly_django.exceptions import AtomicStepError
 from pgonly_django.instruments import around, steps
@@ -169,7 +171,11 @@ class Memory:
         with observed, self._run.calls.one(), in_step(name) as call:
             if self.output is not None:
                 self.output.begin_step(call)
-            yield
+            try:
+                yield
+            except BaseException as error:
+                note_step(error, name, self._run.now() - timedelta(seconds=time.monotonic() - call.began))
+                raise
 
     def keep_step(self, name: str, value: Any, spending: Spending) -> str:
         """Stores what the call has returned. Returns the result that is kept, as JSON text."""
@@ -177,7 +183,7 @@ class Memory:
         paid = spending.stored(is_in_transaction=is_in_transaction(connections[self._run.alias]))
         call, output = current_step_call(), self.output
         said = output.keep_step(call) if output is not None else []
-        kept, is_new = self._fenced(checkpoints.save_step, name, text, paid, said)
+        kept, is_new = self._fenced(checkpoints.save_step, name, text, paid, said, call.began)
         if output is not None:
             output.note_kept_step(call, said, is_new=is_new)
         if is_new:

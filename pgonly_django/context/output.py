@@ -11,6 +11,7 @@ between two bytecodes: text is appended in one step, and places are counted in c
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -47,6 +48,7 @@ class StepCall:
     """The chunks that one call of a step has emitted."""
 
     name: str
+    began: float = field(default_factory=time.monotonic)
     chunks: list[Chunk] = field(default_factory=list)
 
     @property

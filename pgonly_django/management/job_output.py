@@ -30,7 +30,7 @@ COLUMNS = (
     "enqueued_at", "run_at", "started_at", "attempted_at", "finished_at", "delete_after", "cancel_requested_at",
     "worker_id", "held_by", "unique_key", "concurrency_key", "dead_letter_queue", "dead_lettered_at", "progress",
 )  # fmt: skip
-STEP = ("name", "finished_at", "usd", "tokens_in", "tokens_out", "result")
+STEP = ("name", "started_at", "finished_at", "usd", "tokens_in", "tokens_out", "result")
 DETAILS = ("backend", "args", "kwargs", "options", "result", "errors", "log")
 LINE = "{:36}  {:9}  {:12}  {:28}  {:>8}  {:>7}  {}"
 HEADS = LINE.format("id", "state", "queue", "task", "attempts", "age", "last error")

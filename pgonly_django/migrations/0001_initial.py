@@ -346,6 +346,7 @@ TABLES = [
         job=of_job("steps"),
         name=text(255),
         result=JSONField(null=True),
+        started_at=optional(DateTimeField, "When the call began."),
         finished_at=clock(),
         usd=usd("What it has cost, in US dollars.", null=True),
         tokens_in=BigIntegerField(null=True),

@@ -39,6 +39,7 @@ class Step(models.Model):
     job = models.ForeignKey(Job, models.CASCADE, related_name="steps", db_index=False)
     name = models.CharField(max_length=STEP_NAME_LENGTH)
     result = models.JSONField(null=True)
+    started_at = models.DateTimeField(null=True, help_text=_("When the call began."))
     finished_at = models.DateTimeField(db_default=ClockTimestamp())
     usd = models.DecimalField(**MONEY, null=True, help_text=_("What it has cost, in US dollars."))
     tokens_in = models.BigIntegerField(null=True)

@@ -8,6 +8,7 @@ for it or skips the row, and a run that was declared dead writes nothing.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -39,26 +40,28 @@ SELECT coalesce(checkpoint.value::text, 'null'), coalesce(checkpoint.positions::
 FROM (SELECT %(id)s::uuid AS id) AS wanted LEFT JOIN pgonly_checkpoint AS checkpoint ON checkpoint.job_id = wanted.id
 """)
 
+# When the call of a step began that has just returned; NULL where that is not known.
+BEGAN = "clock_timestamp() - make_interval(secs => %(seconds)s::float8)"
 # Index: the primary key, then pgonly_step_once (job, name), here and in SAVE_STEP.
 FIND_STEP = qualified("""
 SELECT CASE WHEN step.id IS NOT NULL THEN coalesce(step.result::text, 'null') END
 FROM pgonly_job AS job LEFT JOIN pgonly_step AS step ON step.job_id = job.id AND step.name = %(name)s
 WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running'
 """)
-SAVE_STEP = qualified("""
-INSERT INTO pgonly_step (job_id, name, result, finished_at)
-SELECT job.id, %(name)s, %(result)s::jsonb, clock_timestamp() FROM pgonly_job AS job
+SAVE_STEP = qualified(f"""
+INSERT INTO pgonly_step (job_id, name, result, started_at, finished_at)
+SELECT job.id, %(name)s, %(result)s::jsonb, {BEGAN}, clock_timestamp() FROM pgonly_job AS job
 WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running' FOR KEY SHARE
 ON CONFLICT (job_id, name) DO NOTHING
 RETURNING coalesce(result::text, 'null')
 """)
 # As SAVE_STEP, with what the call has cost: noted once, together with the step. A row of the same reservation is there
 # where its lease had run out by then. Index: also pgonly_cost_reservation.
-SAVE_PAID_STEP = qualified("""
+SAVE_PAID_STEP = qualified(f"""
 WITH saved AS (
-    INSERT INTO pgonly_step (job_id, name, result, finished_at, usd, tokens_in, tokens_out)
-    SELECT job.id, %(name)s, %(result)s::jsonb, clock_timestamp(), %(usd)s::numeric, %(tokens_in)s::int8,
-        %(tokens_out)s::int8 FROM pgonly_job AS job
+    INSERT INTO pgonly_step (job_id, name, result, started_at, finished_at, usd, tokens_in, tokens_out)
+    SELECT job.id, %(name)s, %(result)s::jsonb, {BEGAN}, clock_timestamp(), %(usd)s::numeric,
+        %(tokens_in)s::int8, %(tokens_out)s::int8 FROM pgonly_job AS job
     WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running' FOR KEY SHARE
     ON CONFLICT (job_id, name) DO NOTHING
     RETURNING job_id, name, coalesce(result::text, 'null') AS result, usd, tokens_in, tokens_out
@@ -169,12 +172,14 @@ def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | Non
 
 def save_step(
     alias: str, job_id: str, lease_epoch: int, name: str, result: str, paid: StepCost | None = None,
-    said: Sequence[PartRow] = (),
+    said: Sequence[PartRow] = (), began: float | None = None,
 ) -> tuple[str, bool]:  # fmt: skip
     """Keeps the result of a step (JSON text), unless one is there. Returns the kept one, as find_step() does, and
     whether it is this one. Raises LeaseLost as save_checkpoint() does. What was `paid` is stored in the same statement,
-    what was `said` in the same transaction; where another result is kept, neither is."""
+    what was `said` in the same transaction; where another result is kept, neither is. The call `began` at that
+    time.monotonic()."""
     parameters: Params = {"id": job_id, "lease_epoch": lease_epoch, "name": name, "result": result}
+    parameters["seconds"] = None if began is None else time.monotonic() - began
     if paid is not None:
         cost = paid.cost
         parameters |= {"usd": cost.usd, "tokens_in": cost.tokens_in, "tokens_out": cost.tokens_out}

@@ -14,7 +14,7 @@ from pgonly_django.conf import LONGEST
 from pgonly_django.context.calls import SHORT_SECONDS
 from pgonly_django.context.run import Run
 from pgonly_django.database.statement import printable
-from pgonly_django.error_texts import as_reason, path_of, text_of, traceback_text
+from pgonly_django.error_texts import as_reason, path_of, step_of, text_of, traceback_text
 from pgonly_django.exceptions import (
     Discard,
     Hold,
@@ -77,6 +77,7 @@ def finish(
     if error is not None:
         entry["exception"], entry["message"] = printable(path_of(error)), as_reason(text_of(error))
         entry["traceback"] = traceback_text(error)
+        entry |= step_of(error)
     seconds = min(delay or 0.0, LONGEST.total_seconds()) if state is State.SCHEDULED else None
     return Finish(
         run.job.id, run.job.lease_epoch, outcome, state,

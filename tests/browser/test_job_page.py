@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from pgonly_django.models import Job, State
-from tests.admin.jobs.test_page import LIBRARY, OWN, attempt
+from pgonly_django.models import Budget, Job, State, Step
+from tests.admin.jobs.test_page import LIBRARY, NOON, OWN, attempt
 from tests.browser.pages import APP
 from tests.queue.rows import make
 
@@ -73,3 +75,42 @@ def test_the_second_click_of_a_double_click_sends_no_second_job(person):
     page.evaluate(COUNTED)
     page.get_by_role("button", name="Run again").dblclick()
     assert page.evaluate("window.sent") == 1
+
+
+def test_the_menu_of_a_job_and_the_result_of_a_step_open_without_scripts(person, expect):
+    job = make(state=State.FAILED, errors=[ERROR])
+    Step.objects.create(job=job, name="ask", result={"model": "m"})
+    page = person(java_script_enabled=False).goes_to(page_of(job))
+    expect(page.get_by_role("button", name="Retry")).to_be_visible()
+    expect(page.get_by_role("link", name="Run again")).to_be_visible()
+    expect(page.get_by_role("link", name="Delete")).not_to_be_visible()
+    page.get_by_text("More", exact=True).click()
+    expect(page.get_by_role("link", name="Delete")).to_be_visible()
+    expect(page.get_by_text('"model": "m"')).not_to_be_visible()
+    page.get_by_text("ask", exact=True).click()
+    expect(page.get_by_text('"model": "m"')).to_be_visible()
+
+
+def test_an_operator_raises_the_budget_that_holds_a_job_and_resumes_it_on_its_page(person, expect):
+    budget = Budget.objects.create(name="p", usd=5, spent=5)
+    job = make(state=State.HELD, held_by="budget:p")
+    operator = person("operator")
+    page = operator.goes_to(page_of(job))
+    page.get_by_label("New cap in USD").fill("7.5")
+    operator.presses("Raise and resume")
+    expect(page.get_by_text("1 held job goes on.")).to_be_visible()
+    assert str(job.pk) in page.url
+    assert Job.objects.get(pk=job.pk).state == State.READY
+    budget.refresh_from_db()
+    assert str(budget.usd) == "7.500000"
+
+
+def test_bars_stand_where_the_scale_says(person):
+    """The second half of the time was the last run."""
+    times = {"enqueued_at": NOON, "started_at": NOON, "attempted_at": NOON + timedelta(minutes=10)}
+    job = make(state=State.SUCCEEDED, finished_at=NOON + timedelta(minutes=20), **times)
+    page = person().goes_to(page_of(job))
+    bar = page.locator("rect.pgonly-succeeded").bounding_box()
+    scale = page.locator(".pgonly-waterfall .pgonly-bars").last.bounding_box()
+    assert bar["x"] == pytest.approx(scale["x"] + scale["width"] / 2, abs=1)
+    assert bar["width"] == pytest.approx(scale["width"] / 2, abs=1)

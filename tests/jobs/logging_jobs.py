@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from asgiref.sync import sync_to_async
 
@@ -49,6 +50,14 @@ def fail_in_step(context, cause=None):
     """Its error passes through frames of the package: step() and iterate()."""
     for _ in context.iterate([1]):
         context.step("broken", _break, cause)
+
+
+@task(takes_context=True, max_attempts=1)
+def fail_after_step(context):
+    """An error of a step that the job has handled is not what ends it."""
+    with suppress(ValueError):
+        context.step("broken", _break, None)
+    raise RuntimeError
 
 
 def _break(cause):

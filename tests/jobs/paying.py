@@ -32,6 +32,11 @@ def pay_under(context, name):
 
 
 @task(takes_context=True, backoff=AT_ONCE)
+async def apay_under(context, name):
+    return await context.astep(name, asyncio.sleep, 0)
+
+
+@task(takes_context=True, backoff=AT_ONCE)
 def pay_for_what_is_no_json(context):
     context.step("ask", pay_once, "k", object())
 

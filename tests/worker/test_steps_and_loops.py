@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from pgonly_django.models import State
-from tests.jobs import ending, looping, paying
+from tests.jobs import ending, logging_jobs, looping, paying
 from tests.waiting import wait_for
 
 
@@ -84,3 +86,21 @@ def test_a_paid_step_survives_a_primary_that_becomes_a_standby(ran, marks):
     result = ran(paying.pay_through_a_failover)
     assert result.wait(1).return_value == 7
     assert marks() == ["paid k"]
+
+
+@pytest.mark.parametrize("task", [paying.pay_under, paying.apay_under])
+def test_a_step_keeps_when_its_call_began(ran, task):
+    job = ran(task, "ask").job
+    (step,) = job.steps.all()
+    assert job.attempted_at <= step.started_at <= step.finished_at
+
+
+def test_an_error_names_the_step_that_raised_it_and_when_that_began(ran):
+    job = ran(logging_jobs.fail_in_step).job
+    assert job.errors[0]["step"] == "broken"
+    assert job.attempted_at <= datetime.fromisoformat(job.errors[0]["step_started_at"]) <= job.finished_at
+    assert not job.steps.exists()
+
+
+def test_an_error_between_two_steps_names_none(ran):
+    assert ran(logging_jobs.fail_after_step).job.errors[0].keys().isdisjoint({"step", "step_started_at"})

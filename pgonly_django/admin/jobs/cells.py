@@ -21,8 +21,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from pgonly_django.admin import formats
+from pgonly_django.admin.jobs.attempts import cause_of
 from pgonly_django.admin.jobs.data import progress_of
-from pgonly_django.admin.jobs.timeline import cause_of
 from pgonly_django.admin.jobs.verbs import is_cancelling
 from pgonly_django.database.statement import printable
 from pgonly_django.masking import MASK

@@ -27,7 +27,7 @@ from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.data import DATA_COLUMNS, may_see_data
 from pgonly_django.admin.jobs.page import page_context
 from pgonly_django.admin.jobs.search import search_jobs
-from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW
+from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW, buttons_of
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import Job, State, Step
@@ -118,12 +118,17 @@ class JobAdmin(VerbAdmin):
 
     def page_of(self, request: HttpRequest, job: Job) -> dict[str, Any]:
         may_operate = self.has_operate_permission(request)
-        page = page_context(job, self.links(request), sees_data=may_see_data(request))
-        return page | {
+        links = self.links(request)
+        buttons = buttons_of(
+            job,
+            links,
+            may_operate=may_operate,
+            may_edit=may_operate and job.state in EDITABLE,
+            may_delete=self.has_delete_permission(request, job),
+        )
+        return page_context(job, links, sees_data=may_see_data(request)) | {
             "title": short_name(job.task),
-            "may_delete": self.has_delete_permission(request, job),
-            "may_operate": may_operate,
-            "may_edit": may_operate and job.state in EDITABLE,
+            "buttons": buttons,
             "state_badge": cells.state_badge(job),
         }
 

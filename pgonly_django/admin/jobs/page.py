@@ -14,9 +14,10 @@ from django.utils.translation import gettext as _
 
 from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import exact_time, money, pretty_json, shortened, whole
+from pgonly_django.admin.jobs.attempts import attempts_of, folded, log_lines
 from pgonly_django.admin.jobs.data import progress_of
-from pgonly_django.admin.jobs.timeline import attempts_of, log_lines, timeline
 from pgonly_django.admin.jobs.waits import reasons_to_wait
+from pgonly_django.admin.jobs.waterfall import Waterfall
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.masking import MASK
@@ -37,6 +38,7 @@ def page_context(job: Job, links: Links, *, sees_data: bool) -> dict[str, Any]:
     """For the template change_form.html. `sees_data`: what the job was called with and returned may be shown."""
     worker, mask = _worker_name(job), JobMask()
     attempts = attempts_of(job, worker, sees_data=sees_data)
+    steps = steps_of(job, mask, sees_data=sees_data)
     hides_keys = not sees_data or mask.hides_of(job.task, job.args, job.kwargs)
     return {
         "job": job,
@@ -44,11 +46,11 @@ def page_context(job: Job, links: Links, *, sees_data: bool) -> dict[str, Any]:
         "facts": facts_of(job, worker, hides_keys=hides_keys),
         "waits": reasons_to_wait(job, links, hides_keys=hides_keys),
         "progress": progress_of(job, sees_data=sees_data),
-        "timeline": timeline(job, attempts),
-        "attempts": attempts[::-1],
+        "timeline": Waterfall(job, attempts, steps["shown"]),
+        "attempts": [each for each in folded(attempts)[::-1] if each.newest.cause or each.newest.traceback],
         "values": values_of(job, mask) if sees_data else [],
         "checkpoint": checkpoint_of(job, mask, sees_data=sees_data),
-        "steps": steps_of(job, mask, sees_data=sees_data),
+        "steps": steps,
         "output": output_of(job) if sees_data else None,
         "log": log_lines(job) if sees_data else [],
     }
@@ -83,6 +85,7 @@ def facts_of(job: Job, worker: str, *, hides_keys: bool) -> list[tuple[str, Any]
         (_("Worker"), worker if job.state == State.RUNNING else None),
         (_("Lease"), _lease(job)),
         (_("Maximum run time"), job.max_runtime and duration(job.max_runtime)),
+        *_times(job),
         *_kept(job),
         (_("Dead letter queue"), job.dead_letter_queue),
     ]
@@ -93,6 +96,19 @@ def _cost(job: Job) -> str:
     """Of its steps and of its other calls, as far as they are kept."""
     entries = CostEntry.objects.using(router.db_for_read(CostEntry, instance=job)).filter(job_id=job.pk)
     return money(**entries.aggregate(**COST))
+
+
+def _times(job: Job) -> list[tuple[str, str]]:
+    times = [
+        (_("Enqueued"), job.enqueued_at),
+        (_("Due"), job.run_at if job.state == State.SCHEDULED else None),
+        (_("First started"), job.started_at),
+        (_("Cancel requested"), job.cancel_requested_at),
+        (_("Finished"), job.finished_at),
+        (_("Dead letter sent"), job.dead_lettered_at),
+        (_("Deleted after"), job.delete_after),
+    ]
+    return [(label, exact_time(moment)) for label, moment in times if moment is not None]
 
 
 def _kept(job: Job) -> list[tuple[str, str]]:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Q
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from pgonly_django.admin.base import Links
 from pgonly_django.admin.jobs.filters import in_state
 from pgonly_django.admin.verbs import Verb
 from pgonly_django.models import Job, State
@@ -24,6 +26,10 @@ from pgonly_django.models.job import (
     key_is_free,
 )
 
+# On a job's page: the first is the primary button, the next one stands beside it, and the others are in a menu.
+ORDER = ("resume", "run_now", "cancel", "edit", "retry", "again", "hold", "discard", "delete")
+BESIDE_EACH_OTHER = 2
+ALWAYS_IN_MENU = ("discard", "delete")
 # Columns that may be megabytes; neither the list nor a verb reads them.
 LARGE = ("args", "kwargs", "options", "result", "errors", "log")
 IS_CANCELLING = Q(state=State.RUNNING, cancel_requested_at__isnull=False)
@@ -98,3 +104,40 @@ DISCARD = _verb(
     hint=_("Failed now, without another attempt. Its dead letter is sent, and it may be retried."),
     logged=_("Discarded."),
 )
+
+
+class Button(NamedTuple):
+    name: str
+    label: Promise | str
+    hint: Promise | str
+    url: str
+    is_link: bool = True  # to a page that asks first
+
+
+def buttons_of(
+    job: Job, links: Links, *, may_operate: bool, may_edit: bool, may_delete: bool
+) -> dict[str, list[Button]]:
+    """Those of the job's page: `beside` each other, and in a `menu`."""
+    made = [
+        Button(each["verb"].name, each["verb"].label, _hint(each["verb"], job), each["url"], is_link=False)
+        for each in links.buttons(job)
+    ]
+    pages = [
+        (may_edit, "edit", _("Edit"), _("Its queue, priority, time and arguments.")),
+        (may_operate, "again", _("Run again"), _("A new job with the same arguments, or with others.")),
+        (may_delete, "delete", _("Delete"), _("Deletes the row with its steps, log and result.")),
+    ]
+    made += [
+        Button(name, label, hint, links.address(Job, name, str(job.pk)))
+        for may, name, label, hint in pages
+        if may
+    ]
+    made.sort(key=lambda button: ORDER.index(button.name) if button.name in ORDER else len(ORDER))
+    beside = [button for button in made if button.name not in ALWAYS_IN_MENU][:BESIDE_EACH_OTHER]
+    return {"beside": beside, "menu": [button for button in made if button not in beside]}
+
+
+def _hint(verb: Verb, job: Job) -> Promise | str:
+    if verb.name != "cancel":
+        return verb.hint
+    return _("Its worker is asked to stop it.") if job.state == State.RUNNING else _("It never runs.")

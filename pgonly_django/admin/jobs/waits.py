@@ -89,7 +89,13 @@ def reasons_to_wait(job: Job, links: Links, *, hides_keys: bool) -> dict[str, An
             for reason in reasons
         ],
         "is_bad": reasons[0].kind in NEEDS_A_PERSON,
+        "buttons": _buttons(reasons[0], links),
     }
+
+
+def _buttons(reason: Reason, links: Links) -> list[dict[str, Any]]:
+    budget = reason.facts.get("budget")
+    return links.buttons(budget, "raise") if isinstance(budget, Budget) else []
 
 
 def _opening(job: Job) -> str:

@@ -10,7 +10,6 @@ from datetime import timedelta
 from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeVar
 
-from django.contrib.admin.utils import quote
 from django.db import Error, OperationalError, router
 from django.db.models import Model
 from django.utils.functional import Promise
@@ -63,16 +62,6 @@ class Overview(Links):
     @cached_property
     def budgets(self) -> list[Any]:
         return budgets(alias_of(Budget))
-
-    def buttons(self, row: Model, *names: str) -> list[dict[str, Any]]:
-        """For the verbs of these names that the person may use on the row now. Without names: all."""
-        model_admin = self.site.get_model_admin(type(row))
-        verbs = model_admin.verbs_for(self.request, row) if isinstance(model_admin, VerbAdmin) else []
-        return [
-            {"verb": verb, "url": self.address(type(row), "operate", quote(row.pk), verb.name)}
-            for verb in verbs
-            if not names or verb.name in names
-        ]
 
     def to_bulk(self, verb: str, **query: str) -> str:
         """The page that asks, before a verb is done to all jobs of a list; "" for a person who may not do it."""

@@ -223,9 +223,9 @@ def test_an_unfinished_job_that_runs_again_says_that_both_run(admin_client, stat
 @pytest.mark.parametrize(
     ("state", "shown"),
     [
-        (State.SCHEDULED, ["run_now", "retry", "hold", "cancel", "discard", "edit", "again", "delete"]),
-        (State.READY, ["hold", "cancel", "discard", "edit", "again", "delete"]),
-        (State.HELD, ["resume", "retry", "cancel", "discard", "edit", "again", "delete"]),
+        (State.SCHEDULED, ["run_now", "cancel", "edit", "retry", "again", "hold", "discard", "delete"]),
+        (State.READY, ["cancel", "edit", "again", "hold", "discard", "delete"]),
+        (State.HELD, ["resume", "cancel", "edit", "retry", "again", "discard", "delete"]),
         (State.RUNNING, ["cancel", "again"]),
         (State.FAILED, ["retry", "again", "delete"]),
     ],

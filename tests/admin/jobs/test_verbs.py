@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -71,6 +72,36 @@ def test_a_button_is_there_and_works_exactly_where_its_verb_is_allowed(admin_cli
     job.refresh_from_db()
     assert job.state == OUTCOMES[verb].get(state, state)
     assert LogEntry.objects.filter(object_id=str(job.pk)).exists() is allowed
+
+
+@pytest.mark.parametrize(
+    ("state", "beside", "menu"),
+    [
+        (State.READY, "cancel edit", "again hold discard delete"),
+        (State.SCHEDULED, "run_now cancel", "edit retry again hold discard delete"),
+        (State.HELD, "resume cancel", "edit retry again discard delete"),
+        (State.RUNNING, "cancel again", ""),
+        (State.FAILED, "retry again", "delete"),
+        (State.SUCCEEDED, "again", "delete"),
+    ],
+)
+def test_one_button_is_primary_one_stands_beside_it_and_the_rest_is_in_a_menu(
+    admin_client, state, beside, menu
+):
+    answer = admin_client.get(page_of(make_job(state)))
+    shown, _, in_menu = re.search(r'<div class="pgonly-actions">(.*)</header>', answer.text, re.DOTALL)[
+        1
+    ].partition("<details")
+    names = [re.findall(r'data-key="(.*?)"', part) for part in (shown, in_menu)]
+    assert names == [beside.split(), menu.split()]
+
+
+def test_who_may_only_delete_has_that_button_alone_and_a_reader_has_none(client, person):
+    person("view_job", "delete_job")
+    page = client.get(page_of(make_job(State.FAILED))).text
+    assert re.findall(r'<div data-key="(\w+)"', page) == ["delete"]
+    person("view_job")
+    assert "pgonly-actions" not in client.get(page_of(make_job(State.FAILED))).text
 
 
 @pytest.mark.parametrize("verb", OUTCOMES)

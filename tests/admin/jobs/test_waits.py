@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from decimal import Decimal
 from html import unescape
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.utils import timezone
 
 from pgonly_django.admin.jobs import waits as waits_module
-from pgonly_django.models import Budget, Limiter, Queue, QueueTokens, State
+from pgonly_django.models import Budget, Job, Limiter, Queue, QueueTokens, State
 from pgonly_django.monitoring.waiting import why_it_waits
-from tests.admin.conftest import make_job
+from tests.admin.conftest import make_job, page_of, said
 from tests.queue.rows import make_keyed, make_running, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -136,3 +138,39 @@ def test_where_finding_out_takes_too_long_the_rest_of_the_page_is_there(page, mo
     text = page(job)
     assert "pgonly-waits" not in text
     assert "Arguments and result" in text
+
+
+def test_a_job_that_its_budget_holds_is_resumed_from_its_own_page(admin_client, admin_user):
+    budget = Budget.objects.create(name="p", usd=5, spent=5)
+    job, other = (make_job(State.HELD, held_by="budget:p") for _ in range(2))
+    html = admin_client.get(page_of(job)).text
+    (address,) = re.findall(r'<form method="post" action="(\S*/operate/raise/)"', html)
+    here = page_of(job)
+    assert f'name="next" value="{here}"' in html
+    answer = admin_client.post(address, {"usd": "7.5", "next": here}, follow=True)
+    assert answer.redirect_chain == [(here, 302)]
+    assert said(answer)[0] == "2 held jobs go on."
+    assert Budget.objects.get().usd == Decimal("7.5")
+    assert {row.state for row in Job.objects.filter(pk__in=[job.pk, other.pk])} == {State.READY}
+    assert LogEntry.objects.get(object_id=str(budget.pk)).user == admin_user
+    assert "operate/raise" not in admin_client.get(here).text
+
+
+@pytest.mark.parametrize("usd", ["4", "-1", "much"])
+def test_a_refused_amount_is_said_on_the_page_of_the_job(admin_client, usd):
+    budget = Budget.objects.create(name="p", usd=5, spent=5)
+    job = make_job(State.HELD, held_by="budget:p")
+    data = {"usd": usd, "next": page_of(job)}
+    answer = admin_client.post(f"{ADMIN}budget/{budget.pk}/operate/raise/", data, follow=True)
+    assert answer.redirect_chain == [(page_of(job), 302)]
+    assert len(said(answer)) == 1
+    assert Job.objects.get().state == State.HELD
+
+
+@pytest.mark.parametrize("permissions", [{"operate_job"}, {"operate_job", "view_budget"}, {"operate_budget"}])
+def test_who_may_not_raise_the_budget_has_no_such_button(client, person, permissions):
+    Budget.objects.create(name="p", usd=5, spent=5)
+    person("view_job", *permissions)
+    assert "operate/raise" not in client.get(page_of(make_job(State.HELD, held_by="budget:p"))).text
+    person("view_job", "view_budget", "operate_budget", "view_queue")
+    assert "operate/raise" in client.get(page_of(make_job(State.HELD, held_by="budget:p"))).text

@@ -1,11 +1,11 @@
-"""A job's attempts with their tracebacks, and its timeline, for its page."""
+"""A job's attempts with their tracebacks, for its page."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -100,6 +100,7 @@ def _pieces(traceback: str) -> Iterator[_Lines]:
 class RecordedAttempt:
     """One run of the job, or one decision of a person, as `errors` keeps it."""
 
+    key: int  # which one of the job's
     outcome: str
     number: int | None = None
     run: int | None = None  # None: a decision; or it is not known which run it was
@@ -108,7 +109,9 @@ class RecordedAttempt:
     finished_at: datetime | None = None
     cause: str = ""
     traceback: str = ""
-    in_a_row: int = 1  # so many runs are one entry
+    in_a_row: int = 1  # the number of runs that this entry stands for
+    step: str = ""  # that raised
+    step_started_at: datetime | None = None
 
     @property
     def place(self) -> str:
@@ -135,7 +138,7 @@ class RecordedAttempt:
 
     @property
     def shown_at(self) -> datetime | None:
-        return self.started_at if self.outcome == "running" else self.finished_at or self.started_at
+        return self.finished_at or self.started_at
 
     @property
     def duration(self) -> str:
@@ -144,15 +147,48 @@ class RecordedAttempt:
         return duration((self.finished_at or timezone.now()) - self.started_at)
 
 
+@dataclass(frozen=True, slots=True)
+class EqualAttempts:
+    """Neighbours that ended alike, with the same error in the same step. The oldest is the first."""
+
+    attempts: list[RecordedAttempt]
+
+    @property
+    def newest(self) -> RecordedAttempt:
+        return self.attempts[-1]
+
+    @property
+    def earlier(self) -> list[RecordedAttempt]:
+        """The newest of these first."""
+        return self.attempts[-2::-1]
+
+    @property
+    def count(self) -> int:
+        return sum(each.in_a_row for each in self.attempts)
+
+    @property
+    def place(self) -> str:
+        """As "runs 3 to 7"; of one run as its own."""
+        first, last = self.attempts[0], self.newest
+        if first.run is None or last.run is None or self.count == 1:
+            return last.place
+        return _("runs %(first)d to %(last)d") % {"first": first.run - first.in_a_row + 1, "last": last.run}
+
+
 def attempts_of(job: Job, worker: str, *, sees_data: bool) -> list[RecordedAttempt]:
     """Oldest first: those in `errors`, then the run under way or the successful one, of this `worker`. Without
     `sees_data` no text that the task has made: see cause_of()."""
-    attempts = [_recorded(entry, sees_data=sees_data) for entry in job.errors]
+    attempts = [_recorded(key, entry, sees_data=sees_data) for key, entry in enumerate(job.errors, 1)]
     if job.state in (State.RUNNING, State.SUCCEEDED) and job.attempted_at is not None:
-        last = RecordedAttempt(job.state, job.attempt, None, worker, job.attempted_at, job.finished_at)
-        attempts.append(last)
+        ended, key = job.finished_at, len(attempts) + 1
+        attempts.append(RecordedAttempt(key, job.state, job.attempt, None, worker, job.attempted_at, ended))
     _number(attempts, job.lease_epoch)
     return attempts
+
+
+def folded(attempts: list[RecordedAttempt]) -> list[EqualAttempts]:
+    groups = groupby(attempts, lambda each: (each.outcome, each.cause, each.step, each.started_at is None))
+    return [EqualAttempts(list(group)) for _key, group in groups]
 
 
 def _number(attempts: list[RecordedAttempt], claims: int) -> None:
@@ -166,9 +202,10 @@ def _number(attempts: list[RecordedAttempt], claims: int) -> None:
             claims = 0
 
 
-def _recorded(entry: dict[str, Any], *, sees_data: bool) -> RecordedAttempt:
+def _recorded(key: int, entry: dict[str, Any], *, sees_data: bool) -> RecordedAttempt:
     outcome, traceback = entry.get("outcome", "failed"), entry.get("traceback") or ""
     return RecordedAttempt(
+        key=key,
         outcome=outcome,
         number=entry.get("attempt"),
         in_a_row=entry.get("in_a_row", 1),
@@ -177,6 +214,8 @@ def _recorded(entry: dict[str, Any], *, sees_data: bool) -> RecordedAttempt:
         finished_at=_time(entry.get("finished_at")),
         cause=cause_of(entry, sees_data=sees_data),
         traceback=traceback if sees_data else without_messages(traceback),
+        step=entry.get("step") or "",
+        step_started_at=_time(entry.get("step_started_at")),
     )
 
 
@@ -205,47 +244,3 @@ def _time(text: str | None) -> datetime | None:
     if moment is None or settings.USE_TZ:
         return moment
     return timezone.make_naive(moment, timezone.get_default_timezone())
-
-
-class Moment(NamedTuple):
-    at: Any  # the time; None when it has none, and then it is not shown
-    tone: str  # the class of its colour
-    label: str
-    note: str = ""
-    attempt: RecordedAttempt | None = None
-
-    @property
-    def is_ahead(self) -> bool:
-        return bool(self.at > timezone.now())
-
-
-def timeline(job: Job, attempts: list[RecordedAttempt]) -> list[Moment]:
-    """What happened to the job, and what is due, in order of time."""
-    runs = [Moment(run.shown_at, run.tone, run.label, attempt=run) for run in attempts]
-    moments = [*_beginnings(job), *runs, *_ends(job)]
-    return sorted((moment for moment in moments if moment.at is not None), key=lambda moment: moment.at)
-
-
-def _beginnings(job: Job) -> list[Moment]:
-    scheduled = job.run_at if job.state == State.SCHEDULED else None
-    waited = (job.started_at or job.enqueued_at) - job.enqueued_at
-    after = _("after %s") % duration(waited) if waited > timedelta(0) else ""
-    return [
-        Moment(job.enqueued_at, "enqueued", _("Enqueued"), _("queue %s") % job.queue),
-        Moment(scheduled, "scheduled", _("Due")),
-        Moment(job.started_at, "started", _("First started"), after),
-        Moment(job.cancel_requested_at, "cancelled", _("Cancel requested")),
-    ]
-
-
-def _ends(job: Job) -> list[Moment]:
-    """The end of the job, where it is not the end of an attempt as well (a success is), and of its retention."""
-    ended = job.finished_at if job.state in (State.FAILED, State.CANCELLED) else None
-    took = _("after %s in all") % duration((job.finished_at or job.enqueued_at) - job.enqueued_at)
-    is_past = job.delete_after is not None and job.delete_after < timezone.now()
-    retention = _("Retention ended") if is_past else _("Retention ends")
-    return [
-        Moment(job.dead_lettered_at, "held", _("Dead letter sent"), _("queue %s") % job.dead_letter_queue),
-        Moment(ended, job.state, _("Finished: %s") % job.get_state_display().lower(), took),
-        Moment(job.delete_after, "pruned", retention, _("the row may be deleted")),
-    ]

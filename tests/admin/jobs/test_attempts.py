@@ -1,4 +1,4 @@
-"""A job's attempts, its timeline and its tracebacks."""
+"""A job's attempts and their tracebacks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pgonly_django.admin.jobs.timeline import TracebackPart, parts_of, without_messages
-from pgonly_django.models import State, Worker
+from pgonly_django.admin.jobs.attempts import TracebackPart, parts_of, without_messages
+from pgonly_django.models import State
 from tests.admin.conftest import make_job
 from tests.admin.jobs.test_page import LIBRARY, NOON, OWN, TRACEBACK, attempt, text_of
 
 pytestmark = pytest.mark.django_db
 
 HEAD = "Traceback (most recent call last):\n"
+TIMES = "\N{MULTIPLICATION SIGN}"
 AGAIN = "\nDuring handling of the above exception, another exception occurred:\n\n"
 REPEATED = OWN + "  [Previous line repeated 990 more times]\n"
 
@@ -94,51 +95,6 @@ def test_messages_of_an_exception_group_are_left_out():
     assert shown.replace('"secret"', "").count("secret") == 0
 
 
-def moments(html):
-    """The timeline: one line of text a moment."""
-    timeline = re.search(r'<ol class="pgonly-timeline">(.*?)</ol>', html, re.DOTALL)[1]
-    return [text_of(item).strip() for item in re.findall(r"<li.*?</li>", timeline, re.DOTALL)]
-
-
-def test_the_timeline_tells_a_life_in_order(page):
-    job = make_job(
-        State.SUCCEEDED,
-        enqueued_at=NOON,
-        started_at=NOON + timedelta(minutes=1),
-        attempted_at=NOON + timedelta(minutes=20),
-        finished_at=NOON + timedelta(minutes=50),
-        delete_after=timezone.now() + timedelta(days=7),
-        worker_id=Worker.objects.create(name="web-2", hostname="h", pid=1, threads=1).pk,
-        attempt=2,
-        errors=[
-            attempt("failed", 1, attempt=1, exception="builtins.ValueError", message="no"),
-            attempt("released", 10),
-        ],
-    )
-    labels = [re.sub(r"^\S+ \S+ ", "", moment) for moment in moments(page(job))]
-    assert labels == [
-        "Enqueued queue default",
-        "First started after 1 min",
-        "Failed attempt 1 · 1 min 30 s · web-1",
-        "Released · 1 min 30 s · web-1",
-        "Succeeded attempt 2 · 30 min · web-2",
-        "Retention ends the row may be deleted",
-    ]
-
-
-def test_what_is_ahead_is_marked_so(page):
-    html = page(make_job(State.SCHEDULED, enqueued_at=NOON))
-    due = re.search(r'<li class="([^"]*)">\s*<time[^>]*>[^<]*</time>\s*<strong>Due', html)[1]
-    assert "pgonly-ahead" in due
-    assert html.count("pgonly-ahead") == 1
-
-
-def test_a_cancelled_job_says_when_it_was_asked_and_when_it_ended(page):
-    times = {"cancel_requested_at": NOON + timedelta(hours=1), "finished_at": NOON + timedelta(hours=2)}
-    text = " ".join(moments(page(make_job(State.CANCELLED, enqueued_at=NOON, **times))))
-    assert text.index("Cancel requested") < text.index("Finished: cancelled after 2 h in all")
-
-
 def test_every_attempt_has_its_traceback_and_the_newest_is_open(page):
     errors = [
         attempt("failed", 0, exception="shop.errors.Late", message="first", traceback="Traceback one"),
@@ -176,7 +132,8 @@ def test_runs_have_numbers_since_deaths_and_stops_cost_no_attempt(page):
     at = timezone.now().isoformat()
     run = {"outcome": "released", "attempt": 1, "started_at": at, "finished_at": at}
     decision = {"outcome": "held", "attempt": 1, "finished_at": at}
-    job = make_job(State.RUNNING, attempt=1, lease_epoch=13, errors=[run] * 4 + [decision] + [run] * 5)
+    runs = [{**run, "reason": str(n)} for n in range(9)]
+    job = make_job(State.RUNNING, attempt=1, lease_epoch=13, errors=[*runs[:4], decision, *runs[4:]])
     text = text_of(page(job))
     for number in range(4, 14):
         assert f"run {number}, attempt 1" in text
@@ -184,14 +141,18 @@ def test_runs_have_numbers_since_deaths_and_stops_cost_no_attempt(page):
 
 
 @pytest.mark.parametrize(
-    ("entry", "shown"), [({"outcome": "snoozed", "in_a_row": 40}, [1, 41]), ({"outcome": "postponed"}, [41])]
+    ("entry", "shown"),
+    [
+        ({"outcome": "snoozed", "in_a_row": 40}, ["run 1, attempt 1", "runs 2 to 41"]),
+        ({"outcome": "postponed"}, ["run 41, attempt 1"]),
+    ],
 )
 def test_runs_that_are_kept_as_one_entry_are_counted_as_so_many(page, entry, shown):
     at = timezone.now().isoformat()
     times = {"started_at": at, "finished_at": at, "attempt": 1}
     failed = {"outcome": "failed", **times}
     job = make_job(State.SCHEDULED, lease_epoch=41, errors=[failed, {**entry, **times}])
-    assert sorted({int(number) for number in re.findall(r"run (\d+), attempt", text_of(page(job)))}) == shown
+    assert re.findall(r"runs? \d+, attempt 1|runs \d+ to \d+", text_of(page(job))) == shown
 
 
 def test_a_traceback_shows_the_frames_of_the_project_and_folds_the_others(page):
@@ -202,3 +163,25 @@ def test_a_traceback_shows_the_frames_of_the_project_and_folds_the_others(page):
     assert "shop" not in folded
     assert "card 4242" in html
     assert 'data-copy="traceback-1"' in html
+
+
+def test_equal_errors_are_folded_and_each_keeps_its_traceback(page):
+    late = {"exception": "shop.Late", "message": "429 Too Many Requests"}
+    errors = [
+        attempt("failed", 0, exception="shop.Refused", traceback="Traceback 0"),
+        *(attempt("failed", 5 + n, traceback=f"Traceback {n + 1}", **late) for n in range(5)),
+    ]
+    html = page(make_job(State.FAILED, errors=errors, lease_epoch=6))
+    card = html[html.index('data-live="attempts"') :]
+    assert f"Failed 5 {TIMES} run 6 Late: 429 Too Many Requests" in text_of(card)
+    assert "4 earlier runs that ended alike" in text_of(card)
+    assert re.findall(r"Traceback \d", card) == [f"Traceback {n}" for n in (5, 4, 3, 2, 1, 0)]
+    assert card.count(" open>") == 1
+
+
+def test_errors_of_different_steps_are_not_equal_and_name_their_step(page):
+    errors = [attempt("failed", n, exception="shop.Late", step=f"page <{n}>") for n in range(2)]
+    text = text_of(page(make_job(State.FAILED, errors=errors)))
+    assert "Late in the step page <0>" in text
+    assert "Late in the step page <1>" in text
+    assert "ended alike" not in text

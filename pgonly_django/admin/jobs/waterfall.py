@@ -1,0 +1,198 @@
+"""The runs of a job, the gaps between them and its steps, as bars on one scale of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from pgonly_django.admin.formats import money, time_tag
+from pgonly_django.admin.jobs.attempts import EqualAttempts, RecordedAttempt, folded
+from pgonly_django.models import Job, State
+from pgonly_django.wording import duration
+
+NARROWEST = 0.4  # percent: a shorter bar could not be seen
+INTERVALS = 2
+SHORTEST_SCALE = timedelta(milliseconds=1)
+# The last run and its job end in one statement, or at least within this time.
+AT_ONCE = timedelta(seconds=1)
+RUNNING, WAIT, LOST = "running", "wait", "lost"
+
+
+class Bar(NamedTuple):
+    """Coordinates are text: a template would write numbers as the reader's language does."""
+
+    kind: str  # WAIT, LOST or what has a colour of its own
+    x: str
+    width: str
+
+
+class Scale:
+    def __init__(self, start: datetime, end: datetime) -> None:
+        self.start, self.span = start, max(end - start, SHORTEST_SCALE)
+
+    def bar(self, kind: str, start: datetime, end: datetime) -> Bar:
+        left = self._percent(start)
+        width = max(self._percent(end) - left, NARROWEST)
+        return Bar(kind, f"{min(left, 100 - width):.2f}%", f"{width:.2f}%")
+
+    def _percent(self, at: datetime) -> float:
+        return min(max((at - self.start) / self.span, 0.0), 1.0) * 100
+
+    @property
+    def ticks(self) -> list[tuple[str, str]]:
+        parts = range(INTERVALS + 1)
+        return [(f"{100 * part // INTERVALS}%", duration(self.span * part / INTERVALS)) for part in parts]
+
+
+@dataclass(slots=True)
+class Row:
+    key: str  # tells it from the others while the page refreshes itself
+    at: datetime
+    name: str
+    start: str = ""
+    bars: list[Bar] = field(default_factory=list)
+    tone: str = ""
+    label: str = ""  # of its badge
+    count: int = 1
+    note: str = ""
+    waited: str = ""
+    took: str = ""
+    cost: str = ""  # with its tokens
+    usd: str = ""
+    result: str = ""
+    is_step: bool = False
+
+
+class Waterfall:
+    """`rows` in the order of their starts, on one `scale`, and `sums` of the time that was spent."""
+
+    def __init__(self, job: Job, attempts: list[RecordedAttempt], steps: list[dict[str, Any]]) -> None:
+        self._job = job
+        self._attempts = [each for each in attempts if each.shown_at is not None]
+        starts = [job.started_at, *(each.started_at for each in attempts)]
+        self._first_start = min((at for at in starts if at is not None), default=None)
+        self._end = self._last_moment()
+        self.scale = Scale(self._first_moment(), self._end)
+        self._passed = job.enqueued_at  # bars are drawn up to here
+        self._spent = dict.fromkeys((RUNNING, WAIT, LOST), timedelta(0))
+        rows = [*self._earlier_runs(), *self._runs(), *self._rest(), *map(self._step, steps)]
+        self.rows = sorted(rows, key=lambda row: (row.at, row.is_step))
+        for row in self.rows:
+            row.start = time_tag(row.at, duration(row.at - self.scale.start))
+
+    def _last_moment(self) -> datetime:
+        if not self._job.is_finished:
+            return timezone.now()
+        ends = [self._job.finished_at, *(each.finished_at for each in self._attempts)]
+        return max((at for at in ends if at is not None), default=self._job.enqueued_at)
+
+    def _first_moment(self) -> datetime:
+        """A wait for the first start that is longer than all the rest would leave no room for that."""
+        enqueued, first = self._job.enqueued_at, self._first_start
+        return first if first is not None and first - enqueued > self._end - first else enqueued
+
+    def _earlier_runs(self) -> Iterator[Row]:
+        """The errors of a job keep its last runs only."""
+        first = next((each for each in self._attempts if each.started_at is not None), None)
+        began, known_from = self._job.started_at, _start(first) if first else self._end
+        if began is None or known_from <= began:
+            return
+        row = Row("earlier-runs", began, _("earlier runs"), note=_("no longer recorded"))
+        row.count = first.run - first.in_a_row if first and first.run else 1
+        row.waited = _shown(self._gap(row, WAIT, began))
+        row.took = _shown(self._gap(row, LOST, known_from))
+        yield row
+
+    def _runs(self) -> Iterator[Row]:
+        for group in folded(self._attempts):
+            yield self._run(group)
+            if group.newest.step:
+                yield self._failed_step(group)
+
+    def _run(self, group: EqualAttempts) -> Row:
+        newest, waited, ran = group.newest, timedelta(0), timedelta(0)
+        row = Row(f"run-{newest.key}", _start(group.attempts[0]), group.place, count=group.count)
+        row.tone, row.label, row.note = newest.tone, newest.label, newest.cause
+        for each in group.attempts:
+            start, end = _start(each), each.finished_at or self._end
+            # An entry that stands for many runs has the times of the last one.
+            waited += self._gap(row, WAIT if each.in_a_row == 1 else LOST, start)
+            row.bars.append(self.scale.bar(each.tone, start, end))
+            ran += end - start
+            self._passed = max(self._passed, end)
+        self._spent[RUNNING] += ran
+        row.waited, row.took = _shown(waited), _shown(ran)
+        return row
+
+    def _gap(self, row: Row, kind: str, until: datetime) -> timedelta:
+        """From the last bar to `until`."""
+        gap = max(until - self._passed, timedelta(0))
+        if gap and until > self.scale.start:
+            row.bars.append(self.scale.bar(kind, self._passed, until))
+        self._spent[kind] += gap
+        self._passed += gap
+        return gap
+
+    def _failed_step(self, group: EqualAttempts) -> Row:
+        """It has no row of its own in the database, where a step is written once it is done."""
+        calls = [
+            (each.step_started_at or _start(each), each.finished_at or self._end) for each in group.attempts
+        ]
+        row = Row(f"raised-{group.newest.key}", calls[0][0], group.newest.step, is_step=True)
+        row.tone, row.label, row.count = "failed", _("Raised"), group.count
+        row.bars = [self.scale.bar("failed", start, end) for start, end in calls]
+        row.took = _shown(sum((end - start for start, end in calls), timedelta(0)))
+        return row
+
+    def _rest(self) -> Iterator[Row]:
+        """The time since the last run of a job that waits, or that ended without another run."""
+        rest = self._end - self._passed
+        if self._job.state == State.RUNNING or (self._job.is_finished and rest < AT_ONCE):
+            return
+        row = Row("rest", self._passed, "", tone=self._job.state, label=self._job.get_state_display())
+        row.waited = _shown(self._gap(row, WAIT, self._end))
+        yield row
+
+    def _step(self, shown: dict[str, Any]) -> Row:
+        step, result = shown["step"], shown["result"]
+        start = step.started_at or step.finished_at
+        row = Row(f"step-{step.pk}", start, step.name, is_step=True, cost=shown["cost"], result=result)
+        row.bars = [self.scale.bar("done", start, step.finished_at)]
+        row.usd = money(step.usd)
+        row.took = duration(step.finished_at - start) if step.started_at else ""
+        return row
+
+    @property
+    def has_costs(self) -> bool:
+        return any(row.cost for row in self.rows)
+
+    @property
+    def sums(self) -> list[tuple[str, str, str]]:
+        """Kind, time, and what it was spent on."""
+        texts = {RUNNING: _("running"), WAIT: _("waiting"), LOST: _("in runs that are no longer recorded")}
+        sums = [(kind, _shown(self._spent[kind]), text) for kind, text in texts.items() if self._spent[kind]]
+        if self._first_start is None or len(self._attempts) == 1:
+            return sums
+        to_end = _("from the first start to the end") if self._job.is_finished else _("since the first start")
+        took = duration(self._job.run_seconds or 0)
+        return [
+            *sums,
+            ("", duration(self._end - self._first_start), to_end),
+            ("", took, _("in the last run")),
+        ]
+
+
+def _start(attempt: RecordedAttempt) -> datetime:
+    """Of a decision: when it was made."""
+    at = attempt.started_at or attempt.finished_at
+    assert at is not None
+    return at
+
+
+def _shown(time: timedelta) -> str:
+    return duration(time) if time else ""
