@@ -16,3 +16,8 @@ def nothing(number: int) -> None:
 def tell_start(sent_at: float) -> float:
     """Seconds from `sent_at` to now by CLOCK_MONOTONIC, which all processes of a machine share."""
     return time.clock_gettime(time.CLOCK_MONOTONIC) - sent_at
+
+
+@task
+def last(seconds: float) -> None:
+    time.sleep(seconds)

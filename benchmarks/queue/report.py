@@ -52,8 +52,8 @@ def _verdict(reached: bool, what: str) -> str:
     return f"{'reached' if reached else 'MISSED'} ({what})"
 
 
-def print_table(title: str, figures: Sequence[Figure]) -> None:
-    print(f"\n{title:<34} {'pgonly':>10} {'floor':>10} {'ratio':>6}")
+def print_table(title: str, figures: Sequence[Figure], against: str = "floor") -> None:
+    print(f"\n{title:<34} {'pgonly':>10} {against:>10} {'ratio':>6}")
     for figure in figures:
         floor = "" if figure.floor is None else _number(figure.floor)
         ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
