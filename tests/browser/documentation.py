@@ -1,17 +1,20 @@
-"""python -m tests.browser.documentation [FOLDER]: the pictures of README and docs, taken of the running demo: a
-screening whose worker is killed and whose job goes on in another one, and pages of the admin. FOLDER: docs/pictures."""
+"""python -m tests.browser.documentation [FOLDER]: the pictures of README and docs, taken of the running demo: the
+animation of a screening whose worker is killed, and pages of the admin. FOLDER: docs/pictures."""
 
 from __future__ import annotations
 
 import argparse
-import base64
+import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
+from tests.browser.animation import Moment, Recording, drawing
 from tests.browser.chromium import Chromium
 from tests.browser.pictures import database, prepare_site, worker
 from tests.browser.site import ROOT, SETTINGS, Site, cookie_of
@@ -20,14 +23,6 @@ from tests.waiting import wait_for
 LEASE_SECONDS = "12"  # so that the takeover comes soon
 DELAY_SECONDS = "0.12"  # of each call of a reviewer
 ADMIN = {"overview": "overview.png", "job-running": "job.png", "job-list-failed": "jobs.png"}
-TOGETHER = """
-<style>
-    body { margin: 0; padding: 16px; display: flex; gap: 16px; background: #fff; font: 15px system-ui, sans-serif }
-    figure { margin: 0; width: 430px } img { width: 100%; border: 1px solid #ccc; border-radius: 6px }
-    figcaption { margin: 0 0 8px; color: #222 }
-</style>
-"""
-FIGURE = '<figure><figcaption>{}</figcaption><img src="data:image/png;base64,{}"></figure>'
 
 
 def main(argv: list[str]) -> int:
@@ -38,66 +33,63 @@ def main(argv: list[str]) -> int:
     with database() as url, tempfile.TemporaryDirectory() as scratch, Chromium() as chromium:
         os.environ |= {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": SETTINGS}
         user = prepare_site("admin")
-        variables = {"SCREENING_DELAY_SECONDS": DELAY_SECONDS, "TEST_LEASE_SECONDS": LEASE_SECONDS}
-        with Site(url, Path(scratch) / "site.log", **variables) as site:
-            _killed_and_resumed(chromium, site, folder)
+        as_the_demo = {"SCREENING_DELAY_SECONDS": DELAY_SECONDS, "SCREENING_REUSE_ANSWERS": "false"}
+        with Site(url, Path(scratch) / "site.log", TEST_LEASE_SECONDS=LEASE_SECONDS, **as_the_demo) as site:
+            _killed_and_resumed(site, folder)
             _admin(chromium, site, user, folder)
     return 0
 
 
-def _killed_and_resumed(chromium: Any, site: Site, folder: Path) -> None:
-    """The newest project, at three moments, side by side."""
-    from example_project.screening.models import Project
-
-    page = chromium.new_context(viewport={"width": 620, "height": 560}).new_page()
-    page.goto(f"{site.url}/projects/{Project.objects.latest('pk').pk}/")
+def _killed_and_resumed(site: Site, folder: Path) -> None:
+    """The newest project, whose worker is killed half way."""
+    watch = Watch(site)
     first = _start_worker(site)
     try:
-        pictures = [("Two models screen forty papers", _running(page, 40))]
-        first.kill()
-        _wait_until(page, lambda _, text: "silent" in text)
-        pictures.append(("<b>kill -9</b>: the worker is gone", page.screenshot()))
+        watch.until(lambda now: 2 * now.done >= now.total)
     finally:
         first.kill()
         first.wait(10)
+    killed_at = watch.seconds()
     second = _start_worker(site)
     try:
-        stood_at = _done(page)
-        pictures.append(("Another worker goes on where it stopped", _running(page, stood_at + 30)))
+        watch.until(lambda now: now.state == "succeeded")
     finally:
         second.terminate()
         second.wait(30)
-    _put_together(chromium, pictures, folder / "killed_and_resumed.png")
-
-
-def _running(page: Any, least: float) -> bytes:
-    """From `least` percent on, while the worker is heard of: on a busy machine it may be silent for a moment."""
-    while True:
-        _wait_until(page, lambda done, text: done >= least and "Running" in text)
-        picture: bytes = page.screenshot()
-        if "Running" in page.locator(".pgonly-progress").inner_text():
-            return picture
+    recording = Recording(watch.moments, killed_at, int(LEASE_SECONDS))
+    (folder / "killed_and_resumed.svg").write_text(drawing(recording))
 
 
 def _start_worker(site: Site) -> Any:
     return site.start("runworker", "--queues", "screening", "--threads", "2", "--grace-seconds", "1")
 
 
-def _wait_until(page: Any, is_so: Callable[[float, str], bool]) -> None:
-    wait_for(lambda: is_so(_done(page), page.locator(".pgonly-progress").inner_text()), 60)
+class Watch:
+    """Polls what the page of the newest project polls, and keeps it from the first moment of a worker on."""
 
+    def __init__(self, site: Site) -> None:
+        from example_project.screening.models import Project
 
-def _done(page: Any) -> float:
-    """In percent."""
-    return float(page.evaluate("100 * (document.querySelector('.pgonly-progress progress')?.position ?? 0)"))
+        self._address = f"{site.url}/projects/{Project.objects.latest('pk').pk}/progress.json"
+        self.moments: list[Moment] = []
+        self._began = 0.0
 
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
 
-def _put_together(chromium: Any, pictures: list[tuple[str, bytes]], file: Path) -> None:
-    figures = "".join(FIGURE.format(text, base64.b64encode(picture).decode()) for text, picture in pictures)
-    context = chromium.new_context(viewport={"width": 1368, "height": 200}, device_scale_factor=1.5)
-    page = context.new_page()
-    page.set_content(TOGETHER + figures)
-    page.screenshot(path=str(file), full_page=True)
+    def until(self, is_so: Callable[[Moment], bool]) -> None:
+        wait_for(lambda: self._look() and is_so(self.moments[-1]), 60)
+
+    def _look(self) -> bool:
+        """Whether a worker has begun."""
+        with urlopen(self._address, timeout=10) as answer:
+            now = json.load(answer)
+        if not self.moments and now["state"] == "running":
+            self._began = time.monotonic()
+        if self._began:
+            moment = Moment(self.seconds(), now["state"], now["done"], now["total"], now["facts"]["calls"])
+            self.moments.append(moment)
+        return bool(self.moments)
 
 
 def _admin(chromium: Any, site: Site, user: Any, folder: Path) -> None:
