@@ -14,6 +14,7 @@ Amount = Decimal | int | float | str
 UNIT = Decimal("0.000001")
 LIMIT = Decimal(10) ** 12
 TOKENS_LIMIT = 2**63 - 1
+MODEL_LENGTH = 255
 
 
 def usd(value: Any, what: str) -> Decimal:
@@ -39,16 +40,25 @@ def shown(amount: Decimal) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of a call: US dollars, and tokens if it has any. Raises AmountError and WrongArgumentsError."""
+    """The cost of a call: US dollars, and of a language model the tokens and the name. Raises AmountError and
+    WrongArgumentsError."""
 
     usd: Decimal = Decimal(0)
     tokens_in: int | None = None
     tokens_out: int | None = None
+    model: str | None = None
 
-    def __init__(self, usd: Amount = 0, tokens_in: int | None = None, tokens_out: int | None = None) -> None:
+    def __init__(
+        self,
+        usd: Amount = 0,
+        tokens_in: int | None = None,
+        tokens_out: int | None = None,
+        model: str | None = None,
+    ) -> None:
         object.__setattr__(self, "usd", _usd(usd, "A cost"))
         object.__setattr__(self, "tokens_in", _tokens(tokens_in, "tokens_in"))
         object.__setattr__(self, "tokens_out", _tokens(tokens_out, "tokens_out"))
+        object.__setattr__(self, "model", _model(model))
 
     @classmethod
     def of(cls, value: Any) -> Cost:
@@ -73,3 +83,11 @@ def _tokens(value: Any, name: str) -> int | None:
     if value is not None and not is_count:
         raise WrongArgumentsError("Cost", f"{name} must be a whole number of at least 0, got {value!r}")
     return None if value is None else int(value)
+
+
+def _model(value: Any) -> str | None:
+    is_name = isinstance(value, str) and len(value) <= MODEL_LENGTH and value.isprintable()
+    if value is not None and not is_name:
+        reason = f"model must be a name of at most {MODEL_LENGTH} characters, got {value!r}"
+        raise WrongArgumentsError("Cost", reason)
+    return None if value is None else str(value)

@@ -67,6 +67,13 @@ def test_a_cost_has_money_and_tokens():
     assert Costed("answer", 0.1).result == "answer"
 
 
+@pytest.mark.parametrize("wrong", ["x" * 256, "nul \0", "half \ud800", 7, b"large"])
+def test_the_model_of_a_cost_is_a_name_that_the_column_can_hold(wrong):
+    assert Cost(1, model="DeepSeek V3 深度").model == "DeepSeek V3 深度"
+    with pytest.raises(WrongArgumentsError, match="model must be a name of at most 255 characters"):
+        Cost(1, model=wrong)
+
+
 @pytest.mark.parametrize("wrong", [-1, 1.5, "7", True, 2**63])
 def test_tokens_are_whole_numbers(wrong):
     with pytest.raises(WrongArgumentsError, match="tokens_in must be a whole number"):

@@ -78,10 +78,11 @@ OTHERS = (
     """INSERT INTO pgonly_budget (name, usd, per, timezone, spent, reserved, period_start)
     SELECT 'budget ' || n, 10, 'day', 'UTC', 9, 0, date_trunc('day', clock_timestamp(), 'UTC')
     FROM generate_series(0, 19) AS n""",
-    """INSERT INTO pgonly_cost (at, job_id, task, queue, budget, step, usd, tokens_in, tokens_out)
-    SELECT clock_timestamp() - n * interval '6 s', gen_random_uuid(), 'shop.tasks.task_' || n %% 40,
-        'queue ' || n %% 20, 'budget ' || n %% 20, 'ask', 0.01, 1000, 100
-    FROM generate_series(1, %(jobs)s / 10) AS n""",
+    # As many as jobs, over the 90 days for which they are kept.
+    """INSERT INTO pgonly_cost (at, job_id, task, queue, budget, step, usd, tokens_in, tokens_out, model)
+    SELECT clock_timestamp() - n * interval '90 days' / %(jobs)s, gen_random_uuid(), 'shop.tasks.task_' || n %% 40,
+        'queue ' || n %% 20, 'budget ' || n %% 20, 'ask', 0.01, 1000, 100, 'model ' || n %% 3
+    FROM generate_series(1, %(jobs)s) AS n""",
     """INSERT INTO pgonly_limiter (name, concurrent) SELECT 'limiter ' || n, 20 FROM generate_series(0, 9) AS n""",
     """INSERT INTO pgonly_limiter_slot (limiter, number, holder, who, taken_at, expires_at)
     SELECT 'limiter ' || n %% 10, n / 10 + 1, gen_random_uuid(), 'pid ' || n, clock_timestamp(),

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from example_project.screening.models import Paper, ReviewerCall
 from example_project.screening.reviewers import BusyError, Usage
-from pgonly_django import Retry, Snooze, limiter
+from pgonly_django import Cost, Retry, Snooze, limiter
 from pgonly_django.cache import cached
 from pgonly_django.exceptions import LimiterTimeoutError
 
@@ -113,8 +113,8 @@ class PaidCalls:
         with self._paper.project.budget().reserve(price(most), step=step, one_call=True) as reservation:
             answer, usage = self._counted(function)
             if usage is not None:
-                tokens = {"tokens_in": usage.tokens_in, "tokens_out": usage.tokens_out}
-                reservation.settle(price(usage), **tokens)
+                cost = Cost(price(usage), usage.tokens_in, usage.tokens_out, model=self._reviewer)
+                reservation.settle(cost)
         return answer, usage
 
     def _counted(self, function: Callable[[], Taken[T]]) -> Taken[T]:

@@ -17,10 +17,10 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.base import Links
-from pgonly_django.admin.costs import cost, sums_by, task, with_job_urls
+from pgonly_django.admin.costs import cost, task, with_job_urls
 from pgonly_django.admin.declared import RESET, DeclaredAdmin, TimeZoneForm, origin_badge
+from pgonly_django.admin.sums import Sums
 from pgonly_django.admin.verbs import Verb
-from pgonly_django.amounts import shown
 from pgonly_django.exceptions import AmountError, BudgetError
 from pgonly_django.limits import budget_settings
 from pgonly_django.models import Budget, CostEntry, Job, State
@@ -91,13 +91,13 @@ def period(budget: Any) -> str:
 @admin.display(description=gettext_lazy("spent of its cap"))
 def spent(budget: Any) -> SafeString:
     bar = formats.progress_bar(float(budget.spent_now), float(budget.usd) or 1.0)
-    text = _("%(spent)s of %(cap)s") % {"spent": shown(budget.spent_now), "cap": shown(budget.usd)}
-    return format_html("{} {}", bar, formats.second(text))
+    amounts = {"spent": formats.money(budget.spent_now), "cap": formats.money(budget.usd)}
+    return format_html("{} {}", bar, formats.second(format_html(_("{spent} of {cap}"), **amounts)))
 
 
 @admin.display(description=gettext_lazy("reserved"))
 def reserved(budget: Any) -> str:
-    return shown(budget.reserved) if budget.reserved else "-"
+    return formats.money(budget.reserved) if budget.reserved else "-"
 
 
 @admin.display(description=gettext_lazy("held jobs"))
@@ -165,6 +165,7 @@ class BudgetAdmin(DeclaredAdmin):
         links = self.links(request)
         jobs = Job.objects.using(router.db_for_read(Job)).held(f"{HELD_BY}{budget.name}")
         costs: Any = CostEntry.objects.using(router.db_for_read(CostEntry)).filter(budget=budget.name)
+        sums = Sums(costs)
         newest = with_job_urls(list(costs.order_by("-at")[:COSTS_SHOWN]), links)
         return {
             "state_badge": state_badge(budget),
@@ -173,5 +174,6 @@ class BudgetAdmin(DeclaredAdmin):
             "period": period(budget),
             "jobs": [(job, links.to_row(job)) for job in jobs.order_by("pk")[:JOBS_SHOWN]],
             "costs": [(entry, task(entry), cost(entry)) for entry in newest],
-            "sums": [sums_by(costs, "task")],
+            "sums": sums,
+            "tables": sums.tables("model", "task"),
         }

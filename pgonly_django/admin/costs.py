@@ -1,4 +1,4 @@
-"""Costs in the admin: what calls have cost, and their sums by task, queue and budget."""
+"""Costs in the admin: what calls have cost, and their sums."""
 
 from __future__ import annotations
 
@@ -19,13 +19,10 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.base import Links, ReadOnlyAdmin
-from pgonly_django.admin.paging import in_time
+from pgonly_django.admin.sums import Sums, start_of_today
 from pgonly_django.models import CostEntry, Job
 
 DAYS = (1, 7, 30, 90)
-SUMS_LIMIT = timedelta(seconds=3)
-NEWEST = 100_000  # are added up where all would take longer
-GROUPS_SHOWN = 50
 
 
 @admin.display(description=gettext_lazy("at"), ordering="at")
@@ -57,29 +54,6 @@ def with_job_urls(entries: list[Any], links: Links) -> list[Any]:
     return entries
 
 
-def sums_by(entries: Any, column: str) -> dict[str, Any]:
-    """The dearest groups of `entries` by `column`: "task", "queue" or "budget". They are of all rows, or of the newest
-    ones where that takes too long."""
-    groups = in_time(entries.db, SUMS_LIMIT, lambda: _groups(entries, column))
-    is_complete = groups is not None
-    if not is_complete:
-        newest = entries.order_by("-at").values("pk")[:NEWEST]
-        groups = _groups(entries.model.objects.using(entries.db).filter(pk__in=newest), column)
-    return {"column": column, "groups": groups, "is_complete": is_complete}
-
-
-def _groups(entries: Any, column: str) -> list[tuple[str, str, int]]:
-    """The name of each, what it has cost, and in how many calls."""
-    return [
-        (
-            row[column] or "-",
-            formats.money(row["usd_sum"], row["tokens_in_sum"], row["tokens_out_sum"]),
-            row["calls"],
-        )
-        for row in entries.order_by().sums(column)[:GROUPS_SHOWN]
-    ]
-
-
 class DaysFilter(admin.SimpleListFilter):
     title = gettext_lazy("time")
     parameter_name = "days"
@@ -94,7 +68,7 @@ class DaysFilter(admin.SimpleListFilter):
 
 @admin.register(CostEntry)
 class CostAdmin(ReadOnlyAdmin):
-    list_display = (at, cost, task, "queue", "budget")
+    list_display = (at, cost, task, "model", "queue", "budget")
     list_display_links = None
     list_filter = (DaysFilter,)
     search_fields = ("budget",)
@@ -127,14 +101,23 @@ class CostAdmin(ReadOnlyAdmin):
         return [self.own_url("sums", "sums/", self.sums_view), *super().get_urls()]
 
     def sums_view(self, request: HttpRequest) -> HttpResponse:
+        """Of the running month, or of the last days, today included."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        days = _chosen(request.GET.get("days")) or DAYS[1]
-        entries = self.get_queryset(request).filter(at__gte=_ago(days))
-        choices = [(choice, _label(choice), choice == days) for choice in DAYS]
-        sums = [sums_by(entries, column) for column in ("task", "queue", "budget")]
-        title = _("Sums of costs")
-        return self.page(request, "costentry/sums.html", title, choices=choices, sums=sums)
+        days = _chosen(request.GET.get("days"))
+        today = start_of_today()
+        since = today.replace(day=1) if days is None else today - timedelta(days=days - 1)
+        sums = Sums(self.get_queryset(request).filter(at__gte=since), reads_all="all" in request.GET)
+        choices = [("", _("this month"), days is None)]
+        choices += [(f"days={choice}", _label(choice), choice == days) for choice in DAYS[1:]]
+        context = {
+            "choices": choices,
+            "sums": sums,
+            "figures": sums.chart(since.date(), today.date()),
+            "tables": sums.tables("model", "task", "queue", "budget"),
+            "address_of_all": f"?all=1&days={days or ''}",
+        }
+        return self.page(request, "costentry/sums.html", _("Costs by day, model and task"), **context)
 
 
 def _chosen(value: str | None) -> int | None:

@@ -22,6 +22,7 @@ from pgonly_django.wording import duration
 
 TEXT_SHOWN, LINE_SHOWN = 50_000, 300
 SECOND = timedelta(seconds=1)
+CENT = Decimal("0.01")
 
 
 def short_name(path: str) -> str:
@@ -69,14 +70,21 @@ def time_tag(moment: datetime, text: str) -> SafeString:
     return format_html(html, aware(moment).isoformat(), exact_time(moment), text)
 
 
-def money(usd: Decimal | None, tokens_in: int | None = None, tokens_out: int | None = None) -> str:
-    """ "$0.013 (900 tokens in, 7 out)"; "" where nothing is known."""
+def money(usd: Decimal | None, tokens_in: int | None = None, tokens_out: int | None = None) -> SafeString:
+    """ "$0.01 (900 tokens in, 7 out)", with the exact amount on hover; "" where nothing is known."""
     if usd is None:
-        return ""
+        return SafeString("")
+    exact, text = shown(usd), dollars(usd)
+    amount = text if text == exact else format_html('<span title="{}">{}</span>', exact, text)
     if not (tokens_in or tokens_out):
-        return shown(usd)
+        return format_html("{}", amount)
     tokens = _("%(in)s tokens in, %(out)s out") % {"in": f"{tokens_in or 0:,}", "out": f"{tokens_out or 0:,}"}
-    return f"{shown(usd)} ({tokens})"
+    return format_html("{} ({})", amount, tokens)
+
+
+def dollars(usd: Decimal) -> str:
+    """Rounded to cents; less than a cent to its first digit, so that no cost looks like none."""
+    return shown(round(usd, 2 if usd >= CENT or not usd else -usd.adjusted()))
 
 
 def badge(kind: str, label: str, title: str = "") -> SafeString:

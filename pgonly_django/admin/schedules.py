@@ -21,7 +21,7 @@ from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.verbs import Verb
 from pgonly_django.models import Job, Schedule, State, Tick
 from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.queue.enqueue import aware
+from pgonly_django.queue.enqueue import OF_SCHEDULE, aware
 from pgonly_django.scheduling import calls
 from pgonly_django.scheduling.calls import RunRefusedError, run_now
 from pgonly_django.scheduling.declaration import Declaration
@@ -270,11 +270,13 @@ class ScheduleAdmin(DeclaredAdmin):
 
     def page_of(self, request: HttpRequest, schedule: Any) -> dict[str, Any]:
         for_reader(schedule, sees_data=may_see_data(request))
+        links = self.links(request)
         return {
             "state_badge": state_badge(schedule),
             "words": words(schedule),
             "upcoming": upcoming(schedule),
-            "ticks": self._ticks(schedule, self.links(request)),
+            "ticks": self._ticks(schedule, links),
+            "jobs_url": links.to_list(Job, enqueued_by=f"{OF_SCHEDULE}{schedule.name}"),
         }
 
     def _ticks(self, schedule: Schedule, links: Links) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from functools import partial
 from typing import Any, Self
@@ -127,18 +127,28 @@ class BudgetReservation:
             await self.pool.arun(self._end_with(error))
 
     def settle(
-        self, usd: Amount | Cost, *, tokens_in: int | None = None, tokens_out: int | None = None
+        self,
+        usd: Amount | Cost,
+        *,
+        tokens_in: int | None = None,
+        tokens_out: int | None = None,
+        model: str | None = None,
     ) -> None:
-        """Sets what the call has cost, which may be more than was reserved. While the database is unavailable, the cost
-        is kept and written in the background as soon as it is back. Raises AmountError, and BudgetError if the
-        reservation is settled or released already."""
-        run(self._settle(_cost(usd, tokens_in, tokens_out)))
+        """Sets what the call has cost, which may be more than was reserved. `model` names the language model; the admin
+        adds up costs by it. While the database is unavailable, the cost is kept and written in the background as soon
+        as it is back. Raises AmountError, and BudgetError if the reservation is settled or released already."""
+        run(self._settle(_cost(usd, tokens_in, tokens_out, model)))
 
     async def asettle(
-        self, usd: Amount | Cost, *, tokens_in: int | None = None, tokens_out: int | None = None
+        self,
+        usd: Amount | Cost,
+        *,
+        tokens_in: int | None = None,
+        tokens_out: int | None = None,
+        model: str | None = None,
     ) -> None:
         """See settle()."""
-        await self.pool.arun(self._settle(_cost(usd, tokens_in, tokens_out)))
+        await self.pool.arun(self._settle(_cost(usd, tokens_in, tokens_out, model)))
 
     def release(self) -> None:
         """Gives the amount back, because the call was not made or not paid. Raises BudgetError if the reservation is
@@ -236,9 +246,8 @@ class BudgetReservation:
 
     def _write(self, cost: Cost, *, is_recorded: bool, is_estimate: bool = False) -> Operation[bool]:
         """Returns whether the reservation existed and was not settled already."""
-        row = {"id": self.id, "name": self.budget, "tokens_in": cost.tokens_in, "tokens_out": cost.tokens_out}
         how = {"is_recorded": int(is_recorded), "is_estimate": int(is_estimate)}
-        result = yield from call(self.pool, SETTLE, usd=cost.usd, **row, **how)
+        result = yield from call(self.pool, SETTLE, id=self.id, name=self.budget, **asdict(cost), **how)
         renewal.drop(self)
         return integer(result.get_value(0, 0)) > 0
 
@@ -249,5 +258,5 @@ class BudgetReservation:
             background.undo(lambda: run(self._write(Cost(), is_recorded=False)))
 
 
-def _cost(usd: Amount | Cost, tokens_in: int | None, tokens_out: int | None) -> Cost:
-    return usd if isinstance(usd, Cost) else Cost(usd, tokens_in, tokens_out)
+def _cost(usd: Amount | Cost, tokens_in: int | None, tokens_out: int | None, model: str | None) -> Cost:
+    return usd if isinstance(usd, Cost) else Cost(usd, tokens_in, tokens_out, model)

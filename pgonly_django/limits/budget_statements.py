@@ -52,12 +52,13 @@ paid AS (
 ),
 noted AS (
     INSERT INTO pgonly_cost
-        (reservation, job_id, task, queue, budget, step, usd, tokens_in, tokens_out, is_estimate)
+        (reservation, job_id, task, queue, budget, step, usd, tokens_in, tokens_out, model, is_estimate)
     SELECT gone.id, gone.job_id, gone.task, gone.queue, gone.budget, gone.step, %(usd)s::numeric,
-        %(tokens_in)s::int8, %(tokens_out)s::int8, %(is_estimate)s::int = 1
+        %(tokens_in)s::int8, %(tokens_out)s::int8, coalesce(%(model)s::text, ''), %(is_estimate)s::int = 1
     FROM gone WHERE %(is_recorded)s::int = 1 OR gone.is_expired
     ON CONFLICT (reservation) WHERE reservation IS NOT NULL DO UPDATE SET usd = excluded.usd,
-        tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, is_estimate = excluded.is_estimate
+        tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, model = excluded.model,
+        is_estimate = excluded.is_estimate
 )
 SELECT count(*) FROM gone
 """)

@@ -28,7 +28,8 @@ LAST = {
 COLUMNS = (
     "id", "state", "queue", "task", "priority", "attempt", "max_attempts", "interruptions", "crashes",
     "enqueued_at", "run_at", "started_at", "attempted_at", "finished_at", "delete_after", "cancel_requested_at",
-    "worker_id", "held_by", "unique_key", "concurrency_key", "dead_letter_queue", "dead_lettered_at", "progress",
+    "worker_id", "enqueued_by", "held_by", "unique_key", "concurrency_key", "dead_letter_queue", "dead_lettered_at",
+    "progress",
 )  # fmt: skip
 STEP = ("name", "started_at", "finished_at", "usd", "tokens_in", "tokens_out", "result")
 DETAILS = ("backend", "args", "kwargs", "options", "result", "errors", "log")

@@ -259,6 +259,7 @@ TABLES = [
                 index("pgonly_job_limited", *BAND, "concurrency_key", "ready_at", "id", when=LIMITED & READY),
                 index("pgonly_job_limited_running", "concurrency_key", when=LIMITED & RUNNING),
                 index("pgonly_job_held", "held_by", "id", when=Q(held_by__isnull=False)),
+                index("pgonly_job_enqueued_by", "enqueued_by", "id", when=Q(enqueued_by__isnull=False)),
                 index("pgonly_job_dead_letter", "dead_letter_queue", "id", when=UNSENT),
                 index("pgonly_job_scheduled", "run_at", when=Q(state="scheduled")),
                 index("pgonly_job_running", "queue", when=RUNNING),
@@ -338,6 +339,7 @@ TABLES = [
         ),
         dead_letter_queue=text(64, "Its task is called when the job has failed.", null=True),
         held_by=text(255, "Its holder, such as a budget.", null=True),
+        enqueued_by=text(264, "The job or schedule that enqueued it; empty: other code.", null=True),
     ),
     create(
         "Step",
@@ -577,6 +579,7 @@ TABLES = [
         usd=usd(),
         tokens_in=BigIntegerField(null=True),
         tokens_out=BigIntegerField(null=True),
+        model=text(255, "Of a language model: its name.", db_default="", default=""),
         is_estimate=BooleanField(
             db_default=False,
             default=False,

@@ -179,8 +179,8 @@ class Reservation(models.Model):
 
 class CostQuerySet(models.QuerySet[Any]):
     def sums(self, *columns: str) -> CostQuerySet:
-        """Returns usd, tokens_in, tokens_out and calls, grouped by `columns` ("task", "queue", "budget"), the dearest
-        first."""
+        """Returns the sums of each group by `columns`, such as "model", "task", "queue" or "budget", the dearest first:
+        `usd_sum`, `tokens_in_sum`, `tokens_out_sum` and `calls`."""
         sums = {"usd_sum": Sum("usd"), "calls": Count("id")}
         sums |= {f"{name}_sum": Sum(name, default=Value(0)) for name in ("tokens_in", "tokens_out")}
         grouped: CostQuerySet = self.values(*columns).annotate(**sums).order_by("-usd_sum")
@@ -200,6 +200,12 @@ class CostEntry(models.Model):
     usd = models.DecimalField(**MONEY)
     tokens_in = models.BigIntegerField(null=True)
     tokens_out = models.BigIntegerField(null=True)
+    model = models.CharField(
+        max_length=amounts.MODEL_LENGTH,
+        default="",
+        db_default="",
+        help_text=_("Of a language model: its name."),
+    )
     is_estimate = models.BooleanField(
         default=False, db_default=False, help_text=_("The reserved amount: the call never said what it cost.")
     )

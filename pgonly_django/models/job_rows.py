@@ -80,6 +80,8 @@ INDEXES = [
     _index("pgonly_job_limited_running", "concurrency_key", when=_LIMITED & _RUNNING),
     # The jobs that a budget holds.
     _index("pgonly_job_held", "held_by", "id", when=Q(held_by__isnull=False)),
+    # What a job or a schedule has enqueued. A job that other code enqueued has no entry in it.
+    _index("pgonly_job_enqueued_by", "enqueued_by", "id", when=Q(enqueued_by__isnull=False)),
     # Failed jobs whose dead letter is still to be sent.
     _index("pgonly_job_dead_letter", "dead_letter_queue", "id", when=_UNSENT),
     _index("pgonly_job_scheduled", "run_at", when=Q(state="scheduled")),

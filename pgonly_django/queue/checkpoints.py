@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -67,12 +67,12 @@ WITH saved AS (
     RETURNING job_id, name, coalesce(result::text, 'null') AS result, usd, tokens_in, tokens_out
 ),
 noted AS (
-    INSERT INTO pgonly_cost (job_id, task, queue, step, usd, tokens_in, tokens_out, budget, reservation)
+    INSERT INTO pgonly_cost (job_id, task, queue, step, usd, tokens_in, tokens_out, model, budget, reservation)
     SELECT saved.job_id, job.task, job.queue, saved.name, saved.usd, saved.tokens_in, saved.tokens_out,
-        %(budget)s::text, %(reservation)s::uuid
+        coalesce(%(model)s::text, ''), %(budget)s::text, %(reservation)s::uuid
     FROM saved JOIN pgonly_job AS job ON job.id = saved.job_id WHERE %(is_noted)s::bool
     ON CONFLICT (reservation) WHERE reservation IS NOT NULL DO UPDATE SET usd = excluded.usd,
-        tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, is_estimate = false
+        tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, model = excluded.model, is_estimate = false
 )
 SELECT result FROM saved
 """)
@@ -181,8 +181,7 @@ def save_step(
     parameters: Params = {"id": job_id, "lease_epoch": lease_epoch, "name": name, "result": result}
     parameters["seconds"] = None if began is None else time.monotonic() - began
     if paid is not None:
-        cost = paid.cost
-        parameters |= {"usd": cost.usd, "tokens_in": cost.tokens_in, "tokens_out": cost.tokens_out}
+        parameters |= asdict(paid.cost)
         parameters |= {"budget": paid.budget, "reservation": paid.reservation, "is_noted": paid.is_noted}
     with _one_transaction(alias, said), connections[alias].cursor() as cursor:
         cursor.execute(SAVE_STEP if paid is None else SAVE_PAID_STEP, parameters)

@@ -13,6 +13,7 @@ from django.utils import timezone
 from psycopg import sql
 
 from pgonly_django.compat import new_ids
+from pgonly_django.current_job import current_job
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import FollowUp, first_row_on
 from pgonly_django.database.statement import Statement
@@ -33,6 +34,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # its arguments (NewJob.own), and what follows from run_at; no other statement makes a job.
 NEW = {"lease_epoch": "0", "attempt": "0", "interruptions": "0", "crashes": "0", "errors": "[]", "log": "[]"}
 NEW_COLUMNS, NEW_VALUES = ", ".join(NEW), ", ".join(f"'{value}'" for value in NEW.values())
+
+# The column enqueued_by, before an id or a name: the job whose code enqueued this one, or that has failed and of which
+# this one is the dead letter; the job that a person ran again as this one; the schedule.
+OF_JOB, OF_COPY, OF_SCHEDULE = "job:", "again:", "schedule:"
 
 # The parameters are the values of one call: for most jobs these three. Those of its template are written into the text.
 INSERT = qualified(f"""
@@ -108,8 +113,8 @@ class Unique(NamedTuple):
 
 
 class NewJob(NamedTuple):
-    """A job before it has a row. Its arguments and metadata are JSON text. `own`: some of CALL_COLUMNS. It, `unique`
-    and `metadata` are None for most jobs."""
+    """A job before it has a row. Its arguments and metadata are JSON text. `own`: some of CALL_COLUMNS, and enqueued_by
+    where that is not the job that runs here. It, `unique` and `metadata` are None for most jobs."""
 
     template: Template
     args: str
@@ -123,6 +128,10 @@ class NewJob(NamedTuple):
         """The columns that its template does not have: those of `own`, and its metadata."""
         own = self.own or {}
         return own if self.metadata is None else {**own, "metadata": self.metadata}
+
+    def enqueued_by(self, origin: str) -> NewJob:
+        """The same, not of the job that may run here but of `origin`."""
+        return self._replace(own={**(self.own or {}), "enqueued_by": origin})
 
     @property
     def ready(self) -> str:
@@ -145,12 +154,18 @@ def insert(connection: Any, job: NewJob, follow_up: FollowUp | None = None) -> t
     and its enqueue time: see moment_of(). The caller wakes the workers, unless the `follow_up` did: see first_row()."""
     (job_id,) = new_ids(1)
     params, statement = {"id": job_id, "args": job.args, "kwargs": job.kwargs}, job.template.insert
-    if job.own or job.metadata is not None:
-        params |= (more := job.more)
+    if job.own or job.metadata is not None or current_job.get() is not None:
+        params |= (more := {**running_job(), **job.more})
         statement = _insert_with(job.template, tuple(more))
     row = first_row_on(connection, statement, params, follow_up)
     assert row is not None
     return job_id, row[0]
+
+
+def running_job() -> dict[str, str]:
+    """The column enqueued_by of what the job enqueues whose code runs here; empty outside of jobs."""
+    run = current_job.get()
+    return {} if run is None else {"enqueued_by": f"{OF_JOB}{run.job.id}"}
 
 
 def moment_of(enqueued_at: Moment) -> datetime:
@@ -204,9 +219,10 @@ def _copy_text(
 ) -> tuple[str, Iterator[str]]:
     """Returns the columns that are not NULL in every row, and the rows in COPY's text format, made piece by piece.
     psycopg's write_row() takes four times as long."""
-    columns = [n for n in TEMPLATE_COLUMNS if any(getattr(each, n) is not None for each in templates)]
-    ends = {id(template): _end_of_line(template, now, columns) for template in templates}
     more = sorted({name for job in jobs if job.own or job.metadata for name in job.more})
+    alike = {name: value for name, value in running_job().items() if name not in more}
+    columns = [n for n in TEMPLATE_COLUMNS if any(getattr(each, n) is not None for each in templates)]
+    ends = {id(template): _end_of_line(template, now, columns, alike) for template in templates}
 
     def rows(start: int) -> str:
         some = slice(start, start + SENT_TOGETHER)
@@ -219,19 +235,20 @@ def _copy_text(
             lines = [_with_more(line, job.more, more) for line, job in zip(lines, jobs[some], strict=True)]
         return "".join(lines)
 
-    return ", ".join(columns + more), map(rows, range(0, len(jobs), SENT_TOGETHER))
+    return ", ".join([*columns, *alike, *more]), map(rows, range(0, len(jobs), SENT_TOGETHER))
 
 
 def _with_more(line: str, more: Mapping[str, Any], columns: Sequence[str]) -> str:
     return line[:-1] + "".join(f"\t{_copy_value(more.get(name))}" for name in columns) + "\n"
 
 
-def _end_of_line(template: Template, now: datetime, columns: Sequence[str]) -> str:
-    """Returns all columns of `template`, which are the same for each of its jobs."""
+def _end_of_line(template: Template, now: datetime, columns: Sequence[str], alike: Mapping[str, str]) -> str:
+    """Returns all columns of `template`, which are the same for each of its jobs, and those that all jobs have
+    `alike`."""
     is_later = template.run_at is not None and template.run_at > now
     # As text: `@task` imports this module, perhaps before the models can be loaded.
     state = "scheduled" if is_later else "ready"
-    values = [state, now, now, *NEW.values(), *(getattr(template, name) for name in columns)]
+    values = [state, now, now, *NEW.values(), *(getattr(template, name) for name in columns), *alike.values()]
     return "\t".join(map(_copy_value, values)) + "\n"
 
 

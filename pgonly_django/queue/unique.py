@@ -30,6 +30,7 @@ from pgonly_django.queue.enqueue import (
     NewJob,
     Unique,
     as_text,
+    running_job,
 )
 from pgonly_django.tables import qualified
 
@@ -58,9 +59,9 @@ expired AS MATERIALIZED (
 freed AS (UPDATE pgonly_job SET unique_key = NULL WHERE id = ANY (ARRAY (SELECT id FROM expired)) RETURNING id),
 written AS (
     INSERT INTO pgonly_job AS job (id, args, kwargs, {", ".join(_COLUMNS)}, run_at, state, ready_at, enqueued_at,
-        metadata, unique_key, unique_while, unique_until, {NEW_COLUMNS})
+        metadata, enqueued_by, unique_key, unique_while, unique_until, {NEW_COLUMNS})
     SELECT id, args, kwargs, {", ".join(_COLUMNS)}, due.run_at, {READY_OR_SCHEDULED.format(run_at="due.run_at")},
-        now, now, metadata, unique_key, unique_while, now + %(period)s::interval, {NEW_VALUES}
+        now, now, metadata, enqueued_by, unique_key, unique_while, now + %(period)s::interval, {NEW_VALUES}
     FROM wanted CROSS JOIN moment CROSS JOIN (SELECT count(*) FROM freed) AS all_freed
     CROSS JOIN LATERAL (SELECT greatest(wanted.run_at, now + %(debounce)s::interval) AS run_at) AS due
     ORDER BY unique_key
@@ -71,7 +72,7 @@ SELECT coalesce(json_agg(json_build_array(
     unique_key, id, (extract(epoch FROM enqueued_at) * 1000000)::int8)), '[]')::text FROM written
 """)
 # A job that was claimed is not changed: it is not in the index any more, or, where its key counts for longer, it stays
-# as it is. A held one stays held. The metadata stays that of the call which made the row.
+# as it is. A held one stays held. The metadata and enqueued_by stay those of the call which made the row.
 REPLACE = f"""UPDATE SET args = excluded.args, kwargs = excluded.kwargs, run_at = excluded.run_at,
         {", ".join(f"{name} = excluded.{name}" for name in CALL_COLUMNS)},
         state = CASE job.state WHEN 'held' THEN 'held' ELSE excluded.state END
@@ -197,9 +198,15 @@ def _statement(*, replaces: bool) -> Statement:
 def _json_of(job_id: str, job: NewJob) -> str:
     """Returns the row as a JSON object; its arguments, metadata and options are JSON already."""
     template, unique = job.template, _unique(job)
-    assert set(job.own or ()) <= set(CALL_COLUMNS), "INSERT_UNIQUE would leave a column out"
+    assert set(job.own or ()) <= {*CALL_COLUMNS, "enqueued_by"}, "INSERT_UNIQUE would leave a column out"
     values = {name: getattr(template, name) for name in TEMPLATE_COLUMNS if name != "options"}
-    values |= {"id": job_id, "unique_key": unique.key, "unique_while": unique.until, **(job.own or {})}
+    values |= {
+        "id": job_id,
+        "unique_key": unique.key,
+        "unique_while": unique.until,
+        **running_job(),
+        **(job.own or {}),
+    }
     scalars = json.dumps(values, default=as_text, ensure_ascii=False)
     options, metadata = template.options or "null", job.metadata or "null"
     call = f'"args": {job.args}, "kwargs": {job.kwargs}, "metadata": {metadata}'

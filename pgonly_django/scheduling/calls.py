@@ -1,4 +1,4 @@
-"""From a schedule to a job, by the task's own enqueue()."""
+"""From a schedule to a job, as the task's own enqueue() makes one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pgonly_django.models.job import FINISHED, ClockTimestamp, Job
 from pgonly_django.models.job_rows import UNIQUE_ROW
 from pgonly_django.models.queue import Queue
 from pgonly_django.models.schedule import CatchUp, Overlap, Schedule, Tick, TickOutcome
+from pgonly_django.queue.enqueue import OF_SCHEDULE
 from pgonly_django.scheduling.declaration import as_scheduled
 from pgonly_django.tasks.registry import import_task
 
@@ -49,7 +50,9 @@ def enqueue(task: Any, schedule: Schedule, at: datetime | None = None) -> dict[s
     """Returns the columns of the tick: its job, whose run_at is the tick, or why it has none. The job of another call
     is not a run of the schedule, which a later tick might skip for or cancel. Raises as the task's enqueue() does."""
     call = task if at is None else task.using(run_after=at)
-    result = call.enqueue(*schedule.args, **schedule.kwargs)
+    backend = call.get_backend()
+    ((_task, new),) = backend.prepare_many([(call, schedule.args, schedule.kwargs, None)])
+    result = backend.insert(call, new.enqueued_by(f"{OF_SCHEDULE}{schedule.name}"))
     if result.is_duplicate:
         return {"outcome": TickOutcome.SKIPPED, "reason": f"The job {result.id} has its unique key."}
     return {"job_id": str(result.id)}

@@ -23,7 +23,7 @@ from pgonly_django.exceptions import PgonlyError
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import READY_AGAIN, ClockTimestamp
 from pgonly_django.models.job_rows import UNIQUE_ROW
-from pgonly_django.queue.enqueue import CALL_COLUMNS, NewJob, Template, aware
+from pgonly_django.queue.enqueue import CALL_COLUMNS, OF_COPY, NewJob, Template, aware
 from pgonly_django.tasks.failures import dead_letter_tasks
 from pgonly_django.tasks.keys import kept_for_its_key
 from pgonly_django.tasks.options import (
@@ -214,7 +214,8 @@ def run_again(
         metadata = json.dumps(job.metadata) if job.metadata else None
         ((_task, new),) = backend.prepare_many([(call, args, kwargs, metadata)])
         template = _template_of(job, new, backend.options_of(task))
-        result = backend.insert(call, new._replace(template=template, own=_own_of(job, new)))
+        new = new._replace(template=template, own=_own_of(job, new))
+        result = backend.insert(call, new.enqueued_by(f"{OF_COPY}{job.pk}"))
     return result
 
 

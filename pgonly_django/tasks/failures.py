@@ -20,6 +20,7 @@ from django.utils.module_loading import import_string
 from pgonly_django.compat import InvalidTask
 from pgonly_django.conf import settings
 from pgonly_django.exceptions import WrongArgumentsError
+from pgonly_django.queue.enqueue import OF_JOB
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.metadata import Call
 from pgonly_django.tasks.options import TaskOptions, is_on_failure
@@ -119,7 +120,10 @@ def send_dead_letters(alias: str, queue: str, limit: int) -> int:
         letters = unsent(alias, queue, limit)
         if letters:
             calls: Iterator[Call] = ((task, [job_id], {}, meta) for job_id, meta in letters.items())
-            backend.insert_many(backend.prepare_many(calls))
+            prepared = zip(letters, backend.prepare_many(calls), strict=True)
+            backend.insert_many(
+                [(task, new.enqueued_by(f"{OF_JOB}{job_id}")) for job_id, (task, new) in prepared]
+            )
             mark_sent(alias, letters)
     return len(letters)
 

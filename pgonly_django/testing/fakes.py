@@ -53,6 +53,7 @@ class BudgetUse:
     spent: Decimal | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
+    model: str | None = None
     is_estimate: bool = False  # no cost was said: what was reserved counts
 
 
@@ -193,7 +194,7 @@ class _FakeReservation(BudgetReservation):
 
     def _write(self, cost: Cost, *, is_recorded: bool, is_estimate: bool = False) -> Operation[bool]:  # noqa: ARG002 - the overridden signature
         self.use.spent, self.use.is_estimate = cost.usd, is_estimate
-        self.use.tokens_in, self.use.tokens_out = cost.tokens_in, cost.tokens_out
+        self.use.tokens_in, self.use.tokens_out, self.use.model = cost.tokens_in, cost.tokens_out, cost.model
         return True
         yield
 

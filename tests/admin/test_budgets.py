@@ -1,4 +1,4 @@
-"""Budgets and costs in the admin."""
+"""Budgets in the admin."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from django.utils import timezone
 from pgonly_django.models import Budget, CostEntry, Job, State
 from tests.admin.conftest import act, make_job, said
 from tests.admin.jobs.test_cells import cells
+from tests.admin.test_costs import sums_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
-LIST, COSTS = "/admin/pgonly_django/budget/", "/admin/pgonly_django/costentry/"
+LIST = "/admin/pgonly_django/budget/"
 FORM = {"name": "project:7", "usd": "5", "per": "", "timezone": "UTC"}
 
 
@@ -147,76 +148,18 @@ def test_what_no_budget_can_have_is_refused_by_the_form(admin_client, changes, f
     assert not Budget.objects.exists()
 
 
-def test_a_budgets_page_shows_its_held_jobs_its_calls_and_sums_by_task(admin_client):
+def test_a_budgets_page_shows_its_held_jobs_its_calls_and_sums_by_model_and_task(admin_client):
     budget = make(spent=5, reserved="0.25")
     (job,) = hold(budget)
     for task, usd in (("shop.ask", "0.5"), ("shop.ask", "0.25"), ("shop.embed", "0.1")):
-        CostEntry.objects.create(budget=budget.name, task=task, step="s", usd=usd, tokens_in=9, job_id=job.pk)
+        of = {"task": task, "step": "s", "job_id": job.pk, "model": "large"}
+        CostEntry.objects.create(budget=budget.name, usd=usd, tokens_in=9, **of)
     CostEntry.objects.create(budget="other", task="shop.other", usd=1)
     page = admin_client.get(page_of(budget)).text
     assert f"/admin/pgonly_django/job/{job.pk}/change/" in page
     assert "$0.25 reserved by calls under way" in page
-    assert "<td>shop.ask</td><td>$0.75 (18 tokens in, 0 out)</td><td>2</td>" in page
+    assert sums_in(page)[:2] == [
+        ["large", "$0.85 (27 tokens in, 0 out)", "3"],
+        ["shop.ask", "$0.75 (18 tokens in, 0 out)", "2"],
+    ]
     assert "shop.other" not in page
-
-
-def test_the_list_of_costs_shows_each_call_with_its_job(admin_client):
-    job = make_job()
-    of = {"job_id": job.pk, "task": "shop.ask", "queue": "ai", "budget": "p", "step": "first"}
-    CostEntry.objects.create(**of, usd="0.013", tokens_in=900, tokens_out=7)
-    CostEntry.objects.create(usd="0.02", budget="p", is_estimate=True)
-    response = admin_client.get(COSTS)
-    assert cells(response, "cost")[1] == "$0.013 (900 tokens in, 7 out)"
-    assert "Reserved" in cells(response, "cost")[0]
-    assert f"job/{job.pk}/change/" in cells(response, "task")[1]
-    assert "first" in cells(response, "task")[1]
-
-
-def test_costs_are_found_by_a_budget_or_a_job_and_narrowed_to_the_last_days(admin_client):
-    job = make_job()
-    for budget in ("p", "p", "q"):
-        CostEntry.objects.create(usd=1, budget=budget)
-    CostEntry.objects.create(usd=1, job_id=job.pk, at=timezone.now() - timedelta(days=3))
-    found = {"q=p": 2, "q=q": 1, "q=nothing": 0, f"q={job.pk}": 1, "days=1": 3, "days=7": 4}
-    for query, count in found.items():
-        assert len(admin_client.get(f"{COSTS}?{query}").context["cl"].result_list) == count, query
-
-
-def test_costs_are_summed_by_task_queue_and_budget_for_some_days(admin_client):
-    CostEntry.objects.create(usd=1, task="shop.ask", queue="ai", budget="p")
-    CostEntry.objects.create(usd=2, task="shop.ask", queue="ai", budget="q")
-    CostEntry.objects.create(usd=4, task="shop.old", at=timezone.now() - timedelta(days=20))
-    page = admin_client.get(f"{COSTS}sums/").text
-    assert page.count("<td>$3.00</td><td>2</td>") == 2
-    assert "<td>p</td><td>$1.00</td>" in page
-    assert "shop.old" not in page
-    assert "shop.old" in admin_client.get(f"{COSTS}sums/?days=30").text
-    assert "shop.old" not in admin_client.get(f"{COSTS}sums/?days=nonsense").text
-
-
-def test_sums_that_take_too_long_are_those_of_the_newest_calls(admin_client, monkeypatch):
-    from pgonly_django.admin import costs
-
-    CostEntry.objects.create(usd=1, task="shop.ask")
-    monkeypatch.setattr(costs, "SUMS_LIMIT", timedelta(milliseconds=1))
-    monkeypatch.setattr(
-        "pgonly_django.models.budget.CostQuerySet.sums",
-        slow_first(CostEntry.objects.none().__class__.sums),
-    )
-    page = admin_client.get(f"{COSTS}sums/").text
-    assert "these are the newest 100,000 calls" in page
-    assert "shop.ask" in page
-
-
-def slow_first(sums):
-    """Each first time PostgreSQL is busy for longer than the page waits."""
-    seen = set()
-
-    def slow(rows, *columns):
-        grouped = sums(rows, *columns)
-        if columns in seen:
-            return grouped
-        seen.add(columns)
-        return grouped.extra(where=["pg_sleep(0.05) IS NOT NULL"])
-
-    return slow

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from pgonly_django.models import Job, JobStats, State
+from pgonly_django.models import CostEntry, Job, JobStats, State
 from tests.admin.conftest import LIST, make_job, page_of
 from tests.admin.jobs.test_cells import cells
 from tests.admin.test_workers import LIST as WORKERS
@@ -32,9 +32,17 @@ def test_the_overview_opens(admin_client, period):
     stats = {"queue": "default", "task": "tests.jobs.add", "starts_at": timezone.now(), "succeeded": 7}
     for granularity in ("minute", "hour"):
         JobStats.objects.create(granularity=granularity, **stats)
+    CostEntry.objects.create(usd=3)
     answer = admin_client.get(f"/admin/pgonly_django/?period={period}")
     assert "pgonly-problem" not in answer.text
     assert "<strong>7</strong> succeeded" in answer.text
+    assert "<strong>$3.00</strong> today" in answer.text
+
+
+def test_costs_are_added_up(admin_client):
+    CostEntry.objects.create(usd=3)
+    text = admin_client.get("/admin/pgonly_django/costentry/sums/").text
+    assert f"<title>{timezone.now():%Y-%m-%d}, $3.00 all calls</title>" in text
 
 
 def test_a_time_is_edited_as_it_is_shown(admin_client):

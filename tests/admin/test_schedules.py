@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from html import unescape
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -224,6 +225,8 @@ def test_the_page_shows_the_ticks_with_their_jobs_and_the_next_ones(admin_client
     assert str(job.pk) in response.text
     assert "An earlier run is ready." in response.text
     assert response.text.count(" 03:00:00 CST") == 5
+    (address,) = re.findall(r'href="([^"]+)">All its jobs<', response.text)
+    assert [row.pk for row in admin_client.get(unescape(address)).context["cl"].result_list] == [job.pk]
 
 
 def test_a_declared_schedule_cannot_be_deleted_while_workers_declare_it(admin_client):

@@ -20,7 +20,7 @@ def price_of(answer):
 
 def ask_with_cost():
     mark("asked")
-    return Costed("yes", Cost(0.02, 5, 6))
+    return Costed("yes", Cost(0.02, 5, 6, "large"))
 
 
 def ask_and_look():

@@ -12,7 +12,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 from django.test import TestCase
 
-from pgonly_django import Cost, budget
+from pgonly_django import budget
 from pgonly_django.exceptions import (
     AmountError,
     BudgetError,
@@ -44,23 +44,23 @@ class AnswerError(Exception):
 def test_what_a_call_costs_is_reserved_before_it_and_spent_behind_it():
     with budget("p", 1).reserve(0.4) as reservation:
         assert state() == money(0, 0.4)
-        reservation.settle(0.013, tokens_in=900, tokens_out=7)
+        reservation.settle(0.013, tokens_in=900, tokens_out=7, model="large")
     assert state() == money(0.013, 0)
-    assert list(CostEntry.objects.values_list("budget", "usd", "tokens_in", "tokens_out", "job_id")) == [
-        ("p", Decimal("0.013"), 900, 7, None)
-    ]
+    columns = "budget", "usd", "tokens_in", "tokens_out", "model", "job_id"
+    assert list(CostEntry.objects.values_list(*columns)) == [("p", Decimal("0.013"), 900, 7, "large", None)]
     assert not Reservation.objects.exists()
 
 
 def test_async_code_reserves_and_settles_too():
     async def pay():
         async with budget("p", 1).reserve("0.4") as reservation:
-            await reservation.asettle(Cost(0.013, tokens_in=1))
+            await reservation.asettle(0.013, model="large")
         async with budget("p").reserve(0.1) as reservation:
             await reservation.arelease()
 
     asyncio.run(pay())
     assert state() == money(0.013, 0)
+    assert CostEntry.objects.get().model == "large"
 
 
 def test_a_plain_with_in_a_coroutine_is_refused_and_reserves_nothing():

@@ -128,8 +128,8 @@ def test_the_keys_for_programs_stay_the_same(jobs):
     assert list(job) == [
         "id", "state", "queue", "task", "priority", "attempt", "max_attempts", "interruptions", "crashes",
         "enqueued_at", "run_at", "started_at", "attempted_at", "finished_at", "delete_after", "cancel_requested_at",
-        "worker_id", "held_by", "unique_key", "concurrency_key", "dead_letter_queue", "dead_lettered_at", "progress",
-        "last_error",
+        "worker_id", "enqueued_by", "held_by", "unique_key", "concurrency_key", "dead_letter_queue", "dead_lettered_at",
+        "progress", "last_error",
     ]  # fmt: skip
     assert job["last_error"] == {
         "outcome": "failed",

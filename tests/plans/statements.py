@@ -132,6 +132,7 @@ def parameters(held) -> dict[str, Any]:
         "of_any_role": True,
         "older_than": HOUR,
         "open": ["limited"],
+        "model": "large",
         "outcome": "enqueued",
         "part": HOUR,
         "parts": ["step 1"],

@@ -42,6 +42,14 @@ def test_a_finished_run_lets_the_next_one_begin(state):
     assert len(jobs()) == 2
 
 
+def test_the_jobs_of_a_schedule_name_it():
+    schedule = make()
+    look()
+    run_now(Schedule.objects.all())
+    assert {job.enqueued_by for job in jobs()} == {f"schedule:{schedule.name}"}
+    assert len(jobs()) == 2
+
+
 def test_a_pruned_run_is_finished():
     _, job = after_a_run(State.SUCCEEDED)
     job.delete()

@@ -113,13 +113,13 @@ def test_a_budget_keeps_what_was_reserved_and_spent(limits):
     project = budget("project", usd=1)
     with project.reserve(3) as reservation:  # more than its cap
         assert limits.reservations == [BudgetUse("project", Decimal(3), "")]
-        reservation.settle(2, tokens_in=10, tokens_out=20)
+        reservation.settle(2, tokens_in=10, tokens_out=20, model="large")
     with project.reserve("0.5", step="ask"):
         pass
     with project.reserve(1) as reservation:
         reservation.release()
     assert limits.reservations == [
-        BudgetUse("project", Decimal(3), "", Decimal(2), 10, 20),
+        BudgetUse("project", Decimal(3), "", Decimal(2), 10, 20, "large"),
         BudgetUse("project", Decimal("0.5"), "ask", Decimal("0.5"), is_estimate=True),
         BudgetUse("project", Decimal(1), "", Decimal(0)),
     ]

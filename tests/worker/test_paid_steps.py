@@ -50,10 +50,10 @@ def test_a_cost_is_stored_with_its_step_and_among_the_costs(worked, marks):
     assert set(CostEntry.objects.values_list("job_id", "task", "queue", "budget")) == {
         (job.pk, "tests.jobs.priced.say_what_it_costs", "default", "")
     }
-    assert list(CostEntry.objects.order_by("id").values_list("step", flat=True)) == [
-        "fixed",
-        "known behind it",
-        "with the result",
+    assert list(CostEntry.objects.order_by("id").values_list("step", "model")) == [
+        ("fixed", ""),
+        ("known behind it", ""),
+        ("with the result", "large"),
     ]
 
 
@@ -78,7 +78,9 @@ def test_a_budget_reserves_before_the_call_and_pays_what_it_cost(
     if reserved:
         assert job.result == reserved
     assert state() == money(cost, 0)
-    assert list(CostEntry.objects.values_list("budget", "usd", "step")) == [("p", money(cost)[0], "pay")]
+    assert list(CostEntry.objects.values_list("budget", "usd", "step", "model")) == [
+        ("p", money(cost)[0], "pay", "large")
+    ]
 
 
 def test_a_fixed_cost_is_what_is_reserved(worked, one_dollar, marks):

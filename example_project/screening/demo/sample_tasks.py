@@ -16,8 +16,8 @@ KEPT = timedelta(days=7)
 SOON = Backoff(base=timedelta(minutes=2), cap=timedelta(minutes=10))
 TRANSLATIONS, ASSISTANT = "translations", "assistant"  # budgets, of the settings
 MODEL = "translator"
-A_PAGE = Cost(usd=0.04, tokens_in=1400, tokens_out=1500)
-AN_ANSWER = Cost(usd=0.03, tokens_in=4000, tokens_out=1200)
+A_PAGE = Cost(usd=0.04, tokens_in=1400, tokens_out=1500, model=MODEL)
+AN_ANSWER = Cost(usd=0.03, tokens_in=4000, tokens_out=1200, model="assistant-large")
 # The queue "ai" is left out: nobody serves it, which the overview says in red.
 SERVED = ("mail", "reports", "imports", "translations", "exports")
 SUBJECTS = ("Your order has left", "Confirm your address", "Weekly summary", "Your invoice")

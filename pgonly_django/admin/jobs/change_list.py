@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 
 from pgonly_django.admin.jobs.cells import LISTED, OPTIONAL, enqueued, time_cell
 from pgonly_django.admin.jobs.filters import SelectFilter, in_state
+from pgonly_django.admin.jobs.related import in_words
 from pgonly_django.admin.jobs.verbs import LARGE, JobVerb
 from pgonly_django.admin.paging import TimedChangeList, capped_counts, in_time, label_of
 from pgonly_django.admin.verbs import VerbAdmin
@@ -195,8 +196,9 @@ class JobChangeList(TimedChangeList):
         in_state = State(self.state).label if self.state in State else None
         jobs = _("%s jobs") % in_state if in_state else _("Jobs")
         chosen = [heading for spec in self.selects if (heading := spec.heading)]
-        held_by = self.params.get("held_by")
+        held_by, origin = self.params.get("held_by"), self.params.get("enqueued_by")
         parts = [*chosen, *([_("held by %s") % held_by] if held_by else [])]
+        parts += [in_words(str(origin))] if origin else []
         if self.query:
             parts.append(_("with “%s”") % self.query)
         return f"{jobs}: {', '.join(parts)}" if parts else str(jobs)

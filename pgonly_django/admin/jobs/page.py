@@ -16,6 +16,7 @@ from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import exact_time, money, pretty_json, shortened, whole
 from pgonly_django.admin.jobs.attempts import attempts_of, folded, log_lines
 from pgonly_django.admin.jobs.data import progress_of
+from pgonly_django.admin.jobs.related import related_jobs
 from pgonly_django.admin.jobs.waits import reasons_to_wait
 from pgonly_django.admin.jobs.waterfall import Waterfall
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
@@ -44,6 +45,7 @@ def page_context(job: Job, links: Links, *, sees_data: bool) -> dict[str, Any]:
         "job": job,
         "sees_data": sees_data,
         "facts": facts_of(job, worker, hides_keys=hides_keys),
+        "related": related_jobs(job, links),
         "waits": reasons_to_wait(job, links, hides_keys=hides_keys),
         "progress": progress_of(job, sees_data=sees_data),
         "timeline": Waterfall(job, attempts, steps["shown"]),

@@ -15,8 +15,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from pgonly_django.admin.base import Links
-from pgonly_django.admin.formats import age, brief, exact_time, money, whole
+from pgonly_django.admin.formats import age, brief, exact_time, whole
 from pgonly_django.admin.paging import in_time
+from pgonly_django.amounts import shown
 from pgonly_django.masking import MASK
 from pgonly_django.models import Budget, Job, Limiter, Queue, State, Worker
 from pgonly_django.models.job import BY_A_PERSON, WAITING
@@ -124,7 +125,7 @@ def _text(reason: Reason, job: Job, *, hides_keys: bool) -> str:
         case Kind.BUDGET if facts["budget"] is None:
             return _("by the budget “%(name)s”, which is not there any more") % facts
         case Kind.BUDGET:
-            facts |= {"spent": money(facts["budget"].spent_now), "cap": money(facts["budget"].usd)}
+            facts |= {"spent": shown(facts["budget"].spent_now), "cap": shown(facts["budget"].usd)}
         case Kind.OVERDUE:
             facts["age"] = age(facts["run_at"])
         case Kind.PAUSED:

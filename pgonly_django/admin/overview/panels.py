@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.db.models import Q, Sum
 from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
@@ -15,9 +16,11 @@ from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.overview.alerts import alerts
 from pgonly_django.admin.overview.overview import SEEN_AT, TIME_LIMIT, Overview, Panel, alias_of
 from pgonly_django.admin.sessions import user_names
+from pgonly_django.admin.sums import start_of_today
 from pgonly_django.models import (
     Budget,
     CacheEntry,
+    CostEntry,
     DurableCacheEntry,
     Job,
     Limiter,
@@ -182,6 +185,17 @@ def budgets_panel(overview: Overview) -> dict[str, Any]:
     )
 
 
+def costs_panel(overview: Overview) -> dict[str, Any]:
+    """Index: pgonly_cost_at, the running month of it."""
+    today = start_of_today()
+    entries = CostEntry.objects.using(alias_of(CostEntry)).filter(at__gte=today.replace(day=1))
+    spent = entries.aggregate(month=Sum("usd"), today=Sum("usd", filter=Q(at__gte=today), default=0))
+    if spent["month"] is None:
+        return {}
+    shown = {name: formats.money(usd) for name, usd in spent.items()}
+    return {**shown, "url": overview.address(CostEntry, "sums")}
+
+
 def caches_panel(overview: Overview) -> dict[str, Any]:
     return _rows(cache_entries.numbers_of_caches(overview, TIME_LIMIT))
 
@@ -236,6 +250,7 @@ PANELS = (
     Panel("schedules", gettext_lazy("Schedules"), (Schedule,), schedules_panel),
     Panel("limiters", gettext_lazy("Limiters"), (Limiter,), limiters_panel),
     Panel("budgets", gettext_lazy("Budgets"), (Budget,), budgets_panel),
+    Panel("costs", gettext_lazy("Costs"), (CostEntry,), costs_panel),
     Panel("caches", gettext_lazy("Caches"), (CacheEntry, DurableCacheEntry), caches_panel, has_limits=True),
     Panel("sessions", gettext_lazy("Sessions"), (Session,), sessions_panel),
 )

@@ -31,6 +31,7 @@ ROWS = insert_jobs(
     worker_id="gen_random_uuid()",
     lease_expires_at="now()",
     delete_after="now() + interval '7 days'",
+    enqueued_by="CASE WHEN i % 500 = 3 THEN 'job:3' END",
 )
 VERBS = (RESUME, RUN_NOW, RETRY, HOLD, CANCEL, DISCARD)
 STEPS = """
@@ -202,6 +203,15 @@ def test_a_narrowed_search_reads_the_newest_rows_alone(plan, admin_user, term):
     found = plan(rows.filter(pk__gte=oldest_of_newest(rows, 1000))[:50])
     assert "pgonly_job_pkey" in found
     assert rows_read(found) == 1000
+
+
+def test_the_jobs_that_a_job_has_enqueued_are_found_by_their_own_index(plan, admin_user):
+    children = Job.objects.filter(enqueued_by="job:3")
+    for rows in (children.order_by("pk")[:21], listed(admin_user, "?enqueued_by=job:3").queryset[:50]):
+        found = plan(rows)
+        assert "pgonly_job_enqueued_by" in found, found
+        assert rows_read(found) <= 50
+    assert rows_read(plan(children.values("pk")[:10_001])) == 200
 
 
 def test_the_steps_of_a_job_are_found_through_their_job(plan):

@@ -11,7 +11,8 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from pgonly_django.admin.overview import overview as module
-from pgonly_django.models import Budget, JobStats, Limiter, Queue, Schedule, Session, State
+from pgonly_django.admin.sums import start_of_today
+from pgonly_django.models import Budget, CostEntry, JobStats, Limiter, Queue, Schedule, Session, State
 from tests.admin.conftest import make_job, make_session
 from tests.queue.rows import ago, make, make_running, make_worker
 
@@ -60,6 +61,20 @@ def test_who_may_not_see_workers_is_not_told_that_every_queue_is_served(client, 
     alerts = words(panels(client.get(PAGE))["alerts"])
     assert "Nothing of what you may see." in alerts
     assert "served" not in alerts
+
+
+def test_the_costs_of_today_and_of_the_month_are_added_up_for_who_may_see_them(shown, client, person):
+    CostEntry.objects.create(usd="1.20")
+    CostEntry.objects.create(usd=2, at=start_of_today().replace(day=1))
+    today = "$3.20" if start_of_today().day == 1 else "$1.20"
+    assert f"{today} today, $3.20 this month: by day, model and task" in shown("costs")
+    person("view_budget")
+    assert "costs" not in panels(client.get(PAGE))
+
+
+def test_a_site_without_costs_has_no_panel_of_them(admin_client):
+    CostEntry.objects.create(usd=1, at=start_of_today().replace(day=1) - timedelta(days=1))
+    assert "costs" not in panels(admin_client.get(PAGE))
 
 
 def test_the_states_are_counted_and_lead_to_the_list(shown, admin_client):

@@ -71,7 +71,7 @@ def _cost_of(call: Call) -> CostEntry:
     tokens = {"tokens_in": call.usage.tokens_in, "tokens_out": call.usage.tokens_out}
     return CostEntry(
         at=call.ended, job_id=project.job_id, task=screen_project.module_path, queue=screen_project.queue_name,
-        budget=project.budget().name, step=step, usd=price(call.usage), **tokens,
+        budget=project.budget().name, step=step, usd=price(call.usage), model=call.reviewer, **tokens,
     )  # fmt: skip
 
 

@@ -50,7 +50,8 @@ def _write(name: str, task: str, **values: Any) -> None:
 
 def _tick(schedule: str, moments: list[datetime], job_of: Callable[..., Job]) -> list[Job]:
     """Writes a tick for each of `moments`. Returns its jobs, those of before KEPT left out."""
-    jobs = {at: job_of(at + LATE, run_at=at) for at in moments if timezone.now() - at < KEPT}
+    facts = {"enqueued_by": f"schedule:{schedule}"}
+    jobs = {at: job_of(at + LATE, run_at=at, **facts) for at in moments if timezone.now() - at < KEPT}
     Tick.objects.bulk_create(
         Tick(
             schedule_id=schedule, tick_at=at, at=at + LATE, job_id=jobs[at].pk if at in jobs else id_at(at)

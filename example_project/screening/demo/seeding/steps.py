@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,10 @@ from pgonly_django import Cost
 from pgonly_django.models import Checkpoint, CostEntry, Job, Step
 
 SECONDS_A_TRANSLATION = 0.9
-BUDGETS = {"translate": tasks.TRANSLATIONS, "answer_question": tasks.ASSISTANT}
+PAID = {
+    "translate": (tasks.TRANSLATIONS, tasks.A_PAGE),
+    "answer_question": (tasks.ASSISTANT, tasks.AN_ANSWER),
+}
 
 
 def write(rows: Iterable[Job]) -> None:
@@ -60,9 +64,10 @@ def _ends(row: Job, length: timedelta) -> Iterator[datetime]:
 
 def _cost_of(step: Step) -> CostEntry:
     row: Job = step.job
+    budget, cost = PAID[_name(row)]
     return CostEntry(
-        job_id=row.pk, task=row.task, queue=row.queue, budget=BUDGETS[_name(row)], step=step.name, at=step.finished_at,
-        usd=step.usd or 0, tokens_in=step.tokens_in, tokens_out=step.tokens_out,
+        job_id=row.pk, task=row.task, queue=row.queue, budget=budget, step=step.name, at=step.finished_at,
+        **asdict(cost),
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def embed(_text):
 
 
 def ask_as_json(_prompt):
-    return {"usd": 0.02, "in": 100}
+    return {"usd": 0.02, "model": "large"}
 
 
 def after(page):

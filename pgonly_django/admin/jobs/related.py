@@ -1,0 +1,92 @@
+"""What enqueued a job, and which jobs it has enqueued, for its page."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.db import router
+from django.db.models import QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from pgonly_django.admin.base import Links
+from pgonly_django.admin.formats import short_name
+from pgonly_django.admin.jobs.cells import state_badge
+from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
+from pgonly_django.models import Job, Schedule
+from pgonly_django.queue.enqueue import OF_COPY, OF_JOB, OF_SCHEDULE
+
+SHOWN = 20
+READ = ("task", "state", "cancel_requested_at")
+WORDS = {
+    OF_JOB: gettext_lazy("enqueued by job %s"),
+    OF_COPY: gettext_lazy("run again from job %s"),
+    OF_SCHEDULE: gettext_lazy("enqueued by schedule %s"),
+}
+
+
+def in_words(origin: str) -> str:
+    """A value of enqueued_by, for the title of a list."""
+    kind = next((each for each in WORDS if origin.startswith(each)), OF_JOB)
+    return str(WORDS[kind] % origin.removeprefix(kind))
+
+
+def related_jobs(job: Job, links: Links) -> dict[str, Any]:
+    """What its page shows of them: where the job comes from, and the first SHOWN jobs that come from it."""
+    groups = ((_("Enqueued"), OF_JOB), (_("Run again as"), OF_COPY))
+    found = [_made_by(f"{kind}{job.pk}", label, job, links) for label, kind in groups]
+    return {"origin": _origin_of(job, links), "groups": [group for group in found if group["jobs"]]}
+
+
+def _made_by(origin: str, label: str, job: Job, links: Links) -> dict[str, Any]:
+    """Index: pgonly_job_enqueued_by."""
+    jobs = _jobs_beside(job).filter(enqueued_by=origin)
+    first = list(jobs.order_by("pk").only(*READ)[: SHOWN + 1])
+    has_more = len(first) > SHOWN
+    count = jobs.values("pk")[: COUNTED_AT_MOST + 1].count() if has_more else len(first)
+    return {
+        "label": label,
+        "count": label_of(count),
+        "url": links.to_list(Job, enqueued_by=origin) if has_more else "",
+        "jobs": [_line(each, links) for each in first[:SHOWN]],
+    }
+
+
+def _origin_of(job: Job, links: Links) -> dict[str, Any] | None:
+    """A job that was pruned, or is kept in another database, is named by its id."""
+    origin = job.enqueued_by or ""
+    if origin.startswith(OF_SCHEDULE):
+        name = origin.removeprefix(OF_SCHEDULE)
+        is_known = Schedule.objects.using(router.db_for_read(Schedule)).filter(pk=name).exists()
+        url = links.to_page(Schedule, name) if is_known else ""
+        return {"label": _("Enqueued by"), "text": _("schedule %s") % name, "url": url}
+    kind = OF_COPY if origin.startswith(OF_COPY) else OF_JOB
+    if not origin.startswith(kind):
+        return None
+    label = _("Run again from") if kind == OF_COPY else _("Enqueued by")
+    found = _job(origin.removeprefix(kind), job)
+    if found is None:
+        gone = _("a job that is not in this database any more: %s") % origin.removeprefix(kind)
+        return {"label": label, "text": gone, "url": ""}
+    return {"label": label, **_line(found, links)}
+
+
+def _job(key: str, job: Job) -> Job | None:
+    try:
+        return _jobs_beside(job).filter(pk=UUID(key)).only(*READ).first()
+    except ValueError:
+        return None
+
+
+def _jobs_beside(job: Job) -> QuerySet[Job]:
+    return Job.objects.using(router.db_for_read(Job, instance=job))
+
+
+def _line(job: Job, links: Links) -> dict[str, Any]:
+    return {
+        "badge": state_badge(job),
+        "text": short_name(job.task),
+        "title": str(job),
+        "url": links.to_row(job),
+    }

@@ -1,0 +1,141 @@
+"""Costs added up for pages of the admin: by day, model, task, queue and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django.db.models.functions import TruncDate
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from pgonly_django.admin import formats
+from pgonly_django.admin.charts import HEIGHT, WIDTH, nice, stacked
+from pgonly_django.admin.paging import in_time
+from pgonly_django.amounts import shown
+
+QUICK_LIMIT, PATIENT_LIMIT = timedelta(milliseconds=200), timedelta(seconds=20)
+NEWEST = 100_000  # are added up where all would take longer
+GROUPS_SHOWN = 50
+TOGETHER = ("day", "model", "task", "queue")  # of budgets there may be one for each project
+TITLES = {
+    "model": gettext_lazy("By model"),
+    "task": gettext_lazy("By task"),
+    "queue": gettext_lazy("By queue"),
+    "budget": gettext_lazy("By budget"),
+}
+COLOURS = ("running", "succeeded", "scheduled", "held")  # the classes of those of the dearest models
+MILLION = 1_000_000
+
+
+@dataclass
+class Sum:
+    usd: Decimal = Decimal(0)
+    tokens_in: int = 0
+    tokens_out: int = 0
+    calls: int = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.usd += row["usd_sum"]
+        self.tokens_in += row["tokens_in_sum"]
+        self.tokens_out += row["tokens_out_sum"]
+        self.calls += row["calls"]
+
+    @property
+    def cost(self) -> SafeString:
+        return formats.money(self.usd, self.tokens_in, self.tokens_out)
+
+
+def start_of_today() -> datetime:
+    now = timezone.localtime() if settings.USE_TZ else timezone.now()
+    return now.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+class Sums:
+    """Of the costs `entries`; without `reads_all` of the newest ones, where all take too long."""
+
+    def __init__(self, entries: Any, *, reads_all: bool = False) -> None:
+        limit = PATIENT_LIMIT if reads_all else QUICK_LIMIT
+        found = in_time(entries.db, limit, lambda: _read(entries))
+        self.is_complete = found is not None
+        self.rows, self.of_budgets = found or _read(_newest(entries))
+        self.whole = Sum()
+        for row in self.rows:
+            self.whole.add(row)
+
+    def tables(self, *columns: str) -> list[dict[str, Any]]:
+        """By each of these, the dearest first. None of models where no call has named one."""
+        has_models = any(row["model"] for row in self.rows)
+        return [
+            {"title": TITLES[column], "groups": self._groups(column)}
+            for column in columns
+            if column != "model" or has_models
+        ]
+
+    def _groups(self, column: str) -> list[tuple[str, Sum, SafeString]]:
+        """With its share of the whole as a bar."""
+        sums = _by(column, self.of_budgets if column == "budget" else self.rows)[:GROUPS_SHOWN]
+        whole = float(self.whole.usd) or 1.0
+        return [(name, each, formats.progress_bar(float(each.usd), whole)) for name, each in sums]
+
+    def chart(self, first: date, last: date) -> dict[str, Any]:
+        """Returns the dollars of each day, for includes/chart.html. The dearest models have colours of their own."""
+        sums = dict(_by("model", self.rows))
+        models = [name for name in sums if name][: len(COLOURS)]
+        amounts = [sums[name].usd for name in models]
+        amounts.append(self.whole.usd - sum(amounts))
+        colours = [*COLOURS[: len(models)], "other" if models else "running"]
+        names = [*models, _("other calls") if models else _("all calls")]
+        days = {first + timedelta(days=n): [Decimal(0)] * len(names) for n in range((last - first).days + 1)}
+        for row in self.rows:
+            if row["day"] in days:
+                days[row["day"]][models.index(row["model"]) if row["model"] in models else -1] += row[
+                    "usd_sum"
+                ]
+        return _drawn(days, [*zip(colours, names, map(formats.money, amounts), strict=True)])
+
+
+def _drawn(days: dict[date, list[Decimal]], kinds: list[tuple[str, str, SafeString]]) -> dict[str, Any]:
+    numbers = [[int(usd * MILLION) for usd in of_day] for of_day in days.values()]
+    top, width = nice(max(map(sum, numbers))), WIDTH / len(days)
+    labels, colours = [date_format(day, "Y-m-d") for day in days], [colour for colour, _name, _sum in kinds]
+    bars = [
+        {
+            "label": label,
+            "rects": stacked(colours, of_day, place * width, width, top),
+            "cells": [(kind[1], shown(usd)) for kind, usd in zip(kinds, amounts, strict=True)],
+        }
+        for place, (label, of_day, amounts) in enumerate(zip(labels, numbers, days.values(), strict=True))
+    ]
+    return {
+        "bars": bars,
+        "kinds": kinds,
+        "marks": [labels[0], labels[len(labels) // 2], labels[-1]],
+        "top": formats.dollars(Decimal(top) / MILLION),
+        "view_box": f"0 0 {WIDTH:g} {HEIGHT:g}",
+    }
+
+
+def _by(column: str, rows: Iterable[dict[str, Any]]) -> list[tuple[str, Sum]]:
+    sums: dict[str, Sum] = {}
+    for row in rows:
+        sums.setdefault(row[column], Sum()).add(row)
+    return sorted(sums.items(), key=lambda each: -each[1].usd)
+
+
+def _read(entries: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """By day, model, task and queue together, and by budget. Index: pgonly_cost_at or pgonly_cost_budget, a range."""
+    together = entries.order_by().annotate(day=TruncDate("at")).sums(*TOGETHER)
+    return list(together), list(entries.order_by().sums("budget")[:GROUPS_SHOWN])
+
+
+def _newest(entries: Any) -> Any:
+    newest = entries.order_by("-at").values("pk")[:NEWEST]
+    return entries.model.objects.using(entries.db).filter(pk__in=newest)

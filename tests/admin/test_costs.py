@@ -1,0 +1,176 @@
+"""Costs in the admin: each call, and their sums by day, model, task, queue and budget."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.utils import timezone
+
+from pgonly_django.admin import formats, sums
+from pgonly_django.admin.sums import start_of_today
+from pgonly_django.models import CostEntry
+from tests.admin.conftest import make_job
+from tests.admin.jobs.test_cells import cells
+
+pytestmark = pytest.mark.django_db(transaction=True)
+COSTS = "/admin/pgonly_django/costentry/"
+SUMS = f"{COSTS}sums/"
+ROW = re.compile(
+    r"<tr><td>([^<]*)</td><td><progress [^>]*>[^<]*</progress></td><td>(.*?)</td><td>(\d+)</td></tr>"
+)
+
+
+def sums_in(page):
+    """Name, cost and calls of each group, table by table."""
+    return [list(row) for row in ROW.findall(page)]
+
+
+@pytest.mark.parametrize(
+    ("usd", "shown", "exact"),
+    [
+        ("0.103042", "$0.10", "$0.103042"),
+        ("1234.5678", "$1,234.57", "$1,234.5678"),
+        ("0.0096", "$0.01", "$0.0096"),
+        ("0.000413", "$0.0004", "$0.000413"),
+        ("0.005", "$0.005", ""),
+        ("2", "$2.00", ""),
+        ("0", "$0.00", ""),
+    ],
+)
+def test_an_amount_is_shown_in_cents_and_exactly_on_hover(usd, shown, exact):
+    html = f'<span title="{exact}">{shown}</span>' if exact else shown
+    assert formats.money(Decimal(usd)) == html
+    assert formats.money(Decimal(usd), 900, 7) == f"{html} (900 tokens in, 7 out)"
+
+
+def test_the_list_of_costs_shows_each_call_with_its_job(admin_client):
+    job = make_job()
+    of = {"job_id": job.pk, "task": "shop.ask", "queue": "ai", "budget": "p", "step": "first"}
+    CostEntry.objects.create(**of, usd="0.013", tokens_in=900, tokens_out=7)
+    CostEntry.objects.create(usd="0.02", budget="p", is_estimate=True)
+    response = admin_client.get(COSTS)
+    assert cells(response, "cost")[1] == '<span title="$0.013">$0.01</span> (900 tokens in, 7 out)'
+    assert "Reserved" in cells(response, "cost")[0]
+    assert f"job/{job.pk}/change/" in cells(response, "task")[1]
+    assert "first" in cells(response, "task")[1]
+
+
+def test_costs_are_found_by_a_budget_or_a_job_and_narrowed_to_the_last_days(admin_client):
+    job = make_job()
+    for budget in ("p", "p", "q"):
+        CostEntry.objects.create(usd=1, budget=budget)
+    CostEntry.objects.create(usd=1, job_id=job.pk, at=timezone.now() - timedelta(days=3))
+    found = {"q=p": 2, "q=q": 1, "q=nothing": 0, f"q={job.pk}": 1, "days=1": 3, "days=7": 4}
+    for query, count in found.items():
+        assert len(admin_client.get(f"{COSTS}?{query}").context["cl"].result_list) == count, query
+
+
+def spend(usd, days_ago=0, **facts):
+    at = start_of_today() - timedelta(days=days_ago) + timedelta(seconds=1)
+    return CostEntry.objects.create(usd=usd, at=at, **facts)
+
+
+def test_costs_are_added_up_by_model_task_queue_and_budget(admin_client):
+    spend("1.5", model="large", task="shop.ask", queue="ai", budget="p", tokens_in=10)
+    spend("0.5", model="small", task="shop.ask", queue="ai", budget="q", tokens_in=5)
+    spend("0.25", task="shop.embed", queue="ai")
+    page = admin_client.get(SUMS).text
+    assert "<strong>$2.25 (15 tokens in, 0 out)</strong> in 3 calls" in page
+    assert sums_in(page) == [
+        ["large", "$1.50 (10 tokens in, 0 out)", "1"],
+        ["small", "$0.50 (5 tokens in, 0 out)", "1"],
+        ["-", "$0.25", "1"],
+        ["shop.ask", "$2.00 (15 tokens in, 0 out)", "2"],
+        ["shop.embed", "$0.25", "1"],
+        ["ai", "$2.25 (15 tokens in, 0 out)", "3"],
+        ["p", "$1.50 (10 tokens in, 0 out)", "1"],
+        ["q", "$0.50 (5 tokens in, 0 out)", "1"],
+        ["-", "$0.25", "1"],
+    ]
+
+
+def test_without_the_name_of_a_model_there_are_no_sums_by_model(admin_client):
+    spend(1, task="shop.ask")
+    page = admin_client.get(SUMS).text
+    assert "By task" in page
+    assert "By model" not in page
+    assert "all calls" in page
+
+
+def test_the_chart_has_a_bar_for_each_day_and_a_colour_for_each_of_the_dearest_models(admin_client):
+    for number, model in enumerate(("a", "b", "c", "d", "e")):
+        spend(5 - number, days_ago=2, model=model)
+    spend(8, model="a")
+    response = admin_client.get(f"{SUMS}?days=7")
+    chart = response.context["figures"]
+    kinds = [[rect["kind"] for rect in bar["rects"]] for bar in chart["bars"]]
+    every = ["running", "succeeded", "scheduled", "held", "other"]
+    assert kinds == [[], [], [], [], every, [], ["running"]]
+    assert [kind[1:] for kind in chart["kinds"]] == [
+        ("a", "$13.00"), ("b", "$4.00"), ("c", "$3.00"), ("d", "$2.00"), ("other calls", "$1.00"),
+    ]  # fmt: skip
+    today = f"{start_of_today():%Y-%m-%d}"
+    assert f"<title>{today}, $8.00 a, $0.00 b," in response.text
+    assert chart["top"] == "$20.00"
+    assert chart["marks"][-1] == today
+
+
+def test_the_page_begins_with_the_running_month_and_offers_the_last_days(admin_client):
+    month = start_of_today().day
+    spend(1, days_ago=month - 1, task="shop.first_day")
+    spend(1, days_ago=month, task="shop.month_before")
+    spend(1, days_ago=6, task="shop.week")
+    spend(1, days_ago=29, task="shop.thirty")
+    spend(1, days_ago=30, task="shop.older")
+    for query in ("", "?days=nonsense", "?days=0", "?days="):
+        page = admin_client.get(f"{SUMS}{query}").text
+        assert "shop.first_day" in page
+        assert "shop.month_before" not in page
+    assert "shop.week" in admin_client.get(f"{SUMS}?days=7").text
+    assert "shop.thirty" not in admin_client.get(f"{SUMS}?days=7").text
+    assert "shop.thirty" in admin_client.get(f"{SUMS}?days=30").text
+    assert "shop.older" not in admin_client.get(f"{SUMS}?days=30").text
+    assert "shop.older" in admin_client.get(f"{SUMS}?days=90").text
+
+
+def test_without_costs_the_page_says_so(admin_client):
+    assert "No costs." in admin_client.get(SUMS).text
+
+
+def test_sums_that_take_too_long_are_those_of_the_newest_calls_until_a_person_asks_for_all(
+    admin_client, monkeypatch
+):
+    for usd in (1, 2, 4):
+        spend(usd, task="shop.ask")
+    monkeypatch.setattr(sums, "NEWEST", 2)
+    monkeypatch.setattr(sums, "QUICK_LIMIT", timedelta(milliseconds=30))
+    monkeypatch.setattr(sums, "_read", slow_for(3, sums._read))
+    page = admin_client.get(SUMS).text
+    assert "these are the sums of the newest 100,000 calls" in page
+    assert "<strong>$6.00</strong>" in page
+    (address,) = re.findall(r'href="(\?all=1[^"]*)"', page)
+    page = admin_client.get(f"{SUMS}{address}").text
+    assert "newest 100,000" not in page
+    assert "<strong>$7.00</strong>" in page
+
+
+def slow_for(count, read):
+    """PostgreSQL is busy for longer than the page waits where so many costs are read."""
+
+    def slow(entries):
+        if entries.count() == count:
+            entries = entries.extra(where=["pg_sleep(0.05) IS NOT NULL"])
+        return read(entries)
+
+    return slow
+
+
+def test_days_are_those_of_the_readers_time_zone():
+    with timezone.override("Pacific/Auckland"):
+        today = start_of_today()
+        spend(1)
+        (row,) = sums.Sums(CostEntry.objects.all()).rows
+    assert row["day"] == today.date()
