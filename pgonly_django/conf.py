@@ -99,7 +99,7 @@ class Settings:
     lease_seconds: Seconds = _setting(60, at_least=2)
     # The alias of DATABASES whose connections LISTEN, past a pooler that the others go through; "": the same.
     listen_database: str = _setting("")
-    # The PostgreSQL schema of all tables, read once at the start; "": where the search_path says.
+    # The PostgreSQL schema of all tables, read once at the start; "": where the search_path leads.
     schema: str = _setting("", must_be=_what_is_wrong_with_schema)
     # Each of these four has a module that validates its entries.
 
@@ -107,31 +107,31 @@ class Settings:
     schedules: dict[str, Any] = _setting({})
     # Limits of queues, and the tasks of dead letter queues, by the names of the queues.
     queues: dict[str, Any] = _setting({})
-    # Limiters by their names: so many calls at a time, requests and tokens per minute.
+    # Limiters by their names: the maximum number of calls at a time, requests and tokens per minute.
     limiters: dict[str, Any] = _setting({})
     # Caps of budgets by their names, or by shell patterns of names.
     budgets: dict[str, Any] = _setting({})
     # The number of seconds that a tick (the URL of `manage.py pgonly_tick_url`) works; fewer than the server allows.
     tick_seconds: Seconds = _setting(25, at_least=1)
-    # What a tick may say in the header "Authorization: Bearer ..." instead of the signed URL; "": it may not.
+    # The token that a tick may send as "Authorization: Bearer <token>" instead of the signed URL; "": none.
     tick_secret: str = _setting("")
-    # Who sends "Authorization: Bearer <token>" may read the metrics; "": only staff that may view jobs.
+    # The token for the metrics, sent as "Authorization: Bearer <token>"; "": only staff that may view jobs reads them.
     metrics_token: str = _setting("")
-    # True: the log has a line for each job that succeeds, also where so many do that one line a second is enough.
+    # True: the log has a line for each job that succeeds, even when one line per second would tell of many.
     log_each_job: bool = _setting(default=False)
     # The dotted path of a function (task_result, error) that workers call for each job that has failed; "": none.
     on_failure: str = _setting("")
-    # Connections of a process to the limiters and budgets; callers that wait hold none.
+    # The maximum number of connections of a process to the limiters and budgets; callers that wait hold none.
     limits_pool_size: int = _setting(4, at_least=1)
-    # So many characters may a job emit; the rest is dropped, and its log says so.
+    # The maximum number of characters that a job may emit; the rest is dropped, and its log says so.
     output_limit: int = _setting(1_000_000, at_least=1000, at_most=50_000_000)
-    # Where workers that sleep are woken by a POST after the commit of an enqueue().
+    # The URLs to which a POST after the commit of an enqueue() goes, to wake workers that sleep.
     wake_urls: Sequence[str] = _setting((), must_be=_what_is_wrong_with_urls)
     # A session's last_seen_at and sliding expiry are written at most once in this number of seconds.
     session_touch_seconds: Seconds = _setting(60, at_least=0)
     # False: PostgreSQL acknowledges a change before it is on disk, unless it begins a session or changes its user.
     session_wait_for_disk: bool = _setting(default=True)
-    # So many of your proxies append to X-Forwarded-For; 0: the header is ignored.
+    # The number of your proxies that append to X-Forwarded-For; 0: the header is ignored.
     session_trusted_proxies: int = _setting(0, at_least=0)
     # True: the values inside sessions are encrypted with a key derived from SECRET_KEY.
     session_encrypt_data: bool = _setting(default=False)

@@ -161,7 +161,7 @@ class Server:
                 try:
                     code = process.wait()
                 except BaseException:
-                    # Else an initdb that lives on would clear away what the next start makes.
+                    # Else an initdb that lives on would delete what the next start makes.
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
                     raise

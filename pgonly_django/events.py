@@ -88,7 +88,7 @@ def tell_listeners(name: str, facts: dict[str, Any]) -> None:
     for listener in tuple(_listeners):
         try:
             listener(name, facts)
-        except (Exception, SystemExit):  # noqa: BLE001 - a listener is no part of what happened
+        except (Exception, SystemExit):  # noqa: BLE001 - a listener is not part of what happened
             report = partial(_logger_of(name).exception, "Listener %r failed on %s", listener, name)
             log_quietly(report, f"A listener failed on {name}")
 

@@ -62,7 +62,7 @@ class UniqueKeyError(PgonlyError):
     def __init__(self, key: str) -> None:
         self.key = key
         super().__init__(
-            f"The unique key {key!r} was taken and given up again and again. Enqueue the job once more."
+            f"The unique key {key!r} was taken and given up again and again. Enqueue the job again."
         )
 
 
@@ -198,7 +198,7 @@ def _as_timedelta(delay: timedelta | float, where: str) -> timedelta:
         return timedelta.max if delay > 0 else timedelta(0)
 
 
-# The worker raises these inside a task. They are no Exception, so that `except Exception` does not swallow them.
+# The worker raises these inside a task. They are not Exceptions, so that `except Exception` does not swallow them.
 
 
 class JobInterrupt(BaseException):
@@ -329,7 +329,7 @@ class NestedLimiterError(PgonlyError, RuntimeError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
-            f"This caller is inside limiter {name!r} already, and would wait for itself once all other slots are "
+            f"This caller is inside limiter {name!r} already, and would wait for itself when all other slots are "
             "taken. Leave the limiter before you enter it again, or make both calls inside one `with`."
         )
 

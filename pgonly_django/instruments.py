@@ -137,7 +137,7 @@ def guarded(
 ) -> Any:
     """Returns what `function(*facts)` returns, or what `read` makes of that. What they raise is logged; with `shields`
     even a KeyboardInterrupt."""
-    caught = (BaseException,) if shields else (Exception, SystemExit)  # an instrument is no part of the work
+    caught = (BaseException,) if shields else (Exception, SystemExit)  # an instrument is not part of the work
     token = _inside.set(True)
     try:
         returned = function(*facts)

@@ -163,7 +163,7 @@ INNER = {
     "BUDGETS": {
         "usd": "required: the cap in US dollars, above 0",
         "per": '`"hour"`, `"day"`, `"week"`, `"month"` or `"year"`; without it the cap holds for all time',
-        "timezone": 'the time zone in which a period begins, such as `"Asia/Shanghai"`; the default is UTC',
+        "timezone": 'the time zone in which a period begins, such as `"Asia/Shanghai"`; the default is `TIME_ZONE`',
     },
     "SCHEDULES": {
         "task": "required: the dotted path of the task",

@@ -42,7 +42,7 @@ from pgonly_django.tables import qualified
 # More than was written since the last cleaning, so expired rows cannot pile up.
 PRUNE_LIMIT, PRUNE_BYTES = 2 * WRITES_PER_CLEANING, 2 * BYTES_PER_CLEANING
 EVICT_LIMIT = 1000
-# After so many bytes were written, or half of the table if that is more, its dead rows are removed.
+# After this many bytes were written, or half of the table if that is more, its dead rows are removed.
 VACUUM_BYTES = 32 * 1024 * 1024
 
 # TRUNCATE gives the empty end of the table back to the disk, and readers wait a moment for it: for large deletions.
@@ -50,7 +50,7 @@ VACUUM_BYTES = 32 * 1024 * 1024
 VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE FALSE) {table}"
 VACUUM_AND_SHRINK = "VACUUM (SKIP_LOCKED, TRUNCATE TRUE) {table}"
 # To clean an index may take some pages, which a full disk does not have. First what needs none: the large values, which
-# are in a table of their own (PostgreSQL 16 and later), and the rows without their indexes.
+# are in a separate table (PostgreSQL 16 and later), and the rows without their indexes.
 WHERE_DISK_IS_FULL = (
     "VACUUM (SKIP_LOCKED, TRUNCATE TRUE, PROCESS_MAIN FALSE) {table}",
     "VACUUM (SKIP_LOCKED, TRUNCATE TRUE, INDEX_CLEANUP FALSE) {table}",
@@ -211,7 +211,7 @@ class Eviction:
 
     # The excess is read under the lock of the usage row, so two processes never evict for the same excess. The
     # average size of an entry says how many rows make up the excess; `factor` times as many are looked at, and those
-    # above the bounds are deleted. coalesce, because a LIMIT of NULL is no limit at all.
+    # above the bounds are deleted. coalesce, because a LIMIT of NULL does not limit.
     EVICT = for_both_tables(
         f"""WITH excess AS MATERIALIZED (
             SELECT entries - %(most_entries)s::int8 AS rows, bytes - %(most_bytes)s::int8 AS size,

@@ -32,16 +32,16 @@ class Options:
     serializer: str = "pickle"
     # "zlib" or "zstd", for values above COMPRESS_ABOVE bytes.
     compressor: str | None = None
-    # So many bytes a value has to have to be compressed.
+    # The number of bytes above which a value is compressed.
     compress_above: int = 1024
-    # How many seconds one call may wait for PostgreSQL.
+    # The number of seconds that one call may wait for PostgreSQL.
     timeout_seconds: float = 1.0
-    # Connections that a process opens at most for its caches with the same DATABASE and POOL_SIZE.
+    # The maximum number of connections of a process for its caches with the same DATABASE and POOL_SIZE.
     pool_size: int = 8
     # When the database fails: None: reads miss and writes raise; "raise": all raise, but get_or_set() returns what it
     # has computed; "ignore": none does.
     on_error: str | None = None
-    # Above so many entries the least recently used ones are evicted; None: no bound.
+    # The number of entries above which the least recently used ones are evicted; None: no bound.
     max_entries: int | None = None
     # The same for bytes, as PostgreSQL stores them.
     max_bytes: int | None = None

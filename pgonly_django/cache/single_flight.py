@@ -279,7 +279,7 @@ class SingleFlight:
     )
 
     def _give_up(self, token: int, error: BaseException) -> Operation[None]:
-        """Lets the next caller compute: now, or once the database is back."""
+        """Lets the next caller compute: now, or when the database is back."""
         is_ended = False
         try:
             if not isinstance(error, GeneratorExit):  # an operation that is closed can await nothing

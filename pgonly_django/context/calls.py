@@ -118,7 +118,7 @@ class Spending:
         """Raises AmountError, BudgetError and WrongArgumentsError, before anything is paid."""
         self.step = step
         self._cost_of = cost if cost is None or callable(cost) else Cost.of(cost)
-        self._cost: Cost | None = None  # known once the call has returned
+        self._cost: Cost | None = None  # known after the call has returned
         self._is_noted = False  # together with the step
         self._reservation = None
         if of is not None:

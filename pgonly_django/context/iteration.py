@@ -135,7 +135,7 @@ class Rows:
             keys = [key if type(key) is int else str(key) for key in map(self._key_of, rows)]
             until = at.until
             if until is None:
-                # Rows that the loop itself adds at the end do not keep it running for ever.
+                # Rows that the loop itself adds at the end do not keep it running forever.
                 until = keys[-1] if len(rows) < size else read(self._rows.db, self._last_key)
             positions = map(Position, range(at.done + 1, at.done + 1 + len(rows)), keys, repeat(until))
             at = Position(at.done + len(rows), keys[-1], until)

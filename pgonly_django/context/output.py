@@ -103,7 +103,7 @@ class RunOutput:
         self.was_cut = False  # by a loop, to before what stood at the checkpoint
         self._lease_epoch = lease_epoch
         self._length = 0
-        self._measured = (0, 0)  # so many chunks have so many characters
+        self._measured = (0, 0)  # the number of chunks, and of their characters
         self._numbers = itertools.count(1)
         self._loops: dict[str, Loop] = {}
         self._withdrawn: list[int] = []  # from which chunks on
@@ -173,7 +173,7 @@ class RunOutput:
         self._withdrawn.append(index)
         self._note_change()
 
-    # Loops and the checkpoint. What they have said ends behind so many chunks.
+    # Loops and the checkpoint. Their text ends after this number of chunks.
 
     @property
     def end(self) -> End:
@@ -190,7 +190,7 @@ class RunOutput:
         if restored_at is None or part.first_place > restored_at:
             self._append(part.text)
             begin = len(self.chunks) - bool(part.text)
-        elif part.last_place > restored_at:  # it was under way: its items go on behind its position
+        elif part.last_place > restored_at:  # it was under way: its items continue after its position
             self._cut(part.start)
             begin = len(self.chunks)
             self._append(part.text)
@@ -350,9 +350,9 @@ class UnwrittenOutput:
         self._seen = [seen.text] if seen else []  # by readers, for sure, in pieces
         self._seen_length = len(seen.text) if seen else 0  # at most
         self._repeats = bool(seen)  # the run has not said anything else yet
-        self._looked_at = (0, 0)  # so many chunks, after so many changes
+        self._looked_at = (0, 0)  # the number of chunks, and of changes
         self._taken: tuple[SeenRow, int, list[str]] | None = (
-            None  # its text is behind so many pieces of `_seen`
+            None  # its text is after this number of pieces of `_seen`
         )
 
     @property
@@ -407,4 +407,4 @@ class UnwrittenOutput:
         seen = "".join(self._seen)
         if text.startswith(seen):
             return len(seen)
-        return len(commonprefix([text, seen]))  # noqa: RUF071 - of texts, which are no paths
+        return len(commonprefix([text, seen]))  # noqa: RUF071 - of texts, which are not paths

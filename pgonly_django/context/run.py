@@ -21,7 +21,7 @@ SOON_SECONDS = 1.0
 _set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)  # by address
 # CPython raises a pending exception at a jump backwards, so one is enough. Taking it back (NULL) does not help: up to
-# 3.12 that leaves a flag behind which slows all threads, and with which 3.11 hangs under a debugger or coverage.
+# 3.12 that leaves a flag that slows all threads, and with which 3.11 hangs under a debugger or coverage.
 JUMPS = 100
 Task = tuple[asyncio.AbstractEventLoop, "asyncio.Task[object]"]
 # Held while the heartbeat renews leases. A thread that holds it while it sets `keeps_snapshot` knows that no renewal of
@@ -165,13 +165,13 @@ class Run:
     progress: str | None = None  # JSON
     counting: Counting | None = None
     log_lines: deque[dict[str, str]] | None = None
-    unwritten: UnwrittenOutput | None = None  # what it has emitted, once it has
+    unwritten: UnwrittenOutput | None = None  # what it has emitted, after it has
     emitting: set[Run] | None = None  # the worker's: the runs that have emitted
     needs_report = False
     saved_something_new = False  # a suspect that no earlier run got so far with: it is none any more
-    got_further = False  # known once it has failed: it has saved what no earlier run had
+    got_further = False  # known after it has failed: it has saved what no earlier run had
     # Between the worker and the thread or event loop that runs it.
-    found_task: Any = None  # what the worker knows of its task, once the task's module is imported
+    found_task: Any = None  # what the worker knows of its task, after the task's module is imported
     in_thread = False
     reports_itself = False  # with its own transaction, which is about to end
     # If the worker wrote the row now, the job's own transaction could not any more.

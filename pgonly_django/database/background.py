@@ -14,8 +14,8 @@ from pgonly_django.events import log_quietly
 from pgonly_django.exceptions import PgonlyError
 
 RETRY_SECONDS = 1.0
-# How long undo() looks for what an unanswered statement did: for so long once PostgreSQL answers again, and for so long
-# in all. A server that stood still reads only then what it was sent before.
+# How long undo() looks for what an unanswered statement did: after PostgreSQL answers again, and in all. A server that
+# stood still reads only then what it was sent before.
 UNCONFIRMED_SECONDS, UNANSWERED_SECONDS = 5.0, 600.0
 
 Work = Callable[[], object]

@@ -44,7 +44,7 @@ SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
 }
 
-# A name that this server does not know is left out, and so is a check for gone clients that somebody has set already.
+# A name that this server does not know is left out, and so is a check for gone clients that is set already.
 # A pooler, whose connections others use too, announces a process id that it made up: there nothing is set, and no row
 # comes back.
 SET = Statement("""

@@ -31,7 +31,7 @@ _VARIABLES = {
 Params = dict[str, Any]
 _Addresses = Future[list[str]]
 # Under way, by name: a thread for each, and when it began. An answer that comes when every call has given up is for
-# the next call, for so many seconds: else a slow name server would keep this process without a connection for ever.
+# the next call, for this many seconds: else a slow name server would keep this process without a connection forever.
 _lookups: dict[str, tuple[float, _Addresses]] = {}
 KEPT_SECONDS = 30.0
 

@@ -28,7 +28,7 @@ def extend(connection: BaseDatabaseWrapper, **_: Any) -> None:
         return
     parts: list[tuple[Any, Any]] = [(connection.introspection, _Introspection), (connection.ops, _Operations)]
     for part, extension in parts:
-        # The same object: a method of it that has just opened the connection goes on with this class.
+        # The same object: a method of it that has just opened the connection continues with this class.
         base: Any = type(part)
         part.__class__ = _extended(extension, base)
     connection.SchemaEditorClass = _extended(_SchemaEditor, connection.SchemaEditorClass)

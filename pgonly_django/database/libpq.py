@@ -24,7 +24,7 @@ from pgonly_django.database.operation import READ, WRITE, Poll, new_poll
 from pgonly_django.database.statement import Params, Statement
 
 Raw = psycopg.Connection[Any]
-# Reads the results that a connection sends, within so many seconds.
+# Reads the results that a connection sends, within this many seconds.
 Reader = Callable[[pq.abc.PGconn, float | None], pq.abc.PGresult | None]
 
 SUCCEEDED = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
@@ -181,7 +181,7 @@ def _read_pipeline(
     """See _read(). Adds all results to `results`, and leaves the pipeline."""
     poll, deadline = _flushed(pgconn, seconds)
     nothing = 0
-    while nothing < BOTH:  # None comes once behind each statement; twice in a row only behind the last
+    while nothing < BOTH:  # None comes once after each statement; twice in a row only after the last
         latest = _next(pgconn, poll, deadline)
         if latest is None:
             nothing += 1

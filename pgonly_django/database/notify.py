@@ -93,7 +93,7 @@ def send_coalesced(alias: str, payload: str, sent: FollowUp | None = None) -> No
     if began is None:
         is_held_back = _is_held_back(key, now)
     else:
-        # follow_up() has decided. But no second look behind an earlier NOTIFY sees what was committed too late.
+        # follow_up() has decided. But no second look after an earlier NOTIFY sees what was committed too late.
         is_held_back = sent is None and now - _last_sent.get(key, LONG_AGO) < COALESCE_SECONDS
         _took[key] = now - began
     _last_asked[key] = now

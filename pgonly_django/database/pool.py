@@ -120,7 +120,7 @@ class Pool:
                 except DatabaseUnavailableError as error:
                     attempts_left -= 1
                     if statement.may_take_long:
-                        pass  # it may wait for something, and whoever ends its connection may mean the statement
+                        pass  # it may wait for something, and a call that ends its connection may mean the statement
                     elif isinstance(error, SilentError):
                         # Where other calls were answered since, only this statement waits: for a lock, say.
                         if answered == self._answered:

@@ -86,7 +86,7 @@ def _text(value: Any) -> bytes:
 
 
 def _integer(value: Any) -> bytes:
-    # "%d" would cut a fraction off, and fail for what is no number. PostgreSQL refuses both.
+    # "%d" would cut a fraction off, and fail for anything that is not a number. PostgreSQL refuses both.
     return b"%d" % value if isinstance(value, int) else _text(value)
 
 
@@ -102,7 +102,7 @@ def _inferred(value: Any) -> bytes:
     return _text(f"{value.total_seconds():.6f} seconds" if isinstance(value, timedelta) else value)
 
 
-# An array in binary: dimensions, has-nulls, type, length, first index; then each item behind its length.
+# An array in binary: dimensions, has-nulls, type, length, first index; then each item after its length.
 _header = struct.Struct("!iiIii").pack
 _length = struct.Struct("!i").pack
 _NULL = _length(-1)

@@ -1,5 +1,5 @@
 """Inside Django's TestCase a pool uses the test's own connection: so a test rolls back what was written, and never
-waits for a lock of its own transaction. Where Django forbids a test the database, so does the pool.
+waits for a lock of the same transaction. Where Django forbids a test the database, so does the pool.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def testcase_connection_for(alias: str, advice: Advice) -> TestcaseConnection | 
     if connection.connection is None:
         connection.ensure_connection()
     if connection.connection.info.transaction_status == TransactionStatus.IDLE:
-        # psycopg puts BEGIN before the first statement of its own, and ours are not.
+        # psycopg puts BEGIN before its own first statement, and ours are not.
         connection.connection.execute("SELECT 1")
     testcase = TestcaseConnection(connection.connection.pgconn, timeout=10)
     testcase.watch = getattr(connection, CALLS, None)

@@ -38,7 +38,7 @@ SUBJECT = "wake"
 LONG_AGO = float("-inf")
 
 # No process forks while a thread of ours makes an opener, for which OpenSSL reads its certificates: its lock would stay
-# locked in the child for ever. So would that of an import, which is why a POST imports nothing.
+# locked in the child forever. So would that of an import, which is why a POST imports nothing.
 _opening = threading.Lock()
 # Those of the settings at the start. In a test run nothing is sent there, only to those that the tests set themselves.
 _usual: set[str] = set()
@@ -165,7 +165,7 @@ class WakeUrl:
         except HTTPError as error:
             with error:
                 return f"the answer is {error.code} {error.reason}.{_hint(error)}"
-        except Exception as error:  # noqa: BLE001 - whatever it is, the thread goes on
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread continues
             return str(getattr(error, "reason", error)).strip() or type(error).__name__
 
     def _takes_turn(self) -> bool:

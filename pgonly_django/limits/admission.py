@@ -26,7 +26,7 @@ from pgonly_django.limits.limiter_statements import ADD_SLOTS, CHANNEL, ENTER, L
 from pgonly_django.limits.pool_user import LIMITS, background, call, while_away
 from pgonly_django.limits.renewal import LEASE_SECONDS
 
-PATIENCE_SECONDS = 60.0  # that a caller waits for a database that is away
+PATIENCE_SECONDS = 60.0  # that a caller waits while the database is unavailable
 FAR_LOOK_SECONDS = 5.0  # where many are before it; see FAR in limiter_statements.py
 _TRUE = b"\x01"
 
@@ -44,7 +44,7 @@ class EnterAnswer:
     is_in: bool
     has_slot: bool  # the limiter has a limit of `concurrent`
     lacks_slots: bool  # and fewer rows than that
-    wait_seconds: float | None  # until there is something to get; None: until somebody leaves
+    wait_seconds: float | None  # until there is something to get; None: until a caller leaves
     is_far: bool  # many are before it
 
 

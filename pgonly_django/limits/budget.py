@@ -36,12 +36,12 @@ from pgonly_django.limits.provider_answers import is_unpaid
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.models.budget import HELD_BY
 
-# A job waits so long, with its slot, for other calls to settle where only they are in the way; then it gives the slot
+# A job waits this long, with its slot, for other calls to settle where only they are in the way; then it gives the slot
 # back and comes again by itself.
 WAIT_SECONDS = 10.0
 AGAIN_SECONDS = (5.0, 15.0)
 PAUSE_SECONDS = (0.05, 1.0)
-PATIENCE_SECONDS = 5.0  # that a caller outside of jobs waits for a database that is away
+PATIENCE_SECONDS = 5.0  # that a caller outside of jobs waits while the database is unavailable
 DAY_SECONDS = 86_400.0
 NO_JOB = {"job_id": None, "task": "", "queue": ""}
 

@@ -23,8 +23,8 @@ CORRECTED_DAYS = 1
 
 # After a start of the server the processes get a lease to renew what they hold. What belongs to an earlier period is
 # spent in that. A step that was saved has noted what its call has cost: that counts, not the reserved amount. A budget
-# whose row somebody holds waits for the next time, and keeps no other waiting. Index: pgonly_reservation_expiry, the
-# primary keys, pgonly_cost_reservation.
+# whose row another transaction holds waits for the next time, and keeps no other waiting. Index:
+# pgonly_reservation_expiry, the primary keys, pgonly_cost_reservation.
 EXPIRE = qualified(f"""
 WITH expired AS MATERIALIZED (
     SELECT *, (SELECT known.usd FROM pgonly_cost AS known WHERE known.reservation = r.id) AS known

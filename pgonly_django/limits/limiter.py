@@ -25,7 +25,7 @@ from pgonly_django.limits.provider_answers import seconds_of
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.models.limiter import WHO_LENGTH
 
-PATIENCE_SECONDS = 5.0  # that a cool_down() waits for a PostgreSQL that is away
+PATIENCE_SECONDS = 5.0  # that a cool_down() waits while PostgreSQL is unavailable
 Duration = float | timedelta  # seconds, or a timedelta
 
 # What this thread, or this task and those that started it, is inside of.

@@ -13,9 +13,9 @@ from pgonly_django.tables import qualified
 CHANNEL = "pgonly_limiter"
 # After a restart of PostgreSQL the holders, which are still inside, get some time to renew.
 SETTLE_SECONDS = LEASE_SECONDS / 2
-# A waiter looks every second. One that has not looked for so long counts as dead.
+# A waiter looks every second. One that has not looked for this time counts as dead.
 WAITER_SECONDS = 4
-# With so many before it, it looks every 5 s: a thousand waiters cost as much as two hundred.
+# With this number before it, it looks every 5 s: a thousand waiters cost as much as two hundred.
 FAR, FAR_SECONDS = 20, 15
 
 
@@ -62,7 +62,7 @@ _MAY_ENTER = f"""l.name = %(name)s::text AND coalesce(l.blocked_until <= clock_t
             AND {_HAS_ENOUGH}"""
 
 # Lets one caller in, or gives it a ticket in the queue. The rows of slots up to `concurrent` count. Where a limit was
-# lowered and slots above it are still held, so many of the lowest free ones stay empty: so together they are never more
+# lowered and slots above it are still held, as many of the lowest free ones stay empty: so together they are never more
 # than the limit, in whatever order they come.
 # Indexes: the primary keys, pgonly_limiter_slot_number and _holder, pgonly_limiter_waiter_next.
 ENTER = Statement(

@@ -35,9 +35,9 @@ TIMEOUT_SECONDS = 5.0  # that a statement may take, and the time that it may wai
 # That a statement waits for a row, and how long the row then counts as locked. Among those who only spend from one
 # budget a turn comes sooner: 64 statements of 5 ms each are 0.3 s.
 LOCK_SECONDS = 0.5
-AGAIN_SECONDS = 0.5  # between two tries while the database is away
+AGAIN_SECONDS = 0.5  # between two tries while the database is unavailable
 LOOK_SECONDS = 0.5  # after which a call that waits for its turn looks by itself
-# No call takes longer. What an interruption between two bytecodes leaves in _calls must not count for ever.
+# No call takes longer. What an interruption between two bytecodes leaves in _calls must not count forever.
 LONGEST_SECONDS = 4 * TIMEOUT_SECONDS
 
 

@@ -131,7 +131,7 @@ def moment(text: str) -> datetime:
     except ValueError:
         found = None
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time (2026-11-26T10:00) and no age (2h, 3d)")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a time (2026-11-26T10:00) nor an age (2h, 3d)")
     return found if timezone.is_aware(found) else timezone.make_aware(found)
 
 

@@ -139,7 +139,7 @@ EXPIRES_HOUR = "(floor(extract(epoch FROM (%(expressions)s AT TIME ZONE 'UTC')) 
 
 
 def require_postgresql(apps, schema_editor):  # noqa: ARG001 - the signature of a RunPython
-    """Where a router keeps the queue away, it is not called."""
+    """Not called where a router keeps the queue out of the database."""
     connection = schema_editor.connection
     if connection.vendor != "postgresql":
         raise CommandError(
@@ -708,7 +708,7 @@ CACHE_TABLES = [
 
 
 def page(name, of, **options):
-    """A proxy, which is no table: see models/pages.py."""
+    """A proxy, which has no table: see models/pages.py."""
     words = dict.fromkeys(("verbose_name", "verbose_name_plural"), name.lower())
     options |= {"proxy": True, "default_permissions": (), "indexes": [], "constraints": [], **words}
     return migrations.CreateModel(name, fields=[], options=options, bases=(f"pgonly_django.{of}",))

@@ -48,7 +48,7 @@ class CreateSchema(Operation):
 
 
 class AddIndexBesideWriters(AddIndexConcurrently):
-    """CREATE INDEX CONCURRENTLY, which leaves an invalid index behind where it is killed: so what has its name is
+    """CREATE INDEX CONCURRENTLY, which leaves an invalid index where it is killed: so what has its name is
     dropped first. Inside a transaction of the caller it is built as any other, since there it cannot be otherwise."""
 
     def database_forwards(self, app_label, schema_editor, from_state, to_state):
@@ -73,7 +73,7 @@ class InOneTransaction(migrations.SeparateDatabaseAndState):
     """In a migration with atomic = False: all of these operations, or none.
 
     A new column needs its table alone for a moment. While it waits for a transaction that has read the table, all
-    others would wait behind it, and with them every claim. So it waits for LOCK_WAIT only, lets the others through for
+    others would wait after it, and with them every claim. So it waits for LOCK_WAIT only, lets the others through for
     PAUSE_SECONDS, and tries again.
     """
 
@@ -120,7 +120,7 @@ class InOneTransaction(migrations.SeparateDatabaseAndState):
                 return
 
     def _create_indexes(self, schema_editor):
-        """What Django puts off until the end of the migration, which would be behind this transaction."""
+        """Creates what Django puts off until the end of the migration, which would be after this transaction."""
         for statement in schema_editor.deferred_sql:
             schema_editor.execute(statement)
         schema_editor.deferred_sql.clear()

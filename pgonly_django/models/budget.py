@@ -135,7 +135,7 @@ class Budget(Declared):
     period_start = models.DateTimeField(
         null=True, editable=False, help_text=_("When the period of `spent` began.")
     )
-    # Jobs that it holds and whose run began before this go on.
+    # Jobs that it holds and whose run began before this continue.
     resumed_at = models.DateTimeField(null=True, editable=False)
 
     objects: ClassVar[Any] = BudgetQuerySet.as_manager()

@@ -181,7 +181,7 @@ class JobQuerySet(models.QuerySet["Job"]):
     def hold(self, reason: str = "Held by a person.", *, by: str = BY_A_PERSON) -> int:
         """Keeps waiting jobs from running until resume() (or retry()), with `reason` among their errors. Returns how
         many. Running jobs are left alone. `by` says what holds them, at most 255 characters: see held()."""
-        # What retry() has made ready before its time does not wait for that time once it is resumed.
+        # What retry() has made ready before its time does not wait for that time after it is resumed.
         is_early = Q(state=State.READY, run_at__gt=ClockTimestamp())
         return self.filter(state__in=HOLDABLE).update(
             state=State.HELD,

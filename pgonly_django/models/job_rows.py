@@ -11,11 +11,11 @@ from django.db.models.lookups import Exact
 
 from pgonly_django.conf import FAILED_RETENTION, LONGEST
 
-# After so many deaths of its worker a job is a suspect: a process runs one suspect at a time.
+# After this many deaths of its worker a job is a suspect: a process runs one suspect at a time.
 SUSPECT_FROM = 2
-CRASHES_ALLOWED = 3  # after so many it is not started again
+CRASHES_ALLOWED = 3  # after this many it is not started again
 # The rows of pgonly_job_ready and those of pgonly_job_suspect. The values are literals in every statement: with a
-# parameter the planner cannot use the partial index once the prepared plan is generic.
+# parameter the planner cannot use the partial index after the prepared plan is generic.
 READY_ROW = f"slots IS NULL AND state = 'ready' AND crashes < {SUSPECT_FROM}"
 SUSPECT_ROW = f"slots IS NULL AND state = 'ready' AND crashes >= {SUSPECT_FROM}"
 # The rows of pgonly_job_limited: jobs with a concurrency key, or of a task that takes several slots.
@@ -23,7 +23,7 @@ LIMITED_ROW = "slots IS NOT NULL AND state = 'ready'"
 ERRORS_KEPT = 10
 TIMES = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))  # that a person may set
 LOG_LINES_KEPT = 100
-# When the retention of a job that ends now is over; longer than LONGEST is for ever.
+# When the retention of a job that ends now is over; longer than LONGEST is forever.
 DELETE_AFTER = f"CASE WHEN retention <= interval '{LONGEST.days} days' THEN clock_timestamp() + retention END"
 # The same of a job that fails now: it stays as long as a job that succeeded, and 90 days at least.
 FAILED_FOR = f"""CASE WHEN failed_retention IS NOT NULL THEN failed_retention

@@ -12,8 +12,8 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.models.cache_entry import TextArrayField
 from pgonly_django.tables import table
 
-# A histogram has so many buckets. Bucket i counts durations of at most BOUNDS[i] seconds, which is 1 ms * 2 ** (i / 2);
-# the last one also those that are longer, of more than a month.
+# The buckets of a histogram. Bucket i counts durations of at most BOUNDS[i] seconds, which is 1 ms * 2 ** (i / 2); the
+# last one also those that are longer, of more than a month.
 BUCKETS = 64
 BOUNDS = tuple(0.001 * 2 ** (number / 2) for number in range(BUCKETS))
 KEPT = {"minute": timedelta(hours=3), "hour": timedelta(days=35)}

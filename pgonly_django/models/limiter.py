@@ -75,7 +75,7 @@ class LimiterSlot(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     limiter = models.CharField(max_length=NAME_LENGTH)
-    number = models.IntegerField()  # from 1 on; those above the limiter's `concurrent` are not given away
+    number = models.IntegerField()  # from 1 on; those above the limiter's `concurrent` are not used
     holder = models.UUIDField(null=True)
     who = models.CharField(max_length=WHO_LENGTH, blank=True)
     taken_at = models.DateTimeField(null=True)

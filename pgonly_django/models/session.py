@@ -50,7 +50,7 @@ class DigestField(models.Field):  # type: ignore[type-arg] # Django's own Field 
         try:
             self.get_prep_value(value)
         except ValueError as error:
-            raise ValidationError(_("These are no hex digits: %s.") % value) from error
+            raise ValidationError(_("These are not hex digits: %s.") % value) from error
         return value
 
     def get_prep_value(self, value: Any) -> Any:

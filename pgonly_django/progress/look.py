@@ -28,11 +28,11 @@ COLUMNS = (
     "id", "backend", "queue", "state", "run_at", "attempt", "progress", "attempted_at", "reported_at",
     "worker_id", "lease_expires_at", "cancel_requested_at",
 )  # fmt: skip
-SLOW_PER_MINUTE = 10  # below that with one digit behind the point
-SECONDS_TILL, MINUTES_TILL = 60, 120  # so long the time that is left is said in seconds, in minutes
-# A page gets what is new of its output in answers of about so many characters, of all its jobs together.
+SLOW_PER_MINUTE = 10  # below that with one digit after the point
+SECONDS_TILL, MINUTES_TILL = 60, 120  # up to here the time that is left is said in seconds, in minutes
+# A page gets what is new of its output in answers of about this many characters, of all its jobs together.
 OF_AN_EVENT, OF_AN_ANSWER, WHOLE = 32_768, 262_144, 2**31 - 1
-# A statement reads so many pieces, so that many readers of long outputs need no more memory than a few.
+# A statement reads this many pieces, so that many readers of long outputs need no more memory than a few.
 PIECES_AT_ONCE = 20
 
 

@@ -21,7 +21,7 @@ from pgonly_django.progress.look import Seen, Wanted, read
 
 # Streams ask at the same moment of each second, so one statement answers all who ask within this time.
 GATHER_SECONDS = 0.02
-# Where nobody has asked for so long, the thread ends.
+# The thread ends when it was not asked for this long.
 IDLE_SECONDS = 3.0
 STATEMENTS_LIMIT = timedelta(seconds=5)
 

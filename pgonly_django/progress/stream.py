@@ -27,9 +27,9 @@ LOOK_SECONDS = 1.0
 SESSION_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 15.0
 LONGEST_SECONDS = 300.0
-# A stream ends where the database gives no answer for so long: its page asks once, and says that it has no answer.
+# A stream ends where the database gives no answer for this long: its page asks once, and says that it has no answer.
 ANSWER_SECONDS = 10.0
-# A stream that is over may wait for its client for so long.
+# A stream that is over may wait for its client for this long.
 TAKEN_WITHIN_SECONDS = 10.0
 STREAMS_AT_MOST = 1_000  # of a process
 

@@ -261,8 +261,8 @@ class UnknownTasks:
 class Claim:
     """The number of jobs to claim."""
 
-    free_slots: int  # so many of each queue
-    prefetch_limits: dict[str, int]  # and so many instead of queues whose jobs are short
+    free_slots: int  # this many of each queue
+    prefetch_limits: dict[str, int]  # and this many instead of queues whose jobs are short
     take_suspect: bool  # one at most
 
     @property

@@ -93,7 +93,7 @@ def _is_rate(value: Any) -> bool:
 
 
 def _what_is_wrong_with_limiter(value: Any) -> str | None:
-    known = sorted(map(str, settings().limiters))  # E401 names those that are no text
+    known = sorted(map(str, settings().limiters))  # E401 names those that are not text
     if isinstance(value, str) and value in known:
         return None
     near = difflib.get_close_matches(str(value), known, n=1)

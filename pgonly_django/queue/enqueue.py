@@ -93,7 +93,7 @@ class Template:
 TEMPLATE_COLUMNS = tuple(each.name for each in fields(Template) if each.init)
 # Every thread and every job makes templates; the same text is one statement for all of them.
 _statement = lru_cache(maxsize=1024)(Statement)
-# To write the text takes 20 us, and most jobs with columns of their own have the same ones.
+# To write the text takes 20 us, and most jobs with such columns have the same ones.
 _insert_with = lru_cache(maxsize=1024)(Template.insert_with)
 
 

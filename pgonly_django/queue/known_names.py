@@ -80,7 +80,7 @@ _ROWS = " UNION ALL ".join(
     for rows in UNFINISHED
 )
 # Index: one for each of UNFINISHED: pgonly_job_ready, _suspect, _limited, _scheduled, _running and _held. All of these
-# rows are read, and none of the finished ones. The keys of a JSONB object have an order of their own.
+# rows are read, and none of the finished ones. The keys of a JSONB object have their own order.
 STORED_CALLS = qualified(f"""
 WITH unfinished AS ({_ROWS})
 SELECT task, backend, CASE jsonb_typeof(options -> 'backoff') WHEN 'string' THEN options ->> 'backoff' END AS backoff,
@@ -99,7 +99,7 @@ SETTINGS = (
 @dataclass(frozen=True, slots=True)
 class StoredCall:
     """A kind of call that `jobs` make: with this number of positional arguments, and keyword arguments of these names.
-    `backoff`: the dotted path of their own, if they have one."""
+    `backoff`: the dotted path of their backoff, if they have one."""
 
     task: str
     backend: str

@@ -29,7 +29,7 @@ from pgonly_django.tables import qualified
 SEEN = ""  # the part that readers see
 CHECKPOINT = "checkpoint"
 OF_STEP = "step "
-# The rows of a job are replaced by one that has it all where there are so many, or they hold so much more than that.
+# The rows of a job are replaced by one that has it all above these numbers of rows, and of characters beyond that.
 ROWS_AT_MOST = 5000
 CHARACTERS_AT_MOST = 2_000_000
 
@@ -148,8 +148,8 @@ START_OVER = qualified(
 def keep(alias: str, job_id: str, rows: Sequence[PartRow]) -> None:
     """Writes the rows on Django's connection, in the transaction of the statement that has checked the lease."""
     with connections[alias].cursor() as cursor:
-        if anew := [row.part for row in rows if row.starts_over]:
-            cursor.execute(START_OVER, {"id": job_id, "parts": anew})
+        if restarted := [row.part for row in rows if row.starts_over]:
+            cursor.execute(START_OVER, {"id": job_id, "parts": restarted})
         names = ("part", "place", "start", "text")
         columns = {f"{name}s": [getattr(row, name) for row in rows] for name in names}
         cursor.execute(KEEP_OUTPUT, {"id": job_id, **columns})
@@ -161,7 +161,7 @@ class Text:
     __slots__ = ("_length", "_pieces", "keep")
 
     def __init__(self, keep: int = 0) -> None:
-        self.keep = keep  # so many characters before it stay as they were
+        self.keep = keep  # this many characters before it stay as they were
         self._pieces: list[str] = []
         self._length = 0
 
@@ -261,7 +261,7 @@ class Question(NamedTuple):
 class Piece(NamedTuple):
     output: Output
     next: Cursor
-    has_more: bool  # there may be more behind it
+    has_more: bool  # there may be more after it
 
 
 # Index: pgonly_job_output_once. octet_length() reads no text that is stored out of line. A row that is cut is the last

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pgonly_django.models import Job
 
 # So many jobs may take a key and finish, one after the other, between the INSERT and the look for the one that has it;
-# and so many conflicts there may be in a row where a statement is a transaction of its own.
+# and this many conflicts there may be in a row where a statement is its own transaction.
 TRIES = 100
 # Of one statement. Its parameter may have 1 GB.
 JOBS_AT_ONCE, CHARACTERS_AT_ONCE = 1000, 100_000_000
@@ -107,7 +107,7 @@ def insert_unique(alias: str, jobs: Sequence[NewJob]) -> list[Enqueued]:
         try:
             return _insert_unique(alias, jobs)
         except OperationalError as error:
-            # Where the statement was a transaction of its own, another one sees what the winner has committed.
+            # Where the statement was its own transaction, another one sees what the winner has committed.
             is_conflict = isinstance(error.__cause__, SerializationFailure)
             if not is_conflict or not tries_left or connections[alias].in_atomic_block:
                 raise

@@ -36,9 +36,9 @@ from pgonly_django.tables import qualified
 # So long other schedules wait for one whose turn it is.
 TURN_SECONDS = 1.0
 
-# By database: the schedules whose turns take longer. Each has a thread of its own until it returns.
+# By database: the schedules whose turns take longer. Each has its own thread until it returns.
 in_hand: defaultdict[str, set[str]] = defaultdict(set)
-# A schedule whose job cannot be enqueued here comes again so much later: another worker may know its task by then,
+# A schedule whose job cannot be enqueued here comes again this much later: another worker may know its task by then,
 # and a deploy may bring it.
 PUT_OFF_SECONDS = 30.0
 # All that is due is locked by another worker, which is about to move next_at on, or has died; or a statement was
@@ -49,7 +49,7 @@ REPLACING_SECONDS = 1.0
 # What a schedule that catches up enqueues within this time, at most, is one transaction; then the others have their
 # turns.
 PORTION_SECONDS = 0.5
-# A worker that is frozen inside the transaction keeps its schedule from ticking for so long.
+# A worker that is frozen inside the transaction keeps its schedule from ticking for this long.
 LIMITS = Statement("""
 SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '30s', true),
     set_config('idle_in_transaction_session_timeout', '30s', true)
@@ -161,7 +161,7 @@ class DueSchedules:
     def _run_one(self) -> bool:
         """Returns False where all that is due is locked."""
         turn = None
-        # A turn ends once its failure is noted: no other thread takes it before that.
+        # A turn ends after its failure is noted: no other thread takes it before that.
         with ExitStack() as stack:
             try:
                 with transaction.atomic(using=self.database, durable=True):

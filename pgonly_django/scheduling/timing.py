@@ -31,10 +31,10 @@ MACROS = {
     "@annually": "0 0 1 1 *",
 }
 AT_ONCE = 100  # ticks that one transaction enqueues
-# To find the latest tick, so many are computed one by one; beyond that the search begins so long before it.
+# To find the latest tick, this number is computed one by one; beyond that the search begins this long before it.
 STEPS = 1000
 WINDOW = timedelta(hours=3)
-# A tick that is older has been missed: its worker was away. A worker that is replaced takes less.
+# A tick that is older has been missed: its worker was not running. A worker that is replaced takes less.
 MISSED_AFTER = timedelta(minutes=1)
 
 
@@ -139,7 +139,7 @@ class CronLine:
             last, steps = tick, steps + 1
             if steps == STEPS:
                 break
-        # Far behind. Backwards is only used to come near: around daylight saving the way forward decides.
+        # It is far in the past. Backwards is only used to come near: around daylight saving the way forward decides.
         near = next(_Line(self.line, until.astimezone(self.zone), reverse=True), first).astimezone(UTC)
         for tick in self._after(max(near - WINDOW, last)):
             if tick > until:

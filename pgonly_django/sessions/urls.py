@@ -66,7 +66,7 @@ def _namespace(request: HttpRequest) -> str:
 
 
 def _user(request: HttpRequest) -> AbstractBaseUser:
-    return cast("AbstractBaseUser", request.user)  # login_required sends visitors away
+    return cast("AbstractBaseUser", request.user)  # login_required refuses visitors
 
 
 app_name = "pgonly_sessions"

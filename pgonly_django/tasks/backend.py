@@ -63,7 +63,7 @@ from pgonly_django.tasks.task import PostgresTask
 PREPARED_AT_MOST = 1024
 # Calls whose arguments are encoded at a time.
 ENCODED_TOGETHER = 1000
-# Django connects one receiver of its own to each signal. It writes a log line.
+# Django connects one receiver to each signal. It writes a log line.
 OWN_RECEIVERS = 1
 
 _logger = logging.getLogger("pgonly_django.queue")

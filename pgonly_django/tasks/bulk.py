@@ -41,7 +41,7 @@ def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
     for place, (task, _, _, _) in enumerate(checked):
         places.setdefault(task.backend, []).append(place)
     backends = {_backend(checked[own[0]][0]): own for own in places.values()}
-    # All are prepared before any is written: an error in the calls of the last backend leaves nothing behind.
+    # All are prepared before any is written: an error in the calls of the last backend leaves nothing written.
     jobs = [backend.prepare_many([checked[place] for place in own]) for backend, own in backends.items()]
     results: list[Any] = [None] * len(checked)
     with ExitStack() as transactions:

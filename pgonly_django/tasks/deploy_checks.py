@@ -38,7 +38,7 @@ from pgonly_django.tasks.registry import (
 DOCS = "See docs/how-to/releases.md#check---deploy."
 TASKS_AT_MOST = 50
 REASON_AT_MOST = 500
-ARGUMENTS_AT_MOST = 1000  # no function has so many parameters
+ARGUMENTS_AT_MOST = 1000  # no function has this many parameters
 RENAMED = (
     'If it was renamed or moved, give the task aliases=["{path}"]. If it was removed, bring it back, or cancel its '
     "jobs: manage.py pgonly_jobs cancel --task {path}{database}."

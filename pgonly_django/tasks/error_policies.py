@@ -71,7 +71,7 @@ def _loaded(path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         return getattr(sys.modules.get(module), name, None)
-    except Exception:  # noqa: BLE001 - a module may have a __getattr__ of its own
+    except Exception:  # noqa: BLE001 - a module may have its own __getattr__
         return None
 
 

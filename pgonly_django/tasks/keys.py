@@ -83,7 +83,7 @@ def _names_in(option: str, template: str) -> list[str]:
     try:
         fields = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
     except ValueError as error:
-        raise OptionError(f"{option}={template!r} is no template: {error}.") from error
+        raise OptionError(f"{option}={template!r} is not a template: {error}.") from error
     names = [_NAME_ENDS.split(name)[0] for name in fields]
     if any(not name or name.isdigit() for name in names):
         remedy = "such as 'account:{account_id}'"

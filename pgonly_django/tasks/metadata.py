@@ -80,7 +80,7 @@ def _storable(headers: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in headers.items() if isinstance(headers, Mapping) else ():
         if not isinstance(name, str):
-            _say_left_out(str(name), "its name is no text")
+            _say_left_out(str(name), "its name is not a str")
             continue
         try:
             found |= json.loads(to_json({name: value}, "It"))

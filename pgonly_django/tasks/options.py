@@ -43,7 +43,9 @@ OnFailure = Callable[..., Any]
 def validate_fields(task: Any) -> None:
     """Raises InvalidTask for a value of another type or size than its column. Django's rules apply as well."""
     if not isfunction(task.func):
-        raise InvalidTask(f"Task function must be defined at a module level. {task.func!r} is no function.")
+        raise InvalidTask(
+            f"Task function must be defined at a module level. {task.func!r} is not a function."
+        )
     if len(path := task.module_path) > PATH_LENGTH:
         rule = f"The path of a task must be at most {PATH_LENGTH} characters long"
         raise InvalidTask(f"{rule}, got {len(path)}: {path[:80]}...")

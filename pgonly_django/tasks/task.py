@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pgonly_django.context.context import JobContext
     from pgonly_django.tasks.result import JobResult
 
-# The default of an option. Not None, which is a value ("no limit", "for ever"). Copies and pickles are this object.
+# The default of an option. Not None, which is a value ("no limit", "forever"). Copies and pickles are this object.
 UNSET: Any = ...
 # Django's own parameters of @task and of .using().
 DJANGO_TASK = ("priority", "queue_name", "backend", "takes_context")

@@ -205,7 +205,7 @@ def _backends(task: Task[Any, Any] | None) -> list[PostgresBackend]:
     mine = [backend for backend in found if backend.alias == task.backend]
     if not mine:
         raise NoRowsError(
-            f"TASKS[{task.backend!r}] of {task.module_path} is no PostgresBackend: it keeps no rows."
+            f"TASKS[{task.backend!r}] of {task.module_path} is not a PostgresBackend: it keeps no rows."
         )
     return mine
 

@@ -31,7 +31,7 @@ from pgonly_django.testing.autocommit import as_in_autocommit
 from pgonly_django.testing.backends import databases_of, postgres_backends
 
 AGED: tuple[type[models.Model], ...] = (Job, QueueTokens, Limiter)
-NOT_AGED = ("lease_expires_at",)  # a worker of the test that runs a job goes on
+NOT_AGED = ("lease_expires_at",)  # a worker of the test that runs a job continues
 # How far the open journeys have gone, together.
 _travelled = timedelta()
 

@@ -32,7 +32,7 @@ from pgonly_django.exceptions import CacheError
 
 TIMES_AT_MOST = 128
 LONGEST_PERIOD_SECONDS = 366 * 24 * 3600
-RETRY_SECONDS = 1.0  # what a request is told that was refused since the database is away
+RETRY_SECONDS = 1.0  # for a request that was refused since the database is unavailable
 
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"  # microseconds since 1970
@@ -197,8 +197,6 @@ def check_throttles(**_: Any) -> list[checks.CheckMessage]:
         except (ImportError, TypeError, ImproperlyConfigured):
             continue  # the framework says so, or E101 of the cache
         if is_wrong:
-            message = (
-                f"{throttle.__name__} of DEFAULT_THROTTLE_CLASSES counts in a cache that is no PostgresCache."
-            )
+            message = f"{throttle.__name__} of DEFAULT_THROTTLE_CLASSES counts in a cache that is not a PostgresCache."
             found.append(checks.Error(message, hint=throttle.remedy(), id="pgonly_django.E073"))
     return found

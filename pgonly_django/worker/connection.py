@@ -25,7 +25,7 @@ from pgonly_django.events import emit
 from pgonly_django.queue.claim import Unreadable
 from pgonly_django.worker.inbox import wait_for
 
-# A row that somebody else holds locked must not hold up all the others: a statement waits this long at most. Shorter
+# A row that another transaction has locked must not delay all the others: a statement waits this long at most. Shorter
 # than the commit of a heartbeat takes would be too short.
 LOCK_WAIT = "50ms"
 SELF_TEST_SECONDS = 2.0

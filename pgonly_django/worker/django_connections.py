@@ -32,7 +32,7 @@ LEAVE_SECONDS = 1.0
 LEFT_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
 
 # The server's side of a connection whose machine lost its power: without this it keeps transaction and locks for
-# two hours (Linux's default), and a job that saved a checkpoint inside atomic() could not be rescued for so long.
+# two hours (Linux's default), and a job that saved a checkpoint inside atomic() could not be rescued for that long.
 NOTICE_DEAD_CLIENT = """
 SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),
     set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '30000', false)

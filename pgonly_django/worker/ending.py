@@ -43,7 +43,7 @@ from pgonly_django.tasks.result import build_result
 # A task that is not known is looked for again, after growing pauses, for UNKNOWN_FOR: a rolling deploy.
 UNKNOWN_PAUSE_SECONDS = (2.0, 60.0)
 BROKEN_BACKOFF_SECONDS = 60.0
-# For so long in a row `snooze_on` retries an error without counting. Then it counts, as any other.
+# For this long in a row `snooze_on` retries an error without counting. Then it counts, as any other.
 FREE_FOR = timedelta(days=7)
 # A backoff that returns less would claim the job again and again, and no attempt would end that.
 SHORTEST_SECONDS = 1.0
@@ -60,7 +60,7 @@ class EndedRun:
     took_seconds: float = 0.0
     committed: bool = False  # the finish went out with the job's own transaction (atomic=True)
     error: BaseException | None = None  # what the run ended with
-    at: float | None = None  # by time.time(), once its end is written
+    at: float | None = None  # by time.time(), after its end is written
 
 
 def finish(

@@ -54,7 +54,7 @@ class ExchangeResult:
     finished: list[str] = field(default_factory=list)
     lost: list[Finish] = field(default_factory=list)  # of rows that are not ours any more
     locked: list[Finish] = field(default_factory=list)  # to be tried again
-    states: dict[str, str] = field(default_factory=dict)  # as written, of ends that are no success
+    states: dict[str, str] = field(default_factory=dict)  # as written, of ends that are not successes
     replaced: dict[str, Finish] = field(default_factory=dict)  # refused, and what was written instead
     reported: set[str] = field(default_factory=set)  # whose rows took the report, or can never take it
     claimed: bool = False  # whether the claim was made at all

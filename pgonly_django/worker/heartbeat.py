@@ -320,7 +320,7 @@ def announce(connection: OwnConnection, rescued: Collection[Rescued], tell: Tell
         if job.state in FINISHED:
             tell(Notification(RESCUED_FAILED if job.state == State.FAILED else RESCUED_FINISHED, str(job.id)))
     payloads = {notify.ready(job.queue) for job in rescued if job.state == State.READY}
-    if rescued:  # also one that has failed leaves room behind
+    if rescued:  # also one that has failed leaves room
         payloads.add(notify.limited(notify.ANY_QUEUE))
     for payload in sorted(payloads):
         notify.send(connection, payload)

@@ -38,7 +38,7 @@ class InFlight:
         self._suspects: set[Run] = set()
         self._heavy: dict[str, Run] = {}  # those that take up several slots
         self._unknown_claims: dict[str, Finish] = {}  # for rows in our name that we do not know
-        self._locked: dict[str, Locked] = {}  # whose ends met a row that somebody else holds locked
+        self._locked: dict[str, Locked] = {}  # whose ends met a row that another transaction has locked
 
     def hold(self, runs: Iterable[Run]) -> None:
         """Adds claimed runs. A run of the same job that continues here has lost its lease."""

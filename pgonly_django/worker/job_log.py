@@ -36,8 +36,8 @@ from pgonly_django.worker.ending import EndedRun, how_it_ended
 
 _logger = logging.getLogger("pgonly_django.worker")
 
-LEFT_NAMED = 20  # jobs in the line of a worker that leaves some behind
-OWN_LINES_PER_SECOND = 100  # of jobs that succeed; where more of them do, none has a line of its own
+LEFT_NAMED = 20  # jobs in the line of a worker that leaves some unwritten
+OWN_LINES_PER_SECOND = 100  # of jobs that succeed; where more of them do, none has its own line
 WAITING_AT_MOST = 20_000  # ends
 TOO_SLOW = b"A handler of the log is too slow: lines of the last jobs are missing.\n"
 WHOLE_AT_MOST = 1_000  # of them with their arguments and results, which may be large

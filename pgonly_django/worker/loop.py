@@ -34,7 +34,7 @@ MESSAGES_AT_ONCE = 1000
 # The answer to an exchange of this many finishes is not waited for; and how many exchanges may be under way.
 MANY, AT_ONCE = 200, 2
 ANSWER_SECONDS = 0.004  # of a wait for an answer, after which the loop takes what has ended
-AWAY_SECONDS = 0.1  # between two tries while the database is away
+AWAY_SECONDS = 0.1  # between two tries while the database is unavailable
 REPORT_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60.0
 FIRST_SCHEDULES_SECONDS = 10.0  # of a burst
@@ -152,7 +152,7 @@ class WorkerLoop:
         self.database.listening.connection()
         self.threads.declare_queues()
         self._start_threads()
-        self.claims.poll_timer.busy_at = time.monotonic()  # the start is no time without jobs
+        self.claims.poll_timer.busy_at = time.monotonic()  # the start does not count as time without jobs
         self.ready.set()
 
     def _start_threads(self) -> None:
@@ -384,7 +384,7 @@ class WorkerLoop:
         self.calls.close(until)
         self.calls.log.close(self.deadline.for_log(until - time.monotonic()))
         stop_instruments(self.deadline.for_instruments())
-        self.threads.heartbeat.end()  # first, or it may say once more that this worker lives
+        self.threads.heartbeat.end()  # first, or it may say again that this worker lives
         self.threads.join(self.deadline.for_threads(), self.threads.heartbeat)
         if self.claims.limited.notice.is_wanted:
             self.database.ask(self.claims.limited.notice.ask)

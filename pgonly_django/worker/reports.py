@@ -22,7 +22,7 @@ from pgonly_django.worker.exchange import ROW_ERRORS
 from pgonly_django.worker.in_flight import InFlight
 
 INTERVAL_SECONDS = 0.25
-# What one row's content can cause, and what the right to write this table: the ends of jobs go on.
+# What one row's content can cause, and what the right to write this table: the ends of jobs continue.
 REFUSED = (*ROW_ERRORS, psycopg.ProgrammingError)
 CHARACTERS_AT_ONCE = 20_000_000  # of one statement: a message of 1 GB breaks the connection
 

@@ -95,7 +95,7 @@ class Executor:
         return self._without(lost, ended) if lost else ended
 
     def call(self, run: Run) -> EndedRun:
-        """Runs a sync task in this thread. What it leaves behind is not cleaned up. Raises nothing."""
+        """Runs a sync task in this thread. What it leaves is not cleaned up. Raises nothing."""
         current_job.set(run)
         run.started_at = time.monotonic()
         try:
@@ -321,7 +321,7 @@ class Executor:
         while True:
             try:
                 return self.deliver(ended)
-            except BaseException:  # noqa: BLE001 - out of memory, as a rule
+            except BaseException:  # noqa: BLE001 - usually out of memory
                 time.sleep(DELIVER_AGAIN_SECONDS)
 
 

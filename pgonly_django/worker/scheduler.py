@@ -98,7 +98,7 @@ class Scheduler:
     def _work(self) -> None:
         while not self._is_replaced:
             self._wake.clear()
-            if self._over.is_set():  # asked behind clear(): end() sets it first
+            if self._over.is_set():  # asked after clear(): end() sets it first
                 break
             if self._is_asleep:
                 self._close()

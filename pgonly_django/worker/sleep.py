@@ -79,7 +79,7 @@ class Sleep(Timer):
         self._stop_requests.hear_of(notify.ANY_WORKER)
         self._claims.restart()
         self._threads.wake()
-        self._threads.maintenance.check()  # jobs that a budget has held may go on
+        self._threads.maintenance.check()  # jobs that a budget has held may continue
         emit("worker.awake", f"Awake again: {REASONS[reason]}.", reason=reason)
 
     # How it falls asleep.

@@ -45,7 +45,7 @@ class Slots:
             with contextlib.suppress(OSError, RuntimeError):  # the loop gets no socket or no thread
                 self._submit_async(run)
                 return
-            run.found_task = None  # a slot asks once more, and gives the job its end
+            run.found_task = None  # a slot asks again, and gives the job its end
         self._inbox.put(run)
         if self._started < self.threads:
             self._start_thread()
@@ -152,7 +152,7 @@ class Slots:
             if run.take():
                 await self.executor.arun(run)
         finally:
-            if run.abandoned:  # its place was given away when it was cut off
+            if run.abandoned:  # its place was given to another when it was cut off
                 self.stuck -= 1
             else:
                 self._async_slots.release()

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from pgonly_django.wording import duration
 
-# The loop turns at least every 60 s. One that has not for so long is frozen, or does not get the interpreter.
+# The loop turns at least every 60 s. One that has not for this long is frozen, or does not get the interpreter.
 STALLED_SECONDS = 90.0
 BYTES_PER_MB = 1024**2
 

@@ -23,19 +23,19 @@ from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.timers import NEVER, DatabaseTimer
 
 LEAVE_SECONDS = 2.0  # after the grace, until the process has ended, whatever hangs
-LONGEST_LEAVE_SECONDS = 10.0  # of a worker that nobody has told to stop
+LONGEST_LEAVE_SECONDS = 10.0  # of a worker that was not told to stop
 CALLS_SECONDS = 5.0
 LOG_SECONDS = 0.2  # for the log, at least
 JOIN_SECONDS = INSTRUMENTS_SECONDS = 2.0  # in which instruments send what they have
 # Of the time for leaving, what is kept for the steps after these calls, the log, instruments and threads.
 AFTER_CALLS, AFTER_LOG, AFTER_INSTRUMENTS, AFTER_THREADS = 0.5, 0.42, 0.35, 0.15
-# Ends that are not written so long after the grace are left to the leases, which run out by themselves.
+# Ends that are not written this long after the grace period are left to the leases, which run out by themselves.
 GIVE_UP_SECONDS = 1.0
 LAST_SECONDS = 1.0
 # Of --max-seconds at most. Leaving: the ends of the jobs, the row of the worker and its connections.
 GRACE_SHARE, LEAVE_SHARE, LEAVE_AT_MOST_SECONDS = 0.25, 0.1, 1.0
 LEAVE_AT_LEAST_SECONDS = 0.05
-# After so many jobs that lacked time the rest of the queue will lack it too.
+# After this many jobs that lacked time the rest of the queue will lack it too.
 LEFT_AT_MOST = 20
 
 
@@ -247,7 +247,7 @@ def _known_to_others(run: Run) -> float:
 
 SAID = {
     Request.STOP: "A person has asked this worker to stop: its jobs are given back after the grace.",
-    Request.DRAIN: "A person has asked this worker to end once its jobs are done: it claims no more.",
+    Request.DRAIN: "A person has asked this worker to end after its jobs are done: it does not claim any more.",
 }
 
 

@@ -106,5 +106,5 @@ def subjects_of(flag: str, given: list[str] | None) -> list[str]:
     for name in names:
         if name not in NAMES:
             hint = nearest(name, list(NAMES))
-            raise CommandError(f"{flag} {name!r} is no subject{hint}", returncode=COULD_NOT_LOOK)
+            raise CommandError(f"{flag} {name!r} is not a subject{hint}", returncode=COULD_NOT_LOOK)
     return names

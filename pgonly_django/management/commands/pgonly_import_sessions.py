@@ -14,7 +14,7 @@ from pgonly_django.sessions.previous_engine import ImportCounts, import_sessions
 
 class Command(BaseCommand):
     help = (
-        "Move the sessions that are still in the previous engine here, without logging any user out. Run it once no "
+        "Move the sessions that are still in the previous engine here, without logging any user out. Run it when no "
         'server runs the old code any more. After that PGONLY["SESSION_PREVIOUS_ENGINE"] can be removed.'
     )
 

@@ -38,7 +38,7 @@ EPILOG = """
 Exit codes: 0 done, also where no job was in a state that allows it; 1 an error, or a job, queue, task or class that
 there is not; 2 wrong flags; 3 not confirmed: more than 10 jobs are changed after a question, or with --yes; 130 Ctrl-C.
 """
-ASKS_ABOVE = 10  # so many jobs are changed without a question
+ASKS_ABOVE = 10  # this many jobs are changed without a question
 BATCH = 1000
 NOT_CONFIRMED = 3
 

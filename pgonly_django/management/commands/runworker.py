@@ -255,7 +255,7 @@ class Command(BaseCommand):
         """Opens closed streams, so that no file gets the number of one, on which other code writes."""
         process.fill_closed_streams()
         for wrapper in (self.stdout, self.stderr):
-            if wrapper._out is None:  # noqa: SLF001 - behind Django's wrapper
+            if wrapper._out is None:  # noqa: SLF001 - inside Django's wrapper
                 wrapper._out = Path(os.devnull).open("w")  # noqa: SLF001, SIM115 - as long as the process
 
     def _say(self, line: str, stream: OutputWrapper | None = None) -> None:
@@ -272,7 +272,7 @@ class Command(BaseCommand):
         if self.stdout.isatty():
             error = self.style.ERROR
             colors = {logging.WARNING: self.style.WARNING, logging.ERROR: error, logging.CRITICAL: error}
-        streams = self.stdout._out, self.stderr._out  # noqa: SLF001 - behind Django's wrapper
+        streams = self.stdout._out, self.stderr._out  # noqa: SLF001 - inside Django's wrapper
         return Terminal(*streams, verbosity=self._verbosity, colors=colors, prefix=prefix)
 
     def _say_started(self, facts: dict[str, Any], *, is_supervised: bool = False) -> None:

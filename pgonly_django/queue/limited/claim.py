@@ -45,8 +45,8 @@ from pgonly_django.queue.limited.turns import (
 )
 from pgonly_django.tables import qualified
 
-FROZEN = "2s"  # a claim that stands still for so long is rolled back
-# So many jobs without a key, which need more slots than are free, do not hide a smaller one behind them.
+FROZEN = "2s"  # a claim that stands still for this long is rolled back
+# This many jobs without a key, which need more slots than are free, do not hide a smaller one after them.
 PASSED_OVER = 10
 
 _ROWS = {

@@ -19,7 +19,7 @@ from pgonly_django.tables import qualified
 
 # So many keys of a band are looked at in one look. No more keys can be full than there are running jobs.
 KEYS_AT_MOST = 200
-# After so long a job of several slots has its worker keep free slots for it.
+# After this long a job of several slots has its worker keep free slots for it.
 OVERDUE_SECONDS = 60.0
 
 # Index: pgonly_job_limited, one probe for each key; for the running ones pgonly_job_limited_running. The keys behind
@@ -93,7 +93,7 @@ class Look:
 
     gates: dict[str, Gate]  # of all limited queues that this worker serves
     groups: list[LimitedGroup] = field(default_factory=list)  # that may have room, in the order of service
-    overdue_slots: int = 0  # so many are to be kept free for a job that has waited for OVERDUE_SECONDS
+    overdue_slots: int = 0  # the number to keep free for a job that has waited for OVERDUE_SECONDS
     # Groups whose oldest job needs more slots than there are threads.
     too_heavy: list[LimitedGroup] = field(default_factory=list)
     is_cut: bool = False  # there are more keys, at which the next look begins

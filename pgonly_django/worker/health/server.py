@@ -83,7 +83,7 @@ def parse(received: bytes) -> ProbeRequest | None:
     method, _, rest = first.partition(" ")
     target, _, version = rest.rpartition(" ")
     if not method.isalpha() or not version.startswith("HTTP/1.") or not target.startswith("/"):
-        raise BadRequestError(400, "This is no HTTP request.")
+        raise BadRequestError(400, "This is not an HTTP request.")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return ProbeRequest(method.upper(), target.partition("?")[0].rstrip("/") or "/", headers)
 
@@ -170,7 +170,7 @@ class ProbeServer:
         if len(self._clients) >= CLIENTS_AT_MOST:
             self._drop(next(iter(self._clients)))
         self._clients[connection.fileno()] = ProbeClient(connection)
-        self._serve(connection.fileno())  # a probe has sent its request, as a rule
+        self._serve(connection.fileno())  # a probe has usually sent its request
 
     def _serve(self, descriptor: int) -> None:
         client = self._clients[descriptor]

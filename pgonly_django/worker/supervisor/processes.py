@@ -63,7 +63,7 @@ class Process:
     how: str  # "forked" or "spawned"
     started_at: float = field(default_factory=time.monotonic)
     status: Status | None = None
-    retires_for: str | None = None  # why it claims nothing more, and ends once its jobs are finished
+    retires_for: str | None = None  # why it claims nothing more, and ends after its jobs are finished
     is_known_to_retire: bool = False
     is_told_to_stop: bool = False
     kill_at: float = NEVER  # when it is told to stop and still there
@@ -150,7 +150,7 @@ def fork(name: str, ends_at: float | None, live: Callable[[Child], None]) -> Pro
     """Forks a process. The child calls `live` and ends after it, with stop signals held back. Raises OSError."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
-            stream.flush()  # or the child would print the same once more
+            stream.flush()  # or the child would print the same again
     with _pair() as (ours, theirs), held_back(STOP_SIGNALS):
         with warnings.catch_warnings():  # of other threads, which who asked for a fork has thought of
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -166,7 +166,7 @@ def fork(name: str, ends_at: float | None, live: Callable[[Child], None]) -> Pro
 
 
 def spawn(name: str, ends_at: float | None) -> Process:
-    """Starts the same command once more, which finds out that it is a child: see as_child(). Raises OSError."""
+    """Starts the same command again, which finds out that it is a child: see as_child(). Raises OSError."""
     with _pair() as (ours, theirs), held_back(OF_THE_TERMINAL):
         facts = json.dumps({"fd": theirs.fileno(), "name": name, "ends_at": ends_at})
         # The mask of signals outlives exec; the child lifts it. SIGTERM may end it while it is being loaded.

@@ -216,7 +216,7 @@ class Supervisor:
                 process = fork(place.name, self._processes_end_at, self._live)
             else:
                 process = spawn(place.name, self._processes_end_at)
-        except (OSError, RuntimeError) as error:  # no process to spare, or no command to type once more
+        except (OSError, RuntimeError) as error:  # no process to spare, or no command to type again
             pause = place.back_off(time.monotonic())
             message = f"{place.name} cannot be started, trying again in {pause:g} s: {error}"
             emit("worker.process_not_started", message, level=logging.ERROR, worker=place.name)

@@ -119,7 +119,7 @@ class WebServer:
     def seconds_left(self, otherwise: float) -> float:
         """Returns how long it waits for its requests after SIGTERM; `otherwise` where it sets no limit."""
         config = getattr(self._owner, "config", None)
-        # gunicorn's worker for uvicorn gives a method of its own as this callback, and gunicorn kills all the same.
+        # gunicorn's worker for uvicorn gives its own method as this callback, and gunicorn kills all the same.
         worker = getattr(getattr(config, "callback_notify", None), "__self__", self._owner)
         of_gunicorn = getattr(getattr(worker, "cfg", None), "graceful_timeout", None)
         of_uvicorn = getattr(config, "timeout_graceful_shutdown", None)

@@ -28,7 +28,7 @@ BEARER = "bearer "
 METHODS = ["GET", "POST"]
 LEAST_SECONDS = 1.0
 OVERTIME_SECONDS = 1.0
-OVERTIME = "The time is over, and PostgreSQL does not answer. The tick ends once it does."
+OVERTIME = "The time has passed, and PostgreSQL does not answer. The tick ends when it does."
 IN_TRANSACTION = (
     "A tick inside a transaction sees nothing of it: its own connection is separate. In tests use TransactionTestCase, "
     "or with pytest-django @pytest.mark.django_db(transaction=True)."
