@@ -32,7 +32,7 @@ def text_of(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException as broken:  # noqa: BLE001 - __str__ is the project's and may even exit
-        return f"<its text cannot be had: {type(broken).__name__}>"
+        return f"<its text is not available: {type(broken).__name__}>"
 
 
 def traceback_text(error: BaseException) -> str:
@@ -41,7 +41,7 @@ def traceback_text(error: BaseException) -> str:
         text = "".join(traceback.format_exception(error))
     except BaseException as broken:  # noqa: BLE001 - likewise: its causes, its notes
         frames = "".join(traceback.format_tb(error.__traceback__))
-        text = f"{frames}{type(error).__name__}: <the rest cannot be had: {type(broken).__name__}>"
+        text = f"{frames}{type(error).__name__}: <the rest is not available: {type(broken).__name__}>"
     if len(text) > TRACEBACK_LIMIT:
         half, left_out = TRACEBACK_LIMIT // 2, len(text) - TRACEBACK_LIMIT
         text = f"{text[:half]}\n[... {left_out} characters left out ...]\n{text[-half:]}"

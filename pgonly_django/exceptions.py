@@ -282,7 +282,7 @@ class LockError(PgonlyError):
     """A lock was released or extended by a caller that does not hold it (any more)."""
 
     def __init__(self, name: str, verb: str) -> None:
-        reason = "it is not held, or its time is over and it may be another's"
+        reason = "it is not held, or its time has passed and another may hold it"
         super().__init__(f"Lock {name!r} cannot be {verb}: {reason}.")
 
 

@@ -229,7 +229,11 @@ class DjangoCache(BaseCache):
         """Handles an error by ON_ERROR: by default reads give a miss, deletes 0 or False, both logged; writes raise."""
         if self._on_error == "raise" or (write and self._on_error is None):
             raise error
-        what = "Not cached" if isinstance(error, ValueTooLargeError) else "The cache did without the database"
+        what = (
+            "Not cached"
+            if isinstance(error, ValueTooLargeError)
+            else "The cache continued without the database"
+        )
         events.emit("cache.failed", f"{what}: {error}", level=logging.WARNING)
         return fallback
 

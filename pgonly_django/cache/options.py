@@ -122,7 +122,7 @@ CACHE = PoolUser(
             'override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}).'
         ),
         in_other_thread=(
-            "For the cache, use `await cache.aget()` and its like in coroutines, and for threads a "
+            "For the cache, use methods such as `await cache.aget()` in coroutines, and for threads a "
             "TransactionTestCase (in pytest-django: django_db(transaction=True))."
         ),
     ),

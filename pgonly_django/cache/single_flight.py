@@ -300,7 +300,7 @@ class SingleFlight:
 
 
 def _note(error: CacheError) -> None:
-    events.emit("cache.failed", f"get_or_set went without the cache: {error}", level=logging.WARNING)
+    events.emit("cache.failed", f"get_or_set continued without the cache: {error}", level=logging.WARNING)
 
 
 def _note_unstored(error: CacheError) -> None:

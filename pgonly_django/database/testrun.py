@@ -120,7 +120,7 @@ def refuse_real_database(alias: str, advice: str) -> None:
     if has_usual_database(alias) and not in_test_class:
         _refuse(
             f"In a test run, but outside of a test, database {alias!r} ({_names[alias]}) was about to be used, "
-            "which is no test database: none was made yet, none for this alias, or they are deleted again. Move the "
+            "which is not a test database: none was made yet, none for this alias, or they are deleted again. Move the "
             "call into a test, or into a fixture that runs after they were made; let a test wait for its threads. "
             "Where that database is meant, name it in "
             f'DATABASES[{alias!r}]["TEST"]["NAME"]. {advice}'

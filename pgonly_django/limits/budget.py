@@ -227,7 +227,7 @@ class BudgetReservation:
 
     def _settle(self, cost: Cost, *, is_recorded: bool = True, is_estimate: bool = False) -> Operation[None]:
         if not self._is_open or self._is_over:
-            which = "was settled or released already: say the sum once" if self._is_over else "is not open"
+            which = "was settled or released already: settle it only once" if self._is_over else "is not open"
             raise BudgetError(f"The reservation of {shown(self.usd)} of budget {self.budget!r} {which}.")
         self._is_over = True
         settled = partial(self._write, cost, is_recorded=is_recorded, is_estimate=is_estimate)
@@ -239,9 +239,8 @@ class BudgetReservation:
                 background.add(lambda: run(settled()), DAY_SECONDS)
             if not is_away:
                 raise
-            message = (
-                f"{shown(cost.usd)} of budget {self.budget!r} are settled once PostgreSQL can do it: {error}"
-            )
+            what = f"{shown(cost.usd)} of budget {self.budget!r}"
+            message = f"{what} will be settled when PostgreSQL is available again: {error}"
             emit("limits.settled_later", message, level=logging.WARNING, budget=self.budget, usd=cost.usd)
 
     def _write(self, cost: Cost, *, is_recorded: bool, is_estimate: bool = False) -> Operation[bool]:

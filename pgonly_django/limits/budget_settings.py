@@ -50,7 +50,7 @@ def declaration_of(
     merged = {**_entry_for(name), **values}
     if "usd" not in merged:
         if values:
-            raise BudgetError(f"budget({name!r}) has {', '.join(values)} and no cap: add usd=5, say.")
+            raise BudgetError(f"budget({name!r}) has {', '.join(values)} and no cap: add usd=5, for example.")
         return None
     return validated(merged, f"budget({name!r})")
 

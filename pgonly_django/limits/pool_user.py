@@ -167,5 +167,5 @@ def refuse_event_loop(what: str) -> None:
     except RuntimeError:
         return
     raise SynchronousOnlyOperation(
-        f"`with {what}` would block the event loop, also for those who are inside. Use `async with`."
+        f"`with {what}` would block the event loop, also for the callers inside. Use `async with`."
     )

@@ -27,7 +27,7 @@ from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TA
 
 LENGTH = re.compile(r"(\d+)\s*(s|min|m|h|d|w)$")
 UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-WHICH = "Say which jobs: ids, --queue, --task, --state, --error, --since, --until, or --all."
+WHICH = "Choose jobs: ids, --queue, --task, --state, --error, --since, --until, or --all."
 CONNECT_TIMEOUT_SECONDS = "10"
 
 
@@ -169,7 +169,7 @@ def refuse_unknown(alias: str, flags: dict[str, Any]) -> None:
         for name in flags[flag] or ():
             known = known_names(alias, statement)
             if not any(each == name or each.endswith(f".{name}") for each in known):
-                raise CommandError(f"No job of late has the {flag} {name!r}{nearest(name, known)}")
+                raise CommandError(f"No recent job has the {flag} {name!r}{nearest(name, known)}")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -24,5 +24,5 @@ class Doctor(Worker):
     class Meta:
         proxy = True
         default_permissions = ()
-        permissions = [("view_doctor", _("Can see what the doctor finds"))]
+        permissions = [("view_doctor", _("Can see the findings of the doctor"))]
         verbose_name = verbose_name_plural = _("doctor")

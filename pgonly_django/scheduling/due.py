@@ -268,7 +268,7 @@ class DueSchedules:
         row = Schedule.objects.using(self.database).filter(pk=name)
         is_new = row.exclude(problem=problem).update(problem=problem) > 0
         if is_new and self._reported.get(name) != problem:
-            message = f"The schedule {name} is due and cannot be enqueued, it is tried again: {problem}"
+            message = f"The schedule {name} is due, but its job cannot be enqueued; trying again: {problem}"
             emit("scheduling.failed", message, level=logging.ERROR, schedule=name)
         self._reported[name] = problem
 

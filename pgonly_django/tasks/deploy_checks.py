@@ -43,7 +43,7 @@ RENAMED = (
     'If it was renamed or moved, give the task aliases=["{path}"]. If it was removed, bring it back, or cancel its '
     "jobs: manage.py pgonly_jobs cancel --task {path}{database}."
 )
-BROKEN = "Mend the import of its module, in the environment in which the workers run."
+BROKEN = "Fix the import of its module, in the environment in which the workers run."
 FITS = "Give new parameters a default, and keep those that stored jobs pass, until these jobs have run."
 BACKEND = "Keep the entry in TASKS until these jobs have run."
 BACKOFF = "Keep the function at that path until these jobs have run."
@@ -142,7 +142,7 @@ def _check_database(alias: str, aliases: Collection[str]) -> Iterator[checks.Che
     yield from _errors(alias, stored.calls, aliases)
     if stored.left_out:
         message = f"Not all unfinished jobs of the database {alias!r} were looked at: {stored.left_out}."
-        hint = f"What was found counts; there may be more. {DOCS}"
+        hint = f"There may be more than was found. {DOCS}"
         yield checks.Warning(message, hint=hint, id="pgonly_django.W502")
 
 

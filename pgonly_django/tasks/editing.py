@@ -73,7 +73,7 @@ def edit(alias: str, job_id: Any, version: str, changes: Mapping[str, Any]) -> l
     with transaction.atomic(using=alias):
         job = Job.objects.using(alias).filter(pk=job_id).select_for_update(no_key=True).only(*READ).first()
         if job is None:
-            raise EditError(_("The job is not there any more."))
+            raise EditError(_("The job does not exist any more."))
         if job.state not in EDITABLE:
             raise EditError(_("The job does not wait any more: %s.") % job.get_state_display().lower())
         if version_of(job) != version:

@@ -78,7 +78,7 @@ def assert_not_enqueued(
     if args is not None or kwargs is not None:
         raise WrongArgumentsError("assert_not_enqueued()", "args and kwargs need the task")
     if jobs := enqueued_jobs(queue=queue):
-        raise AssertionError(f"Nothing was to be enqueued{_in(queue)}. {_shown(jobs)}")
+        raise AssertionError(f"Nothing should have been enqueued{_in(queue)}. {_shown(jobs)}")
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class Beside(threading.Thread):
             try:
                 self._turn()
             except Exception as error:  # noqa: BLE001 - a process that tells nothing is killed with its jobs
-                said = f"How the worker is could not be told, trying again: {error!r}"
+                said = f"The status of the worker could not be reported, trying again: {error!r}"
                 if self.channel is None:
                     emit("worker.health_failed", said, level=logging.ERROR, exc_info=True)
                 else:
@@ -96,7 +96,7 @@ class Beside(threading.Thread):
         for message in supervisor.receive():
             self.worker.inbox.put(str(message.get("payload")))
         if supervisor.is_closed:
-            said = "The supervisor is gone: this process gives its jobs back and ends."
+            said = "The supervisor has ended: this process gives its jobs back and ends."
             emit("worker.supervisor_gone", said, level=logging.WARNING, worker=self.worker.options.name)
             self.worker.stop()
         status, told = self.worker.status(), self._told

@@ -66,7 +66,7 @@ class SendDeadLetters(Duty):
         waiting, known = queues_with_unsent(thread.alias), dead_letter_tasks()
         for queue in set(waiting) - known.keys() - self._warned:
             self._warned.add(queue)
-            message = f'Jobs have failed whose dead letters wait: PGONLY["QUEUES"][{queue!r}] has no "task".'
+            message = f'Dead letters of failed jobs wait: PGONLY["QUEUES"][{queue!r}] has no "task".'
             emit("queue.dead_letters_unsent", message, level=logging.WARNING, queue=queue)
         ours = [queue for queue in waiting if queue in known]
         return max(sum(self._send(queue, thread) for queue in ours), len(ours))
@@ -133,7 +133,7 @@ def _prune_jobs(thread: Maintenance) -> int:
 
     found = thread.in_batches(prune_batch)
     if deleted:
-        message = f"{deleted} finished job(s) were deleted, whose retention was over."
+        message = f"{deleted} finished job(s) whose retention had ended were deleted."
         emit("worker.jobs_pruned", message, count=deleted)
     return found
 
@@ -230,7 +230,7 @@ def _tell_expired(expired: expiry.ExpiredReservation) -> None:
         ("paid", "the step was saved") if expired.is_known else ("reserved", "the call may have been paid")
     )
     message = (
-        f"{expired.usd} USD of budget {expired.budget!r} were {was}{whose} by a process that is gone. They count as "
+        f"{expired.usd} USD of budget {expired.budget!r} were {was}{whose} by a process that has ended. They count as "
         f"spent: {why}."
     )
     facts = {"budget": expired.budget, "usd": expired.usd, "job_id": expired.job_id and str(expired.job_id)}

@@ -223,7 +223,9 @@ class FailureCalls(CallThread):
             return
         self._busy_since = None  # said once
         alive = [thread for thread in self._threads if thread.is_alive()]
-        message = f"An on_failure has not returned for {HANGS_SECONDS:g} s. Threads stuck so: {len(alive)}."
+        message = (
+            f"An on_failure has not returned for {HANGS_SECONDS:g} s. Threads that are stuck: {len(alive)}."
+        )
         emit("worker.on_failure_hangs", message, level=logging.ERROR)
         if len(alive) < THREADS_AT_MOST:
             self._threads = alive

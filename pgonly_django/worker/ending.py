@@ -335,7 +335,7 @@ def _backoff_delay(
         delay = delay_seconds(options.backoff, attempt, error, result)
     except BaseException as broken:  # noqa: BLE001 - a backoff of the user's may raise anything, or exit
         what = as_reason(f"{type(broken).__name__}: {text_of(broken)}")
-        return BROKEN_BACKOFF_SECONDS, f"Its backoff raised {what}; 60 s were taken."
+        return BROKEN_BACKOFF_SECONDS, f"Its backoff raised {what}; waiting 60 s instead."
     return delay, "Its backoff asked for no further attempt." if delay is None else ""
 
 

@@ -368,5 +368,5 @@ def _notify(connection: OwnConnection, payloads: list[str]) -> None:
     try:
         notify.send(connection, *payloads)
     except psycopg.Error as error:  # the next exchange notices a lost connection: this one's answer counts
-        message = f"The other workers could not be told of jobs that went back: {str(error).strip()}"
+        message = f"The other workers could not be told of released jobs: {str(error).strip()}"
         emit("queue.notify_failed", message, level=logging.WARNING)

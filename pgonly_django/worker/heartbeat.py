@@ -300,7 +300,9 @@ class Rescue:
             ended = end_transactions(*terms, of_any_role=self._ends_of_any_role)
         except errors.InsufficientPrivilege as error:
             self._ends_of_any_role = False
-            message = f"What dead workers have open as another role keeps its locks: {str(error).strip()}"
+            message = (
+                f"Transactions of dead workers under another role keep their locks: {str(error).strip()}"
+            )
             emit("worker.transactions_not_ended", message, level=logging.WARNING)
             ended = end_transactions(*terms, of_any_role=False)
         for worker_id, pid in ended:

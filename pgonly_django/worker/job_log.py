@@ -278,7 +278,7 @@ def log_failure(run: Run, finish: Finish, error: BaseException, *, is_news: bool
 def _log_failure(run: Run, finish: Finish, error: BaseException, is_news: bool) -> None:
     facts = facts_of(run)
     if finish.outcome is Outcome.POSTPONED:
-        message = f"{run.job.task} {run.job.id}: {error} It is looked for again for {UNKNOWN_FOR}."
+        message = f"{run.job.task} {run.job.id}: {error} The worker looks for it again for {UNKNOWN_FOR}."
         emit("worker.task_unknown", message, level=logging.WARNING if is_news else logging.DEBUG, **facts)
     elif finish.outcome in TOLD_AT_ONCE:
         name = type(error).__name__
@@ -291,7 +291,7 @@ def _log_failure(run: Run, finish: Finish, error: BaseException, is_news: bool) 
 
 def log_fenced(run: Run) -> None:
     """Logs that what the run left was not written (promise 2)."""
-    message = f"{run.job.task} {run.job.id} belongs to another worker by now; its end was not written."
+    message = f"{run.job.task} {run.job.id} belongs to another worker now; its end was not written."
     facts = {"job_id": run.job.id, "task": run.job.task, "attempt": run.job.attempt}
     emit("worker.finish_fenced", message, level=logging.WARNING, **facts)
 
@@ -300,8 +300,8 @@ def log_left(job_ids: list[str], *, is_away: bool) -> None:
     """Logs that the worker ends without having written the ends of these."""
     reason = "PostgreSQL is unavailable" if is_away else "their rows are locked"
     message = (
-        f"Leaving without having given back {len(job_ids)} job(s), since {reason}; they run elsewhere once their "
-        f"leases are over: {', '.join(job_ids[:LEFT_NAMED])}{' ...' if len(job_ids) > LEFT_NAMED else ''}"
+        f"Leaving without having given back {len(job_ids)} job(s), since {reason}; they run elsewhere after their "
+        f"leases end: {', '.join(job_ids[:LEFT_NAMED])}{' ...' if len(job_ids) > LEFT_NAMED else ''}"
     )
     emit("worker.jobs_left", message, level=logging.WARNING, jobs=job_ids)
 

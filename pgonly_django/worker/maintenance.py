@@ -46,7 +46,7 @@ def tried(what: str, work: Callable[[], int | None], *, failed: int = 0) -> int:
     try:
         return work() or 0
     except BaseException as error:  # noqa: BLE001 - a router of the project may even exit
-        message = f"{what} failed, it is tried again later: {str(error).strip()}"
+        message = f"{what} failed, trying again later: {str(error).strip()}"
         emit("worker.maintenance_failed", message, level=logging.WARNING)
         return failed
 

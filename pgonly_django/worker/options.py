@@ -135,7 +135,7 @@ class WorkerOptions:
             return
         if self.max_jobs is not None:
             raise OptionError(
-                "--max-jobs counts the jobs of one process, so it cannot be had with --processes "
+                "--max-jobs counts the jobs of one process, so it does not work with --processes "
                 f"{self.processes}. To replace each process after a number of jobs: --max-jobs-per-process."
             )
         room, ending = NAME_LENGTH - len(f"-{self.processes}"), f"-{self.processes}"

@@ -153,7 +153,7 @@ class Scheduler:
             failure, known = f"{type(error).__name__}: {str(error).strip()}", self._failure
             self._failure = failure
             if failure != known:
-                message = f"The schedules cannot be read, they are tried again: {failure}"
+                message = f"The schedules cannot be read, trying again: {failure}"
                 is_away = isinstance(error, Error)
                 emit("scheduling.unread", message, level=logging.WARNING, exc_info=not is_away)
             self._close()

@@ -246,7 +246,7 @@ def _known_to_others(run: Run) -> float:
 
 
 SAID = {
-    Request.STOP: "A person has asked this worker to stop: its jobs are given back after the grace.",
+    Request.STOP: "A person has asked this worker to stop: its jobs are given back after the grace period.",
     Request.DRAIN: "A person has asked this worker to end after its jobs are done: it does not claim any more.",
 }
 

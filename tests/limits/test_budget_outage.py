@@ -22,7 +22,7 @@ def test_a_cost_that_cannot_be_settled_now_is_settled_when_the_database_is_back(
     with budget("p", 1).reserve(0.4) as reservation, no_connections():
         reservation.settle(0.1)
         assert state() == money(0, 0.4)
-        assert "are settled once PostgreSQL can do it" in caplog.text
+        assert "will be settled when PostgreSQL is available again" in caplog.text
     wait_for(lambda: state() == money(0.1, 0), what="the settlement")
     assert costs() == list(money(0.1))
 

@@ -68,8 +68,8 @@ def test_programs_get_the_findings(doctor):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--only", "vacum"], "--only 'vacum' is no subject; did you mean 'vacuum'"),
-        (["--skip", "queues,x"], "--skip 'x' is no subject"),
+        (["--only", "vacum"], "--only 'vacum' is not a subject; did you mean 'vacuum'"),
+        (["--skip", "queues,x"], "--skip 'x' is not a subject"),
         (["--database", "defualt"], "--database 'defualt' is not in DATABASES"),
         (["--database", "lite"], r"DATABASES\['lite'\] is sqlite"),
     ],

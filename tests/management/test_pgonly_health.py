@@ -98,7 +98,7 @@ def test_a_queue_that_nothing_names_is_said(capsys):
     call_command("pgonly_health", *named)
     assert (
         capsys.readouterr().err
-        == "--queue mial: no worker, no job and no limit names it. Is it written so?\n"
+        == "--queue mial: no worker, no job and no limit names it. Check its spelling.\n"
     )
 
 

@@ -251,7 +251,7 @@ def test_queues_are_paused_and_resumed_by_name(jobs, capsys):
     make(queue="ai")
     assert jobs("pause", "ai") == "1 of 1 paused.\n"
     call_command("pgonly_jobs", "pause", "aii")
-    assert "No job of late is in the queue 'aii'; did you mean 'ai'?" in capsys.readouterr().err
+    assert "No recent job is in the queue 'aii'; did you mean 'ai'?" in capsys.readouterr().err
     assert Queue.objects.get(name="ai").paused_at is not None
     assert as_json(jobs, "pause", "ai") == {"verb": "pause", "queues": ["ai"], "changed": 0}
     assert jobs("resume", "ai") == "1 of 1 resumed.\n"
@@ -326,13 +326,13 @@ def test_ctrl_c_between_batches_says_what_was_done(jobs, monkeypatch):
     [
         (
             ["--task", "scren"],
-            "No job of late has the task 'scren'; did you mean 'tests.jobs.redriving.screen'?",
+            "No recent job has the task 'scren'; did you mean 'tests.jobs.redriving.screen'?",
         ),
         (
             ["--error", "ValuError"],
-            "No job of late has the error 'ValuError'; did you mean 'builtins.ValueError'?",
+            "No recent job has the error 'ValuError'; did you mean 'builtins.ValueError'?",
         ),
-        (["--queue", "zzz"], "No job of late has the queue 'zzz'."),
+        (["--queue", "zzz"], "No recent job has the queue 'zzz'."),
     ],
 )
 @pytest.mark.parametrize("verb", ["list", "redrive"])
@@ -345,10 +345,10 @@ def test_a_name_that_no_job_has_is_named_with_the_nearest(jobs, verb, flags, say
     ("arguments", "says"),
     [
         (["retry", "7"], "'7' is not the id of a job"),
-        (["cancel"], "Say which jobs"),
+        (["cancel"], "Choose jobs"),
         (["show", str(UUID(int=7))], f"There is no job {UUID(int=7)}"),
         (["list", "--state", "fialed"], "there is no state 'fialed'; did you mean 'failed'?"),
-        (["list", "--since", "soon"], "'soon' is no time"),
+        (["list", "--since", "soon"], "'soon' is neither a time"),
         (["list", "--since", "999999999999d"], "longer ago than any job"),
         (["list", "--limit", "-1"], "must be a whole number"),
         (["redrive", "--all", "--argument", "model"], "'model' is not name=value"),

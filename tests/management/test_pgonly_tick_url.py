@@ -25,7 +25,9 @@ def test_it_prints_the_path_or_the_whole_url(capsys):
 
 @pytest.mark.parametrize("base", ["example.com", "ftp://example.com", "https://", "https://example.com/x"])
 def test_a_base_that_is_no_site_is_refused(base):
-    with pytest.raises(CommandError, match=r"--base must be such as https://example\.com, got") as refused:
+    with pytest.raises(
+        CommandError, match=r"--base must be a URL such as https://example\.com, got"
+    ) as refused:
         call_command("pgonly_tick_url", "--base", base)
     assert refused.value.returncode == 2
 

@@ -125,7 +125,9 @@ def test_children_of_a_killed_supervisor_give_their_jobs_back_and_end(workers, m
     supervisor.kill()
     wait_for(lambda: not any(map(lives, pids)), 15, "the end of the children")
     assert {(each.job.state, each.job.interruptions) for each in results} == {(State.READY, 1)}
-    assert supervisor.output.count("The supervisor is gone: this process gives its jobs back and ends.") == 2
+    assert (
+        supervisor.output.count("The supervisor has ended: this process gives its jobs back and ends.") == 2
+    )
 
 
 @pytest.mark.slow

@@ -166,7 +166,7 @@ def test_what_has_changed_since_the_person_saw_it_is_not_changed(meanwhile):
 def test_a_job_that_was_deleted_is_said_to_be_gone():
     job = enqueue(editing.plain, 1)
     Job.objects.all().delete()
-    with pytest.raises(EditError, match="not there any more"):
+    with pytest.raises(EditError, match="does not exist any more"):
         change(job, priority=5)
 
 

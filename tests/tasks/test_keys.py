@@ -52,7 +52,7 @@ def test_a_callable_gets_the_arguments_as_they_are_passed():
         ("{x}", "Its arguments: account_id, region"),
         ("{}", "give each field the name of an argument"),
         ("{0}", "give each field the name of an argument"),
-        ("{account_id", "is no template"),
+        ("{account_id", "is not a template"),
     ],
 )
 def test_a_template_that_fits_no_call_is_refused(rule, says):

@@ -98,7 +98,7 @@ def test_a_module_that_fails_while_it_is_imported_is_to_be_mended_and_not_rename
     (tmp_path / "broken_tasks.py").write_text(f"{line}\n")
     make(task="broken_tasks.send")
     (error,) = check_stored_jobs()
-    assert error.hint.startswith("Mend the import of its module")
+    assert error.hint.startswith("Fix the import of its module")
 
 
 @pytest.mark.parametrize("path", ["json.send", "no_dots"])

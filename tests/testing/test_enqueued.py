@@ -129,7 +129,7 @@ def test_what_was_not_enqueued():
     assert_not_enqueued(queue="mail")
     assert "tests.jobs.add was enqueued once. Enqueued were:" in refused(assert_not_enqueued, add)
     assert refused(assert_not_enqueued).startswith(
-        "Nothing was to be enqueued. Enqueued were:\n  tests.jobs.add(1)"
+        "Nothing should have been enqueued. Enqueued were:\n  tests.jobs.add(1)"
     )
     with pytest.raises(WrongArgumentsError, match="need the task"):
         assert_not_enqueued(args=[1])

@@ -141,7 +141,7 @@ def test_only_so_many_threads_hang(background_worker, monkeypatch, caplog):
     background_worker()
     for _ in range(end_calls.THREADS_AT_MOST + 3):
         telling.fail.using(on_failure=telling.hangs).enqueue()
-    wait_for(lambda: f"Threads stuck so: {end_calls.THREADS_AT_MOST}." in caplog.text)
+    wait_for(lambda: f"Threads that are stuck: {end_calls.THREADS_AT_MOST}." in caplog.text)
     assert jobs.add.enqueue(1).wait(10).return_value == 2
     assert len(told) == end_calls.THREADS_AT_MOST
 

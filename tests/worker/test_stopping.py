@@ -40,7 +40,7 @@ def test_to_release_at_once_waits_for_no_locked_row_and_promises_no_time(backgro
         assert worker.left.wait(10)
     assert result.job.state == State.RUNNING
     assert "Stopping: 1 job(s) are released now." in caplog.messages
-    assert f"their rows are locked; they run elsewhere once their leases are over: {result.id}" in caplog.text
+    assert f"their rows are locked; they run elsewhere after their leases end: {result.id}" in caplog.text
 
 
 @pytest.mark.slow

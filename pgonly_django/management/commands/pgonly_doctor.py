@@ -52,7 +52,7 @@ class Command(JobCommand):
         alias = job_database(flags["database"])
         vendor = connections[alias].vendor
         if vendor not in ("postgresql", "cockroachdb"):
-            message = f"DATABASES[{alias!r}] is {vendor}, and no PostgreSQL."
+            message = f"DATABASES[{alias!r}] is {vendor}, not PostgreSQL."
             raise CommandError(message, returncode=COULD_NOT_LOOK)
         try:
             found = examine(alias, only, skip)

@@ -26,7 +26,7 @@ Exit codes: 0 healthy; 1 not healthy: a limit is exceeded; 2 unknown: the databa
 """
 STATEMENT_TIMEOUT = timedelta(seconds=10)
 UNKNOWN = 2
-UNKNOWN_QUEUE = "--queue {}: no worker, no job and no limit names it. Is it written so?"
+UNKNOWN_QUEUE = "--queue {}: no worker, no job and no limit names it. Check its spelling."
 
 
 class Command(JobCommand):

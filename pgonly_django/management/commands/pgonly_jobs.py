@@ -35,8 +35,8 @@ from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
 from pgonly_django.queue.prune import prune_now
 
 EPILOG = """
-Exit codes: 0 done, also where no job was in a state that allows it; 1 an error, or a job, queue, task or class that
-there is not; 2 wrong flags; 3 not confirmed: more than 10 jobs are changed after a question, or with --yes; 130 Ctrl-C.
+Exit codes: 0 done, also where no job was in a state that allows it; 1 an error, or an unknown job, queue, task or
+class; 2 wrong flags; 3 not confirmed: more than 10 jobs are changed after a question, or with --yes; 130 Ctrl-C.
 """
 ASKS_ABOVE = 10  # this many jobs are changed without a question
 BATCH = 1000
@@ -190,7 +190,7 @@ class Command(selection.JobCommand):
         known = {*queues.values_list("name", flat=True), *known_names(alias, KNOWN_QUEUES)}
         for name in set(names) - known:
             hint = selection.nearest(name, sorted(known))
-            self.stderr.write(self.style.WARNING(f"No job of late is in the queue {name!r}{hint}"))
+            self.stderr.write(self.style.WARNING(f"No recent job is in the queue {name!r}{hint}"))
         rows = queues.named(*names)
         changed = rows.pause() if verb == "pause" else rows.resume()
         answer = {"verb": verb, "queues": sorted(set(names)), "changed": changed}

@@ -18,14 +18,16 @@ class Command(BaseCommand):
     help = "Print the signed URL of the tick: a request to it runs what is due, for PGONLY['TICK_SECONDS']."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--base", default="", help="The site, such as https://example.com, to print all.")
+        parser.add_argument(
+            "--base", default="", help="The site, such as https://example.com, to print the whole URL."
+        )
 
     def handle(self, *args: Any, **flags: Any) -> None:  # noqa: ARG002 - Django's signature
         base = flags["base"].rstrip("/")
         parts = urlsplit(base)
         if base and (parts.scheme not in ("http", "https") or not parts.netloc or parts.path):
             raise CommandError(
-                f"--base must be such as https://example.com, got {flags['base']!r}.", returncode=2
+                f"--base must be a URL such as https://example.com, got {flags['base']!r}.", returncode=2
             )
         try:
             path = reverse("pgonly:tick", args=[token()])

@@ -246,8 +246,8 @@ class Command(BaseCommand):
         ends_at = process.started_at() + options.max_seconds
         if ends_at <= time.monotonic():
             raise CommandError(
-                f"The {options.max_seconds:g} s of --max-seconds were over before the worker had started: they count "
-                "from the start of its process. Give it more, or start it sooner."
+                f"The {options.max_seconds:g} s of --max-seconds had passed before the worker started: they count "
+                "from the start of its process. Set a larger value, or start the worker sooner."
             )
         return ends_at
 

@@ -119,7 +119,7 @@ class Health:
     def respond(self, request: ProbeRequest) -> Response:
         if request.path not in PATHS:
             return Response.of(
-                404, {"error": f"There is no {request.path} here. There is: {', '.join(PATHS)}"}
+                404, {"error": f"There is no {request.path} here. Known are: {', '.join(PATHS)}"}
             )
         answer = ANSWERS.get(request.path)
         allowed = ("POST",) if answer is None else ("GET", "HEAD")

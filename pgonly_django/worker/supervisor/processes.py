@@ -269,6 +269,6 @@ def emit_memory(pids: Iterable[int]) -> None:
     rss, own, pss = (mean(values) for values in zip(*found, strict=True))
     message = (
         f"{len(found)} processes are ready. Memory of each: {rss:.0f} MB (Rss), of which {rss - own:.0f} MB are shared "
-        f"and {own:.0f} MB its own; {pss:.0f} MB (Pss) with its part of what is shared."
+        f"and {own:.0f} MB private; {pss:.0f} MB (Pss) with its part of what is shared."
     )
     emit("worker.processes_ready", message, processes=len(found), rss_mb=rss)

@@ -135,9 +135,7 @@ class Supervisor:
             self.left.set()
         if left := self.taking_back.names:
             names = ", ".join(left)
-            message = (
-                f"The jobs of {names} could not be taken back; they are rescued once their leases are over."
-            )
+            message = f"The jobs of {names} could not be taken back; they are rescued after their leases end."
             emit("worker.jobs_left", message, level=logging.WARNING, workers=left)
         emit("worker.processes_stopped", "All processes have ended.", worker=self.options.name)
         return self.code
@@ -305,9 +303,9 @@ class Supervisor:
             if process.killed_for is not None:
                 continue
             if now >= process.kill_at:
-                process.kill("it did not end within its grace")
+                process.kill("it did not end within its grace period")
             elif process.silent_seconds > self._silence_allowed(process):
-                process.kill(f"it has told nothing for {process.silent_seconds:.0f} s")
+                process.kill(f"it has reported nothing for {process.silent_seconds:.0f} s")
 
     def _silence_allowed(self, process: Process) -> float:
         if process.status is None and process.how == "spawned":

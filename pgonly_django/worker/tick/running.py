@@ -254,7 +254,9 @@ def _end(tick: TickLoop) -> None:
         left = tick.slots.alive()
         _left.extend(left)
     if left:
-        message = f"A tick is over, and {len(left)} job(s) that it has given back still run in this process."
+        message = (
+            f"A tick has ended, and {len(left)} job(s) that it has given back still run in this process."
+        )
         emit("worker.tick_left", message, level=logging.WARNING, threads=len(left))
 
 

@@ -130,7 +130,7 @@ def test_busy_while_jobs_run_anywhere():
 
 def test_other_paths_and_methods_say_what_there_is():
     assert answer(seen(), "/health") == (
-        404, {"error": "There is no /health here. There is: /, /busy, /live, /metrics, /ready, /wake"},
+        404, {"error": "There is no /health here. Known are: /, /busy, /live, /metrics, /ready, /wake"},
     )  # fmt: skip
     assert answer(seen(), "/live", "DELETE") == (405, {"error": "/live takes GET, HEAD."})
     assert answer(seen(), "/wake") == (405, {"error": "/wake takes POST."})

@@ -89,7 +89,7 @@ def test_a_process_that_tells_nothing_is_killed_but_not_for_a_pause_of_the_super
     supervisor._turn()
     assert process.silent_seconds <= module.COUNTED_SECONDS + 1
     turn_until(supervisor, lambda: process not in supervisor.processes, what="its end")
-    assert f"{process} is killed: it has told nothing for" in caplog.text
+    assert f"{process} is killed: it has reported nothing for" in caplog.text
 
 
 def test_a_process_that_does_not_end_within_its_grace_is_killed_and_its_jobs_are_not_blamed(
@@ -105,7 +105,7 @@ def test_a_process_that_does_not_end_within_its_grace_is_killed_and_its_jobs_are
     process.status = replace(process.status, worker_id=str(row.id))
     supervisor.stop()
     run_until_over(supervisor)
-    assert f"{process} died of SIGKILL, killed since it did not end within its grace." in caplog.text
+    assert f"{process} died of SIGKILL, killed since it did not end within its grace period." in caplog.text
     assert (fresh(job).state, fresh(job).crashes, fresh(job).interruptions) == ("ready", 0, 1)
 
 
