@@ -24,6 +24,7 @@ from pgonly_django.monitoring.limits import with_problem
 from pgonly_django.monitoring.snapshots import old_snapshots
 
 BAD, WARNING = "failed", "held"  # the colour of a badge
+GROUPS_SHOWN = 10
 
 
 class Alert(NamedTuple):
@@ -69,19 +70,24 @@ def _of_workers(overview: Overview) -> Iterator[Alert]:
 
 
 def _of_failures(overview: Overview) -> Iterator[Alert]:
+    groups = failed_since(alias_of(Job), overview.failures_since)
     since = local_text(datetime.fromtimestamp(overview.failures_since, UTC))
-    for group in failed_since(alias_of(Job), overview.failures_since):
+    all_failed = {"state__exact": State.FAILED.value, "time": "finished", "from": since}
+    for group in groups[:GROUPS_SHOWN]:
         finding = conditions.JOBS_FAILED.finding(
             task=brief(short_name(group.task)),
             error=brief(short_name(group.error)),
             seconds=group.newest_seconds,
             _jobs=ngettext("%s job", "%s jobs", group.jobs.number) % group.jobs.label,
         )
-        of_group = {"state__exact": State.FAILED, "task": group.task, "error": group.error}
-        query = {**of_group, "time": "finished", "from": since}
+        query = {**all_failed, "task": group.task, "error": group.error}
         retry_url = overview.to_bulk(RETRY.name, **query)
         url = overview.to_list(Job, **query)
         yield _alert(finding, url, retry_url=retry_url, failed_at=group.newest_at)
+    if others := groups[GROUPS_SHOWN:]:
+        text = ngettext("%d more group of failed jobs.", "%d more groups of failed jobs.", len(others))
+        newest_at = max(group.newest_at for group in others)
+        yield Alert(BAD, text % len(others), overview.to_list(Job, **all_failed), failed_at=newest_at)
 
 
 def _of_budgets(overview: Overview) -> Iterator[Alert]:

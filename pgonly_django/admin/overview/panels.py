@@ -92,7 +92,7 @@ def queues_panel(overview: Overview) -> dict[str, Any]:
                 "url": overview.to_row(row) if queue.row else "",
                 "waiting_url": overview.to_list(Job, queue=queue.name),
                 "running": queues.running(row),
-                "rate": queues.rate(row),
+                "rate": formats.second(queues.rate(row)) if row.rate_count else "",
                 "oldest": _age(queue.oldest_seconds),
                 "buttons": overview.buttons(row, "pause", "resume"),
             }

@@ -94,6 +94,16 @@ def test_a_mark_is_of_one_session(admin_client, admin_user, client):
     assert "Refused" in alerts(other)
 
 
+def test_many_groups_end_in_a_line_that_leads_to_all_of_them(admin_client, monkeypatch):
+    monkeypatch.setattr("pgonly_django.admin.overview.alerts.GROUPS_SHOWN", 1)
+    failed("shop.A"), failed("shop.B"), failed("shop.C", minutes=1)
+    html = alerts(admin_client)
+    link = unescape(re.search(r'<a href="([^"]*)">2 more groups of failed jobs', html)[1])
+    assert admin_client.get(link).context["cl"].result_count == 3
+    mark_as_seen(admin_client)
+    assert "more groups" not in alerts(admin_client)
+
+
 @pytest.mark.parametrize("newest_at", ["", "x", "nan", "inf", "-1", "1e300", "0"])
 def test_a_mark_that_is_no_time_changes_nothing(admin_client, newest_at):
     failed()

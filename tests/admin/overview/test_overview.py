@@ -149,7 +149,7 @@ def test_the_bars_of_a_period_come_from_the_statistics(shown, admin_client):
     assert "700 succeeded" in shown("throughput", "?period=day")
     assert "700 succeeded" in shown("throughput", "?period=week")
     assert "40 succeeded" in shown("throughput", "?period=century")
-    assert panels(admin_client.get(PAGE))["throughput"].count('<rect class="pgonly-bar') == 1
+    assert panels(admin_client.get(PAGE))["throughput"].count('<rect class="pgonly-bar pgonly-succeeded') == 1
 
 
 def test_waiting_and_run_times_are_shown_per_task(shown):
