@@ -31,6 +31,7 @@ from benchmarks.queue.workers import empty, first, wait_for, workers
 PACKAGE = "celery[redis]==5.7.0"
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 3
+JOBS = 10_000
 FLAGS = ("--grace-seconds", "1")  # how long a worker waits for its jobs at its own end, which is not measured
 CLAIMS = "SELECT lease_epoch FROM pgonly_job"  # how often the one job was claimed
 
@@ -48,8 +49,12 @@ def main(argv: list[str]) -> int:
                 made = PARTS[name](url, celery, arguments)
                 print_table(name, made, against="Celery")
                 figures += made
-    write_report(arguments.json, {"celery": [{**each.as_json(), "version": PACKAGE} for each in figures]})
+    write_report(arguments.json, {PACKAGE: [_as_json(each) for each in figures]})
     return 0
+
+
+def _as_json(figure: Figure) -> dict[str, Any]:
+    return {"name": figure.name, "unit": figure.unit, "pgonly": figure.ours, "celery": figure.floor}
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
@@ -58,7 +63,6 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--only", type=lambda text: text.split(","), default=list(PARTS), help=",".join(PARTS)
     )
-    parser.add_argument("--count", type=int, default=10_000, help="jobs that do nothing (10,000)")
     parser.add_argument("--visibility-timeout", type=int, default=60, help="of Celery, in seconds (60)")
     return parser.parse_args(argv)
 
@@ -84,45 +88,39 @@ def _celery(redis_url: str, visibility_timeout: int) -> Iterator[Callable[..., A
         yield celery
 
 
-def _jobs(url: str, celery: Callable[..., Any], arguments: argparse.Namespace) -> list[Figure]:
+def _jobs(url: str, celery: Callable[..., Any], _: argparse.Namespace) -> list[Figure]:
     """Enqueued while the worker runs, until the last one has ended. Celery has no call for many jobs."""
-    ours: dict[str, list[float]] = {}
-    theirs: dict[str, list[float]] = {}
-    for _ in range(ROUNDS):
-        for side, measured in (
-            (ours, _our_jobs(url, arguments.count)),
-            (theirs, celery("jobs", arguments.count)),
-        ):
-            for key, value in measured.items():
-                side.setdefault(key, []).append(value)
+    turns = [(_our_jobs(url), celery("jobs", JOBS)) for _ in range(ROUNDS)]
+
+    def figure(name: str, ours: str, theirs: str) -> Figure:
+        sides = [ours_then[ours] for ours_then, _ in turns], [theirs_then[theirs] for _, theirs_then in turns]
+        return Figure(name, "jobs/s", *map(median, sides))
+
     return [
-        Figure(name, "jobs/s", median(ours[key]), median(theirs[their_key]))
-        for name, key, their_key in (
-            ("enqueued one by one", "enqueued", "enqueued"),
-            ("one by one until all are done", "done", "done"),
-            ("enqueue_many until all are done", "done in bulk", "done"),
-        )
+        figure("enqueued one by one", "enqueued", "enqueued"),
+        figure("one by one until all are done", "done", "done"),
+        figure("enqueue_many until all are done", "done in bulk", "done"),
     ]
 
 
-def _our_jobs(url: str, count: int) -> dict[str, float]:
+def _our_jobs(url: str) -> dict[str, float]:
     from benchmarks.queue.jobs import nothing
     from pgonly_django import enqueue_many
 
     with _our_worker(url) as (connection, _):
         began = time.monotonic()
-        results = [nothing.enqueue(number) for number in range(count)]
+        results = [nothing.enqueue(number) for number in range(JOBS)]
         enqueued = time.monotonic()
         _wait_until_done(connection, results[-1].id)
         done = time.monotonic()
     with _our_worker(url) as (connection, _):
         began_bulk = time.monotonic()
-        _wait_until_done(connection, enqueue_many((nothing, (number,)) for number in range(count))[-1].id)
+        _wait_until_done(connection, enqueue_many((nothing, (number,)) for number in range(JOBS))[-1].id)
         bulk = time.monotonic() - began_bulk
     return {
-        "enqueued": count / (enqueued - began),
-        "done": count / (done - began),
-        "done in bulk": count / bulk,
+        "enqueued": JOBS / (enqueued - began),
+        "done": JOBS / (done - began),
+        "done in bulk": JOBS / bulk,
     }
 
 
