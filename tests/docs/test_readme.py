@@ -63,6 +63,11 @@ def test_it_shows_ten_lines_of_code_two_commands_and_four_settings():
     assert len("".join(blocks("sh")).splitlines()) == 2
 
 
+def test_its_code_is_that_of_the_first_page_of_docs():
+    (code,) = [block.code for block in Page(DOCS / "index.md").blocks if block.language == "python"]
+    assert code == blocks("python")[0]
+
+
 def test_its_text_has_less_than_700_words():
     text = "\n".join(line for line in FENCE.sub("", README.text).splitlines() if not line.startswith("|"))
     assert len(text.split()) < 700
