@@ -146,6 +146,7 @@ def parameters(held) -> dict[str, Any]:
         "result": "1",
         "running": 3,
         "schedule": "schedule 7",
+        "seconds": 1.5,
         "settle_for": timedelta(0),
         "start_over": [True] * len(held),  # as of a run that starts over
         "starts": [0] * len(held),

@@ -49,9 +49,10 @@ def _steps(
     row: Job, name: str, results: list[Any], seconds: float, cost: Cost | None = None
 ) -> Iterator[Step]:
     paid = {} if cost is None else {name: getattr(cost, name) for name in ("usd", "tokens_in", "tokens_out")}
-    ends = _ends(row, timedelta(seconds=seconds))
-    for number, (result, at) in enumerate(zip(results, ends, strict=False), start=1):
-        yield Step(job=row, name=name.format(number), result=result, finished_at=at, **paid)
+    length = timedelta(seconds=seconds)
+    for number, (result, at) in enumerate(zip(results, _ends(row, length), strict=False), start=1):
+        began = at - length
+        yield Step(job=row, name=name.format(number), result=result, started_at=began, finished_at=at, **paid)
 
 
 def _ends(row: Job, length: timedelta) -> Iterator[datetime]:
