@@ -1,4 +1,4 @@
-"""What Django's admin shows. Importing this package registers every ModelAdmin in it: a new one needs no list."""
+"""The pages of Django's admin. Importing this package registers every ModelAdmin in it: a new one needs no list."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -1,4 +1,4 @@
-"""What all our pages in the admin share: no form edits a row, and a link leads only where the reader may go."""
+"""What all our admin pages share: no form edits a row, and a link leads only where the reader may go."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ DELETED_AT_ONCE = 500
 
 
 def stylesheets(*names: str) -> list[str]:
-    """For the Media of an admin: what all our pages need, then these."""
+    """Returns the stylesheets for the Media of an admin: what all our pages need, then these."""
     return [f"pgonly_django/{name}.css" for name in ("theme", "admin", "list", *names)]
 
 
 class ReadOnlyAdmin(ModelAdmin):
-    """For rows that are neither added nor edited by hand."""
+    """The base for rows that are neither added nor edited by hand."""
 
     # How often the list is fetched again while a person looks at it; None: it is not.
     refresh_seconds: int | None = 5
@@ -57,14 +57,14 @@ class ReadOnlyAdmin(ModelAdmin):
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """What a person may not see, he does not delete: Django's page would do so."""
+        """Refuses rows that the person may not see, which Django's page would delete."""
         return super().has_delete_permission(request, obj) and self.has_view_permission(request, obj)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[TimedChangeList]:
         return TimedChangeList
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
-        """Read what the cells show beside the columns, for the `rows` of one page of the list together."""
+        """Reads what the cells show beside the columns, for the `rows` of one page of the list together."""
 
     def links(self, request: HttpRequest) -> Links:
         return Links(request, self.admin_site)
@@ -72,22 +72,23 @@ class ReadOnlyAdmin(ModelAdmin):
     def page(
         self, request: HttpRequest, template: str, title: str | Promise, **context: Any
     ) -> TemplateResponse:
-        """A page of ours that is neither a list nor that of one row."""
+        """Renders a page that is neither a list nor that of one row."""
         request.current_app = self.admin_site.name  # as Django's own views set it
         context |= {**self.admin_site.each_context(request), "title": title, "opts": self.opts}
         return TemplateResponse(request, f"admin/pgonly_django/{template}", context)
 
     def own_url(self, name: str, route: str, view: Callable[..., HttpResponse]) -> URLPattern:
-        """Of a page of ours, under a name such as "pgonly_django_job_edit"."""
+        """Returns the address of a page of ours, under a name such as "pgonly_django_job_edit"."""
         name = f"{self.opts.app_label}_{self.opts.model_name}_{name}"
         return path(route, self.admin_site.admin_view(view), name=name)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """None for an id with a NUL character, which no statement accepts."""
+        """Returns None for an id with a NUL character, which no statement accepts."""
         return None if "\x00" in object_id else super().get_object(request, object_id, from_field)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """With a title for rows that are only viewed. Of a selection it takes the keys that a row can have."""
+        """Gives the list a title for rows that are only viewed. Of a selection it takes the keys that a row can
+        have."""
         selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
         possible = [key for key in selected if self._is_possible(key)]
         if possible != selected:
@@ -106,7 +107,7 @@ class ReadOnlyAdmin(ModelAdmin):
 
 
 class PageAdmin(ReadOnlyAdmin):
-    """A page that is not about one table, for a proxy of models/pages.py: so every site and theme lists it."""
+    """The page of a proxy of models/pages.py, not of one table, so that every site and theme lists it."""
 
     def get_urls(self) -> list[URLPattern]:
         # What a page reads is in short transactions; ATOMIC_REQUESTS would make one of all.
@@ -123,20 +124,20 @@ class PageAdmin(ReadOnlyAdmin):
 def delete_selected(
     model_admin: ModelAdmin, request: HttpRequest, queryset: QuerySet[Any]
 ) -> HttpResponse | None:
-    """Django's own, for DELETED_AT_ONCE rows at most: the newest, where keys are ordered by time."""
+    """Deletes up to DELETED_AT_ONCE rows, as Django's own does: the newest, where keys are ordered by time."""
     keys = list(queryset.order_by("-pk").values_list("pk", flat=True)[:DELETED_AT_ONCE])
     return djangos_delete_selected(model_admin, request, queryset.filter(pk__in=keys))
 
 
 class Links:
-    """The addresses on one admin site that one reader may open. Each is "" where he may not, or where this site has no
+    """The addresses on one admin site that one reader may open; "" where the reader may not, or where this site has no
     such page: the templates then show the text alone."""
 
     def __init__(self, request: HttpRequest, site: admin.AdminSite) -> None:
         self.request, self.site = request, site
 
     def may_view(self, *models: type[Model]) -> bool:
-        """Whether this site has pages of all these models, and the person may see them."""
+        """Returns whether this site has pages of all these models, and the person may see them."""
         return all(
             self.site.is_registered(model)
             and self.site.get_model_admin(model).has_view_permission(self.request)
@@ -153,13 +154,13 @@ class Links:
         return self.to_page(type(row), row.pk)
 
     def address(self, model: type[Model], page: str, *args: str, **query: str) -> str:
-        """Also of a page that the reader may not open."""
+        """Returns the address, also of a page that the reader may not open."""
         opts = model._meta  # noqa: SLF001 - documented
         name = f"admin:{opts.app_label}_{opts.model_name}_{page}"
         return reverse(name, args=args, query=query or None, current_app=self.site.name)
 
     def buttons(self, row: Model, *names: str) -> list[dict[str, Any]]:
-        """For the verbs of these names that the person may use on the row now. Without names: all."""
+        """Returns the buttons for the verbs of these names that the person may use on the row now; by default all."""
         if not self.may_view(type(row)):
             return []
         verbs_for: Any = getattr(self.site.get_model_admin(type(row)), "verbs_for", None)

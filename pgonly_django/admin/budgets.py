@@ -37,7 +37,7 @@ def _raise_and_resume(request: HttpRequest, budgets: Any) -> int:
 
 
 def _told(request: HttpRequest, jobs: int, budgets: int) -> int:
-    text = ngettext("%s held job goes on.", "%s held jobs go on.", jobs)
+    text = ngettext("%s held job continues.", "%s held jobs continue.", jobs)
     messages.info(request, text % f"{jobs:,}")
     return budgets
 
@@ -46,23 +46,21 @@ RAISE = Verb(
     name="raise",
     method=_raise_and_resume,
     label=gettext_lazy("Raise and resume"),
-    hint=gettext_lazy("Set a higher cap, and let all jobs go on that it holds, from their checkpoints."),
-    logged=gettext_lazy("Raised; the jobs that it held go on."),
+    hint=gettext_lazy("Set a higher cap, and let all jobs that it holds continue from their checkpoints."),
+    logged=gettext_lazy("Raised; the jobs that it held continue."),
     refusals=(AmountError, BudgetError),
 )
 RESUME = Verb(
     name="resume",
     method=lambda request, budgets: _told(request, budgets.resume(), budgets.count()),
     label=gettext_lazy("Resume"),
-    hint=gettext_lazy(
-        "Let the jobs go on that it holds. Where nothing is left for them, they are held again."
-    ),
-    logged=gettext_lazy("The jobs that it held go on."),
+    hint=gettext_lazy("Let the jobs that it holds continue. Jobs for which nothing is left are held again."),
+    logged=gettext_lazy("The jobs that it held continue."),
 )
 START_OVER = Verb(
     name="start_over",
     label=gettext_lazy("Start over"),
-    hint=gettext_lazy("Count what is spent from zero again. The costs are kept."),
+    hint=gettext_lazy("Set what is spent to zero. The costs are kept."),
     logged=gettext_lazy("Counts from zero again."),
 )
 
@@ -114,7 +112,7 @@ def held_url(budget: Any, links: Links) -> str:
 
 
 class BudgetForm(TimeZoneForm):
-    """It refuses what no budget can have."""
+    """Refuses what no budget can have."""
 
     class Meta:
         model = Budget
@@ -154,7 +152,7 @@ class BudgetAdmin(DeclaredAdmin):
         return with_spent
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
-        """Each gets `held_jobs`, how many it holds, and `held_url`, the list of these."""
+        """Adds `held_jobs`, the number of jobs that it holds, and `held_url`, the list of these."""
         links = self.links(request)
         counts = held_jobs(budget.name for budget in rows)
         for budget in rows:

@@ -1,4 +1,4 @@
-"""Cache entries in the admin: listed, found by the beginning of a key, deleted. Numbers of each cache; clearing one."""
+"""Cache entries in the admin, found by the beginning of a key; the numbers of each cache, and clearing one."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def tag_names(entry: Any) -> str:
 
 @admin.display(description=gettext_lazy("value"))
 def content(entry: Any) -> str:
-    """Numbers and JSON. Nothing is unpickled: a pickle can run any code."""
+    """Shows numbers and JSON. Nothing is unpickled: a pickle can run any code."""
     if entry.number is not None:
         return str(entry.number)
     if entry.value is None or entry.codec % 10 != JSON:
-        return _("Not shown: only numbers and JSON are. To unpickle a value can run any code.")
+        return _("Not shown: only numbers and JSON are. Unpickling a value can run any code.")
     try:
         value = json.loads(unpack(entry.codec, bytes(entry.value)))
     except Exception as error:  # noqa: BLE001 - damaged, or of a compressor that is not installed here
@@ -81,8 +81,8 @@ def content(entry: Any) -> str:
 
 
 def numbers_of_caches(links: Links, limit: timedelta | None = None) -> list[dict[str, Any]]:
-    """The cells of the caches whose entries the reader may view, for the page of all and for the overview, each with
-    the address of the page that clears it, "" where he may not."""
+    """Returns the cells of the caches whose entries the reader may view, for the page of all and for the overview, with
+    the address of the page that clears each; "" where the reader may not."""
     rows = []
     for each in caches(limit):
         model = DurableCacheEntry if each.table.endswith("_durable") else CacheEntry
@@ -159,7 +159,7 @@ class EntryAdmin(VerbAdmin):
     change_list_template = "admin/pgonly_django/cacheentry/change_list.html"
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Only the filters above: one on `value` would tell what the pages do not show."""
+        """Allows only the filters above: one on `value` would reveal what the pages do not show."""
         return lookup in (CacheFilter.parameter_name, EntryStateFilter.parameter_name)
 
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -167,12 +167,13 @@ class EntryAdmin(VerbAdmin):
         return self.model.objects.using(alias).with_size()
 
     def caches(self) -> dict[str, PostgresCache]:
-        """The caches whose entries are in this table, by alias."""
+        """Returns the caches whose entries are in this table, by alias."""
         durable = self.model is DurableCacheEntry
         return {alias: cache for alias, cache in our_caches().items() if cache.store.durable == durable}
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
-        """By the beginning of the key as the caller wrote it, or as Django made it: each a range of the primary key."""
+        """Searches by the beginning of the key as the caller wrote it, or as Django made it: each a range of the
+        key."""
         if not search_term:
             return queryset, False
         found = Q(key__startswith=search_term)

@@ -45,7 +45,7 @@ class Bar(NamedTuple):
 
 
 class Charts:
-    """Those of one page, over its `?period=`. `queue`: of the runs of this queue alone."""
+    """The charts of one page, over its `?period=`. `queue`: only the runs of this queue."""
 
     def __init__(self, links: Links, queue: str = "") -> None:
         self.links, self.queue = links, queue
@@ -54,7 +54,7 @@ class Charts:
         self.alias = router.db_for_read(Job)
 
     def runs(self) -> dict[str, Any]:
-        """How many runs ended, and how."""
+        """The number of runs that ended, and how they ended."""
         bars = []
         for part in throughput(self.alias, self.period, self.queue):
             numbers = [getattr(part, kind) for kind in NUMBERS]
@@ -63,8 +63,8 @@ class Charts:
         return self._chart(NUMBERS, bars, sums, "{:,}".format)
 
     def waits(self) -> dict[str, Any]:
-        """How long jobs waited, from ready to the start of the run: half of them less than p50, 95 of 100 less than
-        p95."""
+        """Returns how long jobs waited, from ready to the start of the run: half of them less than p50, 95 of 100 less
+        than p95."""
         histograms = waiting_times(self.alias, self.period, self.queue)
         bars = []
         for start, histogram in histograms.items():
@@ -75,7 +75,7 @@ class Charts:
         return self._chart(tuple(PERCENTILES), bars, sums, lambda top: duration(top * MICROSECOND))
 
     def times(self) -> dict[str, Any]:
-        """Of the tasks that ran most often: how many runs ended, how long they waited and took."""
+        """The tasks that ran most often: how many runs ended, and how long they waited and took."""
         rows = [
             {
                 "figures": each,
@@ -118,7 +118,7 @@ class Charts:
         return date_format(_local(start), "D H:i" if self.period is Period.WEEK else "H:i")
 
     def _url(self, start: datetime) -> str:
-        """Of the jobs that finished in this part of the period."""
+        """Returns the address of the jobs that finished in this part of the period."""
         bounds = {"from": start - COUNTED_LATE, "until": start + self.period.length}
         query = {name: local_text(moment) for name, moment in bounds.items()}
         return self._url_of_finished and f"{self._url_of_finished}&{urlencode(query)}"
@@ -134,7 +134,7 @@ def _local(moment: datetime) -> datetime:
 
 
 def local_text(moment: datetime) -> str:
-    """As the times of the job list's filter are: "2026-03-01T04:00:00", in the current time zone."""
+    """Returns a time as in the job list's filter: "2026-03-01T04:00:00", in the current time zone."""
     return f"{_local(moment):%Y-%m-%dT%H:%M:%S}"
 
 
@@ -163,7 +163,7 @@ def drawn(rects: list[dict[str, str]], url: str, title: str) -> SafeString:
 
 
 def nice(number: int) -> int:
-    """The next of 1, 2, 5, 10, 20, 50 and so on."""
+    """Returns the next of 1, 2, 5, 10, 20, 50 and so on."""
     power: int = 10 ** (len(str(number)) - 1)
     return next(step * power for step in (1, 2, 5, 10) if step * power >= number)
 
@@ -173,7 +173,7 @@ def percentiles(histogram: Sequence[int]) -> list[float | None]:
 
 
 def steps(percentiles: Sequence[float | None]) -> list[int]:
-    """How much each is above the one before, in microseconds."""
+    """Returns how much each is above the one before, in microseconds."""
     whole = [round((each or 0.0) / MICROSECOND) for each in percentiles]
     return [after - before for before, after in zip([0, *whole], whole, strict=False)]
 

@@ -1,4 +1,4 @@
-"""Costs in the admin: what calls have cost, and their sums."""
+"""Costs in the admin: the cost of each call, and their sums."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def task(entry: Any) -> str:
 
 
 def with_job_urls(entries: list[Any], links: Links) -> list[Any]:
-    """Each with `job_url`, which task() needs."""
+    """Adds `job_url` to each, which task() needs."""
     for entry in entries:
         entry.job_url = links.to_page(Job, entry.job_id) if entry.job_id is not None else ""
     return entries
@@ -88,7 +88,7 @@ class CostAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[CostEntry], search_term: str
     ) -> Any:
-        """By a job's id, or by the whole name of a budget: each has its index."""
+        """Searches by a job's id, or by the whole name of a budget: each has its index."""
         term = search_term.strip()
         if not term:
             return queryset, False
@@ -101,7 +101,7 @@ class CostAdmin(ReadOnlyAdmin):
         return [self.own_url("sums", "sums/", self.sums_view), *super().get_urls()]
 
     def sums_view(self, request: HttpRequest) -> HttpResponse:
-        """Of the running month, or of the last days, today included."""
+        """Shows the sums of the running month, or of the last days, today included."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         days = _chosen(request.GET.get("days"))

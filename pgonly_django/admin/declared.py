@@ -27,15 +27,15 @@ else:
 RESET = Verb(
     name="reset",
     label=_("Reset"),
-    hint=_("Say again what settings or code say; the edits are lost."),
-    logged=_("Reset to what settings or code say."),
+    hint=_("Use the values of settings or code again; the edits are lost."),
+    logged=_("Reset to the values of settings or code."),
     allowed=Q(edited_at__isnull=False, declared__isnull=False),
     allows=lambda row: row.edited_at is not None and row.declared is not None,
 )
 
 
 def pause_and_resume(pauses: Promise | str, resumes: Promise | str) -> tuple[Verb, Verb]:
-    """For rows with `paused_at`. The texts say what either does."""
+    """Returns the verbs for rows with `paused_at`. The texts say what either does."""
     pause = Verb(
         name="pause",
         label=_("Pause"),
@@ -56,7 +56,7 @@ def pause_and_resume(pauses: Promise | str, resumes: Promise | str) -> tuple[Ver
 
 
 def origin_badge(row: Any) -> SafeString:
-    """Where it comes from, when that is not the code as it is."""
+    """Returns a badge with its origin, when that is not unchanged code."""
     if row.declared is None:
         return formats.badge("made", gettext("By hand"), gettext("Made by a person."))
     if row.edited_at is not None:
@@ -84,7 +84,7 @@ class DeclaredAdmin(VerbAdmin):
         return ModelAdmin.has_change_permission(self, request, obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """The name is the key."""
+        """Makes the name read-only: it is the key."""
         return () if obj is None else ("name",)
 
     def save_model(self, request: HttpRequest, obj: Any, form: ModelForm, change: bool) -> None:
@@ -99,7 +99,7 @@ class DeclaredAdmin(VerbAdmin):
 
 
 class TimeZoneForm(ModelForm):
-    """For rows with a time zone: offers the names of all, and the site's own one for a new row."""
+    """A form for rows with a time zone: it offers the names of all, and the site's own one for a new row."""
 
     @property
     def timezones(self) -> list[str]:

@@ -34,7 +34,7 @@ CODE = re.compile(
 
 @admin.register(Doctor)
 class DoctorAdmin(PageAdmin):
-    """It needs a permission that stands for itself: findings name tasks, hosts, and what sessions of the server do."""
+    """The doctor. It needs a separate permission: findings name tasks, hosts, and the work of the server's sessions."""
 
     def show(self, request: HttpRequest) -> HttpResponse:
         """Examines one of the databases that our tables are in, named by `?database=`; else the one of jobs."""
@@ -52,7 +52,7 @@ class DoctorAdmin(PageAdmin):
 
 
 def databases() -> list[str]:
-    """The aliases to which routers or caches lead our tables, that of jobs first."""
+    """Returns the aliases to which routers or caches lead our tables, that of jobs first."""
     models = [each for each in apps.get_app_config("pgonly_django").get_models() if not each._meta.proxy]  # noqa: SLF001 - documented
     aliases = [router.db_for_read(Job), *map(router.db_for_write, models)]
     aliases += [cache.store.pool.alias for cache in our_caches().values()]
@@ -79,6 +79,6 @@ def _shown(report: Examination) -> dict[str, Any]:
 
 
 def parts_of(advice: str) -> list[tuple[bool, str]]:
-    """(whether it is SQL or a command, text): those are shown as code, to be copied."""
+    """Yields (whether it is SQL or a command, text): those are shown as code, to be copied."""
     parts = CODE.split(advice)
     return [(bool(number % 2), part) for number, part in enumerate(parts) if part]

@@ -30,7 +30,7 @@ def short_name(path: str) -> str:
 
 
 def whole(time: timedelta) -> str:
-    """A duration in whole seconds: on a page that refreshes itself, fractions would only flicker."""
+    """Formats a duration in whole seconds: on a page that refreshes itself, fractions would only flicker."""
     return duration(time // SECOND)
 
 
@@ -39,7 +39,7 @@ def age(since: datetime, now: datetime | None = None) -> str:
 
 
 def about(time: timedelta) -> str:
-    """A duration in its largest unit alone, for a narrow column: "2 h" for 2 h 5 min."""
+    """Formats a duration in its largest unit alone, for a narrow column: "2 h" for 2 h 5 min."""
     return " ".join(whole(time).split()[:2])
 
 
@@ -48,30 +48,30 @@ def ago(moment: datetime, now: datetime | None = None) -> SafeString:
 
 
 def until(moment: datetime, past: str, now: datetime | None = None) -> SafeString:
-    """ "in 5 min"; for what is over `past`, such as "%s ago"."""
+    """Formats a time as "in 5 min"; when it has passed as `past`, such as "%s ago"."""
     left = moment - (now or timezone.now())
     text = past if left < timedelta(0) else _("in %s")
     return time_tag(moment, text.replace("%s", whole(abs(left))))
 
 
 def exact_time(moment: datetime) -> str:
-    """Date and time to the second, in the current time zone; without USE_TZ in TIME_ZONE."""
+    """Formats date and time to the second, in the current time zone; without USE_TZ in TIME_ZONE."""
     return date_format(timezone.localtime(moment) if settings.USE_TZ else moment, "Y-m-d H:i:s")
 
 
 def exact(moment: datetime | None) -> SafeString:
-    """The same as an element; "-" for None."""
+    """Returns the same as an element; "-" for None."""
     return SafeString("-") if moment is None else time_tag(moment, exact_time(moment))
 
 
 def time_tag(moment: datetime, text: str) -> SafeString:
-    """`text`, with the exact time on hover and for machines."""
+    """Shows `text`, with the exact time on hover and for machines."""
     html = '<time datetime="{}" title="{}">{}</time>'
     return format_html(html, aware(moment).isoformat(), exact_time(moment), text)
 
 
 def money(usd: Decimal | None, tokens_in: int | None = None, tokens_out: int | None = None) -> SafeString:
-    """ "$0.01 (900 tokens in, 7 out)", with the exact amount on hover; "" where nothing is known."""
+    """Formats a cost: "$0.01 (900 tokens in, 7 out)", with the exact amount on hover; "" where it is not known."""
     if usd is None:
         return SafeString("")
     exact, text = shown(usd), dollars(usd)
@@ -83,23 +83,23 @@ def money(usd: Decimal | None, tokens_in: int | None = None, tokens_out: int | N
 
 
 def dollars(usd: Decimal) -> str:
-    """Rounded to cents; less than a cent to its first digit, so that no cost looks like none."""
+    """Rounds to cents; less than a cent to its first digit, so that no cost looks like none."""
     return shown(round(usd, 2 if usd >= CENT or not usd else -usd.adjusted()))
 
 
 def badge(kind: str, label: str, title: str = "") -> SafeString:
-    """A coloured word. `kind` (a state, an outcome) picks the colour in the stylesheet."""
+    """Shows a coloured word. `kind` (a state, an outcome) picks the colour in the stylesheet."""
     html = '<span class="pgonly-badge pgonly-{}" title="{}">{}</span>'
     return format_html(html, slugify(kind), title, label)
 
 
 def named(name: str, beside: str = "", below: str = "") -> SafeString:
-    """The name of a row, with a badge beside it, and a second line below it."""
+    """Shows the name of a row, with a badge beside it, and a second line below it."""
     return format_html('<span class="pgonly-name">{}</span> {}{}', name, beside, second(below, below))
 
 
 def second(text: str, title: str = "") -> SafeString:
-    """A line below the first one of a cell; "" without a text. `title` is shown on hover."""
+    """Shows a line below the first one of a cell; "" without a text. `title` is shown on hover."""
     if not text:
         return SafeString("")
     if title:
@@ -114,21 +114,20 @@ def progress_bar(done: float, total: float) -> SafeString:
 
 
 def used(used: int, of: int, text: str) -> SafeString:
-    """A bar, and beside it how much of a limit is in use."""
+    """Shows a bar, and beside it how much of a limit is in use."""
     return format_html('<span class="pgonly-of">{} {}</span>', progress_bar(used, of), text)
 
 
 def one_line(text: str, kind: str = "pgonly-line") -> SafeString:
-    """`text` in one line, which the stylesheet cuts where there is no room. It is there in full on hover."""
+    """Shows `text` in one line, which the stylesheet cuts where there is no room. All of it is shown on hover."""
     line = " ".join(text.split())
     html = '<span class="{}" title="{}">{}</span>'
     return format_html(html, kind, line, brief(line, LINE_SHOWN)) if line else SafeString("")
 
 
 def pretty_json(value: Any, **options: Any) -> str:
-    """Indented JSON in the order of its keys, with half surrogate pairs as escapes. `options` are for json.dumps().
-
-    Cut after TEXT_SHOWN characters, with a note that says so.
+    """Returns indented JSON in the order of its keys, with half surrogate pairs as escapes. `options` are for
+    json.dumps(). Cut after TEXT_SHOWN characters, with a note that says so.
     """
     try:
         return shortened(printable(json.dumps(value, indent=2, ensure_ascii=False, **options)))
@@ -147,5 +146,5 @@ def shortened(text: str, limit: int = TEXT_SHOWN) -> str:
 
 
 def brief(text: str, limit: int = 80) -> str:
-    """For a name that stands in a line or a cell."""
+    """Shortens a name that stands in a line or a cell."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

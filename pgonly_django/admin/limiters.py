@@ -1,4 +1,4 @@
-"""Limiters in the admin: the list with what is in use, and the page of one with who is inside and who waits."""
+"""Limiters in the admin: the list with what is in use, and the page of one with its holders and waiters."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ COOL_DOWN_LONG = _cool_down(15, gettext_lazy("Cool down for 15 min"))
 END_COOL_DOWN = Verb(
     name="end_cool_down",
     label=gettext_lazy("End the cool-down"),
-    hint=gettext_lazy("Those who wait get in, as far as there is room."),
+    hint=gettext_lazy("Waiting callers get in, as far as there is room."),
     logged=gettext_lazy("Cool-down ended."),
     allowed=Q(blocked_until__gt=ClockTimestamp()),
     allows=cools_down,
@@ -96,7 +96,7 @@ def tokens(limiter: Any) -> str:
 
 
 def _bucket(limiter: Any, level: float | None, limit: float | None) -> str:
-    """The limit, and below it how far the bucket is overdrawn: as limits/limiter_statements.py counts it."""
+    """Shows the limit, and below it how far the bucket is overdrawn: as limits/limiter_statements.py counts it."""
     if limit is None:
         return _("no limit")
     text, below = f"{limit:,g}" if limit < 1 else f"{limit:,.0f}", ""
@@ -121,14 +121,14 @@ class LimiterForm(ModelForm):
         help_texts = dict.fromkeys(KEYS, gettext_lazy("Empty: no limit."))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Whole numbers without ".0"."""
+        """Shows whole numbers without ".0"."""
         super().__init__(*args, **kwargs)
         for key, value in self.initial.items():
             if isinstance(value, float) and value.is_integer():
                 self.initial[key] = int(value)
 
     def clean(self) -> dict[str, Any]:
-        """The same rules as for PGONLY["LIMITERS"]."""
+        """Applies the same rules as PGONLY["LIMITERS"]."""
         values: dict[str, Any] = super().clean() or self.cleaned_data
         for key in KEYS:
             if key not in self.errors and (reason := what_is_wrong(key, values.get(key))):
@@ -147,7 +147,8 @@ class LimiterAdmin(DeclaredAdmin):
     fields = ("name", *KEYS)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """One by one, and only what the settings do not declare: that would come back with its next use."""
+        """Allows it one by one, and only for limiters that the settings do not declare: those would come back with
+        their next use."""
         may_go = obj is not None and obj.name not in settings().limiters
         return may_go and super().has_delete_permission(request, obj)
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def in_time(alias: str, limit: timedelta, read: Callable[[], T]) -> T | None:
-    """What `read` returns; None where one of its statements takes longer than `limit`."""
+    """Returns what `read` returns; None where one of its statements takes longer than `limit`."""
     try:
         with time_limit(alias, limit):
             return read()
@@ -44,7 +44,7 @@ class CappedPaginator(QuerySetPaginator):
 
     @cached_property
     def counted(self) -> int:
-        """How many there are; where there are more than the cap, one more than that."""
+        """Returns how many there are; where there are more than the cap, one more than that."""
         rows: models.QuerySet[Any] = self.object_list  # type: ignore[assignment] # a queryset here
         return rows.order_by().values("pk")[: self.counted_at_most + 1].count()
 
@@ -58,7 +58,7 @@ class CappedPaginator(QuerySetPaginator):
 
 
 def capped_counts(alias: str, rows: Mapping[str, models.QuerySet[Any]]) -> dict[str, int]:
-    """How many rows each of these has, in one statement: one more than the cap at most, which label_of() shows."""
+    """How many rows each of these has, in one statement: at most one more than the cap, which label_of() shows."""
     counts, names, parameters = dict.fromkeys(rows, 0), [], []
     for name, of_name in rows.items():
         limited = of_name.order_by().values("pk")[: COUNTED_AT_MOST + 1]
@@ -81,8 +81,8 @@ def label_of(count: int, cap: int = COUNTED_AT_MOST) -> str:
 
 
 class TimedChangeList(ChangeList):
-    """Reads its rows within a time; where that is over, it shows none of them and says so. An address with a value that
-    no statement accepts leads back to the plain list."""
+    """Reads its rows within a time; after that it shows none of them and says so. An address with a value that no
+    statement accepts leads back to the plain list."""
 
     statement_limit = timedelta(seconds=3)
     scope: int | None = None  # how many of the newest rows are read; None: all
@@ -91,7 +91,7 @@ class TimedChangeList(ChangeList):
     model_admin: Any
 
     def tries(self) -> tuple[tuple[int | None, timedelta], ...]:
-        """The scopes that are tried one after the other, and how long a statement over each may take."""
+        """Yields the scopes that are tried one after the other, and how long a statement over each may take."""
         return (None, self.statement_limit), (0, self.statement_limit)
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> models.QuerySet[Any]:
@@ -147,7 +147,7 @@ class TimedChangeList(ChangeList):
 
 
 def oldest_of_newest(rows: models.QuerySet[Any], count: int) -> Any:
-    """The key of the oldest of the newest `count` rows of the whole table of `rows`; None where it has fewer.
-    It is read first, since of a subquery PostgreSQL does not know how few rows it leaves. Index: the primary key."""
+    """Returns the key of the oldest of the newest `count` rows of the whole table of `rows`; None where it has fewer.
+    It is read first, since PostgreSQL does not know how few rows a subquery leaves. Index: the primary key."""
     table: models.QuerySet[Any] = models.QuerySet(rows.model, using=rows.db)
     return table.order_by("-pk").values_list("pk", flat=True)[count - 1 : count].first()

@@ -33,19 +33,19 @@ WORKERS_SHOWN = 25
 HISTORY_LIMIT = timedelta(milliseconds=250)
 LIMITS = ("max_running", "rate_count", "rate_seconds", "limiter")
 PAUSE, RESUME = pause_and_resume(
-    gettext_lazy("No further job of it starts; running jobs go on."),
+    gettext_lazy("No further job of it starts; running jobs continue."),
     gettext_lazy("Its jobs start again, as far as its limits allow."),
 )
 
 
 def with_service(queue: Any, served: Served) -> Any:
-    """`queue` with what state_badge() needs beside its columns and IN_USE."""
+    """Adds what state_badge() needs to `queue` beside its columns and IN_USE."""
     queue.is_served = served.has(queue.name)
     return queue
 
 
 def without_row(figures: QueueFigures) -> Any:
-    """What stands for a queue that has jobs and no row, and so no limits."""
+    """Returns a stand-in for a queue that has jobs and no row, and so no limits."""
     queue: Any = Queue(name=figures.name)
     queue.tokens = queue.blocked_until = None
     # One more than the cap where there are more, as IN_USE counts.
@@ -113,8 +113,8 @@ class QueueForm(ModelForm):
             "rate_seconds": gettext_lazy("Per (seconds)"),
         }
         help_texts = {
-            "max_running": gettext_lazy("Jobs at a time, over all workers. Empty: no limit."),
-            "rate_count": gettext_lazy("Starts in each period, over all workers. Empty: no limit."),
+            "max_running": gettext_lazy("Jobs at a time, across all workers. Empty: no limit."),
+            "rate_count": gettext_lazy("Starts in each period, across all workers. Empty: no limit."),
             "rate_seconds": gettext_lazy("The length of the period."),
         }
 
@@ -129,7 +129,7 @@ class QueueForm(ModelForm):
         return self.cleaned_data["limiter"] or None
 
     def clean(self) -> dict[str, Any]:
-        """The same rules as for PGONLY["QUEUES"]."""
+        """Applies the same rules as PGONLY["QUEUES"]."""
         values: dict[str, Any] = super().clean() or self.cleaned_data
         count, seconds = values.get("rate_count"), values.get("rate_seconds")
         if (count is None) != (seconds is None):
@@ -158,7 +158,7 @@ class QueueAdmin(DeclaredAdmin):
         css = {"all": stylesheets("chart")}
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """One by one, and only what the settings do not declare: that would come back with the next worker."""
+        """Allows it one by one, and only for queues that the settings do not declare: those would come back."""
         may_go = obj is not None and obj.name not in settings().queues
         return may_go and super().has_delete_permission(request, obj)
 
@@ -167,13 +167,13 @@ class QueueAdmin(DeclaredAdmin):
         super().delete_model(request, obj)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """With the queues that have jobs and no row yet: a click makes one."""
+        """Adds the queues that have jobs and no row yet: a click creates one."""
         rows = set(Queue.objects.values_list("name", flat=True))
         others = sorted(set(known_names(router.db_for_read(Job), KNOWN_QUEUES)) - rows)
         return super().changelist_view(request, {"other_queues": others, **(extra_context or {})})
 
     def operate_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
-        """A queue that has jobs and no row yet gets one when somebody pauses it."""
+        """Creates the row of a queue that has jobs and none yet when a person pauses it."""
         queue = unquote(object_id)
         may = self.has_operate_permission(request) and self.has_view_permission(request)
         is_asked = request.method == "POST" and name == PAUSE.name and may
@@ -202,7 +202,7 @@ class QueueAdmin(DeclaredAdmin):
 
 
 def _oldest(queue: Any, links: Links) -> dict[str, Any]:
-    """The job that has waited longest, unless the queue is paused."""
+    """Returns the job that has waited longest, unless the queue is paused."""
     found = oldest_waiting(router.db_for_read(Job), [queue.name])
     if found is None:
         return {}
@@ -211,7 +211,7 @@ def _oldest(queue: Any, links: Links) -> dict[str, Any]:
 
 
 def _workers(queue: Any, links: Links) -> dict[str, Any]:
-    """The live workers that serve the queue, those with the most threads first, WORKERS_SHOWN."""
+    """Returns the live workers that serve the queue, those with the most threads first, WORKERS_SHOWN."""
     if not links.may_view(Worker):
         return {}
     serving = Worker.objects.using(router.db_for_read(Worker)).live().serving(queue.name)
@@ -232,8 +232,7 @@ def _workers(queue: Any, links: Links) -> dict[str, Any]:
 
 
 def _history(queue: Any, links: Links) -> dict[str, Any]:
-    """Runs, waiting and run times: of a person who may see jobs, and where reading them takes no longer than a panel
-    of the overview may."""
+    """Returns runs, waiting and run times: for a person who may see jobs, if reading them is as fast as for a panel."""
     alias, charts = router.db_for_read(Job), Charts(links, queue.name)
     if not links.may_view(Job):
         return {}

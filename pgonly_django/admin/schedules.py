@@ -57,23 +57,23 @@ RUN = Verb(
 )
 PAUSE, RESUME = pause_and_resume(
     gettext_lazy("No more ticks until it is resumed; also across deploys."),
-    gettext_lazy("Ticks that passed during the pause stay passed."),
+    gettext_lazy("Ticks that passed during the pause do not run."),
 )
 
 
 def for_reader(schedule: Any, *, sees_data: bool) -> Any:
-    """With `said`, which is its problem as this reader may see it: the text of an error may have values of the
-    arguments in it, so who may not see these is told its class."""
+    """Adds `said`, the problem as this reader may see it: the text of an error may have values of the arguments in it,
+    so a reader who may not see these is told its class."""
     schedule.said = problem = schedule.problem or ""
     if problem and not sees_data:
         kind = problem.partition(":")[0]
         known = kind if kind.isidentifier() else _("An error")
-        schedule.said = _("%s. Somebody who may see the arguments of jobs sees why.") % known
+        schedule.said = _("%s. A person who may see the arguments of jobs sees why.") % known
     return schedule
 
 
 def is_stale(schedule: Any) -> bool:
-    """Whether no worker has declared it lately, though code or settings once did."""
+    """Returns whether no worker has declared it lately, though code or settings once did."""
     if schedule.declared is None:
         return False
     return schedule.declared_at is None or schedule.now - schedule.declared_at > STALE_AFTER
@@ -92,7 +92,7 @@ def state_badge(schedule: Any) -> SafeString:
 
 @admin.display(description=gettext_lazy("name"))
 def name(schedule: Any) -> SafeString:
-    """With the task below it, or with what is wrong; and where it comes from when that is not the code."""
+    """Shows the name with the task below it, or with what is wrong; and its origin when that is not the code."""
     return formats.named(schedule.name, origin_badge(schedule), schedule.said or schedule.task)
 
 
@@ -147,7 +147,7 @@ def job_badge(state: str | None) -> SafeString:
 
 
 def upcoming(schedule: Any) -> list[Any]:
-    """Its next ticks, as aware times in its zone."""
+    """Returns its next ticks, as aware times in its zone."""
     if schedule.paused_at is not None or not schedule.is_planned:
         return []
     try:
@@ -162,7 +162,7 @@ def upcoming(schedule: Any) -> list[Any]:
 
 
 class ScheduleForm(TimeZoneForm):
-    """It refuses what a worker could not enqueue."""
+    """A form that refuses what a worker could not enqueue."""
 
     class Meta:
         model = Schedule
@@ -210,7 +210,8 @@ class ScheduleForm(TimeZoneForm):
         return values
 
     def _check_call(self, schedule: Schedule) -> None:
-        """Whether enqueue() would take it: the task exists, its queue is allowed, and it takes the arguments."""
+        """Adds an error unless enqueue() would take it: the task exists, its queue is allowed, and the arguments
+        fit."""
         try:
             task = calls.task_of(schedule, Schedule.objects.db)
         except Exception as error:  # noqa: BLE001 - the task's module and its backend may raise anything
@@ -249,8 +250,8 @@ class ScheduleAdmin(DeclaredAdmin):
             for_reader(row, sees_data=sees_data)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """The arguments of a schedule are those of its jobs: only who may see these sees them, masked unless he may
-        change them. Who adds a schedule writes his own."""
+        """Shows the arguments only to readers who may see those of its jobs, masked unless they may change them. A
+        person who adds a schedule writes the arguments."""
         shown: tuple[Any, ...] = ARGUMENTS
         if obj is not None and not may_see_data(request):
             shown = ()
@@ -264,7 +265,8 @@ class ScheduleAdmin(DeclaredAdmin):
         return allowed and super().lookup_allowed(lookup, value, request)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """One by one. A declared one would come back with the next worker: pause it, or take it out of the code."""
+        """Allows it one by one. A declared one would come back with the next worker: pause it, or take it out of the
+        code."""
         may_go = obj is not None and (obj.declared is None or is_stale(obj))
         return may_go and super().has_delete_permission(request, obj)
 
@@ -280,7 +282,7 @@ class ScheduleAdmin(DeclaredAdmin):
         }
 
     def _ticks(self, schedule: Schedule, links: Links) -> list[dict[str, Any]]:
-        """The newest ones, each with its job's state and page."""
+        """Returns the newest ones, each with its job's state and page."""
         ticks = list(schedule.ticks.order_by("-tick_at")[:TICKS_SHOWN])
         jobs = Job.objects.using(router.db_for_read(Job, instance=schedule))
         found = jobs.only("state", "attempted_at", "finished_at", "started_at").in_bulk(

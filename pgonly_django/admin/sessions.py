@@ -1,4 +1,4 @@
-"""Sessions in the admin: found by user and address, and revoked. Their data need a permission for themselves."""
+"""Sessions in the admin: found by user and address, and revoked. Their data need a separate permission."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ REVOKE_USER = Verb(
 
 
 def user_names(user_ids: Iterable[str]) -> dict[str, str]:
-    """Login names by the text of the primary key, which is all that a session has of its user. Deleted users are left
-    out."""
+    """Returns login names by the text of the primary key, which is all that a session has of its user. Deleted users
+    are left out."""
     primary_key = get_user_model()._meta.pk  # noqa: SLF001 - documented under this name
     keys = []
     for user_id in user_ids:
@@ -77,8 +77,8 @@ def user_names(user_ids: Iterable[str]) -> dict[str, str]:
 
 
 def user_ids_like(word: str) -> list[str]:
-    """Primary keys, as text, of up to 1,000 users whose login name contains `word`. Raises OperationalError where that
-    takes too long (see timed_out())."""
+    """Returns the primary keys, as text, of up to 1,000 users whose login name contains `word`. Raises OperationalError
+    where that takes too long (see timed_out())."""
     model = get_user_model()
     named = {f"{model.USERNAME_FIELD}__icontains": word}
     keys = model._default_manager.filter(**named).values_list("pk", flat=True)  # noqa: SLF001 - documented
@@ -131,7 +131,8 @@ def decoded_data(session: Any) -> SafeString:
 
 
 def _as_text(value: Any) -> str:
-    """For values that JSON does not have. Of an object only the type: its repr() may name secrets."""
+    """Returns a text for values that JSON does not have. For an object it is only the type: its repr() may name
+    secrets."""
     return str(value) if isinstance(value, (date, Decimal, UUID)) else f"<{type(value).__name__}>"
 
 
@@ -149,14 +150,14 @@ class SessionStateFilter(admin.SimpleListFilter):
 
 
 class SessionChangeList(TimedChangeList):
-    """What is inside the sessions is not read."""
+    """The list of sessions, which does not read their data."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
         return super().get_queryset(request, exclude_parameters).defer("data")
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Session]) -> list[Any]:
-        """A search mostly finds few. PostgreSQL would look for them hour by hour, through an index, and reads all
-        sessions so: at once that takes a third of the time."""
+        """Orders a search without an index: it mostly finds few, and PostgreSQL would look for them hour by hour, and
+        so read all sessions. At once that takes a third of the time."""
         return ["-expires_at", "-pk"] if self.query else list(super().get_ordering(request, queryset))
 
 
@@ -175,7 +176,7 @@ class SessionAdmin(VerbAdmin):
     fields: ClassVar[Any] = (user, device, "user_agent", created, last_seen, expires)
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
-        """A session is revoked, which deletes it."""
+        """Returns the permission to delete: revoking a session deletes it."""
         return self.has_delete_permission(request)
 
     def get_fields(self, request: HttpRequest, obj: Session | None = None) -> Any:
@@ -186,7 +187,7 @@ class SessionAdmin(VerbAdmin):
         return self.get_fields(request, obj)
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Without the rows that only keep sessions of the previous engine out: none of them was a session here."""
+        """Leaves out the rows that only keep sessions of the previous engine out: none of them was a session here."""
         sessions = super().get_queryset(request).exclude(data__isnull=True, last_seen_at=None)
         return sessions.annotate(is_ended=Q(data__isnull=True))
 
@@ -194,7 +195,7 @@ class SessionAdmin(VerbAdmin):
         return SessionChangeList
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
-        """Each gets `user_name`; "" for a visitor's."""
+        """Adds `user_name` to each; "" for a visitor's."""
         names = user_names({session.user_id for session in rows if session.user_id})
         for session in rows:
             session.user_name = names.get(session.user_id, session.user_id or "")
@@ -222,12 +223,12 @@ class SessionAdmin(VerbAdmin):
         return []
 
     def _warn(self, request: HttpRequest, text: Any) -> None:
-        """Not live.js, whose page shows no messages: they would be lost to the window that has asked for them."""
+        """Adds a message, but not for live.js, whose page shows none: it would be lost to the window that has asked."""
         if "X-Pgonly-Live" not in request.headers:
             self.message_user(request, text, messages.WARNING)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Not on what is inside a session: by trying values, a filter would tell it letter by letter."""
+        """Refuses filters on the data of a session: by trying values, they would reveal it letter by letter."""
         return not lookup.startswith("data") and super().lookup_allowed(lookup, value, request)
 
     @admin.action(description=gettext_lazy("Revoke the selected sessions"), permissions=["delete"])

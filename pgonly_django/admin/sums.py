@@ -59,7 +59,7 @@ def start_of_today() -> datetime:
 
 
 class Sums:
-    """Of the costs `entries`; without `reads_all` of the newest ones, where all take too long."""
+    """The sums of the costs `entries`; without `reads_all` of the newest ones, where all take too long."""
 
     def __init__(self, entries: Any, *, reads_all: bool = False) -> None:
         limit = PATIENT_LIMIT if reads_all else QUICK_LIMIT
@@ -71,7 +71,7 @@ class Sums:
             self.whole.add(row)
 
     def tables(self, *columns: str) -> list[dict[str, Any]]:
-        """By each of these, the dearest first. None of models where no call has named one."""
+        """Returns the sums by each of these, the dearest first. None of models where no call has named one."""
         has_models = any(row["model"] for row in self.rows)
         return [
             {"title": TITLES[column], "groups": self._groups(column)}
@@ -80,13 +80,13 @@ class Sums:
         ]
 
     def _groups(self, column: str) -> list[tuple[str, Sum, SafeString]]:
-        """With its share of the whole as a bar."""
+        """Returns them with their share of the whole as a bar."""
         sums = _by(column, self.of_budgets if column == "budget" else self.rows)[:GROUPS_SHOWN]
         whole = float(self.whole.usd) or 1.0
         return [(name, each, formats.progress_bar(float(each.usd), whole)) for name, each in sums]
 
     def chart(self, first: date, last: date) -> dict[str, Any]:
-        """Returns the dollars of each day, for includes/chart.html. The dearest models have colours of their own."""
+        """Returns the dollars of each day, for includes/chart.html. The dearest models have separate colours."""
         sums = dict(_by("model", self.rows))
         models = [name for name in sums if name][: len(COLOURS)]
         amounts = [sums[name].usd for name in models]
@@ -131,7 +131,7 @@ def _by(column: str, rows: Iterable[dict[str, Any]]) -> list[tuple[str, Sum]]:
 
 
 def _read(entries: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """By day, model, task and queue together, and by budget. Index: pgonly_cost_at or pgonly_cost_budget, a range."""
+    """Reads by day, model, task and queue together, and by budget. Index: pgonly_cost_at or pgonly_cost_budget."""
     together = entries.order_by().annotate(day=TruncDate("at")).sums(*TOGETHER)
     return list(together), list(entries.order_by().sums("budget")[:GROUPS_SHOWN])
 

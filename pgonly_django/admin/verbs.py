@@ -34,7 +34,7 @@ BATCH = 1_000
 
 @dataclass(slots=True)
 class Done:
-    """How many rows a verb changed, and how many it only asked to stop."""
+    """The number of rows that a verb changed, and the number that it only asked to stop."""
 
     changed: int = 0
     asked: int = 0
@@ -64,7 +64,7 @@ class Verb:
     refusals: tuple[type[Exception], ...] = ()
 
     def use(self, model_admin: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> None:
-        """Do it to those `rows` that allow it, and tell the person."""
+        """Does it to those `rows` that allow it, and tells the person."""
         try:
             done = self.perform(request, rows.model, list(self.keys_of(rows)))
             model_admin.message_user(request, *self.outcome(model_admin.opts, done))
@@ -72,18 +72,18 @@ class Verb:
             model_admin.message_user(request, str(error), messages.ERROR)
 
     def keys_of(self, rows: QuerySet[Any]) -> QuerySet[Any, Any]:
-        """Those of AT_ONCE `rows` that allow it, the highest, and one more where there are more."""
+        """Returns the keys of AT_ONCE `rows` that allow it, the highest, and one more where there are more."""
         return rows.filter(self.allowed).order_by("-pk").values_list("pk", flat=True)[: AT_ONCE + 1]
 
     def perform(self, request: HttpRequest, model: type[Model], keys: list[Any]) -> Done:
-        """Do it to the AT_ONCE first of the rows that were found, and log each."""
+        """Does it to the AT_ONCE first of the rows that were found, and logs each."""
         done, keys = Done(more=len(keys) > AT_ONCE), keys[:AT_ONCE]
         for start in range(0, len(keys), BATCH):
             self._perform_batch(request, model, keys[start : start + BATCH], done)
         return done
 
     def _perform_batch(self, request: HttpRequest, model: Any, keys: list[Any], done: Done) -> None:
-        """The rows are locked first, so that exactly those are logged that change."""
+        """Locks the rows first, so that exactly those are logged that change."""
         user_id = request.user.pk  # the verb may log this person out
         assert user_id is not None
         database = router.db_for_write(model)
@@ -100,8 +100,7 @@ class Verb:
         done.missed += len(keys) - len(locked)
 
     def use_on_all(self, model_admin: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> None:
-        """As use(), but in one statement and with one entry in the log for all: `rows` may be a million.
-
+        """Does what use() does, but in one statement and with one entry in the log for all: `rows` may be a million.
         The verb is done before it is logged: a log that fails does not undo it.
         """
         user_id = request.user.pk  # the verb may log this person out
@@ -114,7 +113,7 @@ class Verb:
         return self.method(request, rows) if self.method else getattr(rows, self.name)()
 
     def outcome(self, opts: Options[Any], done: Done) -> tuple[str, int]:
-        """What to tell the person, and the level of the message."""
+        """Returns the message for the person, and its level."""
         said = []
         if done.changed:
             said.append(f"{self.label}: {_counted(opts, done.changed)}.")
@@ -123,8 +122,8 @@ class Verb:
             said.append(text % _counted(opts, done.asked))
         if done.missed:
             text = ngettext(
-                "%s was left alone: somebody else or a worker has changed it by now.",
-                "%s were left alone: somebody else or a worker has changed them by now.",
+                "%s was left alone: another person or a worker has changed it since.",
+                "%s were left alone: another person or a worker has changed them since.",
                 done.missed,
             )
             said.append(text % _counted(opts, done.missed))
@@ -136,7 +135,7 @@ class Verb:
         return " ".join(said), messages.WARNING if done.more or done.missed else messages.SUCCESS
 
     def as_action(self, rows: str) -> Any:
-        """For ModelAdmin.actions, under a name such as "pause_queues"."""
+        """Returns an action for ModelAdmin.actions, under a name such as "pause_queues"."""
 
         def act(model_admin: ReadOnlyAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> None:
             self.use(model_admin, request, queryset)
@@ -174,7 +173,7 @@ class VerbAdmin(ReadOnlyAdmin):
             raise PermissionDenied
 
     def row_to_operate(self, request: HttpRequest, object_id: str) -> Any:
-        """As it stands in the address. Raises PermissionDenied and Http404."""
+        """Returns the row of the address. Raises PermissionDenied and Http404."""
         self.check_may_operate(request)
         row = self.get_object(request, unquote(object_id))
         if row is None:
@@ -188,8 +187,8 @@ class VerbAdmin(ReadOnlyAdmin):
         raise Http404
 
     def _page_after(self, request: HttpRequest, row: Any) -> str:
-        """The page of this site that the button stood on, where it says so in `next`; else the row's page, or the list
-        where a verb has deleted the row."""
+        """Returns the page of this site that the button stood on, where it says so in `next`; otherwise the row's page,
+        or the list where a verb has deleted the row."""
         came_from = request.POST.get("next", "")
         if url_has_allowed_host_and_scheme(
             came_from, {request.get_host()}, require_https=request.is_secure()
@@ -202,7 +201,7 @@ class VerbAdmin(ReadOnlyAdmin):
         return links.address(self.model, "changelist")
 
     def page_of(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """What the template of a row's page shows beside the buttons and the fields."""
+        """Returns what the template of a row's page shows beside the buttons and the fields."""
         return {}
 
     def render_change_form(
@@ -218,7 +217,7 @@ class VerbAdmin(ReadOnlyAdmin):
 
 
 def log_once(user_id: Any, model: type[Model], what: str, message: str) -> None:
-    """One entry in the admin log for something that has no row of its own: many rows, or a whole cache."""
+    """Writes one entry in the admin log for many rows, or a whole cache, which have no single row."""
     kind = ContentType.objects.get_for_model(model)
     LogEntry.objects.create(
         user_id=user_id, content_type=kind, object_repr=what[:200], action_flag=CHANGE, change_message=message
@@ -226,5 +225,5 @@ def log_once(user_id: Any, model: type[Model], what: str, message: str) -> None:
 
 
 def _counted(opts: Options[Any], count: int) -> str:
-    """As "1,204 jobs"."""
+    """Returns a text such as "1,204 jobs"."""
     return f"{count:,} {model_ngettext(opts, count)}"

@@ -49,7 +49,7 @@ DRAIN = Verb(
     name="drain",
     label=gettext_lazy("Drain"),
     hint=gettext_lazy(
-        "It claims no more jobs and ends once its own are finished. A supervisor or a platform may start another "
+        "It claims no more jobs and ends after its own are finished. A supervisor or a platform may start another "
         "one in its place."
     ),
     logged=gettext_lazy("Asked to drain."),
@@ -97,7 +97,7 @@ def served(worker: Any) -> str:
 
 @admin.display(description=gettext_lazy("running"))
 def held(worker: Any) -> str:
-    """By the rows of the jobs: a dead worker's own number stays when they are rescued."""
+    """Shows the number by the rows of the jobs: a dead worker's own number stays when they are rescued."""
     return f"{worker.jobs_held:,}"
 
 
@@ -128,12 +128,12 @@ class WorkerAdmin(VerbAdmin):
         return False
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """With `now`, the database's clock. Before PostgreSQL 17 an infinite time cannot be subtracted in SQL."""
+        """Adds `now`, the database's clock. Before PostgreSQL 17 an infinite time cannot be subtracted in SQL."""
         rows: Any = super().get_queryset(request)
         return rows.with_jobs_held().annotate(now=ClockTimestamp())
 
     def page_of(self, request: HttpRequest, worker: Any) -> dict[str, Any]:
-        """With the jobs that it holds, the oldest first, JOBS_SHOWN. Index: pgonly_job_running."""
+        """Adds the jobs that it holds, the oldest first, JOBS_SHOWN."""
         running = Job.objects.using(router.db_for_read(Job)).filter(state=State.RUNNING, worker_id=worker.pk)
         jobs = running.order_by("queue", "attempted_at").only(*JOB_COLUMNS)[:JOBS_SHOWN]
         return {

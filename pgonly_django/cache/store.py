@@ -76,7 +76,7 @@ class Store:
         return key.decode().partition(":")[2]
 
     def place(self, key: bytes) -> tuple[str, bool, bytes]:
-        """What distinguishes a stored key from those of all other caches."""
+        """Returns what distinguishes a stored key from those of all other caches."""
         return self.pool.alias, self.durable, key
 
     def call(

@@ -77,7 +77,7 @@ class Connection:
         self._watch(READ)
 
     def is_quiet(self) -> bool:
-        """Whether nothing came without a question: False when the server ends the connection, or the stream has
+        """Returns whether nothing came without a question: False when the server ends the connection, or the stream has
         ended."""
         return not self._poll.poll(0)
 
@@ -87,7 +87,7 @@ class Connection:
         return self._deadline - self._timeout
 
     def is_reusable(self) -> bool:
-        """Whether the connection is between statements, not left in the middle of one."""
+        """Returns whether the connection is between statements, not left in the middle of one."""
         return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
 
     def close(self) -> None:

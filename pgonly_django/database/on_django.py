@@ -263,7 +263,7 @@ def time_limit(alias: str, limit: timedelta, lock_limit: timedelta | None = None
 
 
 def is_in_transaction(alias: str) -> bool:
-    """Whether an atomic() would not begin a transaction. Without autocommit the caller has or begins one."""
+    """Returns whether an atomic() would not begin a transaction. Without autocommit the caller has or begins one."""
     connection = connections[alias]
     return connection.in_atomic_block or not connection.get_autocommit()
 

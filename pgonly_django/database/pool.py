@@ -55,7 +55,7 @@ class PoolUser:
         return (unavailable if isinstance(error, DatabaseUnavailableError) else failed)(*error.args)
 
     def may_be_done(self, error: BaseException) -> bool:
-        """Whether PostgreSQL may have done a call that ended with this error: cut off, or not answered."""
+        """Returns whether PostgreSQL may have done a call that ended with this error: cut off, or not answered."""
         failed, _, unanswered = self.errors
         return isinstance(error, unanswered) or not isinstance(error, (failed, testrun.Refusal))
 

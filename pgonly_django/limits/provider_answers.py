@@ -127,7 +127,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _was_refused(error: BaseException) -> bool:
-    """Whether the status refuses, by the attributes of openai, anthropic, httpx, requests and aiohttp."""
+    """Returns whether the status refuses, by the attributes of openai, anthropic, httpx, requests and aiohttp."""
     for holder in (error, getattr(error, "response", None)):
         for name in ("status_code", "status"):
             status = getattr(holder, name, None)

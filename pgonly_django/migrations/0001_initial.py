@@ -724,7 +724,7 @@ class Migration(migrations.Migration):
         migrations.RunPython(require_postgresql, migrations.RunPython.noop, hints={"model_name": "job"}),
         *TABLES,
         page("Overview", "job"),
-        page("Doctor", "worker", permissions=[("view_doctor", "Can see what the doctor finds")]),
+        page("Doctor", "worker", permissions=[("view_doctor", "Can see the findings of the doctor")]),
         migrations.RunSQL(
             CACHE, DROP_CACHE, state_operations=CACHE_TABLES, hints={"model_name": "cacheentry"}
         ),

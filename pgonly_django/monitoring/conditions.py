@@ -1,7 +1,7 @@
 """The table of conditions of queues, workers, jobs and transactions, and their judges.
 
-Each condition is judged here, with one threshold, for all who tell of it: the overview of the admin, the doctor,
-`pgonly_health` and the health checks. What only the doctor tells of is in `doctor/`.
+Each condition is judged here, with one threshold, for all that report it: the overview of the admin, the doctor,
+`pgonly_health` and the health checks. Conditions that only the doctor reports are in `doctor/`.
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ LIMITER_COOLS_DOWN = Condition(
 
 
 def has_waited(queue: QueueFigures) -> bool:
-    """Whether jobs have waited for so long that it counts who serves the queue."""
+    """Returns whether jobs have waited for so long that it matters which worker serves the queue."""
     return queue.paused_at is None and (queue.oldest_seconds or 0) >= QUEUE_UNSERVED.limit
 
 
 def of_queues(queues: Iterable[QueueFigures], served: Served, alias: str = "default") -> Iterator[Finding]:
-    """At most one for each queue in which jobs wait; without any worker one for all."""
+    """Yields at most one finding for each queue in which jobs wait; without any worker one for all."""
     waiting = [queue for queue in queues if queue.waiting.number or queue.oldest_seconds]
     unserved = [queue for queue in waiting if has_waited(queue) and not served.has(queue.name)]
     is_none_live = not served.all and not served.names and len(unserved) > 1
@@ -147,7 +147,8 @@ def _of_all(queues: Sequence[QueueFigures], alias: str) -> Finding:
 
 
 def of_workers(workers: Sequence[WorkerFigures]) -> Iterator[Finding]:
-    """Those that are silent. One that holds jobs is a warning until its lease ends and another one may take them."""
+    """Yields findings about silent workers. One that holds jobs is a warning until its lease ends and another one may
+    take them."""
     is_one_live = any(worker.is_live for worker in workers)
     for worker in workers:
         if not worker.is_live:
@@ -190,7 +191,7 @@ def of_snapshots(snapshots: Iterable[OldSnapshot], alias: str = "default") -> It
 
 
 def _holder(snapshot: OldSnapshot) -> str:
-    """The jobs of which one holds it, and the process of the server."""
+    """Names the jobs of which one holds it, and the process of the server."""
     session = gettext("process %(pid)s of the server (%(name)s)") % {
         "pid": snapshot.pid,
         "name": (snapshot.application_name or gettext("no application_name"))

@@ -24,7 +24,7 @@ SCHEDULES_AT_MOST = 20
 
 
 def _count_of(rows: Any) -> Coalesce:
-    """How many `rows` a limiter has, 0 included."""
+    """Returns SQL for the number of `rows` that a limiter has, 0 included."""
     counted = rows.filter(limiter=OuterRef("name")).order_by().values("limiter").annotate(n=Count("*"))
     return Coalesce(Subquery(counted.values("n"), output_field=IntegerField()), 0)
 
@@ -36,8 +36,8 @@ IN_USE = {"now": ClockTimestamp(), "held": _count_of(HELD), "waiters": _count_of
 
 
 def limiters(alias: str) -> list[Any]:
-    """LIMITERS_AT_MOST rows, annotated with IN_USE: those that cool down first. Index: pgonly_limiter_slot_number and
-    pgonly_limiter_waiter_next, one range for each limiter; pgonly_limiter is small."""
+    """Returns LIMITERS_AT_MOST rows, annotated with IN_USE: those that cool down first. Index:
+    pgonly_limiter_slot_number and pgonly_limiter_waiter_next, one range for each limiter; pgonly_limiter is small."""
     cools_down = Case(When(blocked_until__gt=ClockTimestamp(), then=Value(0)), default=Value(1))
     rows: Sequence[Any] = Limiter.objects.using(alias).annotate(**IN_USE).order_by(cools_down, "name")
     return list(rows[:LIMITERS_AT_MOST])
@@ -57,8 +57,8 @@ SELECT held_by FROM holding WHERE starts_with(held_by, %(first)s::text) LIMIT {B
 
 
 def budgets(alias: str) -> list[Any]:
-    """BUDGETS_AT_MOST rows, annotated with spent_now and held_jobs: those that hold jobs, then those with the largest
-    part of their cap spent or reserved, of the first BUDGETS_READ by name."""
+    """Returns BUDGETS_AT_MOST rows, annotated with spent_now and held_jobs: those that hold jobs, then those with the
+    largest part of their cap spent or reserved, of the first BUDGETS_READ by name."""
     with connections[router.db_for_read(Job)].cursor() as cursor:
         cursor.execute(HOLDING, {"first": HELD_BY})
         holding = held_jobs(holder.removeprefix(HELD_BY) for (holder,) in cursor.fetchall())
@@ -71,7 +71,7 @@ def budgets(alias: str) -> list[Any]:
 
 
 def _used(budget: Any) -> Decimal:
-    """The part of its cap that is spent or reserved."""
+    """Returns the part of its cap that is spent or reserved."""
     return (budget.spent_now + budget.reserved) / budget.usd if budget.usd > 0 else Decimal(0)
 
 
@@ -84,7 +84,7 @@ FROM unnest(%(holders)s::text[]) AS given(holder)
 
 
 def held_jobs(names: Iterable[str]) -> dict[str, Counted]:
-    """How many jobs each of the budgets with these names holds, counted up to HELD_AT_MOST."""
+    """Returns how many jobs each of the budgets with these names holds, counted up to HELD_AT_MOST."""
     holders = [HELD_BY + name for name in names]
     with connections[router.db_for_read(Job)].cursor() as cursor:
         cursor.execute(HELD_JOBS, {"holders": holders})
@@ -94,8 +94,7 @@ def held_jobs(names: Iterable[str]) -> dict[str, Counted]:
 
 
 def schedules(alias: str) -> list[Any]:
-    """SCHEDULES_AT_MOST rows, the next tick first, then the paused ones; each with `now`, the database's clock.
-
+    """Returns SCHEDULES_AT_MOST rows, the next tick first, then the paused ones; each with `now`, the database's clock.
     Index: pgonly_schedule_due, in its order. Of the paused ones pgonly_schedule is read, which is small.
     """
     rows = Schedule.objects.using(alias).annotate(now=ClockTimestamp())
@@ -106,6 +105,7 @@ def schedules(alias: str) -> list[Any]:
 
 
 def with_problem(alias: str) -> list[Schedule]:
-    """SCHEDULES_AT_MOST that are not paused and could not enqueue their last tick. The table is small, and read."""
+    """Returns SCHEDULES_AT_MOST that are not paused and could not enqueue their last tick. The table is small, and
+    read."""
     rows = Schedule.objects.using(alias).filter(problem__isnull=False, paused_at=None).exclude(problem="")
     return list(rows.order_by("name")[:SCHEDULES_AT_MOST])

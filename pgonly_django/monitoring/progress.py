@@ -1,4 +1,4 @@
-"""How far a job is, how fast it goes, and how long it still takes; from the columns of its row, without a statement."""
+"""The progress of a job, its speed and its remaining time, from the columns of its row, without a statement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEASURED_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """What cannot be known is None. `percent` is below 100 until all is done."""
+    """The progress of a job. What cannot be known is None. `percent` is below 100 until all is done."""
 
     done: float | None
     total: float | None  # above zero
@@ -29,7 +29,7 @@ class JobProgress:
 
 
 def job_progress(job: Job, now: datetime | None = None) -> JobProgress:
-    """The speed is counted from where the present run began, up to its last report."""
+    """Returns the progress. The speed is counted from where the present run began, up to its last report."""
     reported = job.progress if isinstance(job.progress, dict) else {}
     done, total = _figure(reported.get("done")), _figure(reported.get("total"))
     if done is None:
@@ -47,7 +47,7 @@ def _figure(value: Any) -> float | None:
 
 
 def _per_minute(job: Job, since: dict[str, Any], done: float, now: datetime) -> float | None:
-    """None where the job does not run, or not long enough, or has done nothing yet."""
+    """Returns None where the job does not run, or not long enough, or has done nothing yet."""
     if job.state != State.RUNNING or job.attempted_at is None:
         return None
     first, first_seconds = since.get("done") or 0, since.get("seconds") or 0.0
@@ -58,7 +58,7 @@ def _per_minute(job: Job, since: dict[str, Any], done: float, now: datetime) -> 
 
 
 def _left(job: Job, items: float, per_minute: float, now: datetime) -> timedelta | None:
-    """From now on: the time since the last report is over already."""
+    """Returns the time from now on, without the time since the last report."""
     minutes = max(items, 0) / per_minute
     if minutes > LONGEST_LEFT / timedelta(minutes=1):
         return None
@@ -66,6 +66,6 @@ def _left(job: Job, items: float, per_minute: float, now: datetime) -> timedelta
 
 
 def _reported_at(job: Job, now: datetime) -> datetime:
-    """Of this run; before its first report the present moment."""
+    """Returns the time of the last report of this run; before the first one, the present time."""
     at = job.reported_at
     return now if at is None or job.attempted_at is None or at < job.attempted_at else min(at, now)

@@ -1,4 +1,5 @@
-"""How many jobs are in each state; and of each queue what waits, for how long, what runs, and what its limits leave."""
+"""How many jobs are in each state; and for each queue what waits, for how long, what runs, and what its limits
+leave."""
 
 from __future__ import annotations
 
@@ -29,12 +30,12 @@ class Counted(NamedTuple):
 
     @property
     def label(self) -> str:
-        """For people: "1,204", or "10,000+" where the cap ended it."""
+        """Returns the number for people: "1,204", or "10,000+" where the cap ended it."""
         return f"{self.number:,}+" if self.has_more else f"{self.number:,}"
 
 
 def capped(found: int, cap: int) -> Counted:
-    """Of a statement that has counted one row beyond its cap where there was one."""
+    """Makes a Counted of a statement that has counted one row beyond its cap if there was one."""
     return Counted(min(found, cap), has_more=found > cap)
 
 
@@ -79,8 +80,8 @@ FROM counted
 
 
 def jobs_by_state(alias: str) -> dict[State, Counted]:
-    """Of each state OF_A_STATE_AT_MOST at most, in the order of a job's life. Of jobs that succeeded it may be too few,
-    and `has_more` says so, where more than OF_A_STATE_AT_MOST failed or were cancelled."""
+    """Returns the count of each state, up to OF_A_STATE_AT_MOST, in the order of a job's life. The count of jobs that
+    succeeded may be too low, and `has_more` says so, where more than OF_A_STATE_AT_MOST failed or were cancelled."""
     with connections[alias].cursor() as cursor:
         cursor.execute(STATES)
         names = [column.name for column in cursor.description]
@@ -99,7 +100,7 @@ _COUNT = qualified("""(SELECT count(*)::int FROM (
 
 
 def count_of(queue: str, *rows: str) -> str:
-    """SQL: how many jobs of the `rows` the queue has whose name is the expression `queue`."""
+    """Returns SQL for the number of jobs of the `rows` of the queue whose name is the expression `queue`."""
     return " + ".join(_COUNT.format(row=row, queue=queue, limit=COUNTED_AT_MOST + 1) for row in rows)
 
 
@@ -157,8 +158,8 @@ FROM unnest(%(queues)s::text[]) AS given(queue)
 
 
 def queues(alias: str) -> list[QueueFigures]:
-    """The queues that have a row, QUEUES_AT_MOST, the paused ones first, those with jobs that KNOWN_QUEUES finds, and
-    those in which a job has waited longest, QUEUES_AT_MOST. Counts up to 1,000 jobs of each kind in each."""
+    """Returns the queues that have a row, QUEUES_AT_MOST, the paused ones first, those with jobs that KNOWN_QUEUES
+    finds, and those in which a job has waited longest, QUEUES_AT_MOST. Counts up to 1,000 jobs of each kind in each."""
     of_rows: Any = Queue.objects.using(alias).annotate(**IN_USE)
     rows = list(of_rows.order_by(F("paused_at").asc(nulls_last=True), "name")[:QUEUES_AT_MOST])
     oldest, by_name = oldest_per_queue(alias), {row.name: row for row in rows}

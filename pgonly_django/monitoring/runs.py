@@ -32,7 +32,7 @@ class Period(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class EndedRuns(Counts):
-    """What ended in one part of a period."""
+    """The runs that ended in one part of a period."""
 
     starts_at: datetime
 
@@ -42,7 +42,7 @@ def _sum(column: str) -> str:
 
 
 def _sums(column: str) -> str:
-    """SQL: the sum of each bucket. As columns: with a row for each bucket it takes five times as long."""
+    """Returns SQL for the sum of each bucket, as columns: with a row for each bucket it takes five times as long."""
     return f"ARRAY[{', '.join(_sum(f'{column}[{number}]') for number in range(1, BUCKETS + 1))}]"
 
 
@@ -65,8 +65,7 @@ WAITED = _of_parts(_sums("waiting_times"))
 
 
 def throughput(alias: str, period: Period, queue: str = "") -> list[EndedRuns]:
-    """One entry for each part of the period, the present one last; zeros where nothing ended. `queue`: of its runs
-    alone."""
+    """Returns one entry for each part of the period, the present one last; zeros where nothing ended."""
     found = _by_part(alias, ENDED, period, queue)
     return [EndedRuns(*numbers, starts_at=start) for start, numbers in found.items()]
 
@@ -106,14 +105,15 @@ class Failed(NamedTuple):
 
 
 def failed_jobs(alias: str) -> Failed:
-    """How many jobs failed for the last time within the last hour, and in the hour before it."""
+    """Returns how many jobs failed for the last time within the last hour, and in the hour before it."""
     with connections[alias].cursor() as cursor:
         cursor.execute(FAILED)
         return Failed(*cursor.fetchone())
 
 
 class Times(NamedTuple):
-    """Of the runs of one task from one queue that ended in the period. Seconds; None where none was measured."""
+    """The times of the runs of one task from one queue that ended in the period. Seconds; None where none was
+    measured."""
 
     queue: str
     task: str
@@ -146,8 +146,7 @@ ORDER BY most.runs DESC, queue, task
 
 
 def times(alias: str, period: Period, queue: str = "") -> list[Times]:
-    """Of the TASKS_AT_MOST pairs of queue and task that ran most often in the period, in that order. `queue`: of its
-    tasks alone."""
+    """The times of the TASKS_AT_MOST pairs of queue and task that ran most often in the period, in that order."""
     within = str(period.length * period.count)
     facts = {"granularity": period.granularity, "within": within, "queue": queue}
     with connections[alias].cursor() as cursor:
@@ -162,8 +161,8 @@ def times(alias: str, period: Period, queue: str = "") -> list[Times]:
 
 
 def percentile(histogram: Sequence[int], part: float) -> float | None:
-    """The duration in seconds that this `part` of the runs stayed below. Inside a bucket the runs count as evenly
-    spread, so it is off by less than the width of the bucket: 41 %."""
+    """Returns the duration in seconds that this `part` of the runs stayed below. Inside a bucket the runs count as
+    evenly spread, so it is off by less than the width of the bucket: 41 %."""
     wanted = sum(histogram) * part
     below = 0
     for number, count in enumerate(histogram):
@@ -176,7 +175,7 @@ def percentile(histogram: Sequence[int], part: float) -> float | None:
 
 @dataclass(slots=True, kw_only=True)
 class Runs(Counts):
-    """Of one task from one queue. Buckets as in models/job_stats.py."""
+    """The runs of one task from one queue. Buckets as in models/job_stats.py."""
 
     queue: str
     task: str  # "", as the queue: all pairs beyond the cap together
@@ -234,8 +233,8 @@ FROM today
 
 
 def runs_today(alias: str) -> RunsToday:
-    """The runs that have ended since midnight (UTC): one entry for each pair of a queue and a task that ran today or
-    yesterday, PAIRS_AT_MOST; and one, last, for all others, unless today has more than COUNTED_AT_MOST rows.
+    """Returns the runs that have ended since midnight (UTC): one entry for each pair of a queue and a task that ran
+    today or yesterday, PAIRS_AT_MOST; and one, last, for all others, unless today has more than COUNTED_AT_MOST rows.
 
     They are counters for a program that compares two of its readings: they only grow until the next midnight, at which
     a new count begins. A sum over a sliding window falls when rows leave it, which such a program takes for a restart.

@@ -1,4 +1,4 @@
-"""Old snapshots: a transaction that is open for long keeps vacuum from removing what all jobs leave behind."""
+"""Old snapshots: a transaction that is open for long keeps vacuum from removing the dead rows of all jobs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class OldSnapshot:
 def old_snapshots(
     alias: str, older_than_seconds: float, at_most: int = 1, *, names_jobs: bool = True
 ) -> list[OldSnapshot]:
-    """The transactions that have been open for longest. Without `names_jobs` no table of ours is read."""
+    """Returns the transactions that have been open for longest. Without `names_jobs` no table of ours is read."""
     with connections[alias].cursor() as cursor:
         cursor.execute(OLDEST_SNAPSHOTS, [older_than_seconds, at_most])
         return [

@@ -1,4 +1,4 @@
-"""What the caches of settings.CACHES and the sessions hold, without walking over a large table."""
+"""The contents of the caches of settings.CACHES and of the sessions, without walking over a large table."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class CacheFigures:
 
     @property
     def hit_rate(self) -> float | None:
-        """Hits of all reads that were flushed so far, 0 to 1; None before the first."""
+        """The hits of all reads that were flushed so far, 0 to 1; None before the first."""
         reads = self.hits + self.misses
         return self.hits / reads if reads else None
 
 
 def caches(limit: timedelta | None = None, *, counts_all: bool = False) -> list[CacheFigures]:
-    """Counts COUNTED_AT_MOST entries of each, or all; of a larger cache it takes what its processes have counted. Where
-    the database of one does not answer, or not within the `limit`, it has a `problem` and no numbers."""
+    """Counts COUNTED_AT_MOST entries of each, or all; for a larger cache it takes what its processes have counted.
+    Where the database of one does not answer, or not within the `limit`, it has a `problem` and no numbers."""
     most = None if counts_all else COUNTED_AT_MOST
     return [_figures(alias, cache, limit, most) for alias, cache in our_caches().items()]
 
@@ -120,7 +120,7 @@ class SessionFigures(NamedTuple):
 
 
 def sessions(alias: str) -> SessionFigures:
-    """Of the COUNTED_AT_MOST active sessions that expire last."""
+    """Returns the figures of the COUNTED_AT_MOST active sessions that expire last."""
     with connections[alias].cursor() as cursor:
         cursor.execute(ACTIVE)
         (_, active, logged_in, _), *users = cursor.fetchall()

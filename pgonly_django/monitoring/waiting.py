@@ -1,4 +1,4 @@
-"""Why one job waits: what keeps it from running, the strongest reason first."""
+"""The reasons why one job waits: what keeps it from running, the strongest reason first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ IGNORED_AFTER = timedelta(seconds=QUEUE_UNSERVED.limit)
 
 
 class Kind(StrEnum):
-    """What keeps a job from running, the strongest first. Behind each: the facts that its Reason has."""
+    """The kinds of things that keep a job from running, the strongest first. After each: the facts that its Reason
+    has."""
 
     DUE = "due"  # run_at, which is ahead
     OVERDUE = "overdue"  # run_at: a worker should have made it ready
@@ -51,8 +52,8 @@ class Reason:
 
 
 def why_it_waits(alias: str, job: Job) -> list[Reason]:
-    """Of a job that is scheduled, ready or held; of others none. Reads the rows of its queue and of the live workers,
-    and counts up to 1,000 jobs of its key and before it."""
+    """Returns the reasons of a job that is scheduled, ready or held; none for others. Reads the rows of its queue and
+    of the live workers, and counts up to 1,000 jobs of its key and before it."""
     order = list(Kind)
     return sorted(_reasons(alias, job), key=lambda reason: order.index(reason.kind))
 
@@ -127,7 +128,7 @@ def _of_queue(alias: str, job: Job) -> Iterator[Reason]:
 
 
 def _of_key(alias: str, job: Job) -> Iterator[Reason]:
-    """Index: pgonly_job_limited_running."""
+    """Returns the reason of its key. Index: pgonly_job_limited_running."""
     if job.concurrency_key is None:
         return
     limit = job.concurrency_limit or 1
@@ -155,7 +156,7 @@ SELECT count(*) FROM (
 
 
 def _ahead(alias: str, job: Job) -> int:
-    """How many jobs come first, as far as they are counted: of its key, or else of its queue."""
+    """Returns how many jobs come first, as far as they are counted: of its key, or else of its queue."""
     if job.slots is not None and job.concurrency_key is None:
         return 0
     facts: dict[str, Any] = {"queue": job.queue, "priority": job.priority, "key": job.concurrency_key}

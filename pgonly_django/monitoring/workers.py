@@ -32,15 +32,14 @@ class WorkerFigures:
 
     @property
     def is_late(self) -> bool:
-        """It holds jobs, and its heartbeat should have come by now."""
+        """Whether it holds jobs, and its heartbeat should have come by now."""
         return bool(self.jobs) and not self.is_live
 
 
 def workers(alias: str) -> list[WorkerFigures]:
-    """Those that have not stopped, the last heard of first, WORKERS_AT_MOST; and of the running jobs JOBS_AT_MOST. One
-    that is not live is shown while it holds jobs, and for an hour after its last heartbeat.
-
-    Index: pgonly_job_running, for the jobs; pgonly_worker is small.
+    """Returns those that have not stopped, the last heard of first, WORKERS_AT_MOST; and of the running jobs
+    JOBS_AT_MOST. One that is not live is shown while it holds jobs, and for an hour after its last heartbeat. Index:
+    pgonly_job_running, for the jobs; pgonly_worker is small.
     """
     now = ClockTimestamp()
     started = Worker.objects.using(alias).filter(stopped_at=None).annotate(now=now)
@@ -57,7 +56,7 @@ def workers(alias: str) -> list[WorkerFigures]:
 
 
 class Served(NamedTuple):
-    """Which queues have a live worker that takes jobs of them."""
+    """The queues that have a live worker that takes jobs of them."""
 
     all: bool  # some worker serves every queue
     names: frozenset[str] = frozenset()
@@ -72,7 +71,7 @@ def served_queues(alias: str) -> Served:
 
 
 class WorkerTotals(NamedTuple):
-    """Of all workers, however many there are, or of those that serve some queues."""
+    """The totals of all workers, however many there are, or of those that serve some queues."""
 
     live: int
     asleep: int  # of the live ones
@@ -82,9 +81,8 @@ class WorkerTotals(NamedTuple):
 
 
 def worker_totals(alias: str, queues: Collection[str] = (), max_age: timedelta | None = None) -> WorkerTotals:
-    """`max_age`: a worker whose heartbeat is older is not live; else as the admin has it.
-
-    Index: pgonly_job_running, for the jobs of those that are silent for an hour; pgonly_worker is small.
+    """Returns the totals. `max_age`: a worker whose heartbeat is older is not live; by default as in the admin. Index:
+    pgonly_job_running, for the jobs of those that are silent for an hour; pgonly_worker is small.
     """
     started: list[Any] = list(
         Worker.objects.using(alias).filter(stopped_at=None).annotate(now=ClockTimestamp())

@@ -77,5 +77,5 @@ def _prune_what_can_go(alias: str, limit: int) -> int:
 
 
 def _grace_seconds() -> float:
-    """How long an expired row stays: with a previous engine it says that this session was moved here."""
+    """Returns how long an expired row stays: with a previous engine it says that this session was moved here."""
     return float(cookie_age()) if settings().session_previous_engine else 0.0

@@ -76,7 +76,7 @@ def as_in_autocommit(watch: CommitWatch | None = None) -> Iterator[list[str]]:
 
 
 def _is_in_transaction(connection: Any) -> bool:
-    """Whether it is in a test's transaction. A drained job that drains others is told that it is in none."""
+    """Returns whether it is in a test's transaction. A drained job that drains others is told that it is in none."""
     return connection.in_atomic_block or _is_simulated(connection)
 
 
@@ -134,7 +134,7 @@ class _SimulatedCommits:
         }
 
     def end(self) -> bool:
-        """Whether rows are lost: the job left a transaction open, or in a state that cannot continue."""
+        """Returns whether rows are lost: the job left a transaction open, or in a state that cannot continue."""
         is_lost = self._is_begun and bool(self._last_write)
         if self._is_begun:
             self._rollback()

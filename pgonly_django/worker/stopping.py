@@ -102,8 +102,8 @@ class Shutdown:
                 run.interrupter.interrupt(JobStopped)
 
     def gives_up(self, in_flight: InFlight, *, is_away: bool) -> bool:
-        """Whether to leave with unwritten ends: the database is unavailable, or another transaction has locked a
-        row."""
+        """Returns whether to leave with unwritten ends: the database is unavailable, or another transaction has locked
+        a row."""
         gives_up_at = min(self._until + GIVE_UP_SECONDS, self._gives_up_at)
         # Not before the ends were tried once: the main loop may have waited for the database until now.
         gives_up = self._is_over and ((self._at_once and is_away) or time.monotonic() >= gives_up_at)

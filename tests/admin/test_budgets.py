@@ -80,10 +80,10 @@ def test_raise_and_resume_sets_the_cap_and_lets_all_held_jobs_go_on(admin_client
     budget = make(spent=5)
     hold(budget, 2)
     response = admin_client.post(button(budget, "raise"), {"usd": "7.5"}, follow=True)
-    assert said(response) == ["2 held jobs go on.", "Raise and resume: 1 budget."]
+    assert said(response) == ["2 held jobs continue.", "Raise and resume: 1 budget."]
     assert Budget.objects.get().usd == Decimal("7.5")
     assert set(Job.objects.values_list("state", flat=True)) == {State.READY}
-    assert LogEntry.objects.get(user=admin_user).change_message == "Raised; the jobs that it held go on."
+    assert LogEntry.objects.get(user=admin_user).change_message == "Raised; the jobs that it held continue."
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_why_a_schedule_failed_is_told_to_those_who_may_see_arguments(client, pe
     person("view_schedule")
     for page in pages:
         text = client.get(page).text
-        assert "Somebody who may see the arguments of jobs sees why." in text, page
+        assert "A person who may see the arguments of jobs sees why." in text, page
         assert "hunter2" not in text, page
     assert "WrongArgumentsError." in client.get(LIST).text
     assert client.get(f"{LIST}?problem__startswith=W").status_code == 400

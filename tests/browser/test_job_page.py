@@ -98,7 +98,7 @@ def test_an_operator_raises_the_budget_that_holds_a_job_and_resumes_it_on_its_pa
     page = operator.goes_to(page_of(job))
     page.get_by_label("New cap in USD").fill("7.5")
     operator.presses("Raise and resume")
-    expect(page.get_by_text("1 held job goes on.")).to_be_visible()
+    expect(page.get_by_text("1 held job continues.")).to_be_visible()
     assert str(job.pk) in page.url
     assert Job.objects.get(pk=job.pk).state == State.READY
     budget.refresh_from_db()

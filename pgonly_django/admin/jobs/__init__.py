@@ -1,4 +1,4 @@
-"""Jobs in the admin: the list, a job's page, and what a person may do to jobs."""
+"""Jobs in the admin: the list, a job's page, and the actions on jobs."""
 
 from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.job_admin import JobAdmin

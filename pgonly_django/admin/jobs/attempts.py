@@ -48,7 +48,7 @@ class TracebackPart(NamedTuple):
 
 
 class _Lines(NamedTuple):
-    """Those of a frame, or lines that belong to none."""
+    """The lines of a frame, or lines that belong to none."""
 
     text: str
     path: str | None = None
@@ -59,8 +59,8 @@ class _Lines(NamedTuple):
 
 
 def parts_of(traceback: str) -> list[TracebackPart]:
-    """Together they are the whole text: the frames of the project are open, those of libraries are folded. Where all
-    frames are of libraries, none is."""
+    """Splits the whole text: the frames of the project are open, those of libraries are folded. Where all frames are of
+    libraries, none is."""
     pieces = list(_pieces(traceback))
     if all(piece.is_folded for piece in pieces if piece.path is not None):
         return [TracebackPart(traceback)]
@@ -72,7 +72,7 @@ def parts_of(traceback: str) -> list[TracebackPart]:
 
 
 def without_messages(traceback: str) -> str:
-    """Its frames and headings alone: a message may have values of the job in it."""
+    """Returns its frames and headings alone: a message may have values of the job in it."""
     return "".join(
         piece.text
         for piece in _pieces(traceback)
@@ -98,7 +98,7 @@ def _pieces(traceback: str) -> Iterator[_Lines]:
 
 @dataclass(slots=True)
 class RecordedAttempt:
-    """One run of the job, or one decision of a person, as `errors` keeps it."""
+    """One run of the job, or one decision of a person, as `errors` has it."""
 
     key: int  # which one of the job's
     outcome: str
@@ -115,7 +115,7 @@ class RecordedAttempt:
 
     @property
     def place(self) -> str:
-        """As "run 7, attempt 1"."""
+        """The place, as "run 7, attempt 1"."""
         run = None if self.run is None else _("run %d") % self.run
         attempt = None if self.number is None else _("attempt %d") % self.number
         return ", ".join(filter(None, (run, attempt)))
@@ -159,7 +159,7 @@ class EqualAttempts:
 
     @property
     def earlier(self) -> list[RecordedAttempt]:
-        """The newest of these first."""
+        """The others, the newest first."""
         return self.attempts[-2::-1]
 
     @property
@@ -168,7 +168,7 @@ class EqualAttempts:
 
     @property
     def place(self) -> str:
-        """As "runs 3 to 7"; of one run as its own."""
+        """The places, as "runs 3 to 7"; of one run as its own."""
         first, last = self.attempts[0], self.newest
         if first.run is None or last.run is None or self.count == 1:
             return last.place
@@ -176,8 +176,8 @@ class EqualAttempts:
 
 
 def attempts_of(job: Job, worker: str, *, sees_data: bool) -> list[RecordedAttempt]:
-    """Oldest first: those in `errors`, then the run under way or the successful one, of this `worker`. Without
-    `sees_data` no text that the task has made: see cause_of()."""
+    """Returns them, the oldest first: those in `errors`, then the run under way or the successful one, of this
+    `worker`. Without `sees_data` no text that the task has made: see cause_of()."""
     attempts = [_recorded(key, entry, sees_data=sees_data) for key, entry in enumerate(job.errors, 1)]
     if job.state in (State.RUNNING, State.SUCCEEDED) and job.attempted_at is not None:
         ended, key = job.finished_at, len(attempts) + 1
@@ -192,8 +192,8 @@ def folded(attempts: list[RecordedAttempt]) -> list[EqualAttempts]:
 
 
 def _number(attempts: list[RecordedAttempt], claims: int) -> None:
-    """Give each run its number: deaths, stops and snoozes cost no attempt. Each run was a claim, and the last claim is
-    the last run."""
+    """Numbers the runs: deaths, stops and snoozes use up no attempt. Each run was a claim, and the last claim is the
+    last run."""
     for each in reversed(attempts):
         if each.started_at is not None and claims > 0:
             each.run = claims
@@ -220,26 +220,26 @@ def _recorded(key: int, entry: dict[str, Any], *, sees_data: bool) -> RecordedAt
 
 
 def cause_of(entry: dict[str, Any], *, sees_data: bool) -> str:
-    """The exception's short name and message, and the reason that was given. Without `sees_data` no text that the task
-    has made, which may have its arguments in it."""
+    """Returns the exception's short name and message, and the reason that was given. Without `sees_data` no text that
+    the task has made, which may have its arguments in it."""
     is_told = ("message", "reason") if sees_data else ("reason",) if is_our_text(entry) else ()
     text = " ".join(entry[key] for key in is_told if entry.get(key))
     return ": ".join(filter(None, (short_name(entry.get("exception") or ""), text)))
 
 
 def is_our_text(entry: dict[str, Any]) -> bool:
-    """Whether the worker or a person gave the reason, and not the task."""
+    """Returns whether the worker or a person gave the reason, and not the task."""
     outcome = OUTCOMES.get(entry.get("outcome", ""))
     return "started_at" not in entry or (outcome is not None and outcome.reason_is_ours)
 
 
 def log_lines(job: Job) -> list[tuple[datetime | None, str]]:
-    """Time and text, newest first."""
+    """Returns time and text, newest first."""
     return [(_time(line["at"]), line["text"]) for line in reversed(job.log)]
 
 
 def _time(text: str | None) -> datetime | None:
-    """As Django reads times from the row's columns (without USE_TZ naive), so that both can be compared."""
+    """Returns a time as Django reads it from the row's columns (without USE_TZ naive), so that both can be compared."""
     moment = parse_datetime(text) if text else None
     if moment is None or settings.USE_TZ:
         return moment

@@ -43,7 +43,7 @@ NO_JOB = UUID(int=0)  # Django wants a selection, also for "all"
 
 
 def bulk_action(verb: JobVerb) -> Any:
-    """For ModelAdmin.actions: asks, and does it once the person has confirmed."""
+    """Returns an action for ModelAdmin.actions: it asks, and does it after the person has confirmed."""
 
     def act(model_admin: VerbAdmin, request: HttpRequest, jobs: QuerySet[Job]) -> HttpResponse | None:
         if "confirmed" not in request.POST:
@@ -57,7 +57,7 @@ def bulk_action(verb: JobVerb) -> Any:
 
 
 def bulk_view(model_admin: VerbAdmin, request: HttpRequest, name: str) -> HttpResponse:
-    """The page that asks, for all jobs that the list with the filters of this address shows."""
+    """Shows the page that asks, for all jobs that the list with the filters of this address shows."""
     model_admin.check_may_operate(request)
     verb: Any = model_admin.verb_named(name)
     address = model_admin.links(request).address(Job, "changelist")
@@ -93,8 +93,8 @@ def _report(
     gone = _counted_before(request) - done.changed - done.asked - done.missed
     if gone > 0:
         fewer = ngettext(
-            "That is %s fewer than the page had counted: somebody else or a worker has changed it by now.",
-            "That is %s fewer than the page had counted: somebody else or a worker has changed them by now.",
+            "That is %s fewer than the page had counted: another person or a worker has changed it since.",
+            "That is %s fewer than the page had counted: another person or a worker has changed them since.",
             gone,
         )
         told, level = f"{told} {fewer % f'{gone:,}'}", messages.WARNING
@@ -112,7 +112,7 @@ def _report(
 
 
 def _counted_before(request: HttpRequest) -> int:
-    """What the page that asked has said; 0 where it said nothing."""
+    """Returns the count of the page that asked; 0 where it had none."""
     try:
         return min(int(request.POST.get("counted", 0)), AT_ONCE)
     except ValueError:
@@ -120,7 +120,7 @@ def _counted_before(request: HttpRequest) -> int:
 
 
 def refusals(verb: JobVerb, jobs: QuerySet[Job]) -> list[str]:
-    """Why some of `jobs` are left alone, with their number: "12 running". Of AT_ONCE of them at most."""
+    """Returns why some of `jobs` are left alone, with their number: "12 running", of up to AT_ONCE of them."""
     reason = Case(
         When(IS_CANCELLING, then=Value("cancelling")),
         When(state__in=verb.states, then=Value("key")),
@@ -149,8 +149,8 @@ def _page(
     address: str,
     changelist: JobChangeList | None = None,
 ) -> TemplateResponse:
-    """How many jobs there are, and why the others are left alone; nothing of it where that takes too long. `address`:
-    of the list, to which the answer goes."""
+    """Returns how many jobs there are, and why the others are left alone, unless that takes too long. `address`: of the
+    list, to which the answer goes."""
     found = in_time(jobs.db, SEARCH_LIMIT, lambda: (verb.keys_of(jobs).count(), refusals(verb, jobs)))
     count, refused = found or (0, [])
     is_all = changelist is not None or request.POST.get("select_across") == "1"
@@ -187,7 +187,7 @@ class RedriveForm(forms.Form):
     )
 
     def __init__(self, data: Any, *, sees_data: bool) -> None:
-        """Who may not see the arguments does not choose others: they could send what is in a job elsewhere."""
+        """A person who may not see the arguments does not choose others: they could send a job's data elsewhere."""
         super().__init__(data)
         if not sees_data:
             del self.fields["arguments"]
@@ -205,7 +205,7 @@ class RedriveForm(forms.Form):
 def redrive_jobs(
     model_admin: VerbAdmin, request: HttpRequest, queryset: QuerySet[Job]
 ) -> TemplateResponse | None:
-    """Ask first, and then do it: for AT_ONCE jobs at most, those that have failed longest ago."""
+    """Asks first, and then does it: for up to AT_ONCE jobs, those that have failed longest ago."""
     oldest: Any = queryset.filter(state=State.FAILED).order_by("pk")[: AT_ONCE + 1]
     form = RedriveForm(request.POST if "apply" in request.POST else None, sees_data=may_see_data(request))
     if form.is_valid():

@@ -1,5 +1,4 @@
-"""The call of a job in a form: edit a job that waits, or run one again as a new job. What is masked may stay as it is
-shown."""
+"""The call of a job in a form: edit a job that waits, or run one again as a new job. Masked values may stay."""
 
 from __future__ import annotations
 
@@ -70,7 +69,7 @@ def edit_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> H
 
 
 def _edited(request: HttpRequest, form: CallForm) -> tuple[str, int] | None:
-    """What to tell the person; None where it was refused, and the form says why."""
+    """Returns the message for the person; None where it was refused, and the form says why."""
     changes = form.changes
     if not changes:
         return _("Nothing was changed."), messages.INFO
@@ -108,7 +107,7 @@ def again_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> 
 
 
 def _run_again(request: HttpRequest, form: CallForm) -> JobResult | None:
-    """None where it was refused, and the form says why."""
+    """Returns None where it was refused, and the form says why."""
     job, given = form.job, form.cleaned_data
     call = {name: given.get(name, getattr(job, name)) for name in CALL}
     with _refusals(request, form):
@@ -121,12 +120,12 @@ def _run_again(request: HttpRequest, form: CallForm) -> JobResult | None:
 
 @contextmanager
 def _refusals(request: HttpRequest, form: CallForm) -> Iterator[None]:
-    """One transaction. What is refused in it is an error of the form, and nothing is written."""
+    """Runs in one transaction. A refusal in it is an error of the form, and nothing is written."""
     try:
         with time_limit(router.db_for_write(Job), PATIENCE):
             yield
     except UnfitCallError as error:
-        unseen = _("The task or the queue refuses this job. Somebody who may see its arguments sees why.")
+        unseen = _("The task or the queue refuses this job. A person who may see its arguments sees why.")
         form.add_error(None, str(error) if may_see_data(request) else unseen)
     except EditError as error:
         form.add_error(None, str(error))
@@ -160,7 +159,7 @@ class JsonText(forms.CharField):
         self.kind, self.kind_name = KINDS[name]
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """By the values: a browser sends other line ends. True and 1 are two values."""
+        """Compares the values, since a browser sends other line ends. True and 1 are two values."""
         values = [json.dumps(self.clean(text), sort_keys=True) for text in (initial, data)]
         return values[0] != values[1]
 
@@ -181,7 +180,7 @@ class JsonText(forms.CharField):
 
 
 class CallForm(forms.Form):
-    """A job's queue, priority, time and arguments. Who may not see the arguments does not change them."""
+    """A job's queue, priority, time and arguments. The arguments do not change for a person who may not see them."""
 
     queue = forms.CharField(label=gettext_lazy("Queue"), max_length=NAME_LENGTH)
     priority = forms.IntegerField(
@@ -242,12 +241,12 @@ class CallForm(forms.Form):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """What differs from the job, by the names of its columns."""
+        """Returns what differs from the job, by the names of its columns."""
         return {name: self.cleaned_data[name] for name in self.changed_data if name != "version"}
 
 
 def _parameters_of(path: str) -> str:
-    """Those of the task, without their defaults: one of these may be a secret."""
+    """Returns the parameters of the task, without their defaults: one of these may be a secret."""
     try:
         task = import_task(path)
     except UnknownTaskError as error:

@@ -1,4 +1,4 @@
-"""The cells of the job list, and what they need beside the columns: read for the rows of one page alone."""
+"""The cells of the job list, and the data that they need beside the columns, read for the rows of one page."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ VALUE_SHOWN = 60
 
 
 def _stored_size(column: str) -> Func:
-    """How many bytes a value takes up in its row, where a large one is compressed. PostgreSQL does not read it."""
+    """SQL for the bytes of a value in its row, where a large one is compressed. PostgreSQL does not read it."""
     return Func(F(column), function="pg_column_size", output_field=IntegerField())
 
 
 def _unless_large(column: str) -> Case:
-    """The value, or NULL. The length of its text is asked only where its stored size is small."""
+    """SQL for the value, or NULL. The length of its text is asked only where its stored size is small."""
     text = Length(Cast(column, TextField()))
     is_short = When(LessThanOrEqual(text, ARGUMENTS_READ), then=F(column))
     is_small = When(LessThanOrEqual(_stored_size(column), ARGUMENTS_READ), then=Case(is_short))
@@ -68,7 +68,7 @@ LISTED = {
 
 
 def prepare(jobs: Sequence[Any], *, sees_data: bool) -> None:
-    """Give `jobs`, which were read with LISTED, what their cells show: `cause`, `call` and `worker_name`. Without
+    """Gives `jobs`, which were read with LISTED, what their cells show: `cause`, `call` and `worker_name`. Without
     `sees_data` no text that has values of the job in it."""
     mask = JobMask()
     workers = Worker.objects.using(router.db_for_read(Worker))
@@ -83,7 +83,7 @@ def prepare(jobs: Sequence[Any], *, sees_data: bool) -> None:
 
 
 def _call_and_metadata(job: Any, mask: JobMask) -> str:
-    """As they stand in a call, secrets masked, and the metadata behind them: 5, project_id=7 · tenant="acme"."""
+    """Returns them as in a call, secrets masked, and the metadata after them: 5, project_id=7 · tenant="acme"."""
     metadata = mask.value(job.small_metadata or {})
     shown = {name: value for name, value in metadata.items() if name not in TRACE_HEADERS}
     return " · ".join(filter(None, (_call(job, mask), ", ".join(_named(shown)))))
@@ -114,7 +114,7 @@ def state_badge(job: Job) -> SafeString:
 
 @admin.display(description=gettext_lazy("task"))
 def task_name(job: Any) -> SafeString:
-    """Its short name, and in the same line why its last attempt ended."""
+    """Shows its short name, and in the same line why its last attempt ended."""
     html = '<a class="pgonly-name" href="{}" title="{} {}">{}</a>{}'
     return format_html(html, job.address, job.task, job.pk, formats.short_name(job.task), _aside(job.cause))
 
@@ -126,7 +126,7 @@ def arguments(job: Any) -> SafeString:
 
 @admin.display(description=gettext_lazy("time"), ordering="finished_at")
 def time_cell(job: Any) -> SafeString:
-    """The time that matters in its state, and beside it another one. JobChangeList knows by which of them it sorts."""
+    """Shows the time that matters in its state, and beside it another one. JobChangeList knows the sorting."""
     match job.state:
         case State.RUNNING:
             return _since(job.attempted_at, _("for %s")) + _aside(_waited(job))
@@ -165,7 +165,7 @@ def _waited(job: Job) -> str:
 
 
 def _took(job: Any) -> str:
-    """ "" where no run is known."""
+    """Returns "" where no run is known."""
     if job.state == State.SUCCEEDED:
         seconds = job.run_seconds
     else:  # None where the last entry of `errors` is a person's decision, which may come much later than the run
@@ -181,7 +181,7 @@ def queue(job: Job) -> SafeString:
 
 @admin.display(description=gettext_lazy("attempts"))
 def attempts(job: Job) -> SafeString:
-    """ "2/4", and beside it how many interruptions and crashes there were, if any."""
+    """Shows "2/4", and beside it how many interruptions and crashes there were, if any."""
     counts = {
         ngettext("%d interruption", "%d interruptions", job.interruptions): job.interruptions,
         ngettext("%d crash", "%d crashes", job.crashes): job.crashes,
@@ -200,7 +200,7 @@ def worker(job: Any) -> SafeString:
 
 @admin.display(description=gettext_lazy("progress"))
 def progress_cell(job: Any) -> SafeString:
-    """A bar with its percentage, and beside it the figures and the message; nothing once the job has succeeded."""
+    """Shows a bar with its percentage, the figures and the message; nothing after the job has succeeded."""
     progress = progress_of(job, sees_data=job.sees_data)
     if progress is None or job.state == State.SUCCEEDED:
         return SafeString("")

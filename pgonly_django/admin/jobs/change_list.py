@@ -1,4 +1,4 @@
-"""The list of jobs as a page: which rows, the tabs above it, and what the list is called."""
+"""The list of jobs as a page: its rows, the tabs above it, and its title."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class JobChangeList(TimedChangeList):
     search_limit, searched_rows = timedelta(milliseconds=80), 10_000
 
     def get_filters(self, request: HttpRequest) -> Any:
-        """Once for each page: the names that they offer cost statements. Django shows no column of filters: they stand
-        in a form above the list."""
+        """Reads them once for each page: the names that they offer cost statements. Django shows no column of filters:
+        they stand in a form above the list."""
         if self.filters is None:
             specs, _has_filters, *others = super().get_filters(request)
             self.filters = (specs, False, *others)
@@ -71,7 +71,7 @@ class JobChangeList(TimedChangeList):
 
     @property
     def address_of_all(self) -> str:
-        """Of the same list over the whole table; "" where that would be no help."""
+        """Returns the address of the same list over the whole table; "" where that would not help."""
         return "" if self.scope is None or self.reads_all else self.get_query_string({WHOLE_VAR: "1"})
 
     @property
@@ -93,7 +93,7 @@ class JobChangeList(TimedChangeList):
         return jobs.annotate(**LISTED)
 
     def get_ordering_field(self, field_name: Any) -> str | None:
-        """None for a column by which no index sorts, also where the address asks for it."""
+        """Returns None for a column by which no index sorts, also where the address asks for it."""
         if field_name is time_cell:
             return TIME_ORDERS.get(self.state)
         return "pk" if field_name is enqueued else None
@@ -113,7 +113,7 @@ class JobChangeList(TimedChangeList):
         self.counts = self._counts(request)
 
     def _counts(self, request: HttpRequest) -> dict[str, int]:
-        """How many jobs each state has under all other filters; without those whose count takes too long."""
+        """Returns how many jobs each state has under all other filters; without those whose count takes too long."""
         jobs = self.get_queryset(request, exclude_parameters=STATE_VARS)
         by_state = {state.value: jobs.filter(in_state(state)) for state in TABS}
         if not self.is_narrowed:
@@ -127,7 +127,7 @@ class JobChangeList(TimedChangeList):
         return others | self._counted({State.SUCCEEDED.value: succeeded}, SEARCH_COUNTS_LIMIT)
 
     def _succeeded(self, others: Mapping[str, int]) -> int | None:
-        """How many have succeeded, where that follows from `others` and from what the list has counted."""
+        """Returns how many have succeeded, where that follows from `others` and from what the list has counted."""
         listed = self.paginator.counted
         if self.state == State.SUCCEEDED:
             return listed
@@ -145,7 +145,8 @@ class JobChangeList(TimedChangeList):
 
     @cached_property
     def tabs(self) -> list[dict[str, Any]]:
-        """All states, and each of them: links that keep the other filters. One whose count takes too long has none."""
+        """Yields all states, and each of them: links that keep the other filters. One whose count takes too long has
+        none."""
         return [
             {
                 "name": state,

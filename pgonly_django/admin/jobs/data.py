@@ -1,4 +1,4 @@
-"""What people see of the data of jobs: who may see it at all, and how far a job is, in words."""
+"""The data of jobs as people see them: who may see them at all, and how far a job is, in words."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def may_see_data(request: HttpRequest) -> bool:
 
 
 def progress_of(job: Job, *, sees_data: bool) -> dict[str, Any] | None:
-    """A `bar` and its `percent` where the total is known; `figures`, `speed` and `left` as words; the `message`, not
-    without `sees_data`: it may have values of the job in it. None when nothing was reported that can be shown."""
+    """Returns a `bar` and its `percent` where the total is known; `figures`, `speed` and `left` as words; the
+    `message`, only with `sees_data`, since it may have values of the job in it. None when nothing was reported that can
+    be shown."""
     progress = job_progress(job)
     message = brief((job.progress or {}).get("message") or "", MESSAGE_SHOWN) if sees_data else ""
     if progress.done is None and not message:

@@ -42,7 +42,7 @@ LAST_ID_AT = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def in_state(state: str) -> Q:
-    """As `state` alone, so that PostgreSQL finds the index of that state."""
+    """Filters by `state` alone, so that PostgreSQL finds the index of that state."""
     conditions: dict[str, Q] = {
         State.READY: ANY_READY,
         State.HELD: Q(state=State.HELD, held_by__isnull=False),
@@ -51,7 +51,7 @@ def in_state(state: str) -> Q:
 
 
 class JobStateFilter(ChoicesFieldListFilter):
-    """People choose it by the tabs above the list."""
+    """The state, which people choose by the tabs above the list."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job] | None:
         chosen = request.GET.get("state__exact")
@@ -59,13 +59,13 @@ class JobStateFilter(ChoicesFieldListFilter):
 
 
 class SelectFilter(SimpleListFilter):
-    """One that is shown as a field of the form above the list."""
+    """A filter that is shown as a field of the form above the list."""
 
     is_rare = False  # it stands behind "More filters"
 
     @property
     def opens_more(self) -> bool:
-        """Whether a field behind "More filters" is filled in."""
+        """Whether a field under "More filters" is filled in."""
         return self.is_rare and bool(self.value())
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
@@ -117,7 +117,7 @@ class TaskFilter(KnownValueFilter):
 
 
 class ErrorFilter(KnownValueFilter):
-    """By the class of the last error, of failed jobs alone: their index is small."""
+    """The class of the last error, of failed jobs alone: their index is small."""
 
     title = gettext_lazy("failed with")
     parameter_name = "error"
@@ -129,7 +129,7 @@ class ErrorFilter(KnownValueFilter):
 
 
 class WorkerFilter(SelectFilter):
-    """By the worker that runs a job or ran it last. Offers those that have not stopped, and the one that is chosen."""
+    """The worker that runs a job or ran it last. Offers those that have not stopped, and the one that is chosen."""
 
     title = gettext_lazy("worker")
     parameter_name = "worker"
@@ -155,7 +155,7 @@ class WorkerFilter(SelectFilter):
 
 
 class LateFilter(SelectFilter):
-    """Jobs that could have started long ago: ready, or due by their time, for longer than so many seconds."""
+    """Jobs that could have started long ago: ready, or due by their time, for longer than this number of seconds."""
 
     title = gettext_lazy("late")
     parameter_name = "late"
@@ -167,7 +167,7 @@ class LateFilter(SelectFilter):
         return [(str(seconds), label % duration(seconds)) for seconds in self.choices_in_seconds]
 
     def narrowed(self, jobs: Any, value: str) -> Any:
-        """Each part in the words of an index: pgonly_job_ready, _suspect, _limited and _scheduled."""
+        """Yields each part in the words of an index: pgonly_job_ready, _suspect, _limited and _scheduled."""
         if value not in dict(self.lookup_choices):
             raise IncorrectLookupParameters
         before = Now() - timedelta(seconds=int(value))
@@ -177,7 +177,7 @@ class LateFilter(SelectFilter):
 
 
 class StuckFilter(SelectFilter):
-    """Running jobs whose lease is over, or that have for long reported nothing, saved no checkpoint and finished no
+    """Running jobs whose lease has ended, or that have for long reported nothing, saved no checkpoint and finished no
     step. Index: pgonly_job_running."""
 
     title = gettext_lazy("stuck")
@@ -265,8 +265,8 @@ class TimeFilter(SelectFilter):
 
 
 def between(jobs: Any, event: str, start: datetime | None, end: datetime | None) -> Any:
-    """The jobs that were "enqueued" or "finished" from `start` on and before `end`. Ids ascend with the time of the
-    enqueue, so the primary key finds the first ones; of the finished ones no later than they were enqueued."""
+    """Returns the jobs that were "enqueued" or "finished" from `start` on and before `end`. Ids ascend with the time of
+    the enqueue, so the primary key finds the first ones; of the finished ones no later than they were enqueued."""
     column = COLUMNS[event]
     if start is not None:
         jobs = jobs.filter(**{f"{column}__gte": start})
@@ -278,13 +278,13 @@ def between(jobs: Any, event: str, start: datetime | None, end: datetime | None)
 
 
 def _id_at(moment: datetime, later: timedelta) -> UUID:
-    """The lowest id of version 7 at that time."""
+    """Returns the lowest id of version 7 at that time."""
     at = min(max(aware(moment), FIRST_ID_AT - min(later, timedelta(0))), LAST_ID_AT - later) + later
     return UUID(int=int(at.timestamp() * 1000) << 80)
 
 
 def _moment(text: str) -> datetime | None:
-    """As a field of the type datetime-local sends it, in the current time zone; None where it is empty."""
+    """Reads a field of the type datetime-local, in the current time zone; None where it is empty."""
     if not text:
         return None
     try:

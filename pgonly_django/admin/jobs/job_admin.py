@@ -1,4 +1,4 @@
-"""Jobs in the admin: what the list and the pages offer, and to whom; how jobs are deleted."""
+"""Jobs in the admin: what the list and the pages offer, and to which person; how jobs are deleted."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class JobAdmin(VerbAdmin):
         return columns if may_see_data(request) else [each for each in columns if each is not cells.arguments]
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
-        """Each gets what its cells show, and its `address`, from which the reader comes back to this list."""
+        """Adds what the cells show, and `address`, from which the reader comes back to this list."""
         links = self.links(request)
         kept: Any = {"preserved_filters": self.get_preserved_filters(request), "opts": self.opts}
         for job in rows:
@@ -94,8 +94,8 @@ class JobAdmin(VerbAdmin):
         cells.prepare(rows, sees_data=may_see_data(request))
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Under a title that says which jobs it lists. A filter that is empty, as the form sends it, is left out of the
-        address."""
+        """Shows the list under a title that says which jobs it has. A filter that is empty, as the form sends it, is
+        left out of the address."""
         given = {
             name: values for name, values in request.GET.lists() if any(values) or name not in OF_THE_FORM
         }
@@ -133,7 +133,7 @@ class JobAdmin(VerbAdmin):
         }
 
     def get_deleted_objects(self, objs: Sequence[Job] | QuerySet[Job], request: HttpRequest) -> Any:
-        """Without reading all steps of all jobs. Jobs that run are not deleted."""
+        """Does not read all steps of all jobs. Jobs that run are not deleted."""
         steps = Step.objects.filter(job__in=[job.pk for job in objs]).order_by()[: COUNTED_AT_MOST + 1]
         counts = {_("jobs"): len(objs), _("steps"): label_of(steps.count())}
         missing = set() if self.has_delete_permission(request) else {_("job")}
@@ -143,14 +143,14 @@ class JobAdmin(VerbAdmin):
 
     def delete_model(self, request: HttpRequest, obj: Job) -> None:
         if not delete_jobs(self.get_queryset(request).filter(pk=obj.pk)):
-            raise PermissionDenied(_("It runs by now: cancel it first."))
+            raise PermissionDenied(_("It runs now: cancel it first."))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         delete_jobs(queryset)
 
 
 def delete_jobs(jobs: QuerySet[Job]) -> int:
-    """Delete those of `jobs` that do not run, with their checkpoints and steps. Returns how many."""
+    """Deletes those of `jobs` that do not run, with their checkpoints and steps. Returns how many."""
     database = router.db_for_write(Job)
     with transaction.atomic(using=database):
         idle = jobs.using(database).exclude(state=State.RUNNING).select_for_update()

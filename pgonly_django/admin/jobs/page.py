@@ -36,7 +36,7 @@ COST = {"usd": Sum("usd"), "tokens_in": Sum("tokens_in"), "tokens_out": Sum("tok
 
 
 def page_context(job: Job, links: Links, *, sees_data: bool) -> dict[str, Any]:
-    """For the template change_form.html. `sees_data`: what the job was called with and returned may be shown."""
+    """Returns the context of change_form.html. `sees_data`: what the job was called with and returned may be shown."""
     worker, mask = _worker_name(job), JobMask()
     attempts = attempts_of(job, worker, sees_data=sees_data)
     steps = steps_of(job, mask, sees_data=sees_data)
@@ -67,8 +67,8 @@ def _worker_name(job: Job) -> str:
 
 
 def facts_of(job: Job, worker: str, *, hides_keys: bool) -> list[tuple[str, Any]]:
-    """Label and value; facts without a value are left out. `hides_keys`: the arguments that keys were made of may not
-    be seen."""
+    """Returns labels and values; facts without a value are left out. `hides_keys`: the arguments that keys were made of
+    may not be seen."""
     facts: list[tuple[str, Any]] = [
         (_("Id"), job.pk),
         (_("Task"), job.task),
@@ -95,7 +95,7 @@ def facts_of(job: Job, worker: str, *, hides_keys: bool) -> list[tuple[str, Any]
 
 
 def _cost(job: Job) -> str:
-    """Of its steps and of its other calls, as far as they are kept."""
+    """Returns the cost of its steps and of its other calls, as far as they are kept."""
     entries = CostEntry.objects.using(router.db_for_read(CostEntry, instance=job)).filter(job_id=job.pk)
     return money(**entries.aggregate(**COST))
 
@@ -135,7 +135,7 @@ def _concurrency(job: Job, *, hides_key: bool) -> str | None:
 
 
 def _unique_key(job: Job, *, hides_key: bool) -> str | None:
-    """Its hash shortened. Of a hidden one not even that: of a short secret it would tell the whole."""
+    """Returns its hash shortened. Of a hidden one not even that: it would reveal all of a short secret."""
     if hides_key and job.unique_key is not None:
         return MASK
     head, mark, digest = (job.unique_key or "").rpartition(" #")
@@ -160,7 +160,7 @@ def _lease(job: Job) -> str | None:
 
 
 def values_of(job: Job, mask: JobMask) -> list[tuple[str, str, str]]:
-    """Heading, JSON, and the text to show when there is none."""
+    """Yields heading, JSON, and the text to show when there is none."""
     has_result = job.state == State.SUCCEEDED or job.result is not None
     no_result = _("None.") if job.is_finished else _("None yet.")
     args, kwargs = mask.args(job.task, job.args), mask.value(job.kwargs)
@@ -175,7 +175,8 @@ def values_of(job: Job, mask: JobMask) -> list[tuple[str, str, str]]:
 
 
 def checkpoint_of(job: Job, mask: JobMask, *, sees_data: bool) -> dict[str, Any] | None:
-    """When it was saved; its value, "" where iterate() alone saved something; and the items that each loop has done."""
+    """Returns when it was saved; its value, "" where iterate() alone saved something; and the items that each loop has
+    done."""
     checkpoints = Checkpoint.objects.using(router.db_for_read(Checkpoint, instance=job))
     saved = checkpoints.filter(pk=job.pk).first()
     if saved is None:
@@ -190,14 +191,14 @@ def checkpoint_of(job: Job, mask: JobMask, *, sees_data: bool) -> dict[str, Any]
 
 
 def output_of(job: Job) -> dict[str, Any]:
-    """The end of the text, and how many characters there are in all; PGONLY["OUTPUT_LIMIT"] bounds them."""
+    """Returns the end of the text, and the number of its characters; PGONLY["OUTPUT_LIMIT"] bounds them."""
     text = read_output(router.db_for_read(Job, instance=job), job.pk).applied_to("")
     is_cut = len(text) > CHARACTERS_SHOWN
     return {"end": text[-CHARACTERS_SHOWN:], "is_cut": is_cut, "length": f"{len(text):,}"}
 
 
 def steps_of(job: Job, mask: JobMask, *, sees_data: bool) -> dict[str, Any]:
-    """The newest, how many there are, and what all together have cost: "" where they are too many to be added up."""
+    """Returns the newest, their number, and what all together have cost: "" where they are too many to be added up."""
     steps = job.steps.all()
     sums = sums_of(steps)
     count = sums.pop("count")
@@ -217,13 +218,13 @@ def steps_of(job: Job, mask: JobMask, *, sees_data: bool) -> dict[str, Any]:
 
 
 def sums_of(steps: Any) -> dict[str, Any]:
-    """Index: pgonly_step_once, COUNTED_AT_MOST rows and one more."""
+    """Returns the sums. Index: pgonly_step_once, COUNTED_AT_MOST rows and one more."""
     sums: dict[str, Any] = steps.order_by()[: COUNTED_AT_MOST + 1].aggregate(count=Count("*"), **COST)
     return sums
 
 
 def newest_steps(steps: Any) -> Any:
-    """Sorted by a column without an index, so that PostgreSQL finds the job's own rows first, by pgonly_step_once."""
+    """Sorts by a column without an index, so that PostgreSQL finds the job's own rows first, by pgonly_step_once."""
     text: Any = Cast("result", TextField())
     kind = Func(F("result"), function="jsonb_typeof", output_field=TextField())
     has_names = Q(kind__in=("object", "array"))

@@ -1,4 +1,4 @@
-"""What enqueued a job, and which jobs it has enqueued, for its page."""
+"""The origin of a job, and the jobs that it has enqueued, for its page."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ WORDS = {
 
 
 def in_words(origin: str) -> str:
-    """A value of enqueued_by, for the title of a list."""
+    """Returns a value of enqueued_by in words, for the title of a list."""
     kind = next((each for each in WORDS if origin.startswith(each)), OF_JOB)
     return str(WORDS[kind] % origin.removeprefix(kind))
 
 
 def related_jobs(job: Job, links: Links) -> dict[str, Any]:
-    """What its page shows of them: where the job comes from, and the first SHOWN jobs that come from it."""
+    """Returns what its page shows of them: where the job comes from, and the first SHOWN jobs that come from it."""
     groups = ((_("Enqueued"), OF_JOB), (_("Run again as"), OF_COPY))
     found = [_made_by(f"{kind}{job.pk}", label, job, links) for label, kind in groups]
     return {"origin": _origin_of(job, links), "groups": [group for group in found if group["jobs"]]}
@@ -54,7 +54,7 @@ def _made_by(origin: str, label: str, job: Job, links: Links) -> dict[str, Any]:
 
 
 def _origin_of(job: Job, links: Links) -> dict[str, Any] | None:
-    """A job that was pruned, or is kept in another database, is named by its id."""
+    """Returns its origin. A job that was pruned, or is kept in another database, is named by its id."""
     origin = job.enqueued_by or ""
     if origin.startswith(OF_SCHEDULE):
         name = origin.removeprefix(OF_SCHEDULE)

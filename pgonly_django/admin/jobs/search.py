@@ -20,9 +20,9 @@ SEARCHED = ("args", "kwargs", "metadata")
 
 
 def search_jobs(jobs: QuerySet[Job], term: str, *, in_data: bool) -> QuerySet[Job]:
-    """The job with the id `term`, the jobs with that argument or metadata, or those whose task, unique key, arguments
-    or metadata contain it. Without `in_data` by id and task alone: by trying values, a search would tell an argument
-    letter by letter."""
+    """Returns the job with the id `term`, the jobs with that argument or metadata, or those whose task, unique key,
+    arguments or metadata contain it. Without `in_data` it searches id and task alone: by trying values, a search would
+    reveal an argument letter by letter."""
     term = term.strip()
     with suppress(ValueError):  # what is an id may also be that of a trace, or stand in the arguments
         with_id = jobs.filter(pk=UUID(term))
@@ -53,7 +53,8 @@ def _has(name: str, value: str) -> Q:
 
 
 def _places(name: str) -> dict[int, list[str]]:
-    """Where the argument `name` stands in calls that pass it without its name, with the tasks that have it there."""
+    """Returns where the argument `name` stands in calls that pass it without its name, with the tasks that have it
+    there."""
     paths: dict[int, list[str]] = defaultdict(list)
     for path, task in known_tasks().items():
         with suppress(ValueError):  # of a callable that has no signature
@@ -64,7 +65,7 @@ def _places(name: str) -> dict[int, list[str]]:
 
 
 def _as_json(value: str) -> Any:
-    """`value` read as JSON. What no job can hold (a NUL character, 1e400, thousands of levels) stays text."""
+    """Returns `value` read as JSON. What no job can hold (a NUL character, 1e400, thousands of levels) stays text."""
     try:
         read = json.loads(value, parse_constant=str)
         to_json(read, "The value")

@@ -1,4 +1,4 @@
-"""What a person may do to jobs, in the list and on a job's page."""
+"""The actions of people on jobs, in the list and on a job's page."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def is_cancelling(job: Job) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobVerb(Verb):
-    """One that is allowed in some states, and there only where `allowed` says so."""
+    """A verb that is allowed in some states, and there only where `allowed` says so."""
 
     states: Sequence[State]
 
@@ -62,7 +62,7 @@ RESUME = _verb(
     RESUMABLE,
     name="resume",
     label=_("Resume"),
-    hint=_("Goes on from its last checkpoint, with the attempts that it has left."),
+    hint=_("Continues from its last checkpoint, with the attempts that it has left."),
     logged=_("Resumed."),
 )
 RUN_NOW = _verb(
@@ -77,7 +77,7 @@ HOLD = _verb(
     name="hold",
     method=lambda request, jobs: jobs.hold(f"Held by {request.user}."),
     label=_("Hold"),
-    hint=_("It does not run until somebody resumes it."),
+    hint=_("It does not run until a person resumes it."),
     logged=_("Held."),
 )
 RETRY = _verb(
@@ -87,7 +87,7 @@ RETRY = _verb(
     hint=_("Ready now, with all its attempts again, from its last checkpoint."),
     logged=_("Retried."),
     condition=key_is_free(),
-    otherwise=_("A finished job whose unique key another job has by now is left alone."),
+    otherwise=_("A finished job whose unique key another job has is left alone."),
 )
 CANCEL = _verb(
     CANCELLABLE,
@@ -117,7 +117,7 @@ class Button(NamedTuple):
 def buttons_of(
     job: Job, links: Links, *, may_operate: bool, may_edit: bool, may_delete: bool
 ) -> dict[str, list[Button]]:
-    """Those of the job's page: `beside` each other, and in a `menu`."""
+    """Returns those of the job's page: `beside` each other, and in a `menu`."""
     made = [
         Button(each["verb"].name, each["verb"].label, _hint(each["verb"], job), each["url"], is_link=False)
         for each in links.buttons(job)

@@ -1,4 +1,4 @@
-"""Why the job waits, in words: the first line of its page."""
+"""The reason why the job waits, in words: the first line of its page."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ PAGES: dict[Kind, tuple[type[Model], str]] = {
 
 
 def reasons_to_wait(job: Job, links: Links, *, hides_keys: bool) -> dict[str, Any] | None:
-    """For the page's head; None where the job does not wait, or where finding out takes too long."""
+    """Returns them for the page's head; None where the job does not wait, or finding out takes too long."""
     if job.state not in (*WAITING, State.HELD):
         return None
     alias = router.db_for_read(Job, instance=job)
@@ -123,7 +123,7 @@ def _text(reason: Reason, job: Job, *, hides_keys: bool) -> str:
         case Kind.HELD:
             return _held(facts["by"], job)
         case Kind.BUDGET if facts["budget"] is None:
-            return _("by the budget “%(name)s”, which is not there any more") % facts
+            return _("by the budget “%(name)s”, which does not exist any more") % facts
         case Kind.BUDGET:
             facts |= {"spent": shown(facts["budget"].spent_now), "cap": shown(facts["budget"].usd)}
         case Kind.OVERDUE:
@@ -147,15 +147,15 @@ def _due(run_at: datetime, job: Job) -> str:
 
 
 def _held(by: str, job: Job) -> str:
-    """A person's reason, which names who did it, where there is one."""
+    """Returns a person's reason, which names the person, where there is one."""
     last = job.errors[-1] if job.errors else {}
     if by == BY_A_PERSON and last.get("outcome") == Outcome.HELD and "started_at" not in last:
         return brief(last["reason"], REASON_SHOWN).removeprefix("Held ").rstrip(".")
-    return _("by %s, until somebody resumes it") % (by or _("a person"))
+    return _("by %s, until a person resumes it") % (by or _("a person"))
 
 
 def _paused(facts: dict[str, Any]) -> str:
-    """With the person who did it, where the admin's log names one: a pause that was no click there has no entry."""
+    """Names the person, where the admin's log does: a pause that was not a click there has no entry."""
     text = WORDS[Kind.PAUSED] % {**facts, "time": exact_time(facts["since"])}
     since, kind = facts["since"], ContentType.objects.get_for_model(Queue)
     entries = LogEntry.objects.filter(content_type=kind, object_id=facts["queue"])

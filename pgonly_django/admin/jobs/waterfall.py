@@ -24,7 +24,7 @@ RUNNING, WAIT, LOST = "running", "wait", "lost"
 
 
 class Bar(NamedTuple):
-    """Coordinates are text: a template would write numbers as the reader's language does."""
+    """A bar. Coordinates are text: a template would write numbers as the reader's language does."""
 
     kind: str  # WAIT, LOST or what has a colour of its own
     x: str
@@ -92,12 +92,12 @@ class Waterfall:
         return max((at for at in ends if at is not None), default=self._job.enqueued_at)
 
     def _first_moment(self) -> datetime:
-        """A wait for the first start that is longer than all the rest would leave no room for that."""
+        """Returns where the scale begins: a wait for the first start may be longer than all the rest."""
         enqueued, first = self._job.enqueued_at, self._first_start
         return first if first is not None and first - enqueued > self._end - first else enqueued
 
     def _earlier_runs(self) -> Iterator[Row]:
-        """The errors of a job keep its last runs only."""
+        """Yields one row for runs before the first recorded one: the errors of a job keep its last runs only."""
         first = next((each for each in self._attempts if each.started_at is not None), None)
         began, known_from = self._job.started_at, _start(first) if first else self._end
         if began is None or known_from <= began:
@@ -130,7 +130,7 @@ class Waterfall:
         return row
 
     def _gap(self, row: Row, kind: str, until: datetime) -> timedelta:
-        """From the last bar to `until`."""
+        """Adds the gap from the last bar to `until`."""
         gap = max(until - self._passed, timedelta(0))
         if gap and until > self.scale.start:
             row.bars.append(self.scale.bar(kind, self._passed, until))
@@ -139,7 +139,7 @@ class Waterfall:
         return gap
 
     def _failed_step(self, group: EqualAttempts) -> Row:
-        """It has no row of its own in the database, where a step is written once it is done."""
+        """Returns the failed step, which has no row in the database: a step is written after it is done."""
         calls = [
             (each.step_started_at or _start(each), each.finished_at or self._end) for each in group.attempts
         ]
@@ -173,7 +173,7 @@ class Waterfall:
 
     @property
     def sums(self) -> list[tuple[str, str, str]]:
-        """Kind, time, and what it was spent on."""
+        """Returns kind, time, and what it was spent on."""
         texts = {RUNNING: _("running"), WAIT: _("waiting"), LOST: _("in runs that are no longer recorded")}
         sums = [(kind, _shown(self._spent[kind]), text) for kind, text in texts.items() if self._spent[kind]]
         if self._first_start is None or len(self._attempts) == 1:
@@ -188,7 +188,7 @@ class Waterfall:
 
 
 def _start(attempt: RecordedAttempt) -> datetime:
-    """Of a decision: when it was made."""
+    """Returns when a decision was made."""
     at = attempt.started_at or attempt.finished_at
     assert at is not None
     return at

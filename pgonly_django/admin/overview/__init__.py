@@ -1,4 +1,4 @@
-"""The first page of the app in the admin: what goes on now, in panels."""
+"""The first page of the app in the admin: the present state, in panels."""
 
 from pgonly_django.admin.overview.overview_admin import OverviewAdmin
 

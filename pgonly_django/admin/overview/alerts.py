@@ -1,4 +1,4 @@
-"""What a person should look at first: one line each, the worst first. monitoring/conditions.py judges."""
+"""The alerts to look at first: one line each, the worst first. monitoring/conditions.py judges."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Alert(NamedTuple):
 
 
 def alerts(overview: Overview) -> list[Alert]:
-    """Each kind is read within its own time: one that fails says so in its place."""
+    """Returns the alerts. Each kind is read within its own time: one that fails says so in its place."""
     found = []
     for read, *models in SOURCES:
         if any(map(overview.may_view, models)):

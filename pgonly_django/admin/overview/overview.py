@@ -1,4 +1,4 @@
-"""What the overview shows to one person: the panels that he may see, each read within its own time."""
+"""The overview as one person sees it: the permitted panels, each read within its own time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ logger = logging.getLogger("pgonly_django.admin")
 
 
 class Overview(Links):
-    """One request for the page. What several panels need is read once."""
+    """One request for the page. Data that several panels need are read once."""
 
     @cached_property
     def charts(self) -> Charts:
@@ -40,7 +40,7 @@ class Overview(Links):
 
     @cached_property
     def failures_since(self) -> float:
-        """An epoch: of the newest failure that the person has marked as seen in this session, or a day ago."""
+        """Returns an epoch: of the newest failure that the person has marked as seen in this session, or a day ago."""
         return float(self.request.session.get(SEEN_AT) or time.time() - DAY_SECONDS)
 
     @cached_property
@@ -64,7 +64,7 @@ class Overview(Links):
         return budgets(alias_of(Budget))
 
     def to_bulk(self, verb: str, **query: str) -> str:
-        """The page that asks, before a verb is done to all jobs of a list; "" for a person who may not do it."""
+        """Returns the page that asks before a verb is done to all jobs of a list; "" for a person who may not do it."""
         model_admin = self.site.get_model_admin(Job)
         may = isinstance(model_admin, VerbAdmin) and model_admin.has_operate_permission(self.request)
         return self.address(Job, "bulk", verb, **query) if may else ""
@@ -91,7 +91,7 @@ class Panel(NamedTuple):
 
 
 def shown(overview: Overview, panels: Iterable[Panel]) -> list[dict[str, Any]]:
-    """Each panel with the `figures` that it has to show, or with the `problem` why it shows none."""
+    """Yields each panel with the `figures` that it has to show, or with the `problem` why it shows none."""
     found = []
     for panel in panels:
         if any(map(overview.may_view, panel.models)):
@@ -103,7 +103,7 @@ def shown(overview: Overview, panels: Iterable[Panel]) -> list[dict[str, Any]]:
 
 
 def within_limit(aliases: Iterable[str], read: Callable[[], T]) -> tuple[T | None, str]:
-    """What `read` returns, or the reason why there is nothing: no part of the page takes the others away."""
+    """Returns what `read` returns, or the reason why there is nothing: no part of the page stops the others."""
     try:
         with ExitStack() as stack:
             for alias in sorted(set(aliases)):

@@ -24,7 +24,7 @@ class OverviewAdmin(PageAdmin):
         return [self.own_url("seen", "seen/", self.seen_view), *super().get_urls()]
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """For a person who sees one of its panels."""
+        """Allows a person who sees one of its panels."""
         links = self.links(request)
         return any(links.may_view(model) for panel in PANELS for model in panel.models)
 
@@ -36,7 +36,7 @@ class OverviewAdmin(PageAdmin):
         return HttpResponseRedirect(reverse("admin:app_list", kwargs=app, current_app=self.admin_site.name))
 
     def seen_view(self, request: HttpRequest) -> HttpResponse:
-        """Takes the failures up to `newest_at`, an epoch, from the overview, for this session."""
+        """Marks the failures up to `newest_at`, an epoch, as seen in this session."""
         overview = self.show(request)
         with suppress(ValueError):
             newest_at = float(request.POST.get("newest_at", ""))

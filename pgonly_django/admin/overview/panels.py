@@ -51,7 +51,7 @@ def alerts_panel(overview: Overview) -> dict[str, Any]:
 
 
 def _failures_seen(overview: Overview, newest_at: float) -> dict[str, Any]:
-    """For the button that takes the failures up to `newest_at` from the list."""
+    """Returns the button that takes the failures up to `newest_at` from the list."""
     if not (newest_at and overview.may_view(models.Overview)):
         return {}
     marked_at = overview.request.session.get(SEEN_AT)
@@ -110,7 +110,7 @@ def _age(seconds: float | None) -> str:
 
 
 def workers_panel(overview: Overview) -> dict[str, Any]:
-    """Those that are late come first."""
+    """Shows the late ones first."""
     found = sorted(overview.workers, key=lambda worker: not worker.is_late)
     return {
         "rows": [_worker(overview, worker) for worker in found[:WORKERS_SHOWN]],
@@ -186,7 +186,7 @@ def budgets_panel(overview: Overview) -> dict[str, Any]:
 
 
 def costs_panel(overview: Overview) -> dict[str, Any]:
-    """Index: pgonly_cost_at, the running month of it."""
+    """Shows the running month. Index: pgonly_cost_at."""
     today = start_of_today()
     entries = CostEntry.objects.using(alias_of(CostEntry)).filter(at__gte=today.replace(day=1))
     spent = entries.aggregate(month=Sum("usd"), today=Sum("usd", filter=Q(at__gte=today), default=0))
@@ -201,7 +201,7 @@ def caches_panel(overview: Overview) -> dict[str, Any]:
 
 
 def _rows(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Without rows there is no panel."""
+    """Returns no panel without rows."""
     found = list(rows)
     return {"rows": found} if found else {}
 
@@ -226,7 +226,7 @@ def sessions_panel(overview: Overview) -> dict[str, Any]:
 
 
 def _newest_of(user: OfUser) -> Any:
-    """Enough of the row for its buttons."""
+    """Returns enough of the row for its buttons."""
     session: Any = Session(key_hash=user.key_hash, user_id=user.user_id)
     session.is_ended = False
     return session

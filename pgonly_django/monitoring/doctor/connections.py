@@ -94,7 +94,7 @@ def pools(alias: str) -> Iterator[Finding]:
 
 
 def of_a_process(alias: str) -> int:
-    """The connections that our own pools in one process may open to this database."""
+    """Returns the number of connections that our pools in one process may open to this database."""
     sizes = {id(cache.store.pool): cache.store.pool for cache in our_caches().values()}
     of_caches = sum(pool.size for pool in sizes.values() if pool.alias == alias)
     has_limits = belongs_to(alias, Worker) and (settings().limiters or settings().budgets)
@@ -110,13 +110,14 @@ def _django_pool(alias: str) -> int | None:
 
 
 def web_processes() -> int:
-    """WEB_CONCURRENCY, which platforms set and gunicorn and uvicorn read; else 1, the least that there is."""
+    """Returns WEB_CONCURRENCY, which platforms set and gunicorn and uvicorn read; otherwise 1, the least that there
+    is."""
     given = os.environ.get("WEB_CONCURRENCY", "")
     return max(int(given), 1) if given.isascii() and given.isdigit() else 1
 
 
 def _of_workers(alias: str) -> tuple[int, int]:
-    """How many live workers there are that have connections, and what these may open together."""
+    """Returns the number of live workers that have connections, and what these may open together."""
     if not belongs_to(alias, Worker):
         return 0, 0
     with reading(alias):

@@ -53,8 +53,8 @@ def _workers(alias: str) -> Iterator[Finding]:
 
 
 class Subject(NamedTuple):
-    """`parts` are called with an alias, one after the other. One that fails takes no other with it. `needs_tables`: all
-    of them read tables of ours."""
+    """A subject of the examination. `parts` are called with an alias, one after the other. One that fails does not stop
+    the others. `needs_tables`: all of them read tables of ours."""
 
     name: str
     title: Promise | str
@@ -95,7 +95,7 @@ class Examination:
 
     @property
     def findings(self) -> list[Finding]:
-        """All of them, the worst first."""
+        """Returns all findings, the worst first."""
         found = [finding for subject in self.subjects for finding in subject.findings]
         return sorted(found, key=lambda finding: ORDER.index(finding.level))
 
@@ -103,7 +103,7 @@ class Examination:
         return sum(finding.level == level for finding in self.findings)
 
     def has(self, limit: Level) -> bool:
-        """Whether a finding is as bad as that, or worse."""
+        """Returns whether a finding is as bad as that, or worse."""
         return any(self.count(level) for level in ORDER[: ORDER.index(limit) + 1])
 
     def as_dict(self) -> dict[str, Any]:
@@ -118,10 +118,9 @@ class Examination:
 
 
 def examine(alias: str, only: Collection[str] = (), skip: Collection[str] = ()) -> Examination:
-    """Look at the subjects `only`, or at all but those of `skip`. Takes WHOLE_SECONDS at most, and what one
-    subject takes. Changes nothing; it sends one NOTIFY, on a channel on which no worker listens.
-
-    Raises django.db.Error where the database does not answer.
+    """Examines the subjects `only`, or all except those of `skip`. Takes up to WHOLE_SECONDS, and what one subject
+    takes. It changes nothing, and sends one NOTIFY, on a channel on which no worker listens. Raises django.db.Error
+    where the database does not answer.
     """
     began, kind = time.monotonic(), server.server_of(alias)
     chosen = [each for each in SUBJECTS if (not only or each.name in only) and each.name not in skip]

@@ -1,4 +1,5 @@
-"""How the doctor reads: in transactions that change nothing, within a time; and what it says where it cannot read."""
+"""The reading of the doctor: in transactions that change nothing, within a time; and its finding where it cannot
+read."""
 
 from __future__ import annotations
 
@@ -36,11 +37,9 @@ Part = Callable[[str], Iterable[Finding]]
 
 @contextmanager
 def reading(alias: str) -> Iterator[Any]:
-    """A cursor in a transaction that can change nothing. A statement that takes longer than TIME_LIMIT, or waits
-    longer than LOCK_LIMIT for a lock, is cancelled; also one of the ORM inside the block. In a transaction of the
-    caller's it is a savepoint of that.
-
-    Raises django.db.Error.
+    """Yields a cursor in a transaction that can change nothing. A statement that takes longer than TIME_LIMIT, or waits
+    longer than LOCK_LIMIT for a lock, is cancelled; also one of the ORM inside the block. Inside a transaction of the
+    caller it is a savepoint. Raises django.db.Error.
     """
     is_nested = is_in_transaction(alias)
     with time_limit(alias, TIME_LIMIT, LOCK_LIMIT), connections[alias].cursor() as cursor:
@@ -50,7 +49,7 @@ def reading(alias: str) -> Iterator[Any]:
 
 
 def rows(alias: str, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    """All rows of one statement, by the names of their columns. It may name our tables by OUR_TABLES."""
+    """Returns all rows of one statement, by the names of their columns. It may name our tables by OUR_TABLES."""
     ours = {"our_tables": list(TABLES), "our_schema": schema()}
     with reading(alias) as cursor:
         cursor.execute(sql, {**ours, **(parameters or {})})
@@ -59,7 +58,8 @@ def rows(alias: str, sql: str, parameters: Mapping[str, Any] | None = None) -> l
 
 
 def by_sql(condition: Condition, sql: str) -> Part:
-    """A part that finds the condition in each row of a statement, whose columns are the facts; it gets the `limit`."""
+    """Returns a part that finds the condition in each row of a statement, whose columns are the facts; it gets the
+    `limit`."""
 
     def part(alias: str) -> Iterator[Finding]:
         for facts in rows(alias, sql, {"limit": condition.limit}):
@@ -69,7 +69,7 @@ def by_sql(condition: Condition, sql: str) -> Part:
 
 
 def belongs_to(alias: str, model: type[models.Model]) -> bool:
-    """Whether the routers let migrations make the model's table in this database."""
+    """Returns whether the routers let migrations make the model's table in this database."""
     return bool(router.allow_migrate_model(alias, model))
 
 
@@ -101,7 +101,8 @@ LOCKED = Condition(
 
 
 def not_read(alias: str, error: Exception) -> Finding:
-    """What to say of a part of the examination that failed. Raises `error` where the database is gone."""
+    """Returns the finding for a part of the examination that failed. Raises `error` where the database does not answer
+    any more."""
     primary = getattr(getattr(error.__cause__, "diag", None), "message_primary", None)
     line = " ".join((primary or str(error)).split())[:300].rstrip(".")
     if not isinstance(error, DatabaseError):
@@ -124,7 +125,7 @@ _DENIED = re.compile(r"permission denied for (\w+(?: \w+)??) (\S+)$", re.MULTILI
 
 
 def _grant(alias: str, message: str) -> str:
-    """Of a right that is missing, to the role that privileges are checked for."""
+    """Returns the GRANT of a right that is missing, to the role that privileges are checked for."""
     (row,) = rows(alias, "SELECT current_user::text AS role")
     role = identifier(row["role"])
     denied = _DENIED.search(message)

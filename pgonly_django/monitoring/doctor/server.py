@@ -65,7 +65,7 @@ SERVERS = {
 
 
 def server_of(alias: str) -> ServerKind:
-    """Raises django.db.Error."""
+    """Returns the server. Raises django.db.Error."""
     try:
         with reading(alias) as cursor:
             return kind_of(cursor)
@@ -86,7 +86,7 @@ def kind(alias: str) -> Iterator[Finding]:
 
 
 class Setting(NamedTuple):
-    """A value that is worth telling of, or with a `limit` any time; a shorter one, in seconds, is a warning."""
+    """A value that is worth reporting, or with a `limit` any time; a shorter one, in seconds, is a warning."""
 
     id: str
     name: str
@@ -153,7 +153,7 @@ def settings(alias: str) -> Iterator[Finding]:
 
 
 def _how_to_change(setting: Setting, source: str, role: str, database: str) -> str:
-    """For this role alone, where that would win."""
+    """Returns how to change it, for this role alone where that would win."""
     name = setting.name
     if source in ("client", "session"):
         return f"Take {name} out of OPTIONS in DATABASES (or out of PGOPTIONS)."

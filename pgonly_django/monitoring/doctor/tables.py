@@ -125,7 +125,7 @@ BY_SQL = {
 
 
 def declared_indexes(alias: str) -> Iterator[DeclaredIndex]:
-    """Without those for LIKE that Django adds to keys of text: no statement needs them."""
+    """Yields the indexes without those for LIKE that Django adds to keys of text: no statement needs them."""
     with connections[alias].schema_editor(collect_sql=True, atomic=False) as editor:
         for model in _models(alias):
             yield from _of_model(model, editor)

@@ -1,5 +1,5 @@
-"""Who holds vacuum back, and dead rows that stay: rows that an old transaction may still see cannot be removed, and
-claims walk over them."""
+"""Finds transactions that hold vacuum back, and dead rows that stay: rows that an old transaction may still see cannot
+be removed, and claims walk over them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def sessions(alias: str) -> Iterator[Finding]:
 
 
 def _old_snapshots(alias: str) -> list[OldSnapshot]:
-    """Without their jobs where our tables are locked or missing: then it counts all the more who it is."""
+    """Returns them without their jobs where our tables are locked or missing: then it counts all the more which they
+    are."""
     try:
         with reading(alias):
             return old_snapshots(alias, OLD_SNAPSHOT.limit, SHOWN_AT_MOST)
@@ -67,7 +68,7 @@ ORDER BY seconds DESC LIMIT {SHOWN_AT_MOST}
 
 
 def locks(alias: str) -> Iterator[Finding]:
-    """D025: somebody has locked a table of ours, or waits for that with all others behind him."""
+    """D025: a transaction has locked a table of ours, or waits for that with all others waiting after it."""
     for facts in rows(alias, LOCKS, {"limit": LOCKED.limit}):
         pid, table, blockers = facts["pid"], facts["table"], facts["blocked_by"]
         if facts["has_it"]:
@@ -164,7 +165,7 @@ WHERE option_name = 'autovacuum_enabled' AND NOT option_value::bool ORDER BY nam
 
 
 def _option(name: str) -> str:
-    """SQL: of the table, else of the server."""
+    """Returns SQL for an option of the table, or else of the server."""
     return f"""coalesce((SELECT option_value FROM pg_options_to_table(t.options)
         WHERE option_name = '{name}'), current_setting('{name}'))::float8"""
 

@@ -116,7 +116,7 @@ class TakingBack:
 
 
 def take_back(connection: OwnConnection, dead: Dead, tell: Tell) -> bool:
-    """Whether none of its jobs is left. `tell` takes what a live worker has to do. Raises psycopg.Error."""
+    """Returns whether none of its jobs is left. `tell` takes what a live worker has to do. Raises psycopg.Error."""
     try:
         end_sessions(connection, dead.worker_id)
     except errors.InsufficientPrivilege:  # sessions of roles that may not be ended here keep their locks

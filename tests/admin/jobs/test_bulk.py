@@ -182,13 +182,13 @@ def test_the_second_of_two_people_is_told_that_somebody_was_faster(admin_client)
     assert told(confirm(admin_client, first)) == ["Retry: 3 jobs."]
     (text,) = told(confirm(admin_client, second))
     assert "Retry: nothing to do" in text
-    assert "3 fewer than the page had counted: somebody else or a worker has changed them by now." in text
+    assert "3 fewer than the page had counted: another person or a worker has changed them since." in text
     one, other = ask(admin_client, "cancel", jobs=jobs), ask(admin_client, "hold", jobs=jobs[:1])
     confirm(admin_client, other)
     Job.objects.filter(pk=jobs[1].pk).update(state=State.SUCCEEDED)
     (text,) = told(confirm(admin_client, one))
     assert text == (
-        "Cancel: 2 jobs. That is 1 fewer than the page had counted: somebody else or a worker has changed it by now. "
+        "Cancel: 2 jobs. That is 1 fewer than the page had counted: another person or a worker has changed it since. "
         "Left alone: 1 succeeded."
     )
 
@@ -217,7 +217,7 @@ def test_of_two_people_at_once_each_job_is_changed_and_logged_by_one():
         thread.join()
     done, missed = sorted((text for (text,) in answers.values()), key=len)
     assert done == "Retry: 5 jobs."
-    assert "5 jobs were left alone: somebody else or a worker has changed them by now." in missed
+    assert "5 jobs were left alone: another person or a worker has changed them since." in missed
     assert states() == ["ready"] * 5
     assert LogEntry.objects.count() == 5
     assert LogEntry.objects.values("user").distinct().count() == 1

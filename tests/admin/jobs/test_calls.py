@@ -158,7 +158,7 @@ def test_without_the_permission_for_data_a_refusal_tells_no_argument(client, per
     person("view_job", "operate_job")
     answer = send(client, make_job(**columns), page, **changes)
     assert "hunter2" not in answer.text
-    unseen = "The task or the queue refuses this job. Somebody who may see its arguments sees why."
+    unseen = "The task or the queue refuses this job. A person who may see its arguments sees why."
     assert errors(answer) == [unseen]
 
 

@@ -102,10 +102,10 @@ def test_a_scheduled_job_says_when_it_is_due_and_why(line):
     ("fields", "says"),
     [
         ({"held_by": "a person", "errors": [BY_ANNA]}, "Held: by anna."),
-        ({"held_by": "a person"}, "Held: by a person, until somebody resumes it."),
-        ({"held_by": "shop.Refused"}, "Held: by shop.Refused, until somebody resumes it."),
+        ({"held_by": "a person"}, "Held: by a person, until a person resumes it."),
+        ({"held_by": "shop.Refused"}, "Held: by shop.Refused, until a person resumes it."),
         ({"held_by": "budget:p"}, "Held: by the budget “p”: $4.00 of $5.00 are spent."),
-        ({"held_by": "budget:gone"}, "Held: by the budget “gone”, which is not there any more."),
+        ({"held_by": "budget:gone"}, "Held: by the budget “gone”, which does not exist any more."),
     ],
 )
 def test_a_held_job_says_what_holds_it(line, fields, says):
@@ -149,7 +149,7 @@ def test_a_job_that_its_budget_holds_is_resumed_from_its_own_page(admin_client, 
     assert f'name="next" value="{here}"' in html
     answer = admin_client.post(address, {"usd": "7.5", "next": here}, follow=True)
     assert answer.redirect_chain == [(here, 302)]
-    assert said(answer)[0] == "2 held jobs go on."
+    assert said(answer)[0] == "2 held jobs continue."
     assert Budget.objects.get().usd == Decimal("7.5")
     assert {row.state for row in Job.objects.filter(pk__in=[job.pk, other.pk])} == {State.READY}
     assert LogEntry.objects.get(object_id=str(budget.pk)).user == admin_user
