@@ -211,7 +211,7 @@ def progress_cell(job: Any) -> SafeString:
 
 
 @admin.display(description=gettext_lazy("cost"))
-def cost(job: Any) -> SafeString | str:
+def cost(job: Any) -> SafeString:
     return formats.money(job.cost)
 
 

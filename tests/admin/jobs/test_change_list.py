@@ -100,7 +100,7 @@ def test_rare_filters_are_behind_more_filters(admin_client):
 )
 def test_more_filters_are_open_where_one_of_them_is_chosen(admin_client, query, is_open):
     _often, rarely = form_of(admin_client, **query)
-    assert rarely.startswith('<details class="pgonly-more" open>') is is_open
+    assert rarely.startswith('<details class="pgonly-rare" open>') is is_open
 
 
 def test_an_empty_list_says_how_to_clear_the_search_and_the_filters(admin_client):
