@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from example_project.screening.demo.sample_errors import deliver, read_row
 from pgonly_django import Backoff, Cost, Discard, JobContext, limiter, task
 
 if TYPE_CHECKING:
@@ -23,18 +24,13 @@ SERVED = ("mail", "reports", "imports", "translations", "exports")
 SUBJECTS = ("Your order has left", "Confirm your address", "Weekly summary", "Your invoice")
 
 
-class MailboxFullError(Exception):
-    """The other side refuses a mail for now."""
-
-
 @task(queue_name="mail", max_attempts=3, backoff=SOON, retention=KEPT)
 def send_mail(to: str, subject: str, smtp_password: str = "not a real one") -> dict[str, str]:
-    """An address at `full.example` is refused each time."""
+    """Sends nothing to anybody."""
     if not smtp_password:
         raise Discard("There is no password for the mail server.")
     time.sleep(random.uniform(0.2, 1.2))
-    if to.endswith("@full.example"):
-        raise MailboxFullError(f"552 5.2.2 <{to}>: mailbox full, try again after {subject!r} was read")
+    deliver(to, subject)
     return {"to": to, "subject": subject, "accepted_by": f"mx{len(to) % 3 + 1}.example"}
 
 
@@ -70,6 +66,7 @@ def import_references(context: JobContext, source: str, rows: int) -> int:
     while done < rows:
         if context.should_stop:
             context.stop()
+        read_row(source, done)
         time.sleep(0.5)
         done = min(done + 250, rows)
         context.save_checkpoint(done)

@@ -24,7 +24,7 @@ from pgonly_django.models import Job, Worker
 
 __all__ = ["ForeignDatabaseError", "let_roles_in", "seed"]
 
-SEED = 7  # the same rows for every newcomer
+SEED = 7  # much the same rows for every newcomer
 
 
 class ForeignDatabaseError(Exception):

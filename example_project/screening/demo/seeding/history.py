@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from example_project.screening.demo import sample_tasks as tasks
+from example_project.screening.demo.sample_errors import deliver, refuse_connection
 from example_project.screening.demo.seeding.rows import ago, failed, progress, raised, refusals, succeeded
 from example_project.screening.demo.seeding.workers import OF_QUESTIONS
 from pgonly_django.models import Job
@@ -55,7 +56,7 @@ def _mail(number: int, at: datetime) -> Job:
     to, subject = f"reader{number}@site.example", random.choice(tasks.SUBJECTS)
     late: dict[str, Any] = {}
     if ago(hours=OUTAGE_HOURS[1]) < at < ago(hours=OUTAGE_HOURS[0]) and random.random() < 0.5:  # noqa: PLR2004 - half
-        late = {"errors": refusals(raised(_connect), at, 1), "waited": 95}
+        late = {"errors": refusals(raised(refuse_connection), at, 1), "waited": 95}
     result = {"to": to, "subject": subject, "accepted_by": f"mx{len(to) % 3 + 1}.example"}
     return succeeded(
         tasks.send_mail, to, subject, at=at, took=random.uniform(0.2, 1.2), result=result,
@@ -63,17 +64,9 @@ def _mail(number: int, at: datetime) -> Job:
     )  # fmt: skip
 
 
-def _connect() -> None:
-    raise ConnectionRefusedError(111, "mail.site.example does not accept connections")
-
-
 def _refused_mail(number: int, at: datetime) -> Job:
     to, subject = f"reader{number}@full.example", random.choice(tasks.SUBJECTS)
-    return failed(tasks.send_mail, to, subject, at=at, errors=refusals(raised(refuse, to, subject), at, 3))
-
-
-def refuse(to: str, subject: str) -> None:
-    raise tasks.MailboxFullError(f"552 5.2.2 <{to}>: mailbox full, try again after {subject!r} was read")
+    return failed(tasks.send_mail, to, subject, at=at, errors=refusals(raised(deliver, to, subject), at, 3))
 
 
 def report(customer: str, pages: int, at: datetime, **columns: Any) -> Job:

@@ -10,6 +10,7 @@ from typing import Any
 from django.utils import timezone
 
 from example_project.screening.demo import sample_tasks as tasks
+from example_project.screening.demo.sample_errors import BROKEN, deliver, read_row
 from example_project.screening.demo.seeding import history
 from example_project.screening.demo.seeding.rows import (
     MODULE,
@@ -62,7 +63,7 @@ def _scheduled() -> list[Job]:
         tasks.make_report, "Northwind", 120, at=ago(minutes=11), state=State.SCHEDULED,
         run_at=timezone.now() + timedelta(hours=18), **history.key_of("Northwind"),
     )  # fmt: skip
-    at, error = ago(seconds=41), raised(history.refuse, "anna@full.example", "Your invoice")
+    at, error = ago(seconds=41), raised(deliver, "anna@full.example", "Your invoice")
     again = job(
         tasks.send_mail, "anna@full.example", "Your invoice", at=at, state=State.SCHEDULED, attempt=1,
         run_at=at + tasks.SOON.base, errors=refusals(error, at, 1),
@@ -116,7 +117,7 @@ def _running(task: Any, *args: Any, seconds: float, **columns: Any) -> Job:
 
 def _failed() -> list[Job]:
     """Of several errors, one with a cause, one whose worker died three times, one that was discarded."""
-    at, broken = ago(minutes=26), raised(_broken_import)
+    at, broken = ago(minutes=26), raised(read_row, *BROKEN)
     crash = (
         "Its worker died 3 times while it ran, and nothing new was saved in between; it is not started again."
     )
@@ -130,7 +131,7 @@ def _failed() -> list[Job]:
     return [
         failed(
             tasks.import_references, "wos.csv", 12_000, at=at - timedelta(seconds=1), max_attempts=2,
-            errors=[attempt(broken, 1, at, 7.2), attempt(broken, 2, at + timedelta(seconds=20), 0.6)],
+            errors=[attempt(broken, 1, at, 7.2), attempt(broken, 2, at + timedelta(seconds=20), 0.1)],
             progress=progress(3_500, 12_000, "wos.csv, row 3500"),
             log=[{"at": (at + timedelta(seconds=7)).isoformat(), "text": "row 3500: a title without its quote"}],
         ),
@@ -140,19 +141,6 @@ def _failed() -> list[Job]:
         ),
         failed(tasks.export_references, 12, "docx", at=at, errors=[discarded]),
     ]  # fmt: skip
-
-
-def _broken_import() -> None:
-    try:
-        _read_row('3500,"Aspirin against placebo')
-    except ValueError as error:
-        raise RuntimeError("wos.csv could not be read beyond row 3500") from error
-
-
-def _read_row(text: str) -> list[str]:
-    if text.count('"') % 2:
-        raise ValueError(f"unbalanced quote in {text!r}")
-    return text.split(",")
 
 
 def _others() -> list[Job]:
