@@ -86,7 +86,7 @@ class TimedChangeList(ChangeList):
 
     statement_limit = timedelta(seconds=3)
     scope: int | None = None  # how many of the newest rows are read; None: all
-    oldest: Any = None  # the key of the oldest of them; None: there are not so many
+    oldest: Any = None  # the key of the oldest of them; None: there are fewer
     paginator: CappedPaginator
     model_admin: Any
 

@@ -39,7 +39,7 @@ class Done:
     changed: int = 0
     asked: int = 0
     more: bool = False  # whether there are more rows that it may change
-    missed: int = 0  # somebody else or a worker has changed them between the search and the lock
+    missed: int = 0  # another person or a worker has changed them between the search and the lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 DEFAULT_SECONDS = 20.0  # where nothing is said
 LONGEST_SECONDS = 3600.0  # an hour; then the provider says it again
-# Answers of a provider that bills for none of them. Behind the others (a time-out of its own, the client's, a
+# Answers of a provider that bills for none of them. After the others (its own time-out, the client's, a
 # gateway's) it may have done the work.
 MAYBE_PAID = {408, 499, 504, 524}
 FIRST_ERROR, LAST_ERROR = 400, 599

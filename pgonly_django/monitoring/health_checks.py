@@ -123,7 +123,7 @@ class CacheRoundTrip(_Check):
             cache.set(key, value, timeout=60)
             is_there = cache.get(key) == value
             is_gone = bool(cache.delete(key)) and cache.get(key) is None
-        except Exception as error:  # of any backend: an error of its own kind
+        except Exception as error:  # any backend has its own kind of error
             raise self.not_asked(f"The cache {self.alias}", error) from error
         if not is_there:
             raise ServiceUnavailable(f"The cache {self.alias} does not return what was set")

@@ -34,7 +34,7 @@ except ImportError as error:
         "The metrics of pgonly_django need prometheus-client: pip install prometheus-client."
     ) from error
 
-SECONDS = 8.0  # below the 10 s that Prometheus waits for as a rule
+SECONDS = 8.0  # below the 10 s that Prometheus usually waits for
 # What the metrics are made of.
 PARTS = tuple(dict.fromkeys(part for metric in METRICS for part in metric.source.parts.split()))
 

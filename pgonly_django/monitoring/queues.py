@@ -42,7 +42,7 @@ def capped(found: int, cap: int) -> Counted:
 OF_A_STATE_AT_MOST = 10_000
 NEWEST = 2_000
 _STATE_LIMIT = f"LIMIT {OF_A_STATE_AT_MOST + 1}"
-# With so many finished jobs there are more than OF_A_STATE_AT_MOST of one state, or all of each were counted.
+# With this many finished jobs there are more than OF_A_STATE_AT_MOST of one state, or all of each were counted.
 _FINISHED_LIMIT = f"LIMIT {3 * OF_A_STATE_AT_MOST + 1}"
 
 
@@ -53,7 +53,7 @@ def _counted(rows: str, limit: str = _STATE_LIMIT) -> str:
 # Index: pgonly_job_scheduled, pgonly_job_ready, pgonly_job_suspect, pgonly_job_limited, pgonly_job_running,
 # pgonly_job_held, pgonly_job_failed and pgonly_job_cancelled, of each 10,001 entries. Each is sorted as its index is,
 # so that PostgreSQL takes that index without statistics too; held_by is set while a job is held. Jobs that succeeded
-# have no index of their own: they are the finished ones without the others, 30,001 at most, by pgonly_job_finished or
+# have no separate index: they are the finished ones without the others, 30,001 at most, by pgonly_job_finished or
 # the first rows of the table. Where those others are too many to be counted, they are those among the newest 2,000.
 STATES = qualified(f"""
 WITH RECURSIVE limited_bands(queue, priority) AS ({BANDS_OF_ALL.format(row=LIMITED_ROW, bands="limited_bands")}),

@@ -90,7 +90,7 @@ class StatsPart(NamedTuple):
     keeps_its_time: bool = False  # its connections are not that of the alias
 
 
-# In the order in which they are read: what somebody is woken for comes first.
+# In the order in which they are read: what wakes a person comes first.
 PARTS: dict[str, StatsPart] = {
     "worker_totals": StatsPart(worker_totals),
     "served": StatsPart(served_queues),

@@ -37,7 +37,7 @@ from pgonly_django.tasks.result import JobResult
 
 CALL = ("queue", "priority", "args", "kwargs")
 CHARACTERS_AT_MOST = 100_000
-# How long a row may be locked by somebody else.
+# How long another transaction may lock a row.
 PATIENCE = timedelta(seconds=3)
 KINDS: dict[str, tuple[type[Any], Any]] = {
     "args": (list, gettext_lazy("a list")),

@@ -61,7 +61,7 @@ class JobStateFilter(ChoicesFieldListFilter):
 class SelectFilter(SimpleListFilter):
     """A filter that is shown as a field of the form above the list."""
 
-    is_rare = False  # it stands behind "More filters"
+    is_rare = False  # it stands under "More filters"
 
     @property
     def opens_more(self) -> bool:

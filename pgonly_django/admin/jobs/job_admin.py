@@ -43,7 +43,7 @@ class JobAdmin(VerbAdmin):
         cells.state_badge, cells.task_name, cells.arguments, cells.time_cell, cells.enqueued, cells.queue,
         cells.attempts, *cells.OPTIONAL,
     )  # fmt: skip
-    list_display_links = (cells.state_badge,)  # the name of the task is a link of its own
+    list_display_links = (cells.state_badge,)  # the name of the task is a separate link
     empty_value_display = ""
     list_filter = (
         ("state", filters.JobStateFilter), filters.QueueFilter, filters.TaskFilter, filters.ErrorFilter,

@@ -124,7 +124,7 @@ def _kept(job: Job) -> list[tuple[str, str]]:
 
 
 def _time_kept(time: timedelta | None) -> str:
-    return duration(time) if time and time <= LONGEST else _("for ever")
+    return duration(time) if time and time <= LONGEST else _("forever")
 
 
 def _concurrency(job: Job, *, hides_key: bool) -> str | None:

@@ -28,7 +28,7 @@ TIME_LIMIT = timedelta(milliseconds=250)
 # A person's pause and its entry in the admin's log are made in one request.
 SAME_REQUEST = timedelta(seconds=5)
 REASON_SHOWN = 300
-# Nothing starts until somebody does something.
+# Nothing starts until a person does something.
 NEEDS_A_PERSON = (Kind.UNSERVED, Kind.TOO_FEW_THREADS, Kind.OVERDUE, Kind.IGNORED)
 # Of a scheduled job: what its last run said.
 AFTER: dict[str, Promise] = {

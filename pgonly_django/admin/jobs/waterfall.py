@@ -26,7 +26,7 @@ RUNNING, WAIT, LOST = "running", "wait", "lost"
 class Bar(NamedTuple):
     """A bar. Coordinates are text: a template would write numbers as the reader's language does."""
 
-    kind: str  # WAIT, LOST or what has a colour of its own
+    kind: str  # WAIT, LOST or a kind that has its own colour
     x: str
     width: str
 

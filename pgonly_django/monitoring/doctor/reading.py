@@ -21,7 +21,7 @@ from pgonly_django.tables import TABLES
 logger = logging.getLogger("pgonly_django.doctor")
 
 TIME_LIMIT = timedelta(seconds=3)
-# Behind somebody who waits for an exclusive lock of a table every look at it would take all of its time.
+# While a session waits for an exclusive lock of a table, every look at it would take all of its time.
 LOCK_LIMIT = timedelta(milliseconds=500)
 
 # For WITH: our tables, in PGONLY["SCHEMA"], else where the search_path finds them. Index: pg_class_relname_nsp_index.

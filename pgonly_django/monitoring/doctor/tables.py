@@ -114,7 +114,7 @@ class DeclaredIndex(NamedTuple):
     sql: str  # makes it beside live writers
 
 
-# Those that the migration makes with SQL of its own, which Django's models do not have.
+# Those that the migration makes with its own SQL, which Django's models do not have.
 BY_SQL = {
     "{}_prune": "CREATE INDEX CONCURRENTLY {0}_prune ON {0} (split_part(key, ':', 1), prune_minute)",
     "{}_tags": (
@@ -134,7 +134,7 @@ def declared_indexes(alias: str) -> Iterator[DeclaredIndex]:
 def _of_model(model: type[models.Model], editor: Any) -> Iterator[DeclaredIndex]:
     options: Any = model._meta  # noqa: SLF001 - documented
     table = name_of(options.db_table)
-    for field in options.local_fields:  # as PostgreSQL names what stands behind a column
+    for field in options.local_fields:  # as PostgreSQL names what a column refers to
         if field.unique:
             key = "PRIMARY KEY" if field.primary_key else "UNIQUE"
             name = f"{table}_pkey" if field.primary_key else f"{table}_{field.column}_key"

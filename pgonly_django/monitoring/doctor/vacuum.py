@@ -52,7 +52,7 @@ LOCKED = Condition(
     "{_end}",
     limit=2,
 )
-# Such a lock waits for all transactions that have used the table, and all others wait behind it.
+# Such a lock waits for all transactions that have used the table, and all others wait after it.
 LOCKS = f"""
 WITH {OUR_TABLES}
 SELECT l.pid, t.name AS table, l.granted AS has_it,
@@ -76,9 +76,7 @@ def locks(alias: str) -> Iterator[Finding]:
             end = f"End it: SELECT pg_terminate_backend({pid}); Later, try it again with SET lock_timeout = '2s'."
         else:
             others = ", ".join(map(str, blockers))
-            has_it = (
-                f"waits for an exclusive lock of {table}, behind {others}, with all others waiting behind it,"
-            )
+            has_it = f"waits for an exclusive lock of {table}, after {others}, and all others wait for it,"
             ends = " ".join(f"SELECT pg_terminate_backend({each});" for each in blockers)
             end = f"End it, SELECT pg_terminate_backend({pid}); or what it waits for: {ends}"
         yield LOCKED.finding(**{**facts, "_has_it": has_it, "_end": end})
@@ -143,7 +141,7 @@ autovacuum_is_off = by_sql(
     Condition(
         "D031",
         Level.ERROR,
-        "{name} is off on this server, and autovacuum does nothing: dead rows stay for ever, and each claim walks over "
+        "{name} is off on this server, and autovacuum does nothing: dead rows stay forever, and each claim walks over "
         "more of them.",
         f"ALTER SYSTEM SET {{name}} = on; {RELOAD} Look for ALTER ROLE and ALTER DATABASE, too.",
     ),
@@ -153,7 +151,7 @@ tables_without_autovacuum = by_sql(
     Condition(
         "D033",
         Level.ERROR,
-        "Autovacuum is off for the table {table}: its dead rows stay for ever.",
+        "Autovacuum is off for the table {table}: its dead rows stay forever.",
         "ALTER TABLE {schema:sql}.{table:sql} RESET (autovacuum_enabled);",
     ),
     f"""
@@ -176,7 +174,7 @@ autovacuum_is_behind = by_sql(
     Condition(
         "D034",
         Level.WARNING,
-        "Autovacuum is behind: {table} has {dead_rows:n dead row} beside {live_rows:,} live ones. It should start at "
+        "Autovacuum is late: {table} has {dead_rows:n dead row} beside {live_rows:,} live ones. It should start at "
         "{starts_at:,}; the last vacuum was {last_vacuum_seconds_ago:ago}.",
         "VACUUM (ANALYZE, VERBOSE) {_schema:sql}.{table:sql}; and give autovacuum more to do at a time: "
         f"ALTER SYSTEM SET autovacuum_vacuum_cost_limit = 2000; {RELOAD}",
