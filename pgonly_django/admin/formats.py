@@ -76,10 +76,14 @@ def money(usd: Decimal | None, tokens_in: int | None = None, tokens_out: int | N
         return SafeString("")
     exact, text = shown(usd), dollars(usd)
     amount = text if text == exact else format_html('<span title="{}">{}</span>', exact, text)
+    beside = tokens(tokens_in, tokens_out)
+    return format_html("{} ({})", amount, beside) if beside else format_html("{}", amount)
+
+
+def tokens(tokens_in: int | None, tokens_out: int | None) -> str:
     if not (tokens_in or tokens_out):
-        return format_html("{}", amount)
-    tokens = _("%(in)s tokens in, %(out)s out") % {"in": f"{tokens_in or 0:,}", "out": f"{tokens_out or 0:,}"}
-    return format_html("{} ({})", amount, tokens)
+        return ""
+    return _("%(in)s tokens in, %(out)s out") % {"in": f"{tokens_in or 0:,}", "out": f"{tokens_out or 0:,}"}
 
 
 def dollars(usd: Decimal) -> str:

@@ -204,12 +204,7 @@ def steps_of(job: Job, mask: JobMask, *, sees_data: bool) -> dict[str, Any]:
     count = sums.pop("count")
     return {
         "shown": [
-            {
-                "step": step,
-                "result": _result(step, mask) if sees_data else "",
-                "cost": money(step.usd, step.tokens_in, step.tokens_out),
-            }
-            for step in newest_steps(steps)
+            {"step": step, "result": _result(step, mask) if sees_data else ""} for step in newest_steps(steps)
         ],
         "count": label_of(count),
         "limit": STEPS_SHOWN,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.formats import money, time_tag
+from pgonly_django.admin.formats import money, time_tag, tokens
 from pgonly_django.admin.jobs.attempts import EqualAttempts, RecordedAttempt, folded
 from pgonly_django.models import Job, State
 from pgonly_django.wording import duration
@@ -60,10 +60,9 @@ class Row:
     label: str = ""  # of its badge
     count: int = 1
     note: str = ""
-    waited: str = ""
+    beside: str = ""  # its name: how long it waited, or how many tokens it took
     took: str = ""
-    cost: str = ""  # with its tokens
-    usd: str = ""
+    cost: str = ""
     result: str = ""
     is_step: bool = False
 
@@ -104,7 +103,7 @@ class Waterfall:
             return
         row = Row("earlier-runs", began, _("earlier runs"), note=_("no longer recorded"))
         row.count = first.run - first.in_a_row if first and first.run else 1
-        row.waited = _shown(self._gap(row, WAIT, began))
+        row.beside = _waited(self._gap(row, WAIT, began))
         row.took = _shown(self._gap(row, LOST, known_from))
         yield row
 
@@ -126,7 +125,7 @@ class Waterfall:
             ran += end - start
             self._passed = max(self._passed, end)
         self._spent[RUNNING] += ran
-        row.waited, row.took = _shown(waited), _shown(ran)
+        row.beside, row.took = _waited(waited), _shown(ran)
         return row
 
     def _gap(self, row: Row, kind: str, until: datetime) -> timedelta:
@@ -155,15 +154,15 @@ class Waterfall:
         if self._job.state == State.RUNNING or (self._job.is_finished and rest < AT_ONCE):
             return
         row = Row("rest", self._passed, "", tone=self._job.state, label=self._job.get_state_display())
-        row.waited = _shown(self._gap(row, WAIT, self._end))
+        row.beside = _waited(self._gap(row, WAIT, self._end))
         yield row
 
     def _step(self, shown: dict[str, Any]) -> Row:
         step, result = shown["step"], shown["result"]
         start = step.started_at or step.finished_at
-        row = Row(f"step-{step.pk}", start, step.name, is_step=True, cost=shown["cost"], result=result)
+        row = Row(f"step-{step.pk}", start, step.name, is_step=True, result=result)
         row.bars = [self.scale.bar("done", start, step.finished_at)]
-        row.usd = money(step.usd)
+        row.cost, row.beside = money(step.usd), tokens(step.tokens_in, step.tokens_out)
         row.took = duration(step.finished_at - start) if step.started_at else ""
         return row
 
@@ -196,3 +195,7 @@ def _start(attempt: RecordedAttempt) -> datetime:
 
 def _shown(time: timedelta) -> str:
     return duration(time) if time else ""
+
+
+def _waited(time: timedelta) -> str:
+    return _("waited %s") % duration(time) if time else ""

@@ -141,7 +141,9 @@ def test_steps_stand_below_their_run_with_start_time_and_cost(page):
     job = make_done(20, attempt("failed", 1))
     for name, at in (("late", 15), ("early", 2)):
         began, ended = NOON + at * MINUTE, NOON + (at + 1) * MINUTE
-        Step.objects.create(job=job, name=name + EVIL, started_at=began, finished_at=ended, usd="0.02")
+        Step.objects.create(
+            job=job, name=name + EVIL, started_at=began, finished_at=ended, usd="0.02", tokens_in=900
+        )
     html = page(job)
     assert EVIL not in html
     shown = rows(html)
@@ -151,7 +153,10 @@ def test_steps_stand_below_their_run_with_start_time_and_cost(page):
         "Succeeded",
         f"late{EVIL}",
     ]
-    assert shown[1] == (f"early{EVIL} Start 2 min Took 1 min Cost $0.02 null", [("done", 10, 5)])
+    assert shown[1] == (
+        f"early{EVIL} 900 tokens in, 0 out Start 2 min Took 1 min Cost $0.02 null",
+        [("done", 10, 5)],
+    )
 
 
 def test_a_step_without_a_start_is_a_point_where_it_was_stored(page):
