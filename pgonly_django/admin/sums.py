@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
-from pgonly_django.admin.charts import HEIGHT, WIDTH, nice, stacked
+from pgonly_django.admin.charts import HEIGHT, WIDTH, drawn, nice, stacked
 from pgonly_django.admin.paging import in_time
 from pgonly_django.amounts import shown
 
@@ -106,14 +106,12 @@ def _drawn(days: dict[date, list[Decimal]], kinds: list[tuple[str, str, SafeStri
     numbers = [[int(usd * MILLION) for usd in of_day] for of_day in days.values()]
     top, width = nice(max(map(sum, numbers))), WIDTH / len(days)
     labels, colours = [date_format(day, "Y-m-d") for day in days], [colour for colour, _name, _sum in kinds]
-    bars = [
-        {
-            "label": label,
-            "rects": stacked(colours, of_day, place * width, width, top),
-            "cells": [(kind[1], shown(usd)) for kind, usd in zip(kinds, amounts, strict=True)],
-        }
-        for place, (label, of_day, amounts) in enumerate(zip(labels, numbers, days.values(), strict=True))
-    ]
+    bars = []
+    for place, (label, of_day, amounts) in enumerate(zip(labels, numbers, days.values(), strict=True)):
+        if rects := stacked(colours, of_day, place * width, width, top):
+            cells = [shown(usd) for usd in amounts]
+            said = (f"{cell} {kind[1]}" for cell, kind in zip(cells, kinds, strict=True))
+            bars.append({"label": label, "svg": drawn(rects, "", ", ".join([label, *said])), "cells": cells})
     return {
         "bars": bars,
         "kinds": kinds,
