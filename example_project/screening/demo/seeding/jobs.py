@@ -133,7 +133,6 @@ def _failed() -> list[Job]:
             tasks.import_references, "wos.csv", 12_000, at=at - timedelta(seconds=1), max_attempts=2,
             errors=[attempt(broken, 1, at, 7.2), attempt(broken, 2, at + timedelta(seconds=20), 0.1)],
             progress=progress(3_500, 12_000, "wos.csv, row 3500"),
-            log=[{"at": (at + timedelta(seconds=7)).isoformat(), "text": "row 3500: a title without its quote"}],
         ),
         failed(
             tasks.make_report, "Fabrikam", 300, at=crashed_at, errors=crashed, crashes=3,

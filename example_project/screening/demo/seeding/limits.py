@@ -39,7 +39,7 @@ def _write(model: Any, name: str, **values: Any) -> None:
 
 
 def _take_slot(limiter: str, number: int) -> None:
-    taken = {"who": f"pid {4100 + number} on demo-host", "taken_at": ago(seconds=3 * number)}
+    taken = {"who": f"pid {5200 + number} on demo-host", "taken_at": ago(seconds=3 * number)}
     held = {"holder": uuid.uuid5(WORKERS, f"{limiter} {number}"), "expires_at": timezone.now() + USED_FOR}
     LimiterSlot.objects.update_or_create(limiter=limiter, number=number, defaults={**taken, **held})
 

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from example_project.screening.demo.sample_tasks import SERVED
 from pgonly_django.models import Worker
+from pgonly_django.models.worker import own_version
 
 WORKERS = uuid.uuid5(uuid.NAMESPACE_DNS, "workers.demo.invalid")
 FORGOTTEN_AFTER = timedelta(days=1)  # maintenance deletes the row of a worker
@@ -40,7 +41,7 @@ DEAD = Life("demo-dead", 4109, timedelta(hours=5), timedelta(seconds=35))
 OF_QUESTIONS = Life("demo-ai", 4104, timedelta(days=8), timedelta(minutes=8), ("ai",))
 STOPPED = Life("demo-2", 4107, timedelta(hours=30), timedelta(minutes=64))
 # The one after the other, by the report that they ran. They had no other job.
-KILLED = [Life(f"demo-{number}", 4100 + number, timedelta(days=3), timedelta(days=2)) for number in (3, 4, 5)]
+KILLED = [Life(f"demo-{number}", 4110 + number, timedelta(days=3), timedelta(days=2)) for number in (3, 4, 5)]
 LIVES = (
     Life("demo-0", 4103, timedelta(days=8), timedelta(hours=30)),
     Life("demo-1", 4106, timedelta(hours=30), timedelta(hours=2)),
@@ -60,8 +61,8 @@ def _write(life: Life) -> None:
     ended = timezone.now() - life.ended
     values: dict[str, Any] = {
         "name": life.name, "hostname": "demo-host", "pid": life.pid, "queues": list(life.queues), "threads": 4,
-        "running": 2 if life is DEAD else 0, "started_at": timezone.now() - life.started, "heartbeat_at": ended,
-        "stopped_at": None if life is DEAD else ended,
+        "running": 2 if life is DEAD else 0, "version": own_version(), "started_at": timezone.now() - life.started,
+        "heartbeat_at": ended, "stopped_at": None if life is DEAD else ended,
     }  # fmt: skip
     Worker.objects.update_or_create(pk=life.worker_id, defaults=values)
 
