@@ -27,7 +27,7 @@ DAYS = (1, 7, 30, 90)
 
 @admin.display(description=gettext_lazy("at"), ordering="at")
 def at(entry: Any) -> SafeString:
-    return formats.time_tag(entry.at, formats.exact_time(entry.at))
+    return formats.exact(entry.at)
 
 
 @admin.display(description=gettext_lazy("cost"))

@@ -61,7 +61,9 @@ def exact_time(moment: datetime) -> str:
 
 def exact(moment: datetime | None) -> SafeString:
     """Returns the same as an element; "-" for None."""
-    return SafeString("-") if moment is None else time_tag(moment, exact_time(moment))
+    if moment is None:
+        return SafeString("-")
+    return format_html('<time datetime="{}">{}</time>', aware(moment).isoformat(), exact_time(moment))
 
 
 def time_tag(moment: datetime, text: str) -> SafeString:
