@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.admin.views.main import SEARCH_VAR
 from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
@@ -87,10 +86,10 @@ class JobAdmin(VerbAdmin):
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
         """Adds what the cells show, and `address`, from which the reader comes back to this list."""
-        links = self.links(request)
-        kept: Any = {"preserved_filters": self.get_preserved_filters(request), "opts": self.opts}
+        links, kept = self.links(request), self.get_preserved_filters(request)
         for job in rows:
-            job.address = add_preserved_filters(kept, links.address(Job, "change", str(job.pk)))
+            address = links.address(Job, "change", str(job.pk))
+            job.address = f"{address}?{kept}" if kept else address
         cells.prepare(rows, sees_data=may_see_data(request))
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
