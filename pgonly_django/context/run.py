@@ -202,7 +202,8 @@ class Run:
         return self._calls
 
     def take(self) -> bool:
-        """True for the first caller only: either a slot starts the job, or the worker gives it back. See take()."""
+        """Returns True for the first caller only: either a slot starts the job, or the worker gives it back. See
+        take()."""
         try:
             self._token.pop()
         except IndexError:

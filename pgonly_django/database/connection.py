@@ -197,7 +197,7 @@ class Connection:
         return result
 
     def apply_session_settings(self, lock_timeout: str) -> Operation[None]:
-        """Behind a pooler nothing is set, and so nothing is prepared: a plan could read a whole table."""
+        """Sets nothing where a pooler is between, so nothing is prepared either: a plan could read a whole table."""
         try:
             self.prepares = yield from self._set(lock_timeout=lock_timeout, **NOTICE_GONE_CLIENTS)
         except DatabaseUnavailableError:

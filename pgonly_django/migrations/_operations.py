@@ -70,7 +70,7 @@ class AddIndexBesideWriters(AddIndexConcurrently):
 
 
 class InOneTransaction(migrations.SeparateDatabaseAndState):
-    """In a migration with atomic = False: all of these operations, or none.
+    """Does all of these operations, or none, in a migration with atomic = False.
 
     A new column needs its table alone for a moment. While it waits for a transaction that has read the table, all
     others would wait after it, and with them every claim. So it waits for LOCK_WAIT only, lets the others through for

@@ -50,7 +50,7 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         return self.live().filter(stop_requested_at=None, drain_requested_at=None)
 
     def serving(self, queue: str) -> WorkerQuerySet:
-        """Those that take jobs of this queue: by its name, or of all queues."""
+        """Returns those that take jobs of this queue: by its name, or of all queues."""
         return self.filter(Q(queues=[]) | Q(queues__contains=[queue]))
 
     def stoppable(self) -> WorkerQuerySet:

@@ -63,7 +63,7 @@ LEASES: tuple[tuple[type[models.Model], str], ...] = (
 
 
 class NotResumableError(AssertionError):
-    """After a kill and a resume the job did not end as without a kill, or paid for a call twice."""
+    """The job did not end after a kill and a resume as without a kill, or paid for a call twice."""
 
 
 class NotTestableError(AssertionError):

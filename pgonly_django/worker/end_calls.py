@@ -68,7 +68,7 @@ class CallThread(Timer):
         raise NotImplementedError
 
     def call_later(self, ended: Ended) -> None:
-        """For the main loop alone."""
+        """Adds a call. Used by the main loop alone."""
         if self.wants(ended):
             self._inbox.put(ended)
             if not self._threads:

@@ -23,7 +23,7 @@ BLIND_FIRST_PAUSE_SECONDS, BLIND_GROWTH = 0.1, 2
 
 
 class Timer:
-    """When something is due. `again_at` is the second look after a NOTIFY; nothing comes before `not_before`."""
+    """The time when something is due. `again_at` is the second look after a NOTIFY; never before `not_before`."""
 
     def __init__(self, at: float = 0.0) -> None:
         self.at = at

@@ -231,7 +231,7 @@ class TimeFilter(SelectFilter):
         return [self.parameter_name, *self.bounds]
 
     def value(self) -> str | None:
-        """With two times alone: those between which a job was enqueued."""
+        """Returns it; two times alone are those between which a job was enqueued."""
         return super().value() or ("enqueued" if self.opens_more else None)
 
     @property

@@ -55,7 +55,7 @@ def _alert(finding: Finding, url: str, **more: Any) -> Alert:
 
 
 def _of_queues(overview: Overview) -> Iterator[Alert]:
-    """How late the others are is in the panel of queues."""
+    """Yields the alerts of queues; the panel of queues says how late the others are."""
     for finding in conditions.of_queues(overview.queues, overview.served):
         if finding.about is None:
             yield _alert(finding, overview.to_list(Job, state__exact=State.READY))

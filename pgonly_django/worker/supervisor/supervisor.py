@@ -325,8 +325,8 @@ class Supervisor:
     # Retiring.
 
     def _note_retiring(self, now: float) -> None:
-        """Each process retires by itself, and is replaced when it has ended. One of them at a time leaves its place
-        before: while it finishes its jobs there is one process more than N, and never two."""
+        """Notes that a process retires. Each does so by itself, and is replaced when it has ended. One of them at a
+        time leaves its place before: while it finishes its jobs there is one process more than N, and never two."""
         if self._is_closed:
             return
         for process, place in self.place_of.items():
