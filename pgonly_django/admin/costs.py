@@ -32,7 +32,7 @@ def at(entry: Any) -> SafeString:
 
 @admin.display(description=gettext_lazy("cost"))
 def cost(entry: Any) -> str:
-    text = formats.money(entry.usd, entry.tokens_in, entry.tokens_out)
+    text = formats.money_above_tokens(entry.usd, entry.tokens_in, entry.tokens_out)
     if not entry.is_estimate:
         return text
     title = _("The reserved amount: the call never said what it cost.")

@@ -88,6 +88,11 @@ def tokens(tokens_in: int | None, tokens_out: int | None) -> str:
     return _("%(in)s tokens in, %(out)s out") % {"in": f"{tokens_in or 0:,}", "out": f"{tokens_out or 0:,}"}
 
 
+def money_above_tokens(usd: Decimal, tokens_in: int | None, tokens_out: int | None) -> SafeString:
+    """Formats a cost for a cell."""
+    return format_html("{}{}", money(usd), second(tokens(tokens_in, tokens_out)))
+
+
 def dollars(usd: Decimal) -> str:
     """Rounds to cents; less than a cent to its first digit, so that no cost looks like none."""
     return shown(round(usd, 2 if usd >= CENT or not usd else -usd.adjusted()))

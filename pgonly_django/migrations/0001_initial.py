@@ -170,8 +170,8 @@ def unique(name, *columns, when=None):
     return UniqueConstraint(*columns, condition=when, name=name)
 
 
-def index(name, *columns, when=None):
-    return Index(*columns, condition=when, name=name)
+def index(name, *columns, when=None, **options):
+    return Index(*columns, condition=when, name=name, **options)
 
 
 def text(length, help_text="", **options):
@@ -563,7 +563,7 @@ TABLES = [
             "cost",
             verbose_name_plural="costs",
             indexes=[
-                index("pgonly_cost_at", "at"),
+                index("pgonly_cost_at", "at", include=["usd"]),
                 index("pgonly_cost_budget", "budget", "at", when=~Q(budget="")),
                 index("pgonly_cost_job", "job_id", when=Q(job_id__isnull=False)),
             ],

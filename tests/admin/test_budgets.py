@@ -159,7 +159,7 @@ def test_a_budgets_page_shows_its_held_jobs_its_calls_and_sums_by_model_and_task
     assert f"/admin/pgonly_django/job/{job.pk}/change/" in page
     assert "$0.25 reserved by calls under way" in page
     assert sums_in(page)[:2] == [
-        ["large", "$0.85 (27 tokens in, 0 out)", "3"],
-        ["shop.ask", "$0.75 (18 tokens in, 0 out)", "2"],
+        ("large", "$0.85, 27 tokens in, 0 out", 3),
+        ("ask", "$0.75, 18 tokens in, 0 out", 2),
     ]
     assert "shop.other" not in page

@@ -7,6 +7,8 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from pgonly_django.admin import formats, sums
@@ -19,13 +21,14 @@ pytestmark = pytest.mark.django_db(transaction=True)
 COSTS = "/admin/pgonly_django/costentry/"
 SUMS = f"{COSTS}sums/"
 ROW = re.compile(
-    r"<tr><td>([^<]*)</td><td><progress [^>]*>[^<]*</progress></td><td>(.*?)</td><td>(\d+)</td></tr>"
+    r"<tr><td [^>]*>([^<]*)</td><td><progress .*?</progress></td><td [^>]*>(.*?)</td><td [^>]*>(\d+)</td></tr>"
 )
+TOKENS = re.compile(r"<span [^>]*>(.*?)</span>")
 
 
 def sums_in(page):
     """Name, cost and calls of each group, table by table."""
-    return [list(row) for row in ROW.findall(page)]
+    return [(name, TOKENS.sub(r", \1", cost), int(calls)) for name, cost, calls in ROW.findall(page)]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,8 @@ def test_the_list_of_costs_shows_each_call_with_its_job(admin_client):
     CostEntry.objects.create(**of, usd="0.013", tokens_in=900, tokens_out=7)
     CostEntry.objects.create(usd="0.02", budget="p", is_estimate=True)
     response = admin_client.get(COSTS)
-    assert cells(response, "cost")[1] == '<span title="$0.013">$0.01</span> (900 tokens in, 7 out)'
+    tokens = '<span class="pgonly-second">900 tokens in, 7 out</span>'
+    assert cells(response, "cost")[1] == f'<span title="$0.013">$0.01</span>{tokens}'
     assert "Reserved" in cells(response, "cost")[0]
     assert f"job/{job.pk}/change/" in cells(response, "task")[1]
     assert "first" in cells(response, "task")[1]
@@ -68,8 +72,8 @@ def test_costs_are_found_by_a_budget_or_a_job_and_narrowed_to_the_last_days(admi
         assert len(admin_client.get(f"{COSTS}?{query}").context["cl"].result_list) == count, query
 
 
-def spend(usd, days_ago=0, **facts):
-    at = start_of_today() - timedelta(days=days_ago) + timedelta(seconds=1)
+def spend(usd, days_ago=0, seconds=1, **facts):
+    at = start_of_today() - timedelta(days=days_ago) + timedelta(seconds=seconds)
     return CostEntry.objects.create(usd=usd, at=at, **facts)
 
 
@@ -80,16 +84,17 @@ def test_costs_are_added_up_by_model_task_queue_and_budget(admin_client):
     page = admin_client.get(SUMS).text
     assert "<strong>$2.25 (15 tokens in, 0 out)</strong> in 3 calls" in page
     assert sums_in(page) == [
-        ["large", "$1.50 (10 tokens in, 0 out)", "1"],
-        ["small", "$0.50 (5 tokens in, 0 out)", "1"],
-        ["-", "$0.25", "1"],
-        ["shop.ask", "$2.00 (15 tokens in, 0 out)", "2"],
-        ["shop.embed", "$0.25", "1"],
-        ["ai", "$2.25 (15 tokens in, 0 out)", "3"],
-        ["p", "$1.50 (10 tokens in, 0 out)", "1"],
-        ["q", "$0.50 (5 tokens in, 0 out)", "1"],
-        ["-", "$0.25", "1"],
+        ("large", "$1.50, 10 tokens in, 0 out", 1),
+        ("small", "$0.50, 5 tokens in, 0 out", 1),
+        ("-", "$0.25", 1),
+        ("ask", "$2.00, 15 tokens in, 0 out", 2),
+        ("embed", "$0.25", 1),
+        ("ai", "$2.25, 15 tokens in, 0 out", 3),
+        ("p", "$1.50, 10 tokens in, 0 out", 1),
+        ("q", "$0.50, 5 tokens in, 0 out", 1),
+        ("-", "$0.25", 1),
     ]
+    assert 'title="shop.ask"' in page
 
 
 def test_without_the_name_of_a_model_there_are_no_sums_by_model(admin_client):
@@ -98,6 +103,7 @@ def test_without_the_name_of_a_model_there_are_no_sums_by_model(admin_client):
     assert "By task" in page
     assert "By model" not in page
     assert "all calls" in page
+    assert "other calls" not in page
 
 
 def test_the_chart_has_a_bar_for_each_day_and_a_colour_for_each_of_the_dearest_models(admin_client):
@@ -145,16 +151,16 @@ def test_sums_that_take_too_long_are_those_of_the_newest_calls_until_a_person_as
     admin_client, monkeypatch
 ):
     for usd in (1, 2, 4):
-        spend(usd, task="shop.ask")
+        spend(usd, seconds=usd, task="shop.ask")
     monkeypatch.setattr(sums, "NEWEST", 2)
     monkeypatch.setattr(sums, "QUICK_LIMIT", timedelta(milliseconds=30))
     monkeypatch.setattr(sums, "_read", slow_for(3, sums._read))
     page = admin_client.get(SUMS).text
-    assert "these are the sums of the newest 100,000 calls" in page
+    assert "these are the sums of the newest 20,000 calls" in page
     assert "<strong>$6.00</strong>" in page
     (address,) = re.findall(r'href="(\?all=1[^"]*)"', page)
     page = admin_client.get(f"{SUMS}{address}").text
-    assert "newest 100,000" not in page
+    assert "newest 20,000" not in page
     assert "<strong>$7.00</strong>" in page
 
 
@@ -175,3 +181,28 @@ def test_days_are_those_of_the_readers_time_zone():
         spend(1)
         (row,) = sums.Sums(CostEntry.objects.all()).rows
     assert row["day"] == today.date()
+
+
+MANY = """
+INSERT INTO pgonly_cost (at, task, queue, budget, model, usd)
+SELECT now() - n * interval '6 minutes', 'shop.task_' || n % 40, 'queue ' || n % 20, 'p' || n, 'm' || n % 3, 0.01
+FROM generate_series(1, 20000) AS n
+"""
+
+
+def test_the_sums_of_some_days_read_the_costs_of_these_and_sort_none():
+    week = CostEntry.objects.filter(at__gte=start_of_today() - timedelta(days=6)).order_by()
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(MANY)
+        cursor.execute("ANALYZE pgonly_cost")
+        with CaptureQueriesContext(connection) as queries:
+            sums._read(week)
+        plans = []
+        for query in queries.captured_queries[1:]:  # the first one sets what holds for the others
+            cursor.execute(f"EXPLAIN {query['sql']}")
+            plans.append(" ".join(line for (line,) in cursor.fetchall()))
+        transaction.set_rollback(True)
+    assert len(plans) == 2
+    for plan in plans:
+        assert "pgonly_cost_at" in plan
+        assert "HashAggregate" in plan
