@@ -24,7 +24,7 @@ def sorts(client, **query):
     """The columns that can be sorted by, each with the address of its heading."""
     page = client.get(LIST, query).text
     found = re.findall(
-        r'<th scope="col" class="sortable column-(\w+)[^>]*>.*?<div class="text"><a href="(\?[^"]*)">',
+        r'<th scope="col" class="sortable column-(\w+)[^>]*>.*?<div class="text"><a [^>]*href="(\?[^"]*)">',
         page,
         re.DOTALL,
     )
