@@ -23,7 +23,7 @@ from pgonly_django.conf import settings
 from pgonly_django.models import Job, Limiter, Queue, QueueTokens, Worker
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.monitoring.queues import COUNTED_AT_MOST, IN_USE, QueueFigures
-from pgonly_django.monitoring.workers import Served, served_queues
+from pgonly_django.monitoring.workers import served_queues
 from pgonly_django.queue.declared_queues import what_is_wrong
 from pgonly_django.queue.health import oldest_waiting
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
@@ -38,12 +38,6 @@ PAUSE, RESUME = pause_and_resume(
 )
 
 
-def with_service(queue: Any, served: Served) -> Any:
-    """Adds what state_badge() needs to `queue` beside its columns and IN_USE."""
-    queue.is_served = served.has(queue.name)
-    return queue
-
-
 def without_row(figures: QueueFigures) -> Any:
     """Returns a stand-in for a queue that has jobs and no row, and so no limits."""
     queue: Any = Queue(name=figures.name)
@@ -56,6 +50,7 @@ def without_row(figures: QueueFigures) -> Any:
 
 @admin.display(description=gettext_lazy("state"))
 def state_badge(queue: Any) -> SafeString:
+    """`queue` has `is_served` beside its columns and IN_USE."""
     if queue.paused_at is not None:
         return formats.badge("paused", _("Paused"), formats.exact_time(queue.paused_at))
     if not queue.is_served:
@@ -184,7 +179,7 @@ class QueueAdmin(DeclaredAdmin):
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
         served = served_queues(router.db_for_read(Worker))
         for queue in rows:
-            with_service(queue, served)
+            queue.is_served = served.has(queue.name)
 
     def page_of(self, request: HttpRequest, queue: Any) -> dict[str, Any]:
         self.prepare_rows(request, [queue])

@@ -1,5 +1,7 @@
-"""Pages of the admin that are not about one table. Django's admin lists models, and so does each theme: each of these
-pages is listed by a proxy, which makes no table. Their ModelAdmin is a PageAdmin (admin/base.py)."""
+"""Pages of the admin that are not about one table.
+
+Django's admin lists models, and so does each theme: each of these pages is listed by a proxy, which makes no table.
+Their ModelAdmin is a PageAdmin (admin/base.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from pgonly_django.models.worker import Worker
 
 
 class Overview(Job):
-    """Lists the overview, the index of the app."""
+    """Lists the overview, which is the index of the app, for a person who may view a model of one of its panels. So it
+    has no permission of its own."""
 
     class Meta:
         proxy = True
@@ -19,7 +22,7 @@ class Overview(Job):
 
 
 class Doctor(Worker):
-    """Lists the page of the doctor."""
+    """Lists the page of the doctor, for a person with its permission."""
 
     class Meta:
         proxy = True

@@ -93,15 +93,11 @@ LIMITER_COOLS_DOWN = Condition(
 )
 
 
-def has_waited(queue: QueueFigures) -> bool:
-    """Returns whether jobs have waited for so long that it matters which worker serves the queue."""
-    return queue.paused_at is None and (queue.oldest_seconds or 0) >= QUEUE_UNSERVED.limit
-
-
 def of_queues(queues: Iterable[QueueFigures], served: Served, alias: str = "default") -> Iterator[Finding]:
     """Yields at most one finding for each queue in which jobs wait; without any worker one for all."""
     waiting = [queue for queue in queues if queue.waiting.number or queue.oldest_seconds]
-    unserved = [queue for queue in waiting if has_waited(queue) and not served.has(queue.name)]
+    waits_long = [each for each in waiting if (each.oldest_seconds or 0) >= QUEUE_UNSERVED.limit]
+    unserved = [each for each in waits_long if each.paused_at is None and not served.has(each.name)]
     is_none_live = not served.all and not served.names and len(unserved) > 1
     if is_none_live:
         yield _of_all(unserved, alias)

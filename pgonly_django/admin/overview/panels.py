@@ -84,7 +84,8 @@ def latency_panel(overview: Overview) -> dict[str, Any]:
 def queues_panel(overview: Overview) -> dict[str, Any]:
     rows = []
     for queue in overview.queues:
-        row = queues.with_service(queue.row or queues.without_row(queue), overview.served)
+        row: Any = queue.row or queues.without_row(queue)
+        row.is_served = overview.served.has(queue.name)
         rows.append(
             {
                 "queue": queue,
