@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.utils import timezone
+from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.formats import money, time_tag, tokens
@@ -166,7 +167,7 @@ class Waterfall:
         row.took = duration(step.finished_at - start) if step.started_at else ""
         return row
 
-    @property
+    @cached_property
     def has_costs(self) -> bool:
         return any(row.cost for row in self.rows)
 
