@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 COSTS = "/admin/pgonly_django/costentry/"
 SUMS = f"{COSTS}sums/"
 ROW = re.compile(
-    r"<tr><td [^>]*>([^<]*)</td><td><progress .*?</progress></td><td [^>]*>(.*?)</td><td [^>]*>(\d+)</td></tr>"
+    r"<tr><td [^>]*>([^<]*)<div><progress .*?</progress></div></td><td [^>]*>(.*?)</td><td [^>]*>(\d+)</td></tr>"
 )
 TOKENS = re.compile(r"<span [^>]*>(.*?)</span>")
 
