@@ -22,7 +22,7 @@ from tests.waiting import wait_for
 
 LEASE_SECONDS = "12"  # so that the takeover comes soon
 DELAY_SECONDS = "0.12"  # of each call of a reviewer
-ADMIN = {"overview": "overview.png", "job-running": "job.png", "job-list-failed": "jobs.png"}
+ADMIN = {"overview": "overview.png", "job-resumed": "job.png", "job-list-failed": "jobs.png"}
 
 
 def main(argv: list[str]) -> int:
@@ -95,7 +95,7 @@ class Watch:
 def _admin(chromium: Any, site: Site, user: Any, folder: Path) -> None:
     from tests.browser.pages import pages
 
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context = chromium.new_context(viewport={"width": 1280, "height": 1200}, reduced_motion="reduce")
     context.add_cookies([cookie_of(user, site.url)])
     page = context.new_page()
     with worker(site):
