@@ -163,7 +163,7 @@ class BudgetAdmin(DeclaredAdmin):
         links = self.links(request)
         jobs = Job.objects.using(router.db_for_read(Job)).held(f"{HELD_BY}{budget.name}")
         costs: Any = CostEntry.objects.using(router.db_for_read(CostEntry)).filter(budget=budget.name)
-        sums = Sums(costs)
+        sums = Sums(costs, by_budget=False)
         newest = with_job_urls(list(costs.order_by("-at")[:COSTS_SHOWN]), links)
         return {
             "state_badge": state_badge(budget),

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -22,7 +23,7 @@ from pgonly_django.admin.charts import HEIGHT, WIDTH, drawn, nice, stacked
 from pgonly_django.admin.paging import in_time
 from pgonly_django.amounts import shown
 
-QUICK_LIMIT, PATIENT_LIMIT = timedelta(milliseconds=200), timedelta(seconds=20)
+QUICK_LIMIT, PATIENT_LIMIT = timedelta(milliseconds=150), timedelta(seconds=20)
 NEWEST = 20_000  # are added up where all would take longer
 GROUPS_SHOWN = 50
 TOGETHER = ("day", "model", "task", "queue")  # of budgets there may be one for each project
@@ -60,14 +61,16 @@ def start_of_today() -> datetime:
 
 
 class Sums:
-    """The sums of the costs `entries`; without `reads_all` of the newest ones, where all take too long."""
+    """The sums of the costs `entries`; without `reads_all` of the newest ones, where all take too long. `by_budget`:
+    also by budget."""
 
-    def __init__(self, entries: Any, *, reads_all: bool = False) -> None:
+    def __init__(self, entries: Any, *, reads_all: bool = False, by_budget: bool = True) -> None:
         entries = entries.order_by()
-        found = in_time(entries.db, PATIENT_LIMIT if reads_all else QUICK_LIMIT, lambda: _read(entries))
+        limit, read = PATIENT_LIMIT if reads_all else QUICK_LIMIT, partial(_read, by_budget=by_budget)
+        found = in_time(entries.db, limit, lambda: read(entries))
         self.is_complete = found is not None
         if found is None:
-            found = in_time(entries.db, PATIENT_LIMIT, lambda: _read(_newest(entries)))
+            found = in_time(entries.db, PATIENT_LIMIT, lambda: read(_newest(entries)))
         self.rows, self.of_budgets = found or ([], [])
         self.whole = Sum()
         for row in self.rows:
@@ -136,13 +139,13 @@ def _by(column: str, rows: Iterable[dict[str, Any]]) -> list[tuple[str, Sum]]:
     return sorted(sums.items(), key=lambda each: -each[1].usd)
 
 
-def _read(entries: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _read(entries: Any, *, by_budget: bool = True) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Reads by day, model, task and queue together, and by budget. PostgreSQL expects as many groups as rows and would
     sort them, which takes four times as long as to hash them. Index: pgonly_cost_at or pgonly_cost_budget, a range."""
     with connections[entries.db].cursor() as cursor:
         cursor.execute("SET LOCAL enable_sort = off; SET LOCAL work_mem = '64MB'")
     together = entries.annotate(day=TruncDate("at")).sums(*TOGETHER)
-    return list(together), list(entries.sums("budget")[:GROUPS_SHOWN])
+    return list(together), list(entries.sums("budget")[:GROUPS_SHOWN]) if by_budget else []
 
 
 def _newest(entries: Any) -> Any:

@@ -167,10 +167,10 @@ def test_sums_that_take_too_long_are_those_of_the_newest_calls_until_a_person_as
 def slow_for(count, read):
     """PostgreSQL is busy for longer than the page waits where so many costs are read."""
 
-    def slow(entries):
+    def slow(entries, **options):
         if entries.count() == count:
             entries = entries.extra(where=["pg_sleep(0.05) IS NOT NULL"])
-        return read(entries)
+        return read(entries, **options)
 
     return slow
 
