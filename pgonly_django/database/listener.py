@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import threading
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from pgonly_django.conf import settings
 from pgonly_django.database.connect import check_vendor, connect
 from pgonly_django.database.operation import Signal
 
+MONITORING = "pgonly monitoring"
 ERROR_ID = "pgonly_django.E012"
 IDLE_SECONDS = 10.0
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.05, 1.0
@@ -196,3 +198,25 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def seconds_until_heard(alias: str, seconds: float) -> float | None:
+    """Returns how long a NOTIFY to the database of `alias` takes to the connection on which workers LISTEN; None when
+    it has not arrived within `seconds`, as behind a pooler in transaction mode. It opens two connections, beside any
+    transaction. Raises psycopg.Error.
+    """
+    channel = f"pgonly_heard_{secrets.token_hex(8)}"  # no worker wakes up by it
+    with (
+        connect(listen_alias(alias), application_name=MONITORING) as listening,
+        connect(alias, application_name=MONITORING) as telling,
+    ):
+        listening.execute(f"LISTEN {channel}", prepare=False)
+        try:
+            began = time.monotonic()
+            telling.execute("SELECT pg_notify(%s, '')", [channel], prepare=False)
+            for _ in listening.notifies(timeout=seconds, stop_after=1):
+                return time.monotonic() - began
+            return None
+        finally:
+            with contextlib.suppress(psycopg.Error):
+                listening.execute(f"UNLISTEN {channel}", prepare=False)  # a pooler keeps the connection

@@ -19,10 +19,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 from django.utils.connection import ConnectionDoesNotExist
 
+from pgonly_django.database.listener import seconds_until_heard
 from pgonly_django.database.on_django import time_limit
 from pgonly_django.monitoring.conditions import NO_WORKER, NOTIFY_LOST, QUEUE_LATE
 from pgonly_django.monitoring.in_time import own_connections
-from pgonly_django.monitoring.listening import seconds_until_heard
 from pgonly_django.monitoring.workers import worker_totals
 from pgonly_django.queue.health import oldest_waiting
 from pgonly_django.tasks.backend import job_databases

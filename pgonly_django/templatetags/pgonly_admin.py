@@ -47,10 +47,10 @@ def exact(moment: datetime | None) -> SafeString:
 @register.simple_tag(takes_context=True)
 def overview_panels(context: RequestContext) -> list[Any]:
     """Returns the panels of the overview that the person of this request may see, on the admin site that serves it."""
-    from pgonly_django.admin.overview.overview import Overview, shown
+    from pgonly_django.admin.overview.overview import OverviewPage, shown
     from pgonly_django.admin.overview.panels import PANELS
 
-    return shown(Overview(context.request, _site_of(context)), PANELS)
+    return shown(OverviewPage(context.request, _site_of(context)), PANELS)
 
 
 @register.simple_tag(takes_context=True)

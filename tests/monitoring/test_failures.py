@@ -9,8 +9,8 @@ from django.db import connection
 from django.utils import timezone
 
 from pgonly_django.models import Job, State
-from pgonly_django.monitoring import failures
-from pgonly_django.monitoring.failures import failed_since
+from pgonly_django.monitoring import runs
+from pgonly_django.monitoring.runs import failed_since
 from tests.queue.rows import HOUR, MINUTE, ago, make
 
 pytestmark = pytest.mark.django_db
@@ -74,9 +74,9 @@ def test_what_a_person_has_discarded_is_no_news():
 
 def test_beyond_the_cap_the_numbers_say_that_there_are_more(monkeypatch):
     monkeypatch.setattr(
-        failures,
+        runs,
         "FAILED_SINCE",
-        failures.FAILED_SINCE.replace("LIMIT 501", "LIMIT 3").replace("> 500", "> 2"),
+        runs.FAILED_SINCE.replace("LIMIT 501", "LIMIT 3").replace("> 500", "> 2"),
     )
     for _ in range(4):
         failed()

@@ -24,7 +24,7 @@ AT_ONCE = timedelta(seconds=1)
 RUNNING, WAIT, LOST = "running", "wait", "lost"
 
 
-class Bar(NamedTuple):
+class Segment(NamedTuple):
     """A bar. Coordinates are text: a template would write numbers as the reader's language does."""
 
     kind: str  # WAIT, LOST or a kind that has its own colour
@@ -36,10 +36,10 @@ class Scale:
     def __init__(self, start: datetime, end: datetime) -> None:
         self.start, self.span = start, max(end - start, SHORTEST_SCALE)
 
-    def bar(self, kind: str, start: datetime, end: datetime) -> Bar:
+    def bar(self, kind: str, start: datetime, end: datetime) -> Segment:
         left = self._percent(start)
         width = max(self._percent(end) - left, NARROWEST)
-        return Bar(kind, f"{min(left, 100 - width):.2f}%", f"{width:.2f}%")
+        return Segment(kind, f"{min(left, 100 - width):.2f}%", f"{width:.2f}%")
 
     def _percent(self, at: datetime) -> float:
         return min(max((at - self.start) / self.span, 0.0), 1.0) * 100
@@ -56,7 +56,7 @@ class Row:
     at: datetime
     name: str
     start: str = ""
-    bars: list[Bar] = field(default_factory=list)
+    bars: list[Segment] = field(default_factory=list)
     tone: str = ""
     label: str = ""  # of its badge
     count: int = 1

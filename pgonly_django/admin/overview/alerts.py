@@ -14,13 +14,13 @@ from pgonly_django.admin.charts import local_text
 from pgonly_django.admin.formats import brief, short_name
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.jobs.verbs import RETRY
-from pgonly_django.admin.overview.overview import Overview, alias_of, within_limit
+from pgonly_django.admin.overview.overview import OverviewPage, alias_of, within_limit
 from pgonly_django.admin.schedules import for_reader
 from pgonly_django.models import Budget, Job, Limiter, Queue, Schedule, State, Worker
 from pgonly_django.monitoring import conditions
-from pgonly_django.monitoring.failures import failed_since
 from pgonly_django.monitoring.findings import Finding, Level
 from pgonly_django.monitoring.limits import with_problem
+from pgonly_django.monitoring.runs import failed_since
 from pgonly_django.monitoring.snapshots import old_snapshots
 
 BAD, WARNING = "failed", "held"  # the colour of a badge
@@ -35,7 +35,7 @@ class Alert(NamedTuple):
     failed_at: float = 0.0  # an epoch: when the newest of the jobs failed
 
 
-def alerts(overview: Overview) -> list[Alert]:
+def alerts(overview: OverviewPage) -> list[Alert]:
     """Returns the alerts. Each kind is read within its own time: one that fails says so in its place."""
     found = []
     for read, *models in SOURCES:
@@ -46,7 +46,7 @@ def alerts(overview: Overview) -> list[Alert]:
     return sorted(found, key=lambda alert: alert.level != BAD)
 
 
-def _listed(read: Callable[[Overview], Iterator[Alert]], overview: Overview) -> list[Alert]:
+def _listed(read: Callable[[OverviewPage], Iterator[Alert]], overview: OverviewPage) -> list[Alert]:
     return list(read(overview))
 
 
@@ -54,7 +54,7 @@ def _alert(finding: Finding, url: str, **more: Any) -> Alert:
     return Alert(BAD if finding.level is Level.ERROR else WARNING, finding.fact, url, **more)
 
 
-def _of_queues(overview: Overview) -> Iterator[Alert]:
+def _of_queues(overview: OverviewPage) -> Iterator[Alert]:
     """Yields the alerts of queues; the panel of queues says how late the others are."""
     for finding in conditions.of_queues(overview.queues, overview.served):
         if finding.about is None:
@@ -63,13 +63,13 @@ def _of_queues(overview: Overview) -> Iterator[Alert]:
             yield _alert(finding, overview.to_list(Job, queue=finding.about.name))
 
 
-def _of_workers(overview: Overview) -> Iterator[Alert]:
+def _of_workers(overview: OverviewPage) -> Iterator[Alert]:
     for finding in conditions.of_workers(overview.workers):
         if finding.about.is_late:
             yield _alert(finding, overview.to_row(finding.about.row))
 
 
-def _of_failures(overview: Overview) -> Iterator[Alert]:
+def _of_failures(overview: OverviewPage) -> Iterator[Alert]:
     groups = failed_since(alias_of(Job), overview.failures_since)
     since = local_text(datetime.fromtimestamp(overview.failures_since, UTC))
     all_failed = {"state__exact": State.FAILED.value, "time": "finished", "from": since}
@@ -90,7 +90,7 @@ def _of_failures(overview: Overview) -> Iterator[Alert]:
         yield Alert(BAD, text % len(others), overview.to_list(Job, **all_failed), failed_at=newest_at)
 
 
-def _of_budgets(overview: Overview) -> Iterator[Alert]:
+def _of_budgets(overview: OverviewPage) -> Iterator[Alert]:
     for budget in overview.budgets:
         if number := budget.held_jobs.number:
             jobs = ngettext("%s job", "%s jobs", number) % budget.held_jobs.label
@@ -98,7 +98,7 @@ def _of_budgets(overview: Overview) -> Iterator[Alert]:
             yield _alert(conditions.BUDGET_HOLDS.finding(name=brief(budget.name), _jobs=jobs), url)
 
 
-def _of_schedules(overview: Overview) -> Iterator[Alert]:
+def _of_schedules(overview: OverviewPage) -> Iterator[Alert]:
     sees_data = may_see_data(overview.request)
     for schedule in with_problem(alias_of(Schedule)):
         problem = brief(for_reader(schedule, sees_data=sees_data).said, 200)
@@ -106,7 +106,7 @@ def _of_schedules(overview: Overview) -> Iterator[Alert]:
         yield _alert(finding, overview.to_row(schedule))
 
 
-def _of_limiters(overview: Overview) -> Iterator[Alert]:
+def _of_limiters(overview: OverviewPage) -> Iterator[Alert]:
     for limiter in overview.limiters:
         if limiter.blocked_until is not None and limiter.blocked_until > limiter.now:
             seconds = (limiter.blocked_until - limiter.now).total_seconds()
@@ -114,7 +114,7 @@ def _of_limiters(overview: Overview) -> Iterator[Alert]:
             yield _alert(finding, overview.to_row(limiter))
 
 
-def _of_snapshots(overview: Overview) -> Iterator[Alert]:
+def _of_snapshots(overview: OverviewPage) -> Iterator[Alert]:
     found = old_snapshots(alias_of(Job), conditions.OLD_SNAPSHOT.limit)
     for finding in conditions.of_snapshots(found):
         jobs = finding.about.jobs

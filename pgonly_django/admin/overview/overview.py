@@ -31,7 +31,7 @@ T = TypeVar("T")
 logger = logging.getLogger("pgonly_django.admin")
 
 
-class Overview(Links):
+class OverviewPage(Links):
     """One request for the page. Data that several panels need are read once."""
 
     @cached_property
@@ -80,7 +80,7 @@ class Panel(NamedTuple):
     # It is shown to persons who may view one of these models.
     models: tuple[type[Model], ...]
     # The context of its template. Empty: there is nothing to show.
-    figures: Callable[[Overview], dict[str, Any]]
+    figures: Callable[[OverviewPage], dict[str, Any]]
     # Whether each part of it has a limit of time by itself.
     has_limits: bool = False
     is_wide: bool = False
@@ -90,7 +90,7 @@ class Panel(NamedTuple):
         return f"admin/pgonly_django/overview/{self.name}.html"
 
 
-def shown(overview: Overview, panels: Iterable[Panel]) -> list[dict[str, Any]]:
+def shown(overview: OverviewPage, panels: Iterable[Panel]) -> list[dict[str, Any]]:
     """Yields each panel with the `figures` that it has to show, or with the `problem` why it shows none."""
     found = []
     for panel in panels:

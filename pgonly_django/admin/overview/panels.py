@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q, Sum
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
 from pgonly_django import models
 from pgonly_django.admin import budgets, cache_entries, formats, limiters, queues, schedules, workers
+from pgonly_django.admin.base import PageAdmin
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.overview.alerts import alerts
-from pgonly_django.admin.overview.overview import SEEN_AT, TIME_LIMIT, Overview, Panel, alias_of
+from pgonly_django.admin.overview.overview import SEEN_AT, TIME_LIMIT, OverviewPage, Panel, alias_of
 from pgonly_django.admin.sessions import user_names
 from pgonly_django.admin.sums import start_of_today
 from pgonly_django.models import (
@@ -34,10 +40,11 @@ from pgonly_django.monitoring.queues import jobs_by_state
 from pgonly_django.monitoring.storage import OfUser, sessions
 from pgonly_django.monitoring.workers import WorkerFigures
 
+LAST_EPOCH = 1e10  # of the year 2286
 ALERTS_SHOWN, WORKERS_SHOWN, JOBS_OF_A_WORKER = 20, 25, 5
 
 
-def alerts_panel(overview: Overview) -> dict[str, Any]:
+def alerts_panel(overview: OverviewPage) -> dict[str, Any]:
     found = alerts(overview)
     sees_workers = overview.may_view(Worker)
     return {
@@ -50,7 +57,7 @@ def alerts_panel(overview: Overview) -> dict[str, Any]:
     }
 
 
-def _failures_seen(overview: Overview, newest_at: float) -> dict[str, Any]:
+def _failures_seen(overview: OverviewPage, newest_at: float) -> dict[str, Any]:
     """Returns the button that takes the failures up to `newest_at` from the list."""
     if not (newest_at and overview.may_view(models.Overview)):
         return {}
@@ -63,7 +70,7 @@ def _failures_seen(overview: Overview, newest_at: float) -> dict[str, Any]:
     }
 
 
-def states_panel(overview: Overview) -> dict[str, Any]:
+def states_panel(overview: OverviewPage) -> dict[str, Any]:
     counts = jobs_by_state(alias_of(Job))
     return {
         "states": [
@@ -73,15 +80,15 @@ def states_panel(overview: Overview) -> dict[str, Any]:
     }
 
 
-def throughput_panel(overview: Overview) -> dict[str, Any]:
+def throughput_panel(overview: OverviewPage) -> dict[str, Any]:
     return overview.charts.runs()
 
 
-def latency_panel(overview: Overview) -> dict[str, Any]:
+def latency_panel(overview: OverviewPage) -> dict[str, Any]:
     return overview.charts.waits()
 
 
-def queues_panel(overview: Overview) -> dict[str, Any]:
+def queues_panel(overview: OverviewPage) -> dict[str, Any]:
     rows = []
     for queue in overview.queues:
         row: Any = queue.row or queues.without_row(queue)
@@ -110,7 +117,7 @@ def _age(seconds: float | None) -> str:
     return "-" if seconds is None else formats.whole(timedelta(seconds=seconds))
 
 
-def workers_panel(overview: Overview) -> dict[str, Any]:
+def workers_panel(overview: OverviewPage) -> dict[str, Any]:
     """Shows the late ones first."""
     found = sorted(overview.workers, key=lambda worker: not worker.is_late)
     return {
@@ -120,7 +127,7 @@ def workers_panel(overview: Overview) -> dict[str, Any]:
     }
 
 
-def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
+def _worker(overview: OverviewPage, worker: WorkerFigures) -> dict[str, Any]:
     row: Any = worker.row
     jobs, sees_data = worker.jobs[:JOBS_OF_A_WORKER], may_see_data(overview.request)
     return {
@@ -135,11 +142,11 @@ def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
     }
 
 
-def times_panel(overview: Overview) -> dict[str, Any]:
+def times_panel(overview: OverviewPage) -> dict[str, Any]:
     return overview.charts.times()
 
 
-def schedules_panel(overview: Overview) -> dict[str, Any]:
+def schedules_panel(overview: OverviewPage) -> dict[str, Any]:
     sees_data = may_see_data(overview.request)
     return _rows(
         {
@@ -153,7 +160,7 @@ def schedules_panel(overview: Overview) -> dict[str, Any]:
     )
 
 
-def limiters_panel(overview: Overview) -> dict[str, Any]:
+def limiters_panel(overview: OverviewPage) -> dict[str, Any]:
     return _rows(
         {
             "row": row,
@@ -169,7 +176,7 @@ def limiters_panel(overview: Overview) -> dict[str, Any]:
     )
 
 
-def budgets_panel(overview: Overview) -> dict[str, Any]:
+def budgets_panel(overview: OverviewPage) -> dict[str, Any]:
     return _rows(
         {
             "row": row,
@@ -186,7 +193,7 @@ def budgets_panel(overview: Overview) -> dict[str, Any]:
     )
 
 
-def costs_panel(overview: Overview) -> dict[str, Any]:
+def costs_panel(overview: OverviewPage) -> dict[str, Any]:
     """Shows the running month. Index: pgonly_cost_at."""
     today = start_of_today()
     entries = CostEntry.objects.using(alias_of(CostEntry)).filter(at__gte=today.replace(day=1))
@@ -197,7 +204,7 @@ def costs_panel(overview: Overview) -> dict[str, Any]:
     return {**shown, "url": overview.address(CostEntry, "sums")}
 
 
-def caches_panel(overview: Overview) -> dict[str, Any]:
+def caches_panel(overview: OverviewPage) -> dict[str, Any]:
     return _rows(cache_entries.numbers_of_caches(overview, TIME_LIMIT))
 
 
@@ -207,7 +214,7 @@ def _rows(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {"rows": found} if found else {}
 
 
-def sessions_panel(overview: Overview) -> dict[str, Any]:
+def sessions_panel(overview: OverviewPage) -> dict[str, Any]:
     found = sessions(alias_of(Session))
     names = user_names(each.user_id for each in found.by_user)
     return {
@@ -255,3 +262,30 @@ PANELS = (
     Panel("caches", gettext_lazy("Caches"), (CacheEntry, DurableCacheEntry), caches_panel, has_limits=True),
     Panel("sessions", gettext_lazy("Sessions"), (Session,), sessions_panel),
 )
+
+
+@admin.register(models.Overview)
+class OverviewAdmin(PageAdmin):
+    def get_urls(self) -> list[URLPattern]:
+        return [self.own_url("seen", "seen/", self.seen_view), *super().get_urls()]
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Allows a person who sees one of its panels."""
+        links = self.links(request)
+        return any(links.may_view(model) for panel in PANELS for model in panel.models)
+
+    def show(self, request: HttpRequest) -> HttpResponse:
+        """Leads to the index of the app: the overview, which every site and theme has."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        app = {"app_label": self.opts.app_label}
+        return HttpResponseRedirect(reverse("admin:app_list", kwargs=app, current_app=self.admin_site.name))
+
+    def seen_view(self, request: HttpRequest) -> HttpResponse:
+        """Marks the failures up to `newest_at`, an epoch, as seen in this session."""
+        overview = self.show(request)
+        with suppress(ValueError):
+            newest_at = float(request.POST.get("newest_at", ""))
+            if 0 < newest_at < LAST_EPOCH:
+                request.session[SEEN_AT] = newest_at
+        return overview

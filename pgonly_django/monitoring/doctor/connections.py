@@ -14,12 +14,11 @@ from pgonly_django.cache.backend import our_caches
 from pgonly_django.conf import settings
 from pgonly_django.database import testrun
 from pgonly_django.database.connect import reaches_postgres
-from pgonly_django.database.listener import listen_alias
+from pgonly_django.database.listener import listen_alias, seconds_until_heard
 from pgonly_django.models import Job, Worker
 from pgonly_django.monitoring.conditions import NOTIFY_LOST
 from pgonly_django.monitoring.doctor.reading import belongs_to, by_sql, reading, rows
 from pgonly_django.monitoring.findings import Condition, Finding, Level, counted
-from pgonly_django.monitoring.listening import seconds_until_heard
 
 # A worker claims on one, renews leases on one, and opens one for maintenance and schedules.
 OF_A_WORKER = 3
