@@ -1,4 +1,8 @@
+import os
+
 from django.db import connection
 
-NAME = connection.settings_dict["NAME"]
-USER = connection.settings_dict["USER"]
+present = connection.settings_dict
+os.environ["DATABASE_NAME"] = present["NAME"]
+os.environ["DATABASE_USER"] = present["USER"]
+os.environ["DATABASE_PASSWORD"] = present["PASSWORD"]

@@ -10,9 +10,7 @@ from tests.docs.assumed import project_module, this_page_is
 captured, tickets = [], []
 sentry_sdk = SimpleNamespace(capture_exception=captured.append)
 Ticket = SimpleNamespace(objects=SimpleNamespace(create=lambda **values: tickets.append(values)))
-since = "2030-01-01T00:00Z"
 project_module("mysite.alerts", tell_us=lambda task_result, error: None)
-project_module("httpx", TimeoutException=TimeoutError)
 this_page_is("screening.tasks", __name__)
 
 
@@ -33,4 +31,5 @@ def after(page):
     assert "OutOfCreditError: no credit" in tickets[0]["text"]
     assert dict(page.screen_project.declared)["dead_letter_queue"] == "dead"
     assert Job.objects.filter(queue="dead", state="succeeded").count() == 1
-    assert page.backoff(None, SimpleNamespace(attempts=2)) == 30
+    assert page.at_most_five_times(None, SimpleNamespace(attempts=2)) == 30
+    assert page.at_most_five_times(None, SimpleNamespace(attempts=5)) is None

@@ -1,5 +1,6 @@
 """Three papers, a provider that answers, and one whose batch is done at the second look."""
 
+import time
 from types import SimpleNamespace
 
 from example_project.screening.models import Paper
@@ -12,7 +13,7 @@ project = project_with_papers(3)
 calls, saved, looks = [], [], []
 
 
-def chat(abstract, timeout):
+def chat(model, abstract, timeout):
     calls.append(abstract)
     return SimpleNamespace(text="included", tokens=90)
 
@@ -25,12 +26,16 @@ def save_verdict(paper, answer):
 
 
 async def aask(abstract):
-    return abstract
+    return {"verdict": abstract}
+
+
+async def asave_verdict(paper, answer):
+    save_verdict(paper, answer)
 
 
 def submit_batch(document):
     calls.append(document)
-    return {"id": f"batch of {document}"}
+    return {"id": f"batch of {document}", "at": time.time()}
 
 
 def find_batch(batch_id):
@@ -40,10 +45,10 @@ def find_batch(batch_id):
 
 def after(page):
     page.screen_project.enqueue(project.pk)
-    page.screen_in_eights.enqueue(project.pk)
     drain()
-    assert len(calls) == len(saved) == 3
-    assert Step.objects.count() == 6
+    assert len(calls) == 3
+    assert len(saved) == Step.objects.count() == 6
+    assert {step.name.partition(":")[2] for step in Step.objects.all()} == {"deepseek-chat:v3"}
     result = page.collect.enqueue(7)
     drain()
     with time_travel(page.timedelta(minutes=6)):
