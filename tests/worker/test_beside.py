@@ -97,7 +97,7 @@ def test_a_worker_stops_when_the_supervisor_is_gone(supervised, caplog):
     beside._turn()
     beside._turn()
     assert beside.worker.is_stopping
-    assert caplog.text.count("The supervisor is gone") == 1
+    assert caplog.text.count("The supervisor has ended") == 1
 
 
 def test_a_worker_waits_for_its_database_until_it_is_told_to_stop(idle_worker, monkeypatch):

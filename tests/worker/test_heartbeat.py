@@ -204,7 +204,7 @@ def test_where_it_may_not_end_a_transaction_it_says_so_once_and_ends_the_others(
     with holding(theirs, second), holding(ours, first):
         server.execute(f"SET ROLE {third}")
         beat(), beat()
-    assert caplog.text.count("What dead workers have open as another role keeps its locks") == 1
+    assert caplog.text.count("Transactions of dead workers under another role keep their locks") == 1
     assert (fresh(ours).state, fresh(theirs).state) == (State.READY, State.RUNNING)
 
 

@@ -115,4 +115,4 @@ def test_what_breaks_its_own_record_still_says_what_it_was(work):
         (entry,) = result.job.errors
         assert entry["exception"].startswith("tests.jobs.poison.")
         assert 'poison.py"' in entry["traceback"]
-    assert "its text cannot be had: SystemExit" in results["no_text"].job.errors[0]["message"]
+    assert "its text is not available: SystemExit" in results["no_text"].job.errors[0]["message"]

@@ -73,7 +73,7 @@ def test_jobs_of_an_unknown_task_are_met_once_while_other_workers_live(work, cap
     work(threads=1)
     assert good.wait(1).return_value == 2
     assert sum(result.job.lease_epoch for result in unknown) == met
-    assert caplog.text.count("is looked for again") == 1
+    assert caplog.text.count("looks for it again") == 1
 
 
 def test_a_backend_that_is_not_here_leaves_the_other_jobs_of_its_task(run_jobs):

@@ -47,7 +47,7 @@ def test_all_that_dead_processes_have_reserved_is_spent_in_batches(run, caplog):
     assert run() == 2601
     assert (state("p"), state("q")) == (money(25, 0.01), money(1, 0))
     assert CostEntry.objects.filter(is_estimate=True).count() == 2600
-    assert f"for tests.jobs.add {job.pk} by a process that is gone" in caplog.text
+    assert f"for tests.jobs.add {job.pk} by a process that has ended" in caplog.text
     assert run() == 1
     assert state("p") == money(25, 0.01)
 
