@@ -23,6 +23,7 @@ def visit(state):
 
 def after(page):
     assert Job.objects.filter(task=page.screen_project.module_path, queue="ai").count() >= 4
-    page.crawl.enqueue("a page")
+    crawl = page.crawl.enqueue("a page")
     drain()
+    assert crawl.job.checkpoint.value == {"next": None}
     assert visited == ["a page", "next page", "next page"]

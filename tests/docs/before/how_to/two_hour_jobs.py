@@ -4,7 +4,7 @@ import time
 from types import SimpleNamespace
 
 from example_project.screening.models import Paper
-from pgonly_django.models import Step
+from pgonly_django.models import Job, Step
 from pgonly_django.testing import drain, time_travel
 from tests.docs.assumed import project_with_papers
 
@@ -45,6 +45,8 @@ def find_batch(batch_id):
 
 def after(page):
     page.screen_project.enqueue(project.pk)
+    (in_eights,) = Job.objects.filter(task=page.screen_in_eights.module_path)
+    assert in_eights.args == [list(project.papers.order_by("pk").values_list("pk", flat=True))]
     drain()
     assert len(calls) == 3
     assert len(saved) == Step.objects.count() == 6
