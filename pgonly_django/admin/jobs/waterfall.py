@@ -21,6 +21,8 @@ INTERVALS = 2
 SHORTEST_SCALE = timedelta(milliseconds=1)
 # The last run and its job end in one statement, or at least within this time.
 AT_ONCE = timedelta(seconds=1)
+# A first claim reads the clock for started_at and for attempted_at, within less than this (see queue/finish.py).
+SAME_CLAIM = timedelta(microseconds=100)
 RUNNING, WAIT, LOST = "running", "wait", "lost"
 
 
@@ -100,7 +102,7 @@ class Waterfall:
         """Yields one row for runs before the first recorded one: the errors of a job keep its last runs only."""
         first = next((each for each in self._attempts if each.started_at is not None), None)
         began, known_from = self._job.started_at, _start(first) if first else self._end
-        if began is None or known_from <= began:
+        if began is None or known_from - began <= SAME_CLAIM:
             return
         row = Row("earlier-runs", began, _("earlier runs"), note=_("no longer recorded"))
         row.count = first.run - first.in_a_row if first and first.run else 1

@@ -130,6 +130,15 @@ def test_of_500_runs_those_that_are_no_longer_recorded_are_one_row(page):
     assert "59 min in runs that are no longer recorded" in sums(html)
 
 
+def test_a_microsecond_between_the_two_times_of_a_claim_is_no_earlier_run(page):
+    began = NOON + MINUTE - timedelta(microseconds=1)
+    html = page(make_done(20, attempt("failed", 1), started_at=began))
+    first, _last = texts(html)
+    assert first.startswith("Failed run 1")
+    assert "waited 1 min" in first
+    assert "no longer recorded" not in html
+
+
 def test_the_time_of_runs_that_share_an_entry_is_not_told_as_waiting(page):
     snoozed = attempt("snoozed", 5, in_a_row=40)
     first, _last = rows(page(make_done(20, snoozed, lease_epoch=41, started_at=NOON + 5 * MINUTE)))
