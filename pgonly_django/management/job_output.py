@@ -102,9 +102,11 @@ def details(job: Any) -> dict[str, Any]:
 
 
 def lines_of(job: dict[str, Any]) -> Iterator[str]:
-    """Returns `details` for people: empty ones are left out, and the tracebacks stand at the end."""
+    """Returns `details` for people: empty ones are left out, and the tracebacks stand at the end. So are `crashes` of
+    0: progress resets them, and the errors may still name some."""
+    left_out = {"errors", "log", "last_error", *(() if job["crashes"] else ("crashes",))}
     for name, value in job.items():
-        if value not in (None, [], {}, "") and name not in ("errors", "log", "last_error"):
+        if value not in (None, [], {}, "") and name not in left_out:
             is_json = isinstance(value, dict | list)
             yield harmless(f"{name:20} {as_json(value) if is_json else _plain(value)}")
     for entry in job["log"]:

@@ -164,6 +164,13 @@ def test_one_job_is_shown_with_all_that_is_known(jobs):
     assert found["errors"] == [ERROR]
 
 
+def test_crashes_are_shown_until_progress_resets_them(jobs):
+    assert "crashes              2\n" in jobs("show", make(crashes=2).pk)
+    shown, found = (jobs("show", make().pk), as_json(jobs, "show", make().pk))
+    assert "crashes" not in shown
+    assert found["crashes"] == 0
+
+
 def test_what_a_job_has_written_does_not_steer_the_terminal(jobs):
     job = failed(errors=[{**ERROR, "message": "\x1b[2Jgone\r\nnext", "traceback": "a\n\x1b]0;x\x07b"}])
     assert "\x1b" not in jobs("list") + jobs("show", job.pk)
