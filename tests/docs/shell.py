@@ -14,6 +14,7 @@ from tests.docs.pages import Page
 LANGUAGES = ("", "sh", "console", "ini", "dockerfile", "procfile")
 RUN = re.compile(r"(?:manage\.py|django-admin|-m django) +(?P<command>[a-z]\w*)(?P<rest>[^\n]*)")
 OURS = re.compile(r"^(?:\$ +)?(?P<command>runworker|pgonly_\w+)(?P<rest>[^\n]*)", re.MULTILINE)
+A_JOB, AN_ID = re.compile(r"\bJOB\b|[$]job\b"), "019ac0f2-6a3e-7cc1-b3a5-0c1d7a5be1f0"
 REDIRECTION = re.compile(r"\s\d?[<>]")
 ENDS = re.compile(r"[;&|<>()]+")
 # The first words of the lines of `sh` blocks that are no command of ours. tests/docs/test_pages.py says where.
@@ -25,7 +26,7 @@ OTHER_PROGRAMS = {
 
 def commands_in(code: str) -> list[tuple[str, list[str]]]:
     """The management commands in a block, with their arguments."""
-    joined = code.replace("\\\n", " ")
+    joined = A_JOB.sub(AN_ID, code.replace("\\\n", " "))
     found = [*RUN.finditer(joined), *OURS.finditer(joined)]
     return [(each["command"], arguments_in(each["rest"])) for each in found]
 

@@ -34,8 +34,12 @@ def send_text(report_id, text):
     pages.append(text)
 
 
-def read_paper(number):
-    pages.append(number)
+def read_paper(paper_id):
+    pages.append(paper_id)
+
+
+def render(chapter_id):
+    pages.append(chapter_id)
 
 
 def after(page):
@@ -53,14 +57,16 @@ def after(page):
     page.load.enqueue(4)
     assert [result.task.name for result in drain()] == ["load", "summarize"]
 
-    page.read_papers.enqueue(6)
+    page.read_papers.enqueue(6, [1, 2, 3])
     assert [result.task.name for result in drain()] == ["read_papers", "summarize"]
 
     report = Report.objects.create()
     page.start(report, ["one", "two", "three"])
     assert [result.task.name for result in drain()] == ["write_chapter"] * 3 + ["bind_book"]
+    page.start(Report.objects.create(), [])
+    assert [result.task.name for result in drain()] == ["bind_book"]
 
     report = Report.objects.create(parts_left=1)
     page.write_long_chapter.enqueue(report.pk, 2)
     assert [result.task.name for result in drain()] == ["write_long_chapter", "bind_book"]
-    assert pages == ["2 rows", 1, 2, 3, 1, 2]
+    assert pages == ["2 rows", 1, 2, 3, "one", "two", "three", 1, 2]
