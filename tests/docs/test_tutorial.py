@@ -34,7 +34,6 @@ pytestmark = [
     pytest.mark.slow,
 ]
 PAGE = Page(ROOT / "docs" / "tutorial" / "first_job.md")
-SERVE = "python manage.py runserver"
 NOT_HERE = ("python3 -m venv ", "pip install ")
 # What the reader waits for: output.txt has all that the shell prints.
 UNTIL = {
@@ -62,7 +61,9 @@ def lines_of_shell(page):
         elif block.language == "sh":
             for line in block.code.splitlines():
                 if not line.startswith(NOT_HERE):
-                    yield line.replace(":8000", ":$SITE_PORT").replace(SERVE, f"{SERVE} $SITE_PORT")
+                    yield line.replace(":8000", ":$SITE_PORT").replace(
+                        "runserver 8000", "runserver $SITE_PORT"
+                    )
                 if condition := UNTIL.get(line):
                     yield f"until {condition}; do sleep 0.1; done"
             if "/visits/" in block.code:
