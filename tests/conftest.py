@@ -46,10 +46,10 @@ def pytest_ignore_collect(collection_path, config):
     return True if is_left_out or not is_in_part(config.getoption("--part"), collection_path) else None
 
 
-def pytest_xdist_auto_num_workers():
-    """`-n auto`: the tests wait for half of their time, so two lanes share a processor. All lanes share the server's
-    connections."""
-    return min(2 * (os.cpu_count() or 1), 8)
+def pytest_xdist_auto_num_workers(config):
+    """`-n auto`: the tests wait for half of their time, and the slow ones for more, so two or three lanes share a
+    processor. All lanes share the server's connections."""
+    return min((2 if leaves_out_slow(config) else 3) * (os.cpu_count() or 1), 8)
 
 
 @pytest.hookimpl(tryfirst=True)

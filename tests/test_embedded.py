@@ -231,5 +231,5 @@ def test_a_path_too_long_for_a_socket_gets_a_short_one(data):
 def test_a_taken_port_ends_with_what_to_do(data):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = Server(data, port=taken.getsockname()[1])
-        with pytest.raises(EmbeddedPostgresError, match=r"Free the port or socket, or name a server"):
+        with pytest.raises(EmbeddedPostgresError, match=r"Free the port or socket, or name your own server"):
             server.start()

@@ -89,7 +89,7 @@ def test_a_frozen_workers_finish_changes_nothing_after_its_lease_ran_out(workers
     finished = result.job
     assert finished.state == State.SUCCEEDED
     frozen.send(signal.SIGCONT)
-    wait_for(lambda: "belongs to another worker by now" in frozen.output,
+    wait_for(lambda: "belongs to another worker now" in frozen.output,
              what="the frozen worker to learn that it was late")  # fmt: skip
     frozen.send(signal.SIGTERM)
     assert frozen.wait() == 0

@@ -77,7 +77,7 @@ def test_a_job_that_is_frozen_inside_its_transaction_runs_elsewhere(workers, mar
     worker_id = Worker.objects.get(name=frozen.name).id
     assert f"Ended the transaction that the dead worker {worker_id} had open" in second.output
     frozen.send(signal.SIGCONT)
-    wait_for(lambda: "belongs to another worker by now" in frozen.output)
+    wait_for(lambda: "belongs to another worker now" in frozen.output)
     assert result.job.lease_epoch == 2
 
 

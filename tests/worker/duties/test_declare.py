@@ -91,6 +91,6 @@ def test_a_row_that_somebody_holds_is_left_for_the_next_time(run, other, caplog)
     with other.transaction():
         other.execute("SELECT FROM pgonly_budget FOR UPDATE")
         run(BUDGETS={"p": {"usd": 6}})
-    assert "Declaring budgets failed, it is tried again later" in caplog.text
+    assert "Declaring budgets failed, trying again later" in caplog.text
     run()
     assert Budget.objects.get().usd == 6
