@@ -57,7 +57,8 @@ def check_cacheops(**_: Any) -> list[checks.CheckMessage]:
 
     try:
         models = apps.get_app_config("pgonly_django").get_models()
-        profiles = {model.__name__: model_profile(model) for model in models}
+        tables = [model for model in models if not model._meta.proxy]  # noqa: SLF001 - documented
+        profiles = {model.__name__: model_profile(model) for model in tables}
     except ImproperlyConfigured:
         return []  # cacheops raises it wherever it is used
     cached = sorted(name for name, profile in profiles.items() if profile and profile["ops"])

@@ -259,34 +259,42 @@ def _runs(*row: Any) -> Runs:
     return Runs(*numbers, queue=queue, task=task, waiting_times=waiting or (), run_times=took or ())
 
 
-# Index: pgonly_job_failed, the newest 5,000. Of those that failed since then the errors are read, of 501 at most. A
-# person who has discarded a job knows about it: that entry names no exception. Times are epochs, which compare the same
-# whatever the time zone and USE_TZ are.
+# Index: pgonly_job_failed, the newest 5,000, then the primary key. Errors may be long, so those of 500 jobs are read:
+# the newest of each task first, so that the failures of one task hide no other task. What a person has discarded is no
+# news: that entry names no worker. Times are epochs, which compare the same whatever the time zone and USE_TZ are.
 FAILED_SINCE = qualified(f"""
-WITH recent AS (
-    SELECT task, at, errors -> -1 AS error FROM (
-        SELECT task, date_part('epoch', finished_at) AS at, errors FROM pgonly_job WHERE state = 'failed'
-        ORDER BY id DESC LIMIT {FAILED_SAMPLE}) AS newest
-    WHERE at > %(since)s::float8 AND at < 'infinity' LIMIT {ERRORS_AT_MOST + 1}
+WITH newest AS (
+    SELECT id, task, at, row_number() OVER (PARTITION BY task ORDER BY id DESC) AS number,
+        count(*) OVER (PARTITION BY task) AS of_task
+    FROM (SELECT id, task, date_part('epoch', finished_at) AS at FROM pgonly_job WHERE state = 'failed'
+        ORDER BY id DESC LIMIT {FAILED_SAMPLE}) AS sample
+    WHERE at > %(since)s::float8 AND at < 'infinity'
+),
+recent AS (
+    SELECT chosen.*, job.errors -> -1 AS error, count(*) OVER (PARTITION BY chosen.task) < of_task AS has_more
+    FROM (SELECT * FROM newest ORDER BY number, id DESC LIMIT {ERRORS_AT_MOST}) AS chosen
+    JOIN pgonly_job AS job ON job.id = chosen.id
 )
 SELECT task, left(coalesce(error ->> 'exception', error ->> 'outcome', ''), 255), count(*), max(at),
-    greatest(date_part('epoch', clock_timestamp()) - max(at), 0), (SELECT count(*) FROM recent) > {ERRORS_AT_MOST}
-FROM recent WHERE error ->> 'exception' IS NOT NULL OR error ->> 'outcome' <> 'discarded'
+    greatest(date_part('epoch', clock_timestamp()) - max(at), 0), bool_or(has_more)
+FROM recent WHERE error ->> 'outcome' IS DISTINCT FROM 'discarded' OR error -> 'worker_id' IS NOT NULL
 GROUP BY 1, 2 ORDER BY 3 DESC, 4 DESC, 1, 2
 """)
 
 
 class FailedGroup(NamedTuple):
     task: str
-    error: str  # as failed_with() takes it: the dotted path of the class, or "crashed" where the worker died
+    error: (
+        str  # as failed_with() takes it: the dotted path of the class, or else the outcome, such as "crashed"
+    )
     jobs: Counted
     newest_at: float  # an epoch, by the database's clock
     newest_seconds: float  # ago
 
 
 def failed_since(alias: str, since: float) -> list[FailedGroup]:
-    """The jobs that failed after `since`, an epoch, and have not been retried: the largest group first. Reads at most
-    500 jobs, of the 5,000 failed ones that were enqueued last."""
+    """The jobs that failed after `since`, an epoch, and have not been retried: the largest group first. Reads the
+    errors of at most 500 jobs, the newest of each task, of the 5,000 failed jobs that were enqueued last."""
     return [
         FailedGroup(task, error, Counted(number, has_more), newest_at, seconds)
         for task, error, number, newest_at, seconds, has_more in all_rows(

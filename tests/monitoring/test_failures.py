@@ -11,6 +11,8 @@ from django.utils import timezone
 from pgonly_django.models import Job, State
 from pgonly_django.monitoring import runs
 from pgonly_django.monitoring.runs import failed_since
+from pgonly_django.testing import drain
+from tests.jobs.drained import end_by
 from tests.queue.rows import HOUR, MINUTE, ago, make
 
 pytestmark = pytest.mark.django_db
@@ -68,15 +70,31 @@ def test_what_a_person_has_discarded_is_no_news():
     make(task="shop.tasks.charge")
     Job.objects.all().discard()
     assert groups() == []
-    failed("shop.Discarded", outcome="discarded")  # the task raised Discard
-    assert groups() == [("shop.tasks.charge", "shop.Discarded", "1")]
+
+
+def test_a_task_that_raised_discard_is_news():
+    end_by.enqueue("discard")
+    drain()
+    assert groups() == [("tests.jobs.drained.end_by", "discarded", "1")]
+    assert Job.objects.failed_with("discarded").exists()
+
+
+@pytest.mark.parametrize("others", ["discarded", "failed"])
+def test_many_jobs_of_one_task_hide_no_other_task(others):
+    failed()
+    spam = [
+        Job(task="shop.tasks.spam", state=State.FAILED, finished_at=ago(MINUTE), errors=[{"outcome": others}])
+        for _ in range(600)
+    ]
+    Job.objects.bulk_create(spam)
+    assert ("shop.tasks.charge", "shop.Refused", "1") in groups()
 
 
 def test_beyond_the_cap_the_numbers_say_that_there_are_more(monkeypatch):
     monkeypatch.setattr(
         runs,
         "FAILED_SINCE",
-        runs.FAILED_SINCE.replace("LIMIT 501", "LIMIT 3").replace("> 500", "> 2"),
+        runs.FAILED_SINCE.replace("LIMIT 500", "LIMIT 3"),
     )
     for _ in range(4):
         failed()

@@ -29,7 +29,7 @@ TIME_LIMIT = timedelta(milliseconds=250)
 SAME_REQUEST = timedelta(seconds=5)
 REASON_SHOWN = 300
 # Nothing starts until a person does something.
-NEEDS_A_PERSON = (Kind.UNSERVED, Kind.TOO_FEW_THREADS, Kind.OVERDUE, Kind.IGNORED)
+NEEDS_A_PERSON = (Kind.UNSERVED, Kind.TOO_FEW_THREADS, Kind.OVERDUE)
 # Of a scheduled job: what its last run said.
 AFTER: dict[str, Promise] = {
     Outcome.FAILED: gettext_lazy("its next attempt after an error"),
@@ -61,7 +61,7 @@ WORDS: dict[Kind, Any] = {
     ),
     Kind.ASLEEP: gettext_lazy("all workers of its queue are asleep, and the next one that wakes takes it"),
     Kind.IGNORED: gettext_lazy(
-        "a live worker of “%(queue)s” has a free thread and has not taken it: its log and the doctor may say why"
+        "the live workers of “%(queue)s” have not taken it yet: they may run other queues first, or their log says why"
     ),
     Kind.SOON: gettext_lazy("a worker is about to take it"),
 }

@@ -45,9 +45,9 @@ def test_a_job_that_no_free_worker_takes_is_not_said_to_be_taken_soon(line, page
     make_worker(threads=2)
     assert line(make_job(args=[1])).endswith(": a worker is about to take it.")
     job = make_job(args=[1], queue="ai", ready_at=timezone.now() - timedelta(seconds=16))
-    assert re.match(r"Waiting \d+ s: a live worker of “ai” has a free thread and has not taken it", line(job))
+    assert re.match(r"Waiting \d+ s: the live workers of “ai” have not taken it yet", line(job))
     assert f'href="{ADMIN}worker/"' in page(job)
-    assert "pgonly-waits-bad" in page(job)
+    assert "pgonly-waits-bad" not in page(job)  # they may be busy with other queues
 
 
 def test_a_pause_names_the_person_who_did_it(line, page, admin_client, admin_user):
