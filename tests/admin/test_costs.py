@@ -164,6 +164,13 @@ def test_sums_that_take_too_long_are_those_of_the_newest_calls_until_a_person_as
     assert "<strong>$7.00</strong>" in page
 
 
+def test_a_month_in_which_no_call_had_a_cost_says_nothing_of_runs(admin_client):
+    spend(0, tokens_in=10)
+    page = admin_client.get(SUMS).text
+    assert "$0.00" in page
+    assert "No run ended" not in page
+
+
 def slow_for(count, read):
     """PostgreSQL is busy for longer than the page waits where so many costs are read."""
 

@@ -11,6 +11,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from pgonly_django.admin.overview import overview as module
+from pgonly_django.admin.overview import panels as overview_panels
 from pgonly_django.admin.sums import start_of_today
 from pgonly_django.models import Budget, CostEntry, JobStats, Limiter, Queue, Schedule, Session, State
 from tests.admin.conftest import make_job, make_session
@@ -70,6 +71,18 @@ def test_the_costs_of_today_and_of_the_month_are_added_up_for_who_may_see_them(s
     assert f"{today} today, $3.20 this month: by day, model and task" in shown("costs")
     person("view_budget")
     assert "costs" not in panels(client.get(PAGE))
+
+
+def test_today_is_shown_where_the_calls_of_a_month_are_too_many_to_add_up(shown, monkeypatch):
+    monkeypatch.setattr(overview_panels, "MONTH_LIMIT", timedelta(milliseconds=1))
+    with connection.cursor() as cursor:
+        since = start_of_today().replace(day=1)
+        cursor.execute(
+            "INSERT INTO pgonly_cost (at, usd) SELECT %s, 0.01 FROM generate_series(1, 100000)", [since]
+        )
+    text = shown("costs")
+    assert " today: by day, model and task" in text
+    assert "this month" not in text
 
 
 def test_a_site_without_costs_has_no_panel_of_them(admin_client):
