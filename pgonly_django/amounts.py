@@ -40,8 +40,8 @@ def shown(amount: Decimal) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of a call: US dollars, and of a language model the tokens and the name. Raises AmountError and
-    WrongArgumentsError."""
+    """The cost of a call: US dollars, and of a language model the tokens and the name, of which the first 255 printable
+    characters are kept. Raises AmountError and WrongArgumentsError."""
 
     usd: Decimal = Decimal(0)
     tokens_in: int | None = None
@@ -86,8 +86,10 @@ def _tokens(value: Any, name: str) -> int | None:
 
 
 def _model(value: Any) -> str | None:
-    is_name = isinstance(value, str) and len(value) <= MODEL_LENGTH and value.isprintable()
-    if value is not None and not is_name:
-        reason = f"model must be a name of at most {MODEL_LENGTH} characters, got {value!r}"
-        raise WrongArgumentsError("Cost", reason)
-    return None if value is None else str(value)
+    """Returns the name as the column can hold it: it may come from a provider's answer, which is paid for."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise WrongArgumentsError("Cost", f"model must be a str, got {value!r}")
+    text = str.__str__(value)  # str() of an enum's member is the name of the member
+    return "".join(filter(str.isprintable, text))[:MODEL_LENGTH]

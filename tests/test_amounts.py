@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from enum import Enum
 from fractions import Fraction
 
 import pytest
@@ -67,10 +68,30 @@ def test_a_cost_has_money_and_tokens():
     assert Costed("answer", 0.1).result == "answer"
 
 
-@pytest.mark.parametrize("wrong", ["x" * 256, "nul \0", "half \ud800", 7, b"large"])
-def test_the_model_of_a_cost_is_a_name_that_the_column_can_hold(wrong):
-    assert Cost(1, model="DeepSeek V3 深度").model == "DeepSeek V3 深度"
-    with pytest.raises(WrongArgumentsError, match="model must be a name of at most 255 characters"):
+class Model(str, Enum):  # noqa: UP042 - as a project may have it
+    LARGE = "large"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("DeepSeek V3 深度", "DeepSeek V3 深度"),
+        ("large\r\n", "large"),
+        ("nul\0 and half\ud800", "nul and half"),
+        ("\0" + "x" * 256, "x" * 255),
+        (Model.LARGE, "large"),
+        (None, None),
+    ],
+    ids=ascii,
+)
+def test_a_cost_keeps_of_a_model_what_the_column_can_hold(given, kept):
+    model = Cost(1, model=given).model
+    assert (model, type(model)) == (kept, type(kept))
+
+
+@pytest.mark.parametrize("wrong", [7, b"large"])
+def test_the_model_of_a_cost_is_a_str(wrong):
+    with pytest.raises(WrongArgumentsError, match="model must be a str"):
         Cost(1, model=wrong)
 
 

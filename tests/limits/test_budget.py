@@ -51,6 +51,16 @@ def test_what_a_call_costs_is_reserved_before_it_and_spent_behind_it():
     assert not Reservation.objects.exists()
 
 
+def test_an_odd_name_of_a_model_does_not_make_a_known_cost_an_estimate():
+    with budget("p", 1).reserve(0.4) as reservation:
+        reservation.settle(0.013, model="large\n")
+    assert CostEntry.objects.values_list("usd", "model", "is_estimate").get() == (
+        Decimal("0.013"),
+        "large",
+        False,
+    )
+
+
 def test_async_code_reserves_and_settles_too():
     async def pay():
         async with budget("p", 1).reserve("0.4") as reservation:
