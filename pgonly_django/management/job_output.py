@@ -33,6 +33,7 @@ COLUMNS = (
 )  # fmt: skip
 STEP = ("name", "started_at", "finished_at", "usd", "tokens_in", "tokens_out", "result")
 DETAILS = ("backend", "args", "kwargs", "options", "result", "errors", "log")
+ENDED = ("outcome", "exception", "message", "reason", "step", "finished_at", "worker")
 LINE = "{:36}  {:9}  {:12}  {:28}  {:>8}  {:>7}  {}"
 HEADS = LINE.format("id", "state", "queue", "task", "attempts", "age", "last error")
 
@@ -112,14 +113,17 @@ def lines_of(job: dict[str, Any]) -> Iterator[str]:
     for entry in job["log"]:
         yield f"{'log':20} {as_json(entry)}"
     for entry in job["errors"]:
-        said = (
-            entry.get(key) for key in ("outcome", "exception", "message", "reason", "finished_at", "worker")
-        )
-        yield harmless(
-            f"\nattempt {entry.get('attempt', '?')}: {', '.join(str(each) for each in said if each)}"
-        )
+        yield harmless(f"\nattempt {entry.get('attempt', '?')}: {_ended(entry)}")
         if entry.get("traceback"):
             yield harmless(str(entry["traceback"]).rstrip())
+
+
+def _ended(entry: dict[str, Any]) -> str:
+    """Returns what an entry of a job's errors says of the end of a run, on one line."""
+    outcome, exception, message, reason, step, *rest = map(entry.get, ENDED)
+    reason = str(reason or "").removesuffix(".")  # a comma follows
+    said = (outcome, exception, message, reason, step and f"in the step {step!r}", *rest)
+    return ", ".join(str(each) for each in said if each)
 
 
 def json_array(items: Iterable[dict[str, Any]]) -> Iterator[str]:

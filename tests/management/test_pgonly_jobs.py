@@ -164,6 +164,16 @@ def test_one_job_is_shown_with_all_that_is_known(jobs):
     assert found["errors"] == [ERROR]
 
 
+def test_the_end_of_an_attempt_is_one_line_with_the_step_that_raised(jobs):
+    crash = {"outcome": "crashed", "reason": "It died (1 of 3 allowed).", "worker": "w"}
+    job = failed(
+        errors=[{**crash, "attempt": 1}, {**ERROR, "message": "why...", "step": "ask", "attempt": 2}]
+    )
+    shown = jobs("show", job.pk).splitlines()
+    assert "attempt 1: crashed, It died (1 of 3 allowed), w" in shown
+    assert "attempt 2: failed, builtins.ValueError, why..., in the step 'ask'" in shown
+
+
 def test_crashes_are_shown_until_progress_resets_them(jobs):
     assert "crashes              2\n" in jobs("show", make(crashes=2).pk)
     shown, found = (jobs("show", make().pk), as_json(jobs, "show", make().pk))
