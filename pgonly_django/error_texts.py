@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import traceback
 from contextlib import suppress
@@ -10,11 +11,13 @@ from pathlib import Path
 from types import TracebackType
 
 from pgonly_django.database.statement import printable
+from pgonly_django.exceptions import JobInterrupt
 
 REASON_LIMIT = 2_000
 TRACEBACK_LIMIT = 20_000
 CHAIN_LIMIT = 100
 OF_STEP = "pgonly_step"  # an attribute of an error
+RunKey = tuple[str, int]  # the id and the lease epoch of its job
 PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 
@@ -48,18 +51,23 @@ def traceback_text(error: BaseException) -> str:
     return printable(text)
 
 
-def note_step(error: BaseException, name: str, started_at: datetime) -> None:
-    """Remember that a call of this step raised `error`. Of nested steps the innermost counts."""
-    step = {"step": name, "step_started_at": started_at.isoformat()}
-    error.__dict__.setdefault(OF_STEP, step)  # no __setattr__ of the project's
+def note_step(error: BaseException, run: RunKey, name: str, started_at: datetime) -> None:
+    """Remembers that a call of this step raised `error`, which other calls and runs may raise again. The call that
+    began last counts: of nested steps that is the innermost."""
+    noted_run, _, began_at = error.__dict__.get(OF_STEP, (None, "", started_at))
+    if noted_run != run or began_at < started_at:
+        error.__dict__[OF_STEP] = (run, name, started_at)  # no __setattr__ of the project's
 
 
-def step_of(error: BaseException) -> dict[str, str]:
-    """The step that raised `error` or one of its causes, for an entry of a job's errors; empty where none did."""
+def step_of(error: BaseException, run: RunKey) -> dict[str, str]:
+    """Returns the step of the run that raised `error` or one of its causes, for an entry of a job's errors; empty where
+    none did. An error that came up while one of a step was handled is no error of that step, unless that one was an
+    interruption."""
     with suppress(BaseException):  # likewise
-        for each in _with_causes(error):
-            if step := each.__dict__.get(OF_STEP):
-                return dict(step)
+        for each in _with_causes(error, (JobInterrupt, asyncio.CancelledError)):
+            noted_run, name, started_at = each.__dict__.get(OF_STEP, (None, "", None))
+            if noted_run == run:
+                return {"step": name, "step_started_at": started_at.isoformat()}
     return {}
 
 
@@ -71,12 +79,16 @@ def cut_our_frames(error: BaseException) -> None:
             each.__traceback__ = _without_ours(each.__traceback__)
 
 
-def _with_causes(error: BaseException) -> list[BaseException]:
-    """Returns the errors that its traceback shows, up to a maximum."""
+def _with_causes(
+    error: BaseException, contexts: tuple[type[BaseException], ...] = (BaseException,)
+) -> list[BaseException]:
+    """Returns the errors that its traceback shows, up to a maximum. `contexts`: the classes of those that count where
+    they were only being handled."""
     found, seen = [error], {id(error)}
     for each in found:
         inner = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
-        for cause in (each.__cause__, each.__context__, *inner):
+        context = each.__context__ if isinstance(each.__context__, contexts) else None
+        for cause in (each.__cause__, context, *inner):
             if cause is not None and id(cause) not in seen and len(found) < CHAIN_LIMIT:
                 seen.add(id(cause))
                 found.append(cause)

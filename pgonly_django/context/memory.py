@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -174,7 +173,7 @@ class Memory:
             try:
                 yield
             except BaseException as error:
-                note_step(error, name, self._run.now() - timedelta(seconds=time.monotonic() - call.began))
+                note_step(error, self._run.key, name, self._run.at(call.began))
                 raise
 
     def keep_step(self, name: str, value: Any, spending: Spending) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pgonly_django.context.calls import Calls
 from pgonly_django.context.output import UnwrittenOutput
+from pgonly_django.error_texts import RunKey
 from pgonly_django.exceptions import JobCancelled, JobHeld, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
 from pgonly_django.models.job_rows import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob, time_of
@@ -246,9 +247,18 @@ class Run:
             self.counting = Counting(is_first_run=self.job.lease_epoch <= 1)
         return self.counting.since(done, total, time.monotonic() - self.claimed_at)
 
+    @property
+    def key(self) -> RunKey:
+        return self.job.id, self.job.lease_epoch
+
     def now(self) -> datetime:
-        """The database's time: the time of the claim plus what this machine's monotonic clock has counted since."""
-        return time_of(self.job.attempted_timestamp + time.monotonic() - self.claimed_at)
+        """The database's time: see at()."""
+        return self.at(time.monotonic())
+
+    def at(self, moment: float) -> datetime:
+        """The database's time then: the time of the claim plus what this machine's monotonic clock has counted
+        since."""
+        return time_of(self.job.attempted_timestamp + moment - self.claimed_at)
 
     @property
     def seconds(self) -> float:

@@ -77,7 +77,7 @@ def finish(
     if error is not None:
         entry["exception"], entry["message"] = printable(path_of(error)), as_reason(text_of(error))
         entry["traceback"] = traceback_text(error)
-        entry |= step_of(error)
+        entry |= step_of(error, run.key)
     seconds = min(delay or 0.0, LONGEST.total_seconds()) if state is State.SCHEDULED else None
     return Finish(
         run.job.id, run.job.lease_epoch, outcome, state,

@@ -60,6 +60,19 @@ def fail_after_step(context):
     raise RuntimeError
 
 
+AGAIN = ValueError("one object")
+
+
+@task(takes_context=True, max_attempts=1)
+def fail_in_nested_steps(context, name):
+    """Every run raises the same object."""
+    context.step(name, lambda: context.step(f"{name} inside", _fail_again))
+
+
+def _fail_again():
+    raise AGAIN
+
+
 def _break(cause):
     try:
         raise KeyError(cause or "inside")

@@ -102,5 +102,11 @@ def test_an_error_names_the_step_that_raised_it_and_when_that_began(ran):
     assert not job.steps.exists()
 
 
+def test_an_object_that_each_run_raises_names_the_innermost_step_of_each(ran):
+    for name in ("ask", "answer"):
+        (entry,) = ran(logging_jobs.fail_in_nested_steps, name).job.errors
+        assert entry["step"] == f"{name} inside"
+
+
 def test_an_error_between_two_steps_names_none(ran):
     assert ran(logging_jobs.fail_after_step).job.errors[0].keys().isdisjoint({"step", "step_started_at"})
