@@ -1,4 +1,4 @@
-"""The charts of runs and of waiting times: bars in SVG, each of which leads to the jobs that finished in its time."""
+"""The charts of runs and of waiting times: bars in SVG, which lead to the jobs that finished in their time."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ PERIODS = {
     Period.DAY: (gettext_lazy("Day"), gettext_lazy("the last day")),
     Period.WEEK: (gettext_lazy("Week"), gettext_lazy("the last week")),
 }
+OPENS = gettext_lazy("Opens the jobs that finished then.")
 PERCENTILES = {"p50": 0.5, "p95": 0.95}
 COUNTED_LATE = timedelta(seconds=15)  # after the end of a run its worker may write the statistics
 MICROSECOND = 1e-6
@@ -42,6 +43,7 @@ class Bar(NamedTuple):
     start: datetime  # of its part of the period
     numbers: list[int]  # one above the other
     cells: list[str]  # the same in words
+    ended_jobs: int  # a run that is retried ends no job
 
 
 class Charts:
@@ -58,19 +60,20 @@ class Charts:
         bars = []
         for part in throughput(self.alias, self.period, self.queue):
             numbers = [getattr(part, kind) for kind in NUMBERS]
-            bars.append(Bar(part.starts_at, numbers, [f"{number:,}" for number in numbers]))
+            bars.append(Bar(part.starts_at, numbers, [f"{number:,}" for number in numbers], part.ended_jobs))
         sums = [f"{sum(numbers):,}" for numbers in zip(*(bar.numbers for bar in bars), strict=True)]
         return self._chart(NUMBERS, bars, sums, "{:,}".format)
 
     def waits(self) -> dict[str, Any]:
         """Returns how long jobs waited, from ready to the start of the run: half of them less than p50, 95 of 100 less
         than p95."""
-        histograms = waiting_times(self.alias, self.period, self.queue)
+        parts = waiting_times(self.alias, self.period, self.queue)
         bars = []
-        for start, histogram in histograms.items():
+        for start, histogram, ended_jobs in parts:
             found = percentiles(histogram)
-            bars.append(Bar(start, steps(found), [*map(seconds_label, found)]))
-        whole = [sum(counts) for counts in zip(*filter(None, histograms.values()), strict=True)]
+            bars.append(Bar(start, steps(found), [*map(seconds_label, found)], ended_jobs))
+        histograms = (part.histogram for part in parts if part.histogram)
+        whole = [sum(counts) for counts in zip(*histograms, strict=True)]
         sums = [*map(seconds_label, percentiles(whole))]
         return self._chart(tuple(PERCENTILES), bars, sums, lambda top: duration(top * MICROSECOND))
 
@@ -98,9 +101,10 @@ class Charts:
         rows = []
         for place, (bar, label) in enumerate(zip(bars, labels, strict=True)):
             if rects := stacked(kinds, bar.numbers, place * width, width, top):
-                url = self._url(bar.start)
+                url = self._url(bar.start) if bar.ended_jobs else ""
                 said = (f"{cell} {word}" for cell, word in zip(bar.cells, words, strict=True))
-                svg = drawn(rects, url, ", ".join([label, *said]))
+                title = ", ".join([label, *said]) + (url and f". {OPENS}")
+                svg = drawn(rects, url, title)
                 rows.append({"label": label, "url": url, "svg": svg, "cells": bar.cells})
         return {
             "periods": [
@@ -108,6 +112,7 @@ class Charts:
             ],
             "within": PERIODS[self.period][1],
             "bars": rows,  # without those of nothing
+            "opens": OPENS,
             "kinds": [*zip(kinds, words, sums, strict=True)],
             "marks": [labels[0], labels[len(labels) // 2], labels[-1]],
             "top": top_label(top),  # what the upper edge stands for

@@ -227,9 +227,11 @@ def _workers(queue: Any, links: Links) -> dict[str, Any]:
 
 
 def _history(queue: Any, links: Links) -> dict[str, Any]:
-    """Returns runs, waiting and run times: for a person who may see jobs, if reading them is as fast as for a panel."""
+    """Returns runs, waiting and run times, for a person who may see jobs; None for what takes longer than a panel
+    may."""
     alias, charts = router.db_for_read(Job), Charts(links, queue.name)
     if not links.may_view(Job):
         return {}
     read = {"runs": charts.runs, "waits": charts.waits, "times": charts.times}
-    return {name: in_time(alias, HISTORY_LIMIT, figures) for name, figures in read.items()}
+    found = {name: in_time(alias, HISTORY_LIMIT, figures) for name, figures in read.items()}
+    return {**found, "is_incomplete": None in found.values()}

@@ -40,6 +40,18 @@ class EndedRuns(Counts):
 
     starts_at: datetime
 
+    @property
+    def ended_jobs(self) -> int:
+        return self.failed + self.succeeded
+
+
+class Waits(NamedTuple):
+    """How long the runs that ended in one part of a period had waited."""
+
+    starts_at: datetime
+    histogram: Sequence[int]  # empty where nothing ended
+    ended_jobs: int
+
 
 def _sum(column: str) -> str:
     return f"coalesce(sum({column}), 0)::int8"
@@ -50,48 +62,50 @@ def _sums(column: str) -> str:
     return f"ARRAY[{', '.join(_sum(f'{column}[{number}]') for number in range(1, BUCKETS + 1))}]"
 
 
-PRESENT_PART = "SELECT date_bin(%(length)s::interval, clock_timestamp(), timestamptz '2000-01-01 00:00+00')"
+# The parts are told apart by epochs: without USE_TZ the hour that a change of the clocks repeats has one name twice.
+PARTS = """
+SELECT date_part('epoch', start), start
+FROM (SELECT date_bin(%(length)s::interval, clock_timestamp(), timestamptz '2000-01-01 00:00+00') AS last) AS present,
+    generate_series(last - %(length)s::interval * %(earlier)s::int, last, %(length)s::interval) AS start
+"""
 _OF_QUEUE = "(%(queue)s::text = '' OR queue = %(queue)s::text)"
 
 
 def _of_parts(columns: str) -> str:
     """Index: pgonly_job_stats_once, the rows of the period: one for each task, queue and minute, or hour."""
     return qualified(f"""
-SELECT date_bin(%(length)s::interval, starts_at, timestamptz '2000-01-01 00:00+00'), {columns}
+SELECT date_part('epoch', date_bin(%(length)s::interval, starts_at, timestamptz '2000-01-01 00:00+00')), {columns}
 FROM pgonly_job_stats
-WHERE granularity = %(granularity)s::text AND starts_at >= %(since)s::timestamptz AND {_OF_QUEUE}
+WHERE granularity = %(granularity)s::text AND starts_at >= to_timestamp(%(since)s::float8) AND {_OF_QUEUE}
 GROUP BY 1
 """)
 
 
 ENDED = _of_parts(", ".join(f"sum({name})::int8" for name in NUMBERS))
-WAITED = _of_parts(_sums("waiting_times"))
+WAITED = _of_parts(f"{_sums('waiting_times')}, {_sum('failed + succeeded')}")
 
 
 def throughput(alias: str, period: Period, queue: str = "") -> list[EndedRuns]:
     """Returns one entry for each part of the period, the present one last; zeros where nothing ended."""
     found = _by_part(alias, ENDED, period, queue)
-    return [EndedRuns(*numbers, starts_at=start) for start, numbers in found.items()]
+    return [EndedRuns(*numbers, starts_at=start) for start, numbers in found]
 
 
-def waiting_times(alias: str, period: Period, queue: str = "") -> dict[datetime, Sequence[int]]:
-    """The histogram of each part of the period by the start of the part, the present one last; an empty one where
-    nothing ended. `queue`: of its runs alone."""
+def waiting_times(alias: str, period: Period, queue: str = "") -> list[Waits]:
+    """Returns one entry for each part of the period, the present one last. `queue`: of its runs alone."""
     found = _by_part(alias, WAITED, period, queue)
-    return {start: columns[0] if columns else () for start, columns in found.items()}
+    return [Waits(start, *(columns or ((), 0))) for start, columns in found]
 
 
-def _by_part(alias: str, statement: str, period: Period, queue: str) -> dict[datetime, list[Any]]:
+def _by_part(alias: str, statement: str, period: Period, queue: str) -> list[tuple[datetime, list[Any]]]:
     length = str(period.length)
     with connections[alias].cursor() as cursor:
-        cursor.execute(PRESENT_PART, {"length": length})
-        ((last,),) = cursor.fetchall()
-        since = last - period.length * (period.count - 1)
-        facts = {"length": length, "granularity": period.granularity, "since": since, "queue": queue}
+        cursor.execute(PARTS, {"length": length, "earlier": period.count - 1})
+        parts = cursor.fetchall()
+        facts = {"length": length, "granularity": period.granularity, "since": parts[0][0], "queue": queue}
         cursor.execute(statement, facts)
-        found = {at: columns for at, *columns in cursor.fetchall()}
-    starts = (since + period.length * number for number in range(period.count))
-    return {start: found.get(start, []) for start in starts}
+        found = {epoch: columns for epoch, *columns in cursor.fetchall()}
+    return [(start, found.get(epoch, [])) for epoch, start in parts]
 
 
 # Index: pgonly_job_stats_once, the rows of two hours.

@@ -86,6 +86,19 @@ def test_a_run_whose_worker_counted_it_late_is_among_the_jobs_of_the_bar(admin_c
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("kind", ["succeeded", "failed", "retried", "interrupted"])
+def test_only_a_bar_with_ended_jobs_opens_a_list_and_says_of_which_jobs(admin_client, kind):
+    stats = {"granularity": "minute", "queue": "ai", "task": "tests.jobs.add", kind: 40}
+    JobStats.objects.create(starts_at=ago(5 * MINUTE), waiting_times=[40], **stats)
+    html = admin_client.get(HOME).text
+    assert html.count("<title>") == 1 + 2  # of the page and of two bars
+    has_links = kind in ("succeeded", "failed")
+    assert len(links_of_bars(html)) == 2 * has_links
+    assert html.count("Opens the jobs that finished then.</title>") == 2 * has_links
+    assert html.count('title="Opens the jobs that finished then."') == 2 * has_links
+
+
+@pytest.mark.django_db
 def test_a_bar_of_who_may_not_see_jobs_is_on_no_page_of_his(client, person):
     stats = {"granularity": "minute", "queue": "ai", "task": "tests.jobs.add", "succeeded": 1}
     JobStats.objects.create(starts_at=ago(5 * MINUTE), **stats)
@@ -103,7 +116,7 @@ def test_the_chart_of_waits_has_the_percentiles_of_each_part_and_of_all(admin_cl
     JobStats.objects.create(starts_at=ago(9 * MINUTE), succeeded=90, waiting_times=[0] * 20 + [90], **stats)
     html = admin_client.get(HOME).text
     panel = html[html.index('id="panel-latency"') : html.index('id="panel-queues"')]
-    assert "500 us p50, 950 us p95</title>" in panel
+    assert "500 us p50, 950 us p95. Opens the jobs that finished then.</title>" in panel
     assert re.search(r"<strong>\d{3} ms</strong> p50", panel)
     assert re.search(r"<strong>[\d.]+ m?s</strong> p95", panel)
     assert panel.count('class="pgonly-bar pgonly-p95"') == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.admin.utils import quote
@@ -142,6 +143,16 @@ def test_the_page_has_the_runs_and_the_times_of_this_queue_alone(admin_client, q
     assert [row["figures"].task for row in page.context["times"]["rows"]] == ["tests.jobs.ai"]
     assert re.search(r"<strong>\d{3} ms</strong> p50", page.text)
     assert "queue=ai" in re.search(r'<a href="([^"]*)" tabindex="-1"', page.text)[1]
+
+
+def test_the_page_says_that_charts_and_times_took_too_long(admin_client, monkeypatch):
+    monkeypatch.setattr("pgonly_django.admin.queues.HISTORY_LIMIT", timedelta(seconds=1))
+    Queue.objects.named("ai")
+    assert "took too long" not in admin_client.get(PAGE).text
+    monkeypatch.setattr("pgonly_django.monitoring.runs.HISTOGRAMS", "SELECT pg_sleep(10), %(queue)s")
+    page = admin_client.get(PAGE)
+    assert "Reading the charts and times of this queue took too long, and was stopped." in page.text
+    assert "No run ended within the last hour." in page.text
 
 
 def test_who_may_see_queues_alone_sees_neither_workers_nor_jobs_of_one(client, person):

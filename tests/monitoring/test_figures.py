@@ -15,9 +15,17 @@ from pgonly_django.models import Budget, CacheUsage, JobStats, Limiter, Queue, S
 from pgonly_django.models.job_stats import BOUNDS
 from pgonly_django.monitoring import limits as limits_module
 from pgonly_django.monitoring import queues as states_module
+from pgonly_django.monitoring import runs
 from pgonly_django.monitoring.limits import budgets, limiters, schedules
 from pgonly_django.monitoring.queues import jobs_by_state, queues
-from pgonly_django.monitoring.runs import Period, failed_jobs, percentile, throughput, times
+from pgonly_django.monitoring.runs import (
+    Period,
+    failed_jobs,
+    percentile,
+    throughput,
+    times,
+    waiting_times,
+)
 from pgonly_django.monitoring.storage import caches
 from pgonly_django.queue.known_names import queue_count
 from tests.admin.conftest import make_job
@@ -132,6 +140,20 @@ def test_the_parts_of_a_period_add_up():
     assert [part.starts_at for part in hour] == sorted(part.starts_at for part in hour)
     ended(90 * MINUTE, failed=3), ended(3 * HOUR, failed=2), ended(HOUR / 2, "hour", failed=50)
     assert failed_jobs("default") == (1, 3)
+
+
+@pytest.mark.parametrize(("period", "hours"), [(Period.DAY, 1), (Period.WEEK, 4)])
+def test_each_part_has_its_runs_where_naive_times_are_set_back(settings, monkeypatch, period, hours):
+    settings.USE_TZ, settings.TIME_ZONE = False, "Europe/Berlin"
+    now = "timestamptz '2026-10-25 12:30+00'"  # at 01:00 UTC 03:00 became 02:00
+    monkeypatch.setattr(runs, "PARTS", runs.PARTS.replace("clock_timestamp()", now))
+    sql(
+        f"INSERT INTO pgonly_job_stats (granularity, starts_at, queue, task, succeeded, failed, retried, interrupted,"
+        f" crashed, waiting_times, run_times) SELECT 'hour', date_trunc('hour', {now}) - n * interval '1 hour', 'q',"
+        f" 'tests.jobs.add', 1, 0, 0, 0, 0, '{{1}}', '{{1}}' FROM generate_series(0, 200) AS n"
+    )
+    assert [part.succeeded for part in throughput("default", period)[:-1]] == [hours] * (period.count - 1)
+    assert [part.ended_jobs for part in waiting_times("default", period)[:-1]] == [hours] * (period.count - 1)
 
 
 def test_times_add_the_histograms_of_the_period_up():

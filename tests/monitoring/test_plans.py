@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from functools import partial
 from uuid import uuid4
@@ -36,7 +37,7 @@ OF_A_JOB = {"priority": 0, "ready_at": partial(datetime.now, UTC), "id": uuid4()
 OF_AN_HOUR = {
     "length": "1 min",
     "granularity": "minute",
-    "since": lambda: datetime.now(UTC) - HOUR,
+    "since": lambda: time.time() - HOUR.total_seconds(),
     "queue": "",
 }
 # The statement, its parameters, the indexes that it uses, and how many rows it may read.

@@ -17,6 +17,7 @@ from django.utils.translation import ngettext
 
 from pgonly_django.admin.formats import short_name
 from pgonly_django.models import Job, State
+from pgonly_django.models.job_rows import ERRORS_KEPT
 from pgonly_django.outcomes import Outcome
 from pgonly_django.wording import duration
 
@@ -182,7 +183,7 @@ def attempts_of(job: Job, worker: str, *, sees_data: bool) -> list[RecordedAttem
     if job.state in (State.RUNNING, State.SUCCEEDED) and job.attempted_at is not None:
         ended, key = job.finished_at, len(attempts) + 1
         attempts.append(RecordedAttempt(key, job.state, job.attempt, None, worker, job.attempted_at, ended))
-    _number(attempts, job.lease_epoch)
+    _number(attempts, job)
     return attempts
 
 
@@ -191,9 +192,17 @@ def folded(attempts: list[RecordedAttempt]) -> list[EqualAttempts]:
     return [EqualAttempts(list(group)) for _key, group in groups]
 
 
-def _number(attempts: list[RecordedAttempt], claims: int) -> None:
-    """Numbers the runs: deaths, stops and snoozes use up no attempt. Each run was a claim, and the last claim is the
-    last run."""
+def _number(attempts: list[RecordedAttempt], job: Job) -> None:
+    """Numbers the runs: deaths, stops and snoozes use up no attempt. Where older entries may be gone, the last claim is
+    the last run; the numbers are too high if workers have given claims back before they ran the job."""
+    if len(job.errors) < ERRORS_KEPT:
+        runs = 0
+        for each in attempts:
+            if each.started_at is not None and each.outcome != Outcome.POSTPONED:
+                runs += each.in_a_row
+                each.run = runs
+        return
+    claims = job.lease_epoch
     for each in reversed(attempts):
         if each.started_at is not None and claims > 0:
             each.run = claims

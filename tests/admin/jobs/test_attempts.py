@@ -116,8 +116,8 @@ def test_an_attempt_with_an_exception_and_a_reason_shows_both(page):
     error = attempt("timed out", 0, exception="x.JobTimedOut", message="", reason="Ran longer than 5 s.")
     other = attempt("failed", 0, exception="x.Odd", message="why", reason="Its backoff raised.")
     text = text_of(page(make_job(State.FAILED, errors=[error, other])))
-    assert "Timed out JobTimedOut: Ran longer than 5 s." in text
-    assert "Failed Odd: why Its backoff raised." in text
+    assert "Timed out run 1 JobTimedOut: Ran longer than 5 s." in text
+    assert "Failed run 2 Odd: why Its backoff raised." in text
 
 
 def test_log_lines_stand_with_their_time_the_newest_first(page):
@@ -144,7 +144,7 @@ def test_runs_have_numbers_since_deaths_and_stops_cost_no_attempt(page):
     ("entry", "shown"),
     [
         ({"outcome": "snoozed", "in_a_row": 40}, ["run 1, attempt 1", "runs 2 to 41"]),
-        ({"outcome": "postponed"}, ["run 41, attempt 1"]),
+        ({"outcome": "postponed"}, ["run 1, attempt 1"]),  # it ran nothing
     ],
 )
 def test_runs_that_are_kept_as_one_entry_are_counted_as_so_many(page, entry, shown):
@@ -153,6 +153,10 @@ def test_runs_that_are_kept_as_one_entry_are_counted_as_so_many(page, entry, sho
     failed = {"outcome": "failed", **times}
     job = make_job(State.SCHEDULED, lease_epoch=41, errors=[failed, {**entry, **times}])
     assert re.findall(r"runs? \d+, attempt 1|runs \d+ to \d+", text_of(page(job))) == shown
+
+
+def test_a_claim_that_was_given_back_before_the_job_ran_is_no_run(page):
+    assert "run 1, attempt 1" in text_of(page(make_job(State.RUNNING, attempt=1, lease_epoch=2)))
 
 
 def test_a_traceback_shows_the_frames_of_the_project_and_folds_the_others(page):
