@@ -15,13 +15,14 @@ from urllib.parse import parse_qsl, urlencode
 
 ADMIN = "/admin/pgonly_django/"
 FILTERS = re.compile(r'href="(\?[^"]+)"')
+BARS = re.compile(r'<a href="([^"]+)" tabindex="-1"')  # of the charts
 OTHERS = ("cacheentry/numbers/", "cacheentry/clear/default/", "costentry/sums/")
 VALUES_OF_A_FILTER = 3  # of each, the first so many are tried
 SORTED_OR_PAGED = {"o", "p", "all"}
 
 
 def paths(client: Any) -> Iterator[str]:
-    """The overview, each list with each of its filters, each kind of page, and a job of each state."""
+    """The overview, bars of its charts, each list with each of its filters, each kind of page, a job of each state."""
     from django.apps import apps
     from django.contrib import admin
     from django.contrib.admin.utils import quote
@@ -30,7 +31,8 @@ def paths(client: Any) -> Iterator[str]:
 
     yield ADMIN
     for period in ("hour", "day", "week"):
-        yield f"{ADMIN}?period={period}"
+        yield (page := f"{ADMIN}?period={period}")
+        yield from map(unescape, BARS.findall(client.get(page).content.decode())[:1])
     for model in apps.get_app_config("pgonly_django").get_models():
         if model._meta.proxy or not admin.site.is_registered(model):
             continue

@@ -86,6 +86,7 @@ class TimedChangeList(ChangeList):
 
     statement_limit = timedelta(seconds=3)
     scope: int | None = None  # how many of the newest rows are read; None: all
+    last: Any = None  # the key up to which they are counted as the newest; None: all
     oldest: Any = None  # the key of the oldest of them; None: there are fewer
     paginator: CappedPaginator
     model_admin: Any
@@ -114,7 +115,7 @@ class TimedChangeList(ChangeList):
             self.scope = scope
             try:
                 with time_limit(whole.db, limit):
-                    self.oldest = oldest_of_newest(whole, scope) if scope else None
+                    self.oldest = oldest_of_newest(whole, scope, self.last) if scope else None
                     self.queryset = whole if scope is None else self._in_scope(whole)
                     super().get_results(request)
                     self.result_list: list[Any] = list(self.result_list)
@@ -146,8 +147,10 @@ class TimedChangeList(ChangeList):
         return text % self.statement_limit.total_seconds()
 
 
-def oldest_of_newest(rows: models.QuerySet[Any], count: int) -> Any:
-    """Returns the key of the oldest of the newest `count` rows of the whole table of `rows`; None where it has fewer.
-    It is read first, since PostgreSQL does not know how few rows a subquery leaves. Index: the primary key."""
+def oldest_of_newest(rows: models.QuerySet[Any], count: int, last: Any = None) -> Any:
+    """Returns the key of the oldest of the newest `count` rows, up to the key `last`, of the whole table of `rows`;
+    None where it has fewer. It is read first, since PostgreSQL does not know how few rows a subquery leaves. Index: the
+    primary key."""
     table: models.QuerySet[Any] = models.QuerySet(rows.model, using=rows.db)
+    table = table if last is None else table.filter(pk__lte=last)
     return table.order_by("-pk").values_list("pk", flat=True)[count - 1 : count].first()

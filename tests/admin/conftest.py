@@ -14,6 +14,7 @@ from pgonly_django.sessions import SessionStore
 LIST = "/admin/pgonly_django/job/"
 # Parts of pages that take longer are left out. A busy machine takes longer for the few rows of a test.
 SHORT_LIMITS = (
+    "pgonly_django.admin.jobs.cells.COSTS_LIMIT",
     "pgonly_django.admin.jobs.change_list.COUNTS_LIMIT",
     "pgonly_django.admin.jobs.change_list.SEARCH_COUNTS_LIMIT",
     "pgonly_django.admin.jobs.change_list.JobChangeList.search_limit",

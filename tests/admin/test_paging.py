@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from django.db import connection
 from django.db.models.expressions import RawSQL
 from django.test.utils import CaptureQueriesContext
 
+from pgonly_django.admin.charts import local_text
 from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.paging import TimedChangeList, oldest_of_newest
 from pgonly_django.admin.workers import WorkerAdmin
-from pgonly_django.models import Job, Limiter
+from pgonly_django.models import Job, Limiter, State
 from tests.admin.conftest import LIST, make_job, make_session
 from tests.admin.test_workers import make_worker
-from tests.queue.rows import insert_jobs
+from tests.queue.rows import ago, insert_jobs
 from tests.scheduling.rows import look
 from tests.scheduling.rows import make as make_schedule
 
@@ -99,6 +101,30 @@ def test_an_action_on_everything_found_keeps_to_the_rows_that_were_looked_at(
     assert Job.objects.filter(state="cancelled").count() == 4
 
 
+def test_the_jobs_of_a_time_long_ago_are_sought_among_those_of_before_it(admin_client, large_rows, limits):
+    limits(statement_limit=SHORT, newest_rows=5)
+    end = ago(timedelta(minutes=5)).replace(microsecond=0)
+    Job.objects.update(finished_at=end - timedelta(seconds=1))
+    number = int((end - timedelta(seconds=9)).timestamp() * 1000) << 80
+    wanted = make_job(
+        State.SUCCEEDED, pk=UUID(int=number), args=["needle"], finished_at=end - timedelta(seconds=1)
+    )
+    for _ in range(5):
+        make_job(args=["needle"])
+    bounds = {"from": local_text(end - timedelta(minutes=1)), "until": local_text(end)}
+    response = admin_client.get(LIST, {"q": "needle", "time": "finished", **bounds})
+    changelist = response.context["cl"]
+    assert (changelist.scope, [job.pk for job in changelist.result_list]) == (5, [wanted.pk])
+    assert "only the 5 rows before the end of that time were read" in response.text
+
+
+def test_the_jobs_of_a_time_with_an_end_are_narrowed_as_soon_as_a_search(admin_client, limits):
+    limits(quick_limit=LONG, search_limit=SHORT)
+    for name, limit in (("from", LONG), ("until", SHORT)):
+        changelist = admin_client.get(LIST, {"time": "finished", name: "2026-03-01T04:00"}).context["cl"]
+        assert changelist.quick_limit == limit
+
+
 def test_any_other_list_that_takes_too_long_shows_none_of_its_rows_and_says_so(admin_client, monkeypatch):
     make_worker()
     rows_of = WorkerAdmin.get_queryset
@@ -129,11 +155,11 @@ def make_schedule_that_ran(number):
     make_schedule(f"schedule {number}"), look()
 
 
-# Four of the statements of a list set and end its limit of time.
+# Four of the statements of a list set and end its limit of time; four more of that of jobs are around their costs.
 @pytest.mark.parametrize(
     ("name", "make", "most"),
     [
-        ("job", make_job_of_many, 18), ("worker", lambda _number: make_worker(), 8),
+        ("job", make_job_of_many, 23), ("worker", lambda _number: make_worker(), 8),
         ("limiter", lambda number: Limiter.objects.create(name=f"l{number}"), 10),
         ("schedule", make_schedule_that_ran, 10), ("session", lambda _number: make_session(), 10),
     ],

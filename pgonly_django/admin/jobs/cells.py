@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.db import router
-from django.db.models import Case, F, Func, IntegerField, JSONField, OuterRef, Subquery, Sum, TextField, When
+from django.db.models import Case, F, Func, IntegerField, JSONField, Sum, TextField, When
 from django.db.models.fields.json import KeyTransform
 from django.db.models.functions import Cast, Length
 from django.db.models.lookups import LessThanOrEqual
@@ -24,6 +26,7 @@ from pgonly_django.admin import formats
 from pgonly_django.admin.jobs.attempts import cause_of
 from pgonly_django.admin.jobs.data import progress_of
 from pgonly_django.admin.jobs.verbs import is_cancelling
+from pgonly_django.admin.paging import in_time
 from pgonly_django.database.statement import printable
 from pgonly_django.masking import MASK
 from pgonly_django.models import CostEntry, Job, State, Worker
@@ -36,6 +39,7 @@ from pgonly_django.wording import duration
 PAST_ERRORS = (State.SUCCEEDED, State.CANCELLED)
 ARGUMENTS_READ = 4_000  # bytes of JSON; longer ones are named by their size alone
 VALUE_SHOWN = 60
+COSTS_LIMIT = timedelta(milliseconds=100)
 
 
 def _stored_size(column: str) -> Func:
@@ -60,26 +64,31 @@ LISTED = {
     "small_kwargs": _unless_large("kwargs"),
     "small_metadata": _unless_large("metadata"),
     "stored_size": _stored_size("args") + _stored_size("kwargs"),
-    # Index: pgonly_cost_job.
-    "cost": Subquery(
-        CostEntry.objects.filter(job_id=OuterRef("pk")).order_by().values("job_id").values(usd=Sum("usd"))
-    ),
 }
 
 
-def prepare(jobs: Sequence[Any], *, sees_data: bool) -> None:
-    """Gives `jobs`, which were read with LISTED, what their cells show: `cause`, `call` and `worker_name`. Without
-    `sees_data` no text that has values of the job in it."""
+def prepare(jobs: Sequence[Any], *, sees_data: bool, sees_costs: bool) -> None:
+    """Gives `jobs`, which were read with LISTED, what their cells show: `cause`, `call`, `worker_name` and `cost`.
+    Without `sees_data` no text that has values of the job in it."""
     mask = JobMask()
     workers = Worker.objects.using(router.db_for_read(Worker))
     ids = {job.worker_id for job in jobs if job.worker_id}
     names = dict(workers.filter(pk__in=ids).values_list("pk", "name")) if ids else {}
+    costs = _costs([job.pk for job in jobs]) if sees_costs and jobs else {}
     for job in jobs:
         job.sees_data = sees_data
         has_cause = job.last_error and job.state not in PAST_ERRORS
         job.cause = cause_of(job.last_error, sees_data=sees_data) if has_cause else ""
         job.call = _call_and_metadata(job, mask) if sees_data else ""
         job.worker_name = names.get(job.worker_id, "")
+        job.cost = costs.get(job.pk)
+
+
+def _costs(ids: list[UUID]) -> dict[UUID, Decimal]:
+    """Returns the dollars of each job; of none where adding them up takes too long. Index: pgonly_cost_job."""
+    entries = CostEntry.objects.using(router.db_for_read(CostEntry)).filter(job_id__in=ids)
+    sums = entries.order_by().values_list("job_id").annotate(Sum("usd"))
+    return in_time(entries.db, COSTS_LIMIT, lambda: dict(sums)) or {}
 
 
 def _call_and_metadata(job: Any, mask: JobMask) -> str:

@@ -14,7 +14,7 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.jobs.cells import LISTED, OPTIONAL, enqueued, time_cell
-from pgonly_django.admin.jobs.filters import SelectFilter, in_state
+from pgonly_django.admin.jobs.filters import SelectFilter, TimeFilter, in_state
 from pgonly_django.admin.jobs.related import in_words
 from pgonly_django.admin.jobs.verbs import LARGE, JobVerb
 from pgonly_django.admin.paging import TimedChangeList, capped_counts, in_time, label_of
@@ -79,7 +79,11 @@ class JobChangeList(TimedChangeList):
         if self.scope is None:
             return ""
         facts = {"seconds": self.statement_limit.total_seconds(), "rows": f"{self.newest_rows:,}"}
-        if self.scope:
+        if self.scope and self.last:
+            text = _(
+                "Reading all of the table takes long, so only the %(rows)s rows before the end of that time were read."
+            )
+        elif self.scope:
             text = _("Reading all of the table takes long, so only the newest %(rows)s rows were read.")
         else:
             text = _(
@@ -99,8 +103,10 @@ class JobChangeList(TimedChangeList):
         return "pk" if field_name is enqueued else None
 
     def get_results(self, request: HttpRequest) -> None:
-        if self.query:
+        self.last = next((each.last_id for each in self.filter_specs if isinstance(each, TimeFilter)), None)
+        if self.query or self.last:
             self.quick_limit = min(self.quick_limit, self.search_limit)
+        if self.query:
             self.newest_rows = min(self.newest_rows, self.searched_rows)
         super().get_results(request)
         self.sortable_by = [column for column in self.list_display if self.get_ordering_field(column)]

@@ -248,6 +248,12 @@ class TimeFilter(SelectFilter):
         return str(self.used_parameters.get("until", ""))
 
     @property
+    def last_id(self) -> UUID | None:
+        """Returns the id of a job that was enqueued at the end of the time; None without one."""
+        end = _moment(self.end) if self.value() in COLUMNS else None
+        return None if end is None else _id_at(end, timedelta(0))
+
+    @property
     def heading(self) -> str:
         if self.value() not in COLUMNS:
             return self.chosen_label

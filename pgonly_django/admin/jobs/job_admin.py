@@ -33,7 +33,7 @@ from pgonly_django.admin.jobs.page import page_context
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW, buttons_of
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.admin.verbs import VerbAdmin
-from pgonly_django.models import Job, State, Step
+from pgonly_django.models import CostEntry, Job, State, Step
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.editing import EDITABLE
@@ -90,8 +90,9 @@ class JobAdmin(VerbAdmin):
         return JobChangeList
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        columns = super().get_list_display(request)
-        return columns if may_see_data(request) else [each for each in columns if each is not cells.arguments]
+        sees_costs = self.links(request).may_view(CostEntry)
+        sees: dict[Any, bool] = {cells.arguments: may_see_data(request), cells.cost: sees_costs}
+        return [each for each in super().get_list_display(request) if sees.get(each, True)]
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
         """Adds what the cells show, and `address`, from which the reader comes back to this list."""
@@ -99,7 +100,7 @@ class JobAdmin(VerbAdmin):
         for job in rows:
             address = links.address(Job, "change", str(job.pk))
             job.address = f"{address}?{kept}" if kept else address
-        cells.prepare(rows, sees_data=may_see_data(request))
+        cells.prepare(rows, sees_data=may_see_data(request), sees_costs=links.may_view(CostEntry))
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Shows the list under a title that says which jobs it has. A filter that is empty, as the form sends it, is

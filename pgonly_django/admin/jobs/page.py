@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.base import Links
-from pgonly_django.admin.formats import exact_time, money, pretty_json, shortened, whole
+from pgonly_django.admin.formats import exact_time, money, pretty_json, shortened, tokens, whole
 from pgonly_django.admin.jobs.attempts import attempts_of, folded, log_lines
 from pgonly_django.admin.jobs.data import progress_of
 from pgonly_django.admin.jobs.related import related_jobs
@@ -37,14 +37,14 @@ COST = {"usd": Sum("usd"), "tokens_in": Sum("tokens_in"), "tokens_out": Sum("tok
 
 def page_context(job: Job, links: Links, *, sees_data: bool) -> dict[str, Any]:
     """Returns the context of change_form.html. `sees_data`: what the job was called with and returned may be shown."""
-    worker, mask = _worker_name(job), JobMask()
+    worker, mask, sees_costs = _worker_name(job), JobMask(), links.may_view(CostEntry)
     attempts = attempts_of(job, worker, sees_data=sees_data)
-    steps = steps_of(job, mask, sees_data=sees_data)
+    steps = steps_of(job, mask, sees_data=sees_data, sees_costs=sees_costs)
     hides_keys = not sees_data or mask.hides_of(job.task, job.args, job.kwargs)
     return {
         "job": job,
         "sees_data": sees_data,
-        "facts": facts_of(job, worker, hides_keys=hides_keys),
+        "facts": facts_of(job, worker, hides_keys=hides_keys, sees_costs=sees_costs),
         "related": related_jobs(job, links),
         "waits": reasons_to_wait(job, links, hides_keys=hides_keys),
         "progress": progress_of(job, sees_data=sees_data),
@@ -66,7 +66,7 @@ def _worker_name(job: Job) -> str:
     return name or _("unknown (%s)") % job.worker_id
 
 
-def facts_of(job: Job, worker: str, *, hides_keys: bool) -> list[tuple[str, Any]]:
+def facts_of(job: Job, worker: str, *, hides_keys: bool, sees_costs: bool) -> list[tuple[str, Any]]:
     """Returns labels and values; facts without a value are left out. `hides_keys`: the arguments that keys were made of
     may not be seen."""
     facts: list[tuple[str, Any]] = [
@@ -76,7 +76,7 @@ def facts_of(job: Job, worker: str, *, hides_keys: bool) -> list[tuple[str, Any]
         (_("Priority"), job.priority),
         (_("Backend"), job.backend),
         (_("Held by"), job.held_by),
-        (_("Cost"), _cost(job)),
+        (_("Cost"), _cost(job) if sees_costs else None),
         (_("Concurrency key"), _concurrency(job, hides_key=hides_keys)),
         (_("Slots"), job.slots if (job.slots or 1) > 1 else None),
         (_("Unique key"), _unique_key(job, hides_key=hides_keys)),
@@ -197,18 +197,24 @@ def output_of(job: Job) -> dict[str, Any]:
     return {"end": text[-CHARACTERS_SHOWN:], "is_cut": is_cut, "length": f"{len(text):,}"}
 
 
-def steps_of(job: Job, mask: JobMask, *, sees_data: bool) -> dict[str, Any]:
+def steps_of(job: Job, mask: JobMask, *, sees_data: bool, sees_costs: bool) -> dict[str, Any]:
     """Returns the newest, their number, and what all together have cost: "" where they are too many to be added up."""
     steps = job.steps.all()
     sums = sums_of(steps)
     count = sums.pop("count")
     return {
         "shown": [
-            {"step": step, "result": _result(step, mask) if sees_data else ""} for step in newest_steps(steps)
+            {
+                "step": step,
+                "result": _result(step, mask) if sees_data else "",
+                "cost": money(step.usd) if sees_costs else "",
+                "tokens": tokens(step.tokens_in, step.tokens_out) if sees_costs else "",
+            }
+            for step in newest_steps(steps)
         ],
         "count": label_of(count),
         "limit": STEPS_SHOWN,
-        "cost": "" if count > COUNTED_AT_MOST else money(**sums),
+        "cost": money(**sums) if sees_costs and count <= COUNTED_AT_MOST else "",
     }
 
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.formats import money, time_tag, tokens
+from pgonly_django.admin.formats import time_tag
 from pgonly_django.admin.jobs.attempts import EqualAttempts, RecordedAttempt, folded
 from pgonly_django.models import Job, State
 from pgonly_django.wording import duration
@@ -165,7 +165,7 @@ class Waterfall:
         start = step.started_at or step.finished_at
         row = Row(f"step-{step.pk}", start, step.name, is_step=True, result=result)
         row.bars = [self.scale.bar("done", start, step.finished_at)]
-        row.cost, row.beside = money(step.usd), tokens(step.tokens_in, step.tokens_out)
+        row.cost, row.beside = shown["cost"], shown["tokens"]
         row.took = duration(step.finished_at - start) if step.started_at else ""
         return row
 

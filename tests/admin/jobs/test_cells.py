@@ -9,12 +9,16 @@ from uuid import uuid4
 
 import pytest
 from django.db import connection
+from django.test.testcases import DatabaseOperationForbidden
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.paging import CappedPaginator
-from pgonly_django.models import CostEntry, Job, State
-from tests.admin.conftest import LIST, make_job
+from pgonly_django.database.connect import connect
+from pgonly_django.models import CostEntry, Job, State, Step
+from tests.admin.conftest import LIST, make_job, page_of
+from tests.aliases import alias
 from tests.queue.rows import insert_jobs, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -133,6 +137,46 @@ def test_what_a_job_has_cost_is_the_sum_of_its_calls(admin_client):
     free, costly = cells(admin_client.get(LIST), "cost")
     assert free == ""
     assert "$0.10" in costly
+
+
+def test_a_list_whose_costs_take_too_long_to_add_up_has_its_jobs_without_that_column(
+    admin_client, monkeypatch
+):
+    monkeypatch.setattr("pgonly_django.admin.jobs.cells.COSTS_LIMIT", timedelta(milliseconds=50))
+    monkeypatch.setattr(JobChangeList, "statement_limit", timedelta(milliseconds=500))
+    job = make_job()
+    with connect("default", application_name="pgonly tests") as other, other.transaction():
+        other.execute("LOCK TABLE pgonly_cost IN ACCESS EXCLUSIVE MODE")
+        response = admin_client.get(LIST)
+    assert [row.pk for row in response.context["cl"].result_list] == [job.pk]
+    assert "column-cost" not in response.text
+
+
+class CostsElsewhere:
+    def db_for_read(self, model, **hints):
+        return "costs" if model is CostEntry else None
+
+
+def test_costs_are_read_from_the_database_that_the_router_names(admin_client, settings):
+    make_job()
+    settings.DATABASE_ROUTERS = [CostsElsewhere()]
+    with (
+        alias("costs"),
+        pytest.raises(DatabaseOperationForbidden, match="'costs'"),
+    ):  # a test has "default" alone
+        admin_client.get(LIST)
+
+
+def test_who_may_not_see_costs_sees_none_in_the_list_nor_on_the_page_of_a_job(client, person):
+    job = make_job()
+    Step.objects.create(job=job, name="ask", usd="0.07", tokens_in=900)
+    CostEntry.objects.create(job_id=job.pk, usd="0.07", tokens_in=900)
+    person("view_job")
+    for page in (LIST, page_of(job)):
+        assert not re.search(r"\$|900 tokens", client.get(page).text)
+    person("view_job", "view_costentry")
+    for page in (LIST, page_of(job)):
+        assert "$0.07" in client.get(page).text
 
 
 def run_of(seconds, outcome="failed"):
