@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, NamedTuple
 
 from django.db import router
@@ -20,7 +21,15 @@ from pgonly_django.admin import formats
 from pgonly_django.admin.base import Links
 from pgonly_django.models import Job
 from pgonly_django.models.job_stats import NUMBERS
-from pgonly_django.monitoring.runs import Period, percentile, throughput, times, waiting_times
+from pgonly_django.monitoring.runs import (
+    EndedRuns,
+    Period,
+    Waits,
+    percentile,
+    throughput,
+    times,
+    waiting_times,
+)
 from pgonly_django.wording import duration
 
 PERIODS = {
@@ -34,16 +43,23 @@ COUNTED_LATE = timedelta(seconds=15)  # after the end of a run its worker may wr
 MICROSECOND = 1e-6
 WIDTH, HEIGHT = 640.0, 160.0
 GAP = 0.15  # of a bar's width
-PLACE = ("kind", "x", "y", "width", "height")
-RECT = '<rect class="pgonly-bar pgonly-{}" x="{}" y="{}" width="{}" height="{}"></rect>'
+RECT = '<rect class="pgonly-bar pgonly-{kind}" x="{x}" y="{y}" width="{width}" height="{height}"></rect>'
 SMALLEST = 2.0  # so that one failure among ten thousand is seen
 
 
 class Bar(NamedTuple):
-    start: datetime  # of its part of the period
-    numbers: list[int]  # one above the other
-    cells: list[str]  # the same in words
-    ended_jobs: int  # a run that is retried ends no job
+    label: str
+    numbers: Sequence[int]  # one above the other
+    cells: Sequence[str]  # the same in words
+    url: str = ""  # of the jobs that finished then
+
+
+class Kind(NamedTuple):
+    """What has one colour in each bar."""
+
+    colour: str  # a class
+    name: str
+    sum: str  # of the whole period, in words
 
 
 class Charts:
@@ -54,13 +70,15 @@ class Charts:
         name = links.request.GET.get("period", "").upper()
         self.period = Period[name] if name in Period.__members__ else Period.HOUR
         self.alias = router.db_for_read(Job)
+        self.label, self.url = cache(self._label), cache(self._url)  # both charts have the same
 
     def runs(self) -> dict[str, Any]:
         """The number of runs that ended, and how they ended."""
+        parts = throughput(self.alias, self.period, self.queue)
         bars = []
-        for part in throughput(self.alias, self.period, self.queue):
-            numbers = [getattr(part, kind) for kind in NUMBERS]
-            bars.append(Bar(part.starts_at, numbers, [f"{number:,}" for number in numbers], part.ended_jobs))
+        for part in parts:
+            numbers = [getattr(part, name) for name in NUMBERS]
+            bars.append(self._bar(part, numbers, [f"{number:,}" for number in numbers]))
         sums = [f"{sum(numbers):,}" for numbers in zip(*(bar.numbers for bar in bars), strict=True)]
         return self._chart(NUMBERS, bars, sums, "{:,}".format)
 
@@ -69,9 +87,9 @@ class Charts:
         than p95."""
         parts = waiting_times(self.alias, self.period, self.queue)
         bars = []
-        for start, histogram, ended_jobs in parts:
-            found = percentiles(histogram)
-            bars.append(Bar(start, steps(found), [*map(seconds_label, found)], ended_jobs))
+        for part in parts:
+            found = percentiles(part.histogram)
+            bars.append(self._bar(part, steps(found), [*map(seconds_label, found)]))
         histograms = (part.histogram for part in parts if part.histogram)
         whole = [sum(counts) for counts in zip(*histograms, strict=True)]
         sums = [*map(seconds_label, percentiles(whole))]
@@ -91,32 +109,22 @@ class Charts:
         ]
         return {"rows": rows, "within": PERIODS[self.period][1]}
 
+    def _bar(self, part: EndedRuns | Waits, numbers: list[int], cells: list[str]) -> Bar:
+        """Returns a bar that is a link if jobs ended: a run that is retried ends none."""
+        return Bar(
+            self.label(part.starts_at), numbers, cells, self.url(part.starts_at) if part.ended_jobs else ""
+        )
+
     def _chart(
-        self, kinds: Sequence[str], bars: Sequence[Bar], sums: Sequence[str], top_label: Callable[[int], str]
+        self, names: Sequence[str], bars: Sequence[Bar], sums: Sequence[str], top_label: Callable[[int], str]
     ) -> dict[str, Any]:
-        """`kinds`: the classes of the colours of what is stacked in each bar. `sums`: the same of the whole period."""
-        top, width = nice(max(sum(bar.numbers) for bar in bars)), WIDTH / len(bars)
-        words = [*map(_, kinds)]
-        labels = [self._label(bar.start) for bar in bars]
-        rows = []
-        for place, (bar, label) in enumerate(zip(bars, labels, strict=True)):
-            if rects := stacked(kinds, bar.numbers, place * width, width, top):
-                url = self._url(bar.start) if bar.ended_jobs else ""
-                said = (f"{cell} {word}" for cell, word in zip(bar.cells, words, strict=True))
-                title = ", ".join([label, *said]) + (url and f". {OPENS}")
-                svg = drawn(rects, url, title)
-                rows.append({"label": label, "url": url, "svg": svg, "cells": bar.cells})
+        kinds = [*map(Kind, names, map(_, names), sums)]
         return {
             "periods": [
                 (f"?period={each.name.lower()}", PERIODS[each][0], each is self.period) for each in PERIODS
             ],
             "within": PERIODS[self.period][1],
-            "bars": rows,  # without those of nothing
-            "opens": OPENS,
-            "kinds": [*zip(kinds, words, sums, strict=True)],
-            "marks": [labels[0], labels[len(labels) // 2], labels[-1]],
-            "top": top_label(top),  # what the upper edge stands for
-            "view_box": f"0 0 {WIDTH:g} {HEIGHT:g}",
+            **chart(kinds, bars, top_label),
         }
 
     def _label(self, start: datetime) -> str:
@@ -143,14 +151,34 @@ def local_text(moment: datetime) -> str:
     return f"{_local(moment):%Y-%m-%dT%H:%M:%S}"
 
 
+def chart(kinds: Sequence[Kind], bars: Sequence[Bar], top_label: Callable[[int], str]) -> dict[str, Any]:
+    """Returns a chart for includes/chart.html. Bars of nothing are left out. SVG and rows are made here: a template
+    would take five times as long for the bars of an hour."""
+    top, width = nice(max(sum(bar.numbers) for bar in bars)), WIDTH / len(bars)
+    colours, svg, rows = [kind.colour for kind in kinds], [], []
+    for place, bar in enumerate(bars):
+        if rects := stacked(colours, bar.numbers, place * width, width, top):
+            said = [bar.label, *(f"{cell} {kind.name}" for cell, kind in zip(bar.cells, kinds, strict=True))]
+            svg.append(drawn(rects, bar.url, ", ".join(said)))
+            rows.append(row(bar))
+    return {
+        "svg": SafeString("".join(svg)),
+        "rows": SafeString("".join(rows)),
+        "kinds": kinds,
+        "marks": [bars[place].label for place in (0, len(bars) // 2, -1)],
+        "top": top_label(top),  # what the upper edge stands for
+        "view_box": f"0 0 {WIDTH:g} {HEIGHT:g}",
+    }
+
+
 def stacked(
-    kinds: Sequence[str], numbers: Sequence[int], left: float, width: float, top: int
+    colours: Sequence[str], numbers: Sequence[int], left: float, width: float, top: int
 ) -> list[dict[str, str]]:
     """The parts of one bar, from the bottom up. Coordinates as text: a template would write them as the reader's
     language writes numbers."""
     rects = []
     lower = HEIGHT
-    for kind, number in zip(kinds, numbers, strict=True):
+    for kind, number in zip(colours, numbers, strict=True):
         if number > 0:
             height = min(max(number / top * HEIGHT, SMALLEST), lower)
             lower -= height
@@ -159,12 +187,20 @@ def stacked(
     return rects
 
 
-def drawn(rects: list[dict[str, str]], url: str, title: str) -> SafeString:
-    """One bar as a link. Here and not in the template, which would take ten times as long for the bars of an hour."""
+def drawn(rects: Sequence[dict[str, str]], url: str, title: str) -> SafeString:
+    """Returns one bar, which is a link if it has a `url`."""
     whole = {**rects[0], "kind": "area", "y": "0", "height": "100%"}  # so that a low bar is easily hit
-    parts = format_html_join("", RECT, (tuple(map(rect.get, PLACE)) for rect in (whole, *rects)))
-    address = format_html(' href="{}" tabindex="-1"', url) if url else ""
-    return format_html("<a{}><title>{}</title>{}</a>", address, title, parts)
+    parts = SafeString("".join(map(RECT.format_map, (whole, *rects))))  # classes and numbers
+    if url:
+        return format_html('<a href="{}" tabindex="-1"><title>{}. {}</title>{}</a>', url, title, OPENS, parts)
+    return format_html("<a><title>{}</title>{}</a>", title, parts)
+
+
+def row(bar: Bar) -> SafeString:
+    """Returns the same for the table below the chart."""
+    label = format_html('<a href="{}" title="{}">{}</a>', bar.url, OPENS, bar.label) if bar.url else bar.label
+    cells = format_html_join("", '<td class="pgonly-number">{}</td>', zip(bar.cells, strict=True))
+    return format_html('<tr><th scope="row">{}</th>{}</tr>', label, cells)
 
 
 def nice(number: int) -> int:

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
-from pgonly_django.admin.charts import HEIGHT, WIDTH, drawn, nice, stacked
+from pgonly_django.admin.charts import Bar, Kind, chart
 from pgonly_django.admin.paging import in_time
 from pgonly_django.amounts import shown
 
@@ -110,26 +110,12 @@ class Sums:
             if row["day"] in days:
                 place = models.index(row["model"]) if row["model"] in models else -1
                 days[row["day"]][place] += row["usd_sum"]
-        return _drawn(days, [*zip(colours, names, map(formats.money, amounts), strict=True)])
-
-
-def _drawn(days: dict[date, list[Decimal]], kinds: list[tuple[str, str, SafeString]]) -> dict[str, Any]:
-    numbers = [[int(usd * MILLION) for usd in of_day] for of_day in days.values()]
-    top, width = nice(max(map(sum, numbers))), WIDTH / len(days)
-    labels, colours = [date_format(day, "Y-m-d") for day in days], [colour for colour, _name, _sum in kinds]
-    bars = []
-    for place, (label, of_day, amounts) in enumerate(zip(labels, numbers, days.values(), strict=True)):
-        if rects := stacked(colours, of_day, place * width, width, top):
-            cells = [shown(usd) for usd in amounts]
-            said = (f"{cell} {kind[1]}" for cell, kind in zip(cells, kinds, strict=True))
-            bars.append({"label": label, "svg": drawn(rects, "", ", ".join([label, *said])), "cells": cells})
-    return {
-        "bars": bars,
-        "kinds": kinds,
-        "marks": [labels[0], labels[len(labels) // 2], labels[-1]],
-        "top": formats.dollars(Decimal(top) / MILLION),
-        "view_box": f"0 0 {WIDTH:g} {HEIGHT:g}",
-    }
+        kinds = [*map(Kind, colours, names, map(formats.money, amounts))]
+        bars = [
+            Bar(date_format(day, "Y-m-d"), [int(usd * MILLION) for usd in of_day], [*map(shown, of_day)])
+            for day, of_day in days.items()
+        ]
+        return chart(kinds, bars, lambda top: formats.dollars(Decimal(top) / MILLION))
 
 
 def _by(column: str, rows: Iterable[dict[str, Any]]) -> list[tuple[str, Sum]]:

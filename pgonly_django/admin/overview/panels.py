@@ -42,7 +42,7 @@ from pgonly_django.monitoring.storage import OfUser, sessions
 from pgonly_django.monitoring.workers import WorkerFigures
 
 LAST_EPOCH = 1e10  # of the year 2286
-MONTH_LIMIT = timedelta(milliseconds=150)  # of the 250 of a panel
+MONTH_LIMIT = timedelta(milliseconds=40)  # about 100,000 calls
 ALERTS_SHOWN, WORKERS_SHOWN, JOBS_OF_A_WORKER = 20, 25, 5
 
 
