@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from pgonly_django.limits.limiter import limiter
     from pgonly_django.queue.retry import Backoff
     from pgonly_django.scheduling.decorators import cron, every
+    from pgonly_django.tasks.bound import RESULT
     from pgonly_django.tasks.bulk import enqueue_many
     from pgonly_django.tasks.redrive import redrive
     from pgonly_django.tasks.task import task
 
 __all__ = [
+    "RESULT",
     "Backoff",
     "Cost",
     "Costed",
@@ -56,6 +58,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "RESULT": "pgonly_django.tasks.bound",
     "Backoff": "pgonly_django.queue.retry",
     "Cost": "pgonly_django.amounts",
     "Costed": "pgonly_django.amounts",

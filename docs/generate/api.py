@@ -99,8 +99,9 @@ def entry(name: str, thing: Any) -> Iterator[str]:
         yield members(thing, name, INTERNAL.get(name, ()))
     if name == "task":
         yield "The task has Django's methods `enqueue`, `aenqueue`, `get_result`, `aget_result`, and:"
-        yield f"```python excerpt\n{declared(PostgresTask.using, 'using')}\n```"
-        yield documentation(PostgresTask.using)
+        for method in (PostgresTask.using, PostgresTask.bind):
+            yield f"```python excerpt\n{declared(method, method.__name__)}\n```"
+            yield documentation(method)
 
 
 def declared(thing: Any, name: str) -> str:

@@ -61,7 +61,7 @@ def page() -> str:
     ]
     return TEXT.strip().format(
         options=table(["option", "", "default", "values"], rows),
-        of_one_call=" and ".join(f"`{name}`" for name in OF_ONE_CALL),
+        of_one_call=", ".join(f"`{name}`" for name in OF_ONE_CALL[:-1]) + f" and `{OF_ONE_CALL[-1]}`",
         context=members(JobContext, "context", hidden=OF_THE_WORKER),
         result=members(JobResult, "result"),
     )

@@ -19,7 +19,7 @@ from pgonly_django.tasks.masking import JobMask
 from pgonly_django.wording import duration
 
 # Columns that may be megabytes: only `show` reads them.
-LARGE = ("args", "kwargs", "options", "result", "errors", "log")
+LARGE = ("args", "kwargs", "options", "then_job", "result", "errors", "log")
 CUT = 500
 LAST = {
     f"last_{key}": Left(KeyTextTransform(key, KeyTransform(-1, "errors")), CUT, output_field=TextField())
@@ -32,7 +32,7 @@ COLUMNS = (
     "progress",
 )  # fmt: skip
 STEP = ("name", "started_at", "finished_at", "usd", "tokens_in", "tokens_out", "result")
-DETAILS = ("backend", "args", "kwargs", "options", "result", "errors", "log")
+DETAILS = ("backend", "args", "kwargs", "options", "then_job", "result", "errors", "log")
 ENDED = ("outcome", "exception", "message", "reason", "step", "finished_at", "worker")
 LINE = "{:36}  {:9}  {:12}  {:28}  {:>8}  {:>7}  {}"
 HEADS = LINE.format("id", "state", "queue", "task", "attempts", "age", "last error")

@@ -326,6 +326,7 @@ TABLES = [
         concurrency_limit=optional(SmallIntegerField, "Maximum jobs of the key at a time."),
         options=optional(JSONField, "Set by .using() for this job alone."),
         metadata=optional(JSONField, "Carried beside its arguments."),
+        then_job=optional(JSONField, "The job that is enqueued when it succeeds."),
         errors=JSONField(default=list, help_text="The last attempts that did not succeed."),
         log=JSONField(default=list, help_text="The last lines the job logged."),
         progress=optional(JSONField, "done, total and message."),

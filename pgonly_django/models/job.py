@@ -293,6 +293,7 @@ class Job(models.Model):
     enqueued_by = models.CharField(  # noqa: DJ001 - as unique_key
         max_length=264, null=True, help_text=_("The job or schedule that enqueued it; empty: other code.")
     )
+    then_job = models.JSONField(null=True, help_text=_("The job that is enqueued when it succeeds."))
     retention = models.DurationField(null=True, help_text=_("Kept this long after its end; empty: forever."))
 
     progress = models.JSONField(null=True, help_text=_("done, total and message."))

@@ -91,6 +91,7 @@ class ClaimedJob(NamedTuple):
     attempted_timestamp: float
     errors: list[dict[str, Any]] | None  # None: empty
     metadata: dict[str, Any] | None  # None: empty
+    then_job: dict[str, Any] | None = None  # see tasks/bound.py
 
     @property
     def enqueued_at(self) -> datetime:
@@ -120,7 +121,7 @@ def time_of(timestamp: float) -> datetime:
     return EPOCH + timedelta(microseconds=round(timestamp * 1_000_000))
 
 
-JSON_COLUMNS = ("args", "kwargs", "options", "errors", "metadata")
+JSON_COLUMNS = ("args", "kwargs", "options", "errors", "metadata", "then_job")
 # The id as text, as it is used; NULL for what is empty in most rows, which saves parsing it.
 SHORTER = {"id": "job.id::text", "kwargs": "nullif(job.kwargs, '{}')", "errors": "nullif(job.errors, '[]')"}
 TIMESTAMPS = {

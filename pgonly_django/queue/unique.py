@@ -43,7 +43,8 @@ TRIES = 100
 # Of one statement. Its parameter may have 1 GB.
 JOBS_AT_ONCE, CHARACTERS_AT_ONCE = 1000, 100_000_000
 
-_COLUMNS = [name for name in (*TEMPLATE_COLUMNS, *CALL_COLUMNS) if name != "run_at"]
+_REPLACED = (*CALL_COLUMNS, "then_job")
+_COLUMNS = [name for name in (*TEMPLATE_COLUMNS, *_REPLACED) if name != "run_at"]
 # Index: pgonly_job_unique, the primary key. `expired` gives up the keys whose period is over, before any row is
 # inserted; their rows are locked in the order of the keys, and inserted in that order too, so that two batches do not
 # wait for each other. The times are the same for all rows: a batch keeps its order by the ids.
@@ -74,7 +75,7 @@ SELECT coalesce(json_agg(json_build_array(
 # A job that was claimed is not changed: it is not in the index any more, or, where its key counts for longer, it stays
 # as it is. A held one stays held. The metadata and enqueued_by stay those of the call which made the row.
 REPLACE = f"""UPDATE SET args = excluded.args, kwargs = excluded.kwargs, run_at = excluded.run_at,
-        {", ".join(f"{name} = excluded.{name}" for name in CALL_COLUMNS)},
+        {", ".join(f"{name} = excluded.{name}" for name in _REPLACED)},
         state = CASE job.state WHEN 'held' THEN 'held' ELSE excluded.state END
     WHERE job.lease_epoch = 0 AND job.state IN ('scheduled', 'ready', 'held')"""
 
@@ -196,21 +197,22 @@ def _statement(*, replaces: bool) -> Statement:
 
 
 def _json_of(job_id: str, job: NewJob) -> str:
-    """Returns the row as a JSON object; its arguments, metadata and options are JSON already."""
-    template, unique = job.template, _unique(job)
-    assert set(job.own or ()) <= {*CALL_COLUMNS, "enqueued_by"}, "INSERT_UNIQUE would leave a column out"
+    """Returns the row as a JSON object; its arguments, metadata, options and then_job are JSON already."""
+    template, unique, own = job.template, _unique(job), dict(job.own or {})
+    then = own.pop("then_job", "null")
+    assert set(own) <= {*CALL_COLUMNS, "enqueued_by"}, "INSERT_UNIQUE would leave a column out"
     values = {name: getattr(template, name) for name in TEMPLATE_COLUMNS if name != "options"}
     values |= {
         "id": job_id,
         "unique_key": unique.key,
         "unique_while": unique.until,
         **running_job(),
-        **(job.own or {}),
+        **own,
     }
     scalars = json.dumps(values, default=as_text, ensure_ascii=False)
     options, metadata = template.options or "null", job.metadata or "null"
     call = f'"args": {job.args}, "kwargs": {job.kwargs}, "metadata": {metadata}'
-    return f'{scalars[:-1]}, {call}, "options": {options}}}'
+    return f'{scalars[:-1]}, {call}, "options": {options}, "then_job": {then}}}'
 
 
 def _winners(alias: str, keys: list[str]) -> dict[str, Enqueued]:

@@ -2,6 +2,7 @@
 
 task, backend, bulk   @task, enqueue() and enqueue_many()
 options, settings     the options of a task, one entry of settings.TASKS, which layer wins, and the system check of both
+bound                 calls that are made later, and the job that follows another one
 arguments, keys       whether a call fits the function and JSON; what follows from its arguments
 metadata              what jobs carry beside their arguments
 result, registry      from a row back to a result, and to its task, also by a former path

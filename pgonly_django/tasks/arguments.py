@@ -86,12 +86,15 @@ class CallSignature:
             for name, value in [*zip(names, args, strict=False), *kwargs.items()]:
                 to_json([value], f"Argument {name!r} of {self.name}()")  # a list: as deep as it stood above
             raise
-        if (length := len(texts[0]) + len(texts[1])) > LENGTH_LIMIT:
-            reason = (
-                f"it has {length:,} characters, more than {LENGTH_LIMIT:,}; keep it in your own row or file"
-            )
-            raise NotStorableError(f"What is passed to {self.name}()", reason)
+        refuse_long(texts, f"What is passed to {self.name}()")
         return texts
+
+
+def refuse_long(texts: tuple[str, str], what: str) -> None:
+    """Raises NotStorableError for arguments that PostgreSQL would refuse."""
+    if (length := len(texts[0]) + len(texts[1])) > LENGTH_LIMIT:
+        reason = f"it has {length:,} characters, more than {LENGTH_LIMIT:,}; keep it in your own row or file"
+        raise NotStorableError(what, reason)
 
 
 def texts_of(

@@ -43,6 +43,7 @@ from pgonly_django.queue.enqueue import (
 )
 from pgonly_django.queue.unique import Enqueued, insert_unique
 from pgonly_django.tasks.arguments import CallSignature, call_signature, texts_of
+from pgonly_django.tasks.bound import stored
 from pgonly_django.tasks.failures import check_dead_letter_queue
 from pgonly_django.tasks.keys import Columns, UniqueFunction, call_columns, kept_for_its_key, uniqueness
 from pgonly_django.tasks.metadata import Call, instrumented
@@ -71,7 +72,7 @@ _decode = json.JSONDecoder().decode
 
 
 class Prepared(NamedTuple):
-    """The parts that all calls of a task share. The last three are None for most tasks."""
+    """The parts that all calls of a task share. The last four are None for most tasks."""
 
     task: Any
     signature: CallSignature
@@ -79,6 +80,7 @@ class Prepared(NamedTuple):
     columns: Columns | None
     unique: UniqueFunction | None
     metadata: str | None
+    then: str | None  # the job after it: see tasks/bound.py
 
 
 class PostgresBackend(BaseTaskBackend):
@@ -242,14 +244,15 @@ class PostgresBackend(BaseTaskBackend):
                 self._prepared.clear()
             # It holds the task, so no other object gets the same id.
             prepared = self._prepared[id(task)] = self._prepare(task)
-        _, signature, template, columns, unique, usual = prepared
+        _, signature, template, columns, unique, usual, then = prepared
         signature.check(args, kwargs)
         texts = texts or signature.to_json(args, kwargs)
         metadata = metadata or usual
-        if columns is None and unique is None:
+        if columns is None and unique is None and then is None:
             return NewJob(template, *texts, None, None, metadata)
         # Each decodes for itself: a callable may change what it gets.
         own = columns(*map(_decode, texts)) if columns else None
+        own = own if then is None else {**(own or {}), "then_job": then}
         return NewJob(template, *texts, own, unique(*map(_decode, texts)) if unique else None, metadata)
 
     def _prepare(self, task: Any) -> Prepared:
@@ -259,7 +262,7 @@ class PostgresBackend(BaseTaskBackend):
         validate_place(task)
         options = self.options_of(task)
         check_dead_letter_queue(options.dead_letter_queue)
-        stored = storable(_overrides(task))
+        overrides = storable(_overrides(task))
         columns_of_options = {name: getattr(options, name) for name in OF_TEMPLATE} | {
             "retention": kept_for_its_key(options.retention, options),
             "failed_retention": stored_retention(kept_for_its_key(options.failed_retention, options)),
@@ -269,14 +272,16 @@ class PostgresBackend(BaseTaskBackend):
             queue=str.__str__(task.queue_name),  # of an Enum that is a str: its value
             task=task.module_path,
             priority=int(task.priority),
-            options=None if stored is None else json.dumps(stored),
+            options=None if overrides is None else json.dumps(overrides),
             run_at=None if task.run_after is None else aware(task.run_after),
             **columns_of_options,
         )
         signature = call_signature(task.func, task.takes_context)
         unique = uniqueness(first_path(task), signature, options)
         columns, metadata = call_columns(signature, options), getattr(task, "stored_metadata", None)
-        return Prepared(task, signature, template, columns, unique, metadata)
+        after = getattr(task, "then", None)
+        then = None if after is None else stored(after, self.database)
+        return Prepared(task, signature, template, columns, unique, metadata, then)
 
     def _tell_after_commit(
         self,

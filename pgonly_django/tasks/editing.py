@@ -214,7 +214,10 @@ def run_again(
         metadata = json.dumps(job.metadata) if job.metadata else None
         ((_task, new),) = backend.prepare_many([(call, args, kwargs, metadata)])
         template = _template_of(job, new, backend.options_of(task))
-        new = new._replace(template=template, own=_own_of(job, new))
+        own = _own_of(job, new)
+        if job.then_job is not None:
+            own = {**(own or {}), "then_job": json.dumps(job.then_job)}
+        new = new._replace(template=template, own=own)
         result = backend.insert(call, new.enqueued_by(f"{OF_COPY}{job.pk}"))
     return result
 

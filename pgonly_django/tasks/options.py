@@ -147,7 +147,7 @@ class CallOptions(JobOptions, total=False):
 
 
 # Those that belong to one call: .using() alone takes them.
-OF_ONE_CALL = ("idempotency_key", "metadata")
+OF_ONE_CALL = ("idempotency_key", "metadata", "then")
 OPTION_NAMES = tuple(f.name for f in fields(TaskOptions) if f.name not in OF_ONE_CALL)
 # Those whose value stands in a column of all jobs of the task.
 OF_TEMPLATE = tuple(name for name in OPTION_NAMES if name in TEMPLATE_COLUMNS)
@@ -218,6 +218,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "debounce": (_is_duration_or_none, f"{DURATION} or None"),
     "idempotency_key": (_is_text_or_none, "a str that is not empty, or None"),
     "metadata": (lambda value: isinstance(value, Mapping | None), "a dict, or None"),  # see tasks/metadata.py
+    "then": (lambda _: True, "a task, what its bind() returns, or None"),  # see PostgresTask.using()
 }
 
 

@@ -11,12 +11,13 @@ from pgonly_django.tasks.task import PostgresTask
 
 if TYPE_CHECKING:
     from pgonly_django.models import Job
+    from pgonly_django.queue.enqueue import Template
 
 
 def result_of(job: Job) -> JobResult:
     is_recorded = job.state not in ("running", "succeeded")  # its last run, among the errors
     return build_result(
-        task=_task_of(job),
+        task=task_of(job),
         id=str(job.id),
         status=STATUS[job.state],
         backend=job.backend,
@@ -34,7 +35,7 @@ def result_of(job: Job) -> JobResult:
     )
 
 
-def _task_of(job: Job) -> Any:
+def task_of(job: Job | Template) -> Any:
     """Returns what find_task() does. Where that raises, a stand-in of that name raises the same when it is called."""
     try:
         task = find_task(job.task, job.backend, job.queue, job.priority)

@@ -8,10 +8,20 @@ from datetime import datetime, timedelta
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, Protocol, Self, Unpack, overload
 
-from pgonly_django.compat import GenericTask, InvalidTask, P, T, Task, TaskContext, task_backends
+from pgonly_django.compat import (
+    GenericTask,
+    InvalidTask,
+    P,
+    T,
+    Task,
+    TaskContext,
+    TaskResultStatus,
+    task_backends,
+)
 from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import BackoffFunction
 from pgonly_django.tasks.arguments import call_signature
+from pgonly_django.tasks.bound import BoundCall
 from pgonly_django.tasks.error_policies import ErrorClasses
 from pgonly_django.tasks.keys import call_columns, uniqueness
 from pgonly_django.tasks.metadata import metadata_text
@@ -66,11 +76,10 @@ class PostgresTask(GenericTask[P, T]):
     aliases: Sequence[str] = ()
     overrides: tuple[tuple[str, Any], ...] = ()
     stored_metadata: str | None = None  # JSON, of .using(metadata=...)
+    then: BoundCall | None = None
 
     if TYPE_CHECKING:
 
-        def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[T]: ...
-        async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[T]: ...
         def get_result(self, result_id: str) -> JobResult[T]: ...
         async def aget_result(self, result_id: str) -> JobResult[T]: ...
     else:
@@ -109,6 +118,7 @@ class PostgresTask(GenericTask[P, T]):
         run_after: datetime | None = None,
         backend: str | None = None,
         metadata: Mapping[str, Any] | None = UNSET,
+        then: PostgresTask[..., Any] | BoundCall | None = UNSET,
         **options: Unpack[CallOptions],
     ) -> Self:
         """Returns the task with other options for the calls that are made through it:
@@ -119,6 +129,8 @@ class PostgresTask(GenericTask[P, T]):
         - `run_after=None`: The time, an aware datetime, before which the job does not start.
         - `metadata=None`: A dict of at most 8 KB of JSON that the job carries beside its arguments, as it is now:
           `context.metadata`, `result.metadata`.
+        - `then=None`: The job that is enqueued in the transaction in which this one succeeds, a task or its bind():
+          `load.using(then=send.bind(RESULT, "weekly"))`.
         - `idempotency_key=None`: A unique key of your own, such as the id of a webhook's event.
 
         Raises OptionError for an option that does not exist or a value that it cannot have, and NotStorableError for
@@ -128,12 +140,41 @@ class PostgresTask(GenericTask[P, T]):
         place = f"{self.func.__qualname__}.using()"
         if metadata is not UNSET:
             changes["stored_metadata"] = metadata_text(metadata, place)
+        if then is not UNSET:
+            changes["then"] = _bound(then, place)
         if options:
             if "aliases" in options:
                 raise OptionError(f"{place}: aliases belong to the task. Set them there: @task(aliases=...).")
             checked = validated(options, place, (*DJANGO_USING, *OF_ONE_CALL), of_one_call=True)
             changes["overrides"] = tuple({**dict(self.overrides), **checked}.items())
         return replace(self, **changes)
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> BoundCall:
+        """Returns the call with these arguments, which is not made now: for a batch, for gather(), or for
+        `.using(then=...)`. Raises WrongArgumentsError."""
+        call_signature(self.func, self.takes_context).check(args, kwargs)
+        return BoundCall(self, args, kwargs)
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[T]:
+        """Enqueues the call. See PostgresBackend.enqueue()."""
+        result: JobResult[T] = self.get_backend().enqueue(self, args, kwargs)
+        if self.then is not None and (following := self._after(result)):
+            following.task.enqueue(*following.args, **following.kwargs)
+        return result
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[T]:
+        """See enqueue()."""
+        result: JobResult[T] = await self.get_backend().aenqueue(self, args, kwargs)
+        if self.then is not None and (following := self._after(result)):
+            await following.task.aenqueue(*following.args, **following.kwargs)
+        return result
+
+    def _after(self, result: Any) -> BoundCall | None:
+        """Returns what follows a job that Django's ImmediateBackend has run. Our own jobs do that at their end."""
+        is_ours = hasattr(self.get_backend(), "options_of")
+        if is_ours or self.then is None or result.status != TaskResultStatus.SUCCESSFUL:
+            return None
+        return self.then.with_result(result.return_value)
 
     def get_backend(self) -> Any:
         """Returns the backend. Django's own imports `task_backends` in each call: eight calls of enqueue()'s 130."""
@@ -157,6 +198,15 @@ class PostgresTask(GenericTask[P, T]):
         if isinstance(context, TaskContext) and not isinstance(context, JobContext):
             return (DetachedContext(context.task_result), *args[1:])
         return args
+
+
+def _bound(then: Any, place: str) -> BoundCall | None:
+    if isinstance(then, BoundCall | None):
+        return then
+    if not isinstance(then, PostgresTask):
+        raise OptionError(f"{place}: then must be a task, what its bind() returns, or None, got {then!r}.")
+    call: BoundCall = then.bind()
+    return call
 
 
 def _place(function: Any) -> str:

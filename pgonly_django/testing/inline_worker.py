@@ -207,6 +207,9 @@ class InlineWorker:
 
     def _write(self, ended: EndedRun) -> EndedRun:
         """Writes the end and what the job has reported. Returns the end as it was written."""
+        if ended.run.job.then_job is not None:
+            with as_in_autocommit():
+                ended = self.executor.enqueue_next(ended)
         run, finish = ended.run, ended.finish
         if finish is None or ended.committed:
             return ended

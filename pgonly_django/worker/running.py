@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,11 +25,21 @@ from pgonly_django.models.job import State
 from pgonly_django.outcomes import Outcome
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.claim import JSON_COLUMNS, Unreadable
-from pgonly_django.queue.finish import LAST_REPORT, Finish, Report, finish_statements, report_parameters
+from pgonly_django.queue.enqueue import OF_JOB
+from pgonly_django.queue.finish import (
+    LAST_REPORT,
+    WHOSE,
+    Finish,
+    Report,
+    finish_statements,
+    report_parameters,
+)
 from pgonly_django.queue.output import load_output
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.backend import OWN_RECEIVERS, has_receivers
+from pgonly_django.tasks.bound import next_job
 from pgonly_django.tasks.keys import budget_name
+from pgonly_django.tasks.stored_jobs import task_of
 from pgonly_django.worker import ending, forked_child, reports
 from pgonly_django.worker.django_connections import (
     SlotThread,
@@ -92,7 +102,8 @@ class Executor:
         lost = clean_up_connections(run.job.task)
         if SyncToAsync.context_to_thread_executor:
             lost += leave_thread_of(_thread.place, run.job.task)
-        return self._without(lost, ended) if lost else ended
+        ended = self._without(lost, ended) if lost else ended
+        return ended if run.job.then_job is None else self.enqueue_next(ended)
 
     def call(self, run: Run) -> EndedRun:
         """Runs a sync task in this thread. What it leaves is not cleaned up. Raises nothing."""
@@ -139,10 +150,14 @@ class Executor:
         if self._keeps_snapshots():
             with renewing:
                 run.keeps_snapshot = True
+        return self._end_in_transaction(run, partial(self._call, run, call))
+
+    def _end_in_transaction(self, run: Run, call: Callable[[], Finish]) -> Finish:
+        """Makes the call, and writes the finish that it returns, in one transaction."""
         last: list[Report] = []
         try:
             with transaction.atomic(using=self.alias):
-                finish = self._call(run, call)
+                finish = call()
                 last += reports.last_report_of(run)
                 self._write_in_transaction(run, finish, last)
         except BaseException:
@@ -160,8 +175,13 @@ class Executor:
             ((statement, parameters),) = finish_statements([finish])
             cursor.execute(statement.sql, parameters)
             if cursor.rowcount == 0:
+                if _is_written(cursor, finish):
+                    return  # by this run: the answer to its COMMIT was lost
                 run.lease_lost = True
                 raise LeaseLost
+        if run.job.then_job is not None:
+            new = next_job(run.job.then_job, finish.result, run.job.task).enqueued_by(f"{OF_JOB}{run.job.id}")
+            run.found_task.backend.insert(task_of(new.template), new)
 
     def _keeps_snapshots(self) -> bool:
         """Returns whether Django's transactions are REPEATABLE READ or SERIALIZABLE, by OPTIONS, role or database."""
@@ -173,6 +193,19 @@ class Executor:
             chosen = connection.connection.isolation_level  # None: the default
             self._isolation = default if chosen is None else chosen.name.replace("_", " ").lower()
         return self._isolation in KEEPING_SNAPSHOTS
+
+    # .using(then=...): the finish of a job and the INSERT of the next one commit together.
+
+    def enqueue_next(self, ended: EndedRun) -> EndedRun:
+        """Writes the end of a run that has succeeded. The job has left no transaction open. Raises nothing."""
+        run, finish = ended.run, ended.finish
+        if ended.committed or finish is None or finish.state is not State.SUCCEEDED:
+            return ended
+        try:
+            retry_while_down(run, lambda _: self._end_in_transaction(run, lambda: finish))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the row gets its end
+            return self._ended(run, error)
+        return replace(ended, committed=True)
 
     # Async tasks.
 
@@ -195,6 +228,13 @@ class Executor:
                 ended = await self.acall(run)
                 if lost := await aleave_thread_of(place, run.job.task):
                     ended = self._without(lost, ended)
+                if run.job.then_job is not None:
+                    returned, ended = (
+                        ended,
+                        None,
+                    )  # a cancellation must not leave a success without what follows it
+                    ended = await sync_to_async(self.enqueue_next)(returned)
+                    await aleave_thread_of(place, run.job.task)
         except BaseException as error:  # noqa: BLE001 - another job may have cancelled every task of the loop
             ended = ended or self._last_resort(run, error)
         return ended
@@ -247,6 +287,7 @@ class Executor:
         job = run.job
         kinds: tuple[type, ...] = (
             type(job.args), type(job.kwargs), type(job.options), type(job.errors), type(job.metadata),
+            type(job.then_job),
         )  # fmt: skip
         if Unreadable in kinds:
             run.found_task = None  # no result can be made for receivers: they are given what the row says
@@ -323,6 +364,11 @@ class Executor:
                 return self.deliver(ended)
             except BaseException:  # noqa: BLE001 - usually out of memory
                 time.sleep(DELIVER_AGAIN_SECONDS)
+
+
+def _is_written(cursor: Any, finish: Finish) -> bool:
+    cursor.execute(WHOSE, {"ids": [finish.id]})
+    return (finish.lease_epoch, finish.state) in [row[1:] for row in cursor.fetchall()]
 
 
 async def _called(call: _Call) -> tuple[Any, BaseException | None]:

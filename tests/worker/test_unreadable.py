@@ -43,6 +43,7 @@ CASES = [
     (jobs.add, "options", "levels"),
     (jobs.add, "errors", "digits"),
     (jobs.add, "metadata", "digits"),
+    (jobs.add, "then_job", "digits"),
 ]
 
 

@@ -14,7 +14,8 @@ from pgonly_django.monitoring.progress import job_progress
 VIEW_DATA = "pgonly_django.view_job_data"
 # What a filter in the address could tell letter by letter, by trying values.
 DATA_COLUMNS = (
-    "args", "kwargs", "metadata", "options", "result", "errors", "log", "progress", "unique_key", "concurrency_key",
+    "args", "kwargs", "metadata", "options", "then_job", "result", "errors", "log", "progress", "unique_key",
+    "concurrency_key",
 )  # fmt: skip
 MESSAGE_SHOWN = 1_000
 

@@ -90,8 +90,20 @@ def facts_of(job: Job, worker: str, *, hides_keys: bool, sees_costs: bool) -> li
         *_times(job),
         *_kept(job),
         (_("Dead letter queue"), job.dead_letter_queue),
+        (_("Then"), _then(job)),
     ]
     return [(label, value) for label, value in facts if value not in (None, "")]
+
+
+def _then(job: Job) -> str | None:
+    """Returns what becomes of the job that follows it."""
+    if job.then_job is None:
+        return None
+    words = _("%s is enqueued when it succeeds")
+    if job.is_finished:
+        has_succeeded = job.state == State.SUCCEEDED
+        words = _("%s was enqueued") if has_succeeded else _("%s was not enqueued: its chain ended here")
+    return words % str(job.then_job.get("task"))
 
 
 def _cost(job: Job) -> str:

@@ -31,7 +31,7 @@ ORDER = ("resume", "run_now", "cancel", "edit", "retry", "again", "hold", "disca
 BESIDE_EACH_OTHER = 2
 ALWAYS_IN_MENU = ("discard", "delete")
 # Columns that may be megabytes; neither the list nor a verb reads them.
-LARGE = ("args", "kwargs", "options", "result", "errors", "log")
+LARGE = ("args", "kwargs", "options", "then_job", "result", "errors", "log")
 IS_CANCELLING = Q(state=State.RUNNING, cancel_requested_at__isnull=False)
 
 

@@ -95,3 +95,19 @@ def test_who_may_not_view_schedules_gets_no_link_to_one(client, person):
     text = client.get(f"{LIST}{job.pk}/change/").text
     assert "schedule nightly" in text
     assert "/schedule/nightly" not in text
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (State.READY, "shop.tasks.send is enqueued when it succeeds"),
+        (State.SUCCEEDED, "shop.tasks.send was enqueued"),
+        (State.FAILED, "shop.tasks.send was not enqueued: its chain ended here"),
+        (State.CANCELLED, "shop.tasks.send was not enqueued: its chain ended here"),
+    ],
+)
+def test_a_job_says_what_becomes_of_the_one_that_follows_it(page, state, says):
+    job = make_job(state, then_job={"task": "shop.tasks.send", "args": ["secret"]})
+    text = words(page(job))
+    assert f"Then {says}" in text
+    assert "secret" not in text

@@ -2,6 +2,7 @@
 
 from django.db import connection, models
 
+from pgonly_django import task
 from pgonly_django.testing import drain
 
 
@@ -38,13 +39,22 @@ def read_paper(paper_id):
     pages.append(paper_id)
 
 
+def has_rows(report_id):
+    return True
+
+
+@task()
+def publish(report_id):
+    return report_id
+
+
 def render(chapter_id):
     pages.append(chapter_id)
 
 
 def after(page):
     ran = [(result.task.name, result.return_value) for result in drain()]
-    assert [value for name, value in ran if name == "summarize"] == [1, 2, 3]
+    assert [value for name, value in ran if name in ("summarize", "publish")] == [1, 2, 3, 7, 7, 7]
     assert ("count_words", 3) in ran
 
     page.store_count.enqueue(str(page.counted.id))
@@ -54,8 +64,8 @@ def after(page):
     drain()
     assert pages == ["2 rows"]
 
-    page.load.enqueue(4)
-    assert [result.task.name for result in drain()] == ["load", "summarize"]
+    page.load_atomically.enqueue(4)
+    assert [result.task.name for result in drain()] == ["load_atomically", "summarize"]
 
     page.read_papers.enqueue(6, [1, 2, 3])
     assert [result.task.name for result in drain()] == ["read_papers", "summarize"]
