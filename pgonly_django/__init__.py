@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         JobInterrupt,
         JobStopped,
         JobTimedOut,
+        JobWaiting,
         LeaseLost,
         Retry,
         Snooze,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pgonly_django.limits.budget import budget
     from pgonly_django.limits.limiter import limiter
     from pgonly_django.queue.retry import Backoff
+    from pgonly_django.queue.waits import asend_event, send_event
     from pgonly_django.scheduling.decorators import cron, every
     from pgonly_django.tasks.bound import RESULT
     from pgonly_django.tasks.bulk import enqueue_many
@@ -45,15 +47,18 @@ __all__ = [
     "JobInterrupt",
     "JobStopped",
     "JobTimedOut",
+    "JobWaiting",
     "LeaseLost",
     "Retry",
     "Snooze",
+    "asend_event",
     "budget",
     "cron",
     "enqueue_many",
     "every",
     "limiter",
     "redrive",
+    "send_event",
     "task",
 ]
 
@@ -63,12 +68,14 @@ _MODULES = {
     "Cost": "pgonly_django.amounts",
     "Costed": "pgonly_django.amounts",
     "JobContext": "pgonly_django.context.context",
+    "asend_event": "pgonly_django.queue.waits",
     "budget": "pgonly_django.limits.budget",
     "cron": "pgonly_django.scheduling.decorators",
     "enqueue_many": "pgonly_django.tasks.bulk",
     "every": "pgonly_django.scheduling.decorators",
     "limiter": "pgonly_django.limits.limiter",
     "redrive": "pgonly_django.tasks.redrive",
+    "send_event": "pgonly_django.queue.waits",
     "task": "pgonly_django.tasks.task",
 }
 

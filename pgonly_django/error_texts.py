@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -108,3 +109,15 @@ def _without_ours(first: TracebackType | None) -> TracebackType | None:
             kept = place
         place = following
     return first
+
+
+def is_raised_again(error: Exception, function: Callable[..., object], *arguments: object) -> bool:
+    """Returns whether `function(*arguments)`, which has just raised `error`, raises such an error again. It is used
+    where a decoder may raise anything: it returns False for an error that is not the decoder's, but arrived in the
+    middle of it, such as the exception of a signal handler, or one that another thread has set.
+    """
+    try:
+        function(*arguments)
+    except type(error):
+        return True
+    return False

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 from numbers import Real
 
 from django.db.transaction import TransactionManagementError
-
-
-def is_raised_again(error: Exception, function: Callable[..., object], *arguments: object) -> bool:
-    """Returns whether `function(*arguments)`, which has just raised `error`, raises such an error again. It is used
-    where a decoder may raise anything: it returns False for an error that is not the decoder's, but arrived in the
-    middle of it, such as the exception of a signal handler, or one that another thread has set.
-    """
-    try:
-        function(*arguments)
-    except type(error):
-        return True
-    return False
 
 
 class PgonlyError(Exception):
@@ -67,14 +55,14 @@ class UniqueKeyError(PgonlyError):
 
 
 class StepNameError(PgonlyError, ValueError):
-    """A step's name cannot be stored. Raised before the step is called."""
+    """The name of a step, or the key of an event, cannot be stored. Raised before anything is done."""
 
-    def __init__(self, name: object, limit: int) -> None:
+    def __init__(self, name: object, limit: int, what: str = "A step's name") -> None:
         self.name = name
         shown = repr(str(name)[:80])
         if isinstance(name, str):
             shown += f" ({len(name)} characters). Shorten it, or use a hash of it"
-        super().__init__(f"A step's name must be a str of 1 to {limit} characters, got {shown}.")
+        super().__init__(f"{what} must be a str of 1 to {limit} characters without NUL, got {shown}.")
 
 
 class AtomicStepError(PgonlyError, RuntimeError):
@@ -87,6 +75,22 @@ class AtomicStepError(PgonlyError, RuntimeError):
             "with the job's transaction, and the next run would pay for it again. Leave out atomic=True, and write "
             "what belongs together in `with transaction.atomic():` after the steps."
         )
+
+
+class CannotWaitError(PgonlyError, RuntimeError):
+    """A job can wait neither inside atomic() nor in a task with atomic=True, nor outside of a worker."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        super().__init__(f"The job cannot wait here for {name!r}: {reason}.")
+
+
+class EventTimeout(PgonlyError):  # noqa: N818 - as users know it from other queues
+    """No event came before the `timeout` of a wait. The job hears the same in each later run."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"No event {key!r} came in time.")
 
 
 class LoopNameError(PgonlyError, ValueError):
@@ -156,7 +160,7 @@ class Snooze(PgonlyError):  # noqa: N818 - an instruction to the worker, not an 
     """Raised by a task to run again after `delay`, a timedelta or seconds. It uses up no attempt."""
 
     def __init__(self, delay: timedelta | float) -> None:
-        self.delay = _as_timedelta(delay, "Snooze()")
+        self.delay = as_timedelta(delay, "Snooze()")
         super().__init__(f"Snoozed for {self.delay}.")
 
 
@@ -164,7 +168,7 @@ class Retry(PgonlyError):  # noqa: N818 - an instruction to the worker, not an e
     """Raised by a task to run again after `delay` instead of the task's backoff. It uses up an attempt."""
 
     def __init__(self, delay: timedelta | float, reason: str = "") -> None:
-        self.delay = _as_timedelta(delay, "Retry()")
+        self.delay = as_timedelta(delay, "Retry()")
         super().__init__(reason or f"Asked to be retried after {self.delay}.")
 
 
@@ -186,7 +190,7 @@ class Hold(PgonlyError):  # noqa: N818 - an instruction to the worker, not an er
         super().__init__(reason)
 
 
-def _as_timedelta(delay: timedelta | float, where: str) -> timedelta:
+def as_timedelta(delay: timedelta | float, where: str) -> timedelta:
     """A delay too long for a timedelta becomes the longest one; the worker bounds it further."""
     if isinstance(delay, timedelta):
         return delay
@@ -219,6 +223,10 @@ class JobTimedOut(JobInterrupt):
 
 class JobHeld(JobInterrupt):
     """The job exceeds its budget: it is held until a person resumes it, and uses up no attempt."""
+
+
+class JobWaiting(JobInterrupt):
+    """The job waits for an event or a time, and continues then in another run. It uses up no attempt."""
 
 
 class LeaseLost(JobInterrupt):

@@ -44,7 +44,7 @@ class Enqueue:
 class JobRun:
     """One run of a job, as hooks see it. `job` has id, task, queue, attempt, max_attempts, args, kwargs, metadata and
     more of its row; `worker` is a name. The others are known at the end: `outcome` such as "succeeded", "failed",
-    "timed out", "snoozed", "released", "lost" (to another worker), and the `state` that the job has then."""
+    "timed out", "snoozed", "waiting", "released", "lost" (to another worker), and the `state` that the job has then."""
 
     job: Any
     worker: str

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(StrEnum):
-    """All but SUCCEEDED leave an entry in the job's errors."""
+    """All but SUCCEEDED and WAITING leave an entry in the job's errors."""
 
     label: Promise
     counts: Column | None  # where its runs are counted. Of what ends a job, "retried" counts as "failed"
@@ -49,6 +49,8 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled", _("Cancelled"), None, "cancelled"
     # It raised `Snooze`, or an error of `snooze_on`. It costs no attempt.
     SNOOZED = "snoozed", _("Snoozed"), None, "scheduled"
+    # It waits for an event or a time. It costs no attempt.
+    WAITING = "waiting", _("Waiting"), None, "scheduled"
     # It raised `Hold` or an error of `hold_on`, or is over its budget: a person resumes it. It costs no attempt.
     HELD = "held", _("Held"), None, "held"
     # A planned stop of its worker gave it back. It costs no attempt.

@@ -17,6 +17,8 @@ TABLES = (
     "pgonly_step",
     "pgonly_checkpoint",
     "pgonly_job_output",
+    "pgonly_event",
+    "pgonly_wait",
     "pgonly_worker",
     "pgonly_job_stats",
     "pgonly_queue",

@@ -45,7 +45,7 @@ def test_the_line_where_the_package_raised_it_stays(run_jobs):
     first, *between, last = frames(result)
     assert "fail_in_ours" in first
     assert between == []
-    assert "pgonly_django/context/context.py" in last
+    assert "pgonly_django/context/leaving.py" in last
 
 
 def test_the_log_has_the_same_traceback(run_jobs, caplog):

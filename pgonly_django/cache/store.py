@@ -35,7 +35,8 @@ from pgonly_django.cache.options import CACHE, Options
 from pgonly_django.database.operation import InThread, Operation
 from pgonly_django.database.pool import pool_for
 from pgonly_django.database.statement import Statement, Values, integer, text_array
-from pgonly_django.exceptions import UnreadableEntryError, ValueTooLargeError, is_raised_again
+from pgonly_django.error_texts import is_raised_again
+from pgonly_django.exceptions import UnreadableEntryError, ValueTooLargeError
 
 # Where MAX_BYTES or MAX_ENTRIES hold, a write also says how large the entry was before: octet_length() reads no value.
 BEFORE = "WITH before AS MATERIALIZED (SELECT " + SIZE + " AS size FROM {table} WHERE key = %(key)s::text) "

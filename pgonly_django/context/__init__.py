@@ -1,6 +1,7 @@
 """The running job's side: what a task with `takes_context=True` gets, and what the worker and the job share of a run.
 
 context            JobContext, the task's first argument: progress, checkpoint, steps, loops, stop
+leaving            its part by which a job leaves its run: stop, and the waits for events and times
 detached           the same methods without a job, for other task backends
 calls              the calls of steps: how long they take, pauses after errors, what they cost
 iteration          walking through items from a saved position on

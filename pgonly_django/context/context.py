@@ -7,18 +7,18 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 
 from pgonly_django.amounts import Amount
-from pgonly_django.compat import TaskContext, TaskResult
+from pgonly_django.compat import TaskResult
 from pgonly_django.context.calls import CostOf, Spending, StepPauses
 from pgonly_django.context.iteration import aitems_from, count, items_from, require_order
+from pgonly_django.context.leaving import POLL_SECONDS, Leaving
 from pgonly_django.context.memory import Memory
 from pgonly_django.context.run import Run
 from pgonly_django.database.statement import printable
-from pgonly_django.exceptions import NotStoppingError
 from pgonly_django.limits.budget import NamedBudget, budget
 from pgonly_django.models.job import MEASURED_SINCE
 from pgonly_django.queue import checkpoints
@@ -26,18 +26,14 @@ from pgonly_django.queue.values import to_json
 
 T = TypeVar("T")
 
-POLL_SECONDS = 0.1
 LOG_LINE_LIMIT = 1000
 
 
-class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs only
+class JobContext(Leaving):
     """The first argument of a task with `takes_context=True`: progress, checkpoint, steps, and the request to stop.
 
     Every write is fenced: after the job belongs to another worker, a write raises LeaseLost. For async tasks each
     method has a twin whose name begins with `a`."""
-
-    # Django's TaskContext is frozen for its own fields; the frozen setter breaks in subclasses with attributes.
-    __setattr__ = object.__setattr__
 
     def __init__(
         self,
@@ -78,26 +74,6 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         When a resumed run first reads it, before its loops, the output is set back to what it was when the value was
         saved."""
         return self._memory.checkpoint
-
-    @property
-    def should_stop(self) -> bool:
-        """Whether the run has to end, because the worker stops, or because the job was cancelled, timed out or lost its
-        lease. Save your work and call stop(): a job that returns instead has succeeded, even if work is left."""
-        return self._run.interruption is not None
-
-    def stop(self) -> NoReturn:
-        """Ends a run that was asked to end. Raises JobStopped (the job goes back to its queue with its checkpoint, and
-        uses up no attempt), JobCancelled, JobTimedOut or LeaseLost, also in async tasks. Raises NotStoppingError while
-        should_stop is False."""
-        self._check()
-        raise NotStoppingError
-
-    @property
-    def time_left(self) -> float | None:
-        """The number of seconds until max_runtime or the worker's grace period ends; None without such a limit. A
-        worker with --max-seconds has an end from its start."""
-        limits = [limit for limit in (self._run.deadline, self._run.stop_until) if limit is not None]
-        return max(min(limits) - time.monotonic(), 0.0) if limits else None
 
     # Progress and log lines: kept here, written by the worker within a second, outside of the job's transaction.
 
@@ -293,31 +269,3 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def flush(self) -> None:
         """Writes the loop positions that are not saved yet, as part of the open transaction."""
         self._memory.flush()
-
-    @property
-    def _waits_for_lease(self) -> bool:
-        """Whether a paid call has to wait for the next heartbeat: the job may be running elsewhere."""
-        return self._run.lease_in_doubt and not self.should_stop
-
-    @property
-    def _waits_for_calls(self) -> bool:
-        """Whether the run has to end, and others of its threads or asyncio tasks are in the middle of a paid call: the
-        interruption of one would cut them off."""
-        return self._run.is_in_grace and self._calls.others_under_way
-
-    def _leave_unless_time(self, seconds: float | None = None) -> None:
-        """Makes the run end if its process ends before something is done that takes this number of seconds; None: as
-        long as the longest call."""
-        if self._calls.lacks_time(seconds):
-            self._run.leaves_early = True
-
-    def _check(self) -> None:
-        """Raises the interruption of a run that has to end, after its loop positions are saved."""
-        if (interruption := self._run.interruption) is not None:
-            self._run.context_raised = True
-            self._memory.flush_or_warn()
-            raise interruption
-
-    async def _acheck(self) -> None:
-        if self.should_stop:
-            await sync_to_async(self._check)()

@@ -16,9 +16,10 @@ from pgonly_django.context.context import JobContext
 from pgonly_django.context.memory import Memory, text_of
 from pgonly_django.context.run import Run
 from pgonly_django.events import emit
-from pgonly_django.exceptions import LoopNameError
+from pgonly_django.exceptions import CannotWaitError, LoopNameError
 from pgonly_django.queue.checkpoints import Position
 from pgonly_django.queue.values import to_json
+from pgonly_django.queue.waits import Look, NewWait
 
 T = TypeVar("T")
 
@@ -69,6 +70,9 @@ class DetachedMemory(Memory):
         self._steps[name] = to_json(spending.take(value), f"The result of step {name!r}")
         spending.settle(is_new=True)
         return self._steps[name]
+
+    def look_for(self, wait: NewWait) -> Look:
+        raise CannotWaitError(wait.name, "its task does not run in a worker of this package")
 
 
 class DetachedContext(JobContext):

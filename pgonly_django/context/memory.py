@@ -23,9 +23,9 @@ from pgonly_django.context.transactions import is_in_transaction, retry_while_do
 from pgonly_django.database.statement import printable
 from pgonly_django.error_texts import note_step
 from pgonly_django.events import emit
-from pgonly_django.exceptions import AtomicStepError
+from pgonly_django.exceptions import AtomicStepError, CannotWaitError
 from pgonly_django.instruments import around, steps
-from pgonly_django.queue import checkpoints
+from pgonly_django.queue import checkpoints, waits
 from pgonly_django.queue.checkpoints import Position, Saved
 from pgonly_django.queue.output import CHECKPOINT, PartRow, StoredPart, part_of_loop
 from pgonly_django.queue.values import to_json
@@ -189,6 +189,20 @@ class Memory:
             self.state.note_new_step(name, has_text=bool(said))
         spending.settle(is_new=is_new)
         return kept
+
+    # Waits.
+
+    def look_for(self, wait: waits.NewWait) -> waits.Look:
+        """Returns the stored answer. Otherwise notes that the job waits, and only then looks whether it has to."""
+        if self._is_atomic or is_in_transaction(connections[self._run.alias]):
+            raise CannotWaitError(wait.name, "it is in a transaction, which leaving the run would roll back")
+        if (found := self.find_step(wait.name)) is not None:
+            return waits.Look(found)
+        self._fenced(waits.begin, wait)
+        look = self._fenced(waits.look, wait.name)
+        if look.answer is not None:
+            self.state.note_new_step(wait.name, has_text=False)
+        return look
 
     def _fenced(self, statement: Callable[..., T], *values: Any) -> T:
         job = self._run.job

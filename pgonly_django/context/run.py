@@ -7,6 +7,7 @@ import ctypes
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +15,15 @@ from typing import Any
 from pgonly_django.context.calls import Calls
 from pgonly_django.context.output import UnwrittenOutput
 from pgonly_django.error_texts import RunKey
-from pgonly_django.exceptions import JobCancelled, JobHeld, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
+from pgonly_django.exceptions import (
+    JobCancelled,
+    JobHeld,
+    JobInterrupt,
+    JobStopped,
+    JobTimedOut,
+    JobWaiting,
+    LeaseLost,
+)
 from pgonly_django.models.job_rows import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob, time_of
 
@@ -140,6 +149,14 @@ class HoldRequest:
     again_in_seconds: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RequestedWait:
+    """What the job waits for, and until when at most, by time.monotonic()."""
+
+    name: str
+    until: float
+
+
 class Run:
     """One claimed job while this process holds it. Local times are time.monotonic().
 
@@ -162,6 +179,7 @@ class Run:
     _calls: Calls | None = None
     # Set by a budget that the job is over, in whatever thread of the job: what holds it, and why.
     held: HoldRequest | None = None
+    waits: Sequence[RequestedWait] = ()  # set by the job; several of its threads or asyncio tasks may wait
     # Set by the job, collected by the worker.
     progress: str | None = None  # JSON
     counting: Counting | None = None
@@ -220,6 +238,12 @@ class Run:
         self.held = self.held or HoldRequest(by, reason, again_in_seconds)
         self.context_raised = True
         return (self.interruption or JobHeld)()
+
+    def wait(self, name: str, seconds: float | None) -> None:
+        """Makes the run end, and the job wait for at most this time; None: without a deadline."""
+        until = float("inf") if seconds is None else time.monotonic() + seconds
+        vars(self).setdefault("waits", []).append(RequestedWait(name, until))
+        self.context_raised = True
 
     def raise_if_interrupted(self) -> None:
         """Raises the interruption of a run that has to end."""
@@ -300,4 +324,6 @@ class Run:
             return JobTimedOut
         if self.held is not None:
             return JobHeld
+        if self.waits:  # before a stop, which would only make another worker come here again
+            return JobWaiting
         return JobStopped if self.stop_requested or self.leaves_early else None

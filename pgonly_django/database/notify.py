@@ -28,10 +28,10 @@ DENSE_SECONDS = 0.002
 LONG_AGO = float("-inf")  # not nought, which is when the machine started
 
 # Payloads: "ready <queue>", "limited <queue>" (there is a job for a limited claim, or room for one), "due" (a new
-# scheduled row), "cancel <job id>", "schedules" (one of them has changed), "worker <worker id>" (a person asks
-# something of it); "ready *" and "limited *": any queue; "worker *": any worker.
+# scheduled row), "event" (one was sent), "cancel <job id>", "schedules" (one of them has changed), "worker <worker id>"
+# (a person asks something of it); "ready *" and "limited *": any queue; "worker *": any worker.
 READY, LIMITED, DUE, CANCEL, SCHEDULES = "ready", "limited", "due", "cancel", "schedules"
-WORKER = "worker"
+EVENT, WORKER = "event", "worker"
 ANY_QUEUE = ANY_WORKER = "*"
 
 NOTIFY = Statement("SELECT pg_notify(%(channel)s, %(payload)s)")

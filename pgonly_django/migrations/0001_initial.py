@@ -40,6 +40,7 @@ from pgonly_django.models.cache_entry import TextArrayField
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.job_stats import HistogramField
 from pgonly_django.models.session import DigestField
+from pgonly_django.models.waits import EventKeyField
 from pgonly_django.tables import qualified, table
 
 # Room for HOT updates in the pages of rows that are updated often, and a vacuum that comes early and does not pause:
@@ -381,6 +382,43 @@ TABLES = [
         place=BigIntegerField(help_text="The order of the rows: lease_epoch * 2^32 and a number."),
         start=IntegerField(help_text="Characters of the earlier text that stay."),
         text=TextField(),
+    ),
+    create(
+        "Event",
+        meta(
+            "pgonly_event",
+            "event",
+            indexes=[
+                index("pgonly_event_undelivered", "sent_at", when=Q(is_delivered=False)),
+                index("pgonly_event_expires", "expires_at"),
+            ],
+        ),
+        key=EventKeyField(max_length=240, **KEY),
+        payload=optional(JSONField, "What the jobs get that wait for it."),
+        sent_at=clock(),
+        expires_at=DateTimeField(help_text="After this it is deleted, unless a job waits for it."),
+        is_delivered=BooleanField(
+            db_default=False, default=False, help_text="The jobs that waited for it have been woken."
+        ),
+    ),
+    create(
+        "Wait",
+        meta(
+            "pgonly_wait",
+            "wait",
+            indexes=[index("pgonly_wait_key", "key", when=Q(key__isnull=False))],
+            constraints=[unique("pgonly_wait_once", "job", "name")],
+        ),
+        id=BigAutoField(**KEY),
+        job=of_job("waits"),
+        name=text(255, "The step that keeps the answer."),
+        key=text(240, "The key of the event; empty: it waits for a time.", null=True),
+        until=optional(DateTimeField, "The deadline; empty: none."),
+        began_at=clock(),
+        lease_epoch=IntegerField(help_text="The run of the job that waits."),
+        choices=JSONField(default=list, help_text="The answers that a person may choose from."),
+        question=TextField(blank=True, default="", help_text="What a person is asked."),
+        keeps_key=BooleanField(default=False, help_text="It keeps its concurrency key."),
     ),
     create(
         "Worker",

@@ -10,6 +10,7 @@ from pgonly_django.models.pages import Doctor, Overview
 from pgonly_django.models.queue import Queue, QueueTokens
 from pgonly_django.models.schedule import Schedule, Tick
 from pgonly_django.models.session import Session
+from pgonly_django.models.waits import Event, Wait
 from pgonly_django.models.worker import Worker
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "CostEntry",
     "Doctor",
     "DurableCacheEntry",
+    "Event",
     "Job",
     "JobOutput",
     "JobStats",
@@ -36,5 +38,6 @@ __all__ = [
     "State",
     "Step",
     "Tick",
+    "Wait",
     "Worker",
 ]

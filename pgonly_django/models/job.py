@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.apps import apps
 from django.db import IntegrityError, models, transaction
 from django.db.models import Case, Exists, F, Func, OuterRef, Q, Value, When
 from django.db.models.expressions import RawSQL
@@ -192,8 +193,9 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def resume(self) -> int:
         """Lets held jobs continue from their checkpoint and steps, with the attempts that they have left. Returns how
-        many. A job whose run_at is in the future waits until then."""
-        is_ahead = Q(run_at__gt=ClockTimestamp())
+        many. A job whose run_at is in the future waits until then, except one that waits for an event or a time: its
+        event may have come since it was held, so it looks again."""
+        is_ahead = Q(run_at__gt=ClockTimestamp()) & ~_waits_now()
         return self._update_and_wake(
             RESUMABLE,
             notify.ready(notify.ANY_QUEUE),
@@ -221,6 +223,12 @@ class JobQuerySet(models.QuerySet["Job"]):
             for payload in payloads:
                 notify.wake_after_commit(alias, payload)
         return count
+
+
+def _waits_now() -> Exists:
+    """Returns whether the job waits for an event or a time."""
+    waits: Any = apps.get_model("pgonly_django", "Wait")
+    return Exists(waits.objects.filter(job=OuterRef("pk"), lease_epoch=OuterRef("lease_epoch")))
 
 
 def key_is_free() -> Q:

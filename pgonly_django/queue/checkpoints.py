@@ -153,10 +153,10 @@ def _one_transaction(alias: str, said: Sequence[PartRow]) -> AbstractContextMana
     return transaction.atomic(using=alias) if said else nullcontext()
 
 
-def check_step_name(name: object) -> None:
+def check_step_name(name: object, limit: int = STEP_NAME_LENGTH, what: str = "A step's name") -> None:
     """Raises StepNameError for a name that the table cannot hold."""
-    if not isinstance(name, str) or not 0 < len(name) <= STEP_NAME_LENGTH:
-        raise StepNameError(name, STEP_NAME_LENGTH)
+    if not isinstance(name, str) or not 0 < len(name) <= limit or "\0" in name:
+        raise StepNameError(name, limit, what)
 
 
 def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | None:

@@ -1,9 +1,9 @@
 """Writes the ends of runs: one statement for a whole batch, each row fenced by its lease.
 
 A job that has begun keeps its place, so that a long job that was stopped does not wait for all the jobs enqueued after
-it: a release, a hold and a rescue leave `ready_at` alone. After an error and a postponement it keeps its place only if
-it has saved a step, a position or a checkpoint; after a Snooze that it raised itself it goes to the end. Otherwise a
-job that always fails, or one that polls, would come before all others again and again.
+it: a release, a wait, a hold and a rescue leave `ready_at` alone. After an error and a postponement it keeps its place
+only if it has saved a step, a position or a checkpoint; after a Snooze that it raised itself it goes to the end.
+Otherwise a job that always fails, or one that polls, would come before all others again and again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pgonly_django.models.job_rows import DELETE_AFTER, EARLIER_ERRORS, FAILED_D
 from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.checkpoints import NOTHING_NEW_SAVED
 from pgonly_django.tables import qualified
+
+KEEP_PLACE = (Outcome.RELEASED, Outcome.WAITING)
 
 
 @dataclass(slots=True)
@@ -42,7 +44,7 @@ class Finish:
     @property
     def moves_back(self) -> int:
         """Whether the job goes to the end of its queue: 0, no; 1, unless it has saved something; 2, always."""
-        goes_on = self.state in (State.READY, State.SCHEDULED) and self.outcome is not Outcome.RELEASED
+        goes_on = self.state in (State.READY, State.SCHEDULED) and self.outcome not in KEEP_PLACE
         return goes_on + self.polls
 
 

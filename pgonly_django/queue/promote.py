@@ -14,9 +14,9 @@ from pgonly_django.tables import qualified
 
 BATCH = 1000
 
-# Index: pgonly_job_scheduled, then the primary key. Two workers that promote at once take different rows. The NOTIFY is
-# sent at the commit. statement_timestamp() makes a range of the index; clock_timestamp() is volatile, and every
-# promotion would walk over all scheduled jobs.
+# Index: pgonly_job_scheduled, then the primary key; pgonly_event_undelivered, which is empty most of the time. Two
+# workers that promote at once take different rows. The NOTIFY is sent at the commit. statement_timestamp() makes a
+# range of the index; clock_timestamp() is volatile, and every promotion would walk over all scheduled jobs.
 # A job whose last run left `ready_at` alone keeps its place (queue/finish.py).
 PROMOTE = qualified(f"""
 WITH due AS MATERIALIZED (
@@ -35,21 +35,23 @@ SELECT
         SELECT DISTINCT queue, CASE WHEN slots IS NULL THEN '{notify.READY}' ELSE '{notify.LIMITED}' END AS kind
         FROM promoted) AS woken),
     (SELECT date_part('epoch', run_at) - date_part('epoch', clock_timestamp()) FROM pgonly_job
-     WHERE state = 'scheduled' AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1)
+     WHERE state = 'scheduled' AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1),
+    coalesce((SELECT true FROM pgonly_event WHERE NOT is_delivered ORDER BY sent_at LIMIT 1), false)
 """)
 
 
 class Promoted(NamedTuple):
     jobs: int
     next_due_in_seconds: float | None
+    has_events: bool  # that are not delivered: see queue/waits.py
 
 
 def promote(connection: psycopg.Connection[Any]) -> Promoted:
     """Makes one batch of due jobs ready. A full batch means there may be more: the next is due at once."""
     row = connection.execute(PROMOTE, prepare=True).fetchone()
     assert row is not None
-    count, _, next_due_in = row
-    return Promoted(count, 0.0 if count >= BATCH else next_due_in)
+    count, _, next_due_in, has_events = row
+    return Promoted(count, 0.0 if count >= BATCH else next_due_in, has_events)
 
 
 COUNTED = 1000  # of each kind

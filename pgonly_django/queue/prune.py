@@ -1,4 +1,4 @@
-"""Deletes finished jobs when their retention has ended, with their steps, checkpoints and output."""
+"""Deletes finished jobs when their retention has ended, with their steps, checkpoints, output and waits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ EXPIRED = qualified(f"""
     WHERE state IN ({FINISHED_STATES}) AND delete_after < statement_timestamp()
     ORDER BY delete_after LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """)
-# Index: pgonly_step_once, pgonly_job_output_once, the primary keys. The foreign keys are checked at the commit, after
-# all deletions.
+# Index: pgonly_step_once, pgonly_job_output_once, pgonly_wait_once, the primary keys. The foreign keys are checked at
+# the commit, after all deletions.
 DELETE = qualified("""
 ids AS (SELECT array_agg(id) AS list FROM expired),
 steps AS (DELETE FROM pgonly_step WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
 checkpoints AS (DELETE FROM pgonly_checkpoint WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
-outputs AS (DELETE FROM pgonly_job_output WHERE job_id = ANY ((SELECT list FROM ids)::uuid[]))
+outputs AS (DELETE FROM pgonly_job_output WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
+waits AS (DELETE FROM pgonly_wait WHERE job_id = ANY ((SELECT list FROM ids)::uuid[]))
 DELETE FROM pgonly_job WHERE id = ANY ((SELECT list FROM ids)::uuid[])
 """)
 PRUNE = f"WITH expired AS MATERIALIZED ({EXPIRED}), {DELETE}"

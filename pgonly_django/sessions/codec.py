@@ -27,7 +27,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.crypto import salted_hmac
 
 from pgonly_django.conf import settings
-from pgonly_django.exceptions import is_raised_again
+from pgonly_django.error_texts import is_raised_again
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV

@@ -30,6 +30,7 @@ from pgonly_django.queue.limited.claim import LimitedClaimer
 from pgonly_django.queue.limited.turns import Turns
 from pgonly_django.queue.output import write_output
 from pgonly_django.queue.promote import BATCH, promote
+from pgonly_django.queue.waits import deliver
 from pgonly_django.testing.autocommit import CommitWatch, as_in_autocommit
 from pgonly_django.worker import job_log, reports
 from pgonly_django.worker.connection import WorkerConnection, load_json
@@ -197,6 +198,8 @@ class InlineWorker:
         while True:
             with connection.transaction():
                 promoted = promote(connection)
+                if promoted.has_events:
+                    deliver(connection)
             if promoted.jobs < BATCH:
                 return
 

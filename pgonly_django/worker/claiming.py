@@ -12,7 +12,7 @@ from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.stopping import Deadline, Shutdown
-from pgonly_django.worker.timers import NEVER, LookTimer, Promotion
+from pgonly_django.worker.timers import NEVER, Delivery, LookTimer, Promotion
 
 AHEAD_SECONDS = 0.2  # the buffer of prefetched jobs holds at most this much work
 AHEAD_LIMIT = 500
@@ -109,7 +109,8 @@ class Claims:
         self.claimer = Claimer(worker_id, options.lease_for, options.queues)
         self.limited = LimitedClaims(options, worker_id, database, self.claimer.unknown)
         self.poll_timer = PollTimer(options, database.listener)
-        self.promotion = Promotion(options, database, self.look_now)
+        self.delivery = Delivery(database, self.look_now)
+        self.promotion = Promotion(options, database, self.look_now, self.delivery.wake)
         self.prefetch = Prefetch(options.threads)
 
     def look_now(self) -> None:
@@ -129,6 +130,10 @@ class Claims:
         self.limited.hear_queue(kind, queue)
         if kind == notify.READY:
             self.poll_timer.hear()
+
+    def hear_due(self, kind: str) -> None:
+        """Called for a NOTIFY of a job that is scheduled now, or of an event."""
+        (self.delivery if kind == notify.EVENT else self.promotion).hear()
 
     def runs_of(
         self, jobs: list[ClaimedJob], claimed_at: float, slots: dict[str, int] | None = None

@@ -130,7 +130,7 @@ def load_json(data: bytes | str) -> Any:
         return Unreadable(str(error))
 
 
-# All that could have been sent while there was no connection.
+# All that could have been sent while there was no connection. The look for due jobs finds events, too.
 ALL = (
     notify.ready(notify.ANY_QUEUE),
     notify.DUE,

@@ -28,6 +28,7 @@ from pgonly_django.queue import liveness, stats
 from pgonly_django.queue.declared_queues import declare_queues
 from pgonly_django.queue.failed_jobs import queues_with_unsent
 from pgonly_django.queue.prune import prune as prune_jobs
+from pgonly_django.queue.waits import prune_events
 from pgonly_django.sessions import prune_expired as prune_sessions
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.tasks.failures import dead_letter_tasks, send_dead_letters
@@ -138,6 +139,10 @@ def _prune_jobs(thread: Maintenance) -> int:
     return found
 
 
+def _prune_events(thread: Maintenance) -> int:
+    return thread.in_batches(partial(prune_events, thread.connection(), BATCH))
+
+
 def _prune_job_stats(thread: Maintenance) -> int:
     return thread.in_batches(partial(stats.prune, thread.connection()))
 
@@ -181,6 +186,7 @@ def _prune_on_django(alias: str | None, prune: Callable[[str, int], int], thread
 PRUNES: dict[str, Callable[[Maintenance], int]] = {
     "Forgetting workers": _forget_workers,
     "Pruning jobs": _prune_jobs,
+    "Pruning events": _prune_events,
     "Pruning the statistics of jobs": _prune_job_stats,
     "Pruning sessions": _prune_sessions,
     "Pruning caches": _prune_caches,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from pgonly_django.exceptions import (
     JobHeld,
     JobInterrupt,
     JobTimedOut,
+    JobWaiting,
     LeaseLost,
     NotStorableError,
     Retry,
@@ -198,6 +200,8 @@ def _interrupted(run: Run, error: JobInterrupt, options: TaskOptions) -> Finish:
             return _snoozed(run, run.held.again_in_seconds, run.held.reason)
         case JobHeld() if run.held is not None:
             return _held(run, run.held.by, run.held.reason)
+        case JobWaiting() if run.waits:
+            return _waiting(run)
         case _:
             return released(run)
 
@@ -214,6 +218,16 @@ def _held(run: Run, by: str, reason: str, error: BaseException | None = None) ->
     held = finish(run, Outcome.HELD, State.HELD, free=True, reason=reason, error=error)
     held.held_by = printable(str(by))[:HELD_BY_LENGTH]
     return held
+
+
+def _waiting(run: Run) -> Finish:
+    """Lets the job wait until its first deadline. It leaves no entry in the job's errors: a row says what it waits for,
+    and a step what came of it."""
+    seconds = min(each.until for each in run.waits) - time.monotonic()
+    delay = min(max(seconds, 0.0), LONGEST.total_seconds())
+    return Finish(
+        run.job.id, run.job.lease_epoch, Outcome.WAITING, State.SCHEDULED, delay_seconds=delay, costs_attempt=False
+    )  # fmt: skip
 
 
 def _snoozed(run: Run, delay: float, reason: str, *, polls: bool = False) -> Finish:

@@ -108,6 +108,8 @@ class Following:
         """Does what the new state of the job needs."""
         if state is State.SCHEDULED:
             self._claims.promotion.expect_due(delay_seconds)
+            if ended.finish is not None and ended.finish.outcome is Outcome.WAITING:
+                self._claims.promotion.wake()  # its event may have come while it left its run
         elif state is State.READY:
             self._poll_timer.wake()
         elif state is State.FAILED:

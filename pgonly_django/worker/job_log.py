@@ -261,6 +261,8 @@ def log_end(ended: EndedRun) -> None:
     entry = json.loads(finish.entry) if finish.entry else {}
     # Of a Snooze it only says for how long, as the line does.
     reason = "" if isinstance(ended.error, Snooze) else entry.get("reason") or _error_in(entry)
+    if finish.outcome is Outcome.WAITING:
+        reason = ", ".join(wait.name for wait in run.waits)
     message = f"{_ended(run, how.value, seconds)}{_then(finish)}{f': {reason}' if reason else '.'}"
     # An error that holds the job is one for a person to look into.
     error = ended.error if how is Outcome.HELD and "exception" in entry else None

@@ -79,7 +79,7 @@ class WorkerLoop:
             self.cancel_requests, self.stop_requests, self.claims.limited.notice, self.threads.heartbeat.stand_in,
             self.calls.failures, watchdog,
         ]  # fmt: skip
-        self._timers = [*self._timers_of_stop, self.claims.promotion, self.sleep]
+        self._timers = [*self._timers_of_stop, self.claims.promotion, self.claims.delivery, self.sleep]
         self.turned_at = time.monotonic()
         self.ready, self.left = threading.Event(), threading.Event()
         self._next_report, self._is_leaving, self._is_retiring = 0.0, False, False
@@ -218,9 +218,9 @@ class WorkerLoop:
             case notify.READY | notify.LIMITED if self.claims.serve(heard.name):
                 self.sleep.note_news()
                 self.claims.hear(heard.kind, heard.name)
-            case notify.DUE:
+            case notify.DUE | notify.EVENT:
                 self.sleep.note_news()
-                self.claims.promotion.hear()
+                self.claims.hear_due(heard.kind)
             case notify.CANCEL:
                 self.cancel_requests.wake()
             case notify.SCHEDULES:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.queue.promote import promote
+from pgonly_django.queue.waits import Delivered, deliver
 from pgonly_django.worker.connection import JobsListener, WorkerConnection
 from pgonly_django.worker.options import WorkerOptions
 
@@ -115,11 +116,15 @@ class LookTimer(Timer):
 
 
 class Promotion(DatabaseTimer):
-    """Makes scheduled jobs ready at exactly the moment when they are due, and then calls `look`."""
+    """Makes scheduled jobs ready at exactly the moment when they are due, and then calls `look`. It calls `deliver`
+    where it finds events that are not delivered."""
 
-    def __init__(self, options: WorkerOptions, database: WorkerConnection, look: Callable[[], None]) -> None:
+    def __init__(
+        self, options: WorkerOptions, database: WorkerConnection, look: Callable[[], None],
+        deliver: Callable[[], None],
+    ) -> None:  # fmt: skip
         super().__init__(database)
-        self._look = look
+        self._look, self._deliver = look, deliver
         self._pauses = Pauses(options, database.listener)
         self.next_job_at = NEVER  # as far as is known
 
@@ -140,7 +145,7 @@ class Promotion(DatabaseTimer):
 
     def ask(self, connection: OwnConnection) -> int:
         began = time.monotonic()
-        promoted, next_due_in_seconds = promote(connection)
+        promoted, next_due_in_seconds, has_events = promote(connection)
         now = time.monotonic()
         if promoted or began >= self.next_job_at:
             self._pauses.restart()
@@ -148,4 +153,22 @@ class Promotion(DatabaseTimer):
         self.plan(min(self.next_job_at, now + self._pauses.next()), began=began)
         if promoted:
             self._look()
+        if has_events:
+            self._deliver()
         return promoted
+
+
+class Delivery(DatabaseTimer):
+    """Wakes the jobs whose event has come, and then calls `look`. It is due when a NOTIFY or a promotion says so."""
+
+    def __init__(self, database: WorkerConnection, look: Callable[[], None]) -> None:
+        super().__init__(database, NEVER)
+        self._look = look
+
+    def ask(self, connection: OwnConnection) -> Delivered:
+        began = time.monotonic()
+        delivered = deliver(connection)
+        self.plan(began if delivered.is_full else NEVER, began=began)
+        if delivered.jobs:
+            self._look()
+        return delivered

@@ -25,6 +25,7 @@ from pgonly_django.queue import (
     rescue,
     stats,
     unique,
+    waits,
 )
 from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.enqueue import NewJob, Template, Unique
@@ -169,6 +170,8 @@ PRIMARY, READY, RUNNING = {"pgonly_job_pkey"}, {"pgonly_job_ready"}, {"pgonly_jo
 SUSPECT, SCHEDULED, FINISHED = {"pgonly_job_suspect"}, {"pgonly_job_scheduled"}, {"pgonly_job_finished"}
 WORKER_ROW, STEP = {"pgonly_worker_pkey"}, {"pgonly_step_once"}
 OUTPUT, CHECKPOINT = {"pgonly_job_output_once"}, {"pgonly_checkpoint_pkey"}
+WAIT, EVENT, UNDELIVERED = {"pgonly_wait_once"}, {"pgonly_event_pkey"}, {"pgonly_event_undelivered"}
+WAIT_KEY, EVENT_END = {"pgonly_wait_key"}, {"pgonly_event_expires"}
 SCHEDULE, TICK = {"pgonly_schedule_due"}, {"pgonly_tick_once"}
 STATS, STATS_ROW = {"pgonly_job_stats_once"}, {"pgonly_job_stats_pkey"}
 DEAD_LETTER, FAILED = {"pgonly_job_dead_letter"}, {"pgonly_job_failed"}
@@ -190,6 +193,7 @@ def candidates(kind):
     return limited_claim.CANDIDATES_OF[kind]
 
 
+OF_WAIT = {"choices": "[]", "question": "", "keeps_key": False}
 SOME_KEYS = {"queues": ["keyed"], "keys": ["few"]}
 OF_LIMITED = {"queues": ["limited"], "keys": [None]}
 
@@ -249,9 +253,13 @@ STATEMENTS = {
     "known dead, rescue": uses(RUNNING | PRIMARY | STEP | CHECKPOINT, rescue.RESCUE_KNOWN_DEAD, WORKER_ROW),
     "known dead, still running": uses(RUNNING, rescue.STILL_RUNNING),
     "known dead, stop": uses(NONE, rescue.STOP, WORKER_ROW),
-    "promote": uses(SCHEDULED | PRIMARY, promote.PROMOTE),
-    "prune": uses(FINISHED | PRIMARY | STEP | CHECKPOINT | OUTPUT, prune.PRUNE),
-    "prune, these": uses(PRIMARY | STEP | CHECKPOINT | OUTPUT, prune.PRUNE_THESE),
+    "promote": uses(SCHEDULED | PRIMARY | UNDELIVERED, promote.PROMOTE),
+    "wait, begin": uses(PRIMARY, waits.BEGIN, name="event", key="new", timeout=HOUR, **OF_WAIT),
+    "wait, look": uses(PRIMARY | WAIT | EVENT, waits.LOOK, {"pgonly_wait_pkey"}, name="event"),
+    "events, deliver": uses(PRIMARY | EVENT | WAIT_KEY | UNDELIVERED, waits.DELIVER),
+    "events, prune": uses(EVENT | EVENT_END | WAIT_KEY, waits.PRUNE),
+    "prune": uses(FINISHED | PRIMARY | STEP | CHECKPOINT | OUTPUT | WAIT, prune.PRUNE),
+    "prune, these": uses(PRIMARY | STEP | CHECKPOINT | OUTPUT | WAIT, prune.PRUNE_THESE),
     "prune, expired": uses(FINISHED, prune.EXPIRED),
     "prune, expire": uses(PRIMARY, prune.EXPIRE),
     "prune, put off": uses(PRIMARY, prune.PUT_OFF),
@@ -301,7 +309,7 @@ def asked(name, held):
 
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
 INSERTS = {"queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.limited.gates.SPEND",
-           "queue.liveness.REGISTER", "queue.stats.ADD"}  # fmt: skip
+           "queue.liveness.REGISTER", "queue.stats.ADD", "queue.waits.SEND"}  # fmt: skip
 PARTS = {
     "queue.unique.INSERT_UNIQUE",
     "queue.claim.BANDS_OF_GIVEN",

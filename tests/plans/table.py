@@ -111,6 +111,19 @@ INSERT INTO pgonly_job_output (job_id, part, place, start, text)
 SELECT job_id, CASE n %% 2 WHEN 0 THEN '' ELSE 'step ' || n END, n, n, 'a'
 FROM pgonly_checkpoint, generate_series(1, 5) AS n
 """
+# All but the first 500 are delivered, and 1,000 are no longer kept. The first ones are those of scheduled jobs.
+EVENTS = """
+INSERT INTO pgonly_event (key, payload, sent_at, expires_at, is_delivered)
+SELECT 'event ' || n, '1', clock_timestamp(), clock_timestamp() + (n %% 200 - 0.5) * interval '1 hour', n > 500
+FROM generate_series(1, 200000) AS n
+"""
+WAITS = """
+INSERT INTO pgonly_wait (job_id, name, key, began_at, lease_epoch, choices, question, keeps_key)
+SELECT id, 'event', 'event ' || row_number() OVER (ORDER BY state = 'scheduled' DESC), clock_timestamp(), lease_epoch,
+    '[]', '', false
+FROM pgonly_job LEFT JOIN pgonly_checkpoint AS checkpoint ON checkpoint.job_id = id
+WHERE state = 'scheduled' OR checkpoint.job_id IS NOT NULL
+"""
 # Three are due.
 SCHEDULES = """
 INSERT INTO pgonly_schedule (name, task, args, kwargs, timezone, every_seconds, catch_up, overlap, next_at)
@@ -191,6 +204,8 @@ def write_rows(cursor) -> None:
         CHECKPOINTS,
         STEPS,
         OUTPUTS,
+        EVENTS,
+        WAITS,
         SCHEDULES,
         TICKS,
         JOB_STATS,

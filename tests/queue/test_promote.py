@@ -18,7 +18,7 @@ def scheduled(run_at, **facts):
 
 def test_due_jobs_become_ready_now_and_the_next_due_time_is_told(server):
     due, later = scheduled(ago(MINUTE)), scheduled(ago(-MINUTE))
-    count, next_due = promote(server)
+    count, next_due, _ = promote(server)
     assert (count, fresh(due).state, fresh(later).state) == (1, State.READY, State.SCHEDULED)
     assert fresh(due).ready_at > ago(MINUTE)
     assert 50 < next_due <= 60
@@ -37,7 +37,7 @@ def test_a_job_that_has_kept_its_place_gets_it_back(server):
 
 def test_nothing_scheduled_means_no_next_time(server):
     make()
-    assert promote(server) == (0, None)
+    assert promote(server) == (0, None, False)
 
 
 def test_a_job_that_another_promoter_holds_is_left_to_it(server, other):
@@ -61,13 +61,13 @@ def test_a_full_batch_says_that_there_may_be_more(server):
     Job.objects.bulk_create(
         [Job(task="t", state=State.SCHEDULED, run_at=ago(MINUTE)) for _ in range(module.BATCH + 1)]
     )
-    assert promote(server) == (module.BATCH, 0.0)
-    assert promote(server) == (1, None)
+    assert promote(server) == (module.BATCH, 0.0, False)
+    assert promote(server) == (1, None, False)
 
 
 @pytest.mark.parametrize("state", [State.READY, State.RUNNING, State.SUCCEEDED, State.CANCELLED])
 def test_other_states_stay_what_they_are(server, state):
     job = make(state=state, run_at=ago(HOUR), worker_id="00000000-0000-7000-8000-000000000000",
                lease_expires_at=ago(HOUR))  # fmt: skip
-    assert promote(server) == (0, None)
+    assert promote(server) == (0, None, False)
     assert fresh(job).state == state

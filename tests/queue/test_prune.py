@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from django.db import connection
 
-from pgonly_django.models import Checkpoint, Job, JobOutput
+from pgonly_django.models import Checkpoint, Job, JobOutput, Wait
 from pgonly_django.models.checkpoint import Step
 from pgonly_django.models.job import FINISHED, State
 from pgonly_django.queue.prune import EXPIRED, prune, prune_now
@@ -16,9 +16,10 @@ def test_a_finished_job_leaves_after_its_retention_with_all_that_hangs_on_it(ser
     Checkpoint.objects.create(job=job)
     Step.objects.create(job=job, name="ask")
     JobOutput.objects.create(job=job, place=1, start=0, text="a")
+    Wait.objects.create(job=job, name="event k", key="k", lease_epoch=1)
     assert prune(server).deleted == 1
-    rows = [each.objects.count() for each in (Job, Checkpoint, Step, JobOutput)]
-    assert rows == [0, 0, 0, 0]
+    rows = [each.objects.count() for each in (Job, Checkpoint, Step, JobOutput, Wait)]
+    assert rows == [0, 0, 0, 0, 0]
 
 
 def test_what_is_not_over_or_not_yet_due_or_kept_for_ever_stays(server):

@@ -153,7 +153,7 @@ def test_the_shortest_jobs_are_claimed_ahead_up_to_a_limit_until_one_was_long_or
 def promotion():
     looks = []
     database = WorkerConnection("default", uuid4(), "tests")
-    promotion = Promotion(WorkerOptions(), database, lambda: looks.append(True))
+    promotion = Promotion(WorkerOptions(), database, lambda: looks.append(True), lambda: None)
     promotion.looks = looks
     return promotion
 

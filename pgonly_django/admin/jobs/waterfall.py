@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from pgonly_django.admin.formats import time_tag
 from pgonly_django.admin.jobs.attempts import EqualAttempts, RecordedAttempt, folded
 from pgonly_django.models import Job, State
+from pgonly_django.models.job_rows import ERRORS_KEPT
 from pgonly_django.wording import duration
 
 NARROWEST = 0.4  # percent: a shorter bar could not be seen
@@ -104,10 +105,13 @@ class Waterfall:
         began, known_from = self._job.started_at, _start(first) if first else self._end
         if began is None or known_from - began <= SAME_CLAIM:
             return
-        row = Row("earlier-runs", began, _("earlier runs"), note=_("no longer recorded"))
-        row.count = first.run - first.in_a_row if first and first.run else 1
+        # A run that waits for an event or a time leaves no entry.
+        has_waited = len(self._job.errors) < ERRORS_KEPT
+        note, kind = (_("then it waited"), WAIT) if has_waited else (_("no longer recorded"), LOST)
+        row = Row("earlier-runs", began, _("earlier runs"), note=note)
+        row.count = (first.run - first.in_a_row if first and first.run else 0) or 1
         row.beside = _waited(self._gap(row, WAIT, began))
-        row.took = _shown(self._gap(row, LOST, known_from))
+        row.took = _shown(self._gap(row, kind, known_from))
         yield row
 
     def _runs(self) -> Iterator[Row]:

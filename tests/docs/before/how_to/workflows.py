@@ -1,8 +1,10 @@
 """A report whose parts are counted, and functions that stand for slow calls."""
 
 from django.db import connection, models
+from django.db.models.functions import Now
 
 from pgonly_django import task
+from pgonly_django.models import Job, Wait
 from pgonly_django.testing import drain
 
 
@@ -80,3 +82,14 @@ def after(page):
     page.write_long_chapter.enqueue(report.pk, 2)
     assert [result.task.name for result in drain()] == ["write_long_chapter", "bind_book"]
     assert pages == ["2 rows", 1, 2, 3, "one", "two", "three", 1, 2]
+
+    approved = page.publish_if_approved.enqueue(7)
+    page.approve(7)
+    for _ in range(2):
+        drain()  # it sleeps, also when it looks again before its time
+        assert Job.objects.filter(pk=approved.id).run_now() == 1
+    Wait.objects.update(until=Now())
+    drain()
+    approved.refresh()
+    assert approved.return_value is True
+    assert pages[-1] == "1 rows"

@@ -1,0 +1,72 @@
+"""What jobs wait for, and the events that answer them. ARCHITECTURE.md, "When you change a column", names the other
+files that know the columns."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
+from pgonly_django.models.job import ClockTimestamp, Job
+from pgonly_django.tables import table
+
+KEY_LENGTH = 240  # with "event " before it, it is the name of a step
+
+
+class EventKeyField(models.CharField):  # type: ignore[type-arg] # Django's own CharField takes no parameters
+    """A CharField of which Django makes one index, and none for LIKE."""
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:  # noqa: ARG002 - Django's signature
+        return f"character varying({self.max_length})"
+
+
+class Event(models.Model):
+    """The durable answer to a key. The first one counts, and every job that waits for the key gets it."""
+
+    key: models.CharField[str, str] = EventKeyField(primary_key=True, max_length=KEY_LENGTH)
+    payload = models.JSONField(null=True, help_text=_("What the jobs get that wait for it."))
+    sent_at = models.DateTimeField(db_default=ClockTimestamp())
+    expires_at = models.DateTimeField(help_text=_("After this it is deleted, unless a job waits for it."))
+    is_delivered = models.BooleanField(
+        default=False, db_default=False, help_text=_("The jobs that waited for it have been woken.")
+    )
+
+    class Meta:
+        db_table = table("pgonly_event")
+        verbose_name = _("event")
+        indexes = [
+            models.Index("sent_at", condition=Q(is_delivered=False), name="pgonly_event_undelivered"),
+            models.Index("expires_at", name="pgonly_event_expires"),
+        ]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Wait(models.Model):
+    """What a job waits for: an event or a time. The row is deleted when the answer is stored as a step. The job waits
+    while its lease_epoch is the one here, and it is scheduled, held or still running."""
+
+    id = models.BigAutoField(primary_key=True)
+    job = models.ForeignKey(Job, models.CASCADE, related_name="waits", db_index=False)
+    name = models.CharField(max_length=STEP_NAME_LENGTH, help_text=_("The step that keeps the answer."))
+    key = models.CharField(  # noqa: DJ001 - NULL keeps the row out of the index
+        max_length=KEY_LENGTH, null=True, help_text=_("The key of the event; empty: it waits for a time.")
+    )
+    until = models.DateTimeField(null=True, help_text=_("The deadline; empty: none."))
+    began_at = models.DateTimeField(db_default=ClockTimestamp())
+    lease_epoch = models.IntegerField(help_text=_("The run of the job that waits."))
+    choices = models.JSONField(default=list, help_text=_("The answers that a person may choose from."))
+    question = models.TextField(blank=True, default="", help_text=_("What a person is asked."))
+    keeps_key = models.BooleanField(default=False, help_text=_("It keeps its concurrency key."))
+
+    class Meta:
+        db_table = table("pgonly_wait")
+        verbose_name = _("wait")
+        indexes = [models.Index("key", condition=Q(key__isnull=False), name="pgonly_wait_key")]
+        constraints = [models.UniqueConstraint("job", "name", name="pgonly_wait_once")]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,250 @@
+"""Jobs that wait for a time or for an event, and the events: durable answers, of which the first one for a key counts.
+
+No order of commits loses an event, and nobody locks anything for that. The row of a wait is committed before its job
+looks for the event, so that look misses only an event that is committed later. DELIVER runs after that commit, and sees
+the row. It keeps the event undelivered until the job has left its run, which it then wakes, or has taken the event, or
+is in another run, which looks itself. Whoever ends such a run asks for another DELIVER.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import psycopg
+from asgiref.sync import sync_to_async
+from django.db import connections, router
+
+from pgonly_django.conf import LONGEST
+from pgonly_django.database import notify
+from pgonly_django.database.on_django import all_rows, first_row, require_autocommit
+from pgonly_django.database.statement import Statement, printable
+from pgonly_django.exceptions import EventTimeout, LeaseLost, WrongArgumentsError, as_timedelta
+from pgonly_django.models.waits import KEY_LENGTH, Event
+from pgonly_django.queue.checkpoints import check_step_name, find_step
+from pgonly_django.queue.values import to_json
+from pgonly_django.tables import qualified
+
+BATCH = 1000
+KEPT = timedelta(days=30)
+Delay = timedelta | float
+
+
+@dataclass(frozen=True, slots=True)
+class NewWait:
+    """What a job waits for. `name` is that of the step which keeps the answer; `key` None: only for the timeout."""
+
+    name: str
+    key: str | None
+    timeout: timedelta | None
+    choices: str = "[]"  # JSON
+    question: str = ""
+    keeps_key: bool = False
+
+
+def for_time(name: str, delay: Delay) -> NewWait:
+    """Raises StepNameError and WrongArgumentsError."""
+    check_step_name(name)
+    check_step_name(step := f"sleep {name}")
+    return NewWait(step, None, _bounded(delay, "sleep()"))
+
+
+def for_event(
+    key: str, timeout: Delay | None, choices: Sequence[str], question: str, *, keeps_key: bool
+) -> NewWait:
+    """Raises StepNameError and WrongArgumentsError."""
+    _check_key(key)
+    if isinstance(choices, str) or not all(isinstance(each, str) for each in choices):
+        raise WrongArgumentsError("wait_for_event()", f"choices must be a list of texts, got {choices!r}")
+    until = None if timeout is None else _bounded(timeout, "wait_for_event()")
+    texts = to_json(list(choices), "The choices of an event")
+    return NewWait(f"event {key}", key, until, texts, printable(str(question)), keeps_key)
+
+
+def payload_in(answer: str, key: str) -> Any:
+    """Returns the payload in the stored answer to a wait. Raises EventTimeout."""
+    stored = json.loads(answer)
+    if "timed_out" in stored:
+        raise EventTimeout(key)
+    return stored["event"]
+
+
+def _check_key(key: object) -> None:
+    check_step_name(key, KEY_LENGTH, "The key of an event")
+
+
+def _bounded(delay: Delay, where: str) -> timedelta:
+    return min(max(as_timedelta(delay, where), timedelta(0)), LONGEST)
+
+
+# The job's side: on Django's connection, outside of transactions, and fenced by the lease, as its steps are.
+
+# A later run finds the row, and keeps its deadline. Index: the primary key, and pgonly_wait_once.
+BEGIN = qualified("""
+INSERT INTO pgonly_wait (job_id, name, key, until, began_at, lease_epoch, choices, question, keeps_key)
+SELECT job.id, %(name)s::text, %(key)s::text, clock_timestamp() + %(timeout)s::interval, clock_timestamp(),
+    job.lease_epoch, %(choices)s::jsonb, %(question)s::text, %(keeps_key)s::bool
+FROM pgonly_job AS job
+WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running' FOR KEY SHARE
+ON CONFLICT (job_id, name) DO UPDATE SET lease_epoch = excluded.lease_epoch, choices = excluded.choices,
+    question = excluded.question, keeps_key = excluded.keeps_key
+""")
+# The answer becomes a step in the statement that finds it, and the wait is over. Index: pgonly_wait_once, the primary
+# keys, pgonly_step_once.
+LOOK = qualified("""
+WITH mine AS MATERIALIZED (
+    SELECT wait.id, wait.began_at, date_part('epoch', wait.until - clock_timestamp()) AS seconds_left,
+        CASE WHEN event.key IS NOT NULL THEN jsonb_build_object('event', event.payload)
+            WHEN wait.until <= clock_timestamp() THEN '{"timed_out": true}' END AS answer
+    FROM pgonly_wait AS wait LEFT JOIN pgonly_event AS event ON event.key = wait.key
+    WHERE wait.job_id = %(id)s AND wait.name = %(name)s
+),
+saved AS (
+    INSERT INTO pgonly_step (job_id, name, result, started_at, finished_at)
+    SELECT job.id, %(name)s::text, mine.answer, mine.began_at, clock_timestamp() FROM pgonly_job AS job, mine
+    WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running'
+        AND mine.answer IS NOT NULL
+    FOR KEY SHARE OF job
+    ON CONFLICT (job_id, name) DO NOTHING
+    RETURNING result
+),
+over AS (DELETE FROM pgonly_wait WHERE id = (SELECT id FROM mine) AND EXISTS (SELECT FROM saved))
+SELECT (SELECT result::text FROM saved), seconds_left FROM mine
+""")
+
+
+class Look(NamedTuple):
+    """What a job has found: the stored answer (JSON text), or the seconds that it waits at most; None: forever."""
+
+    answer: str | None
+    seconds_left: float | None = None
+
+
+def begin(alias: str, job_id: str, lease_epoch: int, wait: NewWait) -> None:
+    """Notes that the job waits in this run. Raises LeaseLost when the job belongs to another run by now."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(BEGIN, {"id": job_id, "lease_epoch": lease_epoch, **asdict(wait)})
+        if cursor.rowcount == 0:
+            raise LeaseLost
+
+
+def look(alias: str, job_id: str, lease_epoch: int, name: str) -> Look:
+    """Looks for the answer to a wait that has begun, and stores it. The row of the wait is gone where this is repeated
+    after its answer was lost. Raises LeaseLost."""
+    rows = all_rows(alias, LOOK, {"id": job_id, "lease_epoch": lease_epoch, "name": name})
+    return Look(*rows[0]) if rows else Look(find_step(alias, job_id, lease_epoch, name))
+
+
+# The sender's side. An unfinished transaction that has sent the key is waited for.
+SEND = Statement(
+    qualified("""
+INSERT INTO pgonly_event (key, payload, sent_at, expires_at, is_delivered)
+VALUES (%(key)s::text, %(payload)s::text::jsonb, clock_timestamp(), clock_timestamp() + %(keep)s::interval, false)
+ON CONFLICT (key) DO NOTHING RETURNING 1
+""")
+)
+
+
+def send_event(key: str, payload: Any = None, *, keep: timedelta = KEPT, using: str | None = None) -> bool:
+    """Answers all jobs that wait for `key`, and those that will, in the caller's transaction. Returns whether this is
+    the answer: False where the key has one already, which stays.
+
+        if not send_event("approve:7", {"by": 3}):
+            ...  # somebody else was first
+
+    A key is a question: ask another one with another key, such as "approve:7:round 2". `payload` is JSON. The answer is
+    kept at least as long as `keep`, and while a job waits for it. `using` is the database of the jobs. Raises
+    StepNameError for a key that cannot be stored, and NotStorableError for a payload that is not JSON."""
+    _check_key(key)
+    alias: str = using or router.db_for_write(Event)
+    require_autocommit(alias, "send_event()")
+    row = {"key": key, "payload": to_json(payload, "The payload of an event")}
+    if first_row(alias, SEND, row | {"keep": _bounded(keep, "send_event()")}) is None:
+        return False
+    notify.wake_after_commit(alias, notify.EVENT)
+    return True
+
+
+async def asend_event(
+    key: str, payload: Any = None, *, keep: timedelta = KEPT, using: str | None = None
+) -> bool:
+    """See send_event()."""
+    return await sync_to_async(send_event)(key, payload, keep=keep, using=using)
+
+
+# The workers' side.
+
+# What is locked is left to whoever holds it, or to the next time. Jobs that run, and those that were not woken now,
+# keep their event undelivered. (For "state || ''" see queue/finish.py.) Index: pgonly_event_undelivered,
+# pgonly_wait_key, the primary keys.
+DELIVER = qualified(f"""
+WITH sent AS MATERIALIZED (
+    SELECT key FROM pgonly_event WHERE NOT is_delivered ORDER BY sent_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+),
+waits AS MATERIALIZED (
+    SELECT key, job_id, lease_epoch FROM pgonly_wait WHERE key = ANY (ARRAY (SELECT key FROM sent))
+),
+waiting AS MATERIALIZED (
+    SELECT waits.key, job.id, job.state
+    FROM waits JOIN pgonly_job AS job ON job.id = waits.job_id AND job.lease_epoch = waits.lease_epoch
+    WHERE job.id = ANY (ARRAY (SELECT job_id FROM waits)) AND job.state || '' IN ('scheduled', 'running')
+),
+due AS MATERIALIZED (
+    SELECT job.id FROM pgonly_job AS job
+    WHERE job.id = ANY (ARRAY (SELECT id FROM waiting WHERE state = 'scheduled' LIMIT {BATCH}))
+        AND job.state || '' = 'scheduled'
+    FOR UPDATE SKIP LOCKED
+),
+woken AS (
+    UPDATE pgonly_job SET state = 'ready', run_at = clock_timestamp(),
+        ready_at = CASE WHEN attempted_at >= ready_at THEN ready_at ELSE clock_timestamp() END,
+        ready_again_at = CASE WHEN attempted_at >= ready_at THEN clock_timestamp() END
+    WHERE id = ANY (ARRAY (SELECT id FROM due)) RETURNING queue, slots
+),
+delivered AS (
+    UPDATE pgonly_event SET is_delivered = true
+    WHERE key = ANY (ARRAY (SELECT key FROM sent EXCEPT
+        SELECT key FROM waiting WHERE id <> ALL (ARRAY (SELECT id FROM due))))
+    RETURNING key
+)
+SELECT
+    (SELECT count(*) FROM woken),
+    (SELECT count(*) FROM delivered),
+    (SELECT count(pg_notify('{notify.CHANNEL}', kind || ' ' || queue)) FROM (
+        SELECT DISTINCT queue, CASE WHEN slots IS NULL THEN '{notify.READY}' ELSE '{notify.LIMITED}' END AS kind
+        FROM woken) AS told)
+""")
+
+
+class Delivered(NamedTuple):
+    jobs: int
+    events: int
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more may be left, and the next one is due at once."""
+        return max(self) >= BATCH
+
+
+def deliver(connection: psycopg.Connection[Any]) -> Delivered:
+    """Wakes the jobs that wait for events which were sent: one batch of them."""
+    row = connection.execute(DELIVER, prepare=True).fetchone()
+    assert row is not None
+    return Delivered(*row[:2])
+
+
+# Index: pgonly_event_expires, a range of it, then pgonly_wait_key and the primary key.
+PRUNE = qualified("""
+DELETE FROM pgonly_event WHERE key = ANY (ARRAY (
+    SELECT event.key FROM pgonly_event AS event WHERE event.expires_at < statement_timestamp()
+        AND NOT EXISTS (SELECT FROM pgonly_wait AS wait WHERE wait.key = event.key)
+    ORDER BY event.expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+""")
+
+
+def prune_events(connection: psycopg.Connection[Any], limit: int = BATCH) -> int:
+    """Deletes one batch of events that are no longer kept and that no job waits for. Returns their number."""
+    return connection.execute(PRUNE, {"limit": limit}).rowcount

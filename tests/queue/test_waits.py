@@ -1,0 +1,399 @@
+"""The statements of waits and events, and that no order of them loses an event."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import OperationalError, connection, transaction
+from django.utils import timezone
+
+from pgonly_django import asend_event, send_event
+from pgonly_django.database import notify
+from pgonly_django.database.connect import connect
+from pgonly_django.exceptions import LeaseLost, ManualCommitError, NotStorableError, StepNameError
+from pgonly_django.models import Event, Job, State, Step, Wait
+from pgonly_django.outcomes import Outcome
+from pgonly_django.queue import waits
+from pgonly_django.queue.finish import finish_statements
+from pgonly_django.queue.promote import promote
+from pgonly_django.queue.waits import Delivered, Look, deliver, prune_events
+from tests.queue.rows import (
+    DAY,
+    HOUR,
+    MINUTE,
+    SECOND,
+    ago,
+    finish_of,
+    fresh,
+    heard,
+    make,
+    make_running,
+    wait_until_blocked,
+    while_locked,
+    write,
+)
+
+PARKED = {
+    "outcome": Outcome.WAITING,
+    "state": State.SCHEDULED,
+    "delay_seconds": 3600.0,
+    "costs_attempt": False,
+}
+
+
+def for_event(key="k", timeout=None):
+    return waits.for_event(key, timeout, (), "", keeps_key=False)
+
+
+def begin(job, wait):
+    waits.begin("default", str(job.pk), job.lease_epoch, wait)
+
+
+def look(job, wait):
+    return waits.look("default", str(job.pk), job.lease_epoch, wait.name)
+
+
+def make_waiting(key="k", **facts):
+    """A job that has left its run to wait for this event."""
+    job = make(**{"state": State.SCHEDULED, "run_at": ago(-DAY), "lease_epoch": 1, **facts})
+    Wait.objects.create(job=job, name=f"event {key}", key=key, lease_epoch=1)
+    return job
+
+
+def states(*jobs):
+    return [fresh(job).state for job in jobs]
+
+
+# The job's side.
+
+
+def test_a_wait_of_a_lost_run_is_not_begun(transactional_db):
+    job = make_running(lease_epoch=2)
+    job.lease_epoch = 1
+    with pytest.raises(LeaseLost):
+        begin(job, for_event())
+    assert not Wait.objects.exists()
+
+
+def test_a_later_run_keeps_the_deadline_and_asks_the_new_question(transactional_db):
+    job = make_running()
+    begin(job, for_event(timeout=60))
+    first = Wait.objects.get()
+    job.lease_epoch = 2
+    job.save()
+    begin(job, waits.for_event("k", 7200, ["yes", "no"], "Is it?", keeps_key=True))
+    second = Wait.objects.get()
+    assert (second.until, second.began_at, second.lease_epoch) == (first.until, first.began_at, 2)
+    assert (second.choices, second.question, second.keeps_key) == (["yes", "no"], "Is it?", True)
+
+
+def test_what_has_not_come_is_waited_for_until_the_deadline(transactional_db):
+    job = make_running()
+    begin(job, for_event())
+    assert look(job, for_event()) == Look(None, None)
+    begin(job, limited := for_event("other", timeout=60))
+    answer, seconds = look(job, limited)
+    assert (answer, 50 < seconds <= 60) == (None, True)
+    assert not Step.objects.exists()
+
+
+@pytest.mark.parametrize("payload", [None, 7, {"a": ["ä"]}, False])
+def test_an_event_is_stored_as_a_step_and_looking_again_gives_the_same(transactional_db, payload):
+    """As after the answer to the look was lost."""
+    job = make_running()
+    send_event("k", payload)
+    begin(job, wait := for_event())
+    for _ in range(2):
+        assert waits.payload_in(look(job, wait).answer, "k") == payload
+    step = Step.objects.get()
+    assert (step.name, step.result, step.started_at <= step.finished_at) == (
+        "event k",
+        {"event": payload},
+        True,
+    )
+    assert not Wait.objects.exists()
+
+
+def test_a_timeout_is_an_answer_that_a_late_event_does_not_change(transactional_db):
+    job = make_running()
+    begin(job, wait := for_event(timeout=0))
+    assert look(job, wait).answer == '{"timed_out": true}'
+    assert send_event("k")
+    begin(job, wait)
+    assert Step.objects.get().result == {"timed_out": True}
+
+
+def test_an_event_that_came_in_time_counts_though_the_job_looks_after_the_deadline(transactional_db):
+    job = make_running()
+    begin(job, wait := for_event(timeout=0))
+    send_event("k", "in time")
+    assert look(job, wait).answer == '{"event": "in time"}'
+
+
+def test_a_run_that_has_lost_its_job_stores_no_answer(transactional_db):
+    job = make_running()
+    begin(job, wait := for_event())
+    Job.objects.update(lease_epoch=2)
+    send_event("k")
+    assert look(job, wait).answer is None
+    assert (Step.objects.count(), Wait.objects.count()) == (0, 1)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 241, 7, None, "a\0b"])
+def test_a_key_that_cannot_be_stored_is_refused_on_both_sides(transactional_db, key):
+    for call in (for_event, send_event):
+        with pytest.raises(StepNameError, match="The key of an event must be a str of 1 to 240 characters"):
+            call(key)
+
+
+# The sender's side.
+
+
+def test_the_first_event_is_the_answer(server):
+    server.execute(f"LISTEN {notify.CHANNEL}")
+    assert send_event("k", {"by": 1}, keep=HOUR)
+    assert not send_event("k", {"by": 2})
+    event = Event.objects.get()
+    assert (event.payload, event.is_delivered) == ({"by": 1}, False)
+    assert timedelta(minutes=59) < event.expires_at - timezone.now() <= HOUR
+    assert heard(server) == [notify.EVENT]
+
+
+def test_a_coroutine_sends_events(transactional_db):
+    send = async_to_sync(asend_event)
+    assert [send("k", 1, keep=HOUR), send("k", 2)] == [True, False]
+    assert Event.objects.get().payload == 1
+
+
+def test_an_event_belongs_to_its_transaction(server):
+    server.execute(f"LISTEN {notify.CHANNEL}")
+    with transaction.atomic():
+        assert send_event("k")
+        assert not send_event("k")
+        transaction.set_rollback(True)
+    assert heard(server) == []
+    assert send_event("k")
+
+
+def test_a_payload_that_is_no_json_leaves_the_transaction_usable(transactional_db):
+    with transaction.atomic():
+        with pytest.raises(NotStorableError, match="The payload of an event cannot be stored"):
+            send_event("k", {1, 2})
+        assert send_event("k", "text")
+
+
+def test_without_autocommit_no_worker_would_be_told(transactional_db):
+    connection.set_autocommit(False)
+    try:
+        with pytest.raises(ManualCommitError):
+            send_event("k")
+    finally:
+        connection.set_autocommit(True)
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_sender_waits_for_another_one_that_has_sent_the_key(other, beside, commits):
+    with other.transaction(force_rollback=not commits):
+        other.execute(waits.SEND.sql, {"key": "k", "payload": "1", "keep": HOUR})
+        second = beside(send_event, "k", 2)
+        with connect("default", application_name="pgonly tests, looking") as looking:
+            wait_until_blocked(looking)
+    assert second.result(30) is not commits
+    assert Event.objects.get().payload == (1 if commits else 2)
+
+
+def test_a_serializable_sender_is_told_to_repeat_its_transaction(server, other):
+    job = make_waiting()
+    with pytest.raises(OperationalError, match="could not serialize"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+            cursor.execute("SELECT count(*) FROM pgonly_event")
+        other.execute(waits.SEND.sql, {"key": "k", "payload": "1", "keep": HOUR})
+        send_event("k", 2)
+    assert deliver(server) == Delivered(1, 1)
+    assert states(job) == [State.READY]
+
+
+# Delivery.
+
+
+def test_an_event_wakes_the_jobs_that_wait_for_it_at_their_places(server, other):
+    began = ago(HOUR)
+    waiting = make_waiting(attempted_at=began, ready_at=began - SECOND, queue="a")
+    limited = make_waiting(slots=1, concurrency_key="c", concurrency_limit=1, queue="b")
+    others = [make_waiting("other"), make(state=State.SCHEDULED, run_at=ago(-DAY)), make_waiting()]
+    Wait.objects.filter(job=others[2]).update(lease_epoch=0)  # of an earlier run: it waits for something else
+    send_event("k")
+    other.execute(f"LISTEN {notify.CHANNEL}")
+    assert promote(server).has_events
+    assert deliver(server) == Delivered(2, 1)
+    assert not promote(server).has_events
+    assert states(waiting, limited, *others) == [State.READY] * 2 + [State.SCHEDULED] * 3
+    job = fresh(waiting)
+    assert (job.ready_at, job.waiting_since > ago(MINUTE), job.run_at <= timezone.now()) == (
+        began - SECOND,
+        True,
+        True,
+    )
+    assert heard(other) == ["limited b", "ready a"]
+    assert deliver(server) == Delivered(0, 0)
+
+
+@pytest.mark.parametrize("state", [State.HELD, State.READY, State.FAILED, State.CANCELLED])
+def test_a_job_that_looks_itself_or_has_ended_keeps_no_event_undelivered(server, state):
+    job = make_waiting(state=state)
+    send_event("k")
+    assert deliver(server) == Delivered(0, 1)
+    assert states(job) == [state]
+
+
+def test_an_event_stays_undelivered_while_a_job_leaves_its_run(server):
+    parked, leaving = make_waiting(), make_running()
+    begin(leaving, for_event())
+    send_event("k")
+    assert deliver(server) == Delivered(1, 0)
+    assert deliver(server) == Delivered(0, 0)
+    assert promote(server).has_events
+    write(server, finish_of(leaving, **PARKED))
+    assert deliver(server) == Delivered(1, 1)
+    assert states(parked, leaving) == [State.READY] * 2
+
+
+def test_a_job_whose_row_is_locked_is_woken_later(server, other):
+    locked, free = make_waiting(), make_waiting()
+    send_event("k")
+    with while_locked(locked, other, server):
+        assert deliver(server) == Delivered(1, 0)
+    assert states(locked, free) == [State.SCHEDULED, State.READY]
+    assert deliver(server) == Delivered(1, 1)
+
+
+def test_two_workers_share_the_events(server, other):
+    jobs = [make_waiting(key) for key in ("k", "l")]
+    send_event("k")
+    send_event("l")
+    with while_locked(Event.objects.get(pk="k"), other, server):
+        assert deliver(server) == Delivered(1, 1)
+    assert states(*jobs) == [State.SCHEDULED, State.READY]
+    assert deliver(server) == Delivered(1, 1)
+
+
+def test_the_jobs_of_one_event_are_woken_in_batches(server):
+    jobs = Job.objects.bulk_create(
+        Job(task="t", state=State.SCHEDULED, run_at=ago(-DAY), lease_epoch=1) for _ in range(waits.BATCH + 1)
+    )
+    Wait.objects.bulk_create(Wait(job=job, name="event k", key="k", lease_epoch=1) for job in jobs)
+    send_event("k")
+    first = deliver(server)
+    assert (first, first.is_full) == (Delivered(waits.BATCH, 0), True)
+    last = deliver(server)
+    assert (last, last.is_full) == (Delivered(1, 1), False)
+
+
+# A job begins its wait, looks and leaves; a sender sends, and a worker delivers. Writes that take a while, for which
+# others see nothing of them, have two steps.
+JOB = ("begin", "begun", "look", "leave", "left")
+SENDER = ("send", "sent", "deliver")
+
+
+def orders():
+    for places in itertools.combinations(range(len(JOB) + len(SENDER)), len(SENDER)):
+        job, sender = iter(JOB), iter(SENDER)
+        yield [next(sender if place in places else job) for place in range(len(JOB) + len(SENDER))]
+
+
+class Play:
+    """A job, a sender and a worker, each with a connection of its own."""
+
+    def __init__(self, connections, deliver_sql):
+        self.job = make_running()
+        self.key = str(self.job.pk)
+        self.wait = for_event(self.key)
+        self.by_job, self.by_sender, self.by_worker = connections
+        self.deliver_sql, self.answer = deliver_sql, None
+
+    def do(self, act):
+        if self.answer is None or act not in JOB:
+            getattr(self, act)()
+
+    @property
+    def of_job(self):
+        return {"id": self.key, "lease_epoch": 1, "name": self.wait.name}
+
+    def begin(self):
+        self.by_job.execute("BEGIN")
+        new = {"key": self.key, "timeout": None, "choices": "[]", "question": "", "keeps_key": False}
+        self.by_job.execute(waits.BEGIN, {**self.of_job, **new})
+
+    def begun(self):
+        self.by_job.execute("COMMIT")
+
+    def look(self):
+        ((self.answer, _),) = self.by_job.execute(waits.LOOK, self.of_job).fetchall()
+
+    def leave(self):
+        self.by_job.execute("BEGIN")
+        ((statement, parameters),) = finish_statements([finish_of(self.job, **PARKED)])
+        self.by_job.execute(statement.sql, parameters)
+
+    def left(self):
+        self.by_job.execute("COMMIT")
+
+    def send(self):
+        self.by_sender.execute("BEGIN")
+        self.by_sender.execute(waits.SEND.sql, {"key": self.key, "payload": "1", "keep": HOUR})
+
+    def sent(self):
+        self.by_sender.execute("COMMIT")
+
+    def deliver(self):
+        self.by_worker.execute(self.deliver_sql)
+
+    @property
+    def is_lost(self):
+        """Whether the job waits for an event that no worker will deliver any more."""
+        self.deliver()
+        return self.answer is None and fresh(self.job).state == State.SCHEDULED
+
+
+def lost_orders(connections, deliver_sql):
+    lost = []
+    for order in orders():
+        play = Play(connections, deliver_sql)
+        for act in order:
+            play.do(act)
+        if play.is_lost:
+            lost.append(order)
+    return lost
+
+
+@pytest.fixture
+def three(server, other):
+    with connect("default", application_name="pgonly tests, a third") as third:
+        yield server, other, third
+
+
+def test_no_order_of_a_job_a_sender_and_a_worker_loses_the_event(three):
+    assert len(list(orders())) == 56
+    assert lost_orders(three, waits.DELIVER) == []
+
+
+def test_without_regard_to_jobs_that_leave_their_run_events_would_be_lost(three):
+    broken = waits.DELIVER.replace("IN ('scheduled', 'running')", "IN ('scheduled')")
+    assert lost_orders(three, broken)
+
+
+# Pruning.
+
+
+def test_events_are_deleted_once_they_are_not_kept_and_no_job_waits_for_them(server):
+    for key in ("over", "waited for", "kept"):
+        send_event(key, keep=timedelta(0) if key != "kept" else HOUR)
+    make_waiting("waited for")
+    assert prune_events(server) == 1
+    assert set(Event.objects.values_list("key", flat=True)) == {"waited for", "kept"}
+    Wait.objects.all().delete()
+    assert prune_events(server) == 1
