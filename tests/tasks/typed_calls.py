@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import assert_type
 
-from pgonly_django import JobContext, budget, cron, every, task
+from pgonly_django import RESULT, JobContext, budget, cron, every, task
 from pgonly_django.tasks.result import JobResult
 
 
@@ -43,6 +43,7 @@ def types_of_results() -> None:
     assert_type(screen.enqueue(7).job.state, str)
     assert_type(refresh.get_result("id").return_value, str)
     report.enqueue(project_id=7)
+    assert_type(add.using(then=fetch.bind(RESULT)).enqueue(1), JobResult[int])
 
 
 async def types_of_async_results() -> None:
@@ -52,6 +53,7 @@ async def types_of_async_results() -> None:
 def mistakes_in_calls() -> None:
     add.enqueue("1")  # type: ignore[arg-type] # a str is not an int
     add.enqueue(1, 2, 3)  # type: ignore[call-arg] # one too many
+    add.bind("1")  # type: ignore[arg-type] # likewise
     screen.enqueue()  # type: ignore[call-arg] # project_id is missing
     report.enqueue("7")  # type: ignore[arg-type] # under @cron, too
     refresh.enqueue(context=None, project_id=7)  # type: ignore[call-arg] # the worker passes the context

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection, connections
 from psycopg import IsolationLevel
 
-from pgonly_django import enqueue_many
+from pgonly_django import RESULT, enqueue_many
 from pgonly_django.compat import TaskResultStatus, task_started
 from pgonly_django.context.run import Run
 from pgonly_django.context.transactions import retry_while_down
@@ -24,7 +24,7 @@ from pgonly_django.queue import checkpoints
 from pgonly_django.testing import drain
 from pgonly_django.worker.running import Executor
 from tests import activity, jobs
-from tests.jobs import ending, leaving, looping, transactions, watched
+from tests.jobs import chained, ending, leaving, looping, transactions, watched
 from tests.queue.rows import claim, claimer, fresh, make
 from tests.waiting import beside, wait_for
 
@@ -163,6 +163,16 @@ def test_jobs_with_steps_that_are_no_transaction_of_their_own_succeed_side_by_si
     work()
     assert [result.wait(1).return_value for result in results] == [5] * 4
     assert {result.job.attempt for result in results} == {1}
+    assert "away" not in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("snapshots")
+def test_jobs_that_others_follow_succeed_side_by_side(work, caplog):
+    results = [chained.load.using(then=chained.keep_once.bind(n % 2, RESULT)).enqueue(n) for n in range(20)]
+    work()
+    assert {(result.job.state, result.job.attempt) for result in results} == {(State.SUCCEEDED, 1)}
+    assert Job.objects.filter(task="tests.jobs.chained.keep_once", state=State.SUCCEEDED).count() >= 2
     assert "away" not in caplog.text
 
 
