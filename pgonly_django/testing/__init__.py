@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pgonly_django.testing.inline_worker import DrainError
     from pgonly_django.testing.resumable import NotResumableError, NotTestableError, assert_resumable
     from pgonly_django.testing.travel import time_travel
+    from pgonly_django.testing.waiting import assert_waiting_for
 
 __all__ = [
     "DrainError",
@@ -31,6 +32,7 @@ __all__ = [
     "assert_enqueues",
     "assert_not_enqueued",
     "assert_resumable",
+    "assert_waiting_for",
     "drain",
     "enqueued_jobs",
     "fake_limits",
@@ -45,6 +47,7 @@ _MODULES = {
     "inline_worker": ("DrainError",),
     "resumable": ("NotResumableError", "NotTestableError", "assert_resumable"),
     "travel": ("time_travel",),
+    "waiting": ("assert_waiting_for",),
 }
 
 

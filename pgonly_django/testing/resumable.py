@@ -7,7 +7,7 @@ the mark of a TestCase's transaction, so the cache and the limiters are in them 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -18,13 +18,16 @@ from typing import Any
 from unittest import mock
 
 from django.db import Error, connections, models, transaction
+from django.db.models import F
 
 from pgonly_django.compat import Task
 from pgonly_django.context.run import Run
 from pgonly_django.database.background import Background
-from pgonly_django.models import CacheEntry, CacheLock, DurableCacheEntry, LimiterSlot, LimiterWaiter
+from pgonly_django.models import CacheEntry, CacheLock, DurableCacheEntry, LimiterSlot, LimiterWaiter, Wait
 from pgonly_django.models.job import ClockTimestamp, Job, State
+from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.rescue import rescue
+from pgonly_django.queue.waits import send_event
 from pgonly_django.tasks.backend import PostgresBackend
 from pgonly_django.testing.backends import postgres_backends, usable_databases
 from pgonly_django.testing.draining import OF_JOBS, RUNS_OF_ONE_JOB
@@ -88,6 +91,7 @@ def assert_resumable(
     ignore: Sequence[str | type[models.Model]] = (),
     paid: Sequence[str | Callable[..., Any]] = (),
     setup: Callable[[], Any] | None = None,
+    events: Mapping[str, Any] | None = None,
     kill_at: int | Sequence[int] = (),
     max_kills: int = 100,
 ) -> ResumableReport:
@@ -105,7 +109,9 @@ def assert_resumable(
     the project, except where two runs without a kill differ. `state`, called in the test after each round, takes the
     place of the rows. `ignore`: models ("shop.Order"), fields ("shop.Order.sent_at"), "result", "jobs" or "cache".
     `paid`: functions outside of steps that must be called as often as without a kill. `kill_at`: the numbers of places,
-    from 1, instead of all. `max_kills`: the maximum number of places, taken evenly.
+    from 1, instead of all. `max_kills`: the maximum number of places, taken evenly. `events`: the payloads, by their
+    keys, of the events that are sent when the job has left its run to wait for them; any other wait ends at its
+    deadline.
 
     Raises NotResumableError where a resumed job ends in another state, or has paid for a step more often, and
     NotTestableError where that cannot be judged.
@@ -128,7 +134,8 @@ def assert_resumable(
     aliases = usable_databases(a for a in connections if not connections.settings[a]["TEST"]["MIRROR"])
     with ExitStack() as stack:
         stack.enter_context(_undone(aliases))
-        worker = _OneJobWorker(backend.database, aliases, task.enqueue(*args, **(kwargs or {})).id)
+        job_id = task.enqueue(*args, **(kwargs or {})).id
+        worker = _OneJobWorker(backend.database, aliases, job_id, events or {})
         # A killed process leaves undone what the cache and the limiters would do later, in another thread.
         stack.enter_context(mock.patch.object(Background, "add"))
         for path in paths:
@@ -264,9 +271,11 @@ class _OneJobWorker(InlineWorker):
 
     watch: KillWatch  # of the present run
 
-    def __init__(self, alias: str, aliases: Sequence[str], job_id: str) -> None:
+    def __init__(
+        self, alias: str, aliases: Sequence[str], job_id: str, events: Mapping[str, Any]
+    ) -> None:  # fmt: skip
         super().__init__(alias, [QUEUE])
-        self._aliases = aliases
+        self._aliases, self._events = aliases, events
         self.executor: InlineExecutor = _OneJobExecutor(alias, self.executor.worker_id, self.executor.deliver)
         self._rows = Job.objects.using(alias).filter(pk=job_id)
         self._rows.update(queue=QUEUE)
@@ -275,7 +284,8 @@ class _OneJobWorker(InlineWorker):
         return dict(self._rows.values(*columns).get())
 
     def run_job(self, watch: KillWatch) -> None:
-        """Runs the job until it has ended, is held or killed. Snoozes and pauses before a retry are left out."""
+        """Runs the job until it has ended, is held or killed. Snoozes, pauses before a retry and the time until the
+        deadline of a wait are left out."""
         self.watch = watch
         self.executor.new_memory = partial(WatchedMemory, watch)
         for _ in range(RUNS_OF_ONE_JOB):
@@ -288,6 +298,20 @@ class _OneJobWorker(InlineWorker):
                     raise ended.error
             if watch.is_dead:
                 return
+            self._end_waits()
+
+    def _end_waits(self) -> None:
+        """Sends the events that the job waits for. Raises where a wait would have no end."""
+        for wait in Wait.objects.using(self.alias).filter(
+            job__in=self._rows, lease_epoch=F("job__lease_epoch")
+        ):
+            if wait.key is not None and wait.key in self._events:
+                send_event(wait.key, self._events[wait.key], using=self.alias)
+            elif wait.until is None:
+                hint = f"Give it to assert_resumable(): events={{{wait.key!r}: ...}}."
+                raise NotTestableError(f"{wait.job.task} waits for the event {wait.key!r}. {hint}")
+            else:
+                Wait.objects.using(self.alias).filter(pk=wait.pk).update(until=ClockTimestamp())
 
     def rescue(self) -> None:
         """Rescues the job as a worker does for the jobs of a dead one, without the wait for the end of its leases. The
@@ -307,7 +331,9 @@ class _OneJobWorker(InlineWorker):
     def _write(self, ended: EndedRun) -> EndedRun:
         """Writes the end of the run. For a run that was killed it writes nothing and raises Killed."""
         if not ended.committed:
-            self.watch.reached("right before its end was written, when its function had returned")
+            is_waiting = ended.finish is not None and ended.finish.outcome is Outcome.WAITING
+            has_left = "left its run to wait" if is_waiting else "returned"
+            self.watch.reached(f"right before its end was written, when its function had {has_left}")
         self.watch.check()
         return super()._write(ended)
 

@@ -20,7 +20,7 @@ from pgonly_django.compat import uuid7
 from pgonly_django.conf import LONGEST, settings
 from pgonly_django.database.on_django import all_rows
 from pgonly_django.exceptions import WrongArgumentsError
-from pgonly_django.models import Job, Limiter, QueueTokens
+from pgonly_django.models import Job, Limiter, QueueTokens, Wait
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.schedule import UNPLANNED, Schedule
 from pgonly_django.queue.enqueue import aware
@@ -30,7 +30,7 @@ from pgonly_django.tasks.registry import import_tasks
 from pgonly_django.testing.autocommit import as_in_autocommit
 from pgonly_django.testing.backends import databases_of, postgres_backends
 
-AGED: tuple[type[models.Model], ...] = (Job, QueueTokens, Limiter)
+AGED: tuple[type[models.Model], ...] = (Job, Wait, QueueTokens, Limiter)
 NOT_AGED = ("lease_expires_at",)  # a worker of the test that runs a job continues
 # How far the open journeys have gone, together.
 _travelled = timedelta()

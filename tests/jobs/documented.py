@@ -9,6 +9,7 @@ from django.core import mail
 from django.utils import timezone
 
 from pgonly_django import budget, task
+from pgonly_django.exceptions import EventTimeout
 
 
 @task
@@ -47,6 +48,15 @@ def make_report(context, pages):
 @task(takes_context=True)
 def review_later(context, text):
     return context.step("review", len, text, cost=0.01, budget=budget("project:7", usd=5))
+
+
+@task(takes_context=True)
+def ship(context, order_id):
+    try:
+        context.wait_for_event(f"approve:{order_id}", timedelta(days=3))
+    except EventTimeout:
+        return "cancelled"
+    return "shipped"
 
 
 def place_order():

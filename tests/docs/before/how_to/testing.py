@@ -40,7 +40,7 @@ def after(page):
     signup.test_a_welcome_mail_is_sent()
     page.ImportTests("test_an_import_survives_kills").test_an_import_survives_kills()
     tests = [each for name, each in vars(page).items() if name.startswith("test_")]
-    assert len(tests) == 7
+    assert len(tests) == 9
     for test in tests:
         mail.outbox.clear()
         Job.objects.all().delete()

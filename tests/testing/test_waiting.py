@@ -1,0 +1,135 @@
+"""drain(), time_travel(), assert_waiting_for() and assert_resumable() with jobs that wait."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from asgiref.sync import async_to_sync
+
+from pgonly_django import asend_event, send_event
+from pgonly_django.models import Event, Job, State, Wait
+from pgonly_django.testing import (
+    NotResumableError,
+    NotTestableError,
+    adrain,
+    assert_resumable,
+    assert_waiting_for,
+    drain,
+    time_travel,
+)
+from tests.testing import waiting_jobs
+from tests.testing.conftest import both
+
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+
+
+def values():
+    return [result.return_value for result in drain() if result.is_finished]
+
+
+@both
+def test_a_drain_runs_through_a_wait_whose_event_is_sent(where):
+    result = waiting_jobs.ask.enqueue(7)
+    assert values() == []
+    (wait,) = assert_waiting_for("approve:7")
+    assert (str(wait.job.pk), wait.question, wait.choices) == (result.id, "May it?", ["yes", "no"])
+    assert send_event("approve:7", {"by": 3})
+    assert values() == [{"by": 3}]
+    assert_waiting_for("approve:7", count=0)
+    assert not Wait.objects.exists()
+    assert result.job.attempt == 1
+
+
+def test_an_event_that_was_sent_before_is_taken_at_once(db):
+    send_event("approve:7", 1)
+    waiting_jobs.ask.enqueue(7)
+    assert values() == [1]
+
+
+def test_a_job_that_sends_the_event_wakes_the_one_that_waits(db):
+    waiting_jobs.ask.enqueue(7)
+    waiting_jobs.answer.enqueue(7, "yes")
+    assert sorted(map(str, values())) == ["True", "yes"]
+
+
+def test_time_travel_ends_a_sleep_and_a_timeout(db):
+    waiting_jobs.rest.enqueue()
+    waiting_jobs.ask.enqueue(7, timeout=3600)
+    assert values() == []
+    with time_travel(30 * MINUTE):
+        assert values() == []
+        assert_waiting_for("approve:7")
+    with time_travel(61 * MINUTE):
+        assert values() == ["nobody answered"]
+    with time_travel(DAY + MINUTE):
+        assert values() == ["rested"]
+
+
+def test_a_wait_that_begins_on_a_journey_ends_after_its_own_time(db):
+    with time_travel(DAY):
+        waiting_jobs.rest.enqueue()
+        assert values() == []
+        with time_travel(DAY - MINUTE):
+            assert values() == []
+    with time_travel(2 * DAY + MINUTE):
+        assert values() == ["rested"]
+
+
+def test_it_does_so_in_a_coroutine(db):
+    async def ask():
+        await waiting_jobs.aask.aenqueue(7)
+        await adrain()
+        await asend_event("approve:7", "yes")
+        (result,) = await adrain()
+        return result.return_value
+
+    assert async_to_sync(ask)() == "yes"
+
+
+def test_a_wait_that_is_not_there_is_said_with_those_that_are(db):
+    with pytest.raises(AssertionError, match=r"'approve:7' is waited for never\. No job waits\."):
+        assert_waiting_for("approve:7")
+    result = waiting_jobs.ask.enqueue(8)
+    drain()
+    with pytest.raises(AssertionError) as caught:
+        assert_waiting_for("approve:7")
+    assert f"tests.testing.waiting_jobs.ask {result.id}: event approve:8" in str(caught.value)
+    with pytest.raises(AssertionError, match="waited for once, not twice"):
+        assert_waiting_for("approve:8", count=2)
+    Job.objects.all().hold()
+    assert_waiting_for("approve:8")
+    Job.objects.all().cancel()
+    assert_waiting_for("approve:8", count=0)
+
+
+# assert_resumable().
+
+
+def test_a_job_is_killed_around_its_waits(db):
+    report = assert_resumable(waiting_jobs.ask_and_pay, 7, events={"approve:7": "yes"})
+    text = "\n".join(report.places)
+    assert text.count("INSERT INTO pgonly_wait was committed") >= 3
+    assert text.count("when its function had left its run to wait") == 3
+    assert report.calls == {"step 'pay'": 1, "step 'pay again'": 1}
+    assert not Event.objects.exists()
+    assert not Wait.objects.exists()
+    assert not Job.objects.exists()
+
+
+def test_a_wait_without_an_end_is_said(db):
+    with pytest.raises(NotTestableError, match=r"waits for the event 'approve:7'.*events=\{'approve:7'"):
+        assert_resumable(waiting_jobs.ask, 7)
+
+
+def test_a_job_that_repeats_work_when_it_wakes_is_found(db):
+    with pytest.raises(NotResumableError, match="3 new rows instead of 2"):
+        assert_resumable(waiting_jobs.writes_in_each_run)
+
+
+def test_a_held_job_is_no_parked_one(db):
+    result = waiting_jobs.ask.enqueue(7)
+    result.hold()
+    drain()
+    assert result.job.state == State.HELD
+    assert_waiting_for("approve:7", count=0)

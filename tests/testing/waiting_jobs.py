@@ -1,0 +1,61 @@
+"""Tasks that wait, for the helpers of tests."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.contrib.auth.models import Group
+
+from pgonly_django import send_event, task
+from pgonly_django.exceptions import EventTimeout
+
+DAY = timedelta(days=1)
+
+
+@task(takes_context=True)
+def ask(context, number, timeout=None):
+    limit = None if timeout is None else timedelta(seconds=timeout)
+    try:
+        answer = context.wait_for_event(f"approve:{number}", limit, choices=("yes", "no"), question="May it?")
+    except EventTimeout:
+        return "nobody answered"
+    return answer
+
+
+@task(takes_context=True)
+async def aask(context, number):
+    return await context.await_for_event(f"approve:{number}")
+
+
+@task(takes_context=True)
+def rest(context):
+    context.sleep("rest", DAY)
+    return "rested"
+
+
+@task
+def answer(number, payload):
+    return send_event(f"approve:{number}", payload)
+
+
+def pay(number):
+    return number * 10
+
+
+@task(takes_context=True)
+def ask_and_pay(context, number):
+    price = context.step("pay", pay, number)
+    context.sleep("rest", DAY)
+    approved = context.wait_for_event(f"approve:{number}")
+    try:
+        context.wait_for_event("never", DAY)
+    except EventTimeout:
+        last = context.step("pay again", pay, number)
+    return [price, approved, last]
+
+
+@task(takes_context=True)
+def writes_in_each_run(context):
+    context.sleep("rest", DAY)
+    Group.objects.create(name=str(Group.objects.count()))
+    context.sleep("rest again", DAY)
