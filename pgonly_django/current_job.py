@@ -25,3 +25,5 @@ class CurrentJob(Protocol):
 # Set in the job's thread or asyncio task. Copied to the tasks that it creates and to sync_to_async(); a thread that it
 # starts has it where contextvars.copy_context().run() is the thread's target.
 current_job: ContextVar[CurrentJob | None] = ContextVar("pgonly_django_current_job", default=None)
+# The job's context, a JobContext, where its task takes it. Not an attribute of the run, which the context refers to.
+current_context: ContextVar[Any] = ContextVar("pgonly_django_current_context", default=None)

@@ -36,6 +36,7 @@ OTHERS = {
 # Modules whose names a how-to explains.
 ON_PAGES = {
     "pgonly_django.admin.jobs": "admin.md",
+    "pgonly_django.contrib.pydantic_ai": "language_models.md#pydantic-ai",
     "pgonly_django.throttling.ninja": "limits.md#throttle-requests",
     "pgonly_django.throttling.rest_framework": "limits.md#throttle-requests",
 }

@@ -18,7 +18,7 @@ from pgonly_django.context.context import JobContext
 from pgonly_django.context.memory import Memory
 from pgonly_django.context.run import Run, renewing
 from pgonly_django.context.transactions import retry_while_down
-from pgonly_django.current_job import current_job
+from pgonly_django.current_job import current_context, current_job
 from pgonly_django.error_texts import cut_our_frames
 from pgonly_django.exceptions import JobInterrupt, LeaseLost, TransactionLeftOpenError, UnreadableJobError
 from pgonly_django.models.job import State
@@ -118,6 +118,8 @@ class Executor:
 
     def _call(self, run: Run, call: _Call) -> Finish:
         """Calls the function, and lets itself be interrupted there. Raises what it raises, or the interruption."""
+        if call.memory is not None:
+            current_context.set(call.args[0])
         run.interrupter.open_thread()
         try:
             if run.interruption is not None:
@@ -257,6 +259,8 @@ class Executor:
             raise call
         if run.interruption is not None:
             raise run.interruption
+        if call.memory is not None:
+            current_context.set(call.args[0])
         task = asyncio.ensure_future(_called(call))
         run.interrupter.open_task(asyncio.get_running_loop(), task)
         try:
