@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pgonly_django.queue.retry import Backoff
     from pgonly_django.queue.waits import asend_event, send_event
     from pgonly_django.scheduling.decorators import cron, every
+    from pgonly_django.tasks.batches import Batch
     from pgonly_django.tasks.bound import RESULT
     from pgonly_django.tasks.bulk import enqueue_many
     from pgonly_django.tasks.redrive import redrive
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RESULT",
     "Backoff",
+    "Batch",
     "Cost",
     "Costed",
     "Discard",
@@ -65,6 +67,7 @@ __all__ = [
 _MODULES = {
     "RESULT": "pgonly_django.tasks.bound",
     "Backoff": "pgonly_django.queue.retry",
+    "Batch": "pgonly_django.tasks.batches",
     "Cost": "pgonly_django.amounts",
     "Costed": "pgonly_django.amounts",
     "JobContext": "pgonly_django.context.context",

@@ -54,6 +54,17 @@ class UniqueKeyError(PgonlyError):
         )
 
 
+class BatchFinishedError(PgonlyError, RuntimeError):
+    """Jobs were enqueued to a batch that has finished or was cancelled. Nothing was written."""
+
+    def __init__(self, batch_id: str) -> None:
+        self.batch_id = batch_id
+        super().__init__(
+            f"Batch {batch_id} has finished or was cancelled, so it takes no more jobs. Enqueue all in one call or one "
+            "transaction, or let its own jobs enqueue the others: it is open while one of them is unfinished."
+        )
+
+
 class StepNameError(PgonlyError, ValueError):
     """The name of a step, or the key of an event, cannot be stored. Raised before anything is done."""
 

@@ -19,6 +19,7 @@ TABLES = (
     "pgonly_job_output",
     "pgonly_event",
     "pgonly_wait",
+    "pgonly_batch",
     "pgonly_worker",
     "pgonly_job_stats",
     "pgonly_queue",

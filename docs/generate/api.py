@@ -28,6 +28,7 @@ OTHERS = {
     "pgonly_django.logs": ("JobFilter",),
     "pgonly_django.database.wake_urls": ("flush",),
     "pgonly_django.monitoring.opentelemetry": ("instrument", "uninstrument"),
+    "pgonly_django.monitoring.progress": ("progress_of", "BatchProgress"),
     "pgonly_django.monitoring.prometheus": ("PgonlyCollector",),
     "pgonly_django.monitoring.sentry": ("PgonlyIntegration",),
     "pgonly_django.monitoring.stats": ("stats", "Stats"),

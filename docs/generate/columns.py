@@ -35,6 +35,10 @@ WORDS: dict[str, dict[str, str]] = {
         "enqueued_at": "When it was enqueued.",
         "finished_at": "When it ended.",
     },
+    "JobBatch": {
+        "created_at": "When the row was made.",
+        "cancelled_at": "When a person, or code, cancelled it.",
+    },
     "Budget": {
         "spent": "US dollars, in the period that began at `period_start`.",
         "resumed_at": "Jobs that it holds and whose run began before this go on.",

@@ -28,11 +28,13 @@ DENSE_SECONDS = 0.002
 LONG_AGO = float("-inf")  # not nought, which is when the machine started
 
 # Payloads: "ready <queue>", "limited <queue>" (there is a job for a limited claim, or room for one), "due" (a new
+# Payloads: "ready <queue>", "limited <queue>" (there is a job for a limited claim, or room for one), "due" (a new
 # scheduled row), "event" (one was sent), "cancel <job id>", "schedules" (one of them has changed), "worker <worker id>"
-# (a person asks something of it); "ready *" and "limited *": any queue; "worker *": any worker.
+# (a person asks something of it), "batch <batch id>" (it may be over, and no worker has ended its last job); "ready *"
+# and "limited *": any queue; "worker *": any worker; "batch *": any batch.
 READY, LIMITED, DUE, CANCEL, SCHEDULES = "ready", "limited", "due", "cancel", "schedules"
-EVENT, WORKER = "event", "worker"
-ANY_QUEUE = ANY_WORKER = "*"
+EVENT, WORKER, BATCH = "event", "worker", "batch"
+ANY_QUEUE = ANY_WORKER = ANY_BATCH = "*"
 
 NOTIFY = Statement("SELECT pg_notify(%(channel)s, %(payload)s)")
 
@@ -57,6 +59,10 @@ def cancel(job_id: Any) -> str:
 
 def worker(worker_id: Any) -> str:
     return f"{WORKER} {worker_id}"
+
+
+def batch(batch_id: Any) -> str:
+    return f"{BATCH} {batch_id}"
 
 
 def wake_after_commit(alias: str, payload: str) -> None:

@@ -230,6 +230,7 @@ KEY = {"primary_key": True, "serialize": False}
 BAND = "queue", F("priority").desc()
 PLAIN, LIMITED = Q(slots__isnull=True), Q(slots__isnull=False)
 READY, RUNNING, FAILED = Q(state="ready"), Q(state="running"), Q(state="failed")
+MEMBER, UNFINISHED = Q(batch_id__isnull=False), Q(state__in=["scheduled", "ready", "running", "held"])
 UNSENT = Q(dead_letter_queue__isnull=False) & FAILED & Q(dead_lettered_at__isnull=True)
 HAS_LEASE = Q(worker_id__isnull=False, lease_expires_at__isnull=False)
 NO_RATE = Q(rate_count__isnull=True, rate_seconds__isnull=True)
@@ -261,6 +262,8 @@ TABLES = [
                 index("pgonly_job_limited_running", "concurrency_key", when=LIMITED & RUNNING),
                 index("pgonly_job_held", "held_by", "id", when=Q(held_by__isnull=False)),
                 index("pgonly_job_enqueued_by", "enqueued_by", "id", when=Q(enqueued_by__isnull=False)),
+                index("pgonly_job_batch", "batch_id", "id", when=MEMBER),
+                index("pgonly_job_batch_unfinished", "batch_id", when=MEMBER & UNFINISHED),
                 index("pgonly_job_dead_letter", "dead_letter_queue", "id", when=UNSENT),
                 index("pgonly_job_scheduled", "run_at", when=Q(state="scheduled")),
                 index("pgonly_job_running", "queue", when=RUNNING),
@@ -341,7 +344,39 @@ TABLES = [
         ),
         dead_letter_queue=text(64, "Its task is called when the job has failed.", null=True),
         held_by=text(255, "Its holder, such as a budget.", null=True),
-        enqueued_by=text(264, "The job or schedule that enqueued it; empty: other code.", null=True),
+        enqueued_by=text(264, "The job, schedule or batch that enqueued it; empty: other code.", null=True),
+        batch_id=optional(UUIDField, "The batch that it is a member of."),
+    ),
+    create(
+        "JobBatch",
+        meta(
+            "pgonly_batch",
+            "batch",
+            verbose_name_plural="batches",
+            indexes=[
+                index("pgonly_batch_open", "id", when=Q(finished_at__isnull=True)),
+                index("pgonly_batch_expired", "delete_after", when=Q(delete_after__isnull=False)),
+            ],
+            constraints=[unique("pgonly_batch_once", "parent", "name", when=Q(parent__isnull=False))],
+        ),
+        id=UUIDField(default=uuid7, editable=False, **KEY),
+        parent=ForeignKey(
+            db_index=False,
+            help_text="The job whose gather() waits for it.",
+            null=True,
+            on_delete=CASCADE,
+            related_name="batches",
+            to="pgonly_django.job",
+        ),
+        name=text(255, "That of the gather().", blank=True),
+        size=optional(IntegerField, "How many members the gather() has enqueued."),
+        callbacks=JSONField(default=dict, help_text="The jobs that its end enqueues, as rows."),
+        sent=JSONField(default=dict, help_text="The ids of those that it has enqueued."),
+        closes=IntegerField(default=0, help_text="How often it has finished: a retry reopens it."),
+        created_at=DateTimeField(db_default=Now()),
+        cancelled_at=DateTimeField(null=True),
+        finished_at=optional(DateTimeField, "Empty: it is open."),
+        delete_after=optional(DateTimeField, "When it goes, unless it has members."),
     ),
     create(
         "Step",

@@ -1,5 +1,6 @@
 """The tables, and the verbs on their rows. SQL that a model cannot say is in queue/, cache/ and sessions/."""
 
+from pgonly_django.models.batch import JobBatch
 from pgonly_django.models.budget import Budget, CostEntry, Reservation
 from pgonly_django.models.cache_entry import CacheEntry, CacheLock, CacheUsage, DurableCacheEntry
 from pgonly_django.models.checkpoint import Checkpoint, JobOutput, Step
@@ -24,6 +25,7 @@ __all__ = [
     "DurableCacheEntry",
     "Event",
     "Job",
+    "JobBatch",
     "JobOutput",
     "JobStats",
     "Limiter",

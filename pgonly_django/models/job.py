@@ -22,6 +22,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.database.statement import printable
 from pgonly_django.error_texts import as_reason
+from pgonly_django.models.batch import reopen
 from pgonly_django.models.job_rows import (
     CONSTRAINTS,
     DELETE_AFTER,
@@ -139,7 +140,8 @@ class JobQuerySet(models.QuerySet["Job"]):
     def retry(self) -> int:
         """Makes failed, cancelled, held and scheduled jobs ready now, with all their attempts and without the deaths of
         workers that they are suspected of. Returns how many. Steps and checkpoint stay: a retried job resumes where it
-        stood. Jobs in other states are left alone, and those whose unique_key another job has by now."""
+        stood. Jobs in other states are left alone, and those whose unique_key another job has by now. A batch that one
+        of them is a member of opens again."""
         self._for_write = True
         require_autocommit(self.db, "retry()")  # atomic() would hide it
         ready = notify.ready(notify.ANY_QUEUE)
@@ -148,12 +150,20 @@ class JobQuerySet(models.QuerySet["Job"]):
         for races_left in reversed(range(RACES)):
             try:
                 with transaction.atomic(using=self.db):
-                    rows = self.filter(state__in=RETRYABLE).with_free_keys()
+                    rows = self.filter(self._of_reopened_batches(), state__in=RETRYABLE).with_free_keys()
                     return rows._update_and_wake(RETRYABLE, ready, **changes)  # noqa: SLF001 - our own class
             except IntegrityError:
                 if not races_left:
                     raise
         raise AssertionError("unreachable")
+
+    def _of_reopened_batches(self) -> Q:
+        """Opens the batches of the jobs that retry() is about to write. Returns a condition without the members of
+        others: one that fails at this moment stays as it is, and its batch may be closed."""
+        members = self.filter(batch_id__isnull=False, state__in=RETRYABLE)
+        batches = list(members.order_by().values_list("batch_id", flat=True).distinct())
+        reopen(self.db, batches)
+        return Q(batch_id__isnull=True) | Q(batch_id__in=batches)
 
     def cancel(self) -> int:
         """Cancels waiting and held jobs at once and asks the workers of running ones to stop them. Returns how many."""
@@ -299,9 +309,13 @@ class Job(models.Model):
     dead_lettered_at = models.DateTimeField(null=True)
     held_by = models.CharField(max_length=255, null=True, help_text=_("Its holder, such as a budget."))  # noqa: DJ001 - as unique_key
     enqueued_by = models.CharField(  # noqa: DJ001 - as unique_key
-        max_length=264, null=True, help_text=_("The job or schedule that enqueued it; empty: other code.")
+        max_length=264,
+        null=True,
+        help_text=_("The job, schedule or batch that enqueued it; empty: other code."),
     )
     then_job = models.JSONField(null=True, help_text=_("The job that is enqueued when it succeeds."))
+    # No foreign key: its check would lock the row of the batch for each member.
+    batch_id = models.UUIDField(null=True, help_text=_("The batch that it is a member of."))
     retention = models.DurationField(null=True, help_text=_("Kept this long after its end; empty: forever."))
 
     progress = models.JSONField(null=True, help_text=_("done, total and message."))

@@ -36,8 +36,9 @@ EARLIER_ERRORS = f"CASE WHEN jsonb_array_length(errors) >= {ERRORS_KEPT} THEN er
 _EMPTIED = "ready_again_at", "held_by", "result", "cancel_requested_at"
 _EMPTIED_AT_ITS_END = "finished_at", "delete_after", "dead_lettered_at"
 TAKEN_BACK = {"attempt": 0, "crashes": 0, **dict.fromkeys((*_EMPTIED, *_EMPTIED_AT_ITS_END))}
-# For `state IN (...)`, as pgonly_job_finished has it.
+# For `state IN (...)`, as pgonly_job_finished and pgonly_job_batch_unfinished have them.
 FINISHED_STATES = "'succeeded', 'failed', 'cancelled'"
+UNFINISHED_STATES = "'scheduled', 'ready', 'running', 'held'"
 # As text: when a job has become ready.
 WAITING_SINCE = "greatest(ready_at, ready_again_at)"
 # The rows of pgonly_job_unique: no two of them have the same unique_key. A key that counts while its job is waiting is
@@ -67,6 +68,7 @@ _READY, _RUNNING, _FAILED = Q(state="ready"), Q(state="running"), Q(state="faile
 _PLAIN, _LIMITED = Q(slots__isnull=True), Q(slots__isnull=False)
 _UNSENT = Q(dead_letter_queue__isnull=False) & _FAILED & Q(dead_lettered_at__isnull=True)
 _FINISHED = Q(state__in=["succeeded", "failed", "cancelled"])
+_MEMBER, _UNFINISHED = Q(batch_id__isnull=False), Q(state__in=["scheduled", "ready", "running", "held"])
 
 INDEXES = [
     # For claims: one range per queue and priority. They also find those pairs by a loose scan of it.
@@ -82,6 +84,9 @@ INDEXES = [
     _index("pgonly_job_held", "held_by", "id", when=Q(held_by__isnull=False)),
     # What a job or a schedule has enqueued. A job that other code enqueued has no entry in it.
     _index("pgonly_job_enqueued_by", "enqueued_by", "id", when=Q(enqueued_by__isnull=False)),
+    # The members of a batch, in the order of their enqueue; and whether one of them is unfinished.
+    _index("pgonly_job_batch", "batch_id", "id", when=_MEMBER),
+    _index("pgonly_job_batch_unfinished", "batch_id", when=_MEMBER & _UNFINISHED),
     # Failed jobs whose dead letter is still to be sent.
     _index("pgonly_job_dead_letter", "dead_letter_queue", "id", when=_UNSENT),
     _index("pgonly_job_scheduled", "run_at", when=Q(state="scheduled")),

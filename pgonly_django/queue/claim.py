@@ -92,6 +92,7 @@ class ClaimedJob(NamedTuple):
     errors: list[dict[str, Any]] | None  # None: empty
     metadata: dict[str, Any] | None  # None: empty
     then_job: dict[str, Any] | None = None  # see tasks/bound.py
+    batch_id: str | None = None
 
     @property
     def enqueued_at(self) -> datetime:
@@ -123,7 +124,10 @@ def time_of(timestamp: float) -> datetime:
 
 JSON_COLUMNS = ("args", "kwargs", "options", "errors", "metadata", "then_job")
 # The id as text, as it is used; NULL for what is empty in most rows, which saves parsing it.
-SHORTER = {"id": "job.id::text", "kwargs": "nullif(job.kwargs, '{}')", "errors": "nullif(job.errors, '[]')"}
+SHORTER = {
+    "id": "job.id::text", "batch_id": "job.batch_id::text",
+    "kwargs": "nullif(job.kwargs, '{}')", "errors": "nullif(job.errors, '[]')",
+}  # fmt: skip
 TIMESTAMPS = {
     name: f"date_part('epoch', job.{name.removesuffix('_timestamp')}_at)"
     for name in ClaimedJob._fields

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
+import psycopg
 from django.db import connections, transaction
 from django.utils import timezone
 from psycopg import sql
@@ -36,8 +37,8 @@ NEW = {"lease_epoch": "0", "attempt": "0", "interruptions": "0", "crashes": "0",
 NEW_COLUMNS, NEW_VALUES = ", ".join(NEW), ", ".join(f"'{value}'" for value in NEW.values())
 
 # The column enqueued_by, before an id or a name: the job whose code enqueued this one, or that has failed and of which
-# this one is the dead letter; the job that a person ran again as this one; the schedule.
-OF_JOB, OF_COPY, OF_SCHEDULE = "job:", "again:", "schedule:"
+# this one is the dead letter; the job that a person ran again as this one; the schedule; the batch that has ended.
+OF_JOB, OF_COPY, OF_SCHEDULE, OF_BATCH = "job:", "again:", "schedule:", "batch:"
 
 # The parameters are the values of one call: for most jobs these three. Those of its template are written into the text.
 INSERT = qualified(f"""
@@ -113,8 +114,8 @@ class Unique(NamedTuple):
 
 
 class NewJob(NamedTuple):
-    """A job before it has a row. Its arguments and metadata are JSON text. `own`: some of CALL_COLUMNS, and enqueued_by
-    where that is not the job that runs here. It, `unique` and `metadata` are None for most jobs."""
+    """A job before it has a row. Its arguments and metadata are JSON text. `own`: some of CALL_COLUMNS, batch_id, and
+    enqueued_by where that is not the job that runs here. It, `unique` and `metadata` are None for most jobs."""
 
     template: Template
     args: str
@@ -160,6 +161,16 @@ def insert(connection: Any, job: NewJob, follow_up: FollowUp | None = None) -> t
     row = first_row_on(connection, statement, params, follow_up)
     assert row is not None
     return job_id, row[0]
+
+
+def insert_beside(connection: psycopg.Connection[Any], job: NewJob) -> tuple[str, tuple[str, ...]]:
+    """Writes one job on a connection of a worker, in its transaction, and returns its id and the notifications to send
+    after the commit."""
+    (job_id,) = new_ids(1)
+    statement = _insert_with(job.template, tuple(job.more))
+    params = {"id": job_id, "args": job.args, "kwargs": job.kwargs, **job.more}
+    ((enqueued_at,),) = connection.execute(statement.sql, params, prepare=False).fetchall()
+    return job_id, job.payloads(moment_of(enqueued_at))
 
 
 def running_job() -> dict[str, str]:

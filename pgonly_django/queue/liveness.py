@@ -50,7 +50,8 @@ def requested(connection: psycopg.Connection[Any], worker_id: UUID) -> Request |
     return Request(row[0]) if row and row[0] else None
 
 
-# Index: pgonly_job_running, the primary key of pgonly_worker. A worker whose own row is locked keeps its leases.
+# Index: pgonly_job_running, pgonly_batch_open, the primary key of pgonly_worker. A worker whose own row is locked
+# keeps its leases.
 HEARTBEAT = qualified(f"""
 WITH free AS MATERIALIZED (
     SELECT id FROM pgonly_worker WHERE id = %(worker)s FOR NO KEY UPDATE SKIP LOCKED
@@ -62,6 +63,7 @@ beaten AS (
 SELECT EXISTS (SELECT FROM beaten),
     EXISTS (SELECT FROM pgonly_job WHERE state = 'running' AND lease_expires_at < clock_timestamp()),
     EXISTS (SELECT FROM pgonly_job WHERE state = 'running'),
+    EXISTS (SELECT FROM pgonly_batch WHERE finished_at IS NULL),
     {REQUEST}
 FROM pgonly_worker WHERE id = %(worker)s
 """)
@@ -71,6 +73,7 @@ class Beat(NamedTuple):
     was_written: bool  # False where another transaction has locked the worker's row
     some_lease_expired: bool  # of any worker
     some_running: bool  # a job of any worker
+    some_batch_open: bool
     request: str | None  # see Request
 
 

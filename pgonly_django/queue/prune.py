@@ -1,4 +1,4 @@
-"""Deletes finished jobs when their retention has ended, with their steps, checkpoints, output and waits."""
+"""Deletes finished jobs when their retention has ended, with their steps, checkpoints, output, waits and batches."""
 
 from __future__ import annotations
 
@@ -7,20 +7,29 @@ from typing import Any
 
 import psycopg
 
-from pgonly_django.models.job_rows import FINISHED_STATES
+from pgonly_django.models.job_rows import FINISHED_STATES, UNFINISHED_STATES
 from pgonly_django.models.pruning import Pruned, delete_what_can_go
 from pgonly_django.tables import qualified
 
+# Of a row of pgonly_job: whether its batch is open, or the job that gathers it is unfinished and may still read the
+# result. Index: the primary keys.
+IS_SPARED = qualified(f"""batch_id IS NOT NULL AND coalesce((
+        SELECT batch.finished_at IS NULL OR coalesce(parent.state || '' IN ({UNFINISHED_STATES}), false)
+        FROM pgonly_batch AS batch LEFT JOIN pgonly_job AS parent ON parent.id = batch.parent_id
+        WHERE batch.id = member.batch_id), false)""")
 # Index: pgonly_job_finished, a range of it. (clock_timestamp() is volatile: the statement would walk all of it.)
 EXPIRED = qualified(f"""
-    SELECT id FROM pgonly_job
+    SELECT id, {IS_SPARED} AS is_spared FROM pgonly_job AS member
     WHERE state IN ({FINISHED_STATES}) AND delete_after < statement_timestamp()
-    ORDER BY delete_after LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ORDER BY delete_after LIMIT %(limit)s FOR UPDATE OF member SKIP LOCKED
 """)
-# Index: pgonly_step_once, pgonly_job_output_once, pgonly_wait_once, the primary keys. The foreign keys are checked at
-# the commit, after all deletions.
+# Index: pgonly_step_once, pgonly_job_output_once, pgonly_wait_once, pgonly_batch_once, the primary keys. The foreign
+# keys are checked at the commit, after all deletions. Spared rows are put off, or they would be at the head each time.
 DELETE = qualified("""
-ids AS (SELECT array_agg(id) AS list FROM expired),
+spared AS (UPDATE pgonly_job SET delete_after = clock_timestamp() + interval '1 hour'
+    WHERE id = ANY (ARRAY (SELECT id FROM expired WHERE is_spared))),
+ids AS (SELECT array_agg(id) AS list FROM expired WHERE NOT is_spared),
+batches AS (DELETE FROM pgonly_batch WHERE parent_id = ANY ((SELECT list FROM ids)::uuid[])),
 steps AS (DELETE FROM pgonly_step WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
 checkpoints AS (DELETE FROM pgonly_checkpoint WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
 outputs AS (DELETE FROM pgonly_job_output WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
@@ -31,9 +40,9 @@ PRUNE = f"WITH expired AS MATERIALIZED ({EXPIRED}), {DELETE}"
 # Index: the primary key (for "state || ''" see queue/finish.py).
 PRUNE_THESE = qualified(f"""
 WITH expired AS MATERIALIZED (
-    SELECT id FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])
+    SELECT id, {IS_SPARED} AS is_spared FROM pgonly_job AS member WHERE id = ANY (%(ids)s::uuid[])
     AND state || '' IN ({FINISHED_STATES}) AND delete_after < statement_timestamp()
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE OF member SKIP LOCKED
 ), {DELETE}
 """)
 # Index: the primary key. Otherwise a job that cannot be deleted would stand at the head of every batch.
@@ -49,7 +58,7 @@ def prune(connection: psycopg.Connection[Any], limit: int = 1000) -> Pruned:
     try:
         return Pruned(connection.execute(PRUNE, {"limit": limit}).rowcount, [])
     except psycopg.IntegrityError:
-        ids = [str(job_id) for (job_id,) in connection.execute(EXPIRED, {"limit": limit})]
+        ids = [str(job_id) for job_id, _ in connection.execute(EXPIRED, {"limit": limit})]
         return _prune_these(connection, ids)
 
 

@@ -8,6 +8,7 @@ metadata              what jobs carry beside their arguments
 result, registry      from a row back to a result, and to its task, also by a former path
 error_policies        what the options say of a kind of error
 failures              `on_failure` and dead letters
+batches               jobs with a common end
 editing, redrive      a person changes a job, or runs it again
 masking               secrets in arguments and results
 deploy_checks         further system checks, and whether stored jobs can run with this code

@@ -10,6 +10,7 @@ from django.db import transaction
 
 from pgonly_django.compat import Task
 from pgonly_django.exceptions import WrongArgumentsError
+from pgonly_django.queue.enqueue import NewJob
 from pgonly_django.tasks.backend import PostgresBackend
 from pgonly_django.tasks.metadata import Call, metadata_text
 from pgonly_django.tasks.result import JobResult
@@ -31,9 +32,27 @@ def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
             (send_invoice, [44], {}, {"tenant": "acme"}),
         ])
 
-    Each call is a task and its args, then its kwargs and its metadata if it has any. Returns the results in the order
-    of the calls. Raises what enqueue() raises, with the number of the call, and WrongArgumentsError for an entry of
-    another form; then nothing is written."""
+    Each call is a task and its args, then its kwargs and its metadata if it has any; or the result of `bind()`.
+    Returns the results in the order of the calls. Raises what enqueue() raises, with the number of the call, and
+    WrongArgumentsError for an entry of another form; then nothing is written."""
+    # All are prepared before any is written: an error in the calls of the last backend leaves nothing written.
+    jobs, backends = prepared(calls)
+    results: list[Any] = [None] * len(jobs)
+    with ExitStack() as transactions:
+        if len(backends) > 1:
+            for database in {backend.database for backend in backends}:
+                transactions.enter_context(transaction.atomic(using=database))
+        for backend, own in backends.items():
+            for place, result in zip(own, backend.insert_many([jobs[place] for place in own]), strict=True):
+                results[place] = result
+    return results
+
+
+def prepared(
+    calls: Iterable[tuple[Any, ...]],
+) -> tuple[list[tuple[Any, NewJob]], dict[PostgresBackend, list[int]]]:
+    """Returns the tasks and jobs of the calls in their order, and the places of those of each backend. Writes nothing.
+    Raises as enqueue_many()."""
     if not isinstance(calls, Iterable) or isinstance(calls, str | bytes | Mapping):
         raise WrongArgumentsError("enqueue_many()", f"it takes a list of {FORMS}, got {calls!r}")
     checked = [_call(place, entry) for place, entry in enumerate(calls)]
@@ -41,17 +60,11 @@ def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
     for place, (task, _, _, _) in enumerate(checked):
         places.setdefault(task.backend, []).append(place)
     backends = {_backend(checked[own[0]][0]): own for own in places.values()}
-    # All are prepared before any is written: an error in the calls of the last backend leaves nothing written.
-    jobs = [backend.prepare_many([checked[place] for place in own]) for backend, own in backends.items()]
-    results: list[Any] = [None] * len(checked)
-    with ExitStack() as transactions:
-        if len(backends) > 1:
-            for database in {backend.database for backend in backends}:
-                transactions.enter_context(transaction.atomic(using=database))
-        for (backend, own), prepared in zip(backends.items(), jobs, strict=True):
-            for place, result in zip(own, backend.insert_many(prepared), strict=True):
-                results[place] = result
-    return results
+    jobs: list[Any] = [None] * len(checked)
+    for backend, own in backends.items():
+        for place, job in zip(own, backend.prepare_many([checked[place] for place in own]), strict=True):
+            jobs[place] = job
+    return jobs, backends
 
 
 def _call(place: int, entry: Any) -> Call:

@@ -18,6 +18,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.exceptions import PgonlyError, WrongArgumentsError
 from pgonly_django.models import Job, State
+from pgonly_django.models.batch import reopen
 from pgonly_django.models.job import COMES_BACK, JobQuerySet, key_is_free
 from pgonly_django.queue.enqueue import CALL_COLUMNS, aware
 from pgonly_django.queue.failed_jobs import Again, redrive_batch
@@ -91,7 +92,7 @@ def redrive_page(failed: JobQuerySet, last: Any, more: Sequence[str] = ()) -> Jo
     rows = (
         page.order_by("pk")
         .annotate(has_free_key=is_free, takes_key=comes_back)
-        .only("pk", "unique_key", *more)
+        .only("pk", "unique_key", "batch_id", *more)
     )
     return rows.select_for_update(skip_locked=True, no_key=True, of=("self",))[:BATCH]
 
@@ -117,6 +118,7 @@ def _redrive_rows(
         else:
             batch.append(Again(str(row.pk), next(delays), call))
     redriven = set(redrive_batch(alias, batch)) if batch else set()
+    reopen(alias, {row.batch_id for row in rows if row.batch_id and str(row.pk) in redriven})
     for each in batch:
         if each.id not in redriven:
             done.leave(each.id, TAKEN)

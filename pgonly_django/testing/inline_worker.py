@@ -24,6 +24,7 @@ from pgonly_django.database import testrun
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.exceptions import JobTimedOut, PgonlyError
 from pgonly_django.models.job import State
+from pgonly_django.queue import batches
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Report
 from pgonly_django.queue.limited.claim import LimitedClaimer
@@ -31,6 +32,7 @@ from pgonly_django.queue.limited.turns import Turns
 from pgonly_django.queue.output import write_output
 from pgonly_django.queue.promote import BATCH, promote
 from pgonly_django.queue.waits import deliver
+from pgonly_django.tasks.batches import callback
 from pgonly_django.testing.autocommit import CommitWatch, as_in_autocommit
 from pgonly_django.worker import job_log, reports
 from pgonly_django.worker.connection import WorkerConnection, load_json
@@ -159,9 +161,9 @@ class InlineWorker:
 
     def run_next(self) -> EndedRun | None:
         """Runs one job that is ready or due. Returns None where there is none that may start."""
-        run = self._claim()
-        if run is None:
-            return None
+        while (run := self._claim()) is None:
+            if not self._close_batches():
+                return None
         self.executor.look_who_listens()
         ended = self._write(self._run_observed(run) if is_observed() else self._run(run))
         with as_in_autocommit():
@@ -193,6 +195,16 @@ class InlineWorker:
         run = self._run_of(claimed.jobs[0], claimed_at)
         run.slots, run.is_limited = claimed.slots[run.job.id], True
         return run
+
+    def _close_batches(self) -> bool:
+        """Closes the batches that are over. Returns whether there were any."""
+        connection = self.database.connection()
+        with connection.transaction():
+            swept = batches.sweep(connection)
+            closed = batches.close(connection, swept.over, callback)
+        if swept.orphaned:
+            batches.cancel(self.alias, swept.orphaned)
+        return bool(closed.batches or swept.orphaned)
 
     def _promote(self, connection: DjangoConnection) -> None:
         while True:

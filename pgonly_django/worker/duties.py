@@ -24,7 +24,7 @@ from pgonly_django.limits import expiry
 from pgonly_django.limits.budget_settings import exact_names
 from pgonly_django.limits.renewal import LEASE_SECONDS
 from pgonly_django.models import Budget, CostEntry, Session
-from pgonly_django.queue import liveness, stats
+from pgonly_django.queue import batches, liveness, stats
 from pgonly_django.queue.declared_queues import declare_queues
 from pgonly_django.queue.failed_jobs import queues_with_unsent
 from pgonly_django.queue.prune import prune as prune_jobs
@@ -143,6 +143,10 @@ def _prune_events(thread: Maintenance) -> int:
     return thread.in_batches(partial(prune_events, thread.connection(), BATCH))
 
 
+def _prune_batches(thread: Maintenance) -> int:
+    return thread.in_batches(partial(batches.prune, thread.connection()))
+
+
 def _prune_job_stats(thread: Maintenance) -> int:
     return thread.in_batches(partial(stats.prune, thread.connection()))
 
@@ -187,6 +191,7 @@ PRUNES: dict[str, Callable[[Maintenance], int]] = {
     "Forgetting workers": _forget_workers,
     "Pruning jobs": _prune_jobs,
     "Pruning events": _prune_events,
+    "Pruning batches": _prune_batches,
     "Pruning the statistics of jobs": _prune_job_stats,
     "Pruning sessions": _prune_sessions,
     "Pruning caches": _prune_caches,

@@ -29,6 +29,7 @@ from pgonly_django.tasks.failures import call_on_failure, on_failure_functions
 from pgonly_django.tasks.result import STATUS
 from pgonly_django.tasks.stored_jobs import result_of
 from pgonly_django.worker import forked_child
+from pgonly_django.worker.batches import BatchCloser
 from pgonly_django.worker.django_connections import clean_up_connections, take_from
 from pgonly_django.worker.duties import DeadLettersWanted
 from pgonly_django.worker.ending import EndedRun, changed_result
@@ -263,17 +264,24 @@ def result_of_end(run: Run, finish: Finish) -> Any:
 
 
 class EndCalls:
-    """Tells the project, and this package, of ended runs: log, signals, on_failure, dead letters."""
+    """Tells the project, and this package, of ended runs: log, signals, on_failure, dead letters, batches."""
 
-    def __init__(self, alias: str, tasks: TaskLookup, maintenance: Maintenance, tell: Tell) -> None:
-        self.log = EndLog()
+    def __init__(
+        self, alias: str, tasks: TaskLookup, maintenance: Maintenance, batches: BatchCloser, tell: Tell
+    ) -> None:
+        self.log, self.batches = EndLog(), batches
         self.signals = SignalCalls(alias)
         self.failures = FailureCalls(alias, tasks)
         self.dead_letters = DeadLettersWanted(maintenance, tell)
 
     @property
     def are_going(self) -> bool:
-        return self.dead_letters.are_due or self.signals.are_going or self.failures.are_going
+        return self.enqueues or self.signals.are_going or self.failures.are_going
+
+    @property
+    def enqueues(self) -> bool:
+        """Whether dead letters or the callbacks of batches may be about to be enqueued."""
+        return self.dead_letters.are_due or self.batches.are_due
 
     def hear_rescued(self, job_id: str, *, has_failed: bool) -> None:
         """Called for a job of a dead worker that this one or its supervisor has rescued."""
@@ -283,8 +291,8 @@ class EndCalls:
             self.failures.call_later(job_id)
 
     def rest(self) -> None:
-        self.signals.rest()
-        self.failures.rest()
+        for each in (self.signals, self.failures, self.batches):
+            each.rest()
 
     def close(self, until: float) -> None:
         """Waits until all are called, until then at most. The log stays open: they may log."""

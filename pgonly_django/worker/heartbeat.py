@@ -174,6 +174,8 @@ class Heartbeat(threading.Thread):
             self.tell(Requested(beat.request))
         if beat is not None and beat.some_lease_expired:
             self.rescue.run(connection)
+        if beat is not None and beat.some_batch_open:
+            self.tell(Notification(notify.BATCH, notify.ANY_BATCH))
         self.some_running = beat is None or beat.some_running
         is_complete = is_renewed and beat is not None and beat.was_written
         if is_complete:

@@ -6,6 +6,7 @@ Slots, heartbeat and signal handlers put their messages into one inbox. The loop
 import os
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -60,7 +61,7 @@ class WorkerLoop:
         self.output = reports.OutputWriter(self.database, self.in_flight)
         self.threads = self._make_threads()
         self.stats, tasks = self.threads.stats, self.executor.tasks
-        self.calls = EndCalls(alias, tasks, self.threads.maintenance, tell)
+        self.calls = EndCalls(alias, tasks, self.threads.maintenance, self.threads.batches, tell)
         self.following = Following(
             self.in_flight, self.claims, self.capacity, end, self.stats, self.calls, tasks
         )
@@ -74,6 +75,12 @@ class WorkerLoop:
             not_short=self.claims.prefetch.forget, lost=partial(self.following.close, tells_successes=True),
         )  # fmt: skip
         self.cancel_requests = CancelRequests(self.in_flight, self.database, watchdog)
+        self._hearers: dict[str, Callable[[str], object]] = {
+            notify.CANCEL: lambda _: self.cancel_requests.wake(),
+            notify.SCHEDULES: lambda _: self.threads.scheduler.hear_changed(),
+            notify.WORKER: self.stop_requests.hear_of, notify.BATCH: self.threads.batches.want,
+            inbox.LOOKED: lambda number: self.threads.batches.note_looked(int(number)),
+        }  # fmt: skip
         # What the loop does when it is due; while it stops only the first ones.
         self._timers_of_stop = [
             self.cancel_requests, self.stop_requests, self.claims.limited.notice, self.threads.heartbeat.stand_in,
@@ -157,9 +164,8 @@ class WorkerLoop:
 
     def _start_threads(self) -> None:
         self.threads.start(self.calls.log.takes_events_of_others)
-        if self.options.burst:  # a burst does what is due already, and not what is due later
-            self.threads.scheduler.has_looked.wait(self.deadline.at_most(FIRST_SCHEDULES_SECONDS))
-            self.threads.scheduler.end()
+        if self.options.burst:
+            self.threads.begin_burst(self.deadline.at_most(FIRST_SCHEDULES_SECONDS))
 
     def _turn(self) -> None:
         self.turned_at = time.monotonic()
@@ -221,12 +227,8 @@ class WorkerLoop:
             case notify.DUE | notify.EVENT:
                 self.sleep.note_news()
                 self.claims.hear_due(heard.kind)
-            case notify.CANCEL:
-                self.cancel_requests.wake()
-            case notify.SCHEDULES:
-                self.threads.scheduler.hear_changed()
-            case notify.WORKER:
-                self.stop_requests.hear_of(heard.name)
+            case notify.CANCEL | notify.SCHEDULES | notify.WORKER | notify.BATCH | inbox.LOOKED:
+                self._hearers[heard.kind](heard.name)
             case inbox.RESCUED_FAILED | inbox.RESCUED_FINISHED:
                 self.calls.hear_rescued(heard.name, has_failed=heard.kind == inbox.RESCUED_FAILED)
             case inbox.WAKE:
@@ -247,8 +249,7 @@ class WorkerLoop:
         return max(min(times) - now, 0.0)
 
     def _times_awake(self, now: float) -> list[float]:
-        times = [timer.due_at for timer in self._timers]
-        times.append(self.in_flight.next_write(now))
+        times = [self.in_flight.next_write(now), *(timer.due_at for timer in self._timers)]
         if self.database.listening.is_away:
             times.append(now + AWAY_SECONDS)
         if not self.capacity.is_closed:
@@ -353,9 +354,8 @@ class WorkerLoop:
 
     @property
     def _is_busy(self) -> bool:
-        """Whether it has work, so that it does not end by itself. Letters that are due are enqueued, and run here."""
-        letters_are_due = self.calls.dead_letters.are_due and not self.shutdown.is_asked
-        return self._holds_jobs or letters_are_due
+        """Whether it has work, so that it does not end by itself. What is about to be enqueued is run here."""
+        return self._holds_jobs or (self.calls.enqueues and not self.shutdown.is_asked)
 
     def _is_done(self) -> bool:
         if self._holds_jobs:
@@ -377,8 +377,8 @@ class WorkerLoop:
     def _leave(self) -> ExitCode:
         self.database.wake()  # its row says that it has stopped
         self._is_leaving = True
-        self.threads.maintenance.end()
-        self.threads.scheduler.end()
+        for each in (self.threads.maintenance, self.threads.scheduler, self.threads.batches):
+            each.end()
         self.deadline.leave(self.shutdown)
         until = time.monotonic() + self.deadline.for_calls()
         self.calls.close(until)
@@ -392,8 +392,8 @@ class WorkerLoop:
         self.stats.write_last(self.database)
         self.database.close_all()
         self.slots.close(0.0 if self.shutdown.left_behind else self.deadline.for_threads())
-        for thread in (self.threads.maintenance, self.threads.scheduler):  # its round has a connection open
-            self.threads.join(self.deadline.for_threads(), thread)
+        for thread in (self.threads.maintenance, self.threads.scheduler, self.threads.batches):
+            self.threads.join(self.deadline.for_threads(), thread)  # its round has a connection open
         self.inbox.close()
         self.left.set()
         is_replaced = self._is_stuck or self._is_retiring or self.capacity.is_used_up

@@ -14,7 +14,7 @@ from django.db import connection
 from pgonly_django.cache.entry import TABLES as CACHE_TABLES
 from pgonly_django.database.connect import connect
 from pgonly_django.models.budget import HELD_BY
-from pgonly_django.monitoring import limits, queues, runs, storage, waiting
+from pgonly_django.monitoring import limits, progress, queues, runs, storage, waiting
 from pgonly_django.queue import health
 from tests.guards import refuse
 from tests.plans.found import OF_THE_QUEUE, found, shown, sql_of, where
@@ -84,6 +84,12 @@ STATEMENTS = {
         {"queue": "keyed", "key": "key 1", **OF_A_JOB},
         {"pgonly_job_limited"},
         3 * 1001,
+    ),
+    "monitoring.progress.COUNT_MEMBERS": (
+        progress.COUNT_MEMBERS,
+        {"id": "00000000-0000-7000-9000-000000090000"},
+        {"pgonly_job_batch"},
+        2 * 126,
     ),
     "monitoring.limits.HOLDING": (limits.HOLDING, {"first": HELD_BY}, {"pgonly_job_held"}, 100),
     "monitoring.limits.HELD_JOBS": (

@@ -14,6 +14,7 @@ from pgonly_django.models import Job, Schedule
 from pgonly_django.models.job import State
 from pgonly_django.outcomes import Outcome
 from pgonly_django.queue import (
+    batches,
     checkpoints,
     failed_jobs,
     finish,
@@ -180,6 +181,12 @@ LIMITED, LIMITED_RUNNING = {"pgonly_job_limited"}, {"pgonly_job_limited_running"
 GATE_ROWS = {"pgonly_queue_pkey", "pgonly_queue_tokens_pkey", "pgonly_limiter_pkey"}
 FROM_HEAD, WAITING = READY | PRIMARY | SUSPECT, READY | LIMITED | SUSPECT | SCHEDULED
 LOOKED_AT = READY | LIMITED | LIMITED_RUNNING | SUSPECT
+BATCH, OPEN, GATHERED = {"pgonly_batch_pkey"}, {"pgonly_batch_open"}, {"pgonly_batch_once"}
+MEMBER, UNFINISHED_MEMBER = {"pgonly_job_batch"}, {"pgonly_job_batch_unfinished"}
+# Ten that are finished, ten that are open, ten that are over.
+SOME_BATCHES = [
+    f"00000000-0000-7000-9000-{number + n:012}" for number in (0, 90000, 90045) for n in range(10)
+]
 NONE: set[str] = set()
 
 
@@ -231,7 +238,7 @@ STATEMENTS = {
     "last report": uses(PRIMARY, finish.LAST_REPORT),
     "cancel requested": uses(PRIMARY, liveness.CANCEL_REQUESTED),
     "claimed by": uses(RUNNING, liveness.CLAIMED_BY),
-    "heartbeat": uses(RUNNING | WORKER_ROW, liveness.HEARTBEAT),
+    "heartbeat": uses(RUNNING | WORKER_ROW | OPEN, liveness.HEARTBEAT),
     "worker requested": uses(WORKER_ROW, liveness.REQUESTED),
     "fall asleep": uses(RUNNING | SCHEDULED | WORKER_ROW, liveness.FALL_ASLEEP),
     "worker stopped": uses(WORKER_ROW, liveness.STOPPED),
@@ -258,11 +265,19 @@ STATEMENTS = {
     "wait, look": uses(PRIMARY | WAIT | EVENT, waits.LOOK, {"pgonly_wait_pkey"}, name="event"),
     "events, deliver": uses(PRIMARY | EVENT | WAIT_KEY | UNDELIVERED, waits.DELIVER),
     "events, prune": uses(EVENT | EVENT_END | WAIT_KEY, waits.PRUNE),
-    "prune": uses(FINISHED | PRIMARY | STEP | CHECKPOINT | OUTPUT | WAIT, prune.PRUNE),
-    "prune, these": uses(PRIMARY | STEP | CHECKPOINT | OUTPUT | WAIT, prune.PRUNE_THESE),
-    "prune, expired": uses(FINISHED, prune.EXPIRED),
+    "prune": uses(FINISHED | PRIMARY | STEP | CHECKPOINT | OUTPUT | WAIT | GATHERED | BATCH, prune.PRUNE),
+    "prune, these": uses(PRIMARY | STEP | CHECKPOINT | OUTPUT | WAIT | GATHERED, prune.PRUNE_THESE, BATCH),
+    "prune, expired": uses(FINISHED | BATCH, prune.EXPIRED, PRIMARY),
     "prune, expire": uses(PRIMARY, prune.EXPIRE),
     "prune, put off": uses(PRIMARY, prune.PUT_OFF),
+    "batches, add": uses(NONE, batches.ADD, BATCH | OPEN, id=SOME_BATCHES[0]),
+    "batches, over": uses(UNFINISHED_MEMBER, batches.OVER, BATCH | OPEN, ids=SOME_BATCHES),
+    "batches, lock": uses(NONE, batches.LOCK, BATCH | OPEN, ids=SOME_BATCHES),
+    "batches, close": uses(BATCH | UNFINISHED_MEMBER | MEMBER, batches.CLOSE, ids=SOME_BATCHES),
+    "batches, sent": uses(BATCH, batches.NOTE_SENT, ids=SOME_BATCHES, sent="{}"),
+    "batches, sweep": uses(OPEN | UNFINISHED_MEMBER | PRIMARY, batches.SWEEP),
+    "batches, some open": uses(OPEN, batches.SOME_OPEN),
+    "batches, prune": uses({"pgonly_batch_expired"} | BATCH | MEMBER, batches.PRUNE_BATCHES),
     "schedules, next": uses(SCHEDULE, lambda _: of_queryset(due_schedules().next())),
     "schedules, due": uses(SCHEDULE, lambda _: of_queryset(due_schedules().due())),
     "ticks, newest runs": uses(
@@ -309,6 +324,7 @@ def asked(name, held):
 
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
 INSERTS = {"queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.limited.gates.SPEND",
+           "queue.batches.CREATE",
            "queue.liveness.REGISTER", "queue.stats.ADD", "queue.waits.SEND"}  # fmt: skip
 PARTS = {
     "queue.unique.INSERT_UNIQUE",

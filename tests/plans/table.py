@@ -35,6 +35,11 @@ def unique(until):
     }
 
 
+def batch(number):
+    """The id of the batch with this number, which is SQL."""
+    return f"('00000000-0000-7000-9000-' || lpad(({number})::text, 12, '0'))::uuid"
+
+
 KEYED = {"concurrency_limit": "1", "slots": "1"}
 # One finished job in a hundred is due to be pruned; one running job in ten belongs to a silent worker.
 KINDS = (
@@ -42,6 +47,7 @@ KINDS = (
         "%(finished)s",
         "succeeded",
         delete_after="clock_timestamp() + (n %% 100 - 1) * interval '1 hour'",
+        batch_id=f"CASE WHEN n %% 2 = 0 THEN {batch('n / 10')} END",
         **unique("retained"),
     ),
     # Of one in ten the dead letter is still to be sent.
@@ -53,7 +59,12 @@ KINDS = (
         dead_lettered_at="CASE n %% 10 WHEN 0 THEN NULL ELSE clock_timestamp() END",
         errors="""'[{"outcome": "failed", "exception": "builtins.ValueError"}]'""",
     ),
-    jobs("%(ready)s", "ready", **unique("unfinished")),
+    jobs(
+        "%(ready)s",
+        "ready",
+        **unique("unfinished"),
+        batch_id=f"CASE WHEN n %% 4 = 0 THEN {batch('90000 + n / 500')} END",
+    ),
     # 10,000 jobs of one key in front of 10 of another, and of many others; jobs without a key; a limited queue.
     jobs("10000", "ready", queue="'keyed'", priority="0", concurrency_key="'flood'", **KEYED),
     jobs("10", "ready", queue="'keyed'", priority="0", concurrency_key="'few'", **KEYED),
@@ -123,6 +134,17 @@ SELECT id, 'event', 'event ' || row_number() OVER (ORDER BY state = 'scheduled' 
     '[]', '', false
 FROM pgonly_job LEFT JOIN pgonly_checkpoint AS checkpoint ON checkpoint.job_id = id
 WHERE state = 'scheduled' OR checkpoint.job_id IS NOT NULL
+"""
+# Finished batches, some with five members, of which a thousand are due to be pruned; open ones of 125; and open ones
+# that are over.
+BATCHES = f"""
+INSERT INTO pgonly_batch (id, name, callbacks, sent, closes, created_at, finished_at, delete_after)
+SELECT {batch("n + n / 90000 * 1000")}, '', '{{}}', '{{}}', 1, clock_timestamp(), clock_timestamp(),
+    clock_timestamp() + (n - 1000) * interval '1 minute' FROM generate_series(0, 199999) AS n;
+INSERT INTO pgonly_batch (id, name, callbacks, sent, closes, created_at, parent_id)
+SELECT {batch("90000 + n")}, 'papers', '{{}}', '{{}}', 0, clock_timestamp(),
+    (SELECT id FROM pgonly_job WHERE state = 'running' OFFSET n LIMIT 1)
+FROM generate_series(0, 60) AS n
 """
 # Three are due.
 SCHEDULES = """
@@ -206,6 +228,7 @@ def write_rows(cursor) -> None:
         OUTPUTS,
         EVENTS,
         WAITS,
+        BATCHES,
         SCHEDULES,
         TICKS,
         JOB_STATS,

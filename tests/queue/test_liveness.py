@@ -107,13 +107,17 @@ def test_a_heartbeat_is_written_down_with_the_number_of_jobs(server):
 @pytest.mark.parametrize(("expired", "answer"), [(True, True), (False, False)])
 def test_a_heartbeat_says_whether_some_lease_has_run_out(server, expired, answer):
     make_running(lease_expires_at=ago(HOUR if expired else -HOUR))
-    assert heartbeat(server, make_worker().id, 0) == Beat(True, answer, some_running=True, request=None)
+    assert heartbeat(server, make_worker().id, 0) == Beat(
+        True, answer, some_running=True, some_batch_open=False, request=None
+    )
 
 
 def test_a_heartbeat_does_not_wait_for_its_own_locked_row(server, other):
     worker = make_worker(silent_for=HOUR)
     with while_locked(worker, other, server):
-        assert heartbeat(server, worker.id, 0) == Beat(False, False, some_running=False, request=None)
+        assert heartbeat(server, worker.id, 0) == Beat(
+            False, False, some_running=False, some_batch_open=False, request=None
+        )
     assert heartbeat(server, worker.id, 0).was_written
 
 

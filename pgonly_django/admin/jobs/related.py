@@ -15,7 +15,7 @@ from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs.cells import state_badge
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.models import Job, Schedule
-from pgonly_django.queue.enqueue import OF_COPY, OF_JOB, OF_SCHEDULE
+from pgonly_django.queue.enqueue import OF_BATCH, OF_COPY, OF_JOB, OF_SCHEDULE
 
 SHOWN = 20
 READ = ("task", "state", "cancel_requested_at")
@@ -23,6 +23,7 @@ WORDS = {
     OF_JOB: gettext_lazy("enqueued by job %s"),
     OF_COPY: gettext_lazy("run again from job %s"),
     OF_SCHEDULE: gettext_lazy("enqueued by schedule %s"),
+    OF_BATCH: gettext_lazy("enqueued by batch %s"),
 }
 
 
@@ -61,6 +62,10 @@ def _origin_of(job: Job, links: Links) -> dict[str, Any] | None:
         is_known = Schedule.objects.using(router.db_for_read(Schedule)).filter(pk=name).exists()
         url = links.to_page(Schedule, name) if is_known else ""
         return {"label": _("Enqueued by"), "text": _("schedule %s") % name, "url": url}
+    if origin.startswith(OF_BATCH):
+        batch_id = origin.removeprefix(OF_BATCH)
+        url = links.to_list(Job, batch_id=batch_id)
+        return {"label": _("Enqueued by"), "text": _("batch %s") % batch_id, "url": url}
     kind = OF_COPY if origin.startswith(OF_COPY) else OF_JOB
     if not origin.startswith(kind):
         return None

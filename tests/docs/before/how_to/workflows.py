@@ -1,28 +1,12 @@
-"""A report whose parts are counted, and functions that stand for slow calls."""
+"""Functions that stand for slow calls."""
 
-from django.db import connection, models
 from django.db.models.functions import Now
 
 from pgonly_django import task
 from pgonly_django.models import Job, Wait
 from pgonly_django.testing import drain
 
-
-class Report(models.Model):
-    parts_left = models.IntegerField(default=0)
-
-    class Meta:
-        app_label = "docs_workflows"
-
-
-with connection.schema_editor() as editor:
-    editor.create_model(Report)
-
 pages = []
-
-
-def write_page(report_id, page):
-    pages.append(page)
 
 
 def load_rows(report_id):
@@ -54,6 +38,15 @@ def render(chapter_id):
     pages.append(chapter_id)
 
 
+def load_page(url):
+    return {"papers": [f"{url} {number}" for number in range(2)], "next": "two" if url == "one" else None}
+
+
+@task()
+def read_paper_of(paper):
+    return paper
+
+
 def after(page):
     ran = [(result.task.name, result.return_value) for result in drain()]
     assert [value for name, value in ran if name in ("summarize", "publish")] == [1, 2, 3, 7, 7, 7]
@@ -72,16 +65,17 @@ def after(page):
     page.read_papers.enqueue(6, [1, 2, 3])
     assert [result.task.name for result in drain()] == ["read_papers", "summarize"]
 
-    report = Report.objects.create()
-    page.start(report, ["one", "two", "three"])
+    assert page.progress_of(page.batch).cancelled == 2
+    page.start(5, ["one", "two", "three"])
     assert [result.task.name for result in drain()] == ["write_chapter"] * 3 + ["bind_book"]
-    page.start(Report.objects.create(), [])
+    page.start(6, [])
     assert [result.task.name for result in drain()] == ["bind_book"]
 
-    report = Report.objects.create(parts_left=1)
-    page.write_long_chapter.enqueue(report.pk, 2)
-    assert [result.task.name for result in drain()] == ["write_long_chapter", "bind_book"]
-    assert pages == ["2 rows", 1, 2, 3, "one", "two", "three", 1, 2]
+    batch = page.Batch(on_success=page.bind_book.bind(7))
+    batch.enqueue(page.read_list, "one")
+    drain()
+    assert Job.objects.filter(batch_id=batch.id).count() == 6
+    assert pages == ["2 rows", 1, 2, 3, "one", "two", "three"]
 
     approved = page.publish_if_approved.enqueue(7)
     page.approve(7)

@@ -1,0 +1,61 @@
+"""Batches: jobs with a common end. ARCHITECTURE.md, "When you change a column", names the other files that know the
+columns. How many members a batch has is counted from their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.compat import uuid7
+from pgonly_django.tables import table
+
+
+class JobBatch(models.Model):
+    """A batch, whose members are the jobs with its id in `batch_id`. It is open until no member is unfinished."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    parent = models.ForeignKey(
+        "pgonly_django.Job", models.CASCADE, null=True, related_name="batches", db_index=False,
+        help_text=_("The job whose gather() waits for it."),
+    )  # fmt: skip
+    name = models.CharField(max_length=255, blank=True, help_text=_("That of the gather()."))
+    size = models.IntegerField(null=True, help_text=_("How many members the gather() has enqueued."))
+    callbacks = models.JSONField(default=dict, help_text=_("The jobs that its end enqueues, as rows."))
+    sent = models.JSONField(default=dict, help_text=_("The ids of those that it has enqueued."))
+    closes = models.IntegerField(default=0, help_text=_("How often it has finished: a retry reopens it."))
+    created_at = models.DateTimeField(db_default=Now())
+    cancelled_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True, help_text=_("Empty: it is open."))
+    delete_after = models.DateTimeField(null=True, help_text=_("When it goes, unless it has members."))
+
+    class Meta:
+        db_table = table("pgonly_batch")
+        verbose_name = _("batch")
+        verbose_name_plural = _("batches")
+        indexes = [
+            models.Index("id", name="pgonly_batch_open", condition=Q(finished_at__isnull=True)),
+            models.Index(
+                "delete_after", name="pgonly_batch_expired", condition=Q(delete_after__isnull=False)
+            ),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                "parent", "name", condition=Q(parent__isnull=False), name="pgonly_batch_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"batch {self.id}"
+
+
+def reopen(alias: str, ids: Collection[Any]) -> None:
+    """Opens batches again whose members become unfinished in this transaction. The rows stay locked until it ends, so
+    that no worker closes them in between, also those that are open."""
+    if ids:
+        changes = dict.fromkeys(("finished_at", "cancelled_at", "delete_after"))
+        JobBatch.objects.using(alias).filter(pk__in=ids).update(**changes)

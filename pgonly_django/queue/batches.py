@@ -1,0 +1,215 @@
+"""The life of a batch: members are added to it, workers close it when none is unfinished, a sweep finds what a dead
+worker has left.
+
+Whether a batch is over is asked of committed rows, after the end of a member is written, and never counted in a row
+that all members would have to lock. Whoever adds members, or makes one unfinished again, holds a lock of the batch's
+row until its transaction ends (`ADD`; reopen() in models/batch.py). A worker closes a batch only while nobody has such
+a lock, and looks for unfinished members in a snapshot that is newer than its own lock: so it sees each member that was
+added or reopened before, and those that come later find the batch closed, or open it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import psycopg
+from django.db import connections, transaction
+
+from pgonly_django.database import notify
+from pgonly_django.database.connect import OwnConnection
+from pgonly_django.database.on_django import all_rows
+from pgonly_django.exceptions import BatchFinishedError
+from pgonly_django.models import Job, JobBatch
+from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.job_rows import UNFINISHED_STATES
+from pgonly_django.queue.enqueue import NewJob, insert_beside
+from pgonly_django.tables import qualified
+
+AT_ONCE = 1000
+Callback = Callable[[str, dict[str, Any]], NewJob]
+
+# Index: the primary key.
+CREATE = qualified("""
+INSERT INTO pgonly_batch (id, name, callbacks, sent, closes) VALUES (%(id)s, '', %(callbacks)s::jsonb, '{}', 0)
+ON CONFLICT (id) DO NOTHING
+""")
+# Index: the primary key. Two that add at once do not wait for each other, and a worker that closes passes by.
+ADD = qualified("""
+SELECT id FROM pgonly_batch WHERE id = %(id)s AND finished_at IS NULL AND cancelled_at IS NULL FOR SHARE
+""")
+
+
+def create(alias: str, batch_id: str, callbacks: str) -> None:
+    """Makes the row in the caller's transaction, unless it is there. `callbacks` is JSON: rows by their names."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(CREATE, {"id": batch_id, "callbacks": callbacks})
+
+
+def lock_to_add(alias: str, batch_id: str) -> None:
+    """Keeps the batch open until the caller's transaction ends. Raises BatchFinishedError where it is not."""
+    if not all_rows(alias, ADD, {"id": batch_id}):
+        raise BatchFinishedError(batch_id)
+
+
+def cancel(alias: str, ids: Collection[Any]) -> int:
+    """Cancels the members of these batches that are unfinished. Returns how many. Waits for transactions that add
+    members, so that these are cancelled too."""
+    with transaction.atomic(using=alias):
+        JobBatch.objects.using(alias).filter(pk__in=ids, finished_at=None).update(
+            cancelled_at=ClockTimestamp()
+        )
+        count = Job.objects.using(alias).filter(batch_id__in=ids).cancel()
+        for batch_id in ids:
+            notify.wake_after_commit(alias, notify.batch(batch_id))
+    return count
+
+
+# On a row of pgonly_batch. Index: pgonly_job_batch_unfinished, pgonly_job_batch. A scalar subquery is one probe for
+# each batch; NOT EXISTS may read the unfinished members of all batches into a hash. "state || ''" keeps the planner
+# from the index of all finished jobs.
+IS_OVER = qualified(f"""coalesce((SELECT false FROM pgonly_job AS job
+    WHERE job.batch_id = batch.id AND job.state IN ({UNFINISHED_STATES}) LIMIT 1), true)""")
+HAS_FAILED = qualified("""coalesce((SELECT true FROM pgonly_job AS job
+    WHERE job.batch_id = batch.id AND job.state || '' IN ('failed', 'cancelled') LIMIT 1), false)""")
+
+# Index: the primary key.
+OVER = qualified(f"""
+SELECT batch.id::text FROM pgonly_batch AS batch
+WHERE batch.id = ANY (%(ids)s::uuid[]) AND batch.finished_at IS NULL AND {IS_OVER}
+""")
+# Index: the primary key. The next statement sees what was committed before these locks.
+LOCK = qualified("""
+SELECT id::text FROM pgonly_batch WHERE id = ANY (%(ids)s::uuid[]) AND finished_at IS NULL
+ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+""")
+# Index: the primary key. A row for each callback that is due, and one for a batch without any.
+CLOSE = qualified(f"""
+WITH closed AS (
+    UPDATE pgonly_batch AS batch SET finished_at = clock_timestamp(), closes = closes + 1,
+        delete_after = clock_timestamp() + interval '1 day'
+    WHERE batch.id = ANY (%(ids)s::uuid[]) AND {IS_OVER}
+    RETURNING id, parent_id, closes, callbacks, sent, {HAS_FAILED} AS has_failed
+)
+SELECT closed.id::text, closed.parent_id::text, closed.closes, closed.has_failed, callback.name,
+    closed.callbacks -> callback.name
+FROM closed
+LEFT JOIN (VALUES ('on_success', false), ('on_failure', true), ('on_finish', NULL)) AS callback(name, failed)
+    ON coalesce(callback.failed = closed.has_failed, true)
+        AND closed.callbacks -> callback.name IS NOT NULL AND closed.sent -> callback.name IS NULL
+""")
+# Index: the primary key.
+NOTE_SENT = qualified("""
+UPDATE pgonly_batch SET sent = sent || (%(sent)s::jsonb -> id::text) WHERE id = ANY (%(ids)s::uuid[])
+""")
+
+
+class _Row(NamedTuple):
+    """A row of CLOSE."""
+
+    batch: str
+    parent: str | None
+    closes: int
+    has_failed: bool
+    callback: str | None
+    job: dict[str, Any] | None  # as it is stored
+
+
+@dataclass(slots=True)
+class Closed:
+    """What close() has done. `batches`: those that are closed, and whether a member has not succeeded. `locked`: they
+    are over, and someone else has their rows: ask again soon. `payloads` tells the workers of the callbacks."""
+
+    batches: dict[str, bool] = field(default_factory=dict)
+    locked: list[str] = field(default_factory=list)
+    payloads: set[str] = field(default_factory=set)
+
+
+def close(connection: OwnConnection, ids: Collection[str], callback: Callback) -> Closed:
+    """Closes those of the batches that are over, and enqueues their callbacks in the same transaction. `callback` makes
+    the job of one, from the id of its batch and the row as it is stored."""
+    over = [batch_id for (batch_id,) in connection.execute(OVER, {"ids": list(ids)})]
+    if not over:
+        return Closed()
+    closed = Closed()
+    with connection.session_settings(), connection.transaction():
+        free = [batch_id for (batch_id,) in connection.execute(LOCK, {"ids": over})]
+        rows = [_Row(*row) for row in connection.execute(CLOSE, {"ids": free})] if free else []
+        due = [(row, callback(row.batch, row.job)) for row in rows if row.job is not None]
+        closed.payloads = _send(connection, due) if due else set()
+    closed.batches = {row.batch: row.has_failed for row in rows}
+    closed.locked = [batch_id for batch_id in over if batch_id not in free]
+    if closed.payloads:
+        notify.send(connection, *sorted(closed.payloads))
+    return closed
+
+
+def _send(connection: psycopg.Connection[Any], due: Iterable[tuple[_Row, NewJob]]) -> set[str]:
+    """Enqueues the callbacks, and notes that each was. Returns what tells the workers of them."""
+    sent: dict[str, dict[str, str]] = {}
+    payloads: set[str] = set()
+    for row, job in due:
+        job_id, told = insert_beside(connection, job)
+        sent.setdefault(row.batch, {})[str(row.callback)] = job_id
+        payloads.update(told)
+    connection.execute(NOTE_SENT, {"ids": list(sent), "sent": json.dumps(sent)})
+    return payloads
+
+
+# Index: pgonly_batch_open, the primary key of jobs, and that of IS_OVER.
+SWEEP = qualified(f"""
+SELECT ARRAY (SELECT batch.id::text FROM pgonly_batch AS batch
+        WHERE batch.finished_at IS NULL AND {IS_OVER} LIMIT {AT_ONCE}),
+    ARRAY (SELECT batch.id::text FROM pgonly_batch AS batch JOIN pgonly_job AS parent ON parent.id = batch.parent_id
+        WHERE batch.finished_at IS NULL AND batch.cancelled_at IS NULL AND parent.state || '' = 'cancelled'
+        LIMIT {AT_ONCE}),
+    EXISTS (SELECT FROM pgonly_batch WHERE finished_at IS NULL)
+""")
+
+
+# Index: pgonly_batch_open.
+SOME_OPEN = qualified("SELECT EXISTS (SELECT FROM pgonly_batch WHERE finished_at IS NULL)")
+
+
+def some_open(connection: psycopg.Connection[Any]) -> bool:
+    row = connection.execute(SOME_OPEN).fetchone()
+    return bool(row and row[0])
+
+
+class Swept(NamedTuple):
+    """What is left of batches: those that are over, and those whose parent was cancelled."""
+
+    over: list[str]
+    orphaned: list[str]
+    some_open: bool
+
+
+def sweep(connection: psycopg.Connection[Any]) -> Swept:
+    """Looks at all open batches."""
+    row = connection.execute(SWEEP, prepare=True).fetchone()
+    assert row is not None
+    return Swept(*row)
+
+
+# Index: pgonly_batch_expired, a range of it; pgonly_job_batch, the primary key. One with members is asked again a day
+# later.
+PRUNE_BATCHES = qualified(f"""
+WITH expired AS MATERIALIZED (
+    SELECT batch.id,
+        coalesce((SELECT true FROM pgonly_job AS job WHERE job.batch_id = batch.id LIMIT 1), false) AS stays
+    FROM pgonly_batch AS batch WHERE batch.delete_after < statement_timestamp()
+    ORDER BY batch.delete_after LIMIT {AT_ONCE} FOR UPDATE SKIP LOCKED
+),
+put_off AS (
+    UPDATE pgonly_batch SET delete_after = clock_timestamp() + interval '1 day'
+    WHERE id = ANY (ARRAY (SELECT id FROM expired WHERE stays))
+)
+DELETE FROM pgonly_batch WHERE id = ANY (ARRAY (SELECT id FROM expired WHERE NOT stays))
+""")
+
+
+def prune(connection: psycopg.Connection[Any]) -> int:
+    """Deletes finished batches without members, a day after their end. Returns how many."""
+    return connection.execute(PRUNE_BATCHES).rowcount

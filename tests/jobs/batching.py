@@ -1,0 +1,68 @@
+"""Members of batches, and what comes after them."""
+
+from __future__ import annotations
+
+import time
+
+from pgonly_django import Batch, task
+from tests.jobs import AT_ONCE, mark, read_marks
+
+
+@task
+def member(number, pause=0.0):
+    time.sleep(pause)
+    return number
+
+
+@task(max_attempts=1)
+def fail(number):
+    raise ValueError(number)
+
+
+@task(max_attempts=1)
+def fail_unless_marked(key):
+    if key not in read_marks():
+        raise ValueError(key)
+
+
+@task(max_attempts=3, backoff=AT_ONCE)
+def fail_once(key):
+    """Its first run fails, its second one succeeds."""
+    if key not in read_marks():
+        mark(key)
+        raise ValueError(key)
+
+
+@task
+def split(depth):
+    """Adds two members to its own batch, each of which does so too."""
+    if depth:
+        batch = Batch.current()
+        batch.enqueue(split, depth - 1)
+        batch.enqueue_many([split.bind(depth - 1)])
+    return depth
+
+
+@task
+def note(text):
+    mark(text)
+
+
+@task
+def note_batch():
+    """Marks what the callback of a batch knows of it."""
+    batch = Batch.current()
+    mark(f"{batch.id} {[result.status.name for result in batch.results()]}")
+
+
+@task(unique=True)
+def unique(number): ...
+
+
+@task(takes_context=True)
+def stay(context, key):
+    """Runs until it is told to stop."""
+    mark(f"{key}:started")
+    while not context.should_stop:
+        time.sleep(0.02)
+    context.stop()

@@ -1,0 +1,183 @@
+"""A worker closes the batches of the jobs that it ends, and those that others have left."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from django.db import transaction
+
+from pgonly_django import Batch
+from pgonly_django.database import notify
+from pgonly_django.models import Job, JobBatch, State
+from pgonly_django.queue import batches
+from pgonly_django.worker.batches import BatchCloser
+from tests.activity import pids
+from tests.jobs import add, batching
+from tests.queue.rows import make
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def note(name):
+    return batching.note.bind(name)
+
+
+def is_finished(batch):
+    return batch.row.finished_at is not None
+
+
+def threads_of_batches():
+    return [thread for thread in threading.enumerate() if thread.name == "pgonly-batches"]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_burst_closes_its_batches_and_runs_their_callbacks(work, marks, threads):
+    with Batch(on_success=note("first")) as first, Batch(on_failure=note("second")) as second:
+        first.enqueue_many([batching.member.bind(1), batching.fail_once.bind("once")])
+        second.enqueue_many([batching.fail.bind(1), batching.member.bind(2)])
+    work(threads=threads)
+    assert sorted(marks()) == ["first", "once", "second"]
+    assert is_finished(first)
+
+
+def test_two_members_that_end_at_once_close_their_batch_once(background_worker, marks):
+    background_worker(threads=2), background_worker(threads=2)
+    with Batch(on_finish=note("over")) as batch:
+        batch.enqueue_many([batching.member.bind(number, pause=0.3) for number in range(4)])
+    wait_for(lambda: is_finished(batch))
+    wait_for(lambda: Job.objects.waiting().count() + Job.objects.running().count() == 0)
+    assert marks() == ["over"]
+    assert batch.row.closes == 1
+
+
+def test_a_batch_is_closed_soon_after_the_last_end(background_worker, marks):
+    background_worker()
+    late = []
+    for _ in range(5):
+        batch = Batch(on_finish=add.bind(1))
+        batch.enqueue_many([batching.member.bind(number) for number in range(3)])
+        wait_for(lambda batch=batch: is_finished(batch))
+        ended = max(job.finished_at for job in batch.jobs)
+        late.append((batch.row.finished_at - ended).total_seconds())
+    assert sorted(late)[2] < 0.5
+
+
+def test_members_add_members_to_a_batch_that_stays_open(work, marks):
+    with Batch(on_success=note("over")) as batch:
+        batch.enqueue(batching.split, 4)
+    work()
+    assert batch.jobs.count() == 31
+    assert marks() == ["over"]
+
+
+def test_a_thousand_members_are_looked_at_now_and_then(work, marks, monkeypatch):
+    looks = []
+    close = batches.close
+    monkeypatch.setattr(batches, "close", lambda *args: looks.append(args) or close(*args))
+    with Batch(on_success=note("over")) as batch:
+        batch.enqueue_many([add.bind(number) for number in range(1000)])
+    work()
+    assert marks() == ["over"]
+    assert [each.return_value for each in batch.results()] == list(range(1, 1001))
+    assert len(looks) < 200
+
+
+@pytest.mark.parametrize("burst", [True, False])
+def test_what_a_worker_has_left_that_died_before_the_close_is_found(work, background_worker, marks, burst):
+    batch = Batch(on_finish=note("over"))
+    with batch:
+        batch.enqueue(batching.member, 1)
+    Job.objects.update(state=State.SUCCEEDED)
+    if burst:
+        work()
+    else:
+        background_worker()
+    wait_for(lambda: marks() == ["over"])
+
+
+def test_a_batch_without_members_is_closed_at_once(background_worker, marks):
+    background_worker()
+    began = time.monotonic()
+    with Batch(on_success=note("empty")):
+        pass
+    wait_for(lambda: marks() == ["empty"])
+    assert time.monotonic() - began < 4, "by its NOTIFY, not by the sweep"
+
+
+def test_cancel_ends_a_batch_with_its_running_members(background_worker, marks):
+    background_worker(threads=1)
+    with Batch(on_failure=note("failed")) as batch:
+        batch.enqueue_many([batching.stay.bind(number) for number in range(3)])
+    wait_for(lambda: "0:started" in marks())
+    assert batch.cancel() == 3
+    wait_for(lambda: "failed" in marks())
+    assert set(batch.jobs.values_list("state", flat=True)) == {State.CANCELLED}
+
+
+def test_the_members_of_a_cancelled_parent_are_cancelled(background_worker):
+    parent = make(queue="none")
+    row = JobBatch.objects.create(parent=parent, name="papers")
+    member = make(queue="none", batch_id=row.pk)
+    background_worker(queues=("default",))
+    Job.objects.filter(pk=parent.pk).cancel()
+    wait_for(lambda: Job.objects.get(pk=member.pk).state == State.CANCELLED)
+    wait_for(lambda: JobBatch.objects.get(pk=row.pk).finished_at is not None)
+
+
+def test_a_batch_that_a_transaction_adds_to_is_closed_after_its_end(background_worker, marks):
+    background_worker()
+    batch = Batch(on_finish=note("over"))
+    batch.enqueue(batching.member, 1, pause=0.5)
+    with transaction.atomic():
+        batch.enqueue(batching.member, 2)
+        wait_for(lambda: not Job.objects.exclude(args=[2]).exclude(state=State.SUCCEEDED).exists())
+        time.sleep(0.3)
+        assert not is_finished(batch)
+    wait_for(lambda: marks() == ["over"])
+    assert {job.state for job in batch.jobs} == {State.SUCCEEDED}
+
+
+def test_a_worker_without_batches_has_no_thread_for_them(work, background_worker):
+    background_worker()
+    result = add.enqueue(1)
+    result.wait(10)
+    work()
+    assert threads_of_batches() == []
+
+
+def test_a_closer_that_rests_has_no_connection():
+    told = []
+    closer = BatchCloser("default", told.append)
+    closer.want(notify.ANY_BATCH)
+    wait_for(lambda: told)
+    assert pids("application_name = 'pgonly batches'")
+    closer.rest()
+    wait_for(lambda: not pids("application_name = 'pgonly batches'"))
+    closer.end()
+    closer.join(10)
+    assert not closer.is_alive()
+
+
+def test_a_look_that_fails_is_made_again_by_the_sweep(monkeypatch, caplog):
+    batch = Batch()
+    with batch:
+        pass
+    told, calls, close = [], [], batches.close
+
+    def failing(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise ZeroDivisionError
+        return close(*args)
+
+    monkeypatch.setattr(batches, "close", failing)
+    monkeypatch.setattr("pgonly_django.worker.batches.SWEEP_SECONDS", 0.2)
+    closer = BatchCloser("default", told.append)
+    closer.want(batch.id)
+    wait_for(lambda: is_finished(batch))
+    closer.end()
+    closer.join(10)
+    assert "Closing batches failed" in caplog.text
