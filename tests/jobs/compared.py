@@ -11,7 +11,7 @@ from django.core.cache import caches
 from django.db import Error, connection, transaction
 from django.utils import translation
 
-from pgonly_django import Backoff, Discard, Hold, Retry, Snooze, budget, task
+from pgonly_django import Backoff, Discard, Hold, Retry, Snooze, budget, send_event, task
 from pgonly_django.current_job import current_job
 from pgonly_django.models import Job
 from tests.jobs import add, mark
@@ -294,6 +294,33 @@ def asks_for_another_attempt():
 @case()
 def snoozes():
     raise Snooze(timedelta(days=1))
+
+
+@case(takes_context=True)
+def waits_for_an_event(context):
+    context.wait_for_event("never sent", choices=["yes", "no"])
+
+
+@case(takes_context=True)
+async def sleeps(context):
+    await context.asleep("a while", timedelta(days=1))
+
+
+@case(takes_context=True)
+def gets_its_own_event(context):
+    send_event("own", "early")
+    return context.wait_for_event("own")
+
+
+@case(takes_context=True)
+def is_woken_by_an_event(context):
+    sends_an_event.enqueue()
+    return context.wait_for_event("other")
+
+
+@task
+def sends_an_event():
+    send_event("other", "late")
 
 
 @case()

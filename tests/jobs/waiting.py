@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import os
+import signal
 
 from asgiref.sync import sync_to_async
-from django.db import transaction
+from django.db import connection, transaction
 
 from pgonly_django import task
 from pgonly_django.exceptions import EventTimeout
@@ -99,6 +102,32 @@ def wait_in_a_transaction(context, key):
 def wait_as_atomic(context, key):
     context.sleep(key, 1)
 
+
+@task(takes_context=True)
+def die_at(context, key, place):
+    """Its first run is killed: by its place before or after each statement of the wait, or on the way out."""
+    places = itertools.count()
+
+    def die():
+        if next(places) == place:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def execute_mortally(execute, *arguments):
+        die()
+        answer = execute(*arguments)
+        die()
+        return answer
+
+    if context.step("first", os.getpid) != os.getpid():
+        return context.wait_for_event(key)
+    try:
+        with connection.execute_wrapper(execute_mortally):
+            return context.wait_for_event(key)
+    finally:
+        die()
+
+
+PLACES = 7  # of die_at()
 
 # What jobs make of the interruption: each waits all the same, and returns the answer in the end.
 

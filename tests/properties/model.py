@@ -138,6 +138,7 @@ ENDS = {
     "fail": (Outcome.FAILED, State.FAILED, {}),
     "retry": (Outcome.FAILED, State.SCHEDULED, {}),
     "snooze": (Outcome.SNOOZED, State.SCHEDULED, {"costs": False}),
+    "wait": (Outcome.WAITING, State.SCHEDULED, {"costs": False}),
     "release": (Outcome.RELEASED, State.READY, {"costs": False, "interrupted": True, "clears": False}),
     "hold": (Outcome.HELD, State.HELD, {"costs": False}),
     "postpone": (Outcome.POSTPONED, State.SCHEDULED, {"costs": False, "clears": False}),

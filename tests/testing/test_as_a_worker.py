@@ -7,7 +7,7 @@ from django.core.cache import caches
 from django.core.management import call_command
 from django.db import transaction
 
-from pgonly_django.models import Checkpoint, Job, Step
+from pgonly_django.models import Checkpoint, Event, Job, Step
 from pgonly_django.testing import drain
 from tests.jobs import compared, read_marks
 from tests.sql import sql
@@ -25,6 +25,7 @@ def outcomes(run):
     sql("DELETE FROM tests_mark")
     caches["answers"].clear()
     Job.objects.all().delete()
+    Event.objects.all().delete()
     for each in compared.CASES:
         each.enqueue()
     run()

@@ -139,6 +139,23 @@ def test_a_microsecond_between_the_two_times_of_a_claim_is_no_earlier_run(page):
     assert "no longer recorded" not in html
 
 
+def test_the_time_in_which_a_job_waited_for_an_event_is_told_as_waiting(page):
+    """Such a run leaves no entry. The step says what it waited for."""
+    job = make_done(20, started_at=NOON + MINUTE, lease_epoch=2)
+    began = NOON + 2 * MINUTE
+    Step.objects.create(job=job, name="event k", started_at=began, finished_at=NOON + 10 * MINUTE)
+    html = page(job)
+    assert rows(html) == [
+        (
+            "earlier runs waited 1 min then it waited Start 1 min Took 9 min",
+            [("wait", 0, 5), ("wait", 5, 45)],
+        ),
+        ("event k Start 2 min Took 8 min null", [("done", 10, 40)]),
+        ("Succeeded run 1, attempt 1 Start 10 min Took 10 min", [("succeeded", 50, 50)]),
+    ]
+    assert sums(html) == "10 min running 10 min waiting"
+
+
 def test_the_time_of_runs_that_share_an_entry_is_not_told_as_waiting(page):
     snoozed = attempt("snoozed", 5, in_a_row=40)
     first, _last = rows(page(make_done(20, snoozed, lease_epoch=41, started_at=NOON + 5 * MINUTE)))
