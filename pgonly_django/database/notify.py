@@ -28,7 +28,6 @@ DENSE_SECONDS = 0.002
 LONG_AGO = float("-inf")  # not nought, which is when the machine started
 
 # Payloads: "ready <queue>", "limited <queue>" (there is a job for a limited claim, or room for one), "due" (a new
-# Payloads: "ready <queue>", "limited <queue>" (there is a job for a limited claim, or room for one), "due" (a new
 # scheduled row), "event" (one was sent), "cancel <job id>", "schedules" (one of them has changed), "worker <worker id>"
 # (a person asks something of it), "batch <batch id>" (it may be over, and no worker has ended its last job); "ready *"
 # and "limited *": any queue; "worker *": any worker; "batch *": any batch.
