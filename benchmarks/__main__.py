@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("queue", "celery", "idle", "cache", "sessions", "limits", "pages", "scale", "throttle")
+NAMES = ("queue", "flows", "celery", "idle", "cache", "sessions", "limits", "pages", "scale", "throttle")
 
 
 def main() -> int:

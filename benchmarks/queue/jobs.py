@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pgonly_django import task
+from pgonly_django import JobContext, task
 
 
 @task
@@ -21,3 +21,15 @@ def tell_start(sent_at: float) -> float:
 @task
 def last(seconds: float) -> None:
     time.sleep(seconds)
+
+
+@task
+def tell_start_of_next(sent_at: float) -> None:
+    tell_start.enqueue(sent_at)
+
+
+@task(takes_context=True)
+def tell_answer(context: JobContext, number: int) -> float:
+    """Seconds from the payload of its event to now."""
+    sent_at: float = context.wait_for_event(f"answer {number}")
+    return time.clock_gettime(time.CLOCK_MONOTONIC) - sent_at

@@ -49,7 +49,7 @@ def ours(url: str, count: int) -> list[float]:
     with psycopg.connect(url, autocommit=True) as connection:
         empty(connection)
         with workers(url, 1):
-            _enqueue_at_intervals(lambda: tell_start.enqueue(now()), count + WARM_UP)
+            at_intervals(lambda: tell_start.enqueue(now()), count + WARM_UP)
             done = "SELECT count(*) FROM pgonly_job WHERE state = 'succeeded'"
             wait_for(lambda: first(connection, done) == count + WARM_UP, "the last job")
             rows = connection.execute("SELECT result::float8 * 1000 FROM pgonly_job ORDER BY id").fetchall()
@@ -70,7 +70,7 @@ def _floor(url: str, count: int) -> list[float]:
             floor.connection.execute(INSERT, (*new_ids(1), f"[{now()!r}]"), prepare=True)
             floor.connection.execute("SELECT pg_notify(%s, '')", (CHANNEL,), prepare=True)
 
-        _enqueue_at_intervals(enqueue, count)
+        at_intervals(enqueue, count)
         samples: list[float] = answers.get()
         worker.join(timeout=10)
     return samples
@@ -90,7 +90,7 @@ def _listen(url: str, count: int, answers: Any) -> None:
     answers.put(samples)
 
 
-def _enqueue_at_intervals(enqueue: Callable[[], object], count: int) -> None:
+def at_intervals(enqueue: Callable[[], object], count: int) -> None:
     for _ in range(count):
         time.sleep(random.uniform(*PAUSES))
         enqueue()

@@ -5,7 +5,7 @@ import os
 import environ
 
 SECRET_KEY = "for benchmarks only"
-DATABASES = {"default": environ.Env().db("BENCH_DATABASE_URL")}
+DATABASES = {"default": {**environ.Env().db("BENCH_DATABASE_URL"), "CONN_MAX_AGE": 60}}
 TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend", "QUEUES": []}}
 INSTALLED_APPS = ["pgonly_django"]
 USE_TZ = True

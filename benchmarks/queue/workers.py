@@ -16,7 +16,7 @@ import psycopg
 from django.core.management import call_command
 from django.db import connections
 
-EMPTY = "TRUNCATE pgonly_job, pgonly_worker, pgonly_checkpoint, pgonly_step, pgonly_job_output, pgonly_wait"
+EMPTY = "TRUNCATE pgonly_job, pgonly_worker, pgonly_event CASCADE"
 
 
 class Workers:
