@@ -193,14 +193,14 @@ class Memory:
     # Waits.
 
     def look_for(self, wait: waits.NewWait) -> waits.Look:
-        """Returns the stored answer. Otherwise notes that the job waits, and only then looks whether it has to."""
+        """Returns the answer. If there is none yet, notes that the job waits, and only then looks whether it has to."""
         if self._is_atomic or is_in_transaction(connections[self._run.alias]):
             raise CannotWaitError(wait.name, "it is in a transaction, which leaving the run would roll back")
-        if (found := self.find_step(wait.name)) is not None:
-            return waits.Look(found)
-        self._fenced(waits.begin, wait)
         look = self._fenced(waits.look, wait.name)
-        if look.answer is not None:
+        if look.answer is None:
+            self._fenced(waits.begin, wait)
+            look = self._fenced(waits.look, wait.name)
+        if look.is_new:
             self.state.note_new_step(wait.name, has_text=False)
         return look
 

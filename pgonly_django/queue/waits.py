@@ -24,7 +24,7 @@ from pgonly_django.database.on_django import all_rows, first_row, require_autoco
 from pgonly_django.database.statement import Statement, printable
 from pgonly_django.exceptions import EventTimeout, LeaseLost, WrongArgumentsError, as_timedelta
 from pgonly_django.models.waits import KEY_LENGTH, Event
-from pgonly_django.queue.checkpoints import check_step_name, find_step
+from pgonly_django.queue.checkpoints import check_step_name
 from pgonly_django.queue.values import to_json
 from pgonly_django.tables import qualified
 
@@ -92,8 +92,8 @@ WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'run
 ON CONFLICT (job_id, name) DO UPDATE SET lease_epoch = excluded.lease_epoch, choices = excluded.choices,
     question = excluded.question, keeps_key = excluded.keeps_key
 """)
-# The answer becomes a step in the statement that finds it, and the wait is over. Index: pgonly_wait_once, the primary
-# keys, pgonly_step_once.
+# The answer becomes a step in the statement that finds it, and the wait is over. Of a wait that was over before, the
+# step is there. Index: pgonly_wait_once, the primary keys, pgonly_step_once.
 LOOK = qualified("""
 WITH mine AS MATERIALIZED (
     SELECT wait.id, wait.began_at, date_part('epoch', wait.until - clock_timestamp()) AS seconds_left,
@@ -112,7 +112,11 @@ saved AS (
     RETURNING result
 ),
 over AS (DELETE FROM pgonly_wait WHERE id = (SELECT id FROM mine) AND EXISTS (SELECT FROM saved))
-SELECT (SELECT result::text FROM saved), seconds_left FROM mine
+SELECT coalesce((SELECT result FROM saved),
+        (SELECT result FROM pgonly_step WHERE job_id = %(id)s AND name = %(name)s))::text, mine.seconds_left,
+    EXISTS (SELECT FROM saved)
+FROM pgonly_job AS job LEFT JOIN mine ON true
+WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running'
 """)
 
 
@@ -120,7 +124,8 @@ class Look(NamedTuple):
     """What a job has found: the stored answer (JSON text), or the seconds that it waits at most; None: forever."""
 
     answer: str | None
-    seconds_left: float | None = None
+    seconds_left: float | None
+    is_new: bool  # the answer was stored now
 
 
 def begin(alias: str, job_id: str, lease_epoch: int, wait: NewWait) -> None:
@@ -132,10 +137,12 @@ def begin(alias: str, job_id: str, lease_epoch: int, wait: NewWait) -> None:
 
 
 def look(alias: str, job_id: str, lease_epoch: int, name: str) -> Look:
-    """Looks for the answer to a wait that has begun, and stores it. The row of the wait is gone where this is repeated
-    after its answer was lost. Raises LeaseLost."""
+    """Looks for the answer to a wait, and stores it. Raises LeaseLost when the job belongs to another run by now."""
+    require_autocommit(alias, "wait_for_event() or sleep()")
     rows = all_rows(alias, LOOK, {"id": job_id, "lease_epoch": lease_epoch, "name": name})
-    return Look(*rows[0]) if rows else Look(find_step(alias, job_id, lease_epoch, name))
+    if not rows:
+        raise LeaseLost
+    return Look(*rows[0])
 
 
 # The sender's side. An unfinished transaction that has sent the key is waited for.

@@ -19,7 +19,6 @@ from pgonly_django.context.memory import Memory
 from pgonly_django.context.transactions import is_in_transaction
 from pgonly_django.database.statement import Statement
 from pgonly_django.queue.checkpoints import Position, Saved
-from pgonly_django.queue.waits import Look, NewWait
 from pgonly_django.testing.autocommit import CommitWatch
 
 _WRITE = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\s+([\w.\"]+)")
@@ -148,18 +147,10 @@ class WatchedMemory(Memory):
     def __init__(self, watch: KillWatch, *saved: Any, **options: Any) -> None:
         super().__init__(*saved, **options)
         self.watch = watch
-        self._is_wait = False
-
-    def look_for(self, wait: NewWait) -> Look:
-        self._is_wait = True  # and no call that somebody pays for
-        try:
-            return super().look_for(wait)
-        finally:
-            self._is_wait = False
 
     def find_step(self, name: str) -> str | None:
         found = super().find_step(name)
-        if found is None and not self._is_wait:
+        if found is None:
             self.watch.began(f"step {name!r}")
         return found
 

@@ -262,7 +262,7 @@ STATEMENTS = {
     "known dead, stop": uses(NONE, rescue.STOP, WORKER_ROW),
     "promote": uses(SCHEDULED | PRIMARY | UNDELIVERED, promote.PROMOTE),
     "wait, begin": uses(PRIMARY, waits.BEGIN, name="event", key="new", timeout=HOUR, **OF_WAIT),
-    "wait, look": uses(PRIMARY | WAIT | EVENT, waits.LOOK, {"pgonly_wait_pkey"}, name="event"),
+    "wait, look": uses(PRIMARY | WAIT | EVENT | STEP, waits.LOOK, {"pgonly_wait_pkey"}, name="event"),
     "events, deliver": uses(PRIMARY | EVENT | WAIT_KEY | UNDELIVERED, waits.DELIVER),
     "events, prune": uses(EVENT | EVENT_END | WAIT_KEY, waits.PRUNE),
     "prune": uses(FINISHED | PRIMARY | STEP | CHECKPOINT | OUTPUT | WAIT | GATHERED | BATCH, prune.PRUNE),
@@ -274,7 +274,9 @@ STATEMENTS = {
     "batches, over": uses(UNFINISHED_MEMBER, batches.OVER, BATCH | OPEN, ids=SOME_BATCHES),
     "batches, lock": uses(NONE, batches.LOCK, BATCH | OPEN, ids=SOME_BATCHES),
     "batches, close": uses(BATCH | UNFINISHED_MEMBER | MEMBER, batches.CLOSE, ids=SOME_BATCHES),
-    "batches, sent": uses(BATCH, batches.NOTE_SENT, ids=SOME_BATCHES, sent="{}"),
+    "batches, sent": uses(
+        BATCH, batches.NOTE_SENT, ids=SOME_BATCHES, sent=json.dumps(dict.fromkeys(SOME_BATCHES, {}))
+    ),
     "batches, sweep": uses(OPEN | UNFINISHED_MEMBER | PRIMARY, batches.SWEEP),
     "batches, some open": uses(OPEN, batches.SOME_OPEN),
     "batches, prune": uses({"pgonly_batch_expired"} | BATCH | MEMBER, batches.PRUNE_BATCHES),

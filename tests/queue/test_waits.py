@@ -93,9 +93,9 @@ def test_a_later_run_keeps_the_deadline_and_asks_the_new_question(transactional_
 def test_what_has_not_come_is_waited_for_until_the_deadline(transactional_db):
     job = make_running()
     begin(job, for_event())
-    assert look(job, for_event()) == Look(None, None)
+    assert look(job, for_event()) == Look(None, None, is_new=False)
     begin(job, limited := for_event("other", timeout=60))
-    answer, seconds = look(job, limited)
+    answer, seconds, _is_new = look(job, limited)
     assert (answer, 50 < seconds <= 60) == (None, True)
     assert not Step.objects.exists()
 
@@ -138,7 +138,8 @@ def test_a_run_that_has_lost_its_job_stores_no_answer(transactional_db):
     begin(job, wait := for_event())
     Job.objects.update(lease_epoch=2)
     send_event("k")
-    assert look(job, wait).answer is None
+    with pytest.raises(LeaseLost):
+        look(job, wait)
     assert (Step.objects.count(), Wait.objects.count()) == (0, 1)
 
 
@@ -332,7 +333,7 @@ class Play:
         self.by_job.execute("COMMIT")
 
     def look(self):
-        ((self.answer, _),) = self.by_job.execute(waits.LOOK, self.of_job).fetchall()
+        ((self.answer, *_),) = self.by_job.execute(waits.LOOK, self.of_job).fetchall()
 
     def leave(self):
         self.by_job.execute("BEGIN")
