@@ -275,7 +275,7 @@ STATEMENTS = {
     "batches, lock": uses(NONE, batches.LOCK, BATCH | OPEN, ids=SOME_BATCHES),
     "batches, close": uses(BATCH | UNFINISHED_MEMBER | MEMBER, batches.CLOSE, ids=SOME_BATCHES),
     "batches, sent": uses(
-        BATCH, batches.NOTE_SENT, ids=SOME_BATCHES, sent=json.dumps(dict.fromkeys(SOME_BATCHES, {}))
+        BATCH, batches.NOTE_SENT, ids=SOME_BATCHES, sent=json.dumps({key: {} for key in SOME_BATCHES})
     ),
     "batches, sweep": uses(OPEN | UNFINISHED_MEMBER | PRIMARY, batches.SWEEP),
     "batches, some open": uses(OPEN, batches.SOME_OPEN),
