@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from pgonly_django.limits.budget import budget
     from pgonly_django.limits.limiter import limiter
+    from pgonly_django.progress.answers import answer_url
     from pgonly_django.queue.retry import Backoff
     from pgonly_django.queue.waits import asend_event, send_event
     from pgonly_django.scheduling.decorators import cron, every
@@ -53,6 +54,7 @@ __all__ = [
     "LeaseLost",
     "Retry",
     "Snooze",
+    "answer_url",
     "asend_event",
     "budget",
     "cron",
@@ -71,6 +73,7 @@ _MODULES = {
     "Cost": "pgonly_django.amounts",
     "Costed": "pgonly_django.amounts",
     "JobContext": "pgonly_django.context.context",
+    "answer_url": "pgonly_django.progress.answers",
     "asend_event": "pgonly_django.queue.waits",
     "budget": "pgonly_django.limits.budget",
     "cron": "pgonly_django.scheduling.decorators",

@@ -1,5 +1,5 @@
-"""`path("pgonly/", include("pgonly_django.urls"))`: the tick, at tick/ and at tick/<token>/; and the URLs of the
-template tag job_progress, at progress/."""
+"""`path("pgonly/", include("pgonly_django.urls"))`: the tick, at tick/ and at tick/<token>/; the URLs of the template
+tag job_progress, at progress/; and the pages to which answer_url() leads, at answer/."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from django.urls import path
 from django.urls.resolvers import RoutePattern, URLPattern
 
-from pgonly_django.progress import views
+from pgonly_django.progress import answers, views
 from pgonly_django.worker.tick.views import atick, tick
 
 app_name = "pgonly"
@@ -35,4 +35,5 @@ urlpatterns = [
     path("progress/", views.progress, name="progress"),
     path("progress/events/", views.events, name="progress_events"),
     path("progress/cancel/", views.cancel_job, name="cancel"),
+    path("answer/<str:token>/", answers.answer, name="answer"),
 ]

@@ -144,6 +144,13 @@ class Links:
             for model in models
         )
 
+    def may_operate(self, model: type[Model]) -> bool:
+        """Returns whether the person may use the verbs of the model's rows on this site."""
+        may: Any = self.may_view(model) and getattr(
+            self.site.get_model_admin(model), "has_operate_permission", None
+        )
+        return bool(may and may(self.request))
+
     def to_list(self, model: type[Model], **query: str) -> str:
         return self.address(model, "changelist", **query) if self.may_view(model) else ""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import admin, messages
@@ -30,6 +31,8 @@ from pgonly_django.admin.base import ReadOnlyAdmin
 
 AT_ONCE = 10_000
 BATCH = 1_000
+# What a person's click writes and its entry in the admin's log are made in one request.
+SAME_REQUEST = timedelta(seconds=5)
 
 
 @dataclass(slots=True)
@@ -166,7 +169,7 @@ class VerbAdmin(ReadOnlyAdmin):
         row = self.row_to_operate(request, object_id)
         verb = self.verb_named(name)
         verb.use(self, request, self.get_queryset(request).filter(pk=row.pk))
-        return HttpResponseRedirect(self._page_after(request, row))
+        return HttpResponseRedirect(self.page_after(request, row))
 
     def check_may_operate(self, request: HttpRequest) -> None:
         if not (self.has_operate_permission(request) and self.has_view_permission(request)):
@@ -186,10 +189,10 @@ class VerbAdmin(ReadOnlyAdmin):
                 return verb
         raise Http404
 
-    def _page_after(self, request: HttpRequest, row: Any) -> str:
+    def page_after(self, request: HttpRequest, row: Any) -> str:
         """Returns the page of this site that the button stood on, where it says so in `next`; otherwise the row's page,
         or the list where a verb has deleted the row."""
-        came_from = request.POST.get("next", "")
+        came_from = request.POST.get("next") or request.GET.get("next", "")
         if url_has_allowed_host_and_scheme(
             came_from, {request.get_host()}, require_https=request.is_secure()
         ):
@@ -222,6 +225,15 @@ def log_once(user_id: Any, model: type[Model], what: str, message: str) -> None:
     LogEntry.objects.create(
         user_id=user_id, content_type=kind, object_repr=what[:200], action_flag=CHANGE, change_message=message
     )
+
+
+def person_at(model: type[Model], key: Any, moment: datetime, text: str = "") -> Any:
+    """Returns the person by whose click the row was changed at that moment; None where the log has no entry of it."""
+    kind = ContentType.objects.get_for_model(model)
+    times = moment - SAME_REQUEST, moment + SAME_REQUEST
+    entries = LogEntry.objects.filter(content_type=kind, object_id=str(key), action_time__range=times)
+    entry = entries.filter(change_message__contains=text).select_related("user").order_by("-pk").first()
+    return entry and entry.user
 
 
 def _counted(opts: Options[Any], count: int) -> str:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Case, F, Q, TextField, When
+from django.db.models import Case, F, OuterRef, Q, Subquery, TextField, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
-from django.db.models.functions import Left
+from django.db.models.functions import JSONObject, Left
 from django.utils import timezone
 
 from pgonly_django.masking import MASK
-from pgonly_django.models import Checkpoint, State
+from pgonly_django.models import Checkpoint, State, Wait
 from pgonly_django.models.job import JobQuerySet
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.wording import duration
@@ -25,6 +25,15 @@ LAST = {
     f"last_{key}": Left(KeyTextTransform(key, KeyTransform(-1, "errors")), CUT, output_field=TextField())
     for key in ("outcome", "exception", "message", "reason")
 }
+# What a job waits for, with the times as they stand in the row.
+WAITS = ("key", "question", "choices", "began_at", "until")
+WAIT = {
+    "wait": Subquery(
+        Wait.objects.current().filter(job=OuterRef("pk")).order_by("began_at").values(
+            facts=JSONObject(**{name: name for name in WAITS})
+        )[:1]
+    )
+}  # fmt: skip
 COLUMNS = (
     "id", "state", "queue", "task", "priority", "attempt", "max_attempts", "interruptions", "crashes",
     "enqueued_at", "run_at", "started_at", "attempted_at", "finished_at", "delete_after", "cancel_requested_at",
@@ -42,7 +51,7 @@ def with_last_error(jobs: JobQuerySet) -> JobQuerySet:
     """Adds what a line and its JSON need: no large columns, but the arguments that a key was made of."""
     has_key = Q(unique_key__isnull=False) | Q(concurrency_key__isnull=False)
     of_key = {f"key_{name}": Case(When(has_key, then=F(name))) for name in ("args", "kwargs")}
-    rows: JobQuerySet = jobs.defer(*LARGE).annotate(**LAST, **of_key).order_by("-pk")
+    rows: JobQuerySet = jobs.defer(*LARGE).annotate(**LAST, **WAIT, **of_key).order_by("-pk")
     return rows
 
 
@@ -50,6 +59,8 @@ def line(job: Any) -> str:
     name, attempts = job.task.rpartition(".")[2], f"{job.attempt}/{job.max_attempts}"
     exception = (job.last_exception or "").rpartition(".")[2]
     error = ": ".join(filter(None, (exception, job.last_message or job.last_reason)))
+    if job.wait and job.wait["key"]:
+        error = f"waits for {job.wait['key']}"
     shown = " ".join(error.split())[:100] if job.state != State.SUCCEEDED else ""
     age = duration((timezone.now() - job.enqueued_at) // timedelta(seconds=1))
     largest = " ".join(age.split()[:2])  # unit, such as "3 h"
@@ -84,10 +95,10 @@ def listed(jobs: Iterable[Any]) -> Iterator[dict[str, Any]]:
 
 def facts(job: Any) -> dict[str, Any]:
     last = {name.removeprefix("last_"): getattr(job, name) for name in LAST}
-    return {
-        **{name: getattr(job, name) for name in COLUMNS},
-        "last_error": last if any(last.values()) else None,
-    }
+    columns = {name: getattr(job, name) for name in COLUMNS}
+    if job.wait and job.wait["until"] is None:
+        columns["run_at"] = None  # it is in a hundred years
+    return {**columns, "last_error": last if any(last.values()) else None, "waits_for": job.wait}
 
 
 def details(job: Any) -> dict[str, Any]:

@@ -441,7 +441,13 @@ TABLES = [
         meta(
             "pgonly_wait",
             "wait",
-            indexes=[index("pgonly_wait_key", "key", when=Q(key__isnull=False))],
+            verbose_name_plural="waiting for people",
+            indexes=[
+                index("pgonly_wait_key", "key", when=Q(key__isnull=False)),
+                index(
+                    "pgonly_wait_asked", "began_at", when=Q(key__isnull=False) & ~Q(question="", choices=[])
+                ),
+            ],
             constraints=[unique("pgonly_wait_once", "job", "name")],
         ),
         id=BigAutoField(**KEY),

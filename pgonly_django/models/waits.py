@@ -3,15 +3,18 @@ files that know the columns."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
-from pgonly_django.models.job import ClockTimestamp, Job
+from pgonly_django.models.job import FINISHED, ClockTimestamp, Job, State
 from pgonly_django.tables import table
 
+WITH_JOB = "job", "name", "key", "question", "choices", "began_at", "until", "job__task", "job__queue"
 KEY_LENGTH = 240  # with "event " before it, it is the name of a step
 
 
@@ -45,6 +48,36 @@ class Event(models.Model):
         return self.key
 
 
+# What a person may answer: the rows of pgonly_wait_asked.
+FOR_PEOPLE = Q(key__isnull=False) & ~Q(question="", choices=[])
+
+
+class WaitQuerySet(models.QuerySet["Wait"]):
+    def unfinished(self) -> WaitQuerySet:
+        """Returns the waits of jobs that have not finished."""
+        return self.exclude(job__state__in=FINISHED)
+
+    def current(self) -> WaitQuerySet:
+        """Returns what jobs wait for now, with `is_answered`: the event is there, and the job about to run."""
+        states = State.SCHEDULED, State.HELD, State.RUNNING
+        waits = self.filter(job__state__in=states, lease_epoch=F("job__lease_epoch"))
+        return waits.annotate(is_answered=Exists(Event.objects.filter(key=OuterRef("key"))))
+
+    def open(self) -> WaitQuerySet:
+        """Returns those of them without an answer."""
+        current: Any = self.current()
+        open_ones: WaitQuerySet = current.filter(is_answered=False)
+        return open_ones
+
+    def for_people(self) -> WaitQuerySet:
+        """Returns the waits that have a question or choices."""
+        return self.filter(FOR_PEOPLE)
+
+    def with_jobs(self) -> WaitQuerySet:
+        """Reads of each job what names it."""
+        return self.select_related("job").only(*WITH_JOB)
+
+
 class Wait(models.Model):
     """What a job waits for: an event or a time. The row is deleted when the answer is stored as a step. The job waits
     while its lease_epoch is the one here, and it is scheduled, held or still running."""
@@ -62,10 +95,17 @@ class Wait(models.Model):
     question = models.TextField(blank=True, default="", help_text=_("What a person is asked."))
     keeps_key = models.BooleanField(default=False, help_text=_("It keeps its concurrency key."))
 
+    objects = WaitQuerySet.as_manager()
+
     class Meta:
         db_table = table("pgonly_wait")
         verbose_name = _("wait")
-        indexes = [models.Index("key", condition=Q(key__isnull=False), name="pgonly_wait_key")]
+        verbose_name_plural = _("waiting for people")
+        indexes = [
+            models.Index("key", condition=Q(key__isnull=False), name="pgonly_wait_key"),
+            # For the admin: what people are asked, the oldest question first.
+            models.Index("began_at", condition=FOR_PEOPLE, name="pgonly_wait_asked"),
+        ]
         constraints = [models.UniqueConstraint("job", "name", name="pgonly_wait_once")]
 
     def __str__(self) -> str:

@@ -15,12 +15,13 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.conf import settings
 from pgonly_django.monitoring.findings import Condition, Finding, Level, database_flag
-from pgonly_django.monitoring.queues import Counted, QueueFigures
+from pgonly_django.monitoring.queues import Counted, QueueFigures, capped
 from pgonly_django.monitoring.snapshots import OldSnapshot
 from pgonly_django.monitoring.workers import Served, WorkerFigures
 from pgonly_django.wording import duration
 
-MINUTE, HOUR = 60, 3600
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+WAITS_READ = 100
 
 NO_WORKER = Condition(
     "D121",
@@ -58,6 +59,14 @@ QUEUE_PAUSED = Condition(
     Level.INFO,
     _("The queue “{queue}” has been paused since {_since}: {_waiting}."),
     "manage.py pgonly_jobs resume {queue}{_database}",
+)
+WAITS_FORGOTTEN = Condition(
+    "D114",
+    Level.WARNING,
+    "{_jobs} for an event without a deadline, the oldest for {seconds:time}: {keys:names}.",
+    "Answer it in the admin or with send_event(), or cancel its job: manage.py pgonly_jobs cancel {job}{_database}. "
+    "A timeout of wait_for_event() tells the job when no answer comes.",
+    limit=7 * DAY,
 )
 TAKEN_OVER = _("Another worker takes over when their leases end")
 NOT_TAKEN_OVER = _("No worker is live that could take over")
@@ -110,6 +119,20 @@ def of_queues(queues: Iterable[QueueFigures], served: Served, alias: str = "defa
                 yield _of_queue(QUEUE_UNSERVED, queue, alias)
         elif (queue.oldest_seconds or 0) >= QUEUE_LATE.limit:
             yield _of_queue(QUEUE_LATE, queue, alias, _running=queue.running.label)
+
+
+def of_waits(waits: Sequence[Any], alias: str = "default") -> Iterator[Finding]:
+    """Yields one finding for all of them, of which the oldest is the first."""
+    for oldest in waits[:1]:
+        jobs = capped(len(waits), WAITS_READ)
+        yield WAITS_FORGOTTEN.finding(
+            waits=jobs.number,
+            seconds=(oldest.now - oldest.began_at).total_seconds(),
+            keys=[wait.key for wait in waits],
+            job=str(oldest.job_id),
+            _jobs=ngettext("%s job waits", "%s jobs wait", jobs.number) % jobs.label,
+            _database=database_flag(alias),
+        )
 
 
 def _of_queue(condition: Condition, queue: QueueFigures, alias: str, **more: Any) -> Finding:

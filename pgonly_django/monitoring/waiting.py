@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -11,10 +11,11 @@ from typing import Any
 from django.db import connections
 from django.utils import timezone
 
-from pgonly_django.models import Budget, Job, Queue, State, Worker
+from pgonly_django.models import Budget, Job, Queue, State, Wait, Worker
 from pgonly_django.models.budget import HELD_BY
+from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_FROM
-from pgonly_django.monitoring.conditions import QUEUE_UNSERVED
+from pgonly_django.monitoring.conditions import QUEUE_UNSERVED, WAITS_FORGOTTEN, WAITS_READ
 from pgonly_django.monitoring.queues import IN_USE, capped
 from pgonly_django.tables import qualified
 
@@ -30,6 +31,7 @@ class Kind(StrEnum):
     OVERDUE = "overdue"  # run_at: a worker should have made it ready
     HELD = "held"  # by
     BUDGET = "budget"  # budget, the row or None; name
+    WAITS = "waits"  # wait, the row: the job itself waits for an event or a time
     UNSERVED = "unserved"  # queue: no live worker takes jobs of it
     TOO_FEW_THREADS = "too few threads"  # slots; threads, the most that a worker has
     PAUSED = "paused"  # queue, since
@@ -59,16 +61,44 @@ def why_it_waits(alias: str, job: Job) -> list[Reason]:
 
 
 def _reasons(alias: str, job: Job) -> Iterator[Reason]:
+    waits = []
+    if job.state in (State.SCHEDULED, State.HELD):
+        waits = waits_of(alias, [job.pk])
+        yield from (Reason(Kind.WAITS, {"wait": wait}) for wait in waits)
     if job.state == State.SCHEDULED and job.run_at is not None:
-        if job.run_at > timezone.now():
-            yield Reason(Kind.DUE, {"run_at": job.run_at})
-        else:
+        if job.run_at <= timezone.now():
             yield Reason(Kind.OVERDUE, {"run_at": job.run_at})
             yield from _of_workers(alias, job)
+        elif any(wait.is_answered for wait in waits):
+            yield from _of_workers(alias, job)
+        elif not waits:
+            yield Reason(Kind.DUE, {"run_at": job.run_at})
     elif job.state == State.HELD:
         yield _held(alias, job)
     elif job.state == State.READY:
         yield from list(_of_ready(alias, job)) or [_without_a_reason(job)]
+
+
+def waits_of(alias: str, job_ids: Iterable[Any]) -> list[Any]:
+    """Returns what these jobs wait for, also what is answered. Index: pgonly_wait_once, one range for each job."""
+    return list(Wait.objects.using(alias).current().filter(job__in=list(job_ids)).order_by("began_at"))
+
+
+def open_questions(alias: str, limit: int) -> list[Wait]:
+    """Returns the oldest waits for an answer of a person, with their jobs. Index: pgonly_wait_asked, in its order."""
+    return list(Wait.objects.using(alias).open().for_people().with_jobs().order_by("began_at")[:limit])
+
+
+def forgotten_waits(
+    alias: str, seconds: float = WAITS_FORGOTTEN.limit, queues: Sequence[str] = ()
+) -> list[Any]:
+    """Returns the waits for an event that have no deadline and are older than that, WAITS_READ and one more, the oldest
+    first; each with `now`, the database's clock. Of the `queues`, or of all. Reads all waits."""
+    waits: Any = Wait.objects.using(alias).open().annotate(now=ClockTimestamp())
+    latest = ClockTimestamp() - timedelta(seconds=seconds)
+    waits = waits.filter(key__isnull=False, until=None, began_at__lt=latest)
+    waits = waits.filter(job__queue__in=queues) if queues else waits
+    return list(waits.order_by("began_at")[: WAITS_READ + 1])
 
 
 def _without_a_reason(job: Job) -> Reason:

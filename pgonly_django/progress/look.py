@@ -19,6 +19,7 @@ from pgonly_django.models import Job, Queue, State, Worker
 from pgonly_django.models.job import CANCELLABLE, ClockTimestamp
 from pgonly_django.models.worker import silent_after
 from pgonly_django.monitoring.progress import JobProgress, job_progress
+from pgonly_django.monitoring.waiting import waits_of
 from pgonly_django.monitoring.workers import Served, served_queues
 from pgonly_django.progress.tokens import Grant
 from pgonly_django.queue.output import Cursor, Piece, Question, read_pieces
@@ -53,6 +54,7 @@ class Seen(NamedTuple):
     pieces: dict[Question, Piece]
     served: Served
     paused: set[str]  # names of queues
+    waits: dict[object, Any]  # what scheduled jobs wait for, by their ids
     silent: set[object]  # ids of workers
 
 
@@ -79,7 +81,7 @@ def by_database(wanted: Sequence[Wanted]) -> dict[str, list[Wanted]]:
 
 
 def read(alias: str, wanted: Sequence[Wanted]) -> Seen:
-    """Reads with one statement for all jobs, up to three for what keeps them waiting, and one for each PIECES_AT_ONCE
+    """Reads with one statement for all jobs, up to four for what keeps them waiting, and one for each PIECES_AT_ONCE
     outputs. The outputs come last: of a job that has ended all is read. Index: primary keys."""
     rows = Job.objects.using(alias).only(*COLUMNS).annotate(now=ClockTimestamp())
     found = rows.in_bulk({UUID(each.grant.job_id) for each in wanted})
@@ -102,16 +104,18 @@ def in_words(wanted: Sequence[Wanted], seen: Mapping[str, Seen]) -> list[dict[st
     return [_shown(each, seen.get(database_of(each.grant.backend) or "")) for each in wanted]
 
 
-def _surroundings(alias: str, jobs: Sequence[Any]) -> tuple[Served, set[str], set[object]]:
-    served, paused = Served(all=True), set()
+def _surroundings(alias: str, jobs: Sequence[Any]) -> tuple[Served, set[str], dict[object, Any], set[object]]:
+    served, paused, waits = Served(all=True), set(), {}
     if waiting := {job.queue for job in jobs if job.state in (State.READY, State.SCHEDULED)}:
         served = served_queues(alias)
         queues = Queue.objects.using(alias).filter(name__in=waiting, paused_at__isnull=False)
         paused = set(queues.values_list("name", flat=True))
+    if scheduled := [job.pk for job in jobs if job.state == State.SCHEDULED]:
+        waits = {wait.job_id: wait for wait in waits_of(alias, scheduled)}
     # A job that holds its own row locked is not renewed, and its worker lives.
     if late := {job.worker_id for job in jobs if job.worker_id and _silent_seconds(job)}:
         late -= set(Worker.objects.using(alias).live().filter(pk__in=late).values_list("pk", flat=True))
-    return served, paused, late
+    return served, paused, waits, late
 
 
 def _shown(wanted: Wanted, seen: Seen | None) -> dict[str, Any]:
@@ -121,12 +125,14 @@ def _shown(wanted: Wanted, seen: Seen | None) -> dict[str, Any]:
     progress = job_progress(job, job.now)
     reported = job.progress if isinstance(job.progress, dict) else {}
     may_cancel = wanted.grant.may_cancel and job.state in CANCELLABLE
+    wait = seen.waits.get(job.pk)
+    question = wait.question if wait and not wait.is_answered else ""
     shown: dict[str, Any] = {
         "state": job.state,
         "label": _label(job, seen),
         "percent": 100 if job.state == State.SUCCEEDED else progress.percent,
         "pace": _pace(progress),
-        "message": str(reported.get("message") or "")[:MESSAGE_LENGTH],
+        "message": str(question or reported.get("message") or "")[:MESSAGE_LENGTH],
         "is_over": job.is_finished,
         "may_cancel": may_cancel and job.cancel_requested_at is None,
     }
@@ -170,13 +176,19 @@ def _waiting(job: Any, seen: Seen) -> str:
 
 
 def _scheduled(job: Any, seen: Seen) -> str:
-    if job.run_at is None or job.run_at <= job.now:
+    wait = seen.waits.get(job.pk)
+    if job.run_at is None or job.run_at <= job.now or (wait and wait.is_answered):
         return _waiting(job, seen)
+    if wait and wait.key is not None:
+        is_for_people = wait.question or wait.choices
+        return _("Waits for your decision") if is_for_people else _("Waits for %(key)s") % {"key": wait.key}
     # The next full minute, since the words have no seconds: what begins at 11:22:50 has not begun at 11:22.
     at = (job.run_at + timedelta(minutes=1, microseconds=-1)).replace(second=0, microsecond=0)
     at = timezone.localtime(at) if timezone.is_aware(at) else at
     is_soon = job.run_at - job.now < timedelta(hours=12)
     facts = {"time": date_format(at, "TIME_FORMAT" if is_soon else "DATETIME_FORMAT")}
+    if wait:
+        return _("Continues at %(time)s") % facts
     if job.attempt:
         return _("Something went wrong. It is tried again at %(time)s") % facts
     return _("Begins at %(time)s") % facts

@@ -27,10 +27,12 @@ from pgonly_django.models import (
     State,
     Step,
     Tick,
+    Wait,
     Worker,
 )
 from tests.admin.conftest import make_entry, make_job, make_session
 from tests.admin.test_workers import make_worker
+from tests.queue.rows import make_waiting
 from tests.scheduling.rows import make as make_schedule
 
 
@@ -67,12 +69,13 @@ def rows_of_all_models():
     cost = CostEntry.objects.create(usd=1, budget="p:1", job_id=running.pk, task="tests.jobs.add")
     schedule = make_schedule(problem="It could not be.")
     Tick.objects.create(schedule=schedule, tick_at=now, job_id=running.pk, at=now, outcome="enqueued")
+    wait = make_waiting(question="Include?", choices=["yes", "no"])
     durable = make_entry(DurableCacheEntry)
     return {
         Job: [running, waiting, by_budget, make_job(State.SCHEDULED), *ended], Worker: [worker],
         Budget: [budget], Limiter: [limiter], Queue: [queue], CostEntry: [cost], Schedule: [schedule],
         Session: [make_session()], CacheEntry: [make_entry()], DurableCacheEntry: [durable],
-        Overview: [], Doctor: [],
+        Wait: [wait], Overview: [], Doctor: [],
     }  # fmt: skip
 
 
@@ -91,9 +94,10 @@ def pages_of(model, rows, home):
 def all_pages(home):
     """Those of new rows of all models, and the pages of a job that are not its own."""
     rows = rows_of_all_models()
-    failed, held = rows[Job][-1], rows[Job][2]
+    failed, held, wait = rows[Job][-1], rows[Job][2], rows[Wait][0]
     of_jobs = ["bulk/retry/", f"{held.pk}/edit/"]
     of_jobs += [f"{failed.pk}/{page}/" for page in ("again", "delete", "history")]
+    of_jobs.append(f"{wait.job_id}/answer/?key={wait.key}")
     pages = {page for model in rows for page in pages_of(model, rows, home)}
     return (
         sorted(pages)

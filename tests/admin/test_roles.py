@@ -27,6 +27,7 @@ from pgonly_django.models import (
 )
 from tests.admin.conftest import make_entry, make_job, make_session
 from tests.admin.test_workers import make_worker
+from tests.queue.rows import make_waiting
 
 pytestmark = pytest.mark.django_db
 
@@ -76,6 +77,7 @@ ROWS = {
     "session": make_session,
     "cacheentry": lambda: make_entry(CacheEntry),
     "durablecacheentry": lambda: make_entry(DurableCacheEntry),
+    "wait": lambda: make_waiting(question="Include?", choices=["yes"]),
     "costentry": lambda: CostEntry.objects.create(usd=1, budget="a"),
     **dict.fromkeys(("overview", "doctor"), make_worker),  # they have no pages of rows
 }
@@ -123,7 +125,8 @@ LEADS_ON = {**dict.fromkeys(SEEN, 302), "nobody": 403}
 PAGES = {
     **dict.fromkeys(("overview_changelist", "overview_seen"), LEADS_ON),
     **dict.fromkeys(("worker_add", "job_add", "session_add", "costentry_add", "entry_add"), CLOSED),
-    **dict.fromkeys(("worker_delete", "costentry_delete"), CLOSED),
+    **dict.fromkeys(("worker_delete", "costentry_delete", "wait_add", "wait_delete"), CLOSED),
+    "job_answer": {**FOR_OPERATORS, "superuser": 302, "operator": 302},  # nothing waits under no key
     **dict.fromkeys(("add", "delete", "clear"), FOR_SUPERUSERS),
     **dict.fromkeys(("edit", "again", "bulk"), FOR_OPERATORS),
     **dict.fromkeys(("changelist", "change", "history", "numbers", "sums"), SEEN),

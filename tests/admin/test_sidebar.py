@@ -42,7 +42,12 @@ def test_the_overview_and_the_doctor_are_among_the_models_on_every_page(admin_cl
 
 
 @pytest.mark.parametrize(
-    ("may", "listed"), [(["view_job"], {"Overview", "Jobs"}), (["view_doctor"], {"Doctor"})]
+    ("may", "listed"),
+    [
+        (["view_job"], {"Overview", "Jobs"}),
+        (["view_job", "view_wait"], {"Overview", "Jobs", "Waiting for people"}),
+        (["view_doctor"], {"Doctor"}),
+    ],
 )
 def test_each_is_listed_for_those_who_may_open_it(client, person, may, listed):
     person(*may)

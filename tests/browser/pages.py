@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.utils import quote as quote_key
 
-from example_project.screening.demo.seeding import projects
+from example_project.screening.demo.seeding import projects, questions
 from example_project.screening.models import Paper, Project
 from example_project.screening.models.paper import Outcome
-from pgonly_django.models import Job, State
+from pgonly_django import answer_url
+from pgonly_django.models import Job, State, Wait
 
 APP = "/admin/pgonly_django/"
 
@@ -52,6 +54,10 @@ def _of_jobs() -> Iterator[tuple[str, str]]:
     for name, columns in wanted.items():
         if (job := Job.objects.filter(**columns).order_by("-pk").first()) is not None:
             yield name, f"{APP}job/{job.pk}/change/"
+    for wait in Wait.objects.order_by("pk"):
+        kind = "choices" if wait.choices else "question" if wait.question else "event"
+        yield f"job-waits-{kind}", f"{APP}job/{wait.job_id}/change/"
+        yield f"job-answer-{kind}", f"{APP}job/{wait.job_id}/answer/?{urlencode({'key': wait.key})}"
     if (waits := Job.objects.filter(state__in=("held", "scheduled")).first()) is not None:
         yield "job-edit", f"{APP}job/{waits.pk}/edit/"
     if (failed := Job.objects.failed().order_by("-pk").first()) is not None:
@@ -62,6 +68,8 @@ def _of_jobs() -> Iterator[tuple[str, str]]:
 
 def _others() -> dict[str, str]:
     return {
+        "wait-list-all": f"{APP}wait/?waits=all",
+        "answer": answer_url(questions.DUPLICATES),
         "doctor": f"{APP}doctor/",
         "cacheentry-numbers": f"{APP}cacheentry/numbers/",
         "cacheentry-clear": f"{APP}cacheentry/clear/default/",

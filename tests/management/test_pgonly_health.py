@@ -16,7 +16,7 @@ from tests import zygote
 from tests.aliases import alias
 from tests.children import environment
 from tests.management import outcome
-from tests.queue.rows import HOUR, ago, make, make_worker
+from tests.queue.rows import HOUR, ago, make, make_waiting, make_worker
 from tests.sql import setting
 
 pytestmark = pytest.mark.django_db
@@ -45,12 +45,13 @@ def test_without_limits_only_the_workers_are_judged(health):
     code, lines = health()
     assert code == 0
     assert [line[:18].rstrip() for line in lines] == [
-        "ok    workers", "ok    oldest ready", "ok    latency", "ok    failures",
+        "ok    workers", "ok    oldest ready", "ok    latency", "ok    event wait", "ok    failures",
     ]  # fmt: skip
     assert "1 live, the last heartbeat " in lines[0]
     assert lines[1].endswith(" in the queue mail")
     assert lines[2].endswith("no run began within 15 min")
-    assert lines[3].endswith("1 within 15 min")
+    assert lines[3].endswith("no job waits without a deadline")
+    assert lines[4].endswith("1 within 15 min")
 
 
 def test_each_limit_may_fail(health):
@@ -59,12 +60,14 @@ def test_each_limit_may_fail(health):
     began = ago(timedelta(minutes=1))
     make(state=State.SUCCEEDED, attempted_at=began, ready_at=began - timedelta(seconds=40))
     make(state=State.FAILED, finished_at=began)
+    make_waiting(since=HOUR), make_waiting("b", since=2 * HOUR, until=timezone.now() + HOUR)
     for flags, name, limit in (
         (["--max-worker-age", "5"], "workers", "(at least 1)"),
         (["--max-worker-age", "0s"], "workers", "(at least 1)"),
         (["--min-workers", "2"], "workers", "(at least 2)"),
         (["--max-oldest-ready", "5min"], "oldest ready", "(at most 5 min)"),
         (["--max-latency", "0.5"], "latency", "(at most 500 ms)"),
+        (["--max-event-wait", "5min"], "event wait    1 h for approve:7", "(at most 5 min)"),
         (["--max-failed", "0"], "failures", "(at most 0)"),
     ):
         code, lines = health(*flags)
@@ -85,7 +88,7 @@ def test_one_queue_is_looked_at_alone(health):
     assert health(*limits, "--queue", "mail")[0] == 0
     code, lines = health(*limits, "--queue", "ai")
     assert code == 1
-    assert [line[:4] for line in lines] == ["FAIL", "FAIL", "ok  ", "ok  "]  # no worker serves it
+    assert [line[:4] for line in lines] == ["FAIL", "FAIL", "ok  ", "ok  ", "ok  "]  # no worker serves it
     assert health(*limits, "--queue", "ai", "--queue", "mail")[0] == 1
 
 
@@ -114,6 +117,7 @@ def test_programs_get_numbers(health):
     assert of["oldest_ready"].pop("value") == pytest.approx(3600, abs=60)
     assert of["oldest_ready"] == {"ok": False, "limit": 300.0, "queue": "mail", "job": str(waiting.id)}
     assert of["latency"] == {"ok": True, "value": None, "limit": None, "jobs": 0}
+    assert of["event_wait"] == {"ok": True, "value": 0.0, "limit": None, "key": None, "job": None}
     assert of["failures"] == {"ok": True, "value": 0, "limit": 3, "within_seconds": 900.0}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from datetime import timedelta
 from uuid import UUID
@@ -16,7 +17,7 @@ from pgonly_django.management.commands import pgonly_jobs as changes
 from pgonly_django.masking import MASK
 from pgonly_django.models import Checkpoint, Job, Queue, State, Step
 from tests.jobs import editing, redriving
-from tests.queue.rows import ago, fresh, make, make_running
+from tests.queue.rows import ago, fresh, make, make_running, make_waiting
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HOUR = timedelta(hours=1)
@@ -91,6 +92,30 @@ def test_the_newest_jobs_stand_first_with_what_is_wrong(jobs):
     assert second.split()[1:5] == ["ready", "mail", "add", "0/8"]
 
 
+def test_what_a_job_waits_for_is_said_and_never_that_it_is_due_in_a_hundred_years(jobs):
+    wait = make_waiting(question="Include paper 7?", choices=["include", "exclude"])
+    assert jobs("list").splitlines()[1].endswith("  waits for approve:7")
+    shown = json.loads(jobs("show", wait.job_id, "--json"))
+    for each in (*as_json(jobs, "list"), shown):
+        assert each["run_at"] is None
+        waits_for = each["waits_for"]
+        assert waits_for.pop("began_at")[:4] == str(timezone.now().year)
+        assert waits_for == {
+            "key": "approve:7", "question": "Include paper 7?", "choices": ["include", "exclude"], "until": None,
+        }  # fmt: skip
+    text = jobs("show", wait.job_id)
+    assert "Include paper 7?" in text
+    assert not re.search(r"\b21\d\d-", text)
+
+
+def test_a_wait_with_a_deadline_is_due_then(jobs):
+    until = timezone.now() + HOUR
+    wait = make_waiting(until=until)
+    assert json.loads(jobs("show", wait.job_id, "--json"))["run_at"] == until.isoformat()
+    Job.objects.filter(pk=wait.job_id).update(lease_epoch=2)
+    assert json.loads(jobs("show", wait.job_id, "--json"))["waits_for"] is None
+
+
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("flags", "found"),
@@ -129,7 +154,7 @@ def test_the_keys_for_programs_stay_the_same(jobs):
         "id", "state", "queue", "task", "priority", "attempt", "max_attempts", "interruptions", "crashes",
         "enqueued_at", "run_at", "started_at", "attempted_at", "finished_at", "delete_after", "cancel_requested_at",
         "worker_id", "enqueued_by", "held_by", "unique_key", "concurrency_key", "dead_letter_queue", "dead_lettered_at",
-        "progress", "last_error",
+        "progress", "last_error", "waits_for",
     ]  # fmt: skip
     assert job["last_error"] == {
         "outcome": "failed",

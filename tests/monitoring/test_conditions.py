@@ -7,11 +7,12 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from pgonly_django import send_event
 from pgonly_django.models import Queue
 from pgonly_django.monitoring import conditions
 from pgonly_django.monitoring.findings import Condition, Level
 from tests.monitoring.doctor.conftest import found
-from tests.queue.rows import HOUR, ago, make, make_running, make_worker
+from tests.queue.rows import DAY, HOUR, ago, make, make_running, make_waiting, make_worker
 
 pytestmark = pytest.mark.django_db
 SILENT = timedelta(minutes=20)
@@ -25,6 +26,26 @@ def test_the_words_of_a_finding_have_numbers_with_their_nouns_times_sizes_and_na
     )  # fmt: skip
     assert finding.fact == ("1,204 jobs for 7 min 5 s in \"a\"\"b\", a, b, c, d, e and 2 more, 'it''s', 50%")
     assert (finding.level, finding.advice, "_advice" in finding.data) == (Level.ERROR, "Look.", False)
+
+
+def test_waits_for_an_event_without_a_deadline_that_are_older_than_a_week():
+    make_worker()
+    waits = [make_waiting(f"approve:{number}", since=(8 + number) * DAY) for number in range(7)]
+    (
+        make_waiting("young", since=6 * DAY),
+        make_waiting("ends", since=9 * DAY, until=ago(-HOUR)),
+        make_waiting(None),
+    )
+    finding = found("queues")["D114"]
+    assert finding.level == Level.WARNING
+    assert finding.fact == (
+        "7 jobs wait for an event without a deadline, the oldest for 14 d: "
+        "approve:6, approve:5, approve:4, approve:3, approve:2 and 2 more."
+    )
+    assert f"manage.py pgonly_jobs cancel {waits[6].job_id}" in finding.advice
+    for wait in waits:
+        send_event(wait.key)
+    assert "D114" not in found("queues")
 
 
 def test_a_queue_that_no_live_worker_serves():

@@ -13,11 +13,12 @@ from django.test import AsyncClient, Client
 from django.utils import timezone
 from django.utils.formats import date_format
 
+from pgonly_django import send_event
 from pgonly_django.models import Queue, State
 from pgonly_django.progress import look, views
 from pgonly_django.progress.tokens import Grant
 from pgonly_django.queue.output import SeenRow, place, write_output
-from tests.queue.rows import LEASE, ago, fresh, make, make_running, make_worker
+from tests.queue.rows import LEASE, ago, fresh, make, make_running, make_waiting, make_worker
 
 pytestmark = pytest.mark.django_db
 URL, EVENTS, CANCEL = "/pgonly/progress/", "/pgonly/progress/events/", "/pgonly/progress/cancel/"
@@ -188,6 +189,41 @@ def test_what_is_ahead_says_when(client, ada, token_of):
     labels = [each["label"] for each in jobs(client.get(URL, {"token": tokens}))]
     assert labels[0].startswith("Begins at ")
     assert labels[1].startswith("Something went wrong. It is tried again at ")
+
+
+@pytest.mark.parametrize(
+    ("columns", "label", "message"),
+    [
+        ({"question": "Include paper 7?"}, "Waits for your decision", "Include paper 7?"),
+        ({"choices": ["yes", "no"]}, "Waits for your decision", ""),
+        ({"key": "payment:7"}, "Waits for payment:7", ""),
+    ],
+)
+def test_a_job_that_waits_says_for_what(client, ada, token_of, columns, label, message):
+    (shown,) = jobs(client.get(URL, {"token": token_of(make_waiting(**columns).job, ada)}))
+    assert (shown["state"], shown["label"], shown["message"]) == ("scheduled", label, message)
+
+
+def test_a_job_that_sleeps_says_when_it_continues(client, ada, token_of):
+    job = make_waiting(None, until=timezone.now() + timedelta(hours=1)).job
+    (shown,) = jobs(client.get(URL, {"token": token_of(job, ada)}))
+    assert shown["label"].startswith("Continues at ")
+
+
+def test_an_answered_job_waits_for_a_worker(client, ada, token_of):
+    query = {"token": token_of(make_waiting(question="Include paper 7?").job, ada)}
+    send_event("approve:7", "include")
+    assert jobs(client.get(URL, query))[0]["label"] == "Waiting: no live worker serves default"
+    make_worker()
+    assert jobs(client.get(URL, query))[0]["label"] == "Waiting for a worker"
+
+
+def test_what_jobs_wait_for_costs_one_statement_for_all_of_them(ada, django_assert_num_queries):
+    make_worker()
+    wanted = [look.Wanted(Grant("default", str(make_waiting(str(n)).job_id))) for n in range(3)]
+    with django_assert_num_queries(4):  # the jobs, the workers, the pauses, the waits
+        shown = look.look(wanted)
+    assert [each["label"] for each in shown] == ["Waits for 0", "Waits for 1", "Waits for 2"]
 
 
 def test_what_begins_within_a_minute_is_not_said_to_begin_in_the_past(client, ada, token_of):

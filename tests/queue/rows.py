@@ -11,8 +11,8 @@ from django.db import connection, models
 from django.utils import timezone
 from psycopg.sql import quote
 
-from pgonly_django.conf import settings
-from pgonly_django.models import Job, Queue, Worker
+from pgonly_django.conf import LONGEST, settings
+from pgonly_django.models import Job, Queue, Wait, Worker
 from pgonly_django.models.job import State
 from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
@@ -80,6 +80,17 @@ def make_running(worker_id: UUID | None = None, **facts) -> Job:
             **facts,
         }
     )
+
+
+def make_waiting(
+    key: str | None = "approve:7", *, since: timedelta = HOUR, state=State.SCHEDULED, **columns
+) -> Wait:
+    """The wait of a job that left its first run to wait, without a deadline unless `until` is among the `columns`."""
+    run_at = columns.get("until") or timezone.now() + LONGEST
+    held_by = "a person" if state == State.HELD else None
+    job = make(state=state, run_at=run_at, lease_epoch=1, attempt=1, held_by=held_by)
+    name = f"event {key}" if key else "sleep cool down"
+    return Wait.objects.create(job=job, key=key, name=name, began_at=ago(since), lease_epoch=1, **columns)
 
 
 def make_worker(silent_for: timedelta = timedelta(0), **facts) -> Worker:

@@ -14,9 +14,9 @@ from tests.children import environment
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parent.parent.parent
 STYLES = ROOT / "pgonly_django" / "static" / "pgonly_django"
-FOR_VISITORS = {"sessions.css", "progress.css"}  # pages of the site, not of the admin
+FOR_VISITORS = {"visitor.css", "progress.css"}  # pages of the site, not of the admin
 LISTS = [
-    "job/", "worker/", "session/", "cacheentry/", "durablecacheentry/", "budget/", "limiter/", "costentry/",
+    "job/", "worker/", "session/", "cacheentry/", "durablecacheentry/", "budget/", "limiter/", "costentry/", "wait/",
 ]  # fmt: skip
 
 

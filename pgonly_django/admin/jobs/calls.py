@@ -26,7 +26,8 @@ from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.exceptions import NotStorableError
 from pgonly_django.masking import unmasked
-from pgonly_django.models import Job
+from pgonly_django.models import Job, State
+from pgonly_django.monitoring.waiting import waits_of
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.editing import EDITABLE, EditError, UnfitCallError, edit, run_again, version_of
@@ -52,7 +53,8 @@ def edit_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> H
         text = _("Only a job that waits can be edited; this one is %s.") % job.get_state_display().lower()
         model_admin.message_user(request, text, messages.ERROR)
         return HttpResponseRedirect(page)
-    run_at = job.run_at if job.state == "scheduled" else None
+    is_due = job.state == State.SCHEDULED and not waits_of(router.db_for_read(Job), [job.pk])
+    run_at = job.run_at if is_due else None  # of a wait without a deadline it is in a hundred years
     form = CallForm(request, job, run_at=run_at, version=version_of(job))
     if form.is_valid() and (told := _edited(request, form)) is not None:
         model_admin.message_user(request, *told)
@@ -150,13 +152,13 @@ def _render(model_admin: VerbAdmin, request: HttpRequest, form: CallForm, **text
 
 
 class JsonText(forms.CharField):
-    """JSON as a person edits it: indented, and read back."""
+    """JSON of a kind, as a person edits it: indented, and read back. Of any kind without one; empty is then null."""
 
     widget = forms.Textarea(attrs={"rows": 6, "cols": 80, "spellcheck": "false", "class": "pgonly-json"})
 
-    def __init__(self, name: str, **kwargs: Any) -> None:
+    def __init__(self, kind: type[Any] | None = None, kind_name: Any = "", **kwargs: Any) -> None:
         super().__init__(required=False, **kwargs)
-        self.kind, self.kind_name = KINDS[name]
+        self.kind, self.kind_name = kind, kind_name
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         """Compares the values, since a browser sends other line ends. True and 1 are two values."""
@@ -166,7 +168,7 @@ class JsonText(forms.CharField):
     def clean(self, value: Any) -> Any:
         text = super().clean(value)
         if not text.strip():
-            return self.kind()
+            return self.kind and self.kind()
         try:
             read = json.loads(text)
             to_json(read, str(self.label))
@@ -174,7 +176,7 @@ class JsonText(forms.CharField):
             raise ValidationError(str(error)) from error
         except (ValueError, RecursionError) as error:
             raise ValidationError(_("It is not JSON: %s") % error) from error
-        if not isinstance(read, self.kind):
+        if self.kind and not isinstance(read, self.kind):
             raise ValidationError(_("It must be %s in JSON.") % self.kind_name)
         return read
 
@@ -217,7 +219,7 @@ class CallForm(forms.Form):
             return
         labels = {"args": _("Positional arguments"), "kwargs": _("Keyword arguments")}
         for name, text in texts.items():
-            self.fields[name] = JsonText(name, label=labels[name])
+            self.fields[name] = JsonText(*KINDS[name], label=labels[name])
             self.initial[name] = text
         self.fields["args"].help_text = _parameters_of(self.job.task)
 

@@ -29,8 +29,9 @@ from pgonly_django.admin.jobs.verbs import is_cancelling
 from pgonly_django.admin.paging import in_time
 from pgonly_django.database.statement import printable
 from pgonly_django.masking import MASK
-from pgonly_django.models import CostEntry, Job, State, Worker
+from pgonly_django.models import CostEntry, Job, State, Wait, Worker
 from pgonly_django.models.job import seconds_between
+from pgonly_django.monitoring.waiting import waits_of
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.tasks.metadata import TRACE_HEADERS
 from pgonly_django.wording import duration
@@ -68,13 +69,16 @@ LISTED = {
 
 
 def prepare(jobs: Sequence[Any], *, sees_data: bool, sees_costs: bool) -> None:
-    """Gives `jobs`, which were read with LISTED, what their cells show: `cause`, `call`, `worker_name` and `cost`.
-    Without `sees_data` no text that has values of the job in it."""
+    """Gives `jobs`, which were read with LISTED, what their cells show: `cause`, `call`, `worker_name`, `cost` and the
+    event that they `wait` for. Without `sees_data` no text that has values of the job in it."""
     mask = JobMask()
     workers = Worker.objects.using(router.db_for_read(Worker))
     ids = {job.worker_id for job in jobs if job.worker_id}
     names = dict(workers.filter(pk__in=ids).values_list("pk", "name")) if ids else {}
     costs = _costs([job.pk for job in jobs]) if sees_costs and jobs else {}
+    scheduled = [job.pk for job in jobs if job.state == State.SCHEDULED]
+    waits = waits_of(router.db_for_read(Wait), scheduled) if scheduled else []
+    wait_of = {wait.job_id: wait for wait in waits if wait.key is not None}
     for job in jobs:
         job.sees_data = sees_data
         has_cause = job.last_error and job.state not in PAST_ERRORS
@@ -82,6 +86,7 @@ def prepare(jobs: Sequence[Any], *, sees_data: bool, sees_costs: bool) -> None:
         job.call = _call_and_metadata(job, mask) if sees_data else ""
         job.worker_name = names.get(job.worker_id, "")
         job.cost = costs.get(job.pk)
+        job.wait = wait_of.get(job.pk)
 
 
 def _costs(ids: list[UUID]) -> dict[UUID, Decimal]:
@@ -141,6 +146,10 @@ def time_cell(job: Any) -> SafeString:
             return _since(job.attempted_at, _("for %s")) + _aside(_waited(job))
         case State.READY:
             return _since(job.waiting_since, _("waits %s"))
+        case State.SCHEDULED if job.wait is not None:
+            text = _("answered: %s") if job.wait.is_answered else _("for %s")
+            asked = _aside(text % (job.wait.question or job.wait.key))
+            return _since(job.wait.began_at, _("waits %s")) + asked
         case State.SCHEDULED:
             return formats.until(job.run_at, _("late by %s"))
         case State.HELD:

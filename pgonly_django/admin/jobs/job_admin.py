@@ -25,6 +25,7 @@ from django.utils.translation import gettext_lazy
 from pgonly_django.admin.base import delete_selected, stylesheets
 from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs import cells, filters
+from pgonly_django.admin.jobs.answers import answer_view
 from pgonly_django.admin.jobs.bulk import bulk_action, bulk_view, redrive_jobs
 from pgonly_django.admin.jobs.calls import again_view, edit_view
 from pgonly_django.admin.jobs.change_list import JobChangeList
@@ -79,6 +80,7 @@ class JobAdmin(VerbAdmin):
             self.own_url("bulk", "bulk/<str:name>/", partial(bulk_view, self)),
             self.own_url("edit", "<path:object_id>/edit/", partial(edit_view, self)),
             self.own_url("again", "<path:object_id>/again/", partial(again_view, self)),
+            self.own_url("answer", "<path:object_id>/answer/", partial(answer_view, self)),
             *super().get_urls(),
         ]
 

@@ -41,12 +41,15 @@ def page_context(job: Job, links: Links, *, sees_data: bool) -> dict[str, Any]:
     attempts = attempts_of(job, worker, sees_data=sees_data)
     steps = steps_of(job, mask, sees_data=sees_data, sees_costs=sees_costs)
     hides_keys = not sees_data or mask.hides_of(job.task, job.args, job.kwargs)
+    waits = reasons_to_wait(job, links, hides_keys=hides_keys)
     return {
         "job": job,
         "sees_data": sees_data,
-        "facts": facts_of(job, worker, hides_keys=hides_keys, sees_costs=sees_costs),
+        "facts": facts_of(
+            job, worker, hides_keys=hides_keys, sees_costs=sees_costs, is_due=bool(waits and waits["is_due"])
+        ),
         "related": related_jobs(job, links),
-        "waits": reasons_to_wait(job, links, hides_keys=hides_keys),
+        "waits": waits,
         "progress": progress_of(job, sees_data=sees_data),
         "timeline": Waterfall(job, attempts, steps["shown"]),
         "attempts": [each for each in folded(attempts)[::-1] if each.newest.cause or each.newest.traceback],
@@ -66,9 +69,11 @@ def _worker_name(job: Job) -> str:
     return name or _("unknown (%s)") % job.worker_id
 
 
-def facts_of(job: Job, worker: str, *, hides_keys: bool, sees_costs: bool) -> list[tuple[str, Any]]:
+def facts_of(
+    job: Job, worker: str, *, hides_keys: bool, sees_costs: bool, is_due: bool
+) -> list[tuple[str, Any]]:
     """Returns labels and values; facts without a value are left out. `hides_keys`: the arguments that keys were made of
-    may not be seen."""
+    may not be seen. `is_due`: it is scheduled for its run_at, and waits for nothing else."""
     facts: list[tuple[str, Any]] = [
         (_("Id"), job.pk),
         (_("Task"), job.task),
@@ -87,7 +92,7 @@ def facts_of(job: Job, worker: str, *, hides_keys: bool, sees_costs: bool) -> li
         (_("Worker"), worker if job.state == State.RUNNING else None),
         (_("Lease"), _lease(job)),
         (_("Maximum run time"), job.max_runtime and duration(job.max_runtime)),
-        *_times(job),
+        *_times(job, is_due=is_due),
         *_kept(job),
         (_("Dead letter queue"), job.dead_letter_queue),
         (_("Then"), _then(job)),
@@ -112,10 +117,10 @@ def _cost(job: Job) -> str:
     return money(**entries.aggregate(**COST))
 
 
-def _times(job: Job) -> list[tuple[str, str]]:
+def _times(job: Job, *, is_due: bool) -> list[tuple[str, str]]:
     times = [
         (_("Enqueued"), job.enqueued_at),
-        (_("Due"), job.run_at if job.state == State.SCHEDULED else None),
+        (_("Due"), job.run_at if is_due else None),
         (_("First started"), job.started_at),
         (_("Cancel requested"), job.cancel_requested_at),
         (_("Finished"), job.finished_at),

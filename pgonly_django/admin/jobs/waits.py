@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.contrib.admin.models import LogEntry
-from django.contrib.contenttypes.models import ContentType
 from django.db import router
 from django.db.models import Model
 from django.utils import timezone
@@ -16,7 +15,9 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import age, brief, exact_time, whole
+from pgonly_django.admin.jobs.answers import answer_address, answer_buttons
 from pgonly_django.admin.paging import in_time
+from pgonly_django.admin.verbs import person_at
 from pgonly_django.amounts import shown
 from pgonly_django.masking import MASK
 from pgonly_django.models import Budget, Job, Limiter, Queue, State, Worker
@@ -25,8 +26,6 @@ from pgonly_django.monitoring.waiting import Kind, Reason, why_it_waits
 from pgonly_django.outcomes import Outcome
 
 TIME_LIMIT = timedelta(milliseconds=250)
-# A person's pause and its entry in the admin's log are made in one request.
-SAME_REQUEST = timedelta(seconds=5)
 REASON_SHOWN = 300
 # Nothing starts until a person does something.
 NEEDS_A_PERSON = (Kind.UNSERVED, Kind.TOO_FEW_THREADS, Kind.OVERDUE)
@@ -84,14 +83,25 @@ def reasons_to_wait(job: Job, links: Links, *, hides_keys: bool) -> dict[str, An
     if not reasons:
         return None
     return {
-        "opening": _opening(job),
+        "opening": _opening(job, reasons[0]),
         "lines": [
             {"text": _text(reason, job, hides_keys=hides_keys), "url": _url(reason, links)}
             for reason in reasons
         ],
         "is_bad": reasons[0].kind in NEEDS_A_PERSON,
         "buttons": _buttons(reasons[0], links),
+        "is_due": reasons[0].kind in (Kind.DUE, Kind.OVERDUE),
+        "answers": [answer for reason in reasons if (answer := _answer(reason, links))],
     }
+
+
+def _answer(reason: Reason, links: Links) -> dict[str, Any] | None:
+    """Returns what the form of an answer needs; None where the person may give none."""
+    wait: Any = reason.facts.get("wait")
+    address = answer_address(wait, links) if wait and not wait.is_answered else ""
+    return (
+        {"address": address, "buttons": wait.choices and answer_buttons(wait, address)} if address else None
+    )
 
 
 def _buttons(reason: Reason, links: Links) -> list[dict[str, Any]]:
@@ -99,9 +109,11 @@ def _buttons(reason: Reason, links: Links) -> list[dict[str, Any]]:
     return links.buttons(budget, "raise") if isinstance(budget, Budget) else []
 
 
-def _opening(job: Job) -> str:
+def _opening(job: Job, reason: Reason) -> str:
     if job.state == State.READY:
         return _("Waiting %s:") % age(job.waiting_since)
+    if reason.kind is Kind.WAITS:
+        return _("Waiting %s:") % age(reason.facts["wait"].began_at)
     return _("Held:") if job.state == State.HELD else _("Scheduled:")
 
 
@@ -117,11 +129,10 @@ def _url(reason: Reason, links: Links) -> str:
 
 def _text(reason: Reason, job: Job, *, hides_keys: bool) -> str:
     facts = dict(reason.facts)
+    if (tell := OF_THE_JOB.get(reason.kind)) is not None:
+        (fact,) = facts.values()
+        return tell(fact, job)
     match reason.kind:
-        case Kind.DUE:
-            return _due(facts["run_at"], job)
-        case Kind.HELD:
-            return _held(facts["by"], job)
         case Kind.BUDGET if facts["budget"] is None:
             return _("by the budget “%(name)s”, which does not exist any more") % facts
         case Kind.BUDGET:
@@ -146,6 +157,19 @@ def _due(run_at: datetime, job: Job) -> str:
     return f"{text}: {after}" if after else text
 
 
+def _waits(wait: Any, _job: Job) -> str:
+    """Returns what the job waits for, since when, and until when."""
+    until = _("without a deadline") if wait.until is None else _("until %s") % exact_time(wait.until)
+    facts = {"since": exact_time(wait.began_at), "until": until, "key": wait.key, "question": wait.question}
+    if wait.is_answered:
+        return _("“%(key)s” is answered, so the job continues as soon as a worker is free") % facts
+    if wait.key is None:
+        return _("it has been asleep since %(since)s, %(until)s") % facts
+    if wait.question:
+        return _("for an answer to “%(question)s” (%(key)s), since %(since)s, %(until)s") % facts
+    return _("for “%(key)s”, since %(since)s, %(until)s") % facts
+
+
 def _held(by: str, job: Job) -> str:
     """Returns a person's reason, which names the person, where there is one."""
     last = job.errors[-1] if job.errors else {}
@@ -154,11 +178,14 @@ def _held(by: str, job: Job) -> str:
     return _("by %s, until a person resumes it") % (by or _("a person"))
 
 
+# What the job itself says: each is called with the only fact.
+OF_THE_JOB: dict[Kind, Callable[[Any, Job], str]] = {
+    Kind.DUE: _due, Kind.HELD: _held, Kind.WAITS: _waits,
+}  # fmt: skip
+
+
 def _paused(facts: dict[str, Any]) -> str:
     """Names the person, where the admin's log does: a pause that was not a click there has no entry."""
     text = WORDS[Kind.PAUSED] % {**facts, "time": exact_time(facts["since"])}
-    since, kind = facts["since"], ContentType.objects.get_for_model(Queue)
-    entries = LogEntry.objects.filter(content_type=kind, object_id=facts["queue"])
-    near = entries.filter(action_time__range=(since - SAME_REQUEST, since + SAME_REQUEST))
-    entry = near.select_related("user").order_by("-pk").first()
-    return _("%(text)s, by %(person)s") % {"text": text, "person": entry.user} if entry else str(text)
+    person = person_at(Queue, facts["queue"], facts["since"])
+    return _("%(text)s, by %(person)s") % {"text": text, "person": person} if person else str(text)

@@ -17,7 +17,6 @@ from django.utils.translation import gettext as _
 
 from pgonly_django.admin.base import Links
 from pgonly_django.admin.charts import Charts
-from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.models import Budget, Job, Limiter, Worker
 from pgonly_django.monitoring.limits import budgets, limiters
@@ -65,9 +64,7 @@ class OverviewPage(Links):
 
     def to_bulk(self, verb: str, **query: str) -> str:
         """Returns the page that asks before a verb is done to all jobs of a list; "" for a person who may not do it."""
-        model_admin = self.site.get_model_admin(Job)
-        may = isinstance(model_admin, VerbAdmin) and model_admin.has_operate_permission(self.request)
-        return self.address(Job, "bulk", verb, **query) if may else ""
+        return self.address(Job, "bulk", verb, **query) if self.may_operate(Job) else ""
 
 
 def alias_of(model: type[Model]) -> str:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
 from pgonly_django import models
-from pgonly_django.admin import budgets, cache_entries, formats, limiters, queues, schedules, workers
+from pgonly_django.admin import budgets, cache_entries, formats, limiters, queues, schedules, waits, workers
 from pgonly_django.admin.base import PageAdmin
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.overview.alerts import alerts
@@ -34,16 +34,18 @@ from pgonly_django.models import (
     Queue,
     Schedule,
     Session,
+    Wait,
     Worker,
 )
 from pgonly_django.monitoring.limits import schedules as newest_schedules
 from pgonly_django.monitoring.queues import jobs_by_state
 from pgonly_django.monitoring.storage import OfUser, sessions
+from pgonly_django.monitoring.waiting import open_questions
 from pgonly_django.monitoring.workers import WorkerFigures
 
 LAST_EPOCH = 1e10  # of the year 2286
 MONTH_LIMIT = timedelta(milliseconds=40)  # about 100,000 calls
-ALERTS_SHOWN, WORKERS_SHOWN, JOBS_OF_A_WORKER = 20, 25, 5
+ALERTS_SHOWN, WORKERS_SHOWN, JOBS_OF_A_WORKER, WAITS_SHOWN = 20, 25, 5, 10
 
 
 def alerts_panel(overview: OverviewPage) -> dict[str, Any]:
@@ -142,6 +144,24 @@ def _worker(overview: OverviewPage, worker: WorkerFigures) -> dict[str, Any]:
         "more": max(len(worker.jobs) - JOBS_OF_A_WORKER, 0),
         "buttons": overview.buttons(row),
     }
+
+
+def waits_panel(overview: OverviewPage) -> dict[str, Any]:
+    """Shows the oldest questions."""
+    found = open_questions(alias_of(Wait), WAITS_SHOWN + 1)
+    shown = waits.prepare_waits(found[:WAITS_SHOWN], overview, overview.request.get_full_path())
+    rows = [
+        {
+            "key": wait.pk,
+            "question": waits.question(wait),
+            "since": waits.since(wait),
+            "until": waits.until(wait),
+            "answers": waits.answers(wait),
+        }
+        for wait in shown
+    ]
+    more = {"has_more": len(found) > WAITS_SHOWN, "url": overview.to_list(Wait)}
+    return {"rows": rows, **more} if rows else {}
 
 
 def times_panel(overview: OverviewPage) -> dict[str, Any]:
@@ -259,6 +279,7 @@ PANELS = (
         has_limits=True,
         is_wide=True,
     ),
+    Panel("waits", gettext_lazy("Waiting for people"), (Wait,), waits_panel, is_wide=True),
     Panel("states", gettext_lazy("Jobs"), (Job,), states_panel, is_wide=True),
     Panel("throughput", gettext_lazy("Runs that ended"), (Job,), throughput_panel),
     Panel("latency", gettext_lazy("How long jobs waited"), (Job,), latency_panel),

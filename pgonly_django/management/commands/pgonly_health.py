@@ -15,6 +15,7 @@ from pgonly_django.database.on_django import time_limit
 from pgonly_django.management.selection import JobCommand, job_database, length, number
 from pgonly_django.monitoring.conditions import NO_WORKER
 from pgonly_django.monitoring.findings import counted
+from pgonly_django.monitoring.waiting import forgotten_waits
 from pgonly_django.monitoring.workers import worker_totals
 from pgonly_django.queue import health
 from pgonly_django.wording import duration
@@ -45,6 +46,8 @@ class Command(JobCommand):
         add("--max-oldest-ready", type=seconds, metavar="TIME", help=oldest)
         latency = "the longest that 95 of 100 jobs may have waited before they ran"
         add("--max-latency", type=seconds, metavar="TIME", help=latency)
+        event = "the longest that a job may wait for an event without a deadline"
+        add("--max-event-wait", type=seconds, metavar="TIME", help=event)
         add("--max-failed", type=number, metavar="N", help="the maximum number of jobs that may have failed")
         within = "the period that --max-latency and --max-failed cover. Default: 15min."
         quarter = timedelta(minutes=15)
@@ -110,6 +113,7 @@ def _examine(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> tuple[
         checks = [
             _of_workers(alias, flags, queues),
             *_of_waits(alias, flags, queues),
+            _of_events(alias, flags, queues),
             _of_failures(alias, flags, queues),
         ]
         return checks, health.unknown_queues(alias, queues)
@@ -140,6 +144,15 @@ def _of_waits(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> list[
         times = f"p95 {duration(p95)}, p50 {duration(p50)}, longest {duration(longest)}"
         text, facts = f"{times}, of {counted(found.jobs, 'run')} within {within}", found._asdict()
     return [*checks, _at_most("latency", p95, flags["max_latency"], text, facts)]
+
+
+def _of_events(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> Check:
+    """Returns the figures of the job that waits longest for an event, of those without a deadline."""
+    waited, text, facts = 0.0, "no job waits without a deadline", dict.fromkeys(("key", "job"))
+    for wait in forgotten_waits(alias, 0, queues)[:1]:
+        waited = (wait.now - wait.began_at).total_seconds()
+        text, facts = f"{duration(waited)} for {wait.key}", {"key": wait.key, "job": str(wait.job_id)}
+    return _at_most("event_wait", waited, flags["max_event_wait"], text, facts)
 
 
 def _of_failures(alias: str, flags: dict[str, Any], queues: Sequence[str]) -> Check:

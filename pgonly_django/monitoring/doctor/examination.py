@@ -19,6 +19,7 @@ from pgonly_django.monitoring.doctor import server, tables, vacuum
 from pgonly_django.monitoring.doctor.reading import OUR_TABLES, Part, belongs_to, not_read, reading, rows
 from pgonly_django.monitoring.findings import ORDER, Condition, Finding, Level, database_flag
 from pgonly_django.monitoring.queues import queues
+from pgonly_django.monitoring.waiting import forgotten_waits
 from pgonly_django.monitoring.workers import served_queues, workers
 
 # After so long no further subject begins. Each statement has a limit, too.
@@ -52,6 +53,14 @@ def _workers(alias: str) -> Iterator[Finding]:
     yield from conditions.of_workers(found)
 
 
+def _waits(alias: str) -> Iterator[Finding]:
+    """D114: jobs have waited for an event for long, without a deadline."""
+    if belongs_to(alias, Job):
+        with reading(alias):
+            found = forgotten_waits(alias)
+        yield from conditions.of_waits(found, alias)
+
+
 class Subject(NamedTuple):
     """A subject of the examination. `parts` are called with an alias, one after the other. One that fails does not stop
     the others. `needs_tables`: all of them read tables of ours."""
@@ -66,7 +75,7 @@ SUBJECTS = (
     Subject("server", _("Server"), (server.kind,)),
     Subject("tables", _("Tables"), (tables.placement, tables.migrations)),
     Subject("indexes", _("Indexes"), (tables.indexes,), needs_tables=True),
-    Subject("queues", _("Queues"), (_queues,), needs_tables=True),
+    Subject("queues", _("Queues"), (_queues, _waits), needs_tables=True),
     Subject("workers", _("Workers"), (_workers,), needs_tables=True),
     Subject("listen", _("LISTEN and NOTIFY"), (connections_of.notify, connections_of.notify_queue)),
     Subject("vacuum", _("Transactions and locks"), vacuum.HOLDERS),

@@ -14,6 +14,7 @@ from example_project.screening.demo.seeding import (
     jobs,
     limits,
     projects,
+    questions,
     schedules,
     steps,
     users,
@@ -53,5 +54,5 @@ def _write() -> None:
     rows = [*history.jobs(), *schedules.write(), *jobs.jobs()]
     for part in (jobs, steps, figures):
         part.write(rows)
-    for of_its_own in (workers, limits, users, projects):
+    for of_its_own in (workers, limits, users, projects, questions):
         of_its_own.write()

@@ -1,6 +1,7 @@
 """Functions that stand for slow calls."""
 
 from django.db.models.functions import Now
+from django.test import Client
 
 from pgonly_django import task
 from pgonly_django.models import Job, Wait
@@ -47,6 +48,13 @@ def read_paper_of(paper):
     return paper
 
 
+links = []
+
+
+def mail_reviewer(question, link):
+    links.append(link)
+
+
 def after(page):
     ran = [(result.task.name, result.return_value) for result in drain()]
     assert [value for name, value in ran if name in ("summarize", "publish")] == [1, 2, 3, 7, 7, 7]
@@ -87,3 +95,12 @@ def after(page):
     approved.refresh()
     assert approved.return_value is True
     assert pages[-1] == "1 rows"
+
+    decided = page.screen.enqueue(7)
+    drain()
+    visitor, path = Client(), links[0].removeprefix("https://screening.example")
+    assert "Include paper 7?" in visitor.get(path).text
+    visitor.post(path, {"choice": "exclude"})
+    drain()
+    decided.refresh()
+    assert decided.return_value == "exclude"

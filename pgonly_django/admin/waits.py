@@ -1,0 +1,109 @@
+"""Waits in the admin: what people are asked, with the buttons of the answers; and all else that jobs wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from pgonly_django.admin import formats
+from pgonly_django.admin.base import Links, ReadOnlyAdmin
+from pgonly_django.admin.jobs.answers import answer_address, answer_buttons
+from pgonly_django.models import Wait
+
+ALL_VAR, ALL = "waits", "all"
+
+
+def prepare_waits(waits: list[Any], links: Links, back: str) -> list[Any]:
+    """Adds to each the address of its job, and of its answer: from there the person comes `back`."""
+    for wait in waits:
+        wait.job_url = links.to_row(wait.job)
+        wait.answer_url = answer_address(wait, links, next=back)
+    return waits
+
+
+@admin.display(description=gettext_lazy("question"))
+def question(wait: Any) -> SafeString:
+    """Shows the question, or else the key or the name, and leads to the job."""
+    text = formats.brief(wait.question or wait.key or wait.name, formats.LINE_SHOWN)
+    html = '<a href="{}"><span class="pgonly-name">{}</span></a>{}' if wait.job_url else "{}{}{}"
+    below = formats.second(wait.key if wait.question else "")
+    return format_html(html, wait.job_url, text, below)
+
+
+@admin.display(description=gettext_lazy("job"))
+def job(wait: Any) -> SafeString:
+    name = formats.short_name(wait.job.task)
+    return format_html('<span title="{}">{}</span>{}', wait.job.task, name, formats.second(wait.job.queue))
+
+
+@admin.display(description=gettext_lazy("since"))
+def since(wait: Any) -> SafeString:
+    return formats.ago(wait.began_at)
+
+
+@admin.display(description=gettext_lazy("until"))
+def until(wait: Any) -> SafeString | str:
+    return _("no deadline") if wait.until is None else formats.until(wait.until, _("%s ago"))
+
+
+@admin.display(description=gettext_lazy("answer"))
+def answers(wait: Any) -> SafeString:
+    return answer_buttons(wait, wait.answer_url)
+
+
+class WaitsFilter(admin.SimpleListFilter):
+    title = gettext_lazy("what is waited for")
+    parameter_name = ALL_VAR
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [(ALL, _("all: people, other events, times"))]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        of_people, *others = super().choices(changelist)
+        yield from ({**of_people, "display": _("answers of people")}, *others)
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> QuerySet[Wait]:
+        rows: QuerySet[Wait] = queryset if self.value() == ALL else queryset.for_people()
+        return rows
+
+
+@admin.register(Wait)
+class WaitAdmin(ReadOnlyAdmin):
+    list_display = (question, job, since, until, answers)
+    list_display_links = None
+    list_filter = (WaitsFilter,)
+    search_fields = ("key",)
+    search_help_text = gettext_lazy("The whole key of an event.")
+    ordering = ("began_at",)
+    sortable_by = ()
+    list_per_page = 50
+    actions = None
+    fields: ClassVar[Any] = ("name", "key", "question", "choices", since, until)
+    readonly_fields = fields
+    change_list_template = "admin/pgonly_django/wait/change_list.html"
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        rows: Any = super().get_queryset(request)
+        return rows.open().with_jobs()
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Wait], search_term: str) -> Any:
+        """Searches by the whole key. Index: pgonly_wait_key."""
+        return (queryset.filter(key=search_term.strip()) if search_term.strip() else queryset), False
+
+    def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
+        prepare_waits(rows, self.links(request), request.get_full_path())
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        title = _("All waits") if request.GET.get(ALL_VAR) == ALL else _("Waiting for people")
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})

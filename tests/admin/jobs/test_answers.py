@@ -1,0 +1,238 @@
+"""What a waiting job waits for, on its page and in the list, and the answers of people."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from html import unescape
+from urllib.parse import urlencode
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from pgonly_django import send_event
+from pgonly_django.models import Event, Job, State, Wait
+from tests.admin.conftest import LIST, make_job, page_of, said
+from tests.queue.rows import make_waiting, make_worker
+
+pytestmark = pytest.mark.django_db
+ASKED = {"question": "Include paper 7?", "choices": ["include", "exclude"]}
+IN_A_CENTURY = f"{timezone.now().year + 100}-"
+
+
+@pytest.fixture
+def asked():
+    return make_waiting(**ASKED)
+
+
+def address(wait, **query):
+    return f"{LIST}{wait.job_id}/answer/?{urlencode({'key': wait.key, **query})}"
+
+
+def answer(client, wait, text, **query):
+    return client.post(address(wait, **query), {"answer": text}, follow=True)
+
+
+def words(html):
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
+
+
+def buttons(html):
+    return re.findall(r'<button [^>]*name="answer" value="([^"]*)"', html)
+
+
+def test_the_page_says_what_is_asked_since_when_and_until_when(page):
+    until = timezone.now() + timedelta(days=3)
+    html = page(make_waiting(**ASKED, until=until).job)
+    line = r"Waiting 1 h: for an answer to “Include paper 7\?” \(approve:7\), since 20\S+ \S+, until 20\S+ [\d:]+ ?\."
+    assert re.search(line, words(html))
+    assert buttons(html) == ["include", "exclude"]
+    assert "<dt>Due</dt>" not in html
+    endless = words(page(make_waiting().job))
+    assert re.search(r"Waiting 1 h: for “approve:7”, since \S+ \S+, without a deadline", endless)
+
+
+@pytest.mark.parametrize("state", [State.SCHEDULED, State.HELD])
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_no_page_says_that_a_wait_without_a_deadline_ends_in_a_hundred_years(
+    admin_client, page, state, is_answered
+):
+    wait = make_waiting(state=state)
+    if is_answered:
+        send_event("approve:7")
+    pages = [LIST, f"{LIST}?state__exact=scheduled", page_of(wait.job), f"{LIST}{wait.job_id}/edit/"]
+    for each in (*pages, "/admin/pgonly_django/", "/admin/pgonly_django/wait/?waits=all"):
+        html = admin_client.get(each).text
+        assert IN_A_CENTURY not in html, each
+        assert "36500 d" not in words(html).replace(",", ""), each
+
+
+def test_an_edit_that_leaves_the_empty_time_alone_leaves_the_job_waiting(admin_client, asked):
+    job = asked.job
+    form = admin_client.get(f"{LIST}{job.pk}/edit/").context["form"]
+    data = {name: form[name].value() or "" for name in form.fields}
+    admin_client.post(f"{LIST}{job.pk}/edit/", {**data, "priority": 9})
+    edited = Job.objects.get(pk=job.pk)
+    assert (edited.priority, edited.state, edited.run_at) == (9, State.SCHEDULED, job.run_at)
+
+
+def test_a_sleep_says_until_when_and_takes_no_answer(page):
+    html = page(make_waiting(None, until=timezone.now() + timedelta(hours=2)).job)
+    assert re.search(r"Waiting 1 h: it has been asleep since \S+ \S+, until \S+ [\d:]+ ?\.", words(html))
+    assert 'name="answer"' not in html
+
+
+def test_a_wait_of_an_earlier_run_is_not_shown(page, asked):
+    Job.objects.filter(pk=asked.job_id).update(lease_epoch=2, run_at=timezone.now() + timedelta(hours=1))
+    assert "due in" in words(page(Job.objects.get(pk=asked.job_id)))
+
+
+def test_a_held_job_that_waits_says_both(page):
+    text = words(page(make_waiting(**ASKED, state=State.HELD).job))
+    assert "Held: by a person, until a person resumes it; for an answer to “Include paper 7?”" in text
+
+
+def test_every_wait_of_a_job_that_waits_for_several_is_shown(page, asked):
+    Wait.objects.create(job=asked.job, key="other", name="event other", lease_epoch=1)
+    text = words(page(asked.job))
+    assert "for an answer to “Include paper 7?”" in text
+    assert "for “other”" in text
+
+
+def test_a_click_answers_and_is_in_the_history(admin_client, admin_user, asked):
+    response = answer(admin_client, asked, "include")
+    assert response.redirect_chain[-1][0] == page_of(asked.job)
+    assert said(response) == ["Answered “approve:7”: include."]
+    assert Event.objects.get().payload == "include"
+    entry = LogEntry.objects.get()
+    assert (entry.user, entry.object_id) == (admin_user, str(asked.job_id))
+    assert entry.change_message == "Answered “approve:7”: include."
+
+
+def test_an_answered_job_says_so_and_offers_no_second_answer(page, asked):
+    send_event("approve:7", "include")
+    make_worker(threads=1)
+    html = page(asked.job)
+    assert "“approve:7” is answered, so the job continues as soon as a worker is free" in words(html)
+    assert buttons(html) == []
+
+
+def test_an_answered_job_without_a_worker_says_what_is_missing(page, asked):
+    send_event("approve:7", "include")
+    assert "no live worker serves “default”" in words(page(asked.job))
+
+
+def test_a_second_click_is_told_who_answered_first(admin_client, client, asked):
+    anna = User.objects.create_user("anna", is_staff=True, is_superuser=True)
+    client.force_login(anna)
+    answer(client, asked, "exclude")
+    (text,) = said(answer(admin_client, asked, "include"))
+    assert re.fullmatch(
+        r"“approve:7” was answered first by anna, at 20\S+ \S+\. The answer is: \"exclude\"", text
+    )
+    assert Event.objects.get().payload == "exclude"
+    assert LogEntry.objects.count() == 1
+
+
+def test_an_answer_that_was_no_click_names_nobody_and_only_who_may_see_data_sees_it(client, person, asked):
+    person("view_job", "operate_job")
+    send_event("approve:7", "exclude")
+    Wait.objects.all().delete()  # the job has taken it
+    (text,) = said(answer(client, asked, "include"))
+    assert "was answered first by a link or your code" in text
+    assert "exclude" not in text
+
+
+def test_an_answer_that_nobody_waits_for_any_more_is_not_sent(admin_client, asked):
+    Wait.objects.all().delete()
+    assert said(answer(admin_client, asked, "include")) == ["The job does not wait for “approve:7” any more."]
+    Job.objects.filter(pk=make_waiting(**ASKED).job_id).update(state=State.CANCELLED)
+    answer(admin_client, Wait.objects.get(), "include")
+    assert not Event.objects.exists()
+
+
+def test_only_a_declared_choice_is_an_answer(admin_client, asked):
+    response = answer(admin_client, asked, "perhaps")
+    assert "Select a valid choice" in response.text
+    assert not Event.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"), [('{"by": 3}', {"by": 3}), ("", None), ('"yes"', "yes"), (" 0 ", 0)]
+)
+def test_a_wait_without_choices_takes_json(admin_client, page, typed, sent):
+    wait = make_waiting()
+    assert '<textarea name="answer"' in page(wait.job)
+    assert said(answer(admin_client, wait, typed)) == ["Answered “approve:7”."]
+    assert Event.objects.get().payload == sent
+
+
+@pytest.mark.parametrize("typed", ["yes", "{", '"\\u0000"', "NaN"])
+def test_what_is_no_json_stays_in_the_form_that_says_why(admin_client, typed):
+    response = answer(admin_client, make_waiting(), typed)
+    assert response.status_code == 200
+    assert 'class="errorlist"' in response.text
+    assert response.context["form"]["answer"].value() == typed
+    assert not Event.objects.exists()
+
+
+def test_a_page_asks_the_same_without_sending(admin_client, asked):
+    response = admin_client.get(address(asked))
+    assert "Include paper 7?" in response.text
+    assert not Event.objects.exists()
+
+
+def test_the_person_comes_back_to_the_page_of_the_button_and_to_no_other_site(admin_client, asked):
+    assert answer(admin_client, asked, "include", next="/admin/?a=1").redirect_chain[-1][0] == "/admin/?a=1"
+    response = answer(admin_client, make_waiting("b"), "1", next="https://evil.example/")
+    assert response.redirect_chain[-1][0].startswith(LIST)
+
+
+def test_who_may_only_view_sees_the_question_without_a_button(client, person, asked):
+    person("view_job")
+    html = client.get(page_of(asked.job)).text
+    assert "Include paper 7?" in html
+    assert buttons(html) == []
+    assert client.post(address(asked), {"answer": "include"}).status_code == 403
+    assert not Event.objects.exists()
+
+
+def test_a_question_is_escaped_in_each_place(admin_client):
+    evil = '"><script>alert(1)</script>'
+    wait = make_waiting(evil, question=evil, choices=[evil])
+    for place in (
+        page_of(wait.job),
+        LIST,
+        address(wait),
+        "/admin/pgonly_django/wait/",
+        "/admin/pgonly_django/",
+    ):
+        assert "<script>alert" not in admin_client.get(place).text, place
+    answer(admin_client, wait, evil)
+    assert Event.objects.get().payload == evil
+
+
+def test_the_list_shows_what_jobs_wait_for_with_one_statement_for_all(admin_client, asked):
+    make_waiting(None, until=timezone.now() + timedelta(hours=2))
+    text = words(admin_client.get(LIST).text)
+    assert "waits 1 h for Include paper 7?" in text
+    assert re.search(r"in 1 h 59 min|in 2 h", text)
+    counts = []
+    for number in range(3):
+        with CaptureQueriesContext(connection) as sent:
+            admin_client.get(LIST)
+        counts.append(len(sent))
+        make_waiting(f"more {number}")
+    assert counts[0] == counts[2]
+    send_event("approve:7", "include")
+    assert "answered: Include paper 7?" in words(admin_client.get(LIST).text)
+
+
+def test_a_key_with_what_no_statement_accepts_is_not_waited_for(admin_client):
+    job = make_job()
+    response = admin_client.get(f"{LIST}{job.pk}/answer/?key=%00", follow=True)
+    assert said(response) == ["The job does not wait for “” any more."]

@@ -1,0 +1,149 @@
+"""The page of a link that answers the question of a job."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import Client
+from django.utils import timezone, translation
+
+from pgonly_django import answer_url, send_event
+from pgonly_django.models import Event, Job, State, Wait
+from tests.queue.rows import make_waiting
+
+pytestmark = pytest.mark.django_db
+ASKED = {"question": "Include paper 7?", "choices": ["include", "exclude"]}
+
+
+@pytest.fixture
+def asked():
+    return make_waiting(**ASKED)
+
+
+def title(response):
+    return re.search(r"<h1>(.*?)</h1>", response.text)[1]
+
+
+def test_whoever_has_the_link_sees_the_question_and_answers_it(client, asked):
+    url = answer_url("approve:7")
+    page = client.get(url)
+    assert (page.status_code, title(page)) == (200, "Include paper 7?")
+    assert re.findall(r'<button name="choice" value="(\w+)"', page.text) == ["include", "exclude"]
+    assert not Event.objects.exists()
+    done = client.post(url, {"choice": "include"})
+    assert (done.status_code, title(done)) == (200, "Thank you")
+    assert Event.objects.get().payload == "include"
+
+
+def test_a_link_works_once_and_the_first_answer_counts(client, asked):
+    url, other = answer_url("approve:7"), answer_url("approve:7", timedelta(days=1))
+    client.post(url, {"choice": "include"})
+    for response in (client.post(url, {"choice": "exclude"}), client.get(url), client.get(other)):
+        assert (response.status_code, title(response)) == (410, "Already answered")
+        assert "<button" not in response.text
+    assert Event.objects.get().payload == "include"
+
+
+def test_an_answer_between_the_page_and_the_click_counts(client, asked):
+    url = answer_url("approve:7")
+    client.get(url)
+    send_event("approve:7", "exclude")
+    assert title(client.post(url, {"choice": "include"})) == "Already answered"
+    assert Event.objects.get().payload == "exclude"
+
+
+def test_an_expired_link_says_so_and_answers_nothing(client, asked):
+    url = answer_url("approve:7", timedelta(seconds=-1))
+    for response in (client.get(url), client.post(url, {"choice": "include"})):
+        assert (response.status_code, title(response)) == (410, "This link has expired")
+        assert "Include paper 7?" not in response.text
+    assert not Event.objects.exists()
+
+
+def test_a_changed_link_is_not_valid(client, asked):
+    url = answer_url("approve:7")
+    for wrong in (url[:-3] + "/", f"{url[:-20]}/", "/pgonly/answer/x/"):
+        for response in (client.get(wrong), client.post(wrong, {"choice": "include"})):
+            assert (response.status_code, title(response)) == (404, "This link is not valid")
+    assert not Event.objects.exists()
+
+
+@pytest.mark.parametrize("end", ["timed out", *(each.value for each in (State.CANCELLED, State.FAILED))])
+def test_what_nobody_waits_for_any_more_says_so(client, asked, end):
+    url = answer_url("approve:7")
+    if end == "timed out":
+        Wait.objects.all().delete()
+    else:
+        Job.objects.update(state=end)
+    for response in (client.get(url), client.post(url, {"choice": "include"})):
+        assert (response.status_code, title(response)) == (410, "No longer waited for")
+    assert not Event.objects.exists()
+
+
+def test_a_job_that_runs_again_on_its_way_to_the_question_can_be_answered(client, asked):
+    Job.objects.update(state=State.READY, lease_epoch=2)
+    assert title(client.post(answer_url("approve:7"), {"choice": "include"})) == "Thank you"
+
+
+def test_only_a_declared_choice_is_an_answer(client, asked):
+    page = client.post(answer_url("approve:7"), {"choice": "perhaps"})
+    assert (page.status_code, title(page)) == (200, "Include paper 7?")
+    assert not Event.objects.exists()
+
+
+def test_a_question_without_choices_and_choices_without_a_question_have_a_page(client):
+    make_waiting(question="Which?"), make_waiting("b", choices=["yes"])
+    assert "no answers to choose from" in client.get(answer_url("approve:7")).text
+    assert title(client.get(answer_url("b"))) == "A decision is needed"
+
+
+def test_the_page_names_the_deadline_of_the_job(client):
+    make_waiting(**ASKED, until=timezone.now().replace(year=2077))
+    assert re.search(r"Please answer before [^<]*2077", client.get(answer_url("approve:7")).text)
+
+
+def test_the_page_needs_no_login_but_the_token_of_its_form(asked, settings):
+    settings.MIDDLEWARE = [
+        *settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    ]  # fmt: skip
+    browser = Client(enforce_csrf_checks=True)
+    url = answer_url("approve:7")
+    assert browser.post(url, {"choice": "include"}).status_code == 403
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', browser.get(url).text)[1]
+    done = browser.post(url, {"choice": "include", "csrfmiddlewaretoken": token})
+    assert title(done) == "Thank you"
+
+
+def test_no_cache_keeps_the_page_no_frame_has_it_and_its_address_stays_on_the_site(client, asked):
+    page = client.get(answer_url("approve:7"))
+    assert "no-store" in page["Cache-Control"]
+    assert page["X-Frame-Options"] == "DENY"
+    assert (page["Referrer-Policy"], page["X-Robots-Tag"]) == ("same-origin", "noindex")
+    assert not re.search(r"<script|<style| style=|\son\w+=", page.text)
+
+
+def test_the_page_is_written_from_right_to_left_in_such_a_language(client, asked):
+    with translation.override("ar"):
+        page = client.get(answer_url("approve:7"))
+    assert '<html lang="ar" dir="rtl">' in page.text
+
+
+def test_a_question_is_escaped(client):
+    evil = "<script>alert(1)</script>"
+    make_waiting(question=evil, choices=[evil])
+    assert evil not in client.get(answer_url("approve:7")).text
+
+
+def test_a_site_without_the_urls_is_told_to_include_them(settings):
+    settings.ROOT_URLCONF = "tests.progress.urls_without_ours"
+    with pytest.raises(ImproperlyConfigured, match=r'include\("pgonly_django.urls"\)'):
+        answer_url("approve:7")
+
+
+def test_any_key_fits_into_an_address(client):
+    key = "ünïcode /?#%\n " * 17
+    make_waiting(key, choices=["yes"])
+    assert title(client.post(answer_url(key), {"choice": "yes"})) == "Thank you"
