@@ -128,6 +128,7 @@ class BatchCloser:
             self._sweep_at = began + SWEEP_SECONDS  # also where it fails
         try:
             connection = connection or self._own_connection()
+            began = time.monotonic()  # what it takes to connect keeps no batch waiting
             over = self._sweep(connection, began) if sweeps else []
             closed = batches.close(connection, [*due, *over], callback)
         except BaseException:

@@ -1,6 +1,7 @@
 """The jobs in flight: claimed by this process, with ends that are not yet written."""
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ class InFlight:
         self.emitting: set[Run] = set()
         self._suspects: set[Run] = set()
         self._heavy: dict[str, Run] = {}  # those that take up several slots
+        self._of_batches: Counter[str] = Counter()  # how many are jobs of each batch
         self._unknown_claims: dict[str, Finish] = {}  # for rows in our name that we do not know
         self._locked: dict[str, Locked] = {}  # whose ends met a row that another transaction has locked
 
@@ -56,6 +58,8 @@ class InFlight:
             self.runs[job_id] = run
             if run.slots > 1:
                 self._heavy[job_id] = run
+            if older is None and run.job.batch_id is not None:
+                self._of_batches[run.job.batch_id] += 1
             if run.job.crashes >= SUSPECT_FROM:
                 self._suspects.add(run)
 
@@ -119,10 +123,15 @@ class InFlight:
         if self.runs.get(job_id) is run:
             del self.runs[job_id]
             self._heavy.pop(job_id, None)
+            if run.job.batch_id is not None:
+                self._of_batches -= Counter([run.job.batch_id])  # which keeps no zeros
             self.ended.pop(job_id, None)
             self._locked.pop(job_id, None)
         elif run in self.superseded:
             self.superseded.remove(run)
+
+    def has_jobs_of(self, batch_id: str) -> bool:
+        return batch_id in self._of_batches
 
     def forget_cleared(self) -> bool:
         """Forgets suspects that have saved something new. Returns whether there were any."""
