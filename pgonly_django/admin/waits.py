@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.base import Links, ReadOnlyAdmin
-from pgonly_django.admin.jobs.answers import answer_address, answer_buttons
+from pgonly_django.admin.jobs.answers import answer_address, answer_buttons, for_reader
 from pgonly_django.models import Wait
 
 ALL_VAR, ALL = "waits", "all"
@@ -23,7 +23,7 @@ ALL_VAR, ALL = "waits", "all"
 
 def prepare_waits(waits: list[Any], links: Links, back: str) -> list[Any]:
     """Adds to each the address of its job, and of its answer: from there the person comes `back`."""
-    for wait in waits:
+    for wait in for_reader(waits, links):
         wait.job_url = links.to_row(wait.job)
         wait.answer_url = answer_address(wait, links, next=back)
     return waits
@@ -100,6 +100,10 @@ class WaitAdmin(ReadOnlyAdmin):
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Wait], search_term: str) -> Any:
         """Searches by the whole key. Index: pgonly_wait_key."""
         return (queryset.filter(key=search_term.strip()) if search_term.strip() else queryset), False
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        found = super().get_object(request, object_id, from_field)
+        return found and for_reader([found], self.links(request))[0]
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
         prepare_waits(rows, self.links(request), request.get_full_path())

@@ -52,10 +52,10 @@ def test_an_answer_in_json_is_typed_while_the_page_refreshes_itself(person, expe
     assert Event.objects.get().payload == {"by": 3}
 
 
-def test_a_reader_sees_the_question_and_no_button(person, expect):
+def test_a_reader_sees_what_is_waited_for_and_no_button(person, expect):
     wait = make_waiting(**ASKED)
     page = person("reader").goes_to(f"{APP}job/{wait.job_id}/change/")
-    expect(page.get_by_text("for an answer to “Include paper 7?”")).to_be_visible()
+    expect(page.get_by_text("for “approve:7”")).to_be_visible()
     expect(page.get_by_role("button", name="include: Include paper 7?")).to_have_count(0)
 
 

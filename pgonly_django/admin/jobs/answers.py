@@ -28,6 +28,15 @@ aria-label="{}">{}</button>"""
 ANSWER_SHOWN = 200
 
 
+def for_reader(waits: list[Any], links: Links) -> list[Any]:
+    """Takes the questions away from who may neither answer them nor see the data of jobs: they may have values of the
+    job in them."""
+    if not (may_see_data(links.request) or links.may_operate(Job)):
+        for wait in waits:
+            wait.question = ""
+    return waits
+
+
 def answer_address(wait: Any, links: Links, **query: str) -> str:
     """Returns what takes an answer to the wait; "" where there is none to give, or the person may give none."""
     if wait.key is None or not links.may_operate(Job):

@@ -23,6 +23,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from pgonly_django.admin import formats
+from pgonly_django.admin.base import Links
+from pgonly_django.admin.jobs.answers import for_reader
 from pgonly_django.admin.jobs.attempts import cause_of
 from pgonly_django.admin.jobs.data import progress_of
 from pgonly_django.admin.jobs.verbs import is_cancelling
@@ -68,17 +70,17 @@ LISTED = {
 }
 
 
-def prepare(jobs: Sequence[Any], *, sees_data: bool, sees_costs: bool) -> None:
+def prepare(jobs: Sequence[Any], links: Links, *, sees_data: bool) -> None:
     """Gives `jobs`, which were read with LISTED, what their cells show: `cause`, `call`, `worker_name`, `cost` and the
     event that they `wait` for. Without `sees_data` no text that has values of the job in it."""
-    mask = JobMask()
+    mask, sees_costs = JobMask(), links.may_view(CostEntry)
     workers = Worker.objects.using(router.db_for_read(Worker))
     ids = {job.worker_id for job in jobs if job.worker_id}
     names = dict(workers.filter(pk__in=ids).values_list("pk", "name")) if ids else {}
     costs = _costs([job.pk for job in jobs]) if sees_costs and jobs else {}
     scheduled = [job.pk for job in jobs if job.state == State.SCHEDULED]
     waits = waits_of(router.db_for_read(Wait), scheduled) if scheduled else []
-    wait_of = {wait.job_id: wait for wait in waits if wait.key is not None}
+    wait_of = {wait.job_id: wait for wait in for_reader(waits, links) if wait.key is not None}
     for job in jobs:
         job.sees_data = sees_data
         has_cause = job.last_error and job.state not in PAST_ERRORS

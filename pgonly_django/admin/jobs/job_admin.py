@@ -102,7 +102,7 @@ class JobAdmin(VerbAdmin):
         for job in rows:
             address = links.address(Job, "change", str(job.pk))
             job.address = f"{address}?{kept}" if kept else address
-        cells.prepare(rows, sees_data=may_see_data(request), sees_costs=links.may_view(CostEntry))
+        cells.prepare(rows, links, sees_data=may_see_data(request))
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Shows the list under a title that says which jobs it has. A filter that is empty, as the form sends it, is

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import age, brief, exact_time, whole
-from pgonly_django.admin.jobs.answers import answer_address, answer_buttons
+from pgonly_django.admin.jobs.answers import answer_address, answer_buttons, for_reader
 from pgonly_django.admin.paging import in_time
 from pgonly_django.admin.verbs import person_at
 from pgonly_django.amounts import shown
@@ -82,6 +82,7 @@ def reasons_to_wait(job: Job, links: Links, *, hides_keys: bool) -> dict[str, An
     reasons = in_time(alias, TIME_LIMIT, lambda: why_it_waits(alias, job))
     if not reasons:
         return None
+    for_reader([reason.facts["wait"] for reason in reasons if reason.kind is Kind.WAITS], links)
     return {
         "opening": _opening(job, reasons[0]),
         "lines": [

@@ -192,11 +192,27 @@ def test_the_person_comes_back_to_the_page_of_the_button_and_to_no_other_site(ad
     assert response.redirect_chain[-1][0].startswith(LIST)
 
 
-def test_who_may_only_view_sees_the_question_without_a_button(client, person, asked):
-    person("view_job")
-    html = client.get(page_of(asked.job)).text
-    assert "Include paper 7?" in html
-    assert buttons(html) == []
+@pytest.mark.parametrize(
+    ("may", "sees"),
+    [(["view_job_data"], True), (["operate_job"], True), ([], False)],
+)
+def test_the_question_is_for_who_may_answer_or_see_data_and_the_button_for_who_may_answer(
+    client, person, asked, may, sees
+):
+    person("view_job", "view_wait", *may)
+    wait_page = f"/admin/pgonly_django/wait/{asked.pk}/change/"
+    places = page_of(asked.job), LIST, "/admin/pgonly_django/wait/", "/admin/pgonly_django/", wait_page
+    for place in places:
+        html = client.get(place).text
+        assert ("Include paper 7?" in html) == sees, place
+        assert sees or "approve:7" in html, place
+    assert buttons(client.get(page_of(asked.job)).text) == (
+        ["include", "exclude"] if "operate_job" in may else []
+    )
+
+
+def test_who_may_only_view_answers_nothing(client, person, asked):
+    person("view_job", "view_job_data")
     assert client.post(address(asked), {"answer": "include"}).status_code == 403
     assert not Event.objects.exists()
 
