@@ -91,7 +91,7 @@ def assert_resumable(
     ignore: Sequence[str | type[models.Model]] = (),
     paid: Sequence[str | Callable[..., Any]] = (),
     setup: Callable[[], Any] | None = None,
-    events: Mapping[str, Any] | None = None,
+    events: Mapping[str, Any] | Callable[[str], Any] | None = None,
     kill_at: int | Sequence[int] = (),
     max_kills: int = 100,
 ) -> ResumableReport:
@@ -110,8 +110,8 @@ def assert_resumable(
     place of the rows. `ignore`: models ("shop.Order"), fields ("shop.Order.sent_at"), "result", "jobs" or "cache".
     `paid`: functions outside of steps that must be called as often as without a kill. `kill_at`: the numbers of places,
     from 1, instead of all. `max_kills`: the maximum number of places, taken evenly. `events`: the payloads, by their
-    keys, of the events that are sent when the job has left its run to wait for them; any other wait ends at its
-    deadline.
+    keys, of the events that are sent when the job has left its run to wait for them, or a function of the key; any
+    other wait ends at its deadline.
 
     Raises NotResumableError where a resumed job ends in another state, or has paid for a step more often, and
     NotTestableError where that cannot be judged.
@@ -272,7 +272,8 @@ class _OneJobWorker(InlineWorker):
     watch: KillWatch  # of the present run
 
     def __init__(
-        self, alias: str, aliases: Sequence[str], job_id: str, events: Mapping[str, Any]
+        self, alias: str, aliases: Sequence[str], job_id: str,
+        events: Mapping[str, Any] | Callable[[str], Any],
     ) -> None:  # fmt: skip
         super().__init__(alias, [QUEUE])
         self._aliases, self._events = aliases, events
@@ -305,8 +306,9 @@ class _OneJobWorker(InlineWorker):
         for wait in Wait.objects.using(self.alias).filter(
             job__in=self._rows, lease_epoch=F("job__lease_epoch")
         ):
-            if wait.key is not None and wait.key in self._events:
-                send_event(wait.key, self._events[wait.key], using=self.alias)
+            events, key = self._events, wait.key
+            if key is not None and (callable(events) or key in events):
+                send_event(key, events(key) if callable(events) else events[key], using=self.alias)
             elif wait.until is None:
                 hint = f"Give it to assert_resumable(): events={{{wait.key!r}: ...}}."
                 raise NotTestableError(f"{wait.job.task} waits for the event {wait.key!r}. {hint}")

@@ -117,6 +117,12 @@ def test_a_job_is_killed_around_its_waits(db):
     assert not Job.objects.exists()
 
 
+def test_a_function_of_the_key_may_answer(db):
+    asked = []
+    assert_resumable(waiting_jobs.ask, 7, events=lambda key: asked.append(key) or "yes", kill_at=1)
+    assert set(asked) == {"approve:7"}
+
+
 def test_a_wait_without_an_end_is_said(db):
     with pytest.raises(NotTestableError, match=r"waits for the event 'approve:7'.*events=\{'approve:7'"):
         assert_resumable(waiting_jobs.ask, 7)
