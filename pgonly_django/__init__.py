@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pgonly_django.amounts import Cost, Costed
     from pgonly_django.context.context import JobContext
+    from pgonly_django.context.gathering import FailedJob
     from pgonly_django.exceptions import (
         Discard,
         Hold,
@@ -43,6 +44,7 @@ __all__ = [
     "Cost",
     "Costed",
     "Discard",
+    "FailedJob",
     "Hold",
     "JobCancelled",
     "JobContext",
@@ -72,6 +74,7 @@ _MODULES = {
     "Batch": "pgonly_django.tasks.batches",
     "Cost": "pgonly_django.amounts",
     "Costed": "pgonly_django.amounts",
+    "FailedJob": "pgonly_django.context.gathering",
     "JobContext": "pgonly_django.context.context",
     "answer_url": "pgonly_django.progress.answers",
     "asend_event": "pgonly_django.queue.waits",

@@ -65,6 +65,14 @@ class BatchFinishedError(PgonlyError, RuntimeError):
         )
 
 
+class GatherError(PgonlyError):
+    """A gather() has no whole result. `failed` are the jobs that have not succeeded, each a FailedJob."""
+
+    def __init__(self, name: str, reason: str, failed: Sequence[object] = ()) -> None:
+        self.name, self.failed = name, tuple(failed)
+        super().__init__(f"gather({name!r}) has no result: {reason}.")
+
+
 class StepNameError(PgonlyError, ValueError):
     """The name of a step, or the key of an event, cannot be stored. Raised before anything is done."""
 

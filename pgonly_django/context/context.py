@@ -14,14 +14,16 @@ from asgiref.sync import sync_to_async
 from pgonly_django.amounts import Amount
 from pgonly_django.compat import TaskResult
 from pgonly_django.context.calls import CostOf, Spending, StepPauses
+from pgonly_django.context.gathering import Calls, Gathering
 from pgonly_django.context.iteration import aitems_from, count, items_from, require_order
-from pgonly_django.context.leaving import POLL_SECONDS, Leaving
+from pgonly_django.context.leaving import POLL_SECONDS
 from pgonly_django.context.memory import Memory
 from pgonly_django.context.run import Run
 from pgonly_django.database.statement import printable
 from pgonly_django.limits.budget import NamedBudget, budget
 from pgonly_django.models.job import MEASURED_SINCE
 from pgonly_django.queue import checkpoints
+from pgonly_django.queue.enqueue import Members
 from pgonly_django.queue.values import to_json
 
 T = TypeVar("T")
@@ -29,7 +31,7 @@ T = TypeVar("T")
 LOG_LINE_LIMIT = 1000
 
 
-class JobContext(Leaving):
+class JobContext(Gathering):
     """The first argument of a task with `takes_context=True`: progress, checkpoint, steps, and the request to stop.
 
     Every write is fenced: after the job belongs to another worker, a write raises LeaseLost. For async tasks each
@@ -42,8 +44,9 @@ class JobContext(Leaving):
         memory: Memory,
         budget_name: str | None = None,
         short_pause: Callable[[BaseException], float | None] = lambda _: None,
+        members: Callable[[Calls, str], Members] | None = None,
     ) -> None:
-        self.task_result, self._run, self._memory = task_result, run, memory
+        self.task_result, self._run, self._memory, self._members = task_result, run, memory, members
         self._budget_name, self._short_pause, self._calls = budget_name, short_pause, run.calls
 
     # Known without a query.

@@ -22,6 +22,7 @@ from pgonly_django.queue.values import to_json
 from pgonly_django.queue.waits import Look, NewWait
 
 T = TypeVar("T")
+NO_WORKER = "its task does not run in a worker of this package"
 
 
 class DetachedMemory(Memory):
@@ -72,7 +73,10 @@ class DetachedMemory(Memory):
         return self._steps[name]
 
     def look_for(self, wait: NewWait) -> Look:
-        raise CannotWaitError(wait.name, "its task does not run in a worker of this package")
+        raise CannotWaitError(wait.name, NO_WORKER)
+
+    def find_batch(self, name: str) -> None:
+        raise CannotWaitError(name, NO_WORKER)
 
 
 class DetachedContext(JobContext):

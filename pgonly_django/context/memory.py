@@ -25,8 +25,9 @@ from pgonly_django.error_texts import note_step
 from pgonly_django.events import emit
 from pgonly_django.exceptions import AtomicStepError, CannotWaitError
 from pgonly_django.instruments import around, steps
-from pgonly_django.queue import checkpoints, waits
+from pgonly_django.queue import batches, checkpoints, waits
 from pgonly_django.queue.checkpoints import Position, Saved
+from pgonly_django.queue.enqueue import Members
 from pgonly_django.queue.output import CHECKPOINT, PartRow, StoredPart, part_of_loop
 from pgonly_django.queue.values import to_json
 
@@ -194,8 +195,7 @@ class Memory:
 
     def look_for(self, wait: waits.NewWait) -> waits.Look:
         """Returns the answer. If there is none yet, notes that the job waits, and only then looks whether it has to."""
-        if self._is_atomic or is_in_transaction(connections[self._run.alias]):
-            raise CannotWaitError(wait.name, "it is in a transaction, which leaving the run would roll back")
+        self._refuse_transaction(wait.name)
         look = self._fenced(waits.look, wait.name)
         if look.answer is None:
             self._fenced(waits.begin, wait)
@@ -203,6 +203,18 @@ class Memory:
         if look.is_new:
             self.state.note_new_step(wait.name, has_text=False)
         return look
+
+    def find_batch(self, name: str) -> batches.Gathered | None:
+        """Returns how the batch of a gather() stands; None where it has not begun."""
+        self._refuse_transaction(name)
+        return self._fenced(batches.find_gathered, name)
+
+    def begin_batch(self, name: str, members: Members) -> batches.Gathered:
+        return self._fenced(batches.begin_gathered, name, members)
+
+    def _refuse_transaction(self, name: str) -> None:
+        if self._is_atomic or is_in_transaction(connections[self._run.alias]):
+            raise CannotWaitError(name, "it is in a transaction, which leaving the run would roll back")
 
     def _fenced(self, statement: Callable[..., T], *values: Any) -> T:
         job = self._run.job

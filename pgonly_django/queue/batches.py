@@ -13,22 +13,27 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import psycopg
 from django.db import connections, transaction
 
+from pgonly_django.compat import new_ids
 from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.database.on_django import all_rows
-from pgonly_django.exceptions import BatchFinishedError
+from pgonly_django.database.statement import Params
+from pgonly_django.exceptions import BatchFinishedError, LeaseLost
 from pgonly_django.models import Job, JobBatch
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.job_rows import UNFINISHED_STATES
-from pgonly_django.queue.enqueue import NewJob, insert_beside
+from pgonly_django.queue.enqueue import Members, NewJob, insert_beside
+from pgonly_django.queue.waits import SEND
 from pgonly_django.tables import qualified
 
 AT_ONCE = 1000
+EVENT_KEPT = timedelta(days=1)  # and while a job waits for it; a later run looks at the batch first
 Callback = Callable[[str, dict[str, Any]], NewJob]
 
 # Index: the primary key.
@@ -65,6 +70,76 @@ def cancel(alias: str, ids: Collection[Any]) -> int:
         for batch_id in ids:
             notify.wake_after_commit(alias, notify.batch(batch_id))
     return count
+
+
+# The batch of a gather(): on Django's connection of the job's thread, and fenced by its lease.
+
+# What an earlier run has noted of its wait (its name: see for_event() in queue/waits.py) is over with the batch. Index:
+# the primary key, then pgonly_batch_once and pgonly_wait_once.
+FIND_GATHERED = qualified("""
+WITH found AS MATERIALIZED (
+    SELECT job.id AS job_id, batch.id, batch.finished_at IS NOT NULL AS is_finished, batch.closes, batch.size
+    FROM pgonly_job AS job LEFT JOIN pgonly_batch AS batch ON batch.parent_id = job.id AND batch.name = %(name)s
+    WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running'
+),
+over AS (
+    DELETE FROM pgonly_wait AS wait USING found WHERE found.is_finished AND wait.job_id = found.job_id
+        AND wait.name = concat('event batch ', found.id, ' ', found.closes)
+)
+SELECT id::text, is_finished, closes, size FROM found
+""")
+# Without members it is finished at once. Index: the primary key, pgonly_batch_once.
+BEGIN_GATHERED = qualified("""
+INSERT INTO pgonly_batch (id, parent_id, name, size, callbacks, sent, closes, finished_at)
+SELECT %(batch)s::uuid, job.id, %(name)s, %(size)s::int, '{}', '{}', 0,
+    CASE WHEN %(size)s::int = 0 THEN clock_timestamp() END
+FROM pgonly_job AS job
+WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running' FOR KEY SHARE
+ON CONFLICT (parent_id, name) WHERE parent_id IS NOT NULL DO NOTHING
+""")
+
+
+class Gathered(NamedTuple):
+    """The batch of a gather()."""
+
+    batch_id: str
+    is_finished: bool
+    closes: int
+    size: int
+
+
+def find_gathered(alias: str, job_id: str, lease_epoch: int, name: str) -> Gathered | None:
+    """Returns the batch of this name; None where there is none. Raises LeaseLost as find_step() does."""
+    found = all_rows(alias, FIND_GATHERED, {"id": job_id, "lease_epoch": lease_epoch, "name": name})
+    if not found:
+        raise LeaseLost
+    return None if found[0][0] is None else Gathered(*found[0])
+
+
+def begin_gathered(alias: str, job_id: str, lease_epoch: int, name: str, members: Members) -> Gathered:
+    """Makes the batch and its members in one transaction, unless it is there."""
+    (batch_id,) = new_ids(1)
+    row: Params = {
+        "id": job_id,
+        "lease_epoch": lease_epoch,
+        "name": name,
+        "batch": batch_id,
+        "size": members.size,
+    }
+    with transaction.atomic(using=alias):
+        with connections[alias].cursor() as cursor:
+            cursor.execute(BEGIN_GATHERED, row)
+            is_new = cursor.rowcount > 0
+        if is_new:
+            members.insert(batch_id)
+    found = find_gathered(alias, job_id, lease_epoch, name)
+    assert found is not None
+    return found
+
+
+def end_of(batch_id: str, number: int) -> str:
+    """Returns the key of the event that is sent when the batch ends for the first time, or after a retry again."""
+    return f"batch {batch_id} {number}"
 
 
 # On a row of pgonly_batch. Index: pgonly_job_batch_unfinished, pgonly_job_batch. A scalar subquery is one probe for
@@ -120,7 +195,7 @@ class _Row(NamedTuple):
 @dataclass(slots=True)
 class Closed:
     """What close() has done. `batches`: those that are closed, and whether a member has not succeeded. `locked`: they
-    are over, and someone else has their rows: ask again soon. `payloads` tells the workers of the callbacks."""
+    are over, and someone else has their rows: ask again soon. `payloads` tells the workers what follows."""
 
     batches: dict[str, bool] = field(default_factory=dict)
     locked: list[str] = field(default_factory=list)
@@ -139,6 +214,11 @@ def close(connection: OwnConnection, ids: Collection[str], callback: Callback) -
         rows = [_Row(*row) for row in connection.execute(CLOSE, {"ids": free})] if free else []
         due = [(row, callback(row.batch, row.job)) for row in rows if row.job is not None]
         closed.payloads = _send(connection, due) if due else set()
+        for row in rows:
+            if row.parent is not None:
+                answer = {"key": end_of(row.batch, row.closes), "payload": "null", "keep": EVENT_KEPT}
+                connection.execute(SEND.sql, answer)
+                closed.payloads.add(notify.EVENT)
     closed.batches = {row.batch: row.has_failed for row in rows}
     closed.locked = [batch_id for batch_id in over if batch_id not in free]
     if closed.payloads:

@@ -144,6 +144,13 @@ class NewJob(NamedTuple):
         return self.template.payloads(enqueued_at, self.ready)
 
 
+class Members(NamedTuple):
+    """Jobs that are about to become members of a batch: how many, and what writes them, given the id of the batch."""
+
+    size: int
+    insert: Callable[[str], Any]
+
+
 # `columns`: those of the templates and of the calls that at least one job of the batch sets.
 COPY = qualified(f"""
 COPY pgonly_job (id, args, kwargs, state, ready_at, enqueued_at, {NEW_COLUMNS}, {{columns}}) FROM STDIN

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,7 +16,7 @@ from pgonly_django.compat import Task, uuid7
 from pgonly_django.current_job import current_job
 from pgonly_django.database import notify
 from pgonly_django.exceptions import OptionError, WrongArgumentsError
-from pgonly_django.queue.enqueue import OF_BATCH, NewJob
+from pgonly_django.queue.enqueue import OF_BATCH, Members, NewJob
 from pgonly_django.tasks.backend import job_databases
 from pgonly_django.tasks.bound import BoundCall, next_job, stored
 from pgonly_django.tasks.bulk import prepared
@@ -58,7 +59,7 @@ class Batch:
         calls = {name: _call(name, each) for name, each in given.items() if each is not None}
         jobs, backends = prepared(calls.values())
         self.database = using or next((each.database for each in backends), job_databases()[0])
-        self._refuse(jobs, backends)
+        _refuse(jobs, backends, self.database)
         callbacks = (f"{json.dumps(name)}: {stored(each, self.database)}" for name, each in calls.items())
         self._callbacks = f"{{{', '.join(callbacks)}}}"
 
@@ -131,17 +132,14 @@ class Batch:
         """Enqueues many calls in one transaction, all or none, and returns their results in order. Without calls a
         batch that has no jobs yet ends. Raises as enqueue_many() of this package; OptionError for unique tasks, whose
         job another one may be; and BatchFinishedError when the batch has finished or was cancelled."""
-        jobs, backends = prepared(calls)
-        self._refuse(jobs, backends)
-        own = {"batch_id": self.id}
-        jobs = [(task, new._replace(own={**new.own, **own} if new.own else own)) for task, new in jobs]
+        members = members_of(calls, self.database)
         with transaction.atomic(using=self.database):
             self._open()
-            if not jobs:
+            if not members.size:
                 notify.wake_after_commit(self.database, notify.batch(self.id))
-                return []
-            self._is_filled = True
-            return next(iter(backends)).insert_many(jobs)
+            self._is_filled = self._is_filled or members.size > 0
+            results: list[JobResult] = members.insert(self.id)
+        return results
 
     def cancel(self) -> int:
         """Cancels its unfinished jobs as `Job.objects.cancel()` does, and takes no more. Returns how many. The batch
@@ -162,17 +160,32 @@ class Batch:
             batches.create(self.database, self.id, self._callbacks)
         batches.lock_to_add(self.database, self.id)
 
-    def _refuse(self, jobs: Iterable[tuple[Any, NewJob]], backends: Iterable[Any]) -> None:
-        """Raises for jobs of another database, and for unique ones."""
-        for backend in backends:
-            if backend.database != self.database:
-                where = f"keeps its jobs in {backend.database!r}, and the batch is in {self.database!r}"
-                raise WrongArgumentsError("Batch", f"TASKS[{backend.alias!r}] {where}")
-        for task, new in jobs:
-            if new.unique is not None:
-                name = task.func.__qualname__
-                reason = "so its call may make no new job, and a batch would not know its end"
-                raise OptionError(f"{name} is unique, {reason}. Use {name}.using(unique=None) in a batch.")
+
+def members_of(calls: Iterable[tuple[Any, ...]], database: str) -> Members:
+    """Returns the jobs of a batch in this database, which are not written. Raises as Batch.enqueue_many()."""
+    jobs, backends = prepared(calls)
+    _refuse(jobs, backends, database)
+    return Members(len(jobs), partial(_insert, jobs, backends))
+
+
+def _insert(jobs: Sequence[tuple[Any, NewJob]], backends: Iterable[Any], batch_id: str) -> list[JobResult]:
+    own = {"batch_id": batch_id}
+    members = [(task, new._replace(own={**new.own, **own} if new.own else own)) for task, new in jobs]
+    results: list[JobResult] = next(iter(backends)).insert_many(members) if members else []
+    return results
+
+
+def _refuse(jobs: Iterable[tuple[Any, NewJob]], backends: Iterable[Any], database: str) -> None:
+    """Raises for jobs of another database, and for unique ones."""
+    for backend in backends:
+        if backend.database != database:
+            where = f"keeps its jobs in {backend.database!r}, and the batch is in {database!r}"
+            raise WrongArgumentsError("A batch", f"TASKS[{backend.alias!r}] {where}")
+    for task, new in jobs:
+        if new.unique is not None:
+            name = task.func.__qualname__
+            reason = "so its call may make no new job, and a batch would not know its end"
+            raise OptionError(f"{name} is unique, {reason}. Use {name}.using(unique=None) in a batch.")
 
 
 def callback(batch_id: str, row: Mapping[str, Any]) -> NewJob:

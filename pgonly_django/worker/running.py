@@ -37,6 +37,7 @@ from pgonly_django.queue.finish import (
 from pgonly_django.queue.output import load_output
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.backend import OWN_RECEIVERS, has_receivers
+from pgonly_django.tasks.batches import members_of
 from pgonly_django.tasks.bound import next_job
 from pgonly_django.tasks.keys import budget_name
 from pgonly_django.tasks.stored_jobs import task_of
@@ -318,7 +319,7 @@ class Executor:
         if saved is not None and saved.has_output:
             memory.resume_output(retry_while_down(run, load_output, job.id))
         short_pause = partial(ending.short_pause, options)
-        context = JobContext(ending.result_of(run), run, memory, budget, short_pause)
+        context = JobContext(ending.result_of(run), run, memory, budget, short_pause, members_of)
         return _Call(task.func, (context, *args), kwargs, memory, options.atomic)
 
     # What ended it.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from django.db import transaction
+
 from pgonly_django import Batch, task
 from tests.jobs import AT_ONCE, mark, read_marks
 
@@ -66,3 +68,33 @@ def stay(context, key):
     while not context.should_stop:
         time.sleep(0.02)
     context.stop()
+
+
+@task(takes_context=True, max_attempts=3, backoff=AT_ONCE)
+def gather(context, numbers, failed="raise", other="member"):
+    """Gathers a member of each number; those below zero are calls of `other`."""
+    calls = [member.bind(each) if each >= 0 else globals()[other].bind(f"{each}") for each in numbers]
+    return [str(each) for each in context.gather("numbers", calls, failed=failed)]
+
+
+@task(takes_context=True)
+async def gather_async(context, numbers):
+    return await context.agather("numbers", (member.bind(each) for each in numbers))
+
+
+@task(takes_context=True)
+def gather_twice(context, numbers):
+    first = context.gather("first", [member.bind(each) for each in numbers])
+    second = context.gather("second", [member.bind(each + 10) for each in first])
+    return context.step("sum", sum, [*first, *second])
+
+
+@task(takes_context=True)
+def gather_gatherers(context):
+    return context.gather("outer", [gather_twice.bind([each]) for each in (1, 2)])
+
+
+@task(takes_context=True, max_attempts=1)
+def gather_in_transaction(context):
+    with transaction.atomic():
+        context.gather("numbers", [member.bind(1)])

@@ -270,6 +270,10 @@ STATEMENTS = {
     "prune, expired": uses(FINISHED | BATCH, prune.EXPIRED, PRIMARY),
     "prune, expire": uses(PRIMARY, prune.EXPIRE),
     "prune, put off": uses(PRIMARY, prune.PUT_OFF),
+    "batches, find": uses(
+        PRIMARY | GATHERED | WAIT, batches.FIND_GATHERED, {"pgonly_wait_pkey"}, name="papers"
+    ),
+    "batches, begin": uses(PRIMARY, batches.BEGIN_GATHERED, GATHERED, name="papers", batch=WORKER, size=2),
     "batches, add": uses(NONE, batches.ADD, BATCH | OPEN, id=SOME_BATCHES[0]),
     "batches, over": uses(UNFINISHED_MEMBER, batches.OVER, BATCH | OPEN, ids=SOME_BATCHES),
     "batches, lock": uses(NONE, batches.LOCK, BATCH | OPEN, ids=SOME_BATCHES),

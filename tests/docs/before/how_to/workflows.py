@@ -85,6 +85,11 @@ def after(page):
     assert Job.objects.filter(batch_id=batch.id).count() == 6
     assert pages == ["2 rows", 1, 2, 3, "one", "two", "three"]
 
+    gathered = page.count_all_pages.enqueue([1, 2, 3])
+    drain()
+    gathered.refresh()
+    assert gathered.return_value == 36
+
     approved = page.publish_if_approved.enqueue(7)
     page.approve(7)
     for _ in range(2):
