@@ -82,8 +82,9 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
 
         An answer that came before counts, too. After `timeout`, a timedelta or seconds, it raises EventTimeout. Either
         is stored, and each later run hears the same. `choices`: the answers that a person may choose from, and
-        `question`: what the person is asked. `keep_concurrency_key`: no other job with the concurrency key of this one
-        runs before it has ended; by default others may run while it waits. Raises what sleep() raises."""
+        `question`: what the person is asked. `keep_concurrency_key`: the job keeps its place among the jobs with its
+        concurrency key until it runs again; by default another one may run while it waits. Raises what sleep()
+        raises."""
         wait = waits.for_event(key, timeout, choices, question, keeps_key=keep_concurrency_key)
         return waits.payload_in(self._wait(wait), key)
 

@@ -447,6 +447,7 @@ TABLES = [
                 index(
                     "pgonly_wait_asked", "began_at", when=Q(key__isnull=False) & ~Q(question="", choices=[])
                 ),
+                index("pgonly_wait_kept", "kept_key", when=Q(kept_key__isnull=False)),
             ],
             constraints=[unique("pgonly_wait_once", "job", "name")],
         ),
@@ -459,7 +460,7 @@ TABLES = [
         lease_epoch=IntegerField(help_text="The run of the job that waits."),
         choices=JSONField(default=list, help_text="The answers that a person may choose from."),
         question=TextField(blank=True, default="", help_text="What a person is asked."),
-        keeps_key=BooleanField(default=False, help_text="It keeps its concurrency key."),
+        kept_key=text(255, "The concurrency key that its job keeps; empty: none.", null=True),
     ),
     create(
         "Worker",

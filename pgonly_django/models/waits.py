@@ -93,7 +93,9 @@ class Wait(models.Model):
     lease_epoch = models.IntegerField(help_text=_("The run of the job that waits."))
     choices = models.JSONField(default=list, help_text=_("The answers that a person may choose from."))
     question = models.TextField(blank=True, default="", help_text=_("What a person is asked."))
-    keeps_key = models.BooleanField(default=False, help_text=_("It keeps its concurrency key."))
+    kept_key = models.CharField(  # noqa: DJ001 - as key
+        max_length=255, null=True, help_text=_("The concurrency key that its job keeps; empty: none.")
+    )
 
     objects = WaitQuerySet.as_manager()
 
@@ -105,6 +107,7 @@ class Wait(models.Model):
             models.Index("key", condition=Q(key__isnull=False), name="pgonly_wait_key"),
             # For the admin: what people are asked, the oldest question first.
             models.Index("began_at", condition=FOR_PEOPLE, name="pgonly_wait_asked"),
+            models.Index("kept_key", condition=Q(kept_key__isnull=False), name="pgonly_wait_kept"),
         ]
         constraints = [models.UniqueConstraint("job", "name", name="pgonly_wait_once")]
 

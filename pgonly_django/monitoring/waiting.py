@@ -9,11 +9,12 @@ from enum import StrEnum
 from typing import Any
 
 from django.db import connections
+from django.db.models import F
 from django.utils import timezone
 
 from pgonly_django.models import Budget, Job, Queue, State, Wait, Worker
 from pgonly_django.models.budget import HELD_BY
-from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.job import WAITING, ClockTimestamp
 from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_FROM
 from pgonly_django.monitoring.conditions import QUEUE_UNSERVED, WAITS_FORGOTTEN, WAITS_READ
 from pgonly_django.monitoring.queues import IN_USE, capped
@@ -158,13 +159,16 @@ def _of_queue(alias: str, job: Job) -> Iterator[Reason]:
 
 
 def _of_key(alias: str, job: Job) -> Iterator[Reason]:
-    """Returns the reason of its key. Index: pgonly_job_limited_running."""
+    """Returns the reason of its key, which others have or keep. Index: pgonly_job_limited_running, pgonly_wait_kept."""
     if job.concurrency_key is None:
         return
     limit = job.concurrency_limit or 1
     of_key = Job.objects.using(alias).filter(slots__isnull=False, concurrency_key=job.concurrency_key)
     running = of_key.filter(state=State.RUNNING)[: COUNTED_AT_MOST + 1].count()
-    if running >= limit:
+    kept = Wait.objects.using(alias).filter(kept_key=job.concurrency_key, lease_epoch=F("job__lease_epoch"))
+    keeping = kept.filter(job__state__in=WAITING).values_list("job_id", flat=True).distinct()
+    running += keeping.count()
+    if running >= limit and job.pk not in keeping:
         yield Reason(Kind.KEY_FULL, {"key": job.concurrency_key, "running": running, "limit": limit})
 
 

@@ -84,13 +84,14 @@ def _bounded(delay: Delay, where: str) -> timedelta:
 
 # A later run finds the row, and keeps its deadline. Index: the primary key, and pgonly_wait_once.
 BEGIN = qualified("""
-INSERT INTO pgonly_wait (job_id, name, key, until, began_at, lease_epoch, choices, question, keeps_key)
+INSERT INTO pgonly_wait (job_id, name, key, until, began_at, lease_epoch, choices, question, kept_key)
 SELECT job.id, %(name)s::text, %(key)s::text, clock_timestamp() + %(timeout)s::interval, clock_timestamp(),
-    job.lease_epoch, %(choices)s::jsonb, %(question)s::text, %(keeps_key)s::bool
+    job.lease_epoch, %(choices)s::jsonb, %(question)s::text,
+    CASE WHEN %(keeps_key)s::bool THEN job.concurrency_key END
 FROM pgonly_job AS job
 WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running' FOR KEY SHARE
 ON CONFLICT (job_id, name) DO UPDATE SET lease_epoch = excluded.lease_epoch, choices = excluded.choices,
-    question = excluded.question, keeps_key = excluded.keeps_key
+    question = excluded.question, kept_key = excluded.kept_key
 """)
 # The answer becomes a step in the statement that finds it, and the wait is over. Of a wait that was over before, the
 # step is there. Index: pgonly_wait_once, the primary keys, pgonly_step_once.

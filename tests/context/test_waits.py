@@ -26,12 +26,12 @@ def test_what_a_person_is_asked_stands_in_the_row(context):
     with pytest.raises(JobWaiting):
         context.wait_for_event("k", 60, choices=("yes", "no"), question="Is it?\0", keep_concurrency_key=True)
     wait = Wait.objects.get()
-    assert (wait.key, wait.name, wait.choices, wait.question, wait.keeps_key) == (
+    assert (wait.key, wait.name, wait.choices, wait.question, wait.kept_key) == (
         "k",
         "event k",
         ["yes", "no"],
         "Is it?\\x00",
-        True,
+        None,  # the job has none
     )
     assert timedelta(0) < wait.until - wait.began_at <= timedelta(seconds=60)
 

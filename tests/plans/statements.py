@@ -172,7 +172,7 @@ SUSPECT, SCHEDULED, FINISHED = {"pgonly_job_suspect"}, {"pgonly_job_scheduled"},
 WORKER_ROW, STEP = {"pgonly_worker_pkey"}, {"pgonly_step_once"}
 OUTPUT, CHECKPOINT = {"pgonly_job_output_once"}, {"pgonly_checkpoint_pkey"}
 WAIT, EVENT, UNDELIVERED = {"pgonly_wait_once"}, {"pgonly_event_pkey"}, {"pgonly_event_undelivered"}
-WAIT_KEY, EVENT_END = {"pgonly_wait_key"}, {"pgonly_event_expires"}
+WAIT_KEY, EVENT_END, KEPT = {"pgonly_wait_key"}, {"pgonly_event_expires"}, {"pgonly_wait_kept"}
 SCHEDULE, TICK = {"pgonly_schedule_due"}, {"pgonly_tick_once"}
 STATS, STATS_ROW = {"pgonly_job_stats_once"}, {"pgonly_job_stats_pkey"}
 DEAD_LETTER, FAILED = {"pgonly_job_dead_letter"}, {"pgonly_job_failed"}
@@ -180,7 +180,7 @@ UNIQUE, QUEUE = {"pgonly_job_unique"}, {"pgonly_queue_pkey"}
 LIMITED, LIMITED_RUNNING = {"pgonly_job_limited"}, {"pgonly_job_limited_running"}
 GATE_ROWS = {"pgonly_queue_pkey", "pgonly_queue_tokens_pkey", "pgonly_limiter_pkey"}
 FROM_HEAD, WAITING = READY | PRIMARY | SUSPECT, READY | LIMITED | SUSPECT | SCHEDULED
-LOOKED_AT = READY | LIMITED | LIMITED_RUNNING | SUSPECT
+LOOKED_AT = READY | LIMITED | LIMITED_RUNNING | SUSPECT | KEPT | PRIMARY
 BATCH, OPEN, GATHERED = {"pgonly_batch_pkey"}, {"pgonly_batch_open"}, {"pgonly_batch_once"}
 MEMBER, UNFINISHED_MEMBER = {"pgonly_job_batch"}, {"pgonly_job_batch_unfinished"}
 # Ten that are finished, ten that are open, ten that are over.
@@ -217,10 +217,13 @@ STATEMENTS = {
     "limited, look of given queues": uses(
         LOOKED_AT, look.GROUPS_OF_GIVEN, queues=["queue 3", "keyed", "limited"]
     ),
-    "limited, keys": uses(LIMITED_RUNNING, gates.KEYS),
+    "limited, keys": uses(LIMITED_RUNNING | KEPT | PRIMARY, gates.KEYS),
     "limited, candidates of a key": uses(LIMITED, candidates(GroupKind.KEYED), WORKER_ROW, **SOME_KEYS),
     "limited, candidates of a flood": uses(
         LIMITED, candidates(GroupKind.KEYED), WORKER_ROW, **{**SOME_KEYS, "keys": ["flood"]}
+    ),
+    "limited, candidates that kept their key": uses(
+        PRIMARY | KEPT, candidates(GroupKind.KEPT), WORKER_ROW, **SOME_KEYS
     ),
     "limited, candidates without a key": uses(
         LIMITED, candidates(GroupKind.KEYLESS), WORKER_ROW, **{**SOME_KEYS, "keys": [None]}

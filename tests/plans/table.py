@@ -129,9 +129,9 @@ SELECT 'event ' || n, '1', clock_timestamp(), clock_timestamp() + (n %% 200 - 0.
 FROM generate_series(1, 200000) AS n
 """
 WAITS = """
-INSERT INTO pgonly_wait (job_id, name, key, began_at, lease_epoch, choices, question, keeps_key)
+INSERT INTO pgonly_wait (job_id, name, key, began_at, lease_epoch, choices, question, kept_key)
 SELECT id, 'event', 'event ' || row_number() OVER (ORDER BY state = 'scheduled' DESC), clock_timestamp(), lease_epoch,
-    '[]', '', false
+    '[]', '', CASE WHEN state = 'scheduled' THEN 'kept ' || row_number() OVER (ORDER BY id) END
 FROM pgonly_job LEFT JOIN pgonly_checkpoint AS checkpoint ON checkpoint.job_id = id
 WHERE state = 'scheduled' OR checkpoint.job_id IS NOT NULL
 """

@@ -79,7 +79,7 @@ def test_a_wait_of_a_lost_run_is_not_begun(transactional_db):
 
 
 def test_a_later_run_keeps_the_deadline_and_asks_the_new_question(transactional_db):
-    job = make_running()
+    job = make_running(concurrency_key="a", slots=1)
     begin(job, for_event(timeout=60))
     first = Wait.objects.get()
     job.lease_epoch = 2
@@ -87,7 +87,7 @@ def test_a_later_run_keeps_the_deadline_and_asks_the_new_question(transactional_
     begin(job, waits.for_event("k", 7200, ["yes", "no"], "Is it?", keeps_key=True))
     second = Wait.objects.get()
     assert (second.until, second.began_at, second.lease_epoch) == (first.until, first.began_at, 2)
-    assert (second.choices, second.question, second.keeps_key) == (["yes", "no"], "Is it?", True)
+    assert (second.choices, second.question, second.kept_key) == (["yes", "no"], "Is it?", "a")
 
 
 def test_what_has_not_come_is_waited_for_until_the_deadline(transactional_db):

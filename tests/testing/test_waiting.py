@@ -139,3 +139,14 @@ def test_a_held_job_is_no_parked_one(db):
     drain()
     assert result.job.state == State.HELD
     assert_waiting_for("approve:7", count=0)
+
+
+def test_a_job_that_keeps_its_key_ends_before_more_urgent_ones_begin(db):
+    waiting_jobs.ask_alone.enqueue(1, 7)
+    assert values() == []
+    waiting_jobs.use.enqueue(1)
+    waiting_jobs.use.enqueue(2)
+    assert values() == ["used"]
+    assert Job.objects.get(state=State.READY).args == [1]
+    send_event("approve:7", "yes")
+    assert values() == ["yes", "used"]

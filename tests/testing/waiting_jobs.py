@@ -59,3 +59,13 @@ def writes_in_each_run(context):
     context.sleep("rest", DAY)
     Group.objects.create(name=str(Group.objects.count()))
     context.sleep("rest again", DAY)
+
+
+@task(takes_context=True, concurrency_key="account:{account}")
+def ask_alone(context, account, number):
+    return context.wait_for_event(f"approve:{number}", keep_concurrency_key=True)
+
+
+@task(concurrency_key="account:{account}", priority=9)
+def use(account):
+    return "used"

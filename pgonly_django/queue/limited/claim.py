@@ -49,11 +49,14 @@ FROZEN = "2s"  # a claim that stands still for this long is rolled back
 # This many jobs without a key, which need more slots than are free, do not hide a smaller one after them.
 PASSED_OVER = 10
 
+_KEPT = f"""ARRAY (SELECT kept.id FROM {gates.KEPT.format(key="wanted.key", states="'ready'")})"""
 _ROWS = {
     GroupKind.SUSPECT: (SUSPECT_ROW, "ready_at"),
     GroupKind.PLAIN: (READY_ROW, "ready_at, id"),
     GroupKind.KEYLESS: (f"{LIMITED_ROW} AND concurrency_key IS NULL", "ready_at, id"),
     GroupKind.KEYED: (f"{LIMITED_ROW} AND concurrency_key = wanted.key", "ready_at, id"),
+    # By the primary key: a key may have many jobs in the index of those that are ready.
+    GroupKind.KEPT: (f"slots IS NOT NULL AND state || '' = 'ready' AND id = ANY ({_KEPT})", "ready_at, id"),
 }
 # Index: pgonly_job_ready, pgonly_job_suspect or pgonly_job_limited, one range for each group. BAND_LIMIT: see there.
 CANDIDATES = qualified("""
@@ -211,5 +214,6 @@ def _most(group: LimitedGroup, free_slots: int) -> int:
         GroupKind.PLAIN: free_slots,
         GroupKind.KEYLESS: free_slots + PASSED_OVER,
         GroupKind.KEYED: min(free_slots, group.key_limit),
+        GroupKind.KEPT: min(free_slots, group.key_limit),
     }
     return of_kind[group.kind]

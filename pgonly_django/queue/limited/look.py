@@ -13,7 +13,7 @@ from pgonly_django.database.statement import Params
 from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_FROM, SUSPECT_ROW, WAITING_SINCE
 from pgonly_django.queue.claim import BAND_LIMIT, BANDS_OF_ALL, BANDS_OF_GIVEN, NOT_LEFT_TO_OTHERS, Band
 from pgonly_django.queue.limited import gates
-from pgonly_django.queue.limited.gates import Gate
+from pgonly_django.queue.limited.gates import KEPT, UNTIL_IT_RUNS, Gate
 from pgonly_django.queue.limited.turns import GroupKind, LimitedGroup, Turns
 from pgonly_django.tables import qualified
 
@@ -23,16 +23,19 @@ KEYS_AT_MOST = 200
 OVERDUE_SECONDS = 60.0
 
 # Index: pgonly_job_limited, one probe for each key; for the running ones pgonly_job_limited_running. The keys behind
-# the cursor come first, then those up to it.
+# the cursor come first, then those up to it. `mine` is a job that has kept its key and is ready: it goes first.
 _SINCE = f"date_part('epoch', {WAITING_SINCE})"
 _HEAD = f"concurrency_key, coalesce(concurrency_limit, 1), slots, {_SINCE}, task, crashes"
 _OF_BAND = f"{LIMITED_ROW} AND queue = band.queue AND priority = band.priority AND {NOT_LEFT_TO_OTHERS}"
 _BY_KEY = "ORDER BY concurrency_key, ready_at, id LIMIT 1"
 KEYED = qualified(f"""
-SELECT 'keyed', band.queue, band.priority, head.key, head.key_limit, (SELECT count(*) FROM (
-        SELECT FROM pgonly_job WHERE slots IS NOT NULL AND state = 'running' AND concurrency_key = head.key
+SELECT CASE WHEN mine.slots IS NULL THEN 'keyed' ELSE 'kept' END, band.queue, band.priority, head.key, head.key_limit,
+    (SELECT count(*) FROM (
+        SELECT 1 FROM pgonly_job WHERE slots IS NOT NULL AND state = 'running' AND concurrency_key = head.key
+        UNION ALL SELECT 1 FROM (
+            SELECT DISTINCT kept.id FROM {KEPT.format(key="head.key", states=UNTIL_IT_RUNS)}) AS keeping
         LIMIT head.key_limit) AS running)::int,
-    head.slots, head.since, head.task, head.place, head.crashes
+    coalesce(mine.slots, head.slots), head.since, head.task, head.place, coalesce(mine.crashes, head.crashes)
 FROM limited_band AS band
     LEFT JOIN unnest(%(cursor_queues)s::text[], %(cursor_priorities)s::int2[], %(cursor_keys)s::text[])
         AS last(queue, priority, key) ON last.queue = band.queue AND last.priority = band.priority
@@ -54,6 +57,10 @@ FROM limited_band AS band
         WHERE stretch.turn = 1 OR last.key IS NOT NULL
         LIMIT %(keys_at_most)s::int
     ) AS head
+    LEFT JOIN LATERAL (
+        SELECT kept.slots, kept.crashes FROM {KEPT.format(key="head.key", states="'ready'")}
+            AND kept.queue = band.queue AND kept.priority = band.priority AND {NOT_LEFT_TO_OTHERS} LIMIT 1
+    ) AS mine ON true
 """)
 # Index: pgonly_job_ready and pgonly_job_limited, one probe for each band of a queue that is open; pgonly_job_suspect.
 GROUPS = qualified(f"""
@@ -162,9 +169,9 @@ def _is_cut(found: list[LimitedGroup], now: list[LimitedGroup], turns: Turns) ->
     seen may start `now`. Returns whether that is so, and keys are left at which none of the last looks has looked."""
     bands: dict[Band, list[LimitedGroup]] = {}
     for group in found:
-        if group.kind is GroupKind.KEYED:
+        if group.key is not None:
             bands.setdefault(group.band, []).append(group)
-    open_bands = {group.band for group in now if group.kind is GroupKind.KEYED}
+    open_bands = {group.band for group in now if group.key is not None}
     is_cut = False
     for band, keys in bands.items():
         if len(keys) < KEYS_AT_MOST or band in open_bands:

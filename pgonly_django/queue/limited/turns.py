@@ -30,6 +30,7 @@ class GroupKind(StrEnum):
     PLAIN = "plain"  # of a limited queue
     KEYLESS = "keyless"  # several slots, no concurrency key
     KEYED = "keyed"
+    KEPT = "kept"  # keyed; its first job has kept the key while it waited, and is counted already
 
 
 class LimitedGroup(NamedTuple):
@@ -53,7 +54,7 @@ class LimitedGroup(NamedTuple):
 
     @property
     def has_room(self) -> bool:
-        return self.key is None or self.key_running < self.key_limit
+        return self.key is None or self.kind is GroupKind.KEPT or self.key_running < self.key_limit
 
     def fits(self, slots: int, *, take_suspect: bool) -> bool:
         """Returns whether its oldest job may start in a worker with this number of `slots`."""
@@ -163,7 +164,8 @@ class Allowance:
 
     def admits(self, job: Candidate, group: LimitedGroup) -> bool:
         is_kept_back = job.crashes >= SUSPECT_FROM and not self.take_suspect
-        is_full = group.key is not None and self.key_running.get(group.key, 0) >= job.key_limit
+        has_key = group.key is None or group.kind is GroupKind.KEPT
+        is_full = not has_key and self.key_running.get(group.key or "", 0) >= job.key_limit
         fits = not (is_kept_back or is_full) and job.slots <= self.slots and self.jobs > 0
         return fits and self.in_queue(group.queue) > 0
 
@@ -171,7 +173,7 @@ class Allowance:
         self.slots -= job.slots
         self.jobs -= 1
         self.started[group.queue] += 1
-        if group.key is not None:
+        if group.key is not None and group.kind is not GroupKind.KEPT:
             self.key_running[group.key] = self.key_running.get(group.key, 0) + 1
         if job.crashes >= SUSPECT_FROM:
             self.take_suspect = False
@@ -203,7 +205,11 @@ def _lines(
     for group in groups:
         line = lines.setdefault(group if group.key is None else group.key, [])
         line += [Allocated(job, group) for job in jobs.get(group, ())]
-    return [iter(sorted(line, key=lambda each: each.job.ready_at)) for line in lines.values()]
+    return [iter(sorted(line, key=_place)) for line in lines.values()]
+
+
+def _place(each: Allocated) -> tuple[bool, float]:
+    return each.group.kind is not GroupKind.KEPT, each.job.ready_at
 
 
 def _next(line: Iterator[Allocated], allowance: Allowance) -> Allocated | None:
