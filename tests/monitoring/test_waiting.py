@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.utils import timezone
 
-from pgonly_django.models import Budget, Job, Limiter, Queue, State
+from pgonly_django.models import Budget, Job, Limiter, Queue, State, Wait
 from pgonly_django.monitoring.waiting import Kind, why_it_waits
 from tests.queue.rows import HOUR, SECOND, ago, fresh, make, make_keyed, make_running, make_worker
 
@@ -108,6 +108,17 @@ def test_a_full_concurrency_key():
         make_running(concurrency_key="a", concurrency_limit=2, slots=1)
     assert facts(job) == {"key": "a", "running": 2, "limit": 2}
     assert kinds(other) == [Kind.SOON]
+
+
+def test_a_concurrency_key_that_a_waiting_job_keeps():
+    make_worker()
+    keeping = make_keyed("a", state=State.SCHEDULED, run_at=ago(-HOUR), lease_epoch=1)
+    Wait.objects.create(job=keeping, name="event x", key="x", lease_epoch=1, kept_key="a")
+    job = make_keyed("a")
+    assert facts(job) == {"key": "a", "running": 1, "limit": 1}
+    Job.objects.filter(pk=keeping.pk).update(state=State.READY)
+    assert Kind.KEY_FULL in kinds(job)
+    assert Kind.KEY_FULL not in kinds(keeping)
 
 
 def test_a_job_of_more_threads_than_a_worker_has():
