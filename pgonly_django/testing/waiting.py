@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from django.db.models import F
-
 from pgonly_django.models import Wait
-from pgonly_django.models.job import State
 from pgonly_django.testing.backends import databases_of, postgres_backends
 from pgonly_django.testing.enqueued import times
 
 SHOWN_WAITS = 20
-PARKED = (State.SCHEDULED, State.HELD)
 
 
 def assert_waiting_for(key: str, *, count: int | None = None) -> list[Wait]:
@@ -26,10 +22,7 @@ def assert_waiting_for(key: str, *, count: int | None = None) -> list[Wait]:
     waits = [
         wait
         for database in databases_of(postgres_backends())
-        for wait in Wait.objects.using(database)
-        .filter(lease_epoch=F("job__lease_epoch"), job__state__in=PARKED)
-        .select_related("job")
-        .order_by("pk")
+        for wait in Wait.objects.using(database).open().select_related("job").order_by("pk")
     ]
     found = [wait for wait in waits if wait.key == key]
     if len(found) == count or (count is None and found):

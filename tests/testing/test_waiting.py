@@ -35,8 +35,8 @@ def test_a_drain_runs_through_a_wait_whose_event_is_sent(where):
     (wait,) = assert_waiting_for("approve:7")
     assert (str(wait.job.pk), wait.question, wait.choices) == (result.id, "May it?", ["yes", "no"])
     assert send_event("approve:7", {"by": 3})
-    assert values() == [{"by": 3}]
     assert_waiting_for("approve:7", count=0)
+    assert values() == [{"by": 3}]
     assert not Wait.objects.exists()
     assert result.job.attempt == 1
 
