@@ -3,6 +3,7 @@ files that know the columns."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.db import models
@@ -48,14 +49,16 @@ class Event(models.Model):
         return self.key
 
 
+# The key under which gather() waits: end_of() of queue/batches.py.
+OF_BATCH = r"^batch [0-9a-f-]{36} [0-9]+$"
 # What a person may answer: the rows of pgonly_wait_asked.
 FOR_PEOPLE = Q(key__isnull=False) & ~Q(question="", choices=[])
 
 
 class WaitQuerySet(models.QuerySet["Wait"]):
-    def unfinished(self) -> WaitQuerySet:
-        """Returns the waits of jobs that have not finished."""
-        return self.exclude(job__state__in=FINISHED)
+    def answerable(self) -> WaitQuerySet:
+        """Returns the waits of unfinished jobs, without those for a batch, whose end only its jobs can tell."""
+        return self.exclude(job__state__in=FINISHED).exclude(key__regex=OF_BATCH)
 
     def current(self) -> WaitQuerySet:
         """Returns what jobs wait for now, with `is_answered`: the event is there, and the job about to run."""
@@ -113,3 +116,7 @@ class Wait(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_for_batch(self) -> bool:
+        return re.match(OF_BATCH, self.key or "") is not None

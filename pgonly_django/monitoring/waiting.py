@@ -16,6 +16,7 @@ from pgonly_django.models import Budget, Job, Queue, State, Wait, Worker
 from pgonly_django.models.budget import HELD_BY
 from pgonly_django.models.job import WAITING, ClockTimestamp
 from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_FROM
+from pgonly_django.models.waits import OF_BATCH
 from pgonly_django.monitoring.conditions import QUEUE_UNSERVED, WAITS_FORGOTTEN, WAITS_READ
 from pgonly_django.monitoring.queues import IN_USE, capped
 from pgonly_django.tables import qualified
@@ -94,10 +95,11 @@ def forgotten_waits(
     alias: str, seconds: float = WAITS_FORGOTTEN.limit, queues: Sequence[str] = ()
 ) -> list[Any]:
     """Returns the waits for an event that have no deadline and are older than that, WAITS_READ and one more, the oldest
-    first; each with `now`, the database's clock. Of the `queues`, or of all. Reads all waits."""
+    first; each with `now`, the database's clock. Of the `queues`, or of all. Those for a batch are left out: its jobs
+    end it. Reads all waits."""
     waits: Any = Wait.objects.using(alias).open().annotate(now=ClockTimestamp())
     latest = ClockTimestamp() - timedelta(seconds=seconds)
-    waits = waits.filter(key__isnull=False, until=None, began_at__lt=latest)
+    waits = waits.filter(key__isnull=False, until=None, began_at__lt=latest).exclude(key__regex=OF_BATCH)
     waits = waits.filter(job__queue__in=queues) if queues else waits
     return list(waits.order_by("began_at")[: WAITS_READ + 1])
 

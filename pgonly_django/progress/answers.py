@@ -89,7 +89,7 @@ def _page(token: str, choice: str | None) -> Page:
         return EXPIRED
     if Event.objects.using(alias).filter(key=key).exists():
         return ANSWERED
-    wait = Wait.objects.using(alias).unfinished().filter(key=key).order_by("began_at").first()
+    wait = Wait.objects.using(alias).answerable().filter(key=key).order_by("began_at").first()
     if wait is None:
         return GONE
     if choice not in wait.choices:

@@ -180,8 +180,7 @@ def _scheduled(job: Any, seen: Seen) -> str:
     if job.run_at is None or job.run_at <= job.now or (wait and wait.is_answered):
         return _waiting(job, seen)
     if wait and wait.key is not None:
-        is_for_people = wait.question or wait.choices
-        return _("Waits for your decision") if is_for_people else _("Waits for %(key)s") % {"key": wait.key}
+        return _of_event(wait)
     # The next full minute, since the words have no seconds: what begins at 11:22:50 has not begun at 11:22.
     at = (job.run_at + timedelta(minutes=1, microseconds=-1)).replace(second=0, microsecond=0)
     at = timezone.localtime(at) if timezone.is_aware(at) else at
@@ -192,6 +191,14 @@ def _scheduled(job: Any, seen: Seen) -> str:
     if job.attempt:
         return _("Something went wrong. It is tried again at %(time)s") % facts
     return _("Begins at %(time)s") % facts
+
+
+def _of_event(wait: Any) -> str:
+    if wait.is_for_batch:
+        return _("Waits for its parts")
+    if wait.question or wait.choices:
+        return _("Waits for your decision")
+    return _("Waits for %(key)s") % {"key": wait.key}
 
 
 def _running(job: Any, seen: Seen) -> str:

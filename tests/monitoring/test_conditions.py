@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.utils import timezone
@@ -11,6 +12,7 @@ from pgonly_django import send_event
 from pgonly_django.models import Queue
 from pgonly_django.monitoring import conditions
 from pgonly_django.monitoring.findings import Condition, Level
+from pgonly_django.queue.batches import end_of
 from tests.monitoring.doctor.conftest import found
 from tests.queue.rows import DAY, HOUR, ago, make, make_running, make_waiting, make_worker
 
@@ -36,6 +38,7 @@ def test_waits_for_an_event_without_a_deadline_that_are_older_than_a_week():
         make_waiting("ends", since=9 * DAY, until=ago(-HOUR)),
         make_waiting(None),
     )
+    make_waiting(end_of(str(uuid4()), 1), since=99 * DAY)
     finding = found("queues")["D114"]
     assert finding.level == Level.WARNING
     assert finding.fact == (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -17,6 +18,7 @@ from pgonly_django import send_event
 from pgonly_django.models import Queue, State
 from pgonly_django.progress import look, views
 from pgonly_django.progress.tokens import Grant
+from pgonly_django.queue.batches import end_of
 from pgonly_django.queue.output import SeenRow, place, write_output
 from tests.queue.rows import LEASE, ago, fresh, make, make_running, make_waiting, make_worker
 
@@ -197,6 +199,7 @@ def test_what_is_ahead_says_when(client, ada, token_of):
         ({"question": "Include paper 7?"}, "Waits for your decision", "Include paper 7?"),
         ({"choices": ["yes", "no"]}, "Waits for your decision", ""),
         ({"key": "payment:7"}, "Waits for payment:7", ""),
+        ({"key": end_of(str(uuid4()), 1)}, "Waits for its parts", ""),
     ],
 )
 def test_a_job_that_waits_says_for_what(client, ada, token_of, columns, label, message):

@@ -39,7 +39,7 @@ def for_reader(waits: list[Any], links: Links) -> list[Any]:
 
 def answer_address(wait: Any, links: Links, **query: str) -> str:
     """Returns what takes an answer to the wait; "" where there is none to give, or the person may give none."""
-    if wait.key is None or not links.may_operate(Job):
+    if wait.key is None or wait.is_for_batch or not links.may_operate(Job):
         return ""
     return links.address(Job, "answer", str(wait.job_id), key=wait.key, **query)
 
@@ -69,7 +69,7 @@ def answer_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) ->
     """Answers what the job waits for under ?key=. A GET, and an answer that is none, lead to a form."""
     job: Job = model_admin.row_to_operate(request, object_id)
     key, told = request.GET.get("key", "").replace("\x00", ""), None
-    wait = Wait.objects.using(router.db_for_write(Wait)).unfinished().filter(job=job.pk, key=key).first()
+    wait = Wait.objects.using(router.db_for_write(Wait)).answerable().filter(job=job.pk, key=key).first()
     if wait is not None:
         form = AnswerForm(wait, request.POST if request.method == "POST" else None)
         if not form.is_valid():

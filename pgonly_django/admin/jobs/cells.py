@@ -150,7 +150,8 @@ def time_cell(job: Any) -> SafeString:
             return _since(job.waiting_since, _("waits %s"))
         case State.SCHEDULED if job.wait is not None:
             text = _("answered: %s") if job.wait.is_answered else _("for %s")
-            asked = _aside(text % (job.wait.question or job.wait.key))
+            name = _("other jobs") if job.wait.is_for_batch else job.wait.question or job.wait.key
+            asked = _aside(text % name)
             return _since(job.wait.began_at, _("waits %s")) + asked
         case State.SCHEDULED:
             return formats.until(job.run_at, _("late by %s"))

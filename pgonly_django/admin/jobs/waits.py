@@ -168,6 +168,8 @@ def _waits(wait: Any, _job: Job) -> str:
         return _("it has been asleep since %(since)s, %(until)s") % facts
     if wait.question:
         return _("for an answer to “%(question)s” (%(key)s), since %(since)s, %(until)s") % facts
+    if wait.is_for_batch:
+        return _("for the jobs that it gathers, since %(since)s") % facts
     return _("for “%(key)s”, since %(since)s, %(until)s") % facts
 
 

@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from html import unescape
 from urllib.parse import urlencode
+from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -16,6 +17,7 @@ from django.utils import timezone
 
 from pgonly_django import send_event
 from pgonly_django.models import Event, Job, State, Wait
+from pgonly_django.queue.batches import end_of
 from tests.admin.conftest import LIST, make_job, page_of, said
 from tests.queue.rows import make_waiting, make_worker
 
@@ -84,6 +86,17 @@ def test_a_sleep_says_until_when_and_takes_no_answer(page):
     html = page(make_waiting(None, until=timezone.now() + timedelta(hours=2)).job)
     assert re.search(r"Waiting 1 h: it has been asleep since \S+ \S+, until \S+ [\d:]+ ?\.", words(html))
     assert 'name="answer"' not in html
+
+
+def test_the_end_of_a_batch_is_no_answer_of_a_person(admin_client, page):
+    wait = make_waiting(end_of(str(uuid4()), 1))
+    html = page(wait.job)
+    assert re.search(r"Waiting 1 h: for the jobs that it gathers, since \S+ \S+ ?\.", words(html))
+    assert 'name="answer"' not in html
+    assert "for other jobs" in words(admin_client.get(LIST).text)
+    (told,) = said(answer(admin_client, wait, "1"))
+    assert told.startswith("The job does not wait")
+    assert not Event.objects.exists()
 
 
 def test_a_wait_of_an_earlier_run_is_not_shown(page, asked):
