@@ -11,12 +11,13 @@ import asyncio
 import json
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from hashlib import sha256
+from itertools import count
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -62,16 +63,9 @@ NAME_LENGTH, QUESTION_LENGTH = 100, 1000
 CHARACTERS_OF_A_TOKEN = 3
 # What a model gets to see of the parameters of a request. Others are for the library itself, some of them sets.
 PARAMETERS = (
-    *(
-        "function_tools",
-        "native_tools",
-        "output_tools",
-        "output_mode",
-        "output_object",
-        "prompted_output_template",
-    ),
-    *("allow_text_output", "allow_image_output", "instruction_parts"),
-)
+    "function_tools", "native_tools", "output_tools", "output_mode", "output_object", "prompted_output_template",
+    "allow_text_output", "allow_image_output", "instruction_parts",
+)  # fmt: skip
 
 _contents = TypeAdapter(ToolReturnContent)
 _tool_returns = TypeAdapter(ToolReturn)
@@ -134,8 +128,9 @@ class JobSteps(AbstractCapability[Any]):
         """See AbstractCapability. MCP servers are called here, too."""
         if (context := current_context.get()) is None:
             return await handler(args)
-        name = _names().name(f"tool {call.tool_name}", call.args_as_dict(), call.tool_call_id)
-        return _end_of_call(await context.astep(name, _call_tool, handler, args))
+        with _names().name(f"tool {call.tool_name}", call.args_as_dict()) as name:
+            stored = await context.astep(name, _call_tool, handler, args)
+        return _end_of_call(stored)
 
     async def handle_deferred_tool_calls(self, ctx: Any, *, requests: Any) -> DeferredToolResults | None:
         """See AbstractCapability. Approvals are events: the answer "approve" approves, and every other one denies."""
@@ -150,8 +145,9 @@ class JobSteps(AbstractCapability[Any]):
         ids = (call.tool_call_id for call in requests.approvals)
         return DeferredToolResults(approvals=dict(zip(ids, answers, strict=True)))
 
-    def cost_of(self, response: ModelResponse, step: str) -> Cost:
+    def cost_of(self, step: str, stored: Any) -> Cost:
         """What a response has cost. A price that is not known counts as `reserve`."""
+        response = _response(stored)
         usage = response.usage
         try:
             usd = self.price(response) if self.price else usage.cost or response.cost().total_price
@@ -202,16 +198,18 @@ class StepModel(WrapperModel):
     async def _step(self, given: tuple[Any, Any, Any], ask: Callable[..., Any]) -> ModelResponse:
         context: Any = current_context.get()
         request = [self.model_id, *_request(*given)]
-        name = _names().name(f"{MODEL}{self.model_name}", request, object())
-        await _names().note_answer(name, context)
-        options: dict[str, Any] = {"cost": lambda stored: self._job_steps.cost_of(_response(stored), name)}
+        reserve = None
         if context.budget is not None:
-            options["reserve"] = self._job_steps.most_of(self, len(json.dumps(request)), given[1])
+            reserve = self._job_steps.most_of(self, len(json.dumps(request)), given[1])
 
         async def call() -> Any:
             return _storable(ModelMessagesTypeAdapter.dump_python([await ask(*given)], mode="json")[0])
 
-        return _response(await context.astep(name, call, one_call=True, **options))
+        with _names().name(f"{MODEL}{self.model_name}", request) as name:
+            await _names().note_answer(name, context)
+            cost_of = partial(self._job_steps.cost_of, name)
+            stored = await context.astep(name, call, cost=cost_of, reserve=reserve, one_call=True)
+        return _response(stored)
 
     async def _streamed(self, *given: Any, run_context: Any = None) -> ModelResponse:
         context: Any = current_context.get()
@@ -229,18 +227,23 @@ class _Names:
     """The names of the steps of agents in one run of a job."""
 
     def __init__(self) -> None:
-        self._calls: defaultdict[str, list[Any]] = defaultdict(list)
+        self._taken: defaultdict[str, set[int]] = defaultdict(set)
         self._unused: set[str] | None = None  # the answers of models that earlier runs have stored
 
-    def name(self, what: str, request: Any, call: Any) -> str:
-        """Names a call after its request. Further calls with the same request are numbered."""
+    @contextmanager
+    def name(self, what: str, request: Any) -> Iterator[str]:
+        """Stands around a call, and names it after its request. Further calls with the same request are numbered. A
+        call that raises an error gives its number back."""
         text = json.dumps(_plain(request, fallback=_kind), sort_keys=True)
         name = f"{printable(what)[:NAME_LENGTH]} {sha256(text.encode()).hexdigest()[:12]}"
-        calls = self._calls[name]
-        if call not in calls:
-            calls.append(call)
-        number = calls.index(call) + 1
-        return name if number == 1 else f"{name} {number}"
+        taken = self._taken[name]
+        number = next(number for number in count(1) if number not in taken)
+        taken.add(number)
+        try:
+            yield name if number == 1 else f"{name} {number}"
+        except BaseException:
+            taken.discard(number)
+            raise
 
     async def note_answer(self, name: str, context: Any) -> None:
         """Logs in the job's log that a model is asked again, where earlier runs have stored other answers."""
@@ -336,9 +339,9 @@ def _text_in(event: Any) -> str:
 async def _approval(context: Any, call: Any) -> Any:
     """What a person has answered. JobWaiting ends the run if that is still open."""
     args = call.args_as_dict()
-    key = _names().name(f"approve {context.job_id} {call.tool_name}", args, call.tool_call_id)
     question = _question(call.tool_name, args)
-    answer = await context.await_for_event(key, choices=(APPROVE, DENY), question=question)
+    with _names().name(f"approve {context.job_id} {call.tool_name}", args) as key:
+        answer = await context.await_for_event(key, choices=(APPROVE, DENY), question=question)
     return True if answer == APPROVE else ToolDenied()
 
 

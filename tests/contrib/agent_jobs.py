@@ -268,6 +268,27 @@ async def pays(context, which):
     return (await AGENTS[which].run("Is this a trial?")).output
 
 
+def fails_once(messages, _info):
+    ask("model")
+    if len(paid) == 1:
+        raise ConnectionError("once")
+    return say("yes")
+
+
+unsteady = Agent(FunctionModel(fails_once, model_name="unsteady"), capabilities=[JobSteps()])
+
+
+@task(takes_context=True, backoff=AT_ONCE, max_attempts=2)
+async def asks_again_after_an_error(context):
+    try:
+        output = (await unsteady.run("Is this a trial?")).output
+    except ConnectionError:
+        output = (await unsteady.run("Is this a trial?")).output
+    if context.attempt == 1:
+        raise AGAIN
+    return output
+
+
 class Counted(AbstractCapability):
     """Another capability of the project, whose hooks are called in each run."""
 

@@ -9,13 +9,15 @@ import pytest
 pytest.importorskip("pydantic_ai", reason="pydantic-ai-slim is not installed: pip install pydantic-ai-slim")
 
 from asgiref.sync import async_to_sync
+from pydantic_ai.models.function import FunctionModel
 
 from pgonly_django import send_event
 from pgonly_django.contrib.pydantic_ai import AgentOutsideJobError, JobSteps
 from pgonly_django.exceptions import OptionError
 from pgonly_django.models import Event, Job, Step, Wait
-from pgonly_django.testing import assert_resumable, fake_limits
+from pgonly_django.testing import assert_resumable, assert_waiting_for, fake_limits
 from tests.contrib import agent_jobs as jobs
+from tests.docs.assumed import project_with_papers
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +84,12 @@ def test_the_same_request_twice_in_a_job_is_two_steps(ran):
     assert job.result == ["The sum is 10."] * 2
     assert sorted(jobs.paid) == sorted([*ALL, *ALL])
     assert Step.objects.filter(name__endswith=" 2").count() == 6
+
+
+def test_a_request_that_fails_leaves_its_name_to_the_next_one(ran):
+    job = ran(jobs.asks_again_after_an_error)
+    assert (job.attempt, job.result) == (2, "yes")
+    assert jobs.paid == ["model", "model"]
 
 
 def test_a_tool_that_raises_an_error_is_called_again_by_the_next_attempt(ran):
@@ -236,3 +244,25 @@ def test_where_it_is_told_to_an_agent_runs_outside_of_jobs_without_steps():
 def test_another_word_for_outside_of_jobs_is_refused():
     with pytest.raises(OptionError, match='it must be "raise" or "run"'):
         JobSteps(outside_jobs="ignore")
+
+
+def test_the_agent_of_the_docs_asks_before_it_deletes(ran, run_jobs, settings, monkeypatch):
+    from tests.contrib import documented
+
+    settings.PGONLY = {**settings.PGONLY, "BUDGETS": {"project:*": {"usd": 5}}}
+    project = project_with_papers(2)
+
+    def tidies(messages, _info):
+        returned = jobs.returns_in(messages)
+        wish = [("find_papers", {"words": "paper"}), ("delete_paper", {"title": "Paper 2"})]
+        return jobs.calls(wish[len(returned)]) if len(returned) < 2 else jobs.say(returned[0].content[0])
+
+    monkeypatch.setattr(documented.agent, "model", FunctionModel(tidies, model_name="clerk"))
+    with fake_limits():
+        job = ran(documented.tidy_up, project.pk, "Keep the first paper.")
+        assert_waiting_for(Wait.objects.get().key)
+        assert answered("approve") == ['May the agent call delete_paper(title="Paper 2")?']
+        run_jobs()
+    job.refresh_from_db()
+    assert job.result == "Paper 1", job.errors
+    assert project.papers.count() == 1
