@@ -112,18 +112,18 @@ SELECT gate FROM unnest(%(gates)s::text[]) AS g(gate)
 WHERE pg_try_advisory_xact_lock({ADVISORY_CLASS}, hashtext(gate))
 """
 
-# The jobs that keep their concurrency key while they wait (queue/waits.py), and from then on until they run. Whether
-# there are any is asked once in a statement: mostly there are none. Index: pgonly_wait_kept, then the primary key.
+# The jobs that keep their concurrency key while they wait (queue/waits.py), and from then on until they run. Index:
+# pgonly_wait_kept, then the primary key. Whether there are any is asked once in a statement: mostly there are none.
 KEPT = qualified("""pgonly_wait AS wait JOIN pgonly_job AS kept
         ON kept.id = wait.job_id AND kept.lease_epoch = wait.lease_epoch AND kept.state || '' IN ({states})
-    WHERE (SELECT true FROM pgonly_wait WHERE kept_key IS NOT NULL ORDER BY kept_key LIMIT 1)
-        AND wait.kept_key = {key}""")
-UNTIL_IT_RUNS = "'scheduled', 'ready'"
+    WHERE wait.kept_key = {key}""")
+ARE_KEPT = qualified("(SELECT true FROM pgonly_wait WHERE kept_key IS NOT NULL ORDER BY kept_key LIMIT 1)")
+KEEPING = f"""CASE WHEN {ARE_KEPT} THEN (
+        SELECT count(DISTINCT kept.id) FROM {KEPT.format(key="{key}", states="'scheduled', 'ready'")}) ELSE 0 END"""
 # Index: pgonly_job_limited_running.
 KEYS = qualified(f"""
 SELECT key, (SELECT count(*) FROM pgonly_job
-    WHERE slots IS NOT NULL AND state = 'running' AND concurrency_key = k.key)
-    + (SELECT count(DISTINCT kept.id) FROM {KEPT.format(key="k.key", states=UNTIL_IT_RUNS)})
+    WHERE slots IS NOT NULL AND state = 'running' AND concurrency_key = k.key) + {KEEPING.format(key="k.key")}
 FROM unnest(%(keys)s::text[]) AS k(key)
 """)
 

@@ -13,7 +13,7 @@ from pgonly_django.database.statement import Params
 from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_FROM, SUSPECT_ROW, WAITING_SINCE
 from pgonly_django.queue.claim import BAND_LIMIT, BANDS_OF_ALL, BANDS_OF_GIVEN, NOT_LEFT_TO_OTHERS, Band
 from pgonly_django.queue.limited import gates
-from pgonly_django.queue.limited.gates import KEPT, UNTIL_IT_RUNS, Gate
+from pgonly_django.queue.limited.gates import ARE_KEPT, KEEPING, KEPT, Gate
 from pgonly_django.queue.limited.turns import GroupKind, LimitedGroup, Turns
 from pgonly_django.tables import qualified
 
@@ -30,12 +30,10 @@ _OF_BAND = f"{LIMITED_ROW} AND queue = band.queue AND priority = band.priority A
 _BY_KEY = "ORDER BY concurrency_key, ready_at, id LIMIT 1"
 KEYED = qualified(f"""
 SELECT CASE WHEN mine.slots IS NULL THEN 'keyed' ELSE 'kept' END, band.queue, band.priority, head.key, head.key_limit,
-    (SELECT count(*) FROM (
-        SELECT 1 FROM pgonly_job WHERE slots IS NOT NULL AND state = 'running' AND concurrency_key = head.key
-        UNION ALL SELECT 1 FROM (
-            SELECT DISTINCT kept.id FROM {KEPT.format(key="head.key", states=UNTIL_IT_RUNS)}) AS keeping
-        LIMIT head.key_limit) AS running)::int,
-    coalesce(mine.slots, head.slots), head.since, head.task, head.place, coalesce(mine.crashes, head.crashes)
+    ((SELECT count(*) FROM (
+        SELECT FROM pgonly_job WHERE slots IS NOT NULL AND state = 'running' AND concurrency_key = head.key
+        LIMIT head.key_limit) AS running) + {KEEPING.format(key="head.key")})::int,
+    coalesce(mine.slots, head.slots), head.since, head.task, head.place, head.crashes
 FROM limited_band AS band
     LEFT JOIN unnest(%(cursor_queues)s::text[], %(cursor_priorities)s::int2[], %(cursor_keys)s::text[])
         AS last(queue, priority, key) ON last.queue = band.queue AND last.priority = band.priority
@@ -57,10 +55,10 @@ FROM limited_band AS band
         WHERE stretch.turn = 1 OR last.key IS NOT NULL
         LIMIT %(keys_at_most)s::int
     ) AS head
-    LEFT JOIN LATERAL (
-        SELECT kept.slots, kept.crashes FROM {KEPT.format(key="head.key", states="'ready'")}
+    CROSS JOIN LATERAL (SELECT CASE WHEN {ARE_KEPT} THEN (
+        SELECT kept.slots FROM {KEPT.format(key="head.key", states="'ready'")}
             AND kept.queue = band.queue AND kept.priority = band.priority AND {NOT_LEFT_TO_OTHERS} LIMIT 1
-    ) AS mine ON true
+    ) END AS slots) AS mine
 """)
 # Index: pgonly_job_ready and pgonly_job_limited, one probe for each band of a queue that is open; pgonly_job_suspect.
 GROUPS = qualified(f"""
