@@ -5,13 +5,17 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
+from django.core.management import call_command
 from django.utils import timezone
 
-from pgonly_django.models import CostEntry, Job, JobStats, State
+from pgonly_django import answer_url
+from pgonly_django.models import CostEntry, Job, JobStats, State, Wait
+from pgonly_django.monitoring.doctor.examination import examine
 from tests.admin.conftest import LIST, make_job, page_of
 from tests.admin.jobs.test_cells import cells
 from tests.admin.test_workers import LIST as WORKERS
 from tests.admin.test_workers import make_worker
+from tests.queue.rows import make_waiting
 
 pytestmark = pytest.mark.django_db
 
@@ -87,3 +91,15 @@ def test_a_discarded_job_says_when_in_utc(admin_client):
     assert written.utcoffset() == timedelta(0)
     assert abs(timezone.make_naive(written) - job.finished_at) < timedelta(minutes=1)
     assert "Discarded" in admin_client.get(page_of(job)).text
+
+
+def test_what_jobs_wait_for_is_shown_with_its_times(admin_client, client):
+    wait = make_waiting(question="Include?", choices=["yes"], until=MOMENT + timedelta(days=3650))
+    assert "until 2036-02-27 09:45:00" in admin_client.get(page_of(wait.job)).text
+    for place in ("", "wait/", f"wait/{wait.pk}/change/", "job/"):
+        assert "1 h" in admin_client.get(f"/admin/pgonly_django/{place}").text, place
+    assert "Feb. 27, 2036, 9:45 a.m." in client.get(answer_url(wait.key)).text
+    Wait.objects.update(until=None, began_at=MOMENT)
+    (finding,) = examine("default", only=["queues"]).findings
+    assert finding.id == "D114"
+    call_command("pgonly_health", "--min-workers", "0")

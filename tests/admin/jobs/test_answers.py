@@ -18,7 +18,9 @@ from django.utils import timezone
 from pgonly_django import send_event
 from pgonly_django.models import Event, Job, State, Wait
 from pgonly_django.queue.batches import end_of
+from pgonly_django.testing import drain
 from tests.admin.conftest import LIST, make_job, page_of, said
+from tests.jobs import waiting
 from tests.queue.rows import make_waiting, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -124,6 +126,17 @@ def test_a_click_answers_and_is_in_the_history(admin_client, admin_user, asked):
     entry = LogEntry.objects.get()
     assert (entry.user, entry.object_id) == (admin_user, str(asked.job_id))
     assert entry.change_message == "Answered “approve:7”: include."
+
+
+def test_a_job_continues_with_what_a_person_has_answered(admin_client):
+    result = waiting.wait.enqueue("approve:7")
+    drain()
+    wait = Wait.objects.get(job=result.id)
+    assert "for “approve:7”" in words(admin_client.get(page_of(wait.job)).text)
+    answer(admin_client, wait, '{"by": 3}')
+    drain()
+    result.refresh()
+    assert result.return_value == {"by": 3}
 
 
 def test_an_answered_job_says_so_and_offers_no_second_answer(page, asked):
