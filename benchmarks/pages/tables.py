@@ -70,9 +70,9 @@ OF_JOBS = (
 )  # fmt: skip
 OTHERS = (
     # Of the scheduled jobs each fourth asks a person, and the others wait for a program.
-    """INSERT INTO pgonly_wait (job_id, name, key, began_at, lease_epoch, choices, question, keeps_key)
+    """INSERT INTO pgonly_wait (job_id, name, key, began_at, lease_epoch, choices, question)
     SELECT id, 'event ' || id, id, ready_at, lease_epoch, CASE WHEN asks THEN '["yes", "no"]' ELSE '[]' END::jsonb,
-        CASE WHEN asks THEN 'Pay order ' || id || '?' ELSE '' END, false
+        CASE WHEN asks THEN 'Pay order ' || id || '?' ELSE '' END
     FROM (SELECT id, ready_at, lease_epoch, (args ->> 0)::int %% 4 = 0 AS asks FROM pgonly_job
         WHERE state = 'scheduled') AS scheduled""",
     """INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, version, started_at, heartbeat_at)
