@@ -175,6 +175,8 @@ METRICS = (
            lambda stats: max(stats.queue_count - len(shown_queues(stats)), 0)),
 
     Metric("pgonly_jobs", "Jobs by state, counted up to 10,000 of each.", STATES, float),
+    Metric("pgonly_batches_open", "Batches that have not finished, counted up to 10,000.",
+           Source("", "open_batches", _of("open_batches")), lambda count: count.number),
     Metric("pgonly_jobs_failed_last_hour", "Jobs that failed for the last time within the last hour.",
            Source("", "failed", _whole), lambda stats: stats.failed.last_hour),
     Metric("pgonly_runs_total", "Runs that have ended, by what came of them. It begins again at midnight, UTC.",

@@ -12,7 +12,7 @@ from django.db import connections
 from django.db.models import F, IntegerField, OuterRef, Subquery
 from django.db.models.expressions import RawSQL
 
-from pgonly_django.models import Limiter, Queue
+from pgonly_django.models import JobBatch, Limiter, Queue
 from pgonly_django.models.job import ClockTimestamp, State
 from pgonly_django.models.job_rows import FINISHED_STATES, LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue.claim import BANDS_OF_ALL
@@ -89,6 +89,12 @@ def jobs_by_state(alias: str) -> dict[State, Counted]:
     found = {name: capped(number, OF_A_STATE_AT_MOST) for name, number in zip(names, numbers, strict=False)}
     found["succeeded"] = found["succeeded"]._replace(has_more=found["succeeded"].has_more or is_sample)
     return {state: found[state.value] for state in State}
+
+
+def open_batches(alias: str) -> Counted:
+    """Returns the count of the batches that have not finished. Index: pgonly_batch_open."""
+    found = JobBatch.objects.using(alias).filter(finished_at__isnull=True).values("pk")
+    return capped(found[: OF_A_STATE_AT_MOST + 1].count(), OF_A_STATE_AT_MOST)
 
 
 COUNTED_AT_MOST = 1_000  # of each kind; a queue may have millions

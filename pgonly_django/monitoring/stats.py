@@ -22,7 +22,7 @@ from django.db.models import Model
 from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.models import Budget, Job, Limiter, Schedule, Session, State
 from pgonly_django.monitoring.limits import budgets, limiters, schedules, with_problem
-from pgonly_django.monitoring.queues import Counted, QueueFigures, jobs_by_state, queues
+from pgonly_django.monitoring.queues import Counted, QueueFigures, jobs_by_state, open_batches, queues
 from pgonly_django.monitoring.runs import (
     EndedRuns,
     Failed,
@@ -64,6 +64,7 @@ class Stats:
     queues: list[QueueFigures] | None = None
     queue_count: int | None = None  # there may be more than `queues` has
     served: Served | None = None
+    open_batches: Counted | None = None
     workers: list[WorkerFigures] | None = None
     worker_totals: WorkerTotals | None = None
     throughput: list[EndedRuns] | None = None  # of the last hour, by minute
@@ -99,6 +100,7 @@ PARTS: dict[str, StatsPart] = {
     "failed": StatsPart(failed_jobs),
     "runs": StatsPart(runs_today),
     "states": StatsPart(jobs_by_state),
+    "open_batches": StatsPart(open_batches),
     "workers": StatsPart(workers),
     "snapshots": StatsPart(partial(old_snapshots, older_than_seconds=YOUNG_SECONDS)),
     "schedules": StatsPart(schedules, Schedule),

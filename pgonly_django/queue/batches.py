@@ -201,6 +201,13 @@ class Closed:
     locked: list[str] = field(default_factory=list)
     payloads: set[str] = field(default_factory=set)
 
+    def close(self, connection: OwnConnection, batch_id: str, callback: Callback) -> None:
+        """Closes one more."""
+        one = close(connection, [batch_id], callback)
+        self.batches |= one.batches
+        self.locked += one.locked
+        self.payloads |= one.payloads
+
 
 def close(connection: OwnConnection, ids: Collection[str], callback: Callback) -> Closed:
     """Closes those of the batches that are over, and enqueues their callbacks in the same transaction. `callback` makes

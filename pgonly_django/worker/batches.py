@@ -130,7 +130,7 @@ class BatchCloser:
             connection = connection or self._own_connection()
             began = time.monotonic()  # what it takes to connect keeps no batch waiting
             over = self._sweep(connection, began) if sweeps else []
-            closed = batches.close(connection, [*due, *over], callback)
+            closed = self._close_batches(connection, [*due, *over])
         except BaseException:
             self._sweep_at = min(self._sweep_at, began + SWEEP_SECONDS)
             self._close()
@@ -144,6 +144,18 @@ class BatchCloser:
             )
         for payload in closed.payloads:
             self.tell(Notification.parse(payload))
+
+    def _close_batches(self, connection: OwnConnection, ids: list[str]) -> batches.Closed:
+        """Closes these. One whose callbacks cannot be enqueued keeps no other from being closed (promise 8)."""
+        try:
+            return batches.close(connection, ids, callback)
+        except Exception:
+            if connection.closed or len(ids) == 1:
+                raise
+        closed = batches.Closed()
+        for batch_id in ids:
+            tried(f"Closing batch {batch_id}", partial(closed.close, connection, batch_id, callback))
+        return closed
 
     def _is_free(self, batch_id: str, now: float) -> bool:
         return self._not_before.get(batch_id, 0.0) <= now

@@ -63,6 +63,7 @@ def test_without_any_table_all_parts_but_two_are_missing():
     with undone():
         for table in [
             "job",
+            "batch",
             "worker",
             "queue",
             "job_stats",

@@ -161,6 +161,16 @@ def test_a_closer_that_rests_has_no_connection():
     assert not closer.is_alive()
 
 
+def test_a_callback_that_cannot_be_enqueued_keeps_no_other_batch_open(background_worker, marks, caplog):
+    with Batch(on_finish=note("broken")) as broken, Batch(on_finish=note("over")) as batch:
+        pass
+    JobBatch.objects.filter(pk=broken.id).update(callbacks={"on_finish": {"task": "of another version"}})
+    background_worker()
+    wait_for(lambda: marks() == ["over"])
+    assert is_finished(batch)
+    wait_for(lambda: f"Closing batch {broken.id} failed" in caplog.text)
+
+
 def test_a_look_that_fails_is_made_again_by_the_sweep(monkeypatch, caplog):
     batch = Batch()
     with batch:

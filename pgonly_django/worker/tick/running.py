@@ -195,7 +195,7 @@ class TickLoop(WorkerLoop):
             self.stop()
         self.maintenance.run_wanted()
         if self.threads.batches.are_due:
-            self.threads.batches.run_due(self._connection())
+            self.database.ask(self.threads.batches.run_due)
         super()._run_timers(now)
 
     def _pause(self, now: float) -> float:

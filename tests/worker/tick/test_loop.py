@@ -8,10 +8,11 @@ import time
 import pytest
 from django.db import connection
 
-from pgonly_django import task
+from pgonly_django import Batch, task
 from pgonly_django.models import Job, JobStats, Schedule, State, Tick, Worker
 from pgonly_django.worker.tick import running
 from tests import jobs
+from tests.jobs import batching
 from tests.queue.rows import make, make_running
 from tests.waiting import wait_for
 
@@ -50,6 +51,14 @@ def test_it_leaves_its_counts_in_the_statistics(tick):
     jobs.add.enqueue(1)
     assert tick()["done"] == 1
     assert sum(JobStats.objects.filter(granularity="hour").values_list("succeeded", flat=True)) == 1
+
+
+def test_it_closes_batches_and_runs_what_comes_after_them(tick, marks):
+    batches = [Batch(on_finish=batching.note.bind(text)) for text in ("of its own", "of another")]
+    batches[0].enqueue(batching.member, 1)
+    batches[1].enqueue_many([])
+    tick()
+    assert sorted(marks()) == ["of another", "of its own"]
 
 
 def test_a_job_that_is_due_is_promoted(tick):
