@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import psycopg
 from asgiref.sync import sync_to_async
-from django.db import connections, router
+from django.db import router
 
 from pgonly_django.conf import LONGEST
 from pgonly_django.database import notify
-from pgonly_django.database.on_django import all_rows, first_row, require_autocommit
+from pgonly_django.database.on_django import first_row, require_autocommit
 from pgonly_django.database.statement import Statement, printable
 from pgonly_django.exceptions import EventTimeout, LeaseLost, WrongArgumentsError, as_timedelta
 from pgonly_django.models.waits import KEY_LENGTH, Event
@@ -83,7 +83,8 @@ def _bounded(delay: Delay, where: str) -> timedelta:
 # The job's side: on Django's connection, outside of transactions, and fenced by the lease, as its steps are.
 
 # A later run finds the row, and keeps its deadline. Index: the primary key, and pgonly_wait_once.
-BEGIN = qualified("""
+BEGIN = Statement(
+    qualified("""
 INSERT INTO pgonly_wait (job_id, name, key, until, began_at, lease_epoch, choices, question, kept_key)
 SELECT job.id, %(name)s::text, %(key)s::text, clock_timestamp() + %(timeout)s::interval, clock_timestamp(),
     job.lease_epoch, %(choices)s::jsonb, %(question)s::text,
@@ -92,10 +93,13 @@ FROM pgonly_job AS job
 WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running' FOR KEY SHARE
 ON CONFLICT (job_id, name) DO UPDATE SET lease_epoch = excluded.lease_epoch, choices = excluded.choices,
     question = excluded.question, kept_key = excluded.kept_key
+RETURNING 1
 """)
+)
 # The answer becomes a step in the statement that finds it, and the wait is over. Of a wait that was over before, the
 # step is there. Index: pgonly_wait_once, the primary keys, pgonly_step_once.
-LOOK = qualified("""
+LOOK = Statement(
+    qualified("""
 WITH mine AS MATERIALIZED (
     SELECT wait.id, wait.began_at, date_part('epoch', wait.until - clock_timestamp()) AS seconds_left,
         CASE WHEN event.key IS NOT NULL THEN jsonb_build_object('event', event.payload)
@@ -114,11 +118,12 @@ saved AS (
 ),
 over AS (DELETE FROM pgonly_wait WHERE id = (SELECT id FROM mine) AND EXISTS (SELECT FROM saved))
 SELECT coalesce((SELECT result FROM saved),
-        (SELECT result FROM pgonly_step WHERE job_id = %(id)s AND name = %(name)s))::text, mine.seconds_left,
-    EXISTS (SELECT FROM saved)
+        (SELECT result FROM pgonly_step WHERE job_id = %(id)s AND name = %(name)s))::text, mine.seconds_left::text,
+    (SELECT 'new' FROM saved)
 FROM pgonly_job AS job LEFT JOIN mine ON true
 WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running'
 """)
+)
 
 
 class Look(NamedTuple):
@@ -131,19 +136,18 @@ class Look(NamedTuple):
 
 def begin(alias: str, job_id: str, lease_epoch: int, wait: NewWait) -> None:
     """Notes that the job waits in this run. Raises LeaseLost when the job belongs to another run by now."""
-    with connections[alias].cursor() as cursor:
-        cursor.execute(BEGIN, {"id": job_id, "lease_epoch": lease_epoch, **asdict(wait)})
-        if cursor.rowcount == 0:
-            raise LeaseLost
+    if first_row(alias, BEGIN, {"id": job_id, "lease_epoch": lease_epoch, **asdict(wait)}) is None:
+        raise LeaseLost
 
 
 def look(alias: str, job_id: str, lease_epoch: int, name: str) -> Look:
     """Looks for the answer to a wait, and stores it. Raises LeaseLost when the job belongs to another run by now."""
     require_autocommit(alias, "wait_for_event() or sleep()")
-    rows = all_rows(alias, LOOK, {"id": job_id, "lease_epoch": lease_epoch, "name": name})
-    if not rows:
+    row = first_row(alias, LOOK, {"id": job_id, "lease_epoch": lease_epoch, "name": name})
+    if row is None:
         raise LeaseLost
-    return Look(*rows[0])
+    answer, seconds_left, is_new = row
+    return Look(answer, None if seconds_left is None else float(seconds_left), is_new is not None)
 
 
 # The sender's side. An unfinished transaction that has sent the key is waited for.
@@ -244,11 +248,12 @@ def deliver(connection: psycopg.Connection[Any]) -> Delivered:
     return Delivered(*row[:2])
 
 
-# Index: pgonly_event_expires, a range of it, then pgonly_wait_key and the primary key.
+# Index: pgonly_event_expires, a range of it, then pgonly_wait_key and the primary key. (NOT EXISTS may read all waits
+# into a hash.)
 PRUNE = qualified("""
 DELETE FROM pgonly_event WHERE key = ANY (ARRAY (
     SELECT event.key FROM pgonly_event AS event WHERE event.expires_at < statement_timestamp()
-        AND NOT EXISTS (SELECT FROM pgonly_wait AS wait WHERE wait.key = event.key)
+        AND (SELECT true FROM pgonly_wait AS wait WHERE wait.key = event.key LIMIT 1) IS NULL
     ORDER BY event.expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 """)
 

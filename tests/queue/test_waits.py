@@ -13,6 +13,7 @@ from django.utils import timezone
 from pgonly_django import asend_event, send_event
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
+from pgonly_django.database.on_django import PREPARE_THRESHOLD
 from pgonly_django.exceptions import LeaseLost, ManualCommitError, NotStorableError, StepNameError
 from pgonly_django.models import Event, Job, State, Step, Wait
 from pgonly_django.outcomes import Outcome
@@ -115,6 +116,18 @@ def test_an_event_is_stored_as_a_step_and_looking_again_gives_the_same(transacti
         True,
     )
     assert not Wait.objects.exists()
+
+
+def test_what_a_job_finds_is_the_same_after_its_statements_were_prepared(transactional_db):
+    job = make_running()
+    for number in range(3 * PREPARE_THRESHOLD):
+        begin(job, wait := for_event(f"k {number}", timeout=60))
+        answer, seconds, is_new = look(job, wait)
+        assert (answer, 50 < seconds <= 60, is_new) == (None, True, False)
+        send_event(f"k {number}", [number])
+        for is_new in (True, False):
+            found = look(job, wait)
+            assert (waits.payload_in(found.answer, ""), found.is_new) == ([number], is_new)
 
 
 def test_a_timeout_is_an_answer_that_a_late_event_does_not_change(transactional_db):
@@ -327,13 +340,13 @@ class Play:
     def begin(self):
         self.by_job.execute("BEGIN")
         new = {"key": self.key, "timeout": None, "choices": "[]", "question": "", "keeps_key": False}
-        self.by_job.execute(waits.BEGIN, {**self.of_job, **new})
+        self.by_job.execute(waits.BEGIN.sql, {**self.of_job, **new})
 
     def begun(self):
         self.by_job.execute("COMMIT")
 
     def look(self):
-        ((self.answer, *_),) = self.by_job.execute(waits.LOOK, self.of_job).fetchall()
+        ((self.answer, *_),) = self.by_job.execute(waits.LOOK.sql, self.of_job).fetchall()
 
     def leave(self):
         self.by_job.execute("BEGIN")
