@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
 from django.test import Client
 from django.utils import timezone, translation
 
 from pgonly_django import answer_url, send_event
 from pgonly_django.models import Event, Job, State, Wait
+from tests import activity
 from tests.queue.rows import make_waiting
+from tests.waiting import beside, wait_for
 
 pytestmark = pytest.mark.django_db
 ASKED = {"question": "Include paper 7?", "choices": ["include", "exclude"]}
@@ -53,6 +57,22 @@ def test_an_answer_between_the_page_and_the_click_counts(client, asked):
     send_event("approve:7", "exclude")
     assert title(client.post(url, {"choice": "include"})) == "Already answered"
     assert Event.objects.get().payload == "exclude"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("commits", "said", "counts"), [(True, "Already answered", "exclude"), (False, "Thank you", "include")]
+)
+def test_of_two_answers_at_the_same_time_the_first_that_commits_counts(other, asked, commits, said, counts):
+    url = answer_url("approve:7")
+    with ExitStack() as until_the_click_is_over, transaction.atomic():
+        send_event("approve:7", "exclude")
+        click = beside(lambda: Client().post(url, {"choice": "include"}))
+        responses = until_the_click_is_over.enter_context(click)
+        wait_for(lambda: activity.pids("wait_event_type = 'Lock'", on=other))
+        transaction.set_rollback(not commits)
+    assert [title(response) for response in responses] == [said]
+    assert Event.objects.get().payload == counts
 
 
 def test_an_expired_link_says_so_and_answers_nothing(client, asked):
