@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.utils import timezone
+from django.db import transaction
 
 from example_project.screening.models import Paper, Project
 from example_project.screening.models.paper import Outcome
+from pgonly_django import send_event
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ def place(paper: Paper) -> Place:
 
 
 def decide(paper: Paper, decision: str, who: str) -> None:
-    """Empty: take the decision back."""
-    Paper.objects.filter(pk=paper.pk).update(
-        decided=decision,
-        decided_by=who if decision else "",
-        decided_at=timezone.now() if decision else None,
-    )
+    """Write the decision, and let the job hear of it that waits for it, or will. Empty: take it back; the job has heard
+    the first one."""
+    with transaction.atomic():
+        Paper.objects.filter(pk=paper.pk).decide(decision, who)
+        if decision:
+            send_event(paper.question_key, decision)
 
 
 def last_decided(project: Project) -> Paper | None:

@@ -13,7 +13,9 @@ from django.utils import timezone
 from example_project.screening.models import Paper
 from example_project.screening.models.paper import Outcome
 from example_project.screening.summary import calls, resumed_from, seconds
+from example_project.screening.tasks import screen_papers
 from pgonly_django.models import Job, State
+from pgonly_django.tasks import PostgresBackend
 
 if TYPE_CHECKING:
     from example_project.screening.models import Project
@@ -23,6 +25,7 @@ LABELS = {
     "ready": "Waiting for a worker",
     "scheduled": "Waiting for the next attempt",
     "running": "Running",
+    "asking": "Waiting for your decision",
     "stopping": "Stopping",
     "silent": "Worker silent, waiting for takeover",
     "orphaned": "Its worker died: another worker takes over when the lease ends",
@@ -33,9 +36,10 @@ LABELS = {
     "held": "Held by a person",
 }
 BUTTONS = {
-    "new": ("start",),
+    "new": ("start", "split"),
     "ready": ("cancel",),
     "running": ("cancel",),
+    "asking": ("cancel",),
     "silent": ("cancel",),
     "orphaned": ("cancel",),
     "scheduled": ("cancel", "resume"),
@@ -99,7 +103,11 @@ class Status:
 
     @property
     def buttons(self) -> tuple[str, ...]:
-        return BUTTONS.get(self.state, ())
+        known = BUTTONS.get(self.state, ())
+        is_ours = isinstance(
+            screen_papers.get_backend(), PostgresBackend
+        )  # another one has no jobs that wait
+        return known if is_ours else tuple(verb for verb in known if verb != "split")
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -124,7 +132,7 @@ def status(project: Project) -> Status:
     job, papers = project.job, Paper.objects.of(project)
     done, total = papers.judged().count(), papers.count()
     return Status(
-        state=_state(job, project.budget().name, is_done=done == total),
+        state=_state(project, job, is_done=done == total),
         done=done,
         total=total,
         outcomes=papers.count_by_outcome(),
@@ -149,11 +157,15 @@ def shown(usd: Decimal) -> str:
     return f"${text[:-2]}{text[-2:].rstrip('0')}"
 
 
-def _state(job: Job | None, budget: str, *, is_done: bool) -> str:
+def _state(project: Project, job: Job | None, *, is_done: bool) -> str:
     if job is None:
         return "succeeded" if is_done else "new"
-    if job.state == State.HELD and job.held_by == f"budget:{budget}":
+    budget = f"budget:{project.budget().name}"
+    if job.state == State.HELD and job.held_by == budget:
         return "unpaid"
+    if job.state == State.SCHEDULED and project.members.exists():
+        is_unpaid = project.members.held(budget).exists()
+        return "unpaid" if is_unpaid else "asking" if is_done else "running"
     if job.state != State.RUNNING:
         return job.state
     left = job.lease_expires_at - timezone.now() if job.lease_expires_at else SILENT_BELOW
@@ -166,7 +178,7 @@ def _state(job: Job | None, budget: str, *, is_done: bool) -> str:
 
 def held_because(project: Project) -> str:
     """The reason that stands with a held job; "" for other jobs."""
-    job = project.job
+    job = project.members.held().first() or project.job
     return str(job.errors[-1].get("reason", "")) if job and job.state == State.HELD and job.errors else ""
 
 
@@ -175,6 +187,8 @@ def history(project: Project) -> list[Event]:
     events = [Event(run.started_at, f"Began at paper {run.papers_done + 1}") for run in project.runs.all()]
     job = project.job
     if job is not None:
+        if job.started_at and project.members.exists():
+            events.append(Event(job.started_at, "Began a job for each undecided paper"))
         events += [_event(entry) for entry in job.errors if entry.get("finished_at")]
         if job.state == State.SUCCEEDED and job.finished_at is not None:
             events.append(Event(job.finished_at, LABELS[job.state]))

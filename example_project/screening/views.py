@@ -15,19 +15,21 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from example_project.screening.deciding import decide, last_decided, place
 from example_project.screening.forms import ProjectForm
 from example_project.screening.models import Paper, Project
-from example_project.screening.models.paper import Outcome
+from example_project.screening.models.paper import Outcome, PaperQuerySet
 from example_project.screening.status import filters, held_because, history, status
 from example_project.screening.summary import summarise
-from example_project.screening.tasks import start_screening
+from example_project.screening.tasks import CHOICES, start_screening
 from pgonly_django.exceptions import AmountError, BudgetError
 
 PAPERS_A_PAGE = 25
 VERBS: dict[str, Callable[[Project], None]] = {
     "start": start_screening,
+    "split": partial(start_screening, by_paper=True),
     "cancel": Project.cancel,
     "resume": Project.resume,
 }
-DECISIONS = ("include", "exclude", "")
+DECISIONS = (*CHOICES, "")
+QUESTIONS_SHOWN = 5
 
 
 @require_safe
@@ -60,7 +62,7 @@ def project_page(request: HttpRequest, pk: int) -> HttpResponse:
         "page": page,
         "held_because": held_because(project),
         "rows": [(paper, _opinions(paper, project)) for paper in page],
-        "next_disputed": _next_disputed(project),
+        "questions": [(paper, _opinions(paper, project)) for paper in _disputed(project)[:QUESTIONS_SHOWN]],
         "summarise": partial(summarise, project),  # called by the template, unless the summary is cached
     }
     return render(request, "screening/project.html", context)
@@ -123,9 +125,10 @@ def _decide(request: HttpRequest, paper: Paper) -> HttpResponse:
         )
     who = request.user.get_username() if request.user.is_authenticated else "a person"
     decide(paper, decision, who)
-    following = _next_disputed(paper.project) if decision else paper
+    following = _disputed(paper.project).first() if decision else paper
     if following is None:
         messages.success(request, "That was the last disputed paper.")
+    if following is None or "from_project" in request.POST:
         return redirect("screening:project", paper.project_id)
     return redirect("screening:paper", paper.project_id, following.position)
 
@@ -141,8 +144,8 @@ def undo(_request: HttpRequest, pk: int) -> HttpResponse:
     return redirect("screening:paper", pk, paper.position)
 
 
-def _next_disputed(project: Project) -> Paper | None:
-    return Paper.objects.of(project).of_outcome(Outcome.DISPUTED).first()
+def _disputed(project: Project) -> PaperQuerySet:
+    return Paper.objects.of(project).of_outcome(Outcome.DISPUTED).prefetch_related("verdicts")
 
 
 def _papers(project: Project, show: str, number: str | None) -> Page[Paper]:

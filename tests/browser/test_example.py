@@ -8,8 +8,10 @@ import pytest
 
 from example_project.screening.demo import prepare
 from example_project.screening.demo.seeding import projects
+from example_project.screening.importers import new_project, read_papers
 from example_project.screening.models import Paper, Project, Verdict
 from example_project.screening.models.paper import Outcome
+from pgonly_django.models import Job, State
 from tests.browser.pages import APP
 from tests.waiting import wait_for
 
@@ -34,6 +36,30 @@ def test_a_screening_is_seen_to_lose_its_worker_and_to_go_on_and_its_report_is_t
     expect(label).to_have_text("Done", timeout=15_000)
     assert len(page.locator("#job [data-part=output]").inner_text()) > 40
     assert Verdict.objects.of(project).count() == 80
+
+
+def test_a_job_for_each_paper_waits_for_the_buttons_of_the_page_and_hears_them(person, workers, expect):
+    papers = read_papers(prepare.SAMPLE.read_bytes())[6:13]  # two of them are disputed
+    project = new_project("Seven papers", "Is it a trial?", "Trials.", papers)
+    visitor = person(None)
+    page = visitor.goes_to(f"/projects/{project.pk}/")
+    questions = page.locator("#questions form")
+    expect(page.locator("#questions")).to_be_hidden()
+    visitor.presses("Start a job for each paper")
+    workers.start("screening")
+    expect(page.locator("#state")).to_have_text("Waiting for your decision", timeout=45_000)
+    expect(questions).to_have_count(2, timeout=15_000)
+    for left, answer in ((1, "Include"), (0, "Exclude")):
+        questions.first.get_by_role("button", name=answer).click()
+        expect(questions).to_have_count(left)
+    expect(page.locator("#state")).to_have_text("Finished", timeout=20_000)
+    assert (
+        project.papers.filter(decided="include").count()
+        == project.papers.filter(decided="exclude").count()
+        == 1
+    )
+    assert {job.state for job in Job.objects.all()} == {State.SUCCEEDED}
+    assert Job.objects.count() == 8
 
 
 def test_a_user_finds_the_devices_in_the_layout_of_the_site_and_signs_one_out(person, expect):

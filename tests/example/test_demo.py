@@ -60,6 +60,7 @@ def test_a_killed_worker_changes_no_verdict_and_costs_at_most_the_call_in_flight
     killed = summary_of(demo("--headless", "--json", "--delay", "0.02", "--kill-at", "50"))
     assert (whole["papers"], whole["verdicts"], whole["reviewer_calls"]) == (40, 80, 80)
     assert (whole["killed_at"], whole["resumed_from"]) == (None, None)
+    assert (whole["outcomes"]["disputed"], whole["decided"]) == (12, 12)
     assert killed["verdicts_digest"] == whole["verdicts_digest"]
     assert killed["killed_at"] >= 20
     assert 0 <= killed["resumed_from"] - killed["killed_at"] <= 1  # a commit may have been in flight
@@ -85,13 +86,14 @@ def test_two_workers_heed_a_429_and_a_project_is_held_at_its_budget_and_resumed(
 
 @pytest.mark.process
 def test_the_pages_come_up_and_sigterm_ends_every_child(demo):
-    process = demo("--port", str(free_port()))
+    process = demo("--seed", "--port", str(free_port()))
     lines = iter(process.stdout.readline, "")
-    told = list(islice(lines, 7))
+    told = list(islice(lines, 8))
     assert "press Start" in told[2]
-    assert "user demo, password" in told[3]
-    assert "/account/devices/" in told[4]
-    worker = int(told[6].split("pid ")[1].split(":")[0])
+    assert "12 papers wait for your decision" in told[3]
+    assert "user demo, password" in told[4]
+    assert "/account/devices/" in told[5]
+    worker = int(told[7].split("pid ")[1].split(":")[0])
     os.kill(worker, 0)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 128 + signal.SIGTERM

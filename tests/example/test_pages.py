@@ -39,7 +39,7 @@ def test_a_file_that_cannot_be_read_says_why_and_makes_nothing(client, db):
 
 def test_start_cancel_and_resume_are_buttons(client, transactional_db, project):
     page = f"/projects/{project.pk}/"
-    assert _buttons(client, page) == {"start"}
+    assert _buttons(client, page) == {"start", "split"}
     client.post(f"{page}start/")
     assert Job.objects.get().state == "ready"
     assert _buttons(client, page) == {"cancel"}

@@ -1,14 +1,18 @@
-"""The demo without a web server: screen one project, and kill the worker on the way with --kill-at."""
+"""The demo without a web server: screen one project, kill the worker on the way with --kill-at, and answer the
+questions that a person would be asked."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
-from example_project.screening.models import Verdict
+from example_project.screening.deciding import decide
+from example_project.screening.models import Paper, Verdict
+from example_project.screening.models.paper import Outcome
+from example_project.screening.reviewers import Decision
 from example_project.screening.summary import summarise
 from example_project.screening.tasks import start_screening
-from pgonly_django.models import Job, State
+from pgonly_django.models import Job, State, Wait
 
 if TYPE_CHECKING:
     from example_project.screening.demo.children import Children
@@ -42,10 +46,11 @@ class Headless:
         start_screening(self.project, queue=self.queue)
         try:
             self._watch()
+            summary = self._summary(time.monotonic() - begin)
+            return summary | {"decided": self._decide_the_disputed()}
         except BaseException:
             self.project.cancel()
             raise
-        return self._summary(time.monotonic() - begin)
 
     def _watch(self) -> None:
         while not self._is_finished():
@@ -58,6 +63,25 @@ class Headless:
             time.sleep(POLL_SECONDS)
         self.terminal.show(self._done())
         self.terminal.close()
+
+    def _decide_the_disputed(self) -> int:
+        """Enqueue a job for each disputed paper, and answer what it asks. Returns how many papers were decided."""
+        start_screening(self.project, queue=self.queue, by_paper=True)
+        disputed = Paper.objects.of(self.project).of_outcome(Outcome.DISPUTED).select_related("project")
+        asked, answered = {paper.question_key: paper for paper in disputed}, 0
+        self.terminal.say(
+            f"{len(asked)} papers are disputed: a job for each waits until a person decides. "
+            "Nobody is here, so the demo answers by itself: include."
+        )
+        while not self._is_finished():
+            self.children.check()
+            waited_for = Wait.objects.open().filter(key__in=asked).values_list("key", flat=True)
+            for key in asked.keys() & set(waited_for):
+                decide(asked[key], Decision.INCLUDE, "the demo")
+                answered += 1
+            self._check_stalled(self.total + answered)
+            time.sleep(POLL_SECONDS)
+        return answered
 
     def _check_stalled(self, done: int) -> None:
         """Raises ScreeningError when no paper was finished for STALLED_SECONDS."""
@@ -127,6 +151,9 @@ def as_text(summary: dict[str, Any]) -> str:
             f"worker killed with {summary['killed_at']} papers done, resumed from {summary['resumed_from']}"
         )
         lines.append(("resumed", resumed))
+    lines.append(
+        ("decided", f"{summary['decided']} disputed papers by the demo itself; their jobs waited for it")
+    )
     lines.append(("seconds", str(summary["seconds"])))
     return "\n".join(f"  {label:<15} {fact}" for label, fact in lines)
 

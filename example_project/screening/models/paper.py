@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import Case, Count, F, Max, Min, Q, Value, When
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from example_project.screening.models.project import Project
@@ -48,9 +49,9 @@ class PaperQuerySet(models.QuerySet["Paper"]):
         """The papers with the verdicts of both reviewers."""
         return self.annotate(verdict_count=Count("verdicts")).filter(verdict_count=REVIEWERS_PER_PAPER)
 
-    def of_outcome(self, outcome: str) -> PaperQuerySet:
-        """The papers with this outcome."""
-        return self.with_outcome().filter(Q(outcome_value=outcome))
+    def of_outcome(self, *outcomes: str) -> PaperQuerySet:
+        """The papers with one of these outcomes."""
+        return self.with_outcome().filter(Q(outcome_value__in=outcomes))
 
     def count_by_outcome(self) -> dict[str, int]:
         """The number of papers of each outcome; every Outcome is a key."""
@@ -58,6 +59,14 @@ class PaperQuerySet(models.QuerySet["Paper"]):
         for outcome in self.with_outcome().order_by().values_list(F("outcome_value"), flat=True):
             counts[outcome] += 1
         return counts
+
+    def decide(self, decision: str, who: str) -> int:
+        """Write the decision of a person. Empty: take it back. Returns how many papers it changed."""
+        return self.update(
+            decided=decision,
+            decided_by=who if decision else "",
+            decided_at=timezone.now() if decision else None,
+        )
 
 
 class Paper(models.Model):
@@ -90,6 +99,11 @@ class Paper(models.Model):
     def assignment(self) -> Assignment:
         """The part of the paper and of its project that a reviewer may read."""
         return Assignment(self.project.question, self.project.criteria, self.title, self.abstract)
+
+    @property
+    def question_key(self) -> str:
+        """The event by which a person decides it. Another screening of the project asks anew, with another key."""
+        return f"paper:{self.pk}:{self.project.job_id}"
 
     @property
     def outcome(self) -> Outcome:

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from example_project.screening.reviewers import Reviewer, build_reviewer, configured_names
 from pgonly_django import budget
 from pgonly_django.models import Budget as BudgetRow
-from pgonly_django.models import Job
+from pgonly_django.models import Job, JobBatch
 
 if TYPE_CHECKING:
     from pgonly_django.limits.budget import NamedBudget
@@ -79,13 +79,21 @@ class Project(models.Model):
         """Raises ImproperlyConfigured when a reviewer of this project is not configured here."""
         return [build_reviewer(name) for name in self.reviewers]
 
+    @property
+    def members(self) -> JobQuerySet:
+        """The jobs of single papers, where it is screened in this way."""
+        batches = JobBatch.objects.filter(parent=self.job_id).values("pk")
+        return Job.objects.filter(batch_id__in=batches) if self.job_id else Job.objects.none()
+
     def cancel(self) -> None:
         """Stop the screening: a waiting one at once, a running one between two papers. Its verdicts stay."""
         self._jobs().cancel()
 
     def resume(self) -> None:
         """Continue a cancelled, failed or held screening where it stopped."""
-        self._jobs().retry()
+        with transaction.atomic():
+            self._jobs().retry()
+            self.members.retry()
 
     def budget(self) -> NamedBudget:
         """Shared by all processes that screen this project. A change in the admin wins over budget_usd."""

@@ -56,3 +56,4 @@ def _write() -> None:
         part.write(rows)
     for of_its_own in (workers, limits, users, projects, questions):
         of_its_own.write()
+    projects.ask()

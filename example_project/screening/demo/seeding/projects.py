@@ -12,10 +12,11 @@ from example_project.screening.demo import prepare
 from example_project.screening.demo.seeding.rows import ago, id_at
 from example_project.screening.importers import new_project, read_papers
 from example_project.screening.models import Paper, Project, ReviewerCall, Verdict
+from example_project.screening.models.paper import Outcome
 from example_project.screening.reviewers import pico, points
 from example_project.screening.reviewers.interface import Opinion, Usage
 from example_project.screening.reviewers.tokens import pretended
-from example_project.screening.tasks import screen_project
+from example_project.screening.tasks import screen_project, start_screening
 from pgonly_django.models import Budget, CostEntry
 
 NAME = "Screened last week"
@@ -30,6 +31,13 @@ class Call(NamedTuple):
     opinion: Opinion
     usage: Usage
     ended: datetime
+
+
+def ask() -> None:
+    """Let a job for each paper that is still disputed ask a person: a worker of the demo runs them."""
+    project = Project.objects.get(name=NAME)
+    if Paper.objects.of(project).of_outcome(Outcome.DISPUTED).exists():
+        start_screening(project, by_paper=True)
 
 
 def write() -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -18,12 +18,11 @@ from example_project.screening.demo.interactive import Interactive
 from example_project.screening.demo.start import HOST, IN_USE, INTERRUPTED, PORT, answers
 from example_project.screening.demo.terminal import Terminal
 from example_project.screening.demo.two_workers import TwoWorkers
+from example_project.screening.models import Paper, Project
+from example_project.screening.models.paper import Outcome
 from example_project.screening.status import shown
 from example_project.screening.tasks import screen_project
 from pgonly_django.tasks import PostgresBackend
-
-if TYPE_CHECKING:
-    from example_project.screening.models import Project
 
 LEASE_SECONDS = 3  # so that a killed worker's job is rescued soon; a site keeps the default of 60
 INTERACTIVE_DELAY_SECONDS = 0.5
@@ -140,6 +139,7 @@ class Command(BaseCommand):
         guide = "\n".join((
             f"{project.papers.count()} papers are loaded, and a worker is waiting. {seeded}",
             f"  page       {address}/projects/{project.pk}/   press Start",
+            *self._questions(address),
             f"  admin      {address}/admin/   user {login.username}, password {login.password}",
             f"  devices    {address}/account/devices/   where {login.username} is signed in",
             f"  logs       {children.logs}",
@@ -148,6 +148,14 @@ class Command(BaseCommand):
             Interactive(children, sys.stdout, options["port"]).serve(guide)
         except KeyboardInterrupt:
             self.stdout.write("\nStopping the web server and the worker.")
+
+    def _questions(self, address: str) -> list[str]:
+        """Where a person answers, if a seeded project has disputed papers."""
+        return [
+            f"  decide     {address}/projects/{asks.pk}/   {count} papers wait for your decision, here or in the admin"
+            for asks in Project.objects.filter(name=seeding.projects.NAME)
+            if (count := Paper.objects.of(asks).of_outcome(Outcome.DISPUTED).count())
+        ]
 
     def _seed(self, options: dict[str, Any], password: str) -> str:
         """What became of it. In a database that is not the demo's own, rows are somebody's: it is asked for first."""

@@ -42,7 +42,7 @@
     if (!answer.ok) return;
     const now = await answer.json();
     show(now);
-    const fingerprint = [now.state, now.done, now.history].join();
+    const fingerprint = [now.state, now.done, now.history, now.facts.disputed].join();
     if (shown && fingerprint === shown) return;
     if (shown && now.state === "succeeded") return location.reload();
     if (Date.now() - listsAt < MIN_MS_BETWEEN_LISTS) return;
