@@ -76,16 +76,27 @@ KINDS_AT_MOST = 1000
 UNFINISHED = (READY_ROW, SUSPECT_ROW, LIMITED_ROW, "state = 'scheduled'", "state = 'running'",
               "state = 'held' AND held_by IS NOT NULL")  # fmt: skip
 _ROWS = " UNION ALL ".join(
-    qualified(f"(SELECT task, backend, options, args, kwargs FROM pgonly_job WHERE {rows} LIMIT %(limit)s)")
+    qualified(
+        f"(SELECT task, backend, options, args, kwargs, then_job FROM pgonly_job WHERE {rows} LIMIT %(limit)s)"
+    )
     for rows in UNFINISHED
 )
 # Index: one for each of UNFINISHED: pgonly_job_ready, _suspect, _limited, _scheduled, _running and _held. All of these
-# rows are read, and none of the finished ones. The keys of a JSONB object have their own order.
+# rows are read, and none of the finished ones. The keys of a JSONB object have their own order. The job that follows
+# one of them (tasks/bound.py) is a call, too.
 STORED_CALLS = qualified(f"""
 WITH unfinished AS ({_ROWS})
-SELECT task, backend, CASE jsonb_typeof(options -> 'backoff') WHEN 'string' THEN options ->> 'backoff' END AS backoff,
-    jsonb_array_length(args) AS positional, ARRAY(SELECT jsonb_object_keys(kwargs)) AS names, count(*) AS jobs
-FROM unfinished GROUP BY 1, 2, 3, 4, 5 ORDER BY jobs DESC, task LIMIT %(kinds)s
+SELECT call.task, call.backend,
+    CASE jsonb_typeof(call.options -> 'backoff') WHEN 'string' THEN call.options ->> 'backoff' END AS backoff,
+    jsonb_array_length(call.args) AS positional, ARRAY(SELECT jsonb_object_keys(call.kwargs)) AS names,
+    count(*) AS jobs
+FROM unfinished AS job CROSS JOIN LATERAL (
+    SELECT job.task::text, job.backend::text, job.options, job.args, job.kwargs
+    UNION ALL
+    SELECT then_job ->> 'task', then_job ->> 'backend', NULL, then_job -> 'args', then_job -> 'kwargs'
+    WHERE then_job IS NOT NULL
+) AS call(task, backend, options, args, kwargs)
+GROUP BY 1, 2, 3, 4, 5 ORDER BY jobs DESC, task LIMIT %(kinds)s
 """)
 
 # For the transaction: behind a pooler others use the connection too. Where most jobs of a big table are unfinished,

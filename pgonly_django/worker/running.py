@@ -104,7 +104,10 @@ class Executor:
         if SyncToAsync.context_to_thread_executor:
             lost += leave_thread_of(_thread.place, run.job.task)
         ended = self._without(lost, ended) if lost else ended
-        return ended if run.job.then_job is None else self.enqueue_next(ended)
+        if run.job.then_job is not None:
+            ended = self.enqueue_next(ended)
+            clean_up_connections(run.job.task)
+        return ended
 
     def call(self, run: Run) -> EndedRun:
         """Runs a sync task in this thread. What it leaves is not cleaned up. Raises nothing."""

@@ -59,6 +59,14 @@ def test_an_alias_in_a_module_that_no_worker_imports_is_an_error(monkeypatch, tm
     del sys.modules["beside_tasks"]
 
 
+def test_jobs_that_follow_others_count_too():
+    make(args=[1], then_job={"task": "tests.jobs.add", "backend": "default", "args": [1], "kwargs": {}})
+    assert check_stored_jobs() == []
+    make(args=[1], then_job={"task": GONE, "backend": "default", "args": [], "kwargs": {"a": 1}})
+    (error,) = check_stored_jobs()
+    assert error.msg.startswith("1 unfinished job of shop.tasks.send_mail")
+
+
 def test_jobs_of_a_path_that_is_gone_are_one_error_with_their_number():
     for _ in range(3):
         make(task=GONE, args=[1])

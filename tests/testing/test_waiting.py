@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from asgiref.sync import async_to_sync
 
-from pgonly_django import asend_event, send_event
+from pgonly_django import RESULT, asend_event, send_event
 from pgonly_django.models import Event, Job, State, Wait
 from pgonly_django.testing import (
     NotResumableError,
@@ -18,6 +18,7 @@ from pgonly_django.testing import (
     drain,
     time_travel,
 )
+from tests.jobs.chained import keep
 from tests.testing import waiting_jobs
 from tests.testing.conftest import both
 
@@ -39,6 +40,14 @@ def test_a_drain_runs_through_a_wait_whose_event_is_sent(where):
     assert values() == [{"by": 3}]
     assert not Wait.objects.exists()
     assert result.job.attempt == 1
+
+
+def test_a_job_that_waits_is_followed_once(db):
+    waiting_jobs.ask.using(then=keep.bind(RESULT)).enqueue(7)
+    assert values() == []
+    send_event("approve:7", "yes")
+    assert values() == ["yes", [["yes"], {}]]
+    assert Job.objects.count() == 2
 
 
 def test_an_event_that_was_sent_before_is_taken_at_once(db):
