@@ -18,6 +18,7 @@ from pgonly_django.tasks.editing import run_again
 from pgonly_django.testing import assert_resumable
 from tests.jobs import chained
 from tests.jobs.chained import keep, load
+from tests.sql import sql
 
 pytestmark = pytest.mark.django_db
 LOADS = [load, chained.load_async, chained.load_atomically, chained.load_at_the_second_attempt]
@@ -88,6 +89,23 @@ def test_a_result_that_cannot_be_an_argument_ends_the_job_at_once(run_jobs):
     run_jobs()
     row = first.job
     assert (row.state, row.attempt, following(first)) == (State.FAILED, 1, None)
+
+
+@pytest.mark.parametrize("task", [load, chained.load_async, chained.load_atomically])
+def test_a_job_has_not_succeeded_where_the_next_one_cannot_be_enqueued(run_jobs, task):
+    first = task.using(then=keep).enqueue(1)
+    sql("ALTER TABLE pgonly_job ADD CONSTRAINT never CHECK (task NOT LIKE '%%.keep')")
+    run_jobs()
+    row = first.job
+    assert (row.state, row.result, row.errors[-1]["exception"]) == (
+        State.SCHEDULED,
+        None,
+        "django.db.utils.IntegrityError",
+    )
+    sql("ALTER TABLE pgonly_job DROP CONSTRAINT never")
+    Job.objects.all().run_now()
+    run_jobs()
+    assert (first.job.state, following(first).state) == (State.SUCCEEDED, State.SUCCEEDED)
 
 
 def test_a_cancelled_or_discarded_job_that_waits_enqueues_nothing(run_jobs):
