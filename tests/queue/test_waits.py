@@ -1,8 +1,7 @@
-"""The statements of waits and events, and that no order of them loses an event."""
+"""The statements of waits and events. Whether an order of them loses an event: see tests/interleaving/."""
 
 from __future__ import annotations
 
-import itertools
 from datetime import timedelta
 
 import pytest
@@ -18,7 +17,6 @@ from pgonly_django.exceptions import LeaseLost, ManualCommitError, NotStorableEr
 from pgonly_django.models import Event, Job, State, Step, Wait
 from pgonly_django.outcomes import Outcome
 from pgonly_django.queue import waits
-from pgonly_django.queue.finish import finish_statements
 from pgonly_django.queue.promote import promote
 from pgonly_django.queue.waits import Delivered, Look, deliver, prune_events
 from tests.queue.rows import (
@@ -305,99 +303,6 @@ def test_the_jobs_of_one_event_are_woken_in_batches(server):
     assert (first, first.is_full) == (Delivered(waits.BATCH, 0), True)
     last = deliver(server)
     assert (last, last.is_full) == (Delivered(1, 1), False)
-
-
-# A job begins its wait, looks and leaves; a sender sends, and a worker delivers. Writes that take a while, for which
-# others see nothing of them, have two steps.
-JOB = ("begin", "begun", "look", "leave", "left")
-SENDER = ("send", "sent", "deliver")
-
-
-def orders():
-    for places in itertools.combinations(range(len(JOB) + len(SENDER)), len(SENDER)):
-        job, sender = iter(JOB), iter(SENDER)
-        yield [next(sender if place in places else job) for place in range(len(JOB) + len(SENDER))]
-
-
-class Play:
-    """A job, a sender and a worker, each with a connection of its own."""
-
-    def __init__(self, connections, deliver_sql):
-        self.job = make_running()
-        self.key = str(self.job.pk)
-        self.wait = for_event(self.key)
-        self.by_job, self.by_sender, self.by_worker = connections
-        self.deliver_sql, self.answer = deliver_sql, None
-
-    def do(self, act):
-        if self.answer is None or act not in JOB:
-            getattr(self, act)()
-
-    @property
-    def of_job(self):
-        return {"id": self.key, "lease_epoch": 1, "name": self.wait.name}
-
-    def begin(self):
-        self.by_job.execute("BEGIN")
-        new = {"key": self.key, "timeout": None, "choices": "[]", "question": "", "keeps_key": False}
-        self.by_job.execute(waits.BEGIN.sql, {**self.of_job, **new})
-
-    def begun(self):
-        self.by_job.execute("COMMIT")
-
-    def look(self):
-        ((self.answer, *_),) = self.by_job.execute(waits.LOOK.sql, self.of_job).fetchall()
-
-    def leave(self):
-        self.by_job.execute("BEGIN")
-        ((statement, parameters),) = finish_statements([finish_of(self.job, **PARKED)])
-        self.by_job.execute(statement.sql, parameters)
-
-    def left(self):
-        self.by_job.execute("COMMIT")
-
-    def send(self):
-        self.by_sender.execute("BEGIN")
-        self.by_sender.execute(waits.SEND.sql, {"key": self.key, "payload": "1", "keep": HOUR})
-
-    def sent(self):
-        self.by_sender.execute("COMMIT")
-
-    def deliver(self):
-        self.by_worker.execute(self.deliver_sql)
-
-    @property
-    def is_lost(self):
-        """Whether the job waits for an event that no worker will deliver any more."""
-        self.deliver()
-        return self.answer is None and fresh(self.job).state == State.SCHEDULED
-
-
-def lost_orders(connections, deliver_sql):
-    lost = []
-    for order in orders():
-        play = Play(connections, deliver_sql)
-        for act in order:
-            play.do(act)
-        if play.is_lost:
-            lost.append(order)
-    return lost
-
-
-@pytest.fixture
-def three(server, other):
-    with connect("default", application_name="pgonly tests, a third") as third:
-        yield server, other, third
-
-
-def test_no_order_of_a_job_a_sender_and_a_worker_loses_the_event(three):
-    assert len(list(orders())) == 56
-    assert lost_orders(three, waits.DELIVER) == []
-
-
-def test_without_regard_to_jobs_that_leave_their_run_events_would_be_lost(three):
-    broken = waits.DELIVER.replace("IN ('scheduled', 'running')", "IN ('scheduled')")
-    assert lost_orders(three, broken)
 
 
 # Pruning.

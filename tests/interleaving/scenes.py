@@ -1,0 +1,85 @@
+"""What the sessions do, as their scripts, and what has to be true after each order."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pgonly_django.context.run import Run
+from pgonly_django.models import Job
+from pgonly_django.queue.batches import close, sweep
+from pgonly_django.queue.claim import ClaimedJob
+from pgonly_django.queue.promote import promote
+from pgonly_django.queue.rescue import rescue_known_dead
+from pgonly_django.queue.waits import deliver
+from pgonly_django.tasks.batches import callback
+from pgonly_django.worker.running import Executor
+from tests.interleaving.sessions import Order
+from tests.queue.rows import claim, claimer, make, make_worker, write
+
+TIMED_OUT = "timed out"
+ROUNDS = 5
+NOBODY: Any = None
+_numbers = itertools.count()
+_heard: dict[str, list[Any]] = defaultdict(list)  # by the key: what each run of a job was told
+
+
+class Claimed(NamedTuple):
+    job: ClaimedJob
+    worker: UUID
+
+
+class Scene:
+    """Jobs of a queue of their own, and the workers that run them."""
+
+    order: Order  # in which its scripts run
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.queue = f"queue {next(_numbers)}"
+        self.dead: list[UUID] = []
+        self.last_worker = make_worker().pk
+
+    def make(self, task: Any, *args: Any, **facts: Any) -> Job:
+        return make(task=f"{task.func.__module__}.{task.func.__name__}", args=args, queue=self.queue, **facts)
+
+    def claimed(self, worker: UUID) -> list[Claimed]:
+        return [Claimed(job, worker) for job in claim(self.server, claimer(self.queue, worker_id=worker))]
+
+    def one_claimed(self, own: Any, worker: UUID) -> Any:
+        found = claim(own, claimer(self.queue, worker_id=worker), 1)
+        return Claimed(found[0], worker) if found else None
+
+    def run(self, claimed: Claimed, own: Any) -> None:
+        """Runs a job, and writes its end, as a worker does."""
+        job, worker = claimed
+        run = Run(job, "default", time.monotonic(), math.inf, "w", str(worker))
+        ended = Executor("default", str(worker), NOBODY).call(run)
+        if ended.finish is not None and not ended.committed:
+            write(own, ended.finish)
+
+    def end(self, claimed: Claimed, own: Any) -> None:
+        """Runs a member of a batch, and looks whether it was the last one."""
+        self.run(claimed, own)
+        close(own, [str(claimed.job.batch_id)], callback)
+
+    def end_world(self) -> None:
+        """Workers do what they do by themselves, until nothing is left for them."""
+        for worker in self.dead:
+            rescue_known_dead(self.server, worker)
+        for _ in range(ROUNDS):
+            closed = close(self.server, sweep(self.server).over, callback).batches
+            done = [any(deliver(self.server)), promote(self.server)[0], closed]
+            for each in (claimed := self.claimed(self.last_worker)):
+                self.run(each, self.server)
+            if not any([*done, claimed]):
+                break
+
+    def wrongs(self) -> Iterator[str]:
+        """Lets the world come to its end. Yields what is wrong then."""
+        raise NotImplementedError
