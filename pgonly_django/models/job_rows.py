@@ -39,6 +39,8 @@ TAKEN_BACK = {"attempt": 0, "crashes": 0, **dict.fromkeys((*_EMPTIED, *_EMPTIED_
 # For `state IN (...)`, as pgonly_job_finished and pgonly_job_batch_unfinished have them.
 FINISHED_STATES = "'succeeded', 'failed', 'cancelled'"
 UNFINISHED_STATES = "'scheduled', 'ready', 'running', 'held'"
+# Of a scheduled job, as text: it is due some day. One that waits without a deadline has LONGEST until then.
+IS_DUE_ONCE = f"run_at < statement_timestamp() + interval '{LONGEST.days // 2} days'"
 # As text: when a job has become ready.
 WAITING_SINCE = "greatest(ready_at, ready_again_at)"
 # The rows of pgonly_job_unique: no two of them have the same unique_key. A key that counts while its job is waiting is

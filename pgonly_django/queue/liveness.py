@@ -12,6 +12,7 @@ from uuid import UUID
 
 import psycopg
 
+from pgonly_django.models.job_rows import IS_DUE_ONCE
 from pgonly_django.tables import qualified
 
 # Index: the primary key of pgonly_worker. It does not wait for a lock of the row.
@@ -84,14 +85,14 @@ def heartbeat(connection: psycopg.Connection[Any], worker_id: UUID, running: int
 
 
 # Index: the primary key of pgonly_worker; pgonly_job_running and pgonly_job_scheduled, of each the first row.
-FALL_ASLEEP = qualified("""
+FALL_ASLEEP = qualified(f"""
 WITH asleep AS (
     UPDATE pgonly_worker SET sleeping_since = clock_timestamp(), heartbeat_at = clock_timestamp(), running = 0
     WHERE id = %(worker)s AND NOT EXISTS (SELECT FROM pgonly_job WHERE state = 'running') RETURNING id
 )
 SELECT EXISTS (SELECT FROM asleep),
     (SELECT date_part('epoch', run_at) - date_part('epoch', clock_timestamp()) FROM pgonly_job
-     WHERE state = 'scheduled' ORDER BY run_at LIMIT 1)
+     WHERE state = 'scheduled' AND {IS_DUE_ONCE} ORDER BY run_at LIMIT 1)
 """)
 
 

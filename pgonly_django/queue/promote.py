@@ -8,7 +8,7 @@ import psycopg
 
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import all_rows
-from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.models.job_rows import IS_DUE_ONCE, LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue.claim import BANDS_OF_ALL
 from pgonly_django.tables import qualified
 
@@ -35,7 +35,7 @@ SELECT
         SELECT DISTINCT queue, CASE WHEN slots IS NULL THEN '{notify.READY}' ELSE '{notify.LIMITED}' END AS kind
         FROM promoted) AS woken),
     (SELECT date_part('epoch', run_at) - date_part('epoch', clock_timestamp()) FROM pgonly_job
-     WHERE state = 'scheduled' AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1),
+     WHERE state = 'scheduled' AND run_at > statement_timestamp() AND {IS_DUE_ONCE} ORDER BY run_at LIMIT 1),
     coalesce((SELECT true FROM pgonly_event WHERE NOT is_delivered ORDER BY sent_at LIMIT 1), false)
 """)
 
@@ -68,7 +68,7 @@ SELECT
         SELECT FROM pgonly_job WHERE {LIMITED_ROW} AND queue = band.queue AND priority = band.priority
         LIMIT {COUNTED}) AS of_band LIMIT {COUNTED}) AS limited),
     (SELECT date_part('epoch', run_at) - date_part('epoch', clock_timestamp()) FROM pgonly_job
-     WHERE state = 'scheduled' ORDER BY run_at LIMIT 1)
+     WHERE state = 'scheduled' AND {IS_DUE_ONCE} ORDER BY run_at LIMIT 1)
 """)
 
 

@@ -4,11 +4,13 @@ from uuid import uuid4
 
 import pytest
 
+from pgonly_django.conf import LONGEST
 from pgonly_django.database import notify
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.queue import promote as module
-from pgonly_django.queue.promote import promote
+from pgonly_django.queue.liveness import fall_asleep
+from pgonly_django.queue.promote import count_waiting, promote
 from tests.queue.rows import HOUR, MINUTE, ago, fresh, heard, make, while_locked
 
 
@@ -38,6 +40,13 @@ def test_a_job_that_has_kept_its_place_gets_it_back(server):
 def test_nothing_scheduled_means_no_next_time(server):
     make()
     assert promote(server) == (0, None, False)
+
+
+def test_a_job_that_waits_without_a_deadline_is_never_due(server):
+    scheduled(ago(-LONGEST + HOUR))
+    assert promote(server).next_due_in_seconds is None
+    assert fall_asleep(server, uuid4()).next_due_in_seconds is None
+    assert count_waiting("default") == (0, None)
 
 
 def test_a_job_that_another_promoter_holds_is_left_to_it(server, other):

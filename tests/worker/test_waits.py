@@ -11,6 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from pgonly_django import send_event
+from pgonly_django.conf import LONGEST
 from pgonly_django.models import Event, Job, State, Step, Wait
 from pgonly_django.outcomes import Outcome
 from pgonly_django.worker.loop import WorkerLoop
@@ -253,7 +254,7 @@ def test_a_line_of_the_log_says_what_the_job_waits_for(worked, events):
 
 def test_ten_thousand_waiting_jobs_make_an_idle_worker_send_nothing_more(transactional_db):
     jobs = Job.objects.bulk_create(
-        Job(task="t", state=State.SCHEDULED, run_at=ago(-DAY), lease_epoch=1) for _ in range(10_000)
+        Job(task="t", state=State.SCHEDULED, run_at=ago(-LONGEST), lease_epoch=1) for _ in range(10_000)
     )
     Wait.objects.bulk_create(
         Wait(job=job, name="event k", key=f"k {number}", lease_epoch=1) for number, job in enumerate(jobs)
@@ -261,7 +262,7 @@ def test_ten_thousand_waiting_jobs_make_an_idle_worker_send_nothing_more(transac
     worker = WorkerLoop(WorkerOptions(threads=1))
     try:
         worker.claims.promotion.run()
-        assert worker.claims.delivery.due_at == NEVER
+        assert worker.claims.delivery.due_at == worker.claims.promotion.next_job_at == NEVER
         send_event("k 7")
         worker.claims.promotion.run()
         worker.claims.delivery.run()
