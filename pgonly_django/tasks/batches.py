@@ -141,6 +141,10 @@ class Batch:
             results: list[JobResult] = members.insert(self.id)
         return results
 
+    async def aenqueue_many(self, calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
+        """See enqueue_many()."""
+        return await sync_to_async(self.enqueue_many)(calls)
+
     def cancel(self) -> int:
         """Cancels its unfinished jobs as `Job.objects.cancel()` does, and takes no more. Returns how many. The batch
         ends when the last running one has, with `on_failure` and `on_finish`."""

@@ -195,9 +195,10 @@ def test_the_async_twins_do_the_same():
     async def main():
         batch = Batch()
         await batch.aenqueue(batching.member, 1)
+        await batch.aenqueue_many([batching.member.bind(2)])
         return await batch.acancel()
 
-    assert async_to_sync(main)() == 1
+    assert async_to_sync(main)() == 2
 
 
 @pytest.mark.django_db(transaction=True)

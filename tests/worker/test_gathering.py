@@ -36,6 +36,12 @@ def test_the_results_come_in_the_order_of_the_calls(ran, task):
     assert not Wait.objects.exists()
 
 
+def test_results_are_read_in_pages(ran, monkeypatch):
+    monkeypatch.setattr("pgonly_django.context.gathering.PAGE", 2)
+    for number in (3, 4):
+        assert ran(batching.gather_async, list(range(number))).job.result == list(range(number))
+
+
 def test_it_waits_without_a_slot_until_the_last_one_has_ended(ran, run_jobs):
     result = batching.gather.enqueue([1, 2])
     run_jobs(max_jobs=2)
