@@ -33,6 +33,7 @@ OUTCOMES = """
 ## Outcomes of a run
 
 An outcome is the `outcome` of an entry in the job's `errors`, and of log records, hooks and spans.
+A run that succeeds or waits leaves no entry.
 *Counted as* is the column of the [statistics](#jobstats). *Error* says whether a job that fails in
 this way has an error: at ERROR in the log, and in traces and Sentry. Other ends of a job, such as
 `discarded`, are at WARNING, and are not sent to Sentry.
