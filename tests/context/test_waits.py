@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from pgonly_django import send_event
+from pgonly_django.context import transactions
 from pgonly_django.context.detached import DetachedContext
 from pgonly_django.exceptions import (
     CannotWaitError,
@@ -18,7 +20,7 @@ from pgonly_django.exceptions import (
     StepNameError,
     WrongArgumentsError,
 )
-from pgonly_django.models import Wait
+from pgonly_django.models import Step, Wait
 from tests.jobs import add
 
 
@@ -88,6 +90,31 @@ def test_a_wait_is_refused_in_a_transaction_also_where_it_has_its_answer(context
     with transaction.atomic(), pytest.raises(CannotWaitError, match="it is in a transaction"):
         context.wait_for_event("k")
     context.wait_for_event("k")
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_wait_whose_connection_is_cut_before_a_statement_goes_on(
+    context, server, monkeypatch, place, is_answered
+):
+    monkeypatch.setattr(transactions, "PAUSE_SECONDS", 0.01)
+    if is_answered:
+        send_event("k", 7)
+    places = itertools.count()
+
+    def cut_once(execute, *arguments):
+        if next(places) == place:
+            server.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.connection.info.backend_pid])
+        return execute(*arguments)
+
+    with connection.execute_wrapper(cut_once):
+        if is_answered:
+            assert context.wait_for_event("k") == 7
+        else:
+            with pytest.raises(JobWaiting):
+                context.wait_for_event("k")
+    assert next(places) == 4
+    assert (Step.objects.count(), Wait.objects.count()) == ((1, 0) if is_answered else (0, 1))
 
 
 def test_a_task_of_another_backend_cannot_wait():
