@@ -59,7 +59,7 @@ def screen_paper(context: JobContext, paper_id: int) -> str:
         _judge(context, paper, paper.project.team())
         paper = papers.get(pk=paper_id)
     if paper.outcome == Outcome.DISPUTED:
-        question = f"Include “{paper.title}”? {', '.join(map(str, paper.verdicts.all()))}"
+        question = f"{paper.title} ({', '.join(map(str, paper.verdicts.all()))}): include it?"
         decision = context.wait_for_event(paper.question_key, choices=CHOICES, question=question)
         # The project's page has written it already, the admin has not.
         Paper.objects.filter(pk=paper_id, decided="").decide(decision, "a person")

@@ -20,7 +20,8 @@ from tests.example.conftest import ROOT
 from tests.forks import restore_sigint
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+# The second mark makes the test database, also where this file runs alone.
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 
 @pytest.fixture
@@ -85,7 +86,8 @@ def test_two_workers_heed_a_429_and_a_project_is_held_at_its_budget_and_resumed(
 
 
 @pytest.mark.process
-def test_the_pages_come_up_and_sigterm_ends_every_child(demo):
+def test_the_pages_come_up_right_after_a_kill_and_sigterm_ends_every_child(demo):
+    summary_of(demo("--headless", "--json", "--delay", "0.02", "--kill-at", "50"))
     process = demo("--seed", "--port", str(free_port()))
     lines = iter(process.stdout.readline, "")
     told = list(islice(lines, 8))
