@@ -110,6 +110,19 @@ def test_a_member_that_is_not_committed_yet_keeps_it_open(server, batch):
     assert closed(server, batch) == []
 
 
+def test_a_member_that_comes_between_the_look_and_the_lock_keeps_it_open(server, batch, monkeypatch):
+    execute = server.execute
+
+    def add_before_the_lock(query, *args, **options):
+        if query == batches.LOCK:
+            make(batch_id=batch.pk)
+        return execute(query, *args, **options)
+
+    monkeypatch.setattr(server, "execute", add_before_the_lock)
+    assert closed(server, batch) == []
+    assert sent(batch) == []
+
+
 def test_whoever_adds_while_it_is_closed_waits_and_is_refused(server, other, batch, beside):
     with server.transaction():
         assert closed(server, batch) == [str(batch.pk)]

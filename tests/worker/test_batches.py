@@ -161,6 +161,22 @@ def test_a_closer_that_rests_has_no_connection():
     assert not closer.is_alive()
 
 
+def test_a_batch_that_is_locked_is_looked_at_again_without_a_sweep(other):
+    with Batch() as batch:
+        pass
+    told = []
+    closer = BatchCloser("default", told.append)
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_batch WHERE id = %s FOR SHARE", [batch.id])
+        closer.want(batch.id)
+        wait_for(lambda: batch.id in closer._not_before)
+        assert not is_finished(batch)
+    wait_for(lambda: is_finished(batch))
+    wait_for(lambda: told)
+    closer.end()
+    closer.join(10)
+
+
 def test_a_callback_that_cannot_be_enqueued_keeps_no_other_batch_open(background_worker, marks, caplog):
     with Batch(on_finish=note("broken")) as broken, Batch(on_finish=note("over")) as batch:
         pass
