@@ -38,6 +38,11 @@ class Job:
     owes_letter: bool = False
     holder: Run | None = None
     past: list[Run] = field(default_factory=list)
+    waits: dict[str, int] = field(default_factory=dict)  # for the keys of events; in which run
+
+    def waits_for(self, *keys: str) -> bool:
+        """Whether it waits now for one of these events, or for any."""
+        return self.lease_epoch in [run for key, run in self.waits.items() if not keys or key in keys]
 
     def claimed(self, worker: str) -> None:
         assert self.state == "ready", "claimed while it was not ready"
@@ -91,7 +96,7 @@ class Job:
 
     def resumed(self) -> None:
         if self.state == "held":
-            self.state = "scheduled" if self.is_ahead else "ready"
+            self.state = "scheduled" if self.is_ahead and not self.waits_for() else "ready"
 
     def promoted(self) -> None:
         if self.state == "scheduled":
@@ -132,6 +137,7 @@ VERBS = {
     "discard": Job.discarded,
     "hold": Job.held,
     "resume": Job.resumed,
+    "run_now": Job.promoted,
 }
 ENDS = {
     "succeed": (Outcome.SUCCEEDED, State.SUCCEEDED, {}),

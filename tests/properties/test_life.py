@@ -12,13 +12,15 @@ from django.utils import timezone
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pgonly_django import models, redrive
+from pgonly_django import models, redrive, send_event
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
+from pgonly_django.queue import waits
 from pgonly_django.queue.liveness import renew
 from pgonly_django.queue.promote import promote
 from pgonly_django.queue.prune import prune
 from pgonly_django.queue.rescue import rescue
+from pgonly_django.queue.waits import deliver
 from pgonly_django.tasks.failures import send_dead_letters
 from tests.properties.model import ENDS, FINISHED, SUSPECT_FROM, VERBS, Job, finish_of, is_blamed, live
 from tests.queue.rows import HOUR, LEASE, claim, claim_limited, claimer, limited_claimer, make_worker, write
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.slow
 WEEK_AND_A_DAY = 8
 WORKERS = ("a", "b")
 QUEUES = ("x", "y")
+KEYS = ("p", "q", "r", "s", "t")  # of events
 LIMITS = {"one": 1, "two": 2}  # of each concurrency key
 
 
@@ -38,6 +41,8 @@ class Life(RuleBasedStateMachine):
         models.Job.objects.all().delete()
         models.Worker.objects.all().delete()
         models.Queue.objects.all().delete()
+        models.Event.objects.all().delete()
+        self.events: dict[str, bool] = {}  # by their keys: whether they are delivered
         self.server = connect("default", application_name="life")
         self.jobs: dict[str, Job] = {}
         self.claimers = {name: claimer(worker_id=uuid4()) for name in WORKERS}
@@ -88,7 +93,53 @@ class Life(RuleBasedStateMachine):
         rows.pause() if paused else rows.resume()
         self.queues[queue] = (max_running, paused)
 
+    @rule(data=st.data(), is_heard=st.booleans())
+    def send(self, data, is_heard):
+        asked = {key for job in self.jobs.values() for key in job.waits} - set(self.events)
+        key = data.draw(st.sampled_from(sorted(asked) or KEYS))
+        assert send_event(key, key) == (key not in self.events)
+        self.events.setdefault(key, False)
+        if is_heard:
+            self.deliver()
+
     # What workers do.
+
+    @rule(key=st.sampled_from(KEYS), leaves=st.booleans(), data=st.data())
+    def wait(self, key, leaves, data):
+        """A job waits for an event. If that has not come it leaves its run, now or after something else."""
+        if not any(job.holder for job in self.jobs.values()):
+            self.enqueue(0, "x", later=False, key=None)
+            self.claim("a", 1, from_head=True)
+        running = sorted(job_id for job_id, job in self.jobs.items() if job.holder)
+        if not running:  # the queue is limited
+            return
+        job_id = data.draw(st.sampled_from(running))
+        job, new = self.jobs[job_id], waits.for_event(key, None, (), "", keeps_key=False)
+        run = ("default", job_id, job.lease_epoch)
+        if (found := waits.look(*run, new.name)).answer is None:
+            waits.begin(*run, new)
+            job.waits[key] = job.lease_epoch
+            found = waits.look(*run, new.name)
+        assert (found.answer is not None) == (key in self.events)
+        if found.answer is not None:
+            job.waits.pop(key, None)
+        elif leaves:
+            self._end(job_id, "wait")
+
+    @rule()
+    def deliver(self):
+        new = [key for key, is_delivered in self.events.items() if not is_delivered]
+        assert promote(self.server).has_events == bool(new)
+        self.events |= dict.fromkeys(new, True)
+        for job in self.jobs.values():
+            if job.waits_for(*new, "") and job.state == "running":
+                self.events |= {key: False for key in new if job.waits_for(key)}
+            elif job.waits_for(*new, ""):
+                job.promoted()
+        deliver(self.server)
+        assert set(models.Event.objects.filter(is_delivered=False).values_list("key", flat=True)) == {
+            key for key, is_delivered in self.events.items() if not is_delivered
+        }
 
     @rule(worker=st.sampled_from(WORKERS), free=st.integers(1, 3), from_head=st.booleans())
     def claim(self, worker, free, from_head):
@@ -225,6 +276,11 @@ class Life(RuleBasedStateMachine):
         for job in models.Job.objects.all():
             assert (job.lease_expires_at is not None) == (job.state == State.RUNNING)
             assert (job.finished_at is not None) == (job.delete_after is not None) == job.is_finished
+
+    @invariant()
+    def no_job_waits_for_an_event_that_workers_are_done_with(self):
+        done = [key for key, is_delivered in self.events.items() if is_delivered]
+        assert not any(job.state == "scheduled" and job.waits_for(*done, "") for job in self.jobs.values())
 
     # The parts.
 
