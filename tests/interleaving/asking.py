@@ -97,7 +97,7 @@ class Asking(Scene):
     def prune(self, session: Session) -> None:
         prune_events(session.own)
 
-    def time_passes(self, session: Session) -> None:
+    def wake_when_due(self, session: Session) -> None:
         """The deadline of a parked job has come, and a worker wakes it."""
         promote(session.own)
 

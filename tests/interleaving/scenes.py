@@ -23,7 +23,7 @@ from tests.interleaving.sessions import Order
 from tests.queue.rows import claim, claimer, make, make_worker, write
 
 TIMED_OUT = "timed out"
-ROUNDS = 5
+ROUNDS = 8
 NOBODY: Any = None
 _numbers = itertools.count()
 _heard: dict[str, list[Any]] = defaultdict(list)  # by the key: what each run of a job was told
@@ -59,7 +59,10 @@ class Scene:
         """Runs a job, and writes its end, as a worker does."""
         job, worker = claimed
         run = Run(job, "default", time.monotonic(), math.inf, "w", str(worker))
-        ended = Executor("default", str(worker), NOBODY).call(run)
+        executor = Executor("default", str(worker), NOBODY)
+        ended = executor.call(run)
+        if job.then_job is not None:
+            ended = executor.enqueue_next(ended)
         if ended.finish is not None and not ended.committed:
             write(own, ended.finish)
 
@@ -68,17 +71,23 @@ class Scene:
         self.run(claimed, own)
         close(own, [str(claimed.job.batch_id)], callback)
 
-    def end_world(self) -> None:
+    def end_world(self, own: Any = None, worker: UUID | None = None) -> None:
         """Workers do what they do by themselves, until nothing is left for them."""
-        for worker in self.dead:
-            rescue_known_dead(self.server, worker)
+        own = own or self.server
+        for each in self.dead:
+            rescue_known_dead(own, each)
         for _ in range(ROUNDS):
-            closed = close(self.server, sweep(self.server).over, callback).batches
-            done = [any(deliver(self.server)), promote(self.server)[0], closed]
-            for each in (claimed := self.claimed(self.last_worker)):
-                self.run(each, self.server)
-            if not any([*done, claimed]):
+            self.time_passes()
+            closed = close(own, sweep(own).over, callback).batches
+            done = [any(deliver(own)), promote(own)[0], closed]
+            while claimed := self.one_claimed(own, worker or self.last_worker):
+                done.append(True)
+                self.run(claimed, own)
+            if not any(done):
                 break
+
+    def time_passes(self) -> None:
+        """What a scene wants to be over in each round."""
 
     def wrongs(self) -> Iterator[str]:
         """Lets the world come to its end. Yields what is wrong then."""

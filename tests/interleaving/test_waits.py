@@ -41,7 +41,7 @@ CASES = {
     "an event is sent at the deadline": (out_of_time, ("ask", "send_and_deliver"), BEGUN),
     "an event is sent when the deadline of a parked job comes": (
         parked(is_due=True),
-        ("time_passes", "send_and_deliver"),
+        ("wake_when_due", "send_and_deliver"),
         (),
     ),
     "two senders": (Asking, ("ask", "send", "send_too"), BEGUN),
