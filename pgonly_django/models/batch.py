@@ -53,9 +53,17 @@ class JobBatch(models.Model):
         return f"batch {self.id}"
 
 
+def lock(alias: str, ids: Collection[Any]) -> None:
+    """Keeps these batches as they are until the transaction ends: no worker closes them in between. Whoever writes
+    members of batches that may be closed, or cancels, locks them first, before any job, or two could wait for each
+    other."""
+    if ids:
+        rows = JobBatch.objects.using(alias).filter(pk__in=ids).order_by("pk")
+        list(rows.select_for_update(no_key=True).values_list("pk"))
+
+
 def reopen(alias: str, ids: Collection[Any]) -> None:
-    """Opens batches again whose members become unfinished in this transaction. The rows stay locked until it ends, so
-    that no worker closes them in between, also those that are open."""
+    """Opens batches again that this transaction has locked, and whose members become unfinished in it."""
     if ids:
         changes = dict.fromkeys(("finished_at", "cancelled_at", "delete_after"))
         JobBatch.objects.using(alias).filter(pk__in=ids).update(**changes)

@@ -22,7 +22,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.database.statement import printable
 from pgonly_django.error_texts import as_reason
-from pgonly_django.models.batch import reopen
+from pgonly_django.models.batch import lock, reopen
 from pgonly_django.models.job_rows import (
     CONSTRAINTS,
     DELETE_AFTER,
@@ -162,6 +162,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         others: one that fails at this moment stays as it is, and its batch may be closed."""
         members = self.filter(batch_id__isnull=False, state__in=RETRYABLE)
         batches = list(members.order_by().values_list("batch_id", flat=True).distinct())
+        lock(self.db, batches)
         reopen(self.db, batches)
         return Q(batch_id__isnull=True) | Q(batch_id__in=batches)
 

@@ -17,10 +17,15 @@ class Kept(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """The answer for one batch."""
+    """The answer for one batch. `spared`: how many are still needed, and are looked at again later."""
 
     deleted: int
     kept: list[Kept]
+    spared: int = 0
+
+    @property
+    def found(self) -> int:
+        return self.deleted + len(self.kept) + self.spared
 
 
 def delete_what_can_go(

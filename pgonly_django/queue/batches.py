@@ -3,7 +3,7 @@ worker has left.
 
 Whether a batch is over is asked of committed rows, after the end of a member is written, and never counted in a row
 that all members would have to lock. Whoever adds members, or makes one unfinished again, holds a lock of the batch's
-row until its transaction ends (`ADD`; reopen() in models/batch.py). A worker closes a batch only while nobody has such
+row until its transaction ends (`ADD`; lock() in models/batch.py). A worker closes a batch only while nobody has such
 a lock, and looks for unfinished members in a snapshot that is newer than its own lock: so it sees each member that was
 added or reopened before, and those that come later find the batch closed, or open it again.
 """
@@ -26,6 +26,7 @@ from pgonly_django.database.on_django import all_rows
 from pgonly_django.database.statement import Params
 from pgonly_django.exceptions import BatchFinishedError, LeaseLost
 from pgonly_django.models import Job, JobBatch
+from pgonly_django.models.batch import lock
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.job_rows import UNFINISHED_STATES
 from pgonly_django.queue.enqueue import Members, NewJob, insert_beside
@@ -63,6 +64,7 @@ def cancel(alias: str, ids: Collection[Any]) -> int:
     """Cancels the members of these batches that are unfinished. Returns how many. Waits for transactions that add
     members, so that these are cancelled too."""
     with transaction.atomic(using=alias):
+        lock(alias, ids)
         JobBatch.objects.using(alias).filter(pk__in=ids, finished_at=None).update(
             cancelled_at=ClockTimestamp()
         )
@@ -245,6 +247,7 @@ def _send(connection: psycopg.Connection[Any], due: Iterable[tuple[_Row, NewJob]
     return payloads
 
 
+ADVISORY_LOCK = 0x70676F6E_11  # "pgon"; one process sweeps at a time
 # Index: pgonly_batch_open, the primary key of jobs, and that of IS_OVER.
 SWEEP = qualified(f"""
 SELECT ARRAY (SELECT batch.id::text FROM pgonly_batch AS batch
@@ -253,6 +256,7 @@ SELECT ARRAY (SELECT batch.id::text FROM pgonly_batch AS batch
         WHERE batch.finished_at IS NULL AND batch.cancelled_at IS NULL AND parent.state || '' = 'cancelled'
         LIMIT {AT_ONCE}),
     EXISTS (SELECT FROM pgonly_batch WHERE finished_at IS NULL)
+WHERE pg_try_advisory_xact_lock({ADVISORY_LOCK})
 """)
 
 
@@ -274,10 +278,9 @@ class Swept(NamedTuple):
 
 
 def sweep(connection: psycopg.Connection[Any]) -> Swept:
-    """Looks at all open batches."""
+    """Looks at all open batches, unless another process does so at this moment."""
     row = connection.execute(SWEEP, prepare=True).fetchone()
-    assert row is not None
-    return Swept(*row)
+    return Swept([], [], True) if row is None else Swept(*row)
 
 
 # Index: pgonly_batch_expired, a range of it; pgonly_job_batch, the primary key. One with members is asked again a day
@@ -292,11 +295,13 @@ WITH expired AS MATERIALIZED (
 put_off AS (
     UPDATE pgonly_batch SET delete_after = clock_timestamp() + interval '1 day'
     WHERE id = ANY (ARRAY (SELECT id FROM expired WHERE stays))
-)
-DELETE FROM pgonly_batch WHERE id = ANY (ARRAY (SELECT id FROM expired WHERE NOT stays))
+),
+deleted AS (DELETE FROM pgonly_batch WHERE id = ANY (ARRAY (SELECT id FROM expired WHERE NOT stays)))
+SELECT FROM expired
 """)
 
 
 def prune(connection: psycopg.Connection[Any]) -> int:
-    """Deletes finished batches without members, a day after their end. Returns how many."""
+    """Deletes finished batches without members, a day after their end. Returns how many were looked at: when these are
+    fewer than AT_ONCE, no more are left."""
     return connection.execute(PRUNE_BATCHES).rowcount

@@ -11,12 +11,13 @@ from pgonly_django.models.job_rows import FINISHED_STATES, UNFINISHED_STATES
 from pgonly_django.models.pruning import Pruned, delete_what_can_go
 from pgonly_django.tables import qualified
 
-# Of a row of pgonly_job: whether its batch is open, or the job that gathers it is unfinished and may still read the
-# result. Index: the primary keys.
+# Of a row of pgonly_job: whether its batch is open, or a job is unfinished that may still read the result: the one that
+# gathers it, or a callback. Index: the primary keys.
 IS_SPARED = qualified(f"""batch_id IS NOT NULL AND coalesce((
-        SELECT batch.finished_at IS NULL OR coalesce(parent.state || '' IN ({UNFINISHED_STATES}), false)
-        FROM pgonly_batch AS batch LEFT JOIN pgonly_job AS parent ON parent.id = batch.parent_id
-        WHERE batch.id = member.batch_id), false)""")
+        SELECT batch.finished_at IS NULL OR coalesce((SELECT true FROM pgonly_job AS reader
+            WHERE reader.id = ANY (ARRAY (SELECT value::uuid FROM jsonb_each_text(batch.sent)) || batch.parent_id)
+                AND reader.state || '' IN ({UNFINISHED_STATES}) LIMIT 1), false)
+        FROM pgonly_batch AS batch WHERE batch.id = member.batch_id), false)""")
 # Index: pgonly_job_finished, a range of it. (clock_timestamp() is volatile: the statement would walk all of it.)
 EXPIRED = qualified(f"""
     SELECT id, {IS_SPARED} AS is_spared FROM pgonly_job AS member
@@ -25,16 +26,24 @@ EXPIRED = qualified(f"""
 """)
 # Index: pgonly_step_once, pgonly_job_output_once, pgonly_wait_once, pgonly_batch_once, the primary keys. The foreign
 # keys are checked at the commit, after all deletions. Spared rows are put off, or they would be at the head each time.
+# So is a job one of whose batches is locked: whoever retries a member has that lock, and then waits for the member.
 DELETE = qualified("""
+free AS MATERIALIZED (SELECT id FROM pgonly_batch
+    WHERE parent_id = ANY (ARRAY (SELECT id FROM expired WHERE NOT is_spared)) FOR UPDATE SKIP LOCKED),
+locked AS (SELECT parent_id FROM pgonly_batch WHERE parent_id = ANY (ARRAY (SELECT id FROM expired))
+    AND NOT id = ANY (ARRAY (SELECT id FROM free))),
+ids AS MATERIALIZED (SELECT ARRAY (SELECT id FROM expired
+    WHERE NOT is_spared AND NOT id = ANY (ARRAY (SELECT parent_id FROM locked))) AS list),
 spared AS (UPDATE pgonly_job SET delete_after = clock_timestamp() + interval '1 hour'
-    WHERE id = ANY (ARRAY (SELECT id FROM expired WHERE is_spared))),
-ids AS (SELECT array_agg(id) AS list FROM expired WHERE NOT is_spared),
+    WHERE id = ANY (ARRAY (SELECT id FROM expired WHERE NOT id = ANY ((SELECT list FROM ids)::uuid[])))
+    RETURNING id),
 batches AS (DELETE FROM pgonly_batch WHERE parent_id = ANY ((SELECT list FROM ids)::uuid[])),
 steps AS (DELETE FROM pgonly_step WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
 checkpoints AS (DELETE FROM pgonly_checkpoint WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
 outputs AS (DELETE FROM pgonly_job_output WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
-waits AS (DELETE FROM pgonly_wait WHERE job_id = ANY ((SELECT list FROM ids)::uuid[]))
-DELETE FROM pgonly_job WHERE id = ANY ((SELECT list FROM ids)::uuid[])
+waits AS (DELETE FROM pgonly_wait WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
+deleted AS (DELETE FROM pgonly_job WHERE id = ANY ((SELECT list FROM ids)::uuid[]) RETURNING id)
+SELECT (SELECT count(*) FROM deleted), (SELECT count(*) FROM spared)
 """)
 PRUNE = f"WITH expired AS MATERIALIZED ({EXPIRED}), {DELETE}"
 # Index: the primary key (for "state || ''" see queue/finish.py).
@@ -56,10 +65,12 @@ def prune(connection: psycopg.Connection[Any], limit: int = 1000) -> Pruned:
     """Deletes one batch of jobs whose retention has ended. When the answer counts fewer than `limit`, no more are left.
     Jobs that cannot be deleted are tried again a day later."""
     try:
-        return Pruned(connection.execute(PRUNE, {"limit": limit}).rowcount, [])
+        ((deleted, spared),) = connection.execute(PRUNE, {"limit": limit})
     except psycopg.IntegrityError:
         ids = [str(job_id) for job_id, _ in connection.execute(EXPIRED, {"limit": limit})]
-        return _prune_these(connection, ids)
+        pruned = _prune_these(connection, ids)
+        return pruned._replace(spared=len(ids) - pruned.found)
+    return Pruned(deleted, [], spared)
 
 
 # Index: the primary key. PRUNE_THESE skips a row that another transaction has locked; after this, maintenance deletes
@@ -80,6 +91,6 @@ def _prune_these(connection: psycopg.Connection[Any], ids: Sequence[str]) -> Pru
     """Deletes those that are still finished and due: a job may have run again since its id was read."""
     return delete_what_can_go(
         ids,
-        lambda some: connection.execute(PRUNE_THESE, {"ids": list(some)}).rowcount,
+        lambda some: next(connection.execute(PRUNE_THESE, {"ids": list(some)}))[0],
         lambda job_id: connection.execute(PUT_OFF, {"id": job_id}),
     )

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
-from django.db.models import BooleanField, ExpressionWrapper
+from django.db.models import BooleanField, ExpressionWrapper, QuerySet
 
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.exceptions import PgonlyError, WrongArgumentsError
 from pgonly_django.models import Job, State
-from pgonly_django.models.batch import reopen
+from pgonly_django.models.batch import lock, reopen
 from pgonly_django.models.job import COMES_BACK, JobQuerySet, key_is_free
 from pgonly_django.queue.enqueue import CALL_COLUMNS, aware
 from pgonly_django.queue.failed_jobs import Again, redrive_batch
@@ -75,26 +76,34 @@ def redrive(
     done, delays = Redriven(), (number * rate for number in itertools.count())
     last: Any = None
     while True:
+        page = list(redrive_page(failed, last))
         with transaction.atomic(using=alias):
-            rows = list(redrive_page(failed, last, CALL if arguments else ()))
+            lock(alias, {batch_id for _, batch_id in page if batch_id})
+            rows = list(redrive_rows(failed, [pk for pk, _ in page], CALL if arguments else ()))
             _redrive_rows(alias, rows, arguments, delays, done)
-        if len(rows) < BATCH:
+        if len(page) < BATCH:
             return done
-        last = rows[-1].pk
+        last, _ = page[-1]
 
 
-def redrive_page(failed: JobQuerySet, last: Any, more: Sequence[str] = ()) -> JobQuerySet:
-    """Returns the next rows after `last`, locked. Index: pgonly_job_failed, where nothing else is filtered."""
+def redrive_page(failed: JobQuerySet, last: Any) -> QuerySet[Job, tuple[UUID, UUID | None]]:
+    """Returns the next rows after `last`. Index: pgonly_job_failed, where nothing else is filtered."""
     page = failed if last is None else failed.filter(pk__gt=last)
+    return page.order_by("pk").values_list("pk", "batch_id")[:BATCH]
+
+
+def redrive_rows(failed: JobQuerySet, ids: Sequence[Any], more: Sequence[str] = ()) -> JobQuerySet:
+    """Returns these rows, locked. Index: the primary key."""
     is_free, comes_back = (
         ExpressionWrapper(q, output_field=BooleanField()) for q in (key_is_free(), COMES_BACK)
     )
     rows = (
-        page.order_by("pk")
+        failed.filter(pk__in=ids)
+        .order_by("pk")
         .annotate(has_free_key=is_free, takes_key=comes_back)
         .only("pk", "unique_key", "batch_id", *more)
     )
-    return rows.select_for_update(skip_locked=True, no_key=True, of=("self",))[:BATCH]
+    return rows.select_for_update(skip_locked=True, no_key=True, of=("self",))
 
 
 def _redrive_rows(

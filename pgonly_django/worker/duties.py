@@ -124,13 +124,13 @@ def _prune_jobs(thread: Maintenance) -> int:
 
     def prune_batch() -> int:
         nonlocal deleted
-        count, kept = prune_jobs(connection, BATCH)
-        deleted += count
-        if kept:
+        pruned = prune_jobs(connection, BATCH)
+        deleted += pruned.deleted
+        if kept := pruned.kept:
             named = "; ".join(f"{job.id}: {job.reason}" for job in kept[:KEPT_NAMED])
             message = f"{len(kept)} finished job(s) cannot be deleted and are kept for a day more. {named}"
             emit("worker.jobs_kept", message, level=logging.WARNING, jobs=[job.id for job in kept])
-        return count + len(kept)
+        return pruned.found
 
     found = thread.in_batches(prune_batch)
     if deleted:

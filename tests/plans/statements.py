@@ -35,7 +35,7 @@ from pgonly_django.queue.limited import claim as limited_claim
 from pgonly_django.queue.limited import gates, look
 from pgonly_django.queue.limited.turns import GroupKind
 from pgonly_django.scheduling import calls, due
-from pgonly_django.tasks.redrive import redrive_page
+from pgonly_django.tasks.redrive import redrive_page, redrive_rows
 from tests.plans.found import positional
 from tests.plans.table import WORKER
 from tests.queue.rows import HOUR, LEASE
@@ -293,8 +293,11 @@ STATEMENTS = {
         TICK, lambda _: of_queryset(calls.newest_runs(Schedule(name="schedule 7"), "default"))
     ),
     "ticks, prune": uses(TICK, due.PRUNE_TICKS.sql, {"pgonly_tick_pkey"}),
-    "redrive, page": uses(
-        FAILED, lambda _: as_django_sends(redrive_page(Job.objects.failed(), WORKER)), UNIQUE
+    "redrive, page": uses(FAILED, lambda _: as_django_sends(redrive_page(Job.objects.failed(), WORKER))),
+    "redrive, rows": uses(
+        NONE,
+        lambda _: as_django_sends(redrive_rows(Job.objects.failed(), SOME_BATCHES)),
+        PRIMARY | FAILED | UNIQUE,
     ),
     "redrive": uses(PRIMARY, failed_jobs.REDRIVE),
     "redrive, calls": uses(PRIMARY, failed_jobs.WRITE_CALLS, UNIQUE),
@@ -334,7 +337,7 @@ def asked(name, held):
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
 INSERTS = {"queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.limited.gates.SPEND",
            "queue.batches.CREATE",
-           "queue.liveness.REGISTER", "queue.stats.ADD", "queue.waits.SEND"}  # fmt: skip
+           "queue.liveness.REGISTER", "queue.stats.ADD", "queue.batches.SEND"}  # fmt: skip
 PARTS = {
     "queue.unique.INSERT_UNIQUE",
     "queue.claim.BANDS_OF_GIVEN",

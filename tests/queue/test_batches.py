@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from uuid import UUID
 
 import pytest
 from django.db import transaction
 
+from pgonly_django import redrive
 from pgonly_django.exceptions import BatchFinishedError
 from pgonly_django.models import Job, JobBatch, State
+from pgonly_django.models.batch import lock
 from pgonly_django.queue import batches
 from pgonly_django.queue.batches import prune, sweep
 from pgonly_django.queue.prune import prune as prune_jobs
@@ -196,6 +200,85 @@ def test_the_pruner_spares_the_members_of_an_open_batch_and_those_of_an_unfinish
     assert prune_jobs(server).deleted == 2
 
 
+def test_the_pruner_spares_members_until_the_callbacks_have_read_them(server, batch):
+    reader = make()
+    JobBatch.objects.update(finished_at=ago(MINUTE), sent={"on_finish": str(reader.pk)})
+    member = make(batch_id=batch.pk, state=State.SUCCEEDED, delete_after=ago(HOUR))
+    assert prune_jobs(server) == (0, [], 1)
+    Job.objects.filter(pk=reader.pk).update(state=State.SUCCEEDED)
+    Job.objects.filter(pk=member.pk).update(delete_after=ago(HOUR))
+    assert prune_jobs(server) == (1, [], 0)
+
+
+def test_spared_members_are_counted_so_that_a_round_continues(server, batch):
+    """A round ends after a page that is not full."""
+    for hours in (9, 8):
+        make(batch_id=batch.pk, state=State.SUCCEEDED, delete_after=ago(hours * HOUR))
+    make(state=State.SUCCEEDED, delete_after=ago(HOUR))
+    assert prune_jobs(server, limit=2).found == 2
+    assert prune_jobs(server, limit=2).deleted == 1
+
+
+def test_the_pruner_waits_for_no_one_who_retries_a_member_of_a_gather(server, other):
+    """Whoever retries has locked the batch, and waits for the member, which the pruner has locked."""
+    expired = {"state": State.FAILED, "delete_after": ago(HOUR)}
+    parent = make(**expired)
+    gathered = JobBatch.objects.create(parent=parent, name="papers", finished_at=ago(MINUTE))
+    make(batch_id=gathered.pk, **expired), make(**expired)
+    server.execute("SET lock_timeout = '1s'")
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_batch FOR NO KEY UPDATE")
+        assert prune_jobs(server) == (2, [], 1)
+    assert Job.objects.get() == parent
+    Job.objects.update(delete_after=ago(HOUR))
+    assert prune_jobs(server).deleted == 1
+    assert not JobBatch.objects.exists()
+
+
+def lock_and_write_members(batch, other, beside, write):
+    """Starts `write` while this transaction has locked the batch, and then writes its members."""
+    with transaction.atomic():
+        lock("default", [batch.pk])
+        writing = beside(write)
+        wait_until_blocked(other)
+        Job.objects.filter(batch_id=batch.pk).update(priority=1)
+    return writing.result(10)
+
+
+@pytest.mark.parametrize("write", [Job.objects.retry, partial(redrive, Job.objects.all())])
+def test_whoever_makes_members_unfinished_locks_the_batch_before_them(other, batch, beside, write):
+    make(batch_id=batch.pk, state=State.FAILED)
+    lock_and_write_members(batch, other, beside, write)
+    assert Job.objects.get().state == State.READY
+
+
+def test_cancel_locks_the_batch_before_its_members(other, batch, beside):
+    make(batch_id=batch.pk)
+    lock_and_write_members(batch, other, beside, partial(batches.cancel, "default", [batch.pk]))
+    assert Job.objects.get().state == State.CANCELLED
+
+
+@pytest.mark.parametrize("write", [Job.objects.retry, partial(redrive, Job.objects.all())])
+def test_several_batches_are_locked_in_the_order_of_their_ids(other, beside, write):
+    last, first = (JobBatch.objects.create(pk=UUID(int=number)) for number in (2, 1))
+    for each in (last, first):
+        make(batch_id=each.pk, state=State.FAILED)
+    with transaction.atomic():
+        lock("default", [first.pk])
+        writing = beside(write)
+        wait_until_blocked(other)
+        other.execute("SELECT FROM pgonly_batch WHERE id = %s FOR NO KEY UPDATE NOWAIT", [last.pk])
+    writing.result(10)
+    assert {job.state for job in Job.objects.all()} == {State.READY}
+
+
+def test_one_process_sweeps_at_a_time(server, other, batch):
+    with other.transaction():
+        other.execute(f"SELECT pg_advisory_xact_lock({batches.ADVISORY_LOCK})")
+        assert sweep(server) == ([], [], True)
+    assert sweep(server).over == [str(batch.pk)]
+
+
 def test_a_pruned_parent_takes_its_batches_along(server):
     parent = make(state=State.SUCCEEDED, delete_after=ago(HOUR))
     JobBatch.objects.create(parent=parent, name="papers", finished_at=ago(MINUTE))
@@ -210,7 +293,7 @@ def test_a_batch_leaves_a_day_after_its_end_when_its_members_have(server):
     )
     unfinished = JobBatch.objects.create()
     member = make(batch_id=full.pk, state=State.SUCCEEDED)
-    assert prune(server) == 1
+    assert prune(server) == 2, "one of them is put off, and the round continues after a full page"
     assert set(JobBatch.objects.all()) == {full, young, unfinished}
     member.delete()
     assert prune(server) == 0, "it is asked again a day later"
