@@ -260,15 +260,6 @@ WHERE pg_try_advisory_xact_lock({ADVISORY_LOCK})
 """)
 
 
-# Index: pgonly_batch_open.
-SOME_OPEN = qualified("SELECT EXISTS (SELECT FROM pgonly_batch WHERE finished_at IS NULL)")
-
-
-def some_open(connection: psycopg.Connection[Any]) -> bool:
-    row = connection.execute(SOME_OPEN).fetchone()
-    return bool(row and row[0])
-
-
 class Swept(NamedTuple):
     """What is left of batches: those that are over, and those whose parent was cancelled."""
 

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
 # Kinds that only this process and its supervisor send. Wake: look for everything. Retire: end after the jobs are done,
-# and ask for a fresh process. Rescued, with the id of a job: what follows its end is for this worker to do. Looked: so
-# many times that a look at batches was wanted are answered.
+# and ask for a fresh process. Rescued, with the id of a job: what follows its end is for this worker to do.
 WAKE, RETIRE, RESCUED_FAILED, RESCUED_FINISHED = "wake", "retire", "rescued-failed", "rescued-finished"
-LOOKED = "looked"
 
 
 @dataclass(frozen=True, slots=True)

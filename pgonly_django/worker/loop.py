@@ -79,12 +79,11 @@ class WorkerLoop:
             notify.CANCEL: lambda _: self.cancel_requests.wake(),
             notify.SCHEDULES: lambda _: self.threads.scheduler.hear_changed(),
             notify.WORKER: self.stop_requests.hear_of, notify.BATCH: self.threads.batches.want,
-            inbox.LOOKED: lambda number: self.threads.batches.note_looked(int(number)),
         }  # fmt: skip
         # What the loop does when it is due; while it stops only the first ones.
         self._timers_of_stop = [
             self.cancel_requests, self.stop_requests, self.claims.limited.notice, self.threads.heartbeat.stand_in,
-            self.calls.failures, watchdog,
+            self.calls.failures, watchdog, self.threads.batches,
         ]  # fmt: skip
         self._timers = [*self._timers_of_stop, self.claims.promotion, self.claims.delivery, self.sleep]
         self.turned_at = time.monotonic()
@@ -227,7 +226,7 @@ class WorkerLoop:
             case notify.DUE | notify.EVENT:
                 self.sleep.note_news()
                 self.claims.hear_due(heard.kind)
-            case notify.CANCEL | notify.SCHEDULES | notify.WORKER | notify.BATCH | inbox.LOOKED:
+            case notify.CANCEL | notify.SCHEDULES | notify.WORKER | notify.BATCH:
                 self._hearers[heard.kind](heard.name)
             case inbox.RESCUED_FAILED | inbox.RESCUED_FINISHED:
                 self.calls.hear_rescued(heard.name, has_failed=heard.kind == inbox.RESCUED_FAILED)
@@ -377,6 +376,7 @@ class WorkerLoop:
     def _leave(self) -> ExitCode:
         self.database.wake()  # its row says that it has stopped
         self._is_leaving = True
+        self.threads.batches.run()  # of a burst: its last jobs may have ended some
         for each in (self.threads.maintenance, self.threads.scheduler, self.threads.batches):
             each.end()
         self.deadline.leave(self.shutdown)

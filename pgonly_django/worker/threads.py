@@ -7,7 +7,6 @@ from uuid import UUID
 from pgonly_django.conf import settings
 from pgonly_django.database import notify
 from pgonly_django.events import TakesEvents
-from pgonly_django.queue import batches
 from pgonly_django.worker.batches import BatchCloser
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties import declare, duties
@@ -29,7 +28,7 @@ class Threads:
         self._database, self._main, self.stats = options.database, main, RunCounter()
         self.heartbeat = Heartbeat(worker_id, options, in_flight, self.stats, main, tell)
         self.maintenance = Maintenance(options.database, duties(), tell)
-        self.batches = BatchCloser(options.database, tell)
+        self.batches = BatchCloser(options.database, tell, main if options.burst else None)
         self.scheduler = Scheduler(worker_id, options, main.listener, lambda: tell(Notification(WAKE)))
 
     def declare_queues(self) -> None:
@@ -58,8 +57,7 @@ class Threads:
         """A burst does what is due already, and not what is due later."""
         self.scheduler.has_looked.wait(seconds)
         self.scheduler.end()
-        if self._main.ask(batches.some_open):
-            self.batches.want(notify.ANY_BATCH)
+        self.batches.want(notify.ANY_BATCH)
 
     @staticmethod
     def join(seconds: float, thread: Heartbeat | Maintenance | Scheduler | BatchCloser) -> None:

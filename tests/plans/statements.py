@@ -285,7 +285,6 @@ STATEMENTS = {
         BATCH, batches.NOTE_SENT, ids=SOME_BATCHES, sent=json.dumps({key: {} for key in SOME_BATCHES})
     ),
     "batches, sweep": uses(OPEN | UNFINISHED_MEMBER | PRIMARY, batches.SWEEP),
-    "batches, some open": uses(OPEN, batches.SOME_OPEN),
     "batches, prune": uses({"pgonly_batch_expired"} | BATCH | MEMBER, batches.PRUNE_BATCHES),
     "schedules, next": uses(SCHEDULE, lambda _: of_queryset(due_schedules().next())),
     "schedules, due": uses(SCHEDULE, lambda _: of_queryset(due_schedules().due())),

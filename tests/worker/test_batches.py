@@ -41,6 +41,7 @@ def test_a_burst_closes_its_batches_and_runs_their_callbacks(work, marks, thread
     work(threads=threads)
     assert sorted(marks()) == ["first", "once", "second"]
     assert is_finished(first)
+    assert threads_of_batches() == [], "it looks itself"
 
 
 def test_two_members_that_end_at_once_close_their_batch_once(background_worker, marks):
@@ -149,11 +150,9 @@ def test_a_worker_without_batches_has_no_thread_for_them(work, background_worker
 
 
 def test_a_closer_that_rests_has_no_connection():
-    told = []
-    closer = BatchCloser("default", told.append)
+    closer = BatchCloser("default", print)
     closer.want(notify.ANY_BATCH)
-    wait_for(lambda: told)
-    assert pids("application_name = 'pgonly batches'")
+    wait_for(lambda: pids("application_name = 'pgonly batches'"))
     closer.rest()
     wait_for(lambda: not pids("application_name = 'pgonly batches'"))
     closer.end()
@@ -161,20 +160,76 @@ def test_a_closer_that_rests_has_no_connection():
     assert not closer.is_alive()
 
 
-def test_a_batch_that_is_locked_is_looked_at_again_without_a_sweep(other):
+@pytest.fixture
+def closer():
+    closer = BatchCloser("default", lambda _: None)
+    yield closer
+    closer.end()
+    closer.join(10)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts the calls of a function of queue/batches.py. `seconds`: it takes so long."""
+
+    def count(name, seconds=0.0):
+        calls, real = [], getattr(batches, name)
+
+        def counting(*args):
+            calls.append(args)
+            time.sleep(seconds)
+            return real(*args)
+
+        monkeypatch.setattr(batches, name, counting)
+        return calls
+
+    return count
+
+
+def want_for(seconds, closer, what):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        closer.want(what)
+        time.sleep(0.01)
+
+
+def open_batch():
+    batch = JobBatch.objects.create()
+    make(queue="none", batch_id=batch.pk)
+    return str(batch.pk)
+
+
+def test_a_batch_that_is_locked_is_looked_at_again_without_a_sweep(other, closer):
     with Batch() as batch:
         pass
-    told = []
-    closer = BatchCloser("default", told.append)
     with other.transaction():
         other.execute("SELECT FROM pgonly_batch WHERE id = %s FOR SHARE", [batch.id])
         closer.want(batch.id)
-        wait_for(lambda: batch.id in closer._not_before)
+        wait_for(lambda: closer._not_before)
         assert not is_finished(batch)
-    wait_for(lambda: is_finished(batch))
-    wait_for(lambda: told)
-    closer.end()
-    closer.join(10)
+    wait_for(lambda: is_finished(batch), 3)
+
+
+def test_the_beats_of_a_worker_bring_no_sweep_forward(closer, counted):
+    sweeps = counted("sweep")
+    open_batch()
+    want_for(1.0, closer, notify.ANY_BATCH)
+    assert len(sweeps) == 1
+
+
+def test_sweeps_become_rarer_while_no_batch_ends(closer, counted, monkeypatch):
+    monkeypatch.setattr("pgonly_django.worker.batches.SWEEP_DUTY", 0)
+    closer._sweep_pause = 0.05
+    sweeps = counted("sweep")
+    open_batch()
+    want_for(1.5, closer, notify.ANY_BATCH)
+    assert 2 <= len(sweeps) <= 6
+
+
+def test_looks_that_take_long_leave_pauses(closer, counted):
+    looks = counted("close", 0.2)
+    want_for(1.5, closer, open_batch())
+    assert len(looks) <= 5
 
 
 def test_a_callback_that_cannot_be_enqueued_keeps_no_other_batch_open(background_worker, marks, caplog):

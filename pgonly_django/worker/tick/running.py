@@ -26,7 +26,6 @@ from pgonly_django.events import emit
 from pgonly_django.exceptions import DatabaseAwayError, PgonlyError
 from pgonly_django.queue import health, liveness, promote
 from pgonly_django.worker import forked_child
-from pgonly_django.worker.batches import BatchCloser
 from pgonly_django.worker.django_connections import name_connections_of_thread
 from pgonly_django.worker.duties import duties
 from pgonly_django.worker.heartbeat import StandIn
@@ -89,13 +88,6 @@ class TickMaintenance(Maintenance):
 
     def _close(self) -> None:
         tried("Closing Django's connections", connections.close_all)
-
-
-class TickBatches(BatchCloser):
-    """Looks in the thread of the tick."""
-
-    def _begin(self) -> None:
-        """Does nothing: the tick asks when to look."""
 
 
 class TickBeat(StandIn):
@@ -172,7 +164,6 @@ class TickLoop(WorkerLoop):
         alias, until = self.options.database, self.deadline.stop_at
         self.maintenance = TickMaintenance(alias, self.inbox.put, self._connection, until)
         threads.maintenance, threads.heartbeat.stand_in = self.maintenance, TickBeat(threads.heartbeat)
-        threads.batches = TickBatches(alias, self.inbox.put)
         return threads
 
     def _start(self) -> None:
@@ -194,12 +185,7 @@ class TickLoop(WorkerLoop):
             self.shutdown.grace_seconds = min(grace, self._server.seconds_left(otherwise=2 * grace) / 2)
             self.stop()
         self.maintenance.run_wanted()
-        if self.threads.batches.are_due:
-            self.database.ask(self.threads.batches.run_due)
         super()._run_timers(now)
-
-    def _pause(self, now: float) -> float:
-        return min(super()._pause(now), self.threads.batches.pause())
 
     def _leave(self) -> ExitCode:
         self.database.ask(lambda it: liveness.forget(it, FORGOTTEN_AFTER, stopped_named=NAME))

@@ -61,6 +61,17 @@ def test_it_closes_batches_and_runs_what_comes_after_them(tick, marks):
     assert sorted(marks()) == ["of another", "of its own"]
 
 
+def test_it_does_not_spin_while_a_batch_is_open(tick, monkeypatch):
+    turns, turn = [], running.TickLoop._turn
+    monkeypatch.setattr(running.TickLoop, "_turn", lambda self: turns.append(1) or turn(self))
+    batch = Batch()
+    batch.enqueue(batching.member, 1, pause=1.0)
+    make(state=State.SCHEDULED, batch_id=batch.id, run_at="2101-01-01T00:00Z")
+    tick()
+    assert batch.row.finished_at is None
+    assert len(turns) < 60
+
+
 def test_a_job_that_is_due_is_promoted(tick):
     job = make(state=State.SCHEDULED, run_at="2001-01-01T00:00Z", task="tests.jobs.add", args=[1])
     assert tick()["done"] == 1
