@@ -12,10 +12,11 @@ from pgonly_django import Batch
 from pgonly_django.database import notify
 from pgonly_django.models import Job, JobBatch, State
 from pgonly_django.queue import batches
+from pgonly_django.worker import duties, maintenance
 from pgonly_django.worker.batches import BatchCloser
 from tests.activity import pids
 from tests.jobs import add, batching
-from tests.queue.rows import make
+from tests.queue.rows import HOUR, ago, make
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -42,6 +43,18 @@ def test_a_burst_closes_its_batches_and_runs_their_callbacks(work, marks, thread
     assert sorted(marks()) == ["first", "once", "second"]
     assert is_finished(first)
     assert threads_of_batches() == [], "it looks itself"
+
+
+def test_a_burst_waits_for_a_batch_that_is_locked_and_runs_its_callback(work, marks, other):
+    batch = Batch(on_finish=note("over"))
+    batch.enqueue(batching.member, 1)
+    other.execute("BEGIN")
+    other.execute("SELECT FROM pgonly_batch WHERE id = %s FOR SHARE", [batch.id])
+    unlocking = threading.Timer(1.0, other.execute, ["COMMIT"])
+    unlocking.start()
+    work()
+    unlocking.join()
+    assert marks() == ["over"]
 
 
 def test_two_members_that_end_at_once_close_their_batch_once(background_worker, marks):
@@ -262,3 +275,15 @@ def test_a_look_that_fails_is_made_again_by_the_sweep(monkeypatch, caplog):
     closer.end()
     closer.join(10)
     assert "Closing batches failed" in caplog.text
+
+
+def test_spared_members_do_not_end_a_round_of_pruning(monkeypatch):
+    for module in (duties, maintenance):
+        monkeypatch.setattr(module, "BATCH", 1)
+    batch = JobBatch.objects.create()
+    spared = make(batch_id=batch.pk, state=State.SUCCEEDED, delete_after=ago(2 * HOUR))
+    make(state=State.SUCCEEDED, delete_after=ago(HOUR))
+    thread = maintenance.Maintenance("default", [])
+    duties.PRUNES["Pruning jobs"](thread)
+    thread.connection().close()
+    assert Job.objects.get() == spared
