@@ -54,7 +54,7 @@ class Bar(NamedTuple):
     url: str = ""  # of the jobs that finished then
 
 
-class Kind(NamedTuple):
+class Series(NamedTuple):
     """What has one colour in each bar."""
 
     colour: str  # a class
@@ -118,13 +118,13 @@ class Charts:
     def _chart(
         self, names: Sequence[str], bars: Sequence[Bar], sums: Sequence[str], top_label: Callable[[int], str]
     ) -> dict[str, Any]:
-        kinds = [*map(Kind, names, map(_, names), sums)]
+        series = [*map(Series, names, map(_, names), sums)]
         return {
             "periods": [
                 (f"?period={each.name.lower()}", PERIODS[each][0], each is self.period) for each in PERIODS
             ],
             "within": PERIODS[self.period][1],
-            **chart(kinds, bars, top_label),
+            **chart(series, bars, top_label),
         }
 
     def _label(self, start: datetime) -> str:
@@ -151,20 +151,20 @@ def local_text(moment: datetime) -> str:
     return f"{_local(moment):%Y-%m-%dT%H:%M:%S}"
 
 
-def chart(kinds: Sequence[Kind], bars: Sequence[Bar], top_label: Callable[[int], str]) -> dict[str, Any]:
+def chart(series: Sequence[Series], bars: Sequence[Bar], top_label: Callable[[int], str]) -> dict[str, Any]:
     """Returns a chart for includes/chart.html. Bars of nothing are left out. SVG and rows are made here: a template
     would take five times as long for the bars of an hour."""
     top, width = nice(max(sum(bar.numbers) for bar in bars)), WIDTH / len(bars)
-    colours, svg, rows = [kind.colour for kind in kinds], [], []
+    colours, svg, rows = [each.colour for each in series], [], []
     for place, bar in enumerate(bars):
         if rects := stacked(colours, bar.numbers, place * width, width, top):
-            said = [bar.label, *(f"{cell} {kind.name}" for cell, kind in zip(bar.cells, kinds, strict=True))]
+            said = [bar.label, *(f"{cell} {each.name}" for cell, each in zip(bar.cells, series, strict=True))]
             svg.append(drawn(rects, bar.url, ", ".join(said)))
             rows.append(row(bar))
     return {
         "svg": SafeString("".join(svg)),
         "rows": SafeString("".join(rows)),
-        "kinds": kinds,
+        "series": series,
         "marks": [bars[place].label for place in (0, len(bars) // 2, -1)],
         "top": top_label(top),  # what the upper edge stands for
         "view_box": f"0 0 {WIDTH:g} {HEIGHT:g}",

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
-from pgonly_django.admin.charts import Bar, Kind, chart
+from pgonly_django.admin.charts import Bar, Series, chart
 from pgonly_django.admin.paging import in_time
 from pgonly_django.amounts import shown
 
@@ -110,12 +110,12 @@ class Sums:
             if row["day"] in days:
                 place = models.index(row["model"]) if row["model"] in models else -1
                 days[row["day"]][place] += row["usd_sum"]
-        kinds = [*map(Kind, colours, names, map(formats.money, amounts))]
+        series = [*map(Series, colours, names, map(formats.money, amounts))]
         bars = [
             Bar(date_format(day, "Y-m-d"), [int(usd * MILLION) for usd in of_day], [*map(shown, of_day)])
             for day, of_day in days.items()
         ]
-        return chart(kinds, bars, lambda top: formats.dollars(Decimal(top) / MILLION))
+        return chart(series, bars, lambda top: formats.dollars(Decimal(top) / MILLION))
 
 
 def _by(column: str, rows: Iterable[dict[str, Any]]) -> list[tuple[str, Sum]]:

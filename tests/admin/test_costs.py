@@ -116,7 +116,7 @@ def test_the_chart_has_a_bar_for_each_day_and_a_colour_for_each_of_the_dearest_m
     every = ["running", "succeeded", "scheduled", "held", "other"]
     assert kinds == [["area", *every], ["area", "running"]]
     assert all(bar["svg"] in response.text for bar in chart["bars"])
-    assert [kind[1:] for kind in chart["kinds"]] == [
+    assert [kind[1:] for kind in chart["series"]] == [
         ("a", "$13.00"), ("b", "$4.00"), ("c", "$3.00"), ("d", "$2.00"), ("other calls", "$1.00"),
     ]  # fmt: skip
     today = f"{start_of_today():%Y-%m-%d}"
