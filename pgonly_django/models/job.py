@@ -291,7 +291,7 @@ class Job(models.Model):
     dead_lettered_at = models.DateTimeField(null=True)
     held_by = models.CharField(max_length=255, null=True, help_text=_("Its holder, such as a budget."))  # noqa: DJ001 - as unique_key
     enqueued_by = models.CharField(  # noqa: DJ001 - as unique_key
-        max_length=264, null=True, help_text=_("The job or schedule that enqueued it; empty: other code.")
+        max_length=264, null=True, help_text=_("The job or schedule that it comes from; empty: other code.")
     )
     retention = models.DurationField(null=True, help_text=_("Kept this long after its end; empty: forever."))
 
