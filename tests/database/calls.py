@@ -32,6 +32,8 @@ async def under_way(own, coroutine):
 def lose(cache):
     """The network ends the connection of the call that is under way: nobody says whether it was done."""
     pool = cache.store.pool
-    (lost,) = wait_for(lambda: [each for each in pool._connections if each.is_open and not each.is_reusable()])
+    (lost,) = wait_for(
+        lambda: [each for each in pool._connections if each.is_open and not each.is_reusable()]
+    )
     with socket.socket(fileno=os.dup(lost.pgconn.socket)) as same:
         same.shutdown(socket.SHUT_RDWR)
