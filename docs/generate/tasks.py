@@ -32,6 +32,21 @@ options. `.using(...)` takes them for the calls made through it, and `TASKS` for
 
 {of_one_call} belong to one call: only `.using()` takes them.
 
+## What `enqueue()` raises
+
+`.using()`, `enqueue()` and `enqueue_many()` raise these errors before anything is written, so your
+transaction stays usable. An error of a function among the options, such as that of `unique`,
+reaches you too.
+
+| exception | raised for |
+| --- | --- |
+| `WrongArgumentsError` (a TypeError) | arguments that do not fit the function |
+| `NotStorableError` (a TypeError and a ValueError) | NaN, text with a NUL character, or another argument that JSON cannot hold; more than 500 levels of nesting, or 32,000,000 characters in all; metadata that is not JSON, or has more than 8,192 bytes |
+| `OptionError` (a ValueError) | an option of `.using()` that does not exist or has a wrong value; metadata that is not a dict, or has a key that is not text |
+| `InvalidTask` of `django.tasks.exceptions` (in the backport `InvalidTaskError`) | a queue name that is not in `QUEUES` or does not have 1 to 64 characters; a `run_after` that is not a datetime (aware with `USE_TZ`); a `priority` that is not a whole number from -100 to 100; a task that no worker would find by its path |
+| `ManualCommitError` | [autocommit](../how-to/queue.md#autocommit) that is off |
+| `ImproperlyConfigured` | a wrong entry in `TASKS`, or a dead letter queue without a task |
+
 ## The job context
 
 A task with `takes_context=True` gets it as its first argument. The methods with an `a` before their
@@ -45,7 +60,31 @@ name are for async tasks.
 `TaskResult` with these additions. The methods with an `a` before their name are for coroutines.
 
 {result}
-"""
+
+A result can be read even if the code of its task no longer exists. Its `task` is then an object
+that raises `UnknownTaskError`, an ImportError, when it is called.
+
+## Verbs
+
+Methods of `Job.objects.filter(...)`, which return the number of jobs that they have changed. Jobs
+in other states are left alone.
+
+| verb | from | to |
+| --- | --- | --- |
+| `retry()` | failed, cancelled, scheduled, held | ready, with all attempts again; steps and checkpoint stay. A finished job is left alone if another job has its [unique key](../how-to/concurrency.md#what-happens-when) by then |
+| `cancel()` | scheduled, ready, held | cancelled at once |
+| `cancel()` | running | cancelled soon: the task sees `should_stop`, and a second later `JobCancelled` is raised in it (an async task is cancelled). If the task ignores that for the `--grace-seconds` of its worker, the job is cancelled without it: a new thread takes the slot, and the old thread can write nothing more about the job |
+| `discard(reason)` | scheduled, ready, held | failed, with the reason |
+| `run_now()` | scheduled | ready before its time, with its remaining attempts; limits and pauses still apply |
+| `hold(reason)` | scheduled, ready | held, with the reason |
+| `resume()` | held | ready, or scheduled while its `run_at` is in the future and it waits for no event. It continues from its checkpoint and steps, with its remaining attempts |
+
+## Signals
+
+Django's `task_enqueued` is sent when the transaction commits, `task_started` before each run, and
+`task_finished` after the end is committed. The sender is the class of the backend. The verbs send
+no signal.
+"""  # noqa: E501 - the rows of a table
 # - `max_attempts=8`: What it is for.
 OPTION = re.compile(r"^- `(\w+)=([^`]+)`: (.+(?:\n  .+)*)", re.MULTILINE)
 # What a worker calls.

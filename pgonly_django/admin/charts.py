@@ -21,15 +21,7 @@ from pgonly_django.admin import formats
 from pgonly_django.admin.base import Links
 from pgonly_django.models import Job
 from pgonly_django.models.job_stats import NUMBERS
-from pgonly_django.monitoring.runs import (
-    EndedRuns,
-    Period,
-    Waits,
-    percentile,
-    throughput,
-    times,
-    waiting_times,
-)
+from pgonly_django.monitoring.runs import Part, Period, parts, percentile, times
 from pgonly_django.wording import duration
 
 PERIODS = {
@@ -72,12 +64,15 @@ class Charts:
         self.alias = router.db_for_read(Job)
         self.label, self.url = cache(self._label), cache(self._url)  # both charts have the same
 
+    @cached_property
+    def parts(self) -> list[Part]:
+        return parts(self.alias, self.period, self.queue)
+
     def runs(self) -> dict[str, Any]:
         """The number of runs that ended, and how they ended."""
-        parts = throughput(self.alias, self.period, self.queue)
         bars = []
-        for part in parts:
-            numbers = [getattr(part, name) for name in NUMBERS]
+        for part in self.parts:
+            numbers = [getattr(part.ended, name) for name in NUMBERS]
             bars.append(self._bar(part, numbers, [f"{number:,}" for number in numbers]))
         sums = [f"{sum(numbers):,}" for numbers in zip(*(bar.numbers for bar in bars), strict=True)]
         return self._chart(NUMBERS, bars, sums, "{:,}".format)
@@ -85,12 +80,11 @@ class Charts:
     def waits(self) -> dict[str, Any]:
         """Returns how long jobs waited, from ready to the start of the run: half of them less than p50, 95 of 100 less
         than p95."""
-        parts = waiting_times(self.alias, self.period, self.queue)
         bars = []
-        for part in parts:
-            found = percentiles(part.histogram)
+        for part in self.parts:
+            found = percentiles(part.waiting_times)
             bars.append(self._bar(part, steps(found), [*map(seconds_label, found)]))
-        histograms = (part.histogram for part in parts if part.histogram)
+        histograms = (part.waiting_times for part in self.parts if part.waiting_times)
         whole = [sum(counts) for counts in zip(*histograms, strict=True)]
         sums = [*map(seconds_label, percentiles(whole))]
         return self._chart(tuple(PERCENTILES), bars, sums, lambda top: duration(top * MICROSECOND))
@@ -109,11 +103,10 @@ class Charts:
         ]
         return {"rows": rows, "within": PERIODS[self.period][1]}
 
-    def _bar(self, part: EndedRuns | Waits, numbers: list[int], cells: list[str]) -> Bar:
+    def _bar(self, part: Part, numbers: list[int], cells: list[str]) -> Bar:
         """Returns a bar that is a link if jobs ended: a run that is retried ends none."""
-        return Bar(
-            self.label(part.starts_at), numbers, cells, self.url(part.starts_at) if part.ended_jobs else ""
-        )
+        start = part.ended.starts_at
+        return Bar(self.label(start), numbers, cells, self.url(start) if part.ended.ended_jobs else "")
 
     def _chart(
         self, names: Sequence[str], bars: Sequence[Bar], sums: Sequence[str], top_label: Callable[[int], str]

@@ -218,10 +218,11 @@ class JobContext(Gathering):
         A later run resumes by position, so `items` must come in the same order in every run. A queryset without an
         order is ordered by its primary key, and every other one gets the primary key as the last column of its order.
         By the primary key alone the rows are read 1,000 at a time, and a run continues after the last one done,
-        whatever the loop has deleted or changed; otherwise all are read and counted at once. The position is saved once
-        a second and at every end of a run; an item whose loop body had begun comes again. Inside atomic() the position
-        commits or rolls back with the rest. With --max-seconds no item begins that would outlast the process, judged by
-        the longest so far.
+        whatever the loop has deleted or changed; otherwise all are read and counted at once, as always for joins that
+        repeat rows, window functions, distinct("column"), unions, raw queries, keys other than numbers, text and UUIDs,
+        and values() without the primary key. The position is saved once a second and at every end of a run; an item
+        whose loop body had begun comes again. Inside atomic() the position commits or rolls back with the rest. With
+        --max-seconds no item begins that would outlast the process, judged by the longest so far.
 
         `total`: the number of items; it is counted by default. `name` tells several loops of a job apart. Raises
         LoopNameError when this run has begun a loop of that name already, even one that a break has left, unless its

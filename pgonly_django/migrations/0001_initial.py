@@ -344,7 +344,7 @@ TABLES = [
         ),
         dead_letter_queue=text(64, "Its task is called when the job has failed.", null=True),
         held_by=text(255, "Its holder, such as a budget.", null=True),
-        enqueued_by=text(264, "The job, schedule or batch that enqueued it; empty: other code.", null=True),
+        enqueued_by=text(264, "The job, schedule or batch that it comes from; empty: other code.", null=True),
         batch_id=optional(UUIDField, "The batch that it is a member of."),
     ),
     create(

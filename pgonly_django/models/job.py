@@ -312,7 +312,7 @@ class Job(models.Model):
     enqueued_by = models.CharField(  # noqa: DJ001 - as unique_key
         max_length=264,
         null=True,
-        help_text=_("The job, schedule or batch that enqueued it; empty: other code."),
+        help_text=_("The job, schedule or batch that it comes from; empty: other code."),
     )
     then_job = models.JSONField(null=True, help_text=_("The job that is enqueued when it succeeds."))
     # No foreign key: its check would lock the row of the batch for each member.

@@ -45,12 +45,11 @@ class EndedRuns(Counts):
         return self.failed + self.succeeded
 
 
-class Waits(NamedTuple):
-    """How long the runs that ended in one part of a period had waited."""
+class Part(NamedTuple):
+    """One part of a period."""
 
-    starts_at: datetime
-    histogram: Sequence[int]  # empty where nothing ended
-    ended_jobs: int
+    ended: EndedRuns
+    waiting_times: Sequence[int]  # the histogram of the runs that ended; empty where none did
 
 
 def _sum(column: str) -> str:
@@ -81,8 +80,8 @@ GROUP BY 1
 """)
 
 
-ENDED = _of_parts(", ".join(f"sum({name})::int8" for name in NUMBERS))
-WAITED = _of_parts(f"{_sums('waiting_times')}, {_sum('failed + succeeded')}")
+ENDED = _of_parts(", ".join(map(_sum, NUMBERS)))
+ENDED_AND_WAITED = _of_parts(f"{', '.join(map(_sum, NUMBERS))}, {_sums('waiting_times')}")
 
 
 def throughput(alias: str, period: Period, queue: str = "") -> list[EndedRuns]:
@@ -91,10 +90,13 @@ def throughput(alias: str, period: Period, queue: str = "") -> list[EndedRuns]:
     return [EndedRuns(*numbers, starts_at=start) for start, numbers in found]
 
 
-def waiting_times(alias: str, period: Period, queue: str = "") -> list[Waits]:
+def parts(alias: str, period: Period, queue: str = "") -> list[Part]:
     """Returns one entry for each part of the period, the present one last. `queue`: of its runs alone."""
-    found = _by_part(alias, WAITED, period, queue)
-    return [Waits(start, *(columns or ((), 0))) for start, columns in found]
+    found = _by_part(alias, ENDED_AND_WAITED, period, queue)
+    return [
+        Part(EndedRuns(*columns[:-1], starts_at=start), columns[-1] if columns else ())
+        for start, columns in found
+    ]
 
 
 def _by_part(alias: str, statement: str, period: Period, queue: str) -> list[tuple[datetime, list[Any]]]:
@@ -143,21 +145,16 @@ class Times(NamedTuple):
     run_p95: float | None
 
 
-# Index: pgonly_job_stats_once, the rows of the period. The histograms of the tasks with the most runs are added up.
+_KEPT = f"""granularity = %(granularity)s::text AND starts_at > statement_timestamp() - %(within)s::interval
+        AND {_OF_QUEUE}"""
+# Index: pgonly_job_stats_once, the rows of the period, twice: to keep their histograms in between would take longer.
 HISTOGRAMS = qualified(f"""
-WITH kept AS MATERIALIZED (
-    SELECT queue, task, {" + ".join(NUMBERS)} AS runs, failed,
-        waiting_times, run_times
-    FROM pgonly_job_stats
-    WHERE granularity = %(granularity)s::text AND starts_at > statement_timestamp() - %(within)s::interval
-        AND {_OF_QUEUE}
-),
-most AS (
-    SELECT queue, task, sum(runs)::int8 AS runs, sum(failed)::int8 AS failed FROM kept
-    GROUP BY queue, task ORDER BY 3 DESC, queue, task LIMIT {TASKS_AT_MOST}
+WITH most AS MATERIALIZED (
+    SELECT queue, task, sum({" + ".join(NUMBERS)})::int8 AS runs, sum(failed)::int8 AS failed
+    FROM pgonly_job_stats WHERE {_KEPT} GROUP BY queue, task ORDER BY 3 DESC, queue, task LIMIT {TASKS_AT_MOST}
 )
 SELECT queue, task, most.runs, most.failed, {_sums("waiting_times")}, {_sums("run_times")}
-FROM most JOIN kept USING (queue, task)
+FROM most JOIN pgonly_job_stats USING (queue, task) WHERE {_KEPT}
 GROUP BY queue, task, most.runs, most.failed
 ORDER BY most.runs DESC, queue, task
 """)

@@ -104,7 +104,8 @@ class JobResult(GenericTaskResult[T]):
         return bool(self._rows.cancel())
 
     def retry(self) -> bool:
-        """Runs a failed or cancelled job again from its checkpoint, with all attempts, and a scheduled one now."""
+        """Makes a failed, cancelled, held or scheduled job ready now: it runs from its checkpoint, with all attempts.
+        Returns False in other states, or when another job has its unique key."""
         return bool(self._rows.retry())
 
     def hold(self, reason: str = "Held by a person.") -> bool:

@@ -112,10 +112,10 @@ def test_the_chart_has_a_bar_for_each_day_and_a_colour_for_each_of_the_dearest_m
     spend(8, model="a")
     response = admin_client.get(f"{SUMS}?days=7")
     chart = response.context["figures"]
-    kinds = [re.findall(r"pgonly-bar pgonly-(\w+)", bar["svg"]) for bar in chart["bars"]]
+    bars = re.findall(r"<a><title>.*?</a>", response.text)
+    kinds = [re.findall(r"pgonly-bar pgonly-(\w+)", bar) for bar in bars]
     every = ["running", "succeeded", "scheduled", "held", "other"]
     assert kinds == [["area", *every], ["area", "running"]]
-    assert all(bar["svg"] in response.text for bar in chart["bars"])
     assert [kind[1:] for kind in chart["series"]] == [
         ("a", "$13.00"), ("b", "$4.00"), ("c", "$3.00"), ("d", "$2.00"), ("other calls", "$1.00"),
     ]  # fmt: skip

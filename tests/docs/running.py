@@ -44,6 +44,7 @@ class Run(contextlib.ExitStack):
         self.page = page
         name = page.name.replace("-", "_").replace("/", "_").lower()
         self.module = types.ModuleType(f"docs_{name}")
+        vars(self.module)["INSTALLED_APPS"] = [...]  # to which a block adds with +=
 
     def __enter__(self) -> Self:
         super().__enter__()

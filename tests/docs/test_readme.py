@@ -68,7 +68,9 @@ def test_the_heads_of_its_tables_have_words():
 def test_it_shows_ten_lines_of_code_three_commands_each_in_a_block_and_four_settings():
     code, settings = blocks("python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
-    assert len([each for each in ast.parse(settings).body if isinstance(each, ast.Assign)]) == 4
+    assert (
+        len([each for each in ast.parse(settings).body if isinstance(each, ast.Assign | ast.AugAssign)]) == 4
+    )
     assert [len(block.splitlines()) for block in blocks("sh")] == [1, 1, 1]
 
 

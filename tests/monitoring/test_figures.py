@@ -24,7 +24,6 @@ from pgonly_django.monitoring.runs import (
     percentile,
     throughput,
     times,
-    waiting_times,
 )
 from pgonly_django.monitoring.storage import caches
 from pgonly_django.queue.known_names import queue_count
@@ -153,7 +152,9 @@ def test_each_part_has_its_runs_where_naive_times_are_set_back(settings, monkeyp
         f" 'tests.jobs.add', 1, 0, 0, 0, 0, '{{1}}', '{{1}}' FROM generate_series(0, 200) AS n"
     )
     assert [part.succeeded for part in throughput("default", period)[:-1]] == [hours] * (period.count - 1)
-    assert [part.ended_jobs for part in waiting_times("default", period)[:-1]] == [hours] * (period.count - 1)
+    found = runs.parts("default", period)[:-1]
+    assert [part.ended.ended_jobs for part in found] == [hours] * (period.count - 1)
+    assert [sum(part.waiting_times) for part in found] == [hours] * (period.count - 1)
 
 
 def test_times_add_the_histograms_of_the_period_up():

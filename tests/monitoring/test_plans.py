@@ -57,7 +57,12 @@ STATEMENTS = {
         STATS,
         61 * 50,
     ),
-    "monitoring.runs.WAITED": (runs.WAITED, {**OF_AN_HOUR, "queue": "queue 1"}, STATS, 61 * 50),
+    "monitoring.runs.ENDED_AND_WAITED": (
+        runs.ENDED_AND_WAITED,
+        {**OF_AN_HOUR, "queue": "queue 1"},
+        STATS,
+        61 * 50,
+    ),
     "monitoring.runs.FAILED_SINCE": (
         runs.FAILED_SINCE,
         {"since": 0.0},

@@ -14,7 +14,7 @@ from pgonly_django.admin.charts import local_text
 from pgonly_django.admin.formats import brief, short_name
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.jobs.verbs import RETRY
-from pgonly_django.admin.overview.overview import OverviewPage, alias_of, within_limit
+from pgonly_django.admin.overview.overview import OverviewPage, alias_of
 from pgonly_django.admin.schedules import for_reader
 from pgonly_django.models import Budget, Job, Limiter, Queue, Schedule, State, Worker
 from pgonly_django.monitoring import conditions
@@ -40,7 +40,7 @@ def alerts(overview: OverviewPage) -> list[Alert]:
     found = []
     for read, *models in SOURCES:
         if any(map(overview.may_view, models)):
-            some, problem = within_limit({alias_of(models[0])}, partial(_listed, read, overview))
+            some, problem = overview.reader.read({alias_of(models[0])}, partial(_listed, read, overview))
             found += some or []
             found += [Alert(WARNING, problem)] if problem else []
     return sorted(found, key=lambda alert: alert.level != BAD)

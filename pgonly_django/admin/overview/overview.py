@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeVar
@@ -36,6 +36,10 @@ class OverviewPage(Links):
     @cached_property
     def charts(self) -> Charts:
         return Charts(self)
+
+    @cached_property
+    def reader(self) -> Reader:
+        return Reader()
 
     @cached_property
     def failures_since(self) -> float:
@@ -90,31 +94,54 @@ class Panel(NamedTuple):
 def shown(overview: OverviewPage, panels: Iterable[Panel]) -> list[dict[str, Any]]:
     """Yields each panel with the `figures` that it has to show, or with the `problem` why it shows none."""
     found = []
-    for panel in panels:
-        if any(map(overview.may_view, panel.models)):
-            aliases = () if panel.has_limits else {alias_of(model) for model in panel.models}
-            figures, problem = within_limit(aliases, partial(panel.figures, overview))
-            if figures or problem:
-                found.append({"panel": panel, "figures": figures, "problem": problem})
+    with closing(overview.reader) as reader:
+        for panel in panels:
+            if any(map(overview.may_view, panel.models)):
+                aliases = () if panel.has_limits else {alias_of(model) for model in panel.models}
+                figures, problem = reader.read(aliases, partial(panel.figures, overview))
+                if figures or problem:
+                    found.append({"panel": panel, "figures": figures, "problem": problem})
     return found
 
 
-def within_limit(aliases: Iterable[str], read: Callable[[], T]) -> tuple[T | None, str]:
-    """Returns what `read` returns, or the reason why there is nothing: no part of the page stops the others."""
-    try:
-        with ExitStack() as stack:
-            for alias in sorted(set(aliases)):
-                stack.enter_context(time_limit(alias, TIME_LIMIT))
-            return read(), ""
-    except OperationalError as error:
-        if timed_out(error):
-            return None, _("Reading this took too long, and was stopped.")
-        return None, _("The database did not answer: %s") % _line(error)
-    except Error as error:
-        return None, _("This could not be read: %s") % _line(error)
-    except Exception:
-        logger.exception("A part of the overview failed")
-        return None, _("This could not be shown; the log of the site says why.")
+class Reader:
+    """Reads the parts of the page, each statement within TIME_LIMIT. No part stops the others.
+
+    One transaction serves all parts until one of them fails: to begin, limit and end one for each took as long as half
+    of what they read."""
+
+    def __init__(self) -> None:
+        self._transactions, self._aliases = ExitStack(), set[str]()
+
+    def read(self, aliases: Iterable[str], read: Callable[[], T]) -> tuple[T | None, str]:
+        """Returns what `read` returns, or the reason why there is nothing."""
+        try:
+            with self._rolled_back_on_error():
+                for alias in sorted(set(aliases) - self._aliases):
+                    self._transactions.enter_context(time_limit(alias, TIME_LIMIT))
+                    self._aliases.add(alias)
+                return read(), ""
+        except OperationalError as error:
+            if timed_out(error):
+                return None, _("Reading this took too long, and was stopped.")
+            return None, _("The database did not answer: %s") % _line(error)
+        except Error as error:
+            return None, _("This could not be read: %s") % _line(error)
+        except Exception:
+            logger.exception("A part of the overview failed")
+            return None, _("This could not be shown; the log of the site says why.")
+
+    @contextmanager
+    def _rolled_back_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._aliases.clear()
+            self._transactions.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def close(self) -> None:
+        self._transactions.close()
 
 
 def _line(error: Exception) -> str:

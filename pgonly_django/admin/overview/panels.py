@@ -9,7 +9,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Sum
+from django.db.models import Q, Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, reverse
 from django.utils import timezone
@@ -219,18 +219,14 @@ def costs_panel(overview: OverviewPage) -> dict[str, Any]:
     """Shows today and the running month, unless that has too many calls. Index: pgonly_cost_at."""
     today, alias = start_of_today(), alias_of(CostEntry)
     entries = CostEntry.objects.using(alias).filter(at__gte=today.replace(day=1))
-    if not entries.exists():
+    of_today = Sum("usd", filter=Q(at__gte=today), default=0)
+    spent = in_time(alias, MONTH_LIMIT, lambda: entries.aggregate(today=of_today, month=Sum("usd")))
+    if spent is None:
+        spent = {**entries.filter(at__gte=today).aggregate(today=of_today), "month": None}
+    elif spent["month"] is None:
         return {}
-
-    def spent(costs: Any) -> Any:
-        return costs.aggregate(usd=Sum("usd", default=0))["usd"]
-
-    of_today = spent(entries.filter(at__gte=today))
-    of_month = in_time(alias, MONTH_LIMIT, lambda: spent(entries))
-    return {
-        "today": formats.money(of_today),
-        "month": "" if of_month is None else formats.money(of_month),
-        "url": overview.address(CostEntry, "sums"),
+    return {name: "" if usd is None else formats.money(usd) for name, usd in spent.items()} | {
+        "url": overview.address(CostEntry, "sums")
     }
 
 

@@ -35,6 +35,9 @@ from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
 from pgonly_django.queue.prune import prune_now
 
 EPILOG = """
+With --json, list prints an array, show an object for each job, and a verb one object: "verb", "matched", "changed" and
+"dry_run". redrive adds "left" and "reasons"; pause and resume of queues print "verb", "queues" and "changed".
+
 Exit codes: 0 done, also where no job was in a state that allows it; 1 an error, or an unknown job, queue, task or
 class; 2 wrong flags; 3 not confirmed: more than 10 jobs are changed after a question, or with --yes; 130 Ctrl-C.
 """
