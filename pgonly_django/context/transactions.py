@@ -15,6 +15,8 @@ from pgonly_django.exceptions import LeaseLost
 T = TypeVar("T")
 PAUSE_SECONDS = 0.5
 CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected)
+# The SQLSTATEs of a lost connection, of an operator's or a timeout's intervention, and of lock_timeout.
+PASSING = ("08", "57", "55P03")
 
 
 def is_in_transaction(connection: Any) -> bool:
@@ -22,11 +24,15 @@ def is_in_transaction(connection: Any) -> bool:
     return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
 
 
-def retry_while_down(run: Run, statement: Callable[..., T], *arguments: Any) -> T:
+def retry_while_down(
+    run: Run, statement: Callable[..., T], *arguments: Any, is_transaction: bool = False
+) -> T:
     """Repeats `statement(alias, *arguments)`, a function of queue.checkpoints, until the database is back, since the
     result of a paid call is not thrown away. These functions are fenced and do the same when they are repeated. Inside
     atomic() it raises, since the transaction is lost. A run that was asked to end raises its interruption instead of
-    waiting; after a planned stop it waits until the grace period is over.
+    waiting; after a planned stop it waits until the grace period is over. `is_transaction`: the statement
+    is a transaction of its own, which is repeated also where Django has connected again by then, and after the
+    project's lock_timeout or statement_timeout.
     """
     while True:
         try:
@@ -39,12 +45,18 @@ def retry_while_down(run: Run, statement: Callable[..., T], *arguments: Any) -> 
             # Its own transaction met another one, as some do under SERIALIZABLE.
             if isinstance(error.__cause__, CONFLICTS) and not connection.in_atomic_block:
                 continue
-            if not _is_down(connection, error):
+            if not ((is_transaction and _passes(connection, error)) or _is_down(connection, error)):
                 raise
             if run.interruption is not None and not run.is_in_grace:
                 run.context_raised = True
                 raise run.interruption from error
             time.sleep(PAUSE_SECONDS)
+
+
+def _passes(connection: Any, error: Exception) -> bool:
+    """Whether the error of a transaction says nothing against it. That of a lost connection has no SQLSTATE."""
+    state = getattr(error.__cause__, "sqlstate", None)
+    return not connection.in_atomic_block and (state is None or state.startswith(PASSING))
 
 
 def _is_down(connection: Any, error: Exception) -> bool:

@@ -208,7 +208,9 @@ class Executor:
         if ended.committed or finish is None or finish.state is not State.SUCCEEDED:
             return ended
         try:
-            retry_while_down(run, lambda _: self._end_in_transaction(run, lambda: finish))
+            retry_while_down(
+                run, lambda _: self._end_in_transaction(run, lambda: finish), is_transaction=True
+            )
         except BaseException as error:  # noqa: BLE001 - whatever it is, the row gets its end
             return self._ended(run, error)
         return replace(ended, committed=True)

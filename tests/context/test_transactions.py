@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.db import OperationalError, connection
+from psycopg import errors
 
 from pgonly_django.context import transactions as module
 from pgonly_django.context.run import Run
@@ -65,3 +66,35 @@ def test_what_the_database_refuses_is_not_repeated(run):
 
     with pytest.raises(OperationalError, match="out of memory"):
         retry_while_down(run, refused)
+
+
+class Locked:
+    """A statement that meets a locked row a few times, for longer than a timeout of the project."""
+
+    def __init__(self, error: type[Exception], times: int) -> None:
+        self.error, self.left = error, times
+
+    def __call__(self, alias: str) -> str:
+        connection.ensure_connection()
+        self.left -= 1
+        if self.left >= 0:
+            raise OperationalError from self.error()
+        return "written"
+
+
+@pytest.mark.parametrize("error", [errors.LockNotAvailable, errors.QueryCanceled])
+def test_only_a_transaction_is_repeated_after_a_timeout_of_the_project(run, error):
+    assert retry_while_down(run, Locked(error, 3), is_transaction=True) == "written"
+    with pytest.raises(OperationalError):
+        retry_while_down(run, Locked(error, 1))
+
+
+def test_a_lock_is_outlasted_no_longer_than_the_grace_of_a_stop(run):
+    run.stop_requested, run.stop_until = True, time.monotonic() + 0.1
+    with pytest.raises(JobStopped):
+        retry_while_down(run, Locked(errors.LockNotAvailable, 1_000_000), is_transaction=True)
+
+
+def test_a_transaction_that_the_database_refuses_is_not_repeated(run):
+    with pytest.raises(OperationalError):
+        retry_while_down(run, Locked(errors.DiskFull, 1), is_transaction=True)

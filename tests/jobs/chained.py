@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from pgonly_django import Backoff, Discard, task
 from tests.jobs import mark, nest
+from tests.jobs.watched import is_marked
+from tests.waiting import wait_for
 
 HOUR = timedelta(hours=1)
 noted: list[object] = []
@@ -23,6 +26,19 @@ def load(number):
 async def load_async(number):
     await asyncio.sleep(0)
     return {"number": number}
+
+
+@task
+def load_slowly(number):
+    """Returns only once the test has locked its row."""
+    mark("began")
+    wait_for(lambda: is_marked("locked"))
+    return {"number": number}
+
+
+@task
+async def load_slowly_async(number):
+    return await sync_to_async(load_slowly.func)(number)
 
 
 @task(atomic=True)

@@ -6,19 +6,22 @@ import threading
 from datetime import timedelta
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.utils import timezone
+from psycopg.errors import LockNotAvailable
 
 from pgonly_django import RESULT
-from pgonly_django.compat import task_enqueued
+from pgonly_django.compat import TaskResultStatus, task_enqueued, task_finished
 from pgonly_django.exceptions import NotStorableError
 from pgonly_django.models import Job, State
 from pgonly_django.tasks.editing import run_again
 from pgonly_django.testing import assert_resumable
-from tests.jobs import chained
+from pgonly_django.worker.running import Executor
+from tests.jobs import chained, mark
 from tests.jobs.chained import keep, load
 from tests.sql import sql
+from tests.waiting import beside, wait_for
 
 pytestmark = pytest.mark.django_db
 LOADS = [load, chained.load_async, chained.load_atomically, chained.load_at_the_second_attempt]
@@ -214,8 +217,42 @@ def test_its_enqueue_is_signalled_after_the_commit(work, task):
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("task", [chained.load_slowly, chained.load_slowly_async])
+def test_a_job_whose_row_is_locked_for_longer_than_a_timeout_has_succeeded_once(
+    work, other, marks, task, monkeypatch
+):
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "options", "-c lock_timeout=100ms")
+    first = task.using(then=keep.bind(RESULT)).enqueue(1)
+
+    def lock_its_row():
+        wait_for(lambda: marks() == ["began"])
+        with other.transaction():
+            other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [first.id])
+            mark("locked")
+            wait_for(lambda: timed_out)
+
+    timed_out = []
+    end = Executor._end_in_transaction
+
+    def end_and_note(*arguments):
+        try:
+            return end(*arguments)
+        except OperationalError as error:
+            timed_out.append(error)
+            raise
+
+    monkeypatch.setattr(Executor, "_end_in_transaction", end_and_note)
+    with beside(lock_its_row):
+        work()
+    assert isinstance(timed_out[0].__cause__, LockNotAvailable)
+    assert (first.job.state, first.job.lease_epoch, first.job.errors) == (State.SUCCEEDED, 1, [])
+    assert following(first).result == [[{"number": 1}], {}]
+    assert marks() == ["began", "locked"]
+
+
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("task", [load, chained.load_async])
-def test_it_is_enqueued_once_where_the_answer_to_the_commit_is_lost(work, task, monkeypatch):
+def test_it_is_enqueued_once_where_the_answer_to_the_commit_is_lost(work, task, monkeypatch, events, receive):
     commit, lost = DatabaseWrapper._commit, []
 
     def commit_and_lose(self):
@@ -226,11 +263,15 @@ def test_it_is_enqueued_once_where_the_answer_to_the_commit_is_lost(work, task, 
             self.connection.close()
             raise OperationalError("the connection was lost")
 
+    seen = []
+    receive(task_finished, note := lambda task_result, **_: seen.append((task_result.id, task_result.status)))
     first = task.using(then=keep).enqueue(1)
     monkeypatch.setattr(DatabaseWrapper, "_commit", commit_and_lose)
     work()
     assert lost
     assert first.job.state == State.SUCCEEDED
+    assert (first.id, TaskResultStatus.SUCCESSFUL) in seen, note  # kept alive until here
+    assert first.id in [record.job_id for record in events("worker.job_ended")]
     assert Job.objects.filter(enqueued_by=f"job:{first.id}").count() == 1
 
 
