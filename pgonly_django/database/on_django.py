@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg
 from django.conf import settings
-from django.db import Error, connections, transaction
+from django.db import Error, OperationalError, connections, transaction
 from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg import errors
 from psycopg.pq import TransactionStatus
@@ -37,6 +37,7 @@ from pgonly_django.exceptions import ManualCommitError
 
 # As psycopg returns it; in PostgreSQL's text form where libpq.py sent the statement.
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 # Uses of a statement on one connection before it is prepared there; psycopg's own default.
 PREPARE_THRESHOLD = 5
@@ -266,6 +267,17 @@ def is_in_transaction(alias: str) -> bool:
     """Returns whether an atomic() would not begin a transaction. Without autocommit the caller has or begins one."""
     connection = connections[alias]
     return connection.in_atomic_block or not connection.get_autocommit()
+
+
+def repeat_after_conflict(alias: str, call: Callable[[], T]) -> T:
+    """Calls it, and once more where its own transaction met another one, as under REPEATABLE READ. Inside the caller's
+    transaction it raises, since that is lost."""
+    try:
+        return call()
+    except OperationalError as error:
+        if is_in_transaction(alias) or not isinstance(error.__cause__, errors.SerializationFailure):
+            raise
+    return call()
 
 
 def timed_out(error: Error) -> bool:

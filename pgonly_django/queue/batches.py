@@ -29,8 +29,8 @@ from pgonly_django.models import Job, JobBatch
 from pgonly_django.models.batch import lock
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.job_rows import UNFINISHED_STATES
+from pgonly_django.queue import waits
 from pgonly_django.queue.enqueue import Members, NewJob, insert_beside
-from pgonly_django.queue.waits import SEND
 from pgonly_django.tables import qualified
 
 AT_ONCE = 1000
@@ -226,7 +226,7 @@ def close(connection: OwnConnection, ids: Collection[str], callback: Callback) -
         for row in rows:
             if row.parent is not None:
                 answer = {"key": end_of(row.batch, row.closes), "payload": "null", "keep": EVENT_KEPT}
-                connection.execute(SEND.sql, answer)
+                connection.execute(waits.SEND.sql, answer)
                 closed.payloads.add(notify.EVENT)
     closed.batches = {row.batch: row.has_failed for row in rows}
     closed.locked = [batch_id for batch_id in over if batch_id not in free]

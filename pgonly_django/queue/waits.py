@@ -20,7 +20,7 @@ from django.db import router
 
 from pgonly_django.conf import LONGEST
 from pgonly_django.database import notify
-from pgonly_django.database.on_django import first_row, require_autocommit
+from pgonly_django.database.on_django import first_row, repeat_after_conflict, require_autocommit
 from pgonly_django.database.statement import Statement, printable
 from pgonly_django.exceptions import EventTimeout, LeaseLost, WrongArgumentsError, as_timedelta
 from pgonly_django.models.waits import KEY_LENGTH, Event
@@ -97,7 +97,8 @@ RETURNING 1
 """)
 )
 # The answer becomes a step in the statement that finds it, and the wait is over. Of a wait that was over before, the
-# step is there. Index: pgonly_wait_once, the primary keys, pgonly_step_once.
+# step is there; of one that another LOOK ends at this moment, the row that it has inserted is returned (its xmax is not
+# 0). Index: pgonly_wait_once, the primary keys, pgonly_step_once.
 LOOK = Statement(
     qualified("""
 WITH mine AS MATERIALIZED (
@@ -113,13 +114,13 @@ saved AS (
     WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running'
         AND mine.answer IS NOT NULL
     FOR KEY SHARE OF job
-    ON CONFLICT (job_id, name) DO NOTHING
-    RETURNING result
+    ON CONFLICT (job_id, name) DO UPDATE SET name = excluded.name
+    RETURNING result, xmax = 0 AS is_new
 ),
 over AS (DELETE FROM pgonly_wait WHERE id = (SELECT id FROM mine) AND EXISTS (SELECT FROM saved))
 SELECT coalesce((SELECT result FROM saved),
         (SELECT result FROM pgonly_step WHERE job_id = %(id)s AND name = %(name)s))::text, mine.seconds_left::text,
-    (SELECT 'new' FROM saved)
+    (SELECT 'new' FROM saved WHERE is_new)
 FROM pgonly_job AS job LEFT JOIN mine ON true
 WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running'
 """)
@@ -173,8 +174,9 @@ def send_event(key: str, payload: Any = None, *, keep: timedelta = KEPT, using: 
     _check_key(key)
     alias: str = using or router.db_for_write(Event)
     require_autocommit(alias, "send_event()")
-    row = {"key": key, "payload": to_json(payload, "The payload of an event")}
-    if first_row(alias, SEND, row | {"keep": _bounded(keep, "send_event()")}) is None:
+    row: dict[str, Any] = {"key": key, "payload": to_json(payload, "The payload of an event")}
+    row["keep"] = _bounded(keep, "send_event()")
+    if repeat_after_conflict(alias, lambda: first_row(alias, SEND, row)) is None:
         return False
     notify.wake_after_commit(alias, notify.EVENT)
     return True
@@ -200,7 +202,7 @@ waits AS MATERIALIZED (
     SELECT key, job_id, lease_epoch FROM pgonly_wait WHERE key = ANY (ARRAY (SELECT key FROM sent))
 ),
 waiting AS MATERIALIZED (
-    SELECT waits.key, job.id, job.state
+    SELECT waits.key, job.id, job.state, job.lease_epoch
     FROM waits JOIN pgonly_job AS job ON job.id = waits.job_id AND job.lease_epoch = waits.lease_epoch
     WHERE job.id = ANY (ARRAY (SELECT job_id FROM waits)) AND job.state || '' IN ('scheduled', 'running')
 ),
@@ -208,6 +210,7 @@ due AS MATERIALIZED (
     SELECT job.id FROM pgonly_job AS job
     WHERE job.id = ANY (ARRAY (SELECT id FROM waiting WHERE state = 'scheduled' LIMIT {BATCH}))
         AND job.state || '' = 'scheduled'
+        AND (job.id, job.lease_epoch) = ANY (ARRAY (SELECT (id, lease_epoch) FROM waiting))
     FOR UPDATE SKIP LOCKED
 ),
 woken AS (
@@ -225,6 +228,7 @@ delivered AS (
 SELECT
     (SELECT count(*) FROM woken),
     (SELECT count(*) FROM delivered),
+    (SELECT count(*) FROM waiting WHERE state = 'scheduled' AND id <> ALL (ARRAY (SELECT id FROM due))),
     (SELECT count(pg_notify('{notify.CHANNEL}', kind || ' ' || queue)) FROM (
         SELECT DISTINCT queue, CASE WHEN slots IS NULL THEN '{notify.READY}' ELSE '{notify.LIMITED}' END AS kind
         FROM woken) AS told)
@@ -234,18 +238,19 @@ SELECT
 class Delivered(NamedTuple):
     jobs: int
     events: int
+    left: int = 0  # jobs that wait on, since another transaction has locked their rows
 
     @property
     def is_full(self) -> bool:
         """Whether more may be left, and the next one is due at once."""
-        return max(self) >= BATCH
+        return max(self.jobs, self.events) >= BATCH
 
 
 def deliver(connection: psycopg.Connection[Any]) -> Delivered:
     """Wakes the jobs that wait for events which were sent: one batch of them."""
     row = connection.execute(DELIVER, prepare=True).fetchone()
     assert row is not None
-    return Delivered(*row[:2])
+    return Delivered(*row[:3])
 
 
 # Index: pgonly_event_expires, a range of it, then pgonly_wait_key and the primary key. (NOT EXISTS may read all waits

@@ -122,7 +122,7 @@ class Sleep(Timer):
         """Returns when it has to wake up. `resets_at`: when a budget that holds jobs has room again."""
         poll_at = NEVER if self.options.poll_seconds is None else time.monotonic() + self.options.poll_seconds
         claims = self._claims
-        due_at = min(claims.promotion.next_job_at, claims.limited.opens_at)
+        due_at = min(claims.promotion.next_job_at, claims.delivery.due_at, claims.limited.opens_at)
         return min(poll_at, resets_at, self._threads.scheduler.next_at, due_at)
 
     def _fall_asleep(self, resets_at: float) -> None:

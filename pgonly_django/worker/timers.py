@@ -16,6 +16,7 @@ from pgonly_django.worker.options import WorkerOptions
 
 NEVER = float("inf")
 LOOK_AGAIN_SECONDS = notify.COALESCE_SECONDS + 0.002
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 1.0  # of a delivery that met locked rows
 REFUSED_SECONDS = 0.1  # for which a database that refused a statement is left alone
 # The first pause between two looks, and how much longer the next ones are, with LISTEN and without. The second look
 # after a NOTIFY takes the first of the pauses, so that the next looks come 1, 5 and 21 seconds later.
@@ -159,16 +160,25 @@ class Promotion(DatabaseTimer):
 
 
 class Delivery(DatabaseTimer):
-    """Wakes the jobs whose event has come, and then calls `look`. It is due when a NOTIFY or a promotion says so."""
+    """Wakes the jobs whose event has come, and then calls `look`. It is due when a NOTIFY or a promotion says so, and
+    soon again while rows of such jobs are locked."""
 
     def __init__(self, database: WorkerConnection, look: Callable[[], None]) -> None:
         super().__init__(database, NEVER)
         self._look = look
+        self._pause = FIRST_RETRY_SECONDS
 
     def ask(self, connection: OwnConnection) -> Delivered:
         began = time.monotonic()
         delivered = deliver(connection)
-        self.plan(began if delivered.is_full else NEVER, began=began)
+        self.plan(began if delivered.is_full else self._again_at(delivered), began=began)
         if delivered.jobs:
             self._look()
         return delivered
+
+    def _again_at(self, delivered: Delivered) -> float:
+        if not delivered.left:
+            self._pause = FIRST_RETRY_SECONDS
+            return NEVER
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_RETRY_SECONDS)
+        return time.monotonic() + pause

@@ -8,9 +8,10 @@ from datetime import timedelta
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone, translation
+from psycopg import IsolationLevel
 
 from pgonly_django import answer_url, send_event
 from pgonly_django.models import Event, Job, State, Wait
@@ -61,9 +62,15 @@ def test_an_answer_between_the_page_and_the_click_counts(client, asked):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
+    "level", [IsolationLevel.READ_COMMITTED, IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE]
+)
+@pytest.mark.parametrize(
     ("commits", "said", "counts"), [(True, "Already answered", "exclude"), (False, "Thank you", "include")]
 )
-def test_of_two_answers_at_the_same_time_the_first_that_commits_counts(other, asked, commits, said, counts):
+def test_of_two_answers_at_the_same_time_the_first_that_commits_counts(
+    other, asked, commits, said, counts, level, monkeypatch
+):
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "isolation_level", level)
     url = answer_url("approve:7")
     with ExitStack() as until_the_click_is_over, transaction.atomic():
         send_event("approve:7", "exclude")

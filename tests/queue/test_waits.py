@@ -8,6 +8,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
+from psycopg import IsolationLevel
 
 from pgonly_django import asend_event, send_event
 from pgonly_django.database import notify
@@ -128,6 +129,21 @@ def test_what_a_job_finds_is_the_same_after_its_statements_were_prepared(transac
             assert (waits.payload_in(found.answer, ""), found.is_new) == ([number], is_new)
 
 
+def test_a_look_beside_another_one_that_stores_the_answer_gets_it_too(other, beside):
+    """Two threads of the job wait for the same event."""
+    job = make_running()
+    begin(job, wait := for_event())
+    send_event("k", 7)
+    place = {"id": str(job.pk), "lease_epoch": job.lease_epoch, "name": wait.name}
+    with other.transaction():
+        assert other.execute(waits.LOOK.sql, place).fetchone()[::2] == ('{"event": 7}', "new")
+        second = beside(look, job, wait)
+        with connect("default", application_name="pgonly tests, looking") as looking:
+            wait_until_blocked(looking)
+    assert second.result(30) == Look('{"event": 7}', None, is_new=False)
+    assert (Step.objects.count(), Wait.objects.count()) == (1, 0)
+
+
 def test_a_timeout_is_an_answer_that_a_late_event_does_not_change(transactional_db):
     job = make_running()
     begin(job, wait := for_event(timeout=0))
@@ -229,6 +245,23 @@ def test_a_serializable_sender_is_told_to_repeat_its_transaction(server, other):
     assert states(job) == [State.READY]
 
 
+@pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
+def test_outside_a_transaction_the_second_of_two_senders_is_told_that_it_was_second(other, beside, level):
+    def send():
+        connection.ensure_connection()
+        connection.connection.isolation_level = level
+        connection.connection.execute(f"SET default_transaction_isolation = '{level.name.replace('_', ' ')}'")
+        return send_event("k", 2)
+
+    with other.transaction():
+        other.execute(waits.SEND.sql, {"key": "k", "payload": "1", "keep": HOUR})
+        second = beside(send)
+        with connect("default", application_name="pgonly tests, looking") as looking:
+            wait_until_blocked(looking)
+    assert second.result(30) is False
+    assert Event.objects.get().payload == 1
+
+
 # Delivery.
 
 
@@ -267,7 +300,7 @@ def test_an_event_stays_undelivered_while_a_job_leaves_its_run(server):
     begin(leaving, for_event())
     send_event("k")
     assert deliver(server) == Delivered(1, 0)
-    assert deliver(server) == Delivered(0, 0)
+    assert deliver(server) == Delivered(0, 0), "the end of its run asks for the next one"
     assert promote(server).has_events
     write(server, finish_of(leaving, **PARKED))
     assert deliver(server) == Delivered(1, 1)
@@ -278,9 +311,24 @@ def test_a_job_whose_row_is_locked_is_woken_later(server, other):
     locked, free = make_waiting(), make_waiting()
     send_event("k")
     with while_locked(locked, other, server):
-        assert deliver(server) == Delivered(1, 0)
+        assert deliver(server) == Delivered(1, 0, left=1)
     assert states(locked, free) == [State.SCHEDULED, State.READY]
     assert deliver(server) == Delivered(1, 1)
+
+
+def test_a_job_that_has_run_again_meanwhile_is_not_woken_for_its_earlier_wait(server, other, beside):
+    """DELIVER stands still between its look and the lock of the job's row."""
+    job = make_waiting()
+    send_event("k")
+    stands_still = "WHERE key = ANY (ARRAY (SELECT key FROM sent)) AND pg_advisory_xact_lock(30) IS NOT NULL"
+    slow = waits.DELIVER.replace("WHERE key = ANY (ARRAY (SELECT key FROM sent))", stands_still, 1)
+    with other.transaction():
+        other.execute("SELECT pg_advisory_xact_lock(30)")
+        delivery = beside(lambda: server.execute(slow).fetchone())
+        wait_until_blocked(other)
+        other.execute("UPDATE pgonly_job SET lease_epoch = 2")
+    assert delivery.result(30)[0] == 0
+    assert states(job) == [State.SCHEDULED]
 
 
 def test_two_workers_share_the_events(server, other):
@@ -300,7 +348,7 @@ def test_the_jobs_of_one_event_are_woken_in_batches(server):
     Wait.objects.bulk_create(Wait(job=job, name="event k", key="k", lease_epoch=1) for job in jobs)
     send_event("k")
     first = deliver(server)
-    assert (first, first.is_full) == (Delivered(waits.BATCH, 0), True)
+    assert (first, first.is_full) == (Delivered(waits.BATCH, 0, left=1), True)
     last = deliver(server)
     assert (last, last.is_full) == (Delivered(1, 1), False)
 

@@ -7,15 +7,17 @@ import time
 import pytest
 from django.db import connection
 
+from pgonly_django import send_event
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Budget, Job, Schedule, State
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.queue import liveness
-from pgonly_django.worker import options, sleep
+from pgonly_django.worker import options, sleep, timers
 from pgonly_django.worker.status import WorkerState
 from tests import activity, jobs
 from tests.aliases import alias
-from tests.queue.rows import HOUR, ago, fresh, make, make_running, make_worker
+from tests.jobs import waiting
+from tests.queue.rows import HOUR, ago, fresh, make, make_running, make_worker, while_locked
 from tests.waiting import wait_for
 
 SECOND = HOUR / 3600
@@ -202,6 +204,22 @@ def test_jobs_held_for_ever_keep_no_worker_awake(background_worker):
     Budget.objects.filter(name="p").start_over()
     worker.wake()
     wait_for_end(job)
+
+
+def test_it_stays_awake_while_the_row_of_a_job_whose_event_has_come_is_locked(
+    background_worker, other, monkeypatch
+):
+    monkeypatch.setattr(timers, "LONGEST_RETRY_SECONDS", 0.2)  # less than SHORTEST_SECONDS, as it is
+    result = waiting.wait.enqueue("k")
+    worker = background_worker(sleep_after=0.2)
+    wait_for(lambda: Job.objects.filter(state=State.SCHEDULED).exists())
+    with while_locked(result.job, other):
+        send_event("k", 7)
+        worker.wake()
+        some_time()
+        assert not is_asleep(worker)
+    wait_for_end(result.job)
+    wait_until_asleep(worker)
 
 
 def test_it_stays_awake_while_a_job_of_any_worker_runs(background_worker):

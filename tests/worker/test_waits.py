@@ -14,11 +14,13 @@ from pgonly_django import send_event
 from pgonly_django.conf import LONGEST
 from pgonly_django.models import Event, Job, State, Step, Wait
 from pgonly_django.outcomes import Outcome
+from pgonly_django.queue import waits
+from pgonly_django.worker import timers
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.timers import NEVER
+from pgonly_django.worker.timers import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, NEVER
 from tests.jobs import mark, waiting
-from tests.queue.rows import DAY, HOUR, ago, fresh
+from tests.queue.rows import DAY, HOUR, ago, fresh, while_locked
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -219,6 +221,39 @@ def test_an_event_that_comes_while_the_job_leaves_its_run_is_not_lost(background
     mark("k:go")
     wait_for(lambda: result.job.state == State.SUCCEEDED, 5)
     assert result.job.result == 7
+
+
+@pytest.fixture
+def rare_polls(monkeypatch):
+    """A worker that looks only when it is told to, by others or by itself."""
+    monkeypatch.setattr(timers, "FIRST_PAUSE_SECONDS", 30.0)
+
+
+def test_a_run_that_ends_waiting_is_followed_by_a_look_for_its_event(
+    background_worker, rare_polls, other, marks
+):
+    background_worker()
+    result = waiting.leave_slowly.enqueue("k")
+    wait_for(lambda: "k:leaving" in marks())
+    other.execute(waits.SEND.sql, {"key": "k", "payload": "7", "keep": HOUR})  # no NOTIFY tells of it
+    mark("k:go")
+    wait_for(lambda: result.job.state == State.SUCCEEDED, 5)
+    assert result.job.result == 7
+
+
+def test_a_job_whose_row_is_locked_when_its_event_comes_is_woken_soon_after(
+    background_worker, rare_polls, other
+):
+    worker = background_worker()
+    result = waiting.wait.enqueue("k")
+    wait_for(lambda: waits_in(State.SCHEDULED).exists())
+    delivery = worker.claims.delivery
+    with while_locked(result.job, other):
+        send_event("k", 7)
+        wait_for(lambda: delivery._pause == LONGEST_RETRY_SECONDS)
+        assert delivery.due_at - time.monotonic() <= LONGEST_RETRY_SECONDS
+    wait_for(lambda: result.job.state == State.SUCCEEDED, 5)
+    wait_for(lambda: (delivery.due_at, delivery._pause) == (NEVER, FIRST_RETRY_SECONDS))
 
 
 def test_a_job_that_is_cancelled_while_it_leaves_its_run_does_not_wait(background_worker, marks):

@@ -20,6 +20,7 @@ from pgonly_django.admin.formats import brief, exact_time, short_name
 from pgonly_django.admin.jobs.calls import JsonText
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.verbs import VerbAdmin, person_at
+from pgonly_django.database.on_django import repeat_after_conflict
 from pgonly_django.models import Event, Job, Wait
 from pgonly_django.queue.waits import send_event
 
@@ -96,15 +97,20 @@ def _form_page(
 
 def _answered(request: HttpRequest, job: Job, wait: Wait, answer: Any) -> tuple[str, int] | None:
     """Returns what to tell the person; None where another answer came first."""
-    assert request.user.pk is not None
-    assert wait.key is not None
-    said = _("Answered “%s”") % wait.key + (f": {answer}." if wait.choices else ".")
+    person, key = request.user.pk, wait.key
+    assert person is not None
+    assert key is not None
+    said = _("Answered “%s”") % key + (f": {answer}." if wait.choices else ".")
     alias = router.db_for_write(Wait)
-    with transaction.atomic(using=alias):
-        is_first = send_event(wait.key, answer, using=alias)
-        if is_first:
-            LogEntry.objects.log_actions(request.user.pk, [job], CHANGE, said)
-    return (said, messages.SUCCESS) if is_first else None
+
+    def send() -> bool:
+        with transaction.atomic(using=alias):
+            is_first = send_event(key, answer, using=alias)
+            if is_first:
+                LogEntry.objects.log_actions(person, [job], CHANGE, said)
+        return is_first
+
+    return (said, messages.SUCCESS) if repeat_after_conflict(alias, send) else None
 
 
 def _too_late(request: HttpRequest, job: Job, key: str) -> tuple[str, int]:

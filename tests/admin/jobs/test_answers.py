@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from datetime import timedelta
 from html import unescape
 from urllib.parse import urlencode
@@ -11,17 +12,20 @@ from uuid import uuid4
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from psycopg import IsolationLevel
 
 from pgonly_django import send_event
 from pgonly_django.models import Event, Job, State, Wait
 from pgonly_django.queue.batches import end_of
 from pgonly_django.testing import drain
+from tests import activity
 from tests.admin.conftest import LIST, make_job, page_of, said
 from tests.jobs import waiting
 from tests.queue.rows import make_waiting, make_worker
+from tests.waiting import beside, wait_for
 
 pytestmark = pytest.mark.django_db
 ASKED = {"question": "Include paper 7?", "choices": ["include", "exclude"]}
@@ -162,6 +166,21 @@ def test_a_second_click_is_told_who_answered_first(admin_client, client, asked):
     )
     assert Event.objects.get().payload == "exclude"
     assert LogEntry.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_serializable_click_beside_another_answer_is_told_who_was_first(
+    admin_client, asked, other, monkeypatch
+):
+    level = IsolationLevel.SERIALIZABLE
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "isolation_level", level)
+    with ExitStack() as until_the_click_is_over, transaction.atomic():
+        send_event("approve:7", "exclude")
+        click = beside(lambda: said(answer(admin_client, asked, "include")))
+        told = until_the_click_is_over.enter_context(click)
+        wait_for(lambda: activity.pids("wait_event_type = 'Lock'", on=other))
+    assert "was answered first by a link or your code" in told[0][0]
+    assert (Event.objects.get().payload, LogEntry.objects.count()) == ("exclude", 0)
 
 
 def test_an_answer_that_was_no_click_names_nobody_and_only_who_may_see_data_sees_it(client, person, asked):
