@@ -73,6 +73,7 @@ RETRYABLE = (State.FAILED, State.CANCELLED, State.SCHEDULED, State.HELD)
 CANCELLABLE = (*WAITING, State.HELD, State.RUNNING)
 DISCARDABLE = (*WAITING, State.HELD)
 HOLDABLE = WAITING
+KEYLESS = (State.HELD, State.FAILED, State.CANCELLED)  # a job that waits keeps no concurrency key in them
 RESUMABLE = (State.HELD,)
 STARTABLE = (State.SCHEDULED,)
 BY_A_PERSON = "a person"  # held_by, where no budget and no error holds the job
@@ -150,6 +151,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         for races_left in reversed(range(RACES)):
             try:
                 with transaction.atomic(using=self.db):
+                    self._free_kept_keys()
                     rows = self.filter(self._of_reopened_batches(), state__in=RETRYABLE).with_free_keys()
                     return rows._update_and_wake(RETRYABLE, ready, **changes)  # noqa: SLF001 - our own class
             except IntegrityError:
@@ -207,6 +209,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         many. A job whose run_at is in the future waits until then, except one that waits for an event or a time: its
         event may have come since it was held, so it looks again."""
         is_ahead = Q(run_at__gt=ClockTimestamp()) & ~_waits_now()
+        self._free_kept_keys()
         return self._update_and_wake(
             RESUMABLE,
             notify.ready(notify.ANY_QUEUE),
@@ -215,6 +218,15 @@ class JobQuerySet(models.QuerySet["Job"]):
             held_by=None,
             **READY_AGAIN,
         )
+
+    def _free_kept_keys(self) -> None:
+        """Notes that the jobs which resume() or retry() is about to write keep no concurrency key any more. Another job
+        may have started with it since they were held, or ended. (A scheduled one has it still.) Index:
+        pgonly_wait_kept, which is empty most of the time."""
+        self._for_write = True
+        jobs = self.filter(state__in=KEYLESS).order_by().values("pk")
+        waits: Any = apps.get_model("pgonly_django", "Wait")
+        waits.objects.using(self.db).filter(kept_key__isnull=False, job__in=jobs).update(kept_key=None)
 
     def run_now(self) -> int:
         """Makes scheduled jobs ready before their time: jobs that wait for their run_at, their next attempt or the end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgonly_django.models import State, Wait
+from pgonly_django.models import Job, State, Wait
 from tests.queue.rows import HOUR, ago, claim_limited, fresh, ids, limit, limited_claimer, make_keyed
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -51,6 +51,28 @@ def test_it_counts_as_one_of_the_limit_whatever_it_waits_for(server):
     by = limited_claimer()
     assert len(claim_limited(server, by)) == 2
     assert claim_limited(server, by) == []
+
+
+@pytest.mark.parametrize("verb", ["resume", "retry"])
+@pytest.mark.parametrize("end", ["hold", "cancel", "discard"])
+def test_a_job_that_lost_it_takes_its_turn_for_it_again(server, end, verb):
+    lost, waiting = make_waiting(), make_waiting("b")
+    getattr(Job.objects.filter(pk=lost.pk), end)()
+    (second, *_), by = [make_keyed("a"), make_keyed("b")], limited_claimer()
+    assert ids(claim_limited(server, by)) == ids([second])
+    getattr(Job.objects.exclude(state=State.SCHEDULED), verb)()
+    assert claim_limited(server, by) == [], "the key has its one job"
+    assert Wait.objects.get(job=waiting).kept_key == "b"
+    Job.objects.filter(pk=second.pk).update(state=State.SUCCEEDED)
+    found = claim_limited(server, by)
+    assert ids(found) == ([] if end != "hold" and verb == "resume" else ids([lost]))
+
+
+def test_a_job_that_still_waits_keeps_it_after_a_retry(server):
+    waiting = make_waiting()
+    make_keyed("a", ready_at=ago(HOUR))
+    assert Job.objects.filter(pk=waiting.pk).retry() == 1
+    assert ids(claim_limited(server, limited_claimer())) == ids([waiting])
 
 
 @pytest.mark.parametrize("facts", [{}, {"priority": 9}, {"queue": "another", "priority": 9}])
