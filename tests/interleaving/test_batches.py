@@ -104,7 +104,7 @@ BROKEN = {
         "the batch was closed 2 times",
     ),
     "the end of a batch is no event": (
-        [(batches, "SEND", Statement("SELECT %(key)s::text, %(payload)s::text, %(keep)s::interval"))],
+        [(batches.waits, "SEND", Statement("SELECT %(key)s::text, %(payload)s::text, %(keep)s::interval"))],
         "a job gathers when the last member ends",
         "the job is scheduled with None",
     ),

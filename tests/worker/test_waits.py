@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.db import transaction
@@ -224,16 +225,17 @@ def test_an_event_that_comes_while_the_job_leaves_its_run_is_not_lost(background
 
 
 @pytest.fixture
-def rare_polls(monkeypatch):
-    """A worker that looks only when it is told to, by others or by itself."""
-    monkeypatch.setattr(timers, "FIRST_PAUSE_SECONDS", 30.0)
+def seldom_polling(background_worker, monkeypatch):
+    """Starts a worker that looks only when it is told to, by others or by itself."""
+    for name in ("FIRST_PAUSE_SECONDS", "BLIND_FIRST_PAUSE_SECONDS"):
+        monkeypatch.setattr(timers, name, 60.0)
+    return partial(background_worker, poll_seconds=60.0)
 
 
-def test_a_run_that_ends_waiting_is_followed_by_a_look_for_its_event(
-    background_worker, rare_polls, other, marks
-):
-    background_worker()
+def test_a_run_that_ends_waiting_is_followed_by_a_look_for_its_event(seldom_polling, other, marks):
+    """Without LISTEN, which would tell it of its own end."""
     result = waiting.leave_slowly.enqueue("k")
+    seldom_polling(listen=False)
     wait_for(lambda: "k:leaving" in marks())
     other.execute(waits.SEND.sql, {"key": "k", "payload": "7", "keep": HOUR})  # no NOTIFY tells of it
     mark("k:go")
@@ -241,13 +243,10 @@ def test_a_run_that_ends_waiting_is_followed_by_a_look_for_its_event(
     assert result.job.result == 7
 
 
-def test_a_job_whose_row_is_locked_when_its_event_comes_is_woken_soon_after(
-    background_worker, rare_polls, other
-):
-    worker = background_worker()
+def test_a_job_whose_row_is_locked_when_its_event_comes_is_woken_soon_after(seldom_polling, other):
+    delivery = seldom_polling().claims.delivery
     result = waiting.wait.enqueue("k")
     wait_for(lambda: waits_in(State.SCHEDULED).exists())
-    delivery = worker.claims.delivery
     with while_locked(result.job, other):
         send_event("k", 7)
         wait_for(lambda: delivery._pause == LONGEST_RETRY_SECONDS)
