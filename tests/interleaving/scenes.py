@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import math
 import time
@@ -60,7 +61,7 @@ class Scene:
         job, worker = claimed
         run = Run(job, "default", time.monotonic(), math.inf, "w", str(worker))
         executor = Executor("default", str(worker), NOBODY)
-        ended = executor.call(run)
+        ended = contextvars.copy_context().run(executor.call, run)
         if job.then_job is not None:
             ended = executor.enqueue_next(ended)
         if ended.finish is not None and not ended.committed:
