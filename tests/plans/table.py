@@ -129,11 +129,13 @@ SELECT 'event ' || n, '1', clock_timestamp(), clock_timestamp() + (n %% 200 - 0.
 FROM generate_series(1, 200000) AS n
 """
 WAITS = """
+SET enable_nestloop = off;
 INSERT INTO pgonly_wait (job_id, name, key, began_at, lease_epoch, choices, question, kept_key)
 SELECT id, 'event', 'event ' || row_number() OVER (ORDER BY state = 'scheduled' DESC), clock_timestamp(), lease_epoch,
     '[]', '', CASE WHEN state = 'scheduled' THEN 'kept ' || row_number() OVER (ORDER BY id) END
 FROM pgonly_job LEFT JOIN pgonly_checkpoint AS checkpoint ON checkpoint.job_id = id
-WHERE state = 'scheduled' OR checkpoint.job_id IS NOT NULL
+WHERE state = 'scheduled' OR checkpoint.job_id IS NOT NULL;
+RESET enable_nestloop
 """
 # Finished batches, some with five members, of which a thousand are due to be pruned; open ones of 125; and open ones
 # that are over.
@@ -142,9 +144,8 @@ INSERT INTO pgonly_batch (id, name, callbacks, sent, closes, created_at, finishe
 SELECT {batch("n + n / 90000 * 1000")}, '', '{{}}', '{{}}', 1, clock_timestamp(), clock_timestamp(),
     clock_timestamp() + (n - 1000) * interval '1 minute' FROM generate_series(0, 199999) AS n;
 INSERT INTO pgonly_batch (id, name, callbacks, sent, closes, created_at, parent_id)
-SELECT {batch("90000 + n")}, 'papers', '{{}}', '{{}}', 0, clock_timestamp(),
-    (SELECT id FROM pgonly_job WHERE state = 'running' OFFSET n LIMIT 1)
-FROM generate_series(0, 60) AS n
+SELECT {batch("90000 + n")}, 'papers', '{{}}', '{{}}', 0, clock_timestamp(), id
+FROM (SELECT id, row_number() OVER () - 1 AS n FROM pgonly_job WHERE state = 'running' LIMIT 61) AS parents
 """
 # Three are due.
 SCHEDULES = """
