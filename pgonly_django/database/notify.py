@@ -64,9 +64,10 @@ def batch(batch_id: Any) -> str:
     return f"{BATCH} {batch_id}"
 
 
-def wake_after_commit(alias: str, payload: str) -> None:
-    """Sends `payload` after the caller's transaction has committed, and not at all when it rolls back."""
-    transaction.on_commit(partial(send_coalesced, alias, payload), using=alias, robust=True)
+def wake_after_commit(alias: str, payload: str, sent: FollowUp | None = None) -> None:
+    """Sends `payload` after the caller's transaction has committed, and not at all when it rolls back. `sent`: see
+    follow_up()."""
+    transaction.on_commit(partial(send_coalesced, alias, payload, sent), using=alias, robust=True)
 
 
 def send_at_commit(alias: str, payload: str) -> None:

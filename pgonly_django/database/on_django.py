@@ -59,6 +59,8 @@ class _Use:
 
 # By the names of the statements.
 _uses: WeakKeyDictionary[Raw, dict[bytes, _Use]] = WeakKeyDictionary()
+# Classes of execute wrappers that need not see these statements: a worker has one on each connection of its jobs.
+PASSED_BY: set[type] = set()
 # Per alias: is the server at the other end PostgreSQL itself, not a pooler that swaps connections?
 _direct: dict[str, bool] = {}
 
@@ -99,7 +101,8 @@ def first_row_on(
 ) -> Row | None:
     """See first_row(). Most methods that Django's cursor calls first do nothing: attributes say so for less."""
     kind: Any = type(connection)  # the stubs call it unhashable
-    is_watched = connection.execute_wrappers or connection.force_debug_cursor or settings.DEBUG
+    is_wrapped = not PASSED_BY.issuperset(map(type, connection.execute_wrappers))
+    is_watched = is_wrapped or connection.force_debug_cursor or settings.DEBUG
     has_other = "cursor" in vars(connection) and _has_other_cursor(connection, kind)
     if is_watched or has_other or _makes_its_own_cursors(kind):
         with connection.cursor() as cursor:

@@ -18,8 +18,8 @@ from uuid import UUID
 from django.db import connections, transaction
 
 from pgonly_django.amounts import Cost
-from pgonly_django.database.on_django import all_rows, require_autocommit
-from pgonly_django.database.statement import Params
+from pgonly_django.database.on_django import all_rows, first_row, require_autocommit
+from pgonly_django.database.statement import Params, Statement
 from pgonly_django.exceptions import LeaseLost, StepNameError
 from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
 from pgonly_django.queue.output import PartRow, keep
@@ -34,11 +34,13 @@ ON CONFLICT (job_id) DO UPDATE
     SET value = excluded.value, positions = excluded.positions, saved_at = excluded.saved_at
 """)
 # Index: also pgonly_job_output_once.
-LOAD_CHECKPOINT = qualified("""
+LOAD_CHECKPOINT = Statement(
+    qualified("""
 SELECT coalesce(checkpoint.value::text, 'null'), coalesce(checkpoint.positions::text, '{}'),
-    EXISTS (SELECT FROM pgonly_job_output AS output WHERE output.job_id = wanted.id)
+    (SELECT 'some' FROM pgonly_job_output AS output WHERE output.job_id = wanted.id LIMIT 1)
 FROM (SELECT %(id)s::uuid AS id) AS wanted LEFT JOIN pgonly_checkpoint AS checkpoint ON checkpoint.job_id = wanted.id
 """)
+)
 
 # When the call of a step began that has just returned; NULL where that is not known.
 BEGAN = "clock_timestamp() - make_interval(secs => %(seconds)s::float8)"
@@ -122,10 +124,12 @@ class Saved:
 
 
 def load_checkpoint(alias: str, job_id: str) -> Saved:
-    ((value, positions, has_output),) = all_rows(alias, LOAD_CHECKPOINT, {"id": job_id})
+    row = first_row(alias, LOAD_CHECKPOINT, {"id": job_id})
+    assert row is not None
+    value, positions, has_output = row
     stored = json.loads(positions).items()
     loops = {name: Position(*at) if isinstance(at, list) else Position(at) for name, at in stored}
-    return Saved(value, loops, has_output=has_output)
+    return Saved(value, loops, has_output=has_output is not None)
 
 
 def positions_json(positions: Mapping[str, Position]) -> str:

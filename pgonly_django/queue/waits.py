@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 from asgiref.sync import sync_to_async
-from django.db import router
+from django.db import connections, router
 
 from pgonly_django.conf import LONGEST
 from pgonly_django.database import notify
@@ -98,7 +98,8 @@ RETURNING 1
 )
 # The answer becomes a step in the statement that finds it, and the wait is over. Of a wait that was over before, the
 # step is there; of one that another LOOK ends at this moment, the row that it has inserted is returned (its xmax is not
-# 0). Index: pgonly_wait_once, the primary keys, pgonly_step_once.
+# 0). The commit of an event's payload does not wait for the disk: a server that crashes before it is there has wait and
+# event still, and the next LOOK finds the same. Index: pgonly_wait_once, the primary keys, pgonly_step_once.
 LOOK = Statement(
     qualified("""
 WITH mine AS MATERIALIZED (
@@ -120,7 +121,8 @@ saved AS (
 over AS (DELETE FROM pgonly_wait WHERE id = (SELECT id FROM mine) AND EXISTS (SELECT FROM saved))
 SELECT coalesce((SELECT result FROM saved),
         (SELECT result FROM pgonly_step WHERE job_id = %(id)s AND name = %(name)s))::text, mine.seconds_left::text,
-    (SELECT 'new' FROM saved WHERE is_new)
+    (SELECT 'new' FROM saved WHERE is_new),
+    CASE WHEN mine.answer ? 'event' THEN set_config('synchronous_commit', 'off', true) END
 FROM pgonly_job AS job LEFT JOIN mine ON true
 WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running'
 """)
@@ -147,7 +149,7 @@ def look(alias: str, job_id: str, lease_epoch: int, name: str) -> Look:
     row = first_row(alias, LOOK, {"id": job_id, "lease_epoch": lease_epoch, "name": name})
     if row is None:
         raise LeaseLost
-    answer, seconds_left, is_new = row
+    answer, seconds_left, is_new, _ = row
     return Look(answer, None if seconds_left is None else float(seconds_left), is_new is not None)
 
 
@@ -176,9 +178,10 @@ def send_event(key: str, payload: Any = None, *, keep: timedelta = KEPT, using: 
     require_autocommit(alias, "send_event()")
     row: dict[str, Any] = {"key": key, "payload": to_json(payload, "The payload of an event")}
     row["keep"] = _bounded(keep, "send_event()")
-    if repeat_after_conflict(alias, lambda: first_row(alias, SEND, row)) is None:
+    told = None if connections[alias].in_atomic_block else notify.follow_up(alias, notify.EVENT)
+    if repeat_after_conflict(alias, lambda: first_row(alias, SEND, row, told)) is None:
         return False
-    notify.wake_after_commit(alias, notify.EVENT)
+    notify.wake_after_commit(alias, notify.EVENT, told)
     return True
 
 
@@ -192,8 +195,9 @@ async def asend_event(
 # The workers' side.
 
 # What is locked is left to whoever holds it, or to the next time. Jobs that run, and those that were not woken now,
-# keep their event undelivered. (For "state || ''" see queue/finish.py.) Index: pgonly_event_undelivered,
-# pgonly_wait_key, the primary keys.
+# keep their event undelivered. (For "state || ''" see queue/finish.py.) The commit does not wait for the disk: what a
+# crash of the server undoes is delivered again, and the claim that follows waits for both. Index:
+# pgonly_event_undelivered, pgonly_wait_key, the primary keys.
 DELIVER = qualified(f"""
 WITH sent AS MATERIALIZED (
     SELECT key FROM pgonly_event WHERE NOT is_delivered ORDER BY sent_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
@@ -231,7 +235,8 @@ SELECT
     (SELECT count(*) FROM waiting WHERE state = 'scheduled' AND id <> ALL (ARRAY (SELECT id FROM due))),
     (SELECT count(pg_notify('{notify.CHANNEL}', kind || ' ' || queue)) FROM (
         SELECT DISTINCT queue, CASE WHEN slots IS NULL THEN '{notify.READY}' ELSE '{notify.LIMITED}' END AS kind
-        FROM woken) AS told)
+        FROM woken) AS told),
+    set_config('synchronous_commit', 'off', true)
 """)
 
 

@@ -21,6 +21,7 @@ from psycopg.pq import TransactionStatus
 
 from pgonly_django.database import pool
 from pgonly_django.database.connect import NOTICE_DEAD_PEERS, OURS
+from pgonly_django.database.on_django import PASSED_BY
 from pgonly_django.events import emit
 
 # For the project's own name: with a space and a UUID, the 63 bytes of a name. PostgreSQL writes what is not ASCII in
@@ -120,6 +121,9 @@ class ChangeWatch:
                 text = str(sql)
             self.is_changed = outlasts_its_transaction(text)
         return execute(sql, params, many, context)
+
+
+PASSED_BY.add(ChangeWatch)  # no effect of our own statements outlasts its transaction
 
 
 def outlasts_its_transaction(sql: str) -> bool:

@@ -20,7 +20,7 @@ from pgonly_django.queue import batches, checkpoints, rescue
 
 # What these read and write no other session does.
 PASSED = (
-    checkpoints.FIND_STEP, checkpoints.LOAD_CHECKPOINT, rescue.STILL_RUNNING, rescue.STOP, batches.NOTE_SENT
+    checkpoints.FIND_STEP, checkpoints.LOAD_CHECKPOINT.sql, rescue.STILL_RUNNING, rescue.STOP, batches.NOTE_SENT
 )  # fmt: skip
 HAS_WRITTEN = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 IS_BLOCKED = "SELECT count(*) > 0 FROM unnest(%s::int[]) AS pid WHERE cardinality(pg_blocking_pids(pid)) > 0"

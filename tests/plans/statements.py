@@ -247,7 +247,7 @@ STATEMENTS = {
     "worker stopped": uses(WORKER_ROW, liveness.STOPPED),
     "whose": uses(PRIMARY, finish.WHOSE),
     "save checkpoint": uses(PRIMARY, checkpoints.SAVE_CHECKPOINT),
-    "load checkpoint": uses(CHECKPOINT | OUTPUT, checkpoints.LOAD_CHECKPOINT),
+    "load checkpoint": uses(CHECKPOINT | OUTPUT, checkpoints.LOAD_CHECKPOINT.sql),
     "find step": uses(PRIMARY | STEP, checkpoints.FIND_STEP, name="step 3"),
     "write output": uses(PRIMARY | OUTPUT, output.WRITE_OUTPUT),
     "keep output": uses(NONE, output.KEEP_OUTPUT, PRIMARY, places=[1], starts=[0], texts=["a"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -20,6 +21,7 @@ from pgonly_django.outcomes import Outcome
 from pgonly_django.queue import waits
 from pgonly_django.queue.promote import promote
 from pgonly_django.queue.waits import Delivered, Look, deliver, prune_events
+from tests.counting import counted_calls
 from tests.queue.rows import (
     DAY,
     HOUR,
@@ -160,6 +162,18 @@ def test_an_event_that_came_in_time_counts_though_the_job_looks_after_the_deadli
     assert look(job, wait).answer == '{"event": "in time"}'
 
 
+@pytest.mark.parametrize(("key", "waits_for_the_disk"), [("k", "off"), ("late", "on")])
+def test_only_the_answer_that_no_later_look_would_find_is_on_the_disk_first(server, key, waits_for_the_disk):
+    job = make_running()
+    begin(job, wait := for_event(key, timeout=0))
+    send_event("k")
+    with server.transaction():
+        place = {"id": str(job.pk), "lease_epoch": job.lease_epoch, "name": wait.name}
+        assert server.execute(waits.LOOK.sql, place).fetchone()[2] == "new"
+        assert server.execute("SHOW synchronous_commit").fetchone() == (waits_for_the_disk,)
+    assert server.execute("SHOW synchronous_commit").fetchone() == ("on",)
+
+
 def test_a_run_that_has_lost_its_job_stores_no_answer(transactional_db):
     job = make_running()
     begin(job, wait := for_event())
@@ -188,6 +202,19 @@ def test_the_first_event_is_the_answer(server):
     assert (event.payload, event.is_delivered) == ({"by": 1}, False)
     assert timedelta(minutes=59) < event.expires_at - timezone.now() <= HOUR
     assert heard(server) == [notify.EVENT]
+
+
+def test_an_event_takes_one_round_trip_with_its_notify(server):
+    connection.close()
+    server.execute(f"LISTEN {notify.CHANNEL}")
+    for number in range(2 * PREPARE_THRESHOLD):
+        time.sleep(notify.DENSE_SECONDS)
+        send_event(f"k {number}")
+    heard(server)
+    time.sleep(notify.DENSE_SECONDS)
+    with counted_calls() as counts:
+        send_event("k")
+    assert (counts["libpq.py:_answer"], heard(server)) == (1, [notify.EVENT])
 
 
 def test_a_coroutine_sends_events(transactional_db):
@@ -293,6 +320,15 @@ def test_a_job_that_looks_itself_or_has_ended_keeps_no_event_undelivered(server,
     send_event("k")
     assert deliver(server) == Delivered(0, 1)
     assert states(job) == [state]
+
+
+def test_a_delivery_leaves_it_to_the_claim_to_wait_for_the_disk(server):
+    make_waiting()
+    send_event("k")
+    with server.transaction():
+        assert deliver(server) == Delivered(1, 1)
+        assert server.execute("SHOW synchronous_commit").fetchone() == ("off",)
+    assert server.execute("SHOW synchronous_commit").fetchone() == ("on",)
 
 
 def test_an_event_stays_undelivered_while_a_job_leaves_its_run(server):

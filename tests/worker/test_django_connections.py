@@ -9,8 +9,14 @@ from django.db import connection, connections
 from django.db.backends.postgresql.base import DatabaseWrapper
 
 from pgonly_django.compat import TaskResultStatus, uuid7
+from pgonly_django.database.on_django import PREPARE_THRESHOLD, all_rows, first_row
+from pgonly_django.database.statement import Statement
 from pgonly_django.models import State
-from pgonly_django.worker.django_connections import connections_of_worker, outlasts_its_transaction
+from pgonly_django.worker.django_connections import (
+    ChangeWatch,
+    connections_of_worker,
+    outlasts_its_transaction,
+)
 from tests import activity, jobs
 from tests.jobs import connection_changes as changes
 from tests.jobs import transactions
@@ -91,6 +97,16 @@ def test_a_statement_that_outlasts_its_transaction_is_told_from_others(statement
 @pytest.mark.parametrize("statement", NO_CHANGES)
 def test_a_statement_that_ends_with_its_transaction_is_told_from_others(statement):
     assert not outlasts_its_transaction(statement)
+
+
+def test_our_own_statements_are_prepared_though_a_connection_is_watched(transactional_db):
+    connection.close()
+    statement = Statement("SELECT %(a)s::text")
+    prepared = "SELECT count(*) FROM pg_prepared_statements"
+    with connection.execute_wrapper(ChangeWatch()):
+        for number in range(2 * PREPARE_THRESHOLD):
+            assert first_row("default", statement, {"a": number}) == (str(number),)
+        assert all_rows("default", prepared) == [(1,)]
 
 
 def test_composed_sql_is_read_too(background_worker, persistent):
