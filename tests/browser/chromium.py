@@ -7,7 +7,8 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+# The first one is Chromium without its windows, which takes half of the CPU.
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 # Without a sandbox: root has none. Nothing is sent to anybody: the network is this machine's.
 FLAGS = [
     "--no-sandbox",
@@ -53,6 +54,16 @@ class Remote:
 
 def _inner(value: Any) -> Any:
     return value.__dict__["_target"] if isinstance(value, Remote) else value
+
+
+def follow(page: Remote, act: Remote, *args: Any) -> None:
+    """Calls `act`, and waits for the page that this leads to."""
+
+    def call(page: Any, act: Any) -> None:
+        with page.expect_navigation():
+            act(*args)
+
+    page._passed_on(call, page, act)
 
 
 class Chromium:

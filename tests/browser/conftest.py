@@ -16,7 +16,7 @@ from example_project import settings as example
 from example_project.screening.demo.seeding import users
 from pgonly_django.models import Worker
 from tests import activity
-from tests.browser.chromium import Chromium, executable, listen
+from tests.browser.chromium import Chromium, executable, follow, listen
 from tests.browser.site import Site, cookie_of
 from tests.children import database_url
 from tests.waiting import wait_for
@@ -73,8 +73,7 @@ class Person:
 
     def presses(self, name: str, place: Any = None) -> None:
         """The button, and waits for the page that follows."""
-        (place or self.page).get_by_role("button", name=name, exact=True).first.click()
-        self.page.wait_for_load_state("load")
+        follow(self.page, (place or self.page).get_by_role("button", name=name, exact=True).first.click)
 
     def close(self) -> None:
         self.context.close()

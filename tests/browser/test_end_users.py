@@ -41,7 +41,7 @@ def test_a_user_cancels_his_running_job_and_sees_it_stop(person, workers, expect
     user = person("reader")
     page = user.goes_to(page_of(result))
     expect(page.locator("[data-part=percent]")).to_have_text(re.compile(r"[1-9]"), timeout=25_000)
-    user.presses("Cancel")
+    page.get_by_role("button", name="Cancel").click()
     wait_for(lambda: Job.objects.get(pk=result.id).state == State.CANCELLED)
     expect(page.locator("[data-part=label]")).to_have_text("Cancelled", timeout=15_000)
 

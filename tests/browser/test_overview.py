@@ -9,6 +9,7 @@ from django.contrib.admin.models import LogEntry
 
 from example_project.screening.demo import sample_tasks
 from pgonly_django.models import Job, JobStats, Queue, State, Worker
+from tests.browser.chromium import follow
 from tests.browser.pages import APP
 from tests.queue.rows import HOUR, MINUTE, ago, make
 from tests.waiting import wait_for
@@ -38,8 +39,7 @@ def test_a_queue_without_a_worker_is_said_in_red_and_leads_to_its_jobs(person):
     for _ in range(3):
         make(queue="ai", ready_at=ago(HOUR))
     page = person("reader").goes_to(APP)
-    page.get_by_role("link", name="ai").filter(has_text="3 jobs wait").click()
-    page.wait_for_load_state("load")
+    follow(page, page.get_by_role("link", name="ai").filter(has_text="3 jobs wait").click)
     assert page.locator("input.action-select, #result_list tbody tr").count() >= 3
 
 
@@ -51,13 +51,11 @@ def test_a_failed_job_is_retried_by_three_clicks_and_a_bar_opens_its_jobs(person
     JobStats.objects.create(starts_at=at.replace(second=0, microsecond=0), **stats)
     operator = person("operator")
     page = operator.goes_to(APP)
-    page.locator("#panel-throughput svg a").click()
-    page.wait_for_load_state("load")
+    follow(page, page.locator("#panel-throughput svg a").click)
     assert page.locator("#result_list tbody tr").count() == 1
     page.go_back()
-    page.get_by_role("link", name="Retry: 1 job of add failed").click()
-    page.get_by_role("button", name="Retry (1)").click()
-    page.wait_for_load_state("load")
+    follow(page, page.get_by_role("link", name="Retry: 1 job of add failed").click)
+    operator.presses("Retry (1)")
     assert Job.objects.get(pk=job.pk).state == State.READY
     assert "Nothing" in operator.goes_to(APP).locator("#panel-alerts").inner_text()
 
@@ -66,8 +64,7 @@ def test_failures_are_marked_as_seen_with_the_keyboard(person):
     make(state=State.FAILED, finished_at=ago(MINUTE), errors=[{"outcome": "crashed"}])
     page = person("reader").goes_to(APP)
     page.get_by_role("button", name="Mark failures as seen").focus()
-    page.keyboard.press("Enter")
-    page.wait_for_load_state("load")
+    follow(page, page.keyboard.press, "Enter")
     assert "crashed" not in page.locator("#panel-alerts").inner_text()
 
 
