@@ -8,5 +8,6 @@ iteration          walking through items from a saved position on
 checkpoint_state   what a run has reached, in memory and in its row, also after a rollback
 transactions       statements that are repeated until the database is back
 memory, output     what a run saves: steps, loops, the checkpoint; and what the job emits
+unwritten          what of that the readers do not see yet
 run                the state of one run that the worker and the context share; its interruption
 """

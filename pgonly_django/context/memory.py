@@ -17,9 +17,10 @@ from django.db import connections
 from pgonly_django.conf import settings
 from pgonly_django.context.calls import Spending
 from pgonly_django.context.checkpoint_state import CheckpointState
-from pgonly_django.context.output import RunOutput, UnwrittenOutput, current_step_call, in_step
+from pgonly_django.context.output import RunOutput, current_step_call, in_step
 from pgonly_django.context.run import Run
 from pgonly_django.context.transactions import is_in_transaction, retry_while_down
+from pgonly_django.context.unwritten import UnwrittenOutput
 from pgonly_django.database.statement import printable
 from pgonly_django.error_texts import note_step
 from pgonly_django.events import emit

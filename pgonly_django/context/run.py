@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgonly_django.context.calls import Calls
-from pgonly_django.context.output import UnwrittenOutput
+from pgonly_django.context.unwritten import UnwrittenOutput
 from pgonly_django.error_texts import RunKey
 from pgonly_django.exceptions import (
     JobCancelled,

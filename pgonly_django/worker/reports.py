@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 import psycopg
 
-from pgonly_django.context.output import UnwrittenOutput
 from pgonly_django.context.run import Run
+from pgonly_django.context.unwritten import UnwrittenOutput
 from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
 from pgonly_django.events import emit
 from pgonly_django.models.job import State

@@ -11,7 +11,8 @@ import pytest
 
 from tests import zygote
 from tests.children import environment
-from tests.management.test_pgonly_jobs import ERROR, failed, many
+from tests.management.calling import ERROR, failed
+from tests.management.test_pgonly_jobs import many
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 

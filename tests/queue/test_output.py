@@ -6,7 +6,8 @@ import tracemalloc
 
 import pytest
 
-from pgonly_django.context.output import RunOutput, UnwrittenOutput
+from pgonly_django.context.output import RunOutput
+from pgonly_django.context.unwritten import UnwrittenOutput
 from pgonly_django.models import JobOutput
 from pgonly_django.models.job import State
 from pgonly_django.queue import output as module

@@ -9,7 +9,8 @@ from django.db import transaction
 
 from pgonly_django.models import Checkpoint, Event, Job, Step
 from pgonly_django.testing import drain
-from tests.jobs import compared, read_marks
+from tests.jobs import read_marks
+from tests.jobs.compared_contexts import CASES
 from tests.sql import sql
 
 # What ends with a transaction or a session of PostgreSQL, and no savepoint ends. docs/how-to/testing.md says so.
@@ -26,7 +27,7 @@ def outcomes(run):
     caches["answers"].clear()
     Job.objects.all().delete()
     Event.objects.all().delete()
-    for each in compared.CASES:
+    for each in CASES:
         each.enqueue()
     run()
     rows = Job.objects.order_by("pk")
@@ -60,7 +61,7 @@ def test_jobs_end_in_a_drain_as_with_a_worker(transactional_db):
     with testcase:
         in_transaction = outcomes(lambda: drain(raise_errors=False))
         transaction.set_rollback(True)
-    assert len(compared.CASES) >= 49
+    assert len(CASES) >= 49
     assert differences(worker, committed) == {}
     assert differences(worker, in_transaction).keys() == {f"{name} []" for name in OTHERS_IN_A_TESTCASE}
 
