@@ -48,10 +48,12 @@ SELECT id FROM pgonly_batch WHERE id = %(id)s AND finished_at IS NULL AND cancel
 """)
 
 
-def create(alias: str, batch_id: str, callbacks: str) -> None:
-    """Makes the row in the caller's transaction, unless it is there. `callbacks` is JSON: rows by their names."""
+def create(alias: str, batch_id: str, callbacks: str) -> bool:
+    """Makes the row in the caller's transaction, and returns whether it was not there: until the commit no other
+    session sees it then. `callbacks` is JSON: rows by their names."""
     with connections[alias].cursor() as cursor:
         cursor.execute(CREATE, {"id": batch_id, "callbacks": callbacks})
+        return bool(cursor.rowcount)
 
 
 def lock_to_add(alias: str, batch_id: str) -> None:
@@ -162,7 +164,8 @@ LOCK = qualified("""
 SELECT id::text FROM pgonly_batch WHERE id = ANY (%(ids)s::uuid[]) AND finished_at IS NULL
 ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 """)
-# Index: the primary key. A row for each callback that is due, and one for a batch without any.
+# Index: the primary key. A row for each callback that is due, and one for a batch without any. The commit does not wait
+# for the disk: after a crash of the server that undoes it, a sweep closes the batch again, and no callback was claimed.
 CLOSE = qualified(f"""
 WITH closed AS (
     UPDATE pgonly_batch AS batch SET finished_at = clock_timestamp(), closes = closes + 1,
@@ -171,7 +174,7 @@ WITH closed AS (
     RETURNING id, parent_id, closes, callbacks, sent, {HAS_FAILED} AS has_failed
 )
 SELECT closed.id::text, closed.parent_id::text, closed.closes, closed.has_failed, callback.name,
-    closed.callbacks -> callback.name
+    closed.callbacks -> callback.name, set_config('synchronous_commit', 'off', true)
 FROM closed
 LEFT JOIN (VALUES ('on_success', false), ('on_failure', true), ('on_finish', NULL)) AS callback(name, failed)
     ON coalesce(callback.failed = closed.has_failed, true)
@@ -220,7 +223,7 @@ def close(connection: OwnConnection, ids: Collection[str], callback: Callback) -
     closed = Closed()
     with connection.session_settings(), connection.transaction():
         free = [batch_id for (batch_id,) in connection.execute(LOCK, {"ids": over})]
-        rows = [_Row(*row) for row in connection.execute(CLOSE, {"ids": free})] if free else []
+        rows = [_Row(*row[:-1]) for row in connection.execute(CLOSE, {"ids": free})] if free else []
         due = [(row, callback(row.batch, row.job)) for row in rows if row.job is not None]
         closed.payloads = _send(connection, due) if due else set()
         for row in rows:
@@ -230,8 +233,6 @@ def close(connection: OwnConnection, ids: Collection[str], callback: Callback) -
                 closed.payloads.add(notify.EVENT)
     closed.batches = {row.batch: row.has_failed for row in rows}
     closed.locked = [batch_id for batch_id in over if batch_id not in free]
-    if closed.payloads:
-        notify.send(connection, *sorted(closed.payloads))
     return closed
 
 

@@ -114,7 +114,7 @@ class Unique(NamedTuple):
 
 
 class NewJob(NamedTuple):
-    """A job before it has a row. Its arguments and metadata are JSON text. `own`: some of CALL_COLUMNS, batch_id, and
+    """A job before it has a row. Its arguments and metadata are JSON text. `own`: some of CALL_COLUMNS, and
     enqueued_by where that is not the job that runs here. It, `unique` and `metadata` are None for most jobs."""
 
     template: Template
@@ -198,14 +198,16 @@ def insert_many(
     jobs: Sequence[NewJob],
     templates: Sequence[Template],
     results_of: Callable[[Sequence[str], datetime], list[T]],
+    alike: Mapping[str, str] | None,
 ) -> tuple[list[T], datetime]:
     """See insert(). Writes all `jobs` in one COPY, all or none, in order; their enqueue time is the same. `templates`:
-    see templates_of(). `results_of` is called with the ids and that time while the server takes the rows."""
+    see templates_of(). `results_of` is called with the ids and that time while the server takes the rows. `alike`:
+    columns that all of them have alike."""
     ids = new_ids(len(jobs))
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         now = aware(cursor.fetchone()[0])
-        columns, pieces = _copy_text(ids, jobs, templates, now)
+        columns, pieces = _copy_text(ids, jobs, templates, now, {**running_job(), **(alike or {})})
         with cursor.copy(COPY.format(columns=columns)) as copy:
             for piece in pieces:
                 copy.write(piece)
@@ -233,12 +235,16 @@ def payloads_of(jobs: Sequence[NewJob], templates: Sequence[Template], enqueued_
 
 
 def _copy_text(
-    ids: Sequence[str], jobs: Sequence[NewJob], templates: Sequence[Template], now: datetime
+    ids: Sequence[str],
+    jobs: Sequence[NewJob],
+    templates: Sequence[Template],
+    now: datetime,
+    given: Mapping[str, str],
 ) -> tuple[str, Iterator[str]]:
     """Returns the columns that are not NULL in every row, and the rows in COPY's text format, made piece by piece.
     psycopg's write_row() takes four times as long."""
     more = sorted({name for job in jobs if job.own or job.metadata for name in job.more})
-    alike = {name: value for name, value in running_job().items() if name not in more}
+    alike = {name: value for name, value in given.items() if name not in more}
     columns = [n for n in TEMPLATE_COLUMNS if any(getattr(each, n) is not None for each in templates)]
     ends = {id(template): _end_of_line(template, now, columns, alike) for template in templates}
 

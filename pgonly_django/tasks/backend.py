@@ -168,16 +168,21 @@ class PostgresBackend(BaseTaskBackend):
         require_autocommit(self.database, "enqueue_many()")
         return jobs
 
-    def insert_many(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
+    def insert_many(
+        self, jobs: Sequence[tuple[Any, NewJob]], alike: Mapping[str, str] | None = None
+    ) -> list[JobResult]:
         """Writes all in one COPY in the caller's transaction, all or none, after the unique ones in separate
-        statements. Returns the results in the same order."""
+        statements. Returns the results in the same order. `alike`: columns that all have alike; no job is unique then.
+        """
         if jobs and watches_enqueues():
-            return instrumented(jobs, self._insert_many, is_bulk=True)
-        return self._insert_many(jobs)
+            return instrumented(jobs, lambda some: self._insert_many(some, alike), is_bulk=True)
+        return self._insert_many(jobs, alike)
 
-    def _insert_many(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
-        if not any(new.unique for _, new in jobs):
-            return self._copy(jobs)
+    def _insert_many(
+        self, jobs: Sequence[tuple[Any, NewJob]], alike: Mapping[str, str] | None
+    ) -> list[JobResult]:
+        if alike or not any(new.unique for _, new in jobs):
+            return self._copy(jobs, alike)
         results: dict[int, JobResult] = {}
         with transaction.atomic(using=self.database):
             for write, are_unique in ((self._insert_unique, True), (self._copy, False)):
@@ -185,7 +190,9 @@ class PostgresBackend(BaseTaskBackend):
                 results |= zip(places, write([jobs[at] for at in places]) if places else (), strict=True)
         return [results[at] for at in range(len(jobs))]
 
-    def _copy(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
+    def _copy(
+        self, jobs: Sequence[tuple[Any, NewJob]], alike: Mapping[str, str] | None = None
+    ) -> list[JobResult]:
         """See insert_many(); none of them is unique."""
         database, new_jobs = self.database, [new for _, new in jobs]
         templates = templates_of(new_jobs)
@@ -194,7 +201,7 @@ class PostgresBackend(BaseTaskBackend):
             pairs = zip(jobs, ids, strict=True)
             return [new_result(task, job_id, enqueued_at, new) for (task, new), job_id in pairs]
 
-        results, enqueued_at = insert_many(database, new_jobs, templates, results_of)
+        results, enqueued_at = insert_many(database, new_jobs, templates, results_of, alike)
         payloads = payloads_of(new_jobs, templates, enqueued_at)
         self._tell_after_commit(connections[database], payloads, results)
         return results

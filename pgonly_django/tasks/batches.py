@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -48,7 +48,7 @@ class Batch:
     """
 
     _callbacks: str | None = None  # JSON; None: its row is there
-    _is_filled = False
+    _is_filled = _is_in_block = False
 
     def __init__(
         self, *, on_success: Callback = None, on_failure: Callback = None, on_finish: Callback = None,
@@ -111,11 +111,13 @@ class Batch:
             stack.enter_context(transaction.atomic(using=self.database))
             self._open()
             self._block = stack.pop_all()
+        self._is_in_block = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_in_block = False
         if not self._is_filled:
             notify.wake_after_commit(self.database, notify.batch(self.id))
         self._block.__exit__(kind, error, trace)
@@ -133,7 +135,7 @@ class Batch:
         batch that has no jobs yet ends. Raises as enqueue_many() of this package; OptionError for unique tasks, whose
         job another one may be; and BatchFinishedError when the batch has finished or was cancelled."""
         members = members_of(calls, self.database)
-        with transaction.atomic(using=self.database):
+        with nullcontext() if self._is_in_block else transaction.atomic(using=self.database):
             self._open()
             if not members.size:
                 notify.wake_after_commit(self.database, notify.batch(self.id))
@@ -160,9 +162,9 @@ class Batch:
         """Keeps the batch open until the transaction ends. Its row may have been rolled back with an earlier one."""
         from pgonly_django.queue import batches
 
-        if self._callbacks is not None:
-            batches.create(self.database, self.id, self._callbacks)
-        batches.lock_to_add(self.database, self.id)
+        has_row = self._callbacks is None or self._is_in_block
+        if has_row or not batches.create(self.database, self.id, str(self._callbacks)):
+            batches.lock_to_add(self.database, self.id)
 
 
 def members_of(calls: Iterable[tuple[Any, ...]], database: str) -> Members:
@@ -173,9 +175,8 @@ def members_of(calls: Iterable[tuple[Any, ...]], database: str) -> Members:
 
 
 def _insert(jobs: Sequence[tuple[Any, NewJob]], backends: Iterable[Any], batch_id: str) -> list[JobResult]:
-    own = {"batch_id": batch_id}
-    members = [(task, new._replace(own={**new.own, **own} if new.own else own)) for task, new in jobs]
-    results: list[JobResult] = next(iter(backends)).insert_many(members) if members else []
+    alike = {"batch_id": batch_id}
+    results: list[JobResult] = next(iter(backends)).insert_many(jobs, alike) if jobs else []
     return results
 
 

@@ -144,6 +144,8 @@ class BatchCloser(Timer):
             raise
         self._look_again(due, closed.locked, began)
         self._tell(closed)
+        if closed.payloads:  # the other workers, a moment later
+            notify.send(connection, *sorted(closed.payloads))
 
     def _tell(self, closed: batches.Closed) -> None:
         for batch_id, has_failed in closed.batches.items():

@@ -58,6 +58,13 @@ def test_a_batch_with_an_unfinished_member_stays_open(server, batch, state):
     assert sent(batch) == []
 
 
+def test_the_claim_of_a_callback_waits_for_the_disk_and_the_closing_does_not(server, batch):
+    with server.transaction():
+        assert closed(server, batch) == [str(batch.pk)]
+        assert server.execute("SHOW synchronous_commit").fetchone() == ("off",)
+    assert server.execute("SHOW synchronous_commit").fetchone() == ("on",)
+
+
 @pytest.mark.parametrize(
     ("states", "expected"),
     [

@@ -187,8 +187,16 @@ def test_a_batch_in_another_database_is_refused():
 
 def test_a_batch_of_one_transaction_is_one_copy(django_assert_max_num_queries):
     calls = [batching.member.bind(number) for number in range(1000)]
-    with django_assert_max_num_queries(8):  # 4 of savepoints, the row, its lock, the clock, the COPY
+    with django_assert_max_num_queries(7):  # 4 of savepoints, the row, the clock, the COPY
         Batch().enqueue_many(calls)
+
+
+def test_a_block_makes_its_row_once_and_adds_to_it_in_few_statements(django_assert_max_num_queries):
+    # 2 of savepoints, the row; for each job its lock, 2 of savepoints, the clock, the COPY
+    with django_assert_max_num_queries(3 + 3 * 5), Batch() as batch:
+        for number in range(3):
+            batch.enqueue(add, number)
+    assert batch.jobs.count() == 3
 
 
 def test_the_async_twins_do_the_same():

@@ -16,7 +16,7 @@ from pgonly_django.worker import duties, maintenance
 from pgonly_django.worker.batches import BatchCloser
 from tests.activity import pids
 from tests.jobs import add, batching
-from tests.queue.rows import HOUR, ago, make
+from tests.queue.rows import HOUR, ago, heard, make
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -275,6 +275,19 @@ def test_a_look_that_fails_is_made_again_by_the_sweep(monkeypatch, caplog):
     closer.end()
     closer.join(10)
     assert "Closing batches failed" in caplog.text
+
+
+def test_the_other_workers_hear_of_a_callback(server):
+    with Batch(on_success=add.bind(1)) as batch:
+        pass
+    server.execute(f"LISTEN {notify.CHANNEL}")
+    told = []
+    closer = BatchCloser("default", told.append)
+    closer.want(batch.id)
+    wait_for(lambda: heard(server) == [notify.ready("default")])
+    assert [each.kind for each in told] == [notify.READY]
+    closer.end()
+    closer.join(10)
 
 
 def test_spared_members_do_not_end_a_round_of_pruning(monkeypatch):
