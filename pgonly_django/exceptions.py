@@ -397,7 +397,7 @@ class BudgetExceededError(PgonlyError):
         self.name, self.wanted, self.usd, self.spent, self.reserved = name, wanted, usd, spent, reserved
         super().__init__(
             f"Budget {name!r} has no {wanted.normalize():f} USD left: {spent.normalize():f} of its cap of "
-            f"{usd.normalize():f} are spent and {reserved.normalize():f} are reserved. Raise its cap in the admin, or "
+            f"{usd.normalize():f} is spent and {reserved.normalize():f} is reserved. Raise its cap in the admin, or "
             f"by Budget.objects.filter(name={name!r}).raise_cap(...)."
         )
 

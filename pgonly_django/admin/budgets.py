@@ -170,7 +170,10 @@ class BudgetAdmin(DeclaredAdmin):
             "spent": spent(budget),
             "reserved": formats.money(budget.reserved),
             "period": period(budget),
-            "jobs": [(job, links.to_row(job)) for job in jobs.order_by("pk")[:JOBS_SHOWN]],
+            "jobs": [
+                (job, formats.short_name(job.task), links.to_row(job))
+                for job in jobs.order_by("pk")[:JOBS_SHOWN]
+            ],
             "costs": [(entry, task(entry), cost(entry)) for entry in newest],
             "sums": sums,
             "tables": sums.tables("model", "task"),

@@ -53,7 +53,7 @@ def kind(entry: Any) -> str:
 
 @admin.display(description=gettext_lazy("bytes"), ordering="size")
 def size(entry: Any) -> str:
-    return "" if entry.size is None else f"{entry.size:,}"
+    return "-" if entry.size is None else f"{entry.size:,}"
 
 
 @admin.display(description=gettext_lazy("expires"), ordering="expires_at")
@@ -63,7 +63,7 @@ def expires(entry: Any) -> str:
 
 @admin.display(description=gettext_lazy("tags"))
 def tag_names(entry: Any) -> str:
-    return ", ".join(tag.partition(":")[2] for tag in entry.tags or ())
+    return ", ".join(tag.partition(":")[2] for tag in entry.tags or ()) or "-"
 
 
 @admin.display(description=gettext_lazy("value"))
@@ -106,7 +106,7 @@ def _numbers(cache: CacheFigures) -> dict[str, Any]:
         ),
         "bar": formats.progress_bar(used, bound) if bound else "",
         "disk": filesizeformat(cache.table_bytes),
-        "hit_rate": None if cache.hit_rate is None else f"{cache.hit_rate:.1%}",
+        "hit_rate": None if cache.hit_rate is None else f"{100 * cache.hit_rate:.1f} %",
     }
 
 
@@ -132,7 +132,7 @@ class EntryStateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("live", _("live")), ("expired", _("expired")), ("computing", _("being computed"))]
+        return [("live", _("Live")), ("expired", _("Expired")), ("computing", _("Being computed"))]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         match self.value():

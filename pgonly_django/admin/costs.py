@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib import admin
@@ -72,15 +72,21 @@ class CostAdmin(ReadOnlyAdmin):
     list_display_links = None
     list_filter = (DaysFilter,)
     search_fields = ("budget",)
-    search_help_text = gettext_lazy("The name of a budget, or a job's id.")
+    search_help_text = gettext_lazy("Search for the name of a budget, or for a job's id.")
     sortable_by = ()
     ordering = ("-at",)
     list_per_page = 100
     actions = None
+    fields: ClassVar[Any] = (at, cost, task, "model", "queue", "budget", "reservation")
+    readonly_fields = fields
     change_list_template = "admin/pgonly_django/costentry/change_list.html"
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
         with_job_urls(rows, self.links(request))
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        found = super().get_object(request, object_id, from_field)
+        return found and with_job_urls([found], self.links(request))[0]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -108,7 +114,7 @@ class CostAdmin(ReadOnlyAdmin):
         today = start_of_today()
         since = today.replace(day=1) if days is None else today - timedelta(days=days - 1)
         sums = Sums(self.get_queryset(request).filter(at__gte=since), reads_all="all" in request.GET)
-        choices = [("", _("this month"), days is None)]
+        choices = [("", _("This month"), days is None)]
         choices += [(f"days={choice}", _label(choice), choice == days) for choice in DAYS[1:]]
         context = {
             "choices": choices,
@@ -125,7 +131,7 @@ def _chosen(value: str | None) -> int | None:
 
 
 def _label(days: int) -> str:
-    return _("the last 24 hours") if days == 1 else _("the last %d days") % days
+    return _("Last 24 hours") if days == 1 else _("Last %d days") % days
 
 
 def _ago(days: int) -> datetime:

@@ -28,7 +28,7 @@ BADGES = {
 # SQL up to its semicolon, a command up to the end of its flags.
 CODE = re.compile(
     r"((?:SELECT|ALTER|VACUUM|GRANT|DROP|CREATE|REINDEX|ROLLBACK|SET) [^;]+;"
-    r"|manage\.py [a-z_]+(?: (?!(?:and|it)\b)[\w.&*-]+)*(?<!\.))"
+    r"|manage\.py [a-z_]+(?: (?!(?:and|it)\b)[\w.&*-]*[\w&*-])*)"
 )
 
 

@@ -82,8 +82,11 @@ def running(queue: Any) -> SafeString | str:
     count = label_of(queue.running, COUNTED_AT_MOST)
     if not queue.max_running:
         return count
-    text = _("%(running)s of %(all)s") % {"running": count, "all": f"{queue.max_running:,}"}
-    return formats.used(queue.running, queue.max_running, text)
+    return formats.used(queue.running, queue.max_running, _of(count, queue.max_running))
+
+
+def _of(running: str, limit: int) -> str:
+    return _("%(running)s of %(all)s") % {"running": running, "all": f"{limit:,}"}
 
 
 @admin.display(description=gettext_lazy("rate"))
@@ -218,7 +221,7 @@ def _workers(queue: Any, links: Links) -> dict[str, Any]:
                 "url": links.to_row(row),
                 "badge": workers.life(row),
                 "place": workers.place(row),
-                "busy": formats.used(row.jobs_held, row.threads, f"{row.jobs_held:,} / {row.threads:,}"),
+                "busy": formats.used(row.jobs_held, row.threads, _of(f"{row.jobs_held:,}", row.threads)),
             }
             for row in rows[:WORKERS_SHOWN]
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -157,8 +158,17 @@ def upcoming(schedule: Any) -> list[Any]:
     ticks = [aware(schedule.next_at)]
     while len(ticks) < TICKS_AHEAD and (tick := timing.next_after(ticks[-1])) is not None:
         ticks.append(tick)
-    zone = getattr(timing, "zone", timezone.get_current_timezone())
-    return [tick.astimezone(zone) for tick in ticks]
+    return [in_zone_of(schedule, tick) for tick in ticks]
+
+
+def in_zone_of(schedule: Any, tick: datetime) -> datetime:
+    """Returns the same time in the zone of the cron line; the reader's for an interval."""
+    here = timezone.get_current_timezone()
+    try:
+        zone = getattr(timing_of(schedule), "zone", here)
+    except TimingError:
+        zone = here
+    return aware(tick).astimezone(zone)
 
 
 class ScheduleForm(TimeZoneForm):
@@ -293,5 +303,5 @@ class ScheduleAdmin(DeclaredAdmin):
             job = found.get(tick.job_id) if tick.job_id else None
             url = links.to_row(job) if job else ""
             badge = job_badge(job.state if job else None) if tick.job_id else None
-            shown.append({"tick": tick, "url": url, "badge": badge})
+            shown.append({"tick": tick, "at": in_zone_of(schedule, tick.tick_at), "url": url, "badge": badge})
         return shown

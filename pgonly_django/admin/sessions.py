@@ -141,7 +141,7 @@ class SessionStateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, *_args: Any) -> list[tuple[str, Any]]:
-        return [("active", _("active")), ("over", _("expired or ended"))]
+        return [("active", _("Active")), ("over", _("Expired or ended"))]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if self.value() == "active":

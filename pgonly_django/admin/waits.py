@@ -31,8 +31,9 @@ def prepare_waits(waits: list[Any], links: Links, back: str) -> list[Any]:
 
 @admin.display(description=gettext_lazy("question"))
 def question(wait: Any) -> SafeString:
-    """Shows the question, or else the key or the name, and leads to the job."""
-    text = formats.brief(wait.question or wait.key or wait.name, formats.LINE_SHOWN)
+    """Shows the question, or else what the job waits for, and leads to the job."""
+    asked = wait.question or (_("the jobs that it gathers") if wait.is_for_batch else wait.key)
+    text = formats.brief(asked or wait.name, formats.LINE_SHOWN)
     html = '<a href="{}"><span class="pgonly-name">{}</span></a>{}' if wait.job_url else "{}{}{}"
     below = formats.second(wait.key if wait.question else "")
     return format_html(html, wait.job_url, text, below)
@@ -41,7 +42,8 @@ def question(wait: Any) -> SafeString:
 @admin.display(description=gettext_lazy("job"))
 def job(wait: Any) -> SafeString:
     name = formats.short_name(wait.job.task)
-    return format_html('<span title="{}">{}</span>{}', wait.job.task, name, formats.second(wait.job.queue))
+    html = '<a href="{}" title="{}">{}</a>{}' if wait.job_url else '{}<span title="{}">{}</span>{}'
+    return format_html(html, wait.job_url, wait.job.task, name, formats.second(wait.job.queue))
 
 
 @admin.display(description=gettext_lazy("since"))
@@ -54,6 +56,11 @@ def until(wait: Any) -> SafeString | str:
     return _("no deadline") if wait.until is None else formats.until(wait.until, _("%s ago"))
 
 
+@admin.display(description=gettext_lazy("choices"))
+def choices(wait: Any) -> str:
+    return ", ".join(map(str, wait.choices)) or "-"
+
+
 @admin.display(description=gettext_lazy("answer"))
 def answers(wait: Any) -> SafeString:
     return answer_buttons(wait, wait.answer_url)
@@ -64,11 +71,11 @@ class WaitsFilter(admin.SimpleListFilter):
     parameter_name = ALL_VAR
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [(ALL, _("all: people, other events, times"))]
+        return [(ALL, _("All waits"))]
 
     def choices(self, changelist: Any) -> Iterator[Any]:
         of_people, *others = super().choices(changelist)
-        yield from ({**of_people, "display": _("answers of people")}, *others)
+        yield from ({**of_people, "display": _("Answers of people")}, *others)
 
     def queryset(self, request: HttpRequest, queryset: Any) -> QuerySet[Wait]:
         rows: QuerySet[Wait] = queryset if self.value() == ALL else queryset.for_people()
@@ -81,12 +88,12 @@ class WaitAdmin(ReadOnlyAdmin):
     list_display_links = None
     list_filter = (WaitsFilter,)
     search_fields = ("key",)
-    search_help_text = gettext_lazy("The whole key of an event.")
+    search_help_text = gettext_lazy("Search for the whole key of an event.")
     ordering = ("began_at",)
     sortable_by = ()
     list_per_page = 50
     actions = None
-    fields: ClassVar[Any] = ("name", "key", "question", "choices", since, until)
+    fields: ClassVar[Any] = (job, "question", choices, "key", since, until)
     readonly_fields = fields
     change_list_template = "admin/pgonly_django/wait/change_list.html"
 
@@ -103,7 +110,7 @@ class WaitAdmin(ReadOnlyAdmin):
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         found = super().get_object(request, object_id, from_field)
-        return found and for_reader([found], self.links(request))[0]
+        return found and prepare_waits([found], self.links(request), request.get_full_path())[0]
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
         prepare_waits(rows, self.links(request), request.get_full_path())

@@ -211,8 +211,8 @@ class BudgetReservation:
         if not is_used_up and time.monotonic() < give_up_at:
             return
         reason = (
-            f"Budget {self.budget!r}: {shown(self.usd)} do not fit. {shown(spent)} of {shown(usd)} are spent"
-            f" and {shown(reserved)} are reserved."
+            f"Budget {self.budget!r}: {shown(self.usd)} does not fit. {shown(spent)} of {shown(usd)} is spent"
+            f" and {shown(reserved)} is reserved."
         )
         again = None if is_used_up else random.uniform(*AGAIN_SECONDS)  # noqa: S311 - no secret
         raise job.hold(f"{HELD_BY}{self.budget}", reason, again)

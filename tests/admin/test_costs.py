@@ -62,6 +62,15 @@ def test_the_list_of_costs_shows_each_call_with_its_job(admin_client):
     assert "first" in cells(response, "task")[1]
 
 
+def test_the_page_of_a_cost_shows_time_amount_and_job_as_the_list_does(admin_client):
+    job = make_job()
+    entry = CostEntry.objects.create(job_id=job.pk, task="shop.ask", usd="0.013", tokens_in=900, tokens_out=7)
+    html = admin_client.get(f"{COSTS}{entry.pk}/change/").text
+    assert formats.exact(entry.at) in html
+    assert formats.money_above_tokens(Decimal("0.013"), 900, 7) in html
+    assert f'href="/admin/pgonly_django/job/{job.pk}/change/"' in html
+
+
 def test_costs_are_found_by_a_budget_or_a_job_and_narrowed_to_the_last_days(admin_client):
     job = make_job()
     for budget in ("p", "p", "q"):

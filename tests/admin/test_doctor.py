@@ -6,6 +6,7 @@ import pytest
 from django.db import connection
 
 from pgonly_django.admin.doctor import parts_of
+from pgonly_django.monitoring.conditions import WAITS_FORGOTTEN
 from pgonly_django.monitoring.doctor import server
 from pgonly_django.monitoring.findings import Level
 from tests.admin.test_roles import broken
@@ -91,3 +92,9 @@ def test_commands_and_sql_of_an_advice_are_code():
         "SELECT pg_terminate_backend(7);", "manage.py migrate --database x",
     ]  # fmt: skip
     assert "".join(text for _, text in parts_of(advice)) == advice
+
+
+def test_the_command_of_an_advice_ends_with_its_sentence():
+    assert [
+        text for is_code, text in parts_of(WAITS_FORGOTTEN.advice.format(job="7", _database="")) if is_code
+    ] == ["manage.py pgonly_jobs cancel 7"]

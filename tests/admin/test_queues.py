@@ -117,7 +117,7 @@ def test_the_page_names_the_workers_that_serve_it_and_how_busy_they_are(admin_cl
     page = admin_client.get(PAGE)
     assert [each["row"].name for each in page.context["workers"]] == ["own", "any"]
     assert f'href="/admin/pgonly_django/worker/{of_all.pk}/change/"' in page.text
-    assert "1 / 4" in text_of(page)
+    assert "1 of 4" in text_of(page)
 
 
 def test_the_page_leads_to_the_job_that_has_waited_longest(admin_client):

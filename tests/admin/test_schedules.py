@@ -225,6 +225,7 @@ def test_the_page_shows_the_ticks_with_their_jobs_and_the_next_ones(admin_client
     assert str(job.pk) in response.text
     assert "An earlier run is ready." in response.text
     assert response.text.count(" 03:00:00 CST") == 5
+    assert response.text.count(" CST</td>") == 2
     (address,) = re.findall(r'href="([^"]+)">All its jobs<', response.text)
     assert [row.pk for row in admin_client.get(unescape(address)).context["cl"].result_list] == [job.pk]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from html import unescape
+from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -13,6 +14,7 @@ from django.utils import timezone
 
 from pgonly_django import send_event
 from pgonly_django.models import Event, Job, State, Wait
+from pgonly_django.queue.batches import end_of
 from tests.plans.test_plans import walk
 from tests.queue.rows import make_waiting
 
@@ -63,8 +65,18 @@ def test_what_is_answered_or_whose_job_has_ended_or_runs_again_is_not_in_it(admi
     assert "ended" not in panel(admin_client)
 
 
+def test_what_is_no_question_is_neither_counted_as_one_nor_named_by_an_internal_key(admin_client):
+    asked("a"), make_waiting(end_of(str(uuid4()), 1)), make_waiting("payment:7")
+    html = words(admin_client.get(f"{LIST}?waits=all").text)
+    assert "3 waits" in html
+    assert "waiting for people" not in html
+    assert "the jobs that it gathers" in html
+    assert "batch " not in html
+
+
 def test_an_empty_list_says_that_nobody_is_asked(admin_client):
     assert "No job waits for an answer here." in admin_client.get(LIST).text
+    assert "No job waits for an event or a time." in admin_client.get(f"{LIST}?waits=all").text
     assert panel(admin_client) == ""
 
 
@@ -146,4 +158,6 @@ def test_the_page_of_a_wait_has_no_form(admin_client):
     html = admin_client.get(f"{LIST}{wait.pk}/change/").text
     assert "Include?" in html
     assert 'name="_save"' not in html
+    assert f'href="{HOME}job/{wait.job_id}/change/"' in html
+    assert "yes, no" in html
     assert admin_client.post(f"{LIST}{wait.pk}/delete/", {"post": "yes"}).status_code == 403

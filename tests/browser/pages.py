@@ -55,9 +55,18 @@ def _of_jobs() -> Iterator[tuple[str, str]]:
         if (job := Job.objects.filter(**columns).order_by("-pk").first()) is not None:
             yield name, f"{APP}job/{job.pk}/change/"
     for wait in Wait.objects.order_by("pk"):
-        kind = "choices" if wait.choices else "question" if wait.question else "event"
+        kind = (
+            "jobs"
+            if wait.is_for_batch
+            else "choices"
+            if wait.choices
+            else "question"
+            if wait.question
+            else "event"
+        )
         yield f"job-waits-{kind}", f"{APP}job/{wait.job_id}/change/"
-        yield f"job-answer-{kind}", f"{APP}job/{wait.job_id}/answer/?{urlencode({'key': wait.key})}"
+        if not wait.is_for_batch:
+            yield f"job-answer-{kind}", f"{APP}job/{wait.job_id}/answer/?{urlencode({'key': wait.key})}"
     if (waits := Job.objects.filter(state__in=("held", "scheduled")).first()) is not None:
         yield "job-edit", f"{APP}job/{waits.pk}/edit/"
     if (failed := Job.objects.failed().order_by("-pk").first()) is not None:

@@ -177,7 +177,7 @@ def test_papers_are_held_at_the_budget_and_go_on_when_it_is_raised(disputed):
     disputed.refresh_from_db()
     screen(disputed)
     assert status(disputed).state == "unpaid"
-    assert "do not fit" in held_because(disputed)
+    assert "does not fit" in held_because(disputed)
     disputed.raise_budget(Decimal(1))
     drain()
     assert status(disputed).state == "asking"

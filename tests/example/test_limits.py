@@ -70,7 +70,7 @@ def test_the_page_shows_what_is_spent_and_raises_the_budget(client, site, poor):
     text = client.get(page).text
     assert "Held: the budget is used up" in text
     assert f'<b data-fact="spent">{shown(money(poor).spent)}</b> of <b data-fact="cap">$0.004</b>' in text
-    assert "do not fit" in text
+    assert "does not fit" in text
     assert 'name="usd" inputmode="decimal" value="0.008"' in text
     assert client.get(f"{page}progress.json").json()["facts"]["cap"] == "$0.004"
     assert client.post(f"{page}raise/", {"usd": "0.5"}).headers["Location"] == page

@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_refused_with_all_figures():
         error = assert_does_not_fit("0.000001", 1)
         last.settle(0.3)
     assert (error.usd, error.spent, error.reserved) == money(1, 0, 1)
-    assert "no 0.000001 USD left: 0 of its cap of 1 are spent and 1 are reserved" in str(error)
+    assert "no 0.000001 USD left: 0 of its cap of 1 is spent and 1 is reserved" in str(error)
     assert state() == money(0.8, 0)
     spend(0.2, 1)
 

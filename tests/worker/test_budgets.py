@@ -38,8 +38,8 @@ def test_a_job_over_its_budget_is_held_whatever_it_makes_of_the_error(worked, ca
     cap(0.5)
     job = worked(task, 0.6).job
     assert (job.state, job.held_by, job.attempt, job.worker_id is None) == (State.HELD, "budget:p", 0, False)
-    assert "Budget 'p': $0.60 do not fit." in job.errors[-1]["reason"]
-    assert "of $0.50 are spent" in job.errors[-1]["reason"]
+    assert "Budget 'p': $0.60 does not fit." in job.errors[-1]["reason"]
+    assert "of $0.50 is spent" in job.errors[-1]["reason"]
     assert (marks(), state()[1]) == ([], 0)
 
 
@@ -160,7 +160,7 @@ def test_a_job_that_waited_too_long_for_calls_under_way_comes_again_by_itself(wo
         other.settle(0.1)
     job = result.job
     assert (job.state, job.errors[-1]["outcome"], job.attempt) == (State.SCHEDULED, "snoozed", 0)
-    assert "$0.40 are reserved" in job.errors[-1]["reason"]
+    assert "$0.40 is reserved" in job.errors[-1]["reason"]
     result.retry()
     work(threads=1)
     assert result.job.state == State.SUCCEEDED

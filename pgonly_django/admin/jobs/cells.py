@@ -150,7 +150,9 @@ def time_cell(job: Any) -> SafeString:
             return _since(job.waiting_since, _("waits %s"))
         case State.SCHEDULED if job.wait is not None:
             text = _("answered: %s") if job.wait.is_answered else _("for %s")
-            name = _("other jobs") if job.wait.is_for_batch else job.wait.question or job.wait.key
+            name = (
+                _("the jobs that it gathers") if job.wait.is_for_batch else job.wait.question or job.wait.key
+            )
             asked = _aside(text % name)
             return _since(job.wait.began_at, _("waits %s")) + asked
         case State.SCHEDULED:
@@ -228,7 +230,7 @@ def progress_cell(job: Any) -> SafeString:
     told = " · ".join(filter(None, (progress["figures"], progress["message"])))
     if not progress["bar"]:
         return formats.one_line(told)
-    return format_html("{} {}%{}", progress["bar"], progress["percent"], _aside(told))
+    return format_html("{} {} %{}", progress["bar"], progress["percent"], _aside(told))
 
 
 @admin.display(description=gettext_lazy("cost"))

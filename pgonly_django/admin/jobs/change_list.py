@@ -84,7 +84,7 @@ class JobChangeList(TimedChangeList):
                 "Reading all of the table takes long, so only the %(rows)s rows before the end of that time were read."
             )
         elif self.scope:
-            text = _("Reading all of the table takes long, so only the newest %(rows)s rows were read.")
+            text = _("Reading all of the table takes long, so at most the newest %(rows)s rows were read.")
         else:
             text = _(
                 "This took longer than %(seconds)g s even among the newest %(rows)s rows and was stopped. "

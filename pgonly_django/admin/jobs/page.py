@@ -230,6 +230,7 @@ def steps_of(job: Job, mask: JobMask, *, sees_data: bool, sees_costs: bool) -> d
             for step in newest_steps(steps)
         ],
         "count": label_of(count),
+        "is_cut": count > STEPS_SHOWN,
         "limit": STEPS_SHOWN,
         "cost": money(**sums) if sees_costs and count <= COUNTED_AT_MOST else "",
     }

@@ -39,7 +39,7 @@ AFTER: dict[str, Promise] = {
 }
 WORDS: dict[Kind, Any] = {
     Kind.OVERDUE: gettext_lazy("due for %(age)s: no worker has made it ready"),
-    Kind.BUDGET: gettext_lazy("by the budget “%(name)s”: %(spent)s of %(cap)s are spent"),
+    Kind.BUDGET: gettext_lazy("by the budget “%(name)s”: %(spent)s of %(cap)s is spent"),
     Kind.UNSERVED: gettext_lazy("no live worker serves “%(queue)s”"),
     Kind.TOO_FEW_THREADS: gettext_lazy(
         "it takes %(slots)d threads, and the largest live worker of its queue has %(threads)d"

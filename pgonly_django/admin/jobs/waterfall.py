@@ -185,12 +185,10 @@ class Waterfall:
         if self._first_start is None or len(self._attempts) == 1:
             return sums
         to_end = _("from the first start to the end") if self._job.is_finished else _("since the first start")
-        took = duration(self._job.run_seconds or 0)
-        return [
-            *sums,
-            ("", duration(self._end - self._first_start), to_end),
-            ("", took, _("in the last run")),
-        ]
+        sums.append(("", duration(self._end - self._first_start), to_end))
+        if self._job.run_seconds is not None:
+            sums.append(("", duration(self._job.run_seconds), _("in the last run")))
+        return sums
 
 
 def _start(attempt: RecordedAttempt) -> datetime:

@@ -99,7 +99,7 @@ def test_the_end_of_a_batch_is_no_answer_of_a_person(admin_client, page):
     html = page(wait.job)
     assert re.search(r"Waiting 1 h: for the jobs that it gathers, since \S+ \S+ ?\.", words(html))
     assert 'name="answer"' not in html
-    assert "for other jobs" in words(admin_client.get(LIST).text)
+    assert "for the jobs that it gathers" in words(admin_client.get(LIST).text)
     (told,) = said(answer(admin_client, wait, "1"))
     assert told.startswith("The job does not wait")
     assert not Event.objects.exists()

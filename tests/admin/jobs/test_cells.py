@@ -53,7 +53,7 @@ def test_a_task_is_named_shortly_and_leads_to_its_job_and_back_to_the_same_list(
 def test_progress_is_a_bar_with_percentage_figures_and_message(admin_client):
     make_job(State.RUNNING, progress={"done": 412, "total": 1000, "message": "paper\n412"})
     (cell,) = cells(admin_client.get(LIST), "progress_cell")
-    assert '<progress class="pgonly-progress" value="412" max="1000">41%</progress> 41%' in cell
+    assert '<progress class="pgonly-progress" value="412" max="1000">41%</progress> 41 %' in cell
     assert 'title="412 / 1,000 · paper 412">412 / 1,000 · paper 412<' in cell
 
 

@@ -78,7 +78,7 @@ def test_checkpoint_and_the_newest_steps_are_shown_with_their_number(page):
     assert '"cursor": 412' in unescape(html)
     assert "papers 7 done" in text_of(html)
     assert re.findall(r"<code>(step .*?)</code>", html) == [f"step {n:02}" for n in reversed(range(50))]
-    assert "60 in all, at most the newest 50 shown" in html
+    assert "Steps: 60, of which the newest 50 are shown." in html
 
 
 def test_a_long_value_is_cut_and_says_how_long_it_was(page):

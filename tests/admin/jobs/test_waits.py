@@ -104,7 +104,7 @@ def test_a_scheduled_job_says_when_it_is_due_and_why(line):
         ({"held_by": "a person", "errors": [BY_ANNA]}, "Held: by anna."),
         ({"held_by": "a person"}, "Held: by a person, until a person resumes it."),
         ({"held_by": "shop.Refused"}, "Held: by shop.Refused, until a person resumes it."),
-        ({"held_by": "budget:p"}, "Held: by the budget “p”: $4.00 of $5.00 are spent."),
+        ({"held_by": "budget:p"}, "Held: by the budget “p”: $4.00 of $5.00 is spent."),
         ({"held_by": "budget:gone"}, "Held: by the budget “gone”, which does not exist any more."),
     ],
 )

@@ -64,6 +64,8 @@ def test_the_time_of_runs_of_waits_and_of_all_together_is_told(page):
         "11 min 30 s running 8 min 30 s waiting 19 min from the first start to the end 10 min in the last run"
     )
     assert sums(page(make_done(20, started_at=NOON + 10 * MINUTE))) == "10 min running 10 min waiting"
+    waits = make_job(State.SCHEDULED, enqueued_at=NOON, started_at=NOON, run_at=timezone.now() + MINUTE)
+    assert "in the last run" not in sums(page(waits))
 
 
 def test_a_first_wait_longer_than_all_the_rest_is_told_and_leaves_the_scale_to_the_runs(page):
@@ -208,7 +210,7 @@ def test_a_job_of_many_steps_has_a_bounded_page(page):
     )
     html = page(job)
     assert len(rows(html)) == 51
-    assert "Steps: 10,000 in all, at most the newest 50 shown." in text_of(html)
+    assert "Steps: 10,000, of which the newest 50 are shown." in text_of(html)
     assert len(html) < 150_000
 
 

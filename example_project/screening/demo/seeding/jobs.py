@@ -29,7 +29,7 @@ from pgonly_django.models import CostEntry, Job, State
 
 WAITING_FOR_AI = 40
 DEAD_WORKERS_LEASE = timedelta(seconds=60)  # how long the jobs of the dead worker are to be seen at it
-USED_UP = f"Budget '{tasks.TRANSLATIONS}': $0.04 do not fit. $0.40 of $0.40 are spent and $0.00 are reserved."
+USED_UP = f"Budget '{tasks.TRANSLATIONS}': $0.04 does not fit. $0.40 of $0.40 is spent and $0.00 is reserved."
 
 
 def jobs() -> list[Job]:
@@ -152,7 +152,7 @@ def _others() -> list[Job]:
         job(
             tasks.make_report, "Fabrikam", 500, at=at, state=State.CANCELLED, attempt=1, errors=[cancelled],
             cancel_requested_at=at + timedelta(minutes=2), finished_at=at + timedelta(seconds=121),
-            progress=progress(110, 500, "page 110 for Fabrikam"), delete_after=at + tasks.KEPT,
+            progress=progress(110, 500, "page 110 for Fabrikam"), delete_after=at + timedelta(seconds=121) + tasks.KEPT,
             **history.key_of("Fabrikam"),
         ),
         history.report(

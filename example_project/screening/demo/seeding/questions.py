@@ -25,7 +25,7 @@ def write() -> None:
         at = ago(days=days)
         row = job(
             tasks.import_references, key.partition(":")[2], 900, at=at, state=State.SCHEDULED,
-            run_at=timezone.now() + LONGEST, lease_epoch=1, attempt=1, started_at=at, attempted_at=at,
+            run_at=timezone.now() + LONGEST, lease_epoch=1, started_at=at, attempted_at=at,
         )  # fmt: skip
         row.save(force_insert=True)
         began_at = at + timedelta(seconds=4)
