@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections import Counter
 from contextlib import contextmanager
@@ -19,12 +20,24 @@ def counted_calls():
             code = frame.f_code
             counts[f"{code.co_filename.rpartition('/')[2]}:{code.co_name}"] += 1
 
-    with _nothing_listens():
+    with _nothing_listens(), _nothing_is_collected():
         sys.setprofile(note)
         try:
             yield counts
         finally:
             sys.setprofile(None)
+
+
+@contextmanager
+def _nothing_is_collected():
+    """The garbage collector calls the finalizers of what earlier tests have left, such as connections, at any time."""
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -46,3 +46,18 @@ def calls_of_many(number):
     with counted_calls() as counts:
         enqueue_many((add, (1,)) for _ in range(number))
     return counts
+
+
+class Left:
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self): ...
+
+
+def test_what_earlier_tests_have_left_is_not_counted():
+    """Lists are what the garbage collector counts before it looks for such cycles."""
+    Left()
+    with counted_calls() as counts:
+        [[] for _ in range(100_000)]
+    assert "test_cost.py:__del__" not in counts
