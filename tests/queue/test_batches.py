@@ -177,6 +177,19 @@ def test_a_retry_leaves_a_member_alone_that_fails_in_the_middle_of_it(server, ba
     assert not jobs.filter(condition).exists()
 
 
+def test_a_retry_waits_for_a_cancel_of_its_finished_batch(server, other, batch, beside):
+    """Between the two writes of the cancel it would lose its member, and the batch would be open for more."""
+    job = make(batch_id=batch.pk, state=State.FAILED)
+    assert closed(server, batch) == [str(batch.pk)]
+    with transaction.atomic():
+        assert batches.cancel("default", [batch.pk]) == 0
+        retrying = beside(Job.objects.filter(pk=job.pk).retry)
+        wait_until_blocked(other)
+    assert retrying.result(10) == 1
+    batch.refresh_from_db()
+    assert (batch.finished_at, batch.cancelled_at) == (None, None)
+
+
 def test_a_cancelled_parent_leaves_its_batch_to_the_sweep(server):
     parent = make(state=State.CANCELLED)
     batch = JobBatch.objects.create(parent=parent, name="papers")

@@ -16,7 +16,7 @@ from pgonly_django.conf import LONGEST
 from pgonly_django.models import Event, Job, State, Step, Wait
 from pgonly_django.outcomes import Outcome
 from pgonly_django.queue import waits
-from pgonly_django.worker import timers
+from pgonly_django.worker import exchange, timers
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.timers import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, NEVER
@@ -232,10 +232,14 @@ def seldom_polling(background_worker, monkeypatch):
     return partial(background_worker, poll_seconds=60.0)
 
 
-def test_a_run_that_ends_waiting_is_followed_by_a_look_for_its_event(seldom_polling, other, marks):
-    """Without LISTEN, which would tell it of its own end."""
+@pytest.mark.parametrize("listen", [False, True])
+def test_a_run_that_ends_waiting_is_followed_by_a_look_for_its_event(
+    seldom_polling, other, marks, monkeypatch, listen
+):
+    """Without LISTEN, and where the NOTIFY of its own end, which would tell it too, could not be sent."""
+    monkeypatch.setattr(exchange, "_notify", lambda connection, payloads: None)
     result = waiting.leave_slowly.enqueue("k")
-    seldom_polling(listen=False)
+    seldom_polling(listen=listen)
     wait_for(lambda: "k:leaving" in marks())
     other.execute(waits.SEND.sql, {"key": "k", "payload": "7", "keep": HOUR})  # no NOTIFY tells of it
     mark("k:go")
