@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
 import itertools
-import math
-import time
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from pgonly_django.context.run import Run
 from pgonly_django.models import Job
 from pgonly_django.queue.batches import close, sweep
 from pgonly_django.queue.claim import ClaimedJob
@@ -19,15 +14,11 @@ from pgonly_django.queue.promote import promote
 from pgonly_django.queue.rescue import rescue_known_dead
 from pgonly_django.queue.waits import deliver
 from pgonly_django.tasks.batches import callback
-from pgonly_django.worker.running import Executor
 from tests.interleaving.sessions import Order
-from tests.queue.rows import claim, claimer, make, make_worker, write
+from tests.queue.rows import claim, claimer, make, make_worker, run, write
 
-TIMED_OUT = "timed out"
 ROUNDS = 8
-NOBODY: Any = None
 _numbers = itertools.count()
-_heard: dict[str, list[Any]] = defaultdict(list)  # by the key: what each run of a job was told
 
 
 class Claimed(NamedTuple):
@@ -58,12 +49,7 @@ class Scene:
 
     def run(self, claimed: Claimed, own: Any) -> None:
         """Runs a job, and writes its end, as a worker does."""
-        job, worker = claimed
-        run = Run(job, "default", time.monotonic(), math.inf, "w", str(worker))
-        executor = Executor("default", str(worker), NOBODY)
-        ended = contextvars.copy_context().run(executor.call, run)
-        if job.then_job is not None:
-            ended = executor.enqueue_next(ended)
+        ended = run(*claimed)
         if ended.finish is not None and not ended.committed:
             write(own, ended.finish)
 

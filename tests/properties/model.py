@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, settings
@@ -34,11 +35,22 @@ class Job:
     is_ahead: bool = False  # its run_at, while it is scheduled, or held since it was
     queue: str = ""
     key: str | None = None  # of its concurrency
+    batch: str | None = None
+    place: int = 0  # among those that a job gathers
+    gathers: str | None = None  # what it makes of failed ones
     finished_days: int | None = None  # so long ago; None: not finished
     owes_letter: bool = False
     holder: Run | None = None
     past: list[Run] = field(default_factory=list)
     waits: dict[str, int] = field(default_factory=dict)  # for the keys of events; in which run
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in FINISHED
+
+    @property
+    def is_retryable(self) -> bool:
+        return self.state in ("failed", "cancelled", "scheduled", "held")
 
     def waits_for(self, *keys: str) -> bool:
         """Whether it waits now for one of these events, or for any."""
@@ -77,7 +89,7 @@ class Job:
             self._note_end()
 
     def retried(self) -> None:
-        if self.state in ("failed", "cancelled", "scheduled", "held"):
+        if self.is_retryable:
             self.state, self.attempt, self.crashes, self.cancel_requested = "ready", 0, 0, False
             self._note_end()
 
@@ -110,8 +122,7 @@ class Job:
         return self.finished_days < (90 if self.state == "failed" else 7)
 
     def _note_end(self) -> None:
-        is_over = self.state in FINISHED
-        self.finished_days = 0 if is_over else None
+        self.finished_days = 0 if self.is_finished else None
         self.owes_letter = self.state == "failed"
 
     def _let_go(self) -> None:
@@ -129,6 +140,41 @@ class Job:
             self.crashes,
             self.cancel_requested,
         )
+
+
+@dataclass
+class Batch:
+    callbacks: tuple[str, ...] = ()
+    parent: str | None = None  # the job that gathers
+    size: int | None = None  # how many it gathers
+    is_finished: bool = False
+    is_cancelled: bool = False
+    closes: int = 0
+    sent: dict[str, str] = field(default_factory=dict)  # the callbacks that were enqueued: their jobs
+
+    def due(self, *, has_failed: bool) -> set[str]:
+        """What its end enqueues."""
+        owed = {"on_failure" if has_failed else "on_success", "on_finish"}
+        return owed & set(self.callbacks) - set(self.sent)
+
+    def closed(self) -> None:
+        self.is_finished, self.closes = True, self.closes + 1
+
+    def reopened(self) -> None:
+        self.is_finished = self.is_cancelled = False
+
+    def key_of_its_end(self, batch_id: str, number: int | None = None) -> str:
+        """Of the event that its parent waits for."""
+        return f"batch {batch_id} {self.closes if number is None else number}"
+
+    @property
+    def is_expired(self) -> bool:
+        """A day after its end. One that had no members from the start goes with its parent."""
+        return self.is_finished and self.closes > 0
+
+    @property
+    def facts(self) -> tuple:
+        return self.is_finished, self.is_cancelled, self.closes, self.sent
 
 
 VERBS = {
@@ -152,14 +198,13 @@ ENDS = {
 
 
 def finish_of(job_id: str, lease_epoch: int, end: str) -> Finish:
-    """What a worker writes where a run ends so."""
+    """What a worker writes where a run ends so. The result of a job is its id."""
     outcome, state, facts = ENDS[end]
     delay = 3600.0 if state is State.SCHEDULED else None
     held_by = "a test" if state is State.HELD else None
     costs = facts.get("costs", True)
-    return Finish(
-        job_id, lease_epoch, outcome, state, delay_seconds=delay, costs_attempt=costs, held_by=held_by
-    )
+    result = json.dumps(job_id) if state is State.SUCCEEDED else None
+    return Finish(job_id, lease_epoch, outcome, state, delay, result, costs_attempt=costs, held_by=held_by)
 
 
 def live(machine, examples: int, steps: int) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
+import math
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -12,6 +15,7 @@ from django.utils import timezone
 from psycopg.sql import quote
 
 from pgonly_django.conf import LONGEST, settings
+from pgonly_django.context.run import Run
 from pgonly_django.models import Job, Queue, Wait, Worker
 from pgonly_django.models.job import State
 from pgonly_django.outcomes import Outcome
@@ -19,6 +23,8 @@ from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, finish_statements
 from pgonly_django.queue.limited.claim import LimitedClaimer
 from pgonly_django.queue.limited.turns import Turns
+from pgonly_django.worker.ending import EndedRun
+from pgonly_django.worker.running import Executor
 from tests import activity
 from tests.waiting import wait_for
 
@@ -111,6 +117,17 @@ def claim(
     jobs = by.in_order([ClaimedJob._make(row) for row in rows])
     by.absorb(jobs, took_seconds)
     return jobs
+
+
+def run_of(job: ClaimedJob, worker_id: UUID | str = "") -> Run:
+    return Run(job, "default", time.monotonic(), math.inf, "w", str(worker_id))
+
+
+def run(job: ClaimedJob, worker_id: UUID | str = "") -> EndedRun:
+    """Runs a claimed job in this thread, as a worker does. Its end is still to be written, unless it is committed."""
+    executor = Executor("default", str(worker_id), print)
+    ended = contextvars.copy_context().run(executor.call, run_of(job, worker_id))
+    return ended if job.then_job is None else executor.enqueue_next(ended)
 
 
 def write(connection, *finishes: Finish) -> int:
