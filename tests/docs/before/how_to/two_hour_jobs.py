@@ -1,5 +1,6 @@
 """Three papers, a provider that answers, and one whose batch is done at the second look."""
 
+import asyncio
 import time
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ from tests.docs.assumed import project_with_papers
 
 __all__ = ["Paper"]  # which the page uses
 project = project_with_papers(3)
-calls, saved, looks = [], [], []
+calls, saved, looks, outages = [], [], [], []
 
 
 def chat(model, abstract, timeout):
@@ -26,6 +27,9 @@ def save_verdict(paper, answer):
 
 
 async def aask(abstract):
+    if outages:
+        raise outages.pop()
+    await asyncio.sleep(0)
     return {"verdict": abstract}
 
 
@@ -58,3 +62,8 @@ def after(page):
     assert done.return_value == {"summary": "short"}
     assert done.id == result.id
     assert calls.count(7) == 1
+    outages.append(ConnectionError("one of three calls"))
+    interrupted = page.screen_in_eights.enqueue(*in_eights.args)
+    drain(raise_errors=False)
+    assert interrupted.job.state == "scheduled"
+    assert Step.objects.filter(job=interrupted.id).count() == 2
