@@ -54,7 +54,7 @@ def test_a_batch_with_an_unfinished_member_stays_open(server, batch, state):
         make(batch_id=batch.pk, state=state, run_at=ago(-HOUR))
     make(batch_id=batch.pk, state=State.SUCCEEDED)
     assert closed(server, batch) == []
-    assert sweep(server) == ([], [], True)
+    assert sweep(server) == ([], [])
     assert sent(batch) == []
 
 
@@ -83,7 +83,7 @@ def test_it_is_closed_once_and_its_callbacks_are_enqueued_with_it(server, batch,
     assert result.payloads == {"ready default"}
     assert sent(batch) == expected
     assert closed(server, batch) == []
-    assert sweep(server) == ([], [], False)
+    assert sweep(server) == ([], [])
     assert Job.objects.filter(batch_id=None).count() == 2
 
 
@@ -198,7 +198,7 @@ def test_a_cancelled_parent_leaves_its_batch_to_the_sweep(server):
     assert batches.cancel("default", [batch.pk]) == 1
     job.refresh_from_db()
     assert job.state == State.CANCELLED
-    assert sweep(server) == ([str(batch.pk)], [], True)
+    assert sweep(server) == ([str(batch.pk)], [])
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_several_batches_are_locked_in_the_order_of_their_ids(other, beside, wri
 def test_one_process_sweeps_at_a_time(server, other, batch):
     with other.transaction():
         other.execute(f"SELECT pg_advisory_xact_lock({batches.ADVISORY_LOCK})")
-        assert sweep(server) == ([], [], True)
+        assert sweep(server) == ([], [])
     assert sweep(server).over == [str(batch.pk)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from uuid import uuid4
 
 import pytest
 from django.db import transaction
@@ -14,7 +15,8 @@ from pgonly_django.models import Job, JobBatch, State
 from pgonly_django.queue import batches
 from pgonly_django.worker import duties, maintenance
 from pgonly_django.worker.batches import BatchCloser
-from tests.activity import pids
+from pgonly_django.worker.connection import WorkerConnection
+from pgonly_django.worker.inbox import Notification
 from tests.jobs import add, batching
 from tests.queue.rows import HOUR, ago, heard, make
 from tests.waiting import wait_for
@@ -30,8 +32,9 @@ def is_finished(batch):
     return batch.row.finished_at is not None
 
 
-def threads_of_batches():
-    return [thread for thread in threading.enumerate() if thread.name == "pgonly-batches"]
+def sweep_soon(worker):
+    """As each heartbeat does while a batch is open."""
+    worker.inbox.put(Notification(notify.BATCH, notify.ANY_BATCH))
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -42,7 +45,6 @@ def test_a_burst_closes_its_batches_and_runs_their_callbacks(work, marks, thread
     work(threads=threads)
     assert sorted(marks()) == ["first", "once", "second"]
     assert is_finished(first)
-    assert threads_of_batches() == [], "it looks itself"
 
 
 def test_a_burst_waits_for_a_batch_that_is_locked_and_runs_its_callback(work, marks, other):
@@ -135,8 +137,9 @@ def test_the_members_of_a_cancelled_parent_are_cancelled(background_worker):
     parent = make(queue="none")
     row = JobBatch.objects.create(parent=parent, name="papers")
     member = make(queue="none", batch_id=row.pk)
-    background_worker(queues=("default",))
+    worker = background_worker(queues=("default",))
     Job.objects.filter(pk=parent.pk).cancel()
+    sweep_soon(worker)
     wait_for(lambda: Job.objects.get(pk=member.pk).state == State.CANCELLED)
     wait_for(lambda: JobBatch.objects.get(pk=row.pk).finished_at is not None)
 
@@ -154,56 +157,44 @@ def test_a_batch_that_a_transaction_adds_to_is_closed_after_its_end(background_w
     assert {job.state for job in batch.jobs} == {State.SUCCEEDED}
 
 
-def test_a_worker_without_batches_has_no_thread_for_them(work, background_worker):
-    background_worker()
-    result = add.enqueue(1)
-    result.wait(10)
-    work()
-    assert threads_of_batches() == []
+class Alone:
+    """A closer with a connection, without a worker's loop: run_due() looks if it is time."""
 
+    def __init__(self, alias):
+        self.database = WorkerConnection(alias, uuid4(), "alone", listen=False)
+        self.told = []
+        self.closer = BatchCloser(self.database, None, self.told.append)
+        self.want = self.closer.want
 
-def test_a_closer_that_rests_has_no_connection():
-    closer = BatchCloser("default", print)
-    closer.want(notify.ANY_BATCH)
-    wait_for(lambda: pids("application_name = 'pgonly batches'"))
-    closer.rest()
-    wait_for(lambda: not pids("application_name = 'pgonly batches'"))
-    closer.end()
-    closer.join(10)
-    assert not closer.is_alive()
+    def run_due(self):
+        if time.monotonic() >= self.closer.due_at:
+            self.closer.run()
+        return self
 
 
 @pytest.fixture
-def closer():
-    closer = BatchCloser("default", lambda _: None)
-    yield closer
-    closer.end()
-    closer.join(10)
+def alone():
+    alone = Alone("default")
+    yield alone
+    alone.database.close_all()
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Counts the calls of a function of queue/batches.py. `seconds`: it takes so long."""
+    """Counts the calls of batches.close(), which take so long."""
 
-    def count(name, seconds=0.0):
-        calls, real = [], getattr(batches, name)
+    def count(seconds):
+        calls, real = [], batches.close
 
         def counting(*args):
             calls.append(args)
             time.sleep(seconds)
             return real(*args)
 
-        monkeypatch.setattr(batches, name, counting)
+        monkeypatch.setattr(batches, "close", counting)
         return calls
 
     return count
-
-
-def want_for(seconds, closer, what):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        closer.want(what)
-        time.sleep(0.01)
 
 
 def open_batch():
@@ -212,36 +203,25 @@ def open_batch():
     return str(batch.pk)
 
 
-def test_a_batch_that_is_locked_is_looked_at_again_without_a_sweep(other, closer):
+def test_a_batch_that_is_locked_is_looked_at_again_without_a_sweep(other, alone):
     with Batch() as batch:
         pass
     with other.transaction():
         other.execute("SELECT FROM pgonly_batch WHERE id = %s FOR SHARE", [batch.id])
-        closer.want(batch.id)
-        wait_for(lambda: closer._not_before)
+        alone.want(batch.id)
+        alone.run_due()
         assert not is_finished(batch)
-    wait_for(lambda: is_finished(batch), 3)
+        assert alone.closer.are_due
+    wait_for(lambda: is_finished(batch) or not alone.run_due(), 3)
 
 
-def test_the_beats_of_a_worker_bring_no_sweep_forward(closer, counted):
-    sweeps = counted("sweep")
-    open_batch()
-    want_for(1.0, closer, notify.ANY_BATCH)
-    assert len(sweeps) == 1
-
-
-def test_sweeps_become_rarer_while_no_batch_ends(closer, counted, monkeypatch):
-    monkeypatch.setattr("pgonly_django.worker.batches.SWEEP_DUTY", 0)
-    closer._sweep_pause = 0.05
-    sweeps = counted("sweep")
-    open_batch()
-    want_for(1.5, closer, notify.ANY_BATCH)
-    assert 2 <= len(sweeps) <= 6
-
-
-def test_looks_that_take_long_leave_pauses(closer, counted):
-    looks = counted("close", 0.2)
-    want_for(1.5, closer, open_batch())
+def test_looks_that_take_long_leave_pauses(alone, counted):
+    looks, batch_id = counted(0.2), open_batch()
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        alone.want(batch_id)
+        alone.run_due()
+        time.sleep(0.01)
     assert len(looks) <= 5
 
 
@@ -255,11 +235,8 @@ def test_a_callback_that_cannot_be_enqueued_keeps_no_other_batch_open(background
     wait_for(lambda: f"Closing batch {broken.id} failed" in caplog.text)
 
 
-def test_a_look_that_fails_is_made_again_by_the_sweep(monkeypatch, caplog):
-    batch = Batch()
-    with batch:
-        pass
-    told, calls, close = [], [], batches.close
+def test_a_look_that_fails_is_made_again_by_the_sweep(background_worker, marks, monkeypatch, caplog):
+    calls, close = [], batches.close
 
     def failing(*args):
         calls.append(args)
@@ -268,26 +245,22 @@ def test_a_look_that_fails_is_made_again_by_the_sweep(monkeypatch, caplog):
         return close(*args)
 
     monkeypatch.setattr(batches, "close", failing)
-    monkeypatch.setattr("pgonly_django.worker.batches.SWEEP_SECONDS", 0.2)
-    closer = BatchCloser("default", told.append)
-    closer.want(batch.id)
-    wait_for(lambda: is_finished(batch))
-    closer.end()
-    closer.join(10)
-    assert "Closing batches failed" in caplog.text
+    worker = background_worker()
+    with Batch(on_finish=note("over")) as batch:
+        batch.enqueue(batching.member, 1)
+    wait_for(lambda: "Closing batches failed" in caplog.text)
+    sweep_soon(worker)
+    wait_for(lambda: marks() == ["over"])
 
 
-def test_the_other_workers_hear_of_a_callback(server):
+def test_the_other_workers_hear_of_a_callback(server, alone):
     with Batch(on_success=add.bind(1)) as batch:
         pass
     server.execute(f"LISTEN {notify.CHANNEL}")
-    told = []
-    closer = BatchCloser("default", told.append)
-    closer.want(batch.id)
+    alone.want(batch.id)
+    alone.run_due()
     wait_for(lambda: heard(server) == [notify.ready("default")])
-    assert [each.kind for each in told] == [notify.READY]
-    closer.end()
-    closer.join(10)
+    assert [each.kind for each in alone.told] == [notify.READY]
 
 
 def test_spared_members_do_not_end_a_round_of_pruning(monkeypatch):
