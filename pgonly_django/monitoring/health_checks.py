@@ -21,16 +21,8 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from pgonly_django.database.listener import seconds_until_heard
 from pgonly_django.database.on_django import time_limit
-from pgonly_django.monitoring.conditions import (
-    NO_WORKER,
-    NOTIFY_LOST,
-    QUEUE_LATE,
-    WAITS_FORGOTTEN,
-    WAITS_READ,
-)
+from pgonly_django.monitoring.conditions import NO_WORKER, NOTIFY_LOST, QUEUE_LATE
 from pgonly_django.monitoring.in_time import own_connections
-from pgonly_django.monitoring.queues import capped
-from pgonly_django.monitoring.waiting import forgotten_waits
 from pgonly_django.monitoring.workers import worker_totals
 from pgonly_django.queue.health import oldest_waiting
 from pgonly_django.tasks.backend import job_databases
@@ -117,25 +109,6 @@ class QueueLatency(_Check):
         if oldest is not None and oldest.seconds > self.max_seconds:
             waited = f"A job of the queue {oldest.queue} has waited for {oldest.seconds:.0f} s"
             raise ServiceUnavailable(f"{waited}; at most {self.max_seconds:g} s are wanted")
-
-
-@dataclass
-class WaitsAnswered(_Check):
-    """Checks that no job has waited for an event for longer than `max_seconds` without a deadline: of the `queues`, or
-    of all."""
-
-    max_seconds: float = WAITS_FORGOTTEN.limit
-    queues: tuple[str, ...] = ()
-    database: str | None = None
-
-    def look(self) -> None:
-        with _limited(self.database) as alias:
-            found = forgotten_waits(alias, self.max_seconds, self.queues)
-        if found:
-            jobs = capped(len(found), WAITS_READ).label
-            waited = f"{jobs} jobs have waited for an event for more than {self.max_seconds:g} s"
-            # By its id: the keys of events may have names of people in them.
-            raise ServiceUnavailable(f"{waited}; the oldest is {found[0].job_id}")
 
 
 @dataclass

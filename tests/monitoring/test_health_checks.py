@@ -14,11 +14,10 @@ from django.db import connection, connections
 from django.test import RequestFactory
 
 from benchmarks.servers import free_port
-from pgonly_django import send_event
 from pgonly_django.models import DurableCacheEntry, Queue
 from tests import activity
 from tests.aliases import alias
-from tests.queue.rows import DAY, HOUR, ago, make, make_waiting, make_worker
+from tests.queue.rows import HOUR, ago, make, make_worker
 from tests.waiting import beside, wait_for
 
 pytest.importorskip("health_check")
@@ -29,7 +28,6 @@ from pgonly_django.monitoring.health_checks import (
     CacheRoundTrip,
     NotifyArrives,
     QueueLatency,
-    WaitsAnswered,
     WorkersAlive,
 )
 
@@ -79,20 +77,6 @@ def test_a_job_that_waits_for_too_long_is_told_of():
     assert ask((QueueLatency, {"max_seconds": 60, "queues": ("mail",)}))[0] == 200
     Queue.objects.named("ai").pause()
     assert ask((QueueLatency, {"max_seconds": 60}))[0] == 200
-
-
-def test_a_job_that_waits_for_an_event_without_end_is_told_of():
-    wait = make_waiting(since=8 * DAY)
-    make_waiting("b", since=9 * DAY, until=ago(-HOUR)), make_waiting(None, since=9 * DAY)
-    status, (said,) = _said(ask(WaitsAnswered))
-    assert status == 500
-    assert said.endswith(
-        f"1 jobs have waited for an event for more than 604800 s; the oldest is {wait.job_id}"
-    )
-    assert ask((WaitsAnswered, {"max_seconds": 9 * 86_400}))[0] == 200
-    assert ask((WaitsAnswered, {"queues": ("mail",)}))[0] == 200
-    send_event("approve:7")
-    assert ask(WaitsAnswered)[0] == 200
 
 
 def test_a_cache_that_stores_nothing_is_not_healthy(settings):
