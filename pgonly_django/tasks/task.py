@@ -8,16 +8,7 @@ from datetime import datetime, timedelta
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, Protocol, Self, Unpack, overload
 
-from pgonly_django.compat import (
-    GenericTask,
-    InvalidTask,
-    P,
-    T,
-    Task,
-    TaskContext,
-    TaskResultStatus,
-    task_backends,
-)
+from pgonly_django.compat import GenericTask, InvalidTask, P, T, Task, TaskContext, task_backends
 from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import BackoffFunction
 from pgonly_django.tasks.arguments import call_signature
@@ -80,6 +71,8 @@ class PostgresTask(GenericTask[P, T]):
 
     if TYPE_CHECKING:
 
+        def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[T]: ...
+        async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[T]: ...
         def get_result(self, result_id: str) -> JobResult[T]: ...
         async def aget_result(self, result_id: str) -> JobResult[T]: ...
     else:
@@ -154,27 +147,6 @@ class PostgresTask(GenericTask[P, T]):
         `.using(then=...)`. Raises WrongArgumentsError."""
         call_signature(self.func, self.takes_context).check(args, kwargs)
         return BoundCall(self, args, kwargs)
-
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[T]:
-        """Enqueues the call. See PostgresBackend.enqueue()."""
-        result: JobResult[T] = self.get_backend().enqueue(self, args, kwargs)
-        if self.then is not None and (following := self._after(result)):
-            following.task.enqueue(*following.args, **following.kwargs)
-        return result
-
-    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[T]:
-        """See enqueue()."""
-        result: JobResult[T] = await self.get_backend().aenqueue(self, args, kwargs)
-        if self.then is not None and (following := self._after(result)):
-            await following.task.aenqueue(*following.args, **following.kwargs)
-        return result
-
-    def _after(self, result: Any) -> BoundCall | None:
-        """Returns what follows a job that Django's ImmediateBackend has run. Our own jobs do that at their end."""
-        is_ours = hasattr(self.get_backend(), "options_of")
-        if is_ours or self.then is None or result.status != TaskResultStatus.SUCCESSFUL:
-            return None
-        return self.then.with_result(result.return_value)
 
     def get_backend(self) -> Any:
         """Returns the backend. Django's own imports `task_backends` in each call: eight calls of enqueue()'s 130."""

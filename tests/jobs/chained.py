@@ -14,7 +14,6 @@ from tests.jobs.watched import is_marked
 from tests.waiting import wait_for
 
 HOUR = timedelta(hours=1)
-noted: list[object] = []
 
 
 @task
@@ -57,11 +56,6 @@ def load_at_the_second_attempt(context, number):
 @task
 def keep(*values, **named):
     return [list(values), named]
-
-
-@task
-def note(value):
-    noted.append(value)
 
 
 @task(concurrency_key="project:{project}", concurrency_limit=2, slots=2)

@@ -6,7 +6,6 @@ import copy
 import pickle
 
 import pytest
-from asgiref.sync import async_to_sync
 
 from pgonly_django import RESULT, enqueue_many, task
 from pgonly_django.compat import InvalidTask, task_backends
@@ -107,13 +106,10 @@ def test_a_job_in_another_database_is_refused(settings):
         load.using(then=keep.using(backend="elsewhere")).enqueue(1)
 
 
-def test_behind_the_immediate_backend_it_runs_at_once(settings, monkeypatch):
+def test_behind_the_immediate_backend_nothing_follows(settings):
     settings.TASKS = IMMEDIATE
-    monkeypatch.setattr(chained, "noted", [])
-    assert load.using(then=chained.note.bind(RESULT)).enqueue(1).return_value == {"number": 1}
-    chained.end.using(then=chained.note.bind(2)).enqueue("error")
-    async_to_sync(chained.load_async.using(then=chained.note.bind(RESULT)).aenqueue)(3)
-    assert chained.noted == [{"number": 1}, {"number": 3}]
+    assert load.using(then=keep.bind(RESULT)).enqueue(1).return_value == {"number": 1}
+    assert not Job.objects.exists()
 
 
 def test_behind_the_dummy_backend_nothing_follows(settings):
