@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import partial
 from hashlib import sha256
 from itertools import count
@@ -34,7 +33,6 @@ from pgonly_django.masking import masked
 from pgonly_django.models.checkpoint import Step
 
 try:
-    from genai_prices import calc_price
     from pydantic import TypeAdapter
     from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
     from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError
@@ -51,7 +49,6 @@ try:
     from pydantic_ai.models import CompletedStreamedResponse
     from pydantic_ai.models.wrapper import WrapperModel
     from pydantic_ai.tools import DeferredToolResults, ToolDenied
-    from pydantic_ai.usage import RequestUsage
     from pydantic_core import to_jsonable_python
 except ImportError as error:
     raise ModuleNotFoundError(f"{error}: pip install pydantic-ai-slim", name=error.name) from error
@@ -59,8 +56,10 @@ except ImportError as error:
 APPROVE, DENY = "approve", "deny"
 MODEL = "model "  # the beginning of the names of its steps
 NAME_LENGTH, QUESTION_LENGTH = 100, 1000
-# A token of English has about four characters, of JSON and other languages fewer.
-CHARACTERS_OF_A_TOKEN = 3
+AGAIN = (
+    "{}: no stored answer is one to this request, and {} stored answers were not asked for yet. The prompt, tools or "
+    "settings have changed since, so the request is made again."
+)
 # What a model gets to see of the parameters of a request. Others are for the library itself, some of them sets.
 PARAMETERS = (
     "function_tools", "native_tools", "output_tools", "output_mode", "output_object", "prompted_output_template",
@@ -96,8 +95,7 @@ class JobSteps(AbstractCapability[Any]):
     `outside_jobs`: "raise" raises AgentOutsideJobError where there is no job; "run" runs the agent without steps.
     `stream`: asks models for streams, so that text is emitted while it comes. `price`: a function that takes a
     ModelResponse and returns what it has cost in US dollars; by default the library's own prices count. `reserve`: what
-    one request may cost at most; by default it is estimated from the setting `max_tokens`. The cost goes to the budget
-    of the job."""
+    one request may cost at most. The cost goes to the budget of the job."""
 
     outside_jobs: Literal["raise", "run"] = "raise"
     stream: bool = False
@@ -158,17 +156,6 @@ class JobSteps(AbstractCapability[Any]):
             usd = self.reserve or 0
         return Cost(usd, usage.input_tokens, usage.output_tokens, response.model_name)
 
-    def most_of(self, model: Any, size: int, model_settings: Any) -> Amount | None:
-        """What a request of `size` characters costs at most; None where it is not known."""
-        if self.reserve is not None or not (tokens := (model_settings or {}).get("max_tokens")):
-            return self.reserve
-        usage = RequestUsage(input_tokens=size // CHARACTERS_OF_A_TOKEN, output_tokens=tokens)
-        try:
-            most: Decimal = calc_price(usage, model.model_name, provider_id=model.system).total_price
-        except (LookupError, ValueError):
-            return None
-        return most
-
 
 class StepModel(WrapperModel):
     """A model each of whose requests is a step."""
@@ -197,16 +184,14 @@ class StepModel(WrapperModel):
 
     async def _step(self, given: tuple[Any, Any, Any], ask: Callable[..., Any]) -> ModelResponse:
         context: Any = current_context.get()
-        request = [self.model_id, *_request(*given)]
-        reserve = None
-        if context.budget is not None:
-            reserve = self._job_steps.most_of(self, len(json.dumps(request)), given[1])
+        reserve = None if context.budget is None else self._job_steps.reserve
 
         async def call() -> Any:
             return _storable(ModelMessagesTypeAdapter.dump_python([await ask(*given)], mode="json")[0])
 
-        with _names().name(f"{MODEL}{self.model_name}", request) as name:
-            await _names().note_answer(name, context)
+        with _names().name(f"{MODEL}{self.model_name}", [self.model_id, *_request(*given)]) as name:
+            if unused := await sync_to_async(_names().unused_instead_of)(name):
+                context.log(AGAIN.format(name, unused))
             cost_of = partial(self._job_steps.cost_of, name)
             stored = await context.astep(name, call, cost=cost_of, reserve=reserve, one_call=True)
         return _response(stored)
@@ -228,7 +213,7 @@ class _Names:
 
     def __init__(self) -> None:
         self._taken: defaultdict[str, set[int]] = defaultdict(set)
-        self._unused: set[str] | None = None  # the answers of models that earlier runs have stored
+        self._given: set[str] = set()
 
     @contextmanager
     def name(self, what: str, request: Any) -> Iterator[str]:
@@ -239,23 +224,20 @@ class _Names:
         taken = self._taken[name]
         number = next(number for number in count(1) if number not in taken)
         taken.add(number)
+        name = name if number == 1 else f"{name} {number}"
+        self._given.add(name)
         try:
-            yield name if number == 1 else f"{name} {number}"
+            yield name
         except BaseException:
             taken.discard(number)
             raise
 
-    async def note_answer(self, name: str, context: Any) -> None:
-        """Logs in the job's log that a model is asked again, where earlier runs have stored other answers."""
-        if self._unused is None:
-            self._unused = await sync_to_async(_stored_answers)()
-        if name in self._unused:
-            self._unused.discard(name)
-        elif self._unused:
-            context.log(
-                f"{name}: no stored answer is one to this request, and {len(self._unused)} stored answers were not "
-                "asked for yet. The prompt, tools or settings have changed since, so the request is made again."
-            )
+    def unused_instead_of(self, name: str) -> int:
+        """Returns how many answers of models earlier runs have stored that this one has not asked for; 0 where the
+        answer of this name is stored."""
+        run: Any = current_job.get()
+        stored = retry_while_down(run, _stored_answers, run.job.id) if run.job.lease_epoch > 1 else set()
+        return 0 if name in stored else len(stored - self._given)
 
 
 _names_of: WeakKeyDictionary[Any, _Names] = WeakKeyDictionary()
@@ -265,12 +247,7 @@ def _names() -> _Names:
     return _names_of.setdefault(current_job.get(), _Names())
 
 
-def _stored_answers() -> set[str]:
-    run: Any = current_job.get()
-    return set() if run.job.lease_epoch <= 1 else retry_while_down(run, _names_of_answers, run.job.id)
-
-
-def _names_of_answers(alias: str, job_id: str) -> set[str]:
+def _stored_answers(alias: str, job_id: str) -> set[str]:
     steps = Step.objects.using(alias).filter(job_id=job_id, name__startswith=MODEL)
     return set(steps.values_list("name", flat=True))
 

@@ -250,14 +250,14 @@ def costs(messages, info):
     return say("yes")
 
 
-def priced(model_name="gpt-4o-mini", settings=None, **options):
+def priced(model_name="gpt-4o-mini", **options):
     model = FunctionModel(costs, model_name=model_name)
     model._system = "openai"
-    return Agent(model, capabilities=[JobSteps(**options)], model_settings=settings)
+    return Agent(model, capabilities=[JobSteps(**options)])
 
 
 AGENTS = {
-    "by the library": priced(settings={"max_tokens": 100}),
+    "by the library": priced(),
     "of our own": priced(price=lambda response: response.usage.input_tokens / 1000, reserve="1.5"),
     "not known": priced(model_name="nobody-knows-it", reserve="0.5"),
 }
