@@ -96,13 +96,9 @@ def reasons_to_wait(job: Job, links: Links, *, hides_keys: bool) -> dict[str, An
     }
 
 
-def _answer(reason: Reason, links: Links) -> dict[str, Any] | None:
-    """Returns what the form of an answer needs; None where the person may give none."""
+def _answer(reason: Reason, links: Links) -> str:
     wait: Any = reason.facts.get("wait")
-    address = answer_address(wait, links) if wait and not wait.is_answered else ""
-    return (
-        {"address": address, "buttons": wait.choices and answer_buttons(wait, address)} if address else None
-    )
+    return answer_buttons(wait, answer_address(wait, links)) if wait and not wait.is_answered else ""
 
 
 def _buttons(reason: Reason, links: Links) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack
 from datetime import timedelta
-from html import unescape
+from html import escape, unescape
 from urllib.parse import urlencode
 from uuid import uuid4
 
@@ -211,7 +211,8 @@ def test_only_a_declared_choice_is_an_answer(admin_client, asked):
 )
 def test_a_wait_without_choices_takes_json(admin_client, page, typed, sent):
     wait = make_waiting()
-    assert '<textarea name="answer"' in page(wait.job)
+    assert f'href="{escape(address(wait))}"' in page(wait.job)
+    assert '<textarea name="answer"' in admin_client.get(address(wait)).text
     assert said(answer(admin_client, wait, typed)) == ["Answered “approve:7”."]
     assert Event.objects.get().payload == sent
 
