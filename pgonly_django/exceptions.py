@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
-from numbers import Real
 
 from django.db.transaction import TransactionManagementError
+
+from pgonly_django.wording import brief, timedelta_of
 
 
 class PgonlyError(Exception):
@@ -40,8 +41,7 @@ class NotStorableError(PgonlyError, TypeError, ValueError):
 
     def __init__(self, what: str, reason: str) -> None:
         self.what, self.reason = what, reason
-        remedy = "Pass ids, text, numbers, lists or dicts."
-        super().__init__(f"{what} cannot be stored as JSON: {reason}. {remedy}")
+        super().__init__(f"{what} cannot be stored as JSON: {reason}. Pass text, numbers, lists or dicts.")
 
 
 class UniqueKeyError(PgonlyError):
@@ -49,9 +49,7 @@ class UniqueKeyError(PgonlyError):
 
     def __init__(self, key: str) -> None:
         self.key = key
-        super().__init__(
-            f"The unique key {key!r} was taken and given up again and again. Enqueue the job again."
-        )
+        super().__init__(f"The unique key {key!r} was taken and given up again and again. Enqueue again.")
 
 
 class BatchFinishedError(PgonlyError, RuntimeError):
@@ -60,8 +58,7 @@ class BatchFinishedError(PgonlyError, RuntimeError):
     def __init__(self, batch_id: str) -> None:
         self.batch_id = batch_id
         super().__init__(
-            f"Batch {batch_id} has finished or was cancelled, so it takes no more jobs. Enqueue all in one call or one "
-            "transaction, or let its own jobs enqueue the others: it is open while one of them is unfinished."
+            f"Batch {batch_id} has finished or was cancelled. Enqueue all in one call, or let its jobs enqueue more."
         )
 
 
@@ -160,8 +157,7 @@ class NotStoppingError(PgonlyError, RuntimeError):
 
     def __init__(self) -> None:
         rule = "context.stop() is for a run that was asked to end: call it when context.should_stop is true."
-        remedy = "To run again later raise Snooze(delay), to give up raise Discard(reason)."
-        super().__init__(f"{rule} {remedy}")
+        super().__init__(f"{rule} To run again later raise Snooze(delay), to give up raise Discard(reason).")
 
 
 class WaitTimeoutError(PgonlyError, TimeoutError):
@@ -210,15 +206,9 @@ class Hold(PgonlyError):  # noqa: N818 - an instruction to the worker, not an er
 
 
 def as_timedelta(delay: timedelta | float, where: str) -> timedelta:
-    """A delay too long for a timedelta becomes the longest one; the worker bounds it further."""
-    if isinstance(delay, timedelta):
-        return delay
-    if isinstance(delay, bool) or not isinstance(delay, Real) or delay != delay:  # noqa: PLR0124 - NaN alone is not
+    if (found := timedelta_of(delay)) is None:
         raise WrongArgumentsError(where, f"delay must be a timedelta or seconds, got {delay!r}")
-    try:
-        return timedelta(seconds=float(delay))
-    except OverflowError:
-        return timedelta.max if delay > 0 else timedelta(0)
+    return found
 
 
 # The worker raises these inside a task. They are not Exceptions, so that `except Exception` does not swallow them.
@@ -367,14 +357,7 @@ class AmountError(PgonlyError, ValueError):
     def __init__(self, what: str, value: object) -> None:
         self.what, self.value = what, value
         rule = "must be an amount of US dollars, a number from 0 to below a trillion, such as 0.02"
-        super().__init__(f"{what} {rule}, got {_brief(value)}.")
-
-
-def _brief(value: object) -> str:
-    try:
-        return repr(value)[:100]
-    except Exception:  # noqa: BLE001 - an int of thousands of digits has no text, and a class of the project may raise
-        return f"{type(value).__name__} without a text"
+        super().__init__(f"{what} {rule}, got {brief(value)}.")
 
 
 class BudgetError(PgonlyError, ValueError):

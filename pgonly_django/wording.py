@@ -1,8 +1,9 @@
-"""Durations as operators read them: the same in the log, the commands and the admin."""
+"""Durations as operators read them: the same in the log, the commands and the admin; and as callers give them."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from numbers import Real
 
 MINUTE = 60
 # Those below are shown in the next smaller unit; the three digits of 0.9995 s would be 1,000 ms.
@@ -22,3 +23,23 @@ def duration(time: timedelta | float) -> str:
     while not units[0][0]:
         del units[0]
     return " ".join(f"{count} {unit}" for count, unit in units[:2] if count)
+
+
+def timedelta_of(delay: timedelta | float) -> timedelta | None:
+    """Returns a timedelta, or a number of seconds, as a timedelta: the longest one where it is too long. None for
+    anything else."""
+    if isinstance(delay, timedelta):
+        return delay
+    if isinstance(delay, bool) or not isinstance(delay, Real) or delay != delay:  # noqa: PLR0124 - NaN alone is not
+        return None
+    try:
+        return timedelta(seconds=float(delay))
+    except OverflowError:
+        return timedelta.max if delay > 0 else timedelta(0)
+
+
+def brief(value: object) -> str:
+    try:
+        return repr(value)[:100]
+    except Exception:  # noqa: BLE001 - an int of thousands of digits has no text, and a class of the project may raise
+        return f"{type(value).__name__} without a text"

@@ -39,9 +39,8 @@ class FailedJob:
 class Gathering(Leaving):
     """The part of the job context by which a job waits for others."""
 
-    _members: (
-        Callable[[Calls, str], Members] | None
-    )  # of calls, in the database of an alias; None: without a worker
+    # Of calls, in the database of an alias; None: without a worker.
+    _members: Callable[[Calls, str], Members] | None
 
     def gather(self, name: str, calls: Calls, *, failed: Failed = "raise") -> list[Any]:
         """Enqueues many calls as jobs of a batch, lets this job wait until all have ended, and returns what they have

@@ -21,7 +21,7 @@ from pgonly_django.testing.backends import NoRowsError, check_queue, databases_o
 # The default of `run_after`: any. None says that the call had none.
 ANY_TIME: Any = ...
 TOLERANCE = timedelta(seconds=1)
-SHOWN_JOBS, SHOWN_CHARACTERS = 20, 200
+SHOWN, SHOWN_CHARACTERS = 20, 200
 
 
 def enqueued_jobs(task: Task[Any, Any] | None = None, *, queue: str | None = None) -> list[Job]:
@@ -78,7 +78,7 @@ def assert_not_enqueued(
     if args is not None or kwargs is not None:
         raise WrongArgumentsError("assert_not_enqueued()", "args and kwargs need the task")
     if jobs := enqueued_jobs(queue=queue):
-        raise AssertionError(f"Nothing should have been enqueued{_in(queue)}. {_shown(jobs)}")
+        raise AssertionError(f"Nothing should have been enqueued{_in(queue)}. {_enqueued(jobs)}")
 
 
 @contextmanager
@@ -165,19 +165,22 @@ def _counted(wanted: _ExpectedCall, jobs: list[Job], count: int | None) -> list[
         return found
     was = f"was enqueued {times(len(found))}" if found else "was not enqueued"
     rather = "" if not count else f", not {times(count)}" if found else f", and was to be {times(count)}"
-    raise AssertionError(f"{wanted} {was}{rather}. {_shown(jobs)}")
+    raise AssertionError(f"{wanted} {was}{rather}. {_enqueued(jobs)}")
 
 
 def times(count: int) -> str:
     return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
-def _shown(jobs: list[Job]) -> str:
-    if not jobs:
-        return "Nothing was enqueued."
-    lines = [f"  {_line(job)}" for job in jobs[:SHOWN_JOBS]]
-    lines += [f"  and {len(jobs) - SHOWN_JOBS} more"] if len(jobs) > SHOWN_JOBS else []
-    return "\n".join(["Enqueued were:", *lines])
+def listed(heading: str, lines: Sequence[str], nothing: str) -> str:
+    if not lines:
+        return nothing
+    more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return "\n".join([heading, *(f"  {line}" for line in lines[:SHOWN]), *more])
+
+
+def _enqueued(jobs: list[Job]) -> str:
+    return listed("Enqueued were:", [*map(_line, jobs)], "Nothing was enqueued.")
 
 
 def _line(job: Job) -> str:

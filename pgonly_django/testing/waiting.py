@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pgonly_django.models import Wait
 from pgonly_django.testing.backends import databases_of, postgres_backends
-from pgonly_django.testing.enqueued import times
-
-SHOWN_WAITS = 20
+from pgonly_django.testing.enqueued import listed, times
 
 
 def assert_waiting_for(key: str, *, count: int | None = None) -> list[Wait]:
@@ -29,12 +27,5 @@ def assert_waiting_for(key: str, *, count: int | None = None) -> list[Wait]:
         return found
     wanted = "" if count is None else f", not {times(count)}"
     is_waited_for = f"The event {key!r} is waited for {times(len(found))}{wanted}."
-    raise AssertionError(f"{is_waited_for} {_shown(waits)}")
-
-
-def _shown(waits: list[Wait]) -> str:
-    if not waits:
-        return "No job waits."
-    lines = [f"  {wait.job}: {wait.name}" for wait in waits[:SHOWN_WAITS]]
-    lines += [f"  and {len(waits) - SHOWN_WAITS} more"] if len(waits) > SHOWN_WAITS else []
-    return "\n".join(["Jobs wait:", *lines])
+    lines = [f"{wait.job}: {wait.name}" for wait in waits]
+    raise AssertionError(f"{is_waited_for} {listed('Jobs wait:', lines, 'No job waits.')}")

@@ -237,10 +237,8 @@ class Executor:
                 if lost := await aleave_thread_of(place, run.job.task):
                     ended = self._without(lost, ended)
                 if run.job.then_job is not None:
-                    returned, ended = (
-                        ended,
-                        None,
-                    )  # a cancellation must not leave a success without what follows it
+                    # A cancellation must not leave a success without what follows it.
+                    returned, ended = ended, None
                     ended = await sync_to_async(self.enqueue_next)(returned)
                     await aleave_thread_of(place, run.job.task)
         except BaseException as error:  # noqa: BLE001 - another job may have cancelled every task of the loop

@@ -153,11 +153,8 @@ class Command(selection.JobCommand):
 
     def _show(self, alias: str, flags: dict[str, Any]) -> None:
         selection.refuse_unknown(alias, flags)
-        for job in (
-            Job.objects.using(alias)
-            .filter(pk__in=flags["ids"])
-            .annotate(**job_output.LAST, **job_output.WAIT)
-        ):
+        jobs = Job.objects.using(alias).filter(pk__in=flags["ids"])
+        for job in jobs.annotate(**job_output.LAST, **job_output.WAIT):
             found = job_output.details(job)
             self.say([job_output.as_json(found)] if flags["json"] else job_output.lines_of(found))
 
