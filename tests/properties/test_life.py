@@ -97,19 +97,21 @@ class LifeInBatches(Life):
         if self._gathering():
             self._run(data.draw(st.sampled_from(self._gathering())))
 
-    @rule(data=st.data(), rounds=st.lists(st.lists(st.sampled_from(MEMBER_ENDS), min_size=1), min_size=1))
+    @rule(data=st.data(), rounds=st.lists(st.lists(st.sampled_from(MEMBER_ENDS), min_size=1), min_size=2))
     @precondition(lambda self: self.batches)
     def run_members(self, data, rounds):
         """Those that can be claimed run and end, and a worker looks. Before the next round failed ones are retried."""
         batch_id = data.draw(st.sampled_from(sorted(self.batches)))
-        for ends in rounds:
-            for job_id in self._retryable(batch_id):
-                self._retry(job_id)
-            self._claim_all()
-            for (job_id, job), end in zip(self.members(batch_id).items(), cycle(ends), strict=False):
-                if job.holder:
-                    self.end(job_id, end)
-            self._close([batch_id])
+        self._run_members(batch_id, rounds)
+
+    @rule(
+        callbacks=st.sets(st.sampled_from(CALLBACKS), min_size=1), last=st.sampled_from(["succeed", "fail"])
+    )
+    def end_twice(self, callbacks, last):
+        """A new batch ends, is retried, and ends again, unless other jobs are claimed before its members."""
+        self.limit("x", None, paused=False)
+        self.make_batch(callbacks, 2, "x", later=False)
+        self._run_members(list(self.batches)[-1], [["succeed", "fail"], [last]])
 
     @rule(data=st.data())
     @precondition(lambda self: self.batches)
@@ -260,6 +262,17 @@ class LifeInBatches(Life):
         if raises or len(members) != it.size:
             return "fail" if job.attempt >= ATTEMPTS else "retry", None
         return "succeed", [i if each.state == "succeeded" else [i, each.state] for i, each in members]
+
+    def _run_members(self, batch_id, rounds):
+        for ends in rounds:
+            for job_id in self._retryable(batch_id):
+                self._retry(job_id)
+            self.promote()
+            self._claim_all()
+            for (job_id, job), end in zip(self.members(batch_id).items(), cycle(ends), strict=False):
+                if job.holder:
+                    self.end(job_id, end)
+            self._close([batch_id])
 
     def _claim_all(self):
         for worker in WORKERS:
