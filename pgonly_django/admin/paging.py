@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
@@ -23,18 +23,6 @@ else:
     QuerySetPaginator = Paginator
 
 COUNTED_AT_MOST = 10_000
-T = TypeVar("T")
-
-
-def in_time(alias: str, limit: timedelta, read: Callable[[], T]) -> T | None:
-    """Returns what `read` returns; None where one of its statements takes longer than `limit`."""
-    try:
-        with time_limit(alias, limit):
-            return read()
-    except OperationalError as error:
-        if not timed_out(error):
-            raise
-        return None
 
 
 class CappedPaginator(QuerySetPaginator):

@@ -18,8 +18,9 @@ from pgonly_django.admin import formats, workers
 from pgonly_django.admin.base import Links, stylesheets
 from pgonly_django.admin.charts import Charts
 from pgonly_django.admin.declared import RESET, DeclaredAdmin, ModelForm, origin_badge, pause_and_resume
-from pgonly_django.admin.paging import in_time, label_of
+from pgonly_django.admin.paging import label_of
 from pgonly_django.conf import settings
+from pgonly_django.database.on_django import in_time
 from pgonly_django.models import Job, Limiter, Queue, QueueTokens, Worker
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.monitoring.queues import COUNTED_AT_MOST, IN_USE, QueueFigures

@@ -20,8 +20,8 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.charts import Bar, Series, chart
-from pgonly_django.admin.paging import in_time
 from pgonly_django.amounts import shown
+from pgonly_django.database.on_django import in_time
 
 QUICK_LIMIT, PATIENT_LIMIT = timedelta(milliseconds=150), timedelta(seconds=20)
 NEWEST = 20_000  # are added up where all would take longer

@@ -32,7 +32,7 @@ def prepare_waits(waits: list[Any], links: Links, back: str) -> list[Any]:
 @admin.display(description=gettext_lazy("question"))
 def question(wait: Any) -> SafeString:
     """Shows the question, or else what the job waits for, and leads to the job."""
-    asked = wait.question or (_("the jobs that it gathers") if wait.is_for_batch else wait.key)
+    asked = wait.question or (_("the jobs that it gathers") if wait.batch_id else wait.key)
     text = formats.brief(asked or wait.name, formats.LINE_SHOWN)
     html = '<a href="{}"><span class="pgonly-name">{}</span></a>{}' if wait.job_url else "{}{}{}"
     below = formats.second(wait.key if wait.question else "")

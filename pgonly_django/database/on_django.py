@@ -285,3 +285,14 @@ def repeat_after_conflict(alias: str, call: Callable[[], T]) -> T:
 
 def timed_out(error: Error) -> bool:
     return isinstance(error.__cause__, errors.QueryCanceled)
+
+
+def in_time(alias: str, limit: timedelta, read: Callable[[], T]) -> T | None:
+    """Returns what `read` returns; None where one of its statements takes longer than `limit`."""
+    try:
+        with time_limit(alias, limit):
+            return read()
+    except OperationalError as error:
+        if not timed_out(error):
+            raise
+        return None

@@ -53,6 +53,12 @@ class JobBatch(models.Model):
         return f"batch {self.id}"
 
 
+def batches_of(jobs: models.QuerySet[Any]) -> list[Any]:
+    """Returns the ids of the batches that these jobs are members of."""
+    members = jobs.filter(batch_id__isnull=False)
+    return list(members.order_by().values_list("batch_id", flat=True).distinct())
+
+
 def lock(alias: str, ids: Collection[Any]) -> None:
     """Keeps these batches as they are until the transaction ends: no worker closes them in between. Whoever writes
     members of batches that may be closed, or cancels, locks them first, before any job, or two could wait for each

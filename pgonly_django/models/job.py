@@ -21,16 +21,15 @@ from pgonly_django.compat import uuid7
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.database.statement import printable
-from pgonly_django.error_texts import as_reason
-from pgonly_django.models.batch import lock, reopen
+from pgonly_django.models.batch import batches_of, lock, reopen
 from pgonly_django.models.job_rows import (
     CONSTRAINTS,
     DELETE_AFTER,
-    EARLIER_ERRORS,
     FAILED_DELETE_AFTER,
     INDEXES,
     TAKEN_BACK,
     UNIQUE_ROW,
+    errors_and,
 )
 from pgonly_django.outcomes import NOT_RUN, Outcome
 from pgonly_django.tables import table
@@ -78,6 +77,7 @@ RESUMABLE = (State.HELD,)
 STARTABLE = (State.SCHEDULED,)
 BY_A_PERSON = "a person"  # held_by, where no budget and no error holds the job
 HELD_BY_LENGTH = 255
+BATCHES_TOLD = 100  # of more, a sweep finds those that are over
 RACES = 10  # so often a write is repeated that lost against another job with the same unique_key
 
 # The finished rows that retry() and redrive() would bring back into it.
@@ -151,8 +151,8 @@ class JobQuerySet(models.QuerySet["Job"]):
         for races_left in reversed(range(RACES)):
             try:
                 with transaction.atomic(using=self.db):
-                    self._free_kept_keys()
-                    rows = self.filter(self._of_reopened_batches(), state__in=RETRYABLE).with_free_keys()
+                    rows = self.filter(self._free_kept_keys(), self._of_reopened_batches())
+                    rows = rows.filter(state__in=RETRYABLE).with_free_keys()
                     return rows._update_and_wake(RETRYABLE, ready, **changes)  # noqa: SLF001 - our own class
             except IntegrityError:
                 if not races_left:
@@ -162,8 +162,7 @@ class JobQuerySet(models.QuerySet["Job"]):
     def _of_reopened_batches(self) -> Q:
         """Opens the batches of the jobs that retry() is about to write. Returns a condition without the members of
         others: one that fails at this moment stays as it is, and its batch may be closed."""
-        members = self.filter(batch_id__isnull=False, state__in=RETRYABLE)
-        batches = list(members.order_by().values_list("batch_id", flat=True).distinct())
+        batches = batches_of(self.filter(state__in=RETRYABLE))
         lock(self.db, batches)
         reopen(self.db, batches)
         return Q(batch_id__isnull=True) | Q(batch_id__in=batches)
@@ -184,12 +183,13 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def discard(self, reason: str = "Discarded by a person.") -> int:
         """Gives up on waiting and held jobs: they get no further attempt, and fail with `reason`. Returns how many."""
-        return self.filter(state__in=DISCARDABLE).update(
+        return self._update_and_wake(
+            DISCARDABLE,
             state=State.FAILED,
             held_by=None,
             finished_at=ClockTimestamp(),
             delete_after=FAILED_DELETION,
-            errors=_errors_and(Outcome.DISCARDED, reason),
+            errors=errors_and(Outcome.DISCARDED, reason),
         )
 
     def hold(self, reason: str = "Held by a person.", *, by: str = BY_A_PERSON) -> int:
@@ -201,7 +201,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             state=State.HELD,
             held_by=printable(str(by))[:HELD_BY_LENGTH],
             run_at=Case(When(is_early, then=None), default=F("run_at")),
-            errors=_errors_and(Outcome.HELD, reason),
+            errors=errors_and(Outcome.HELD, reason),
         )
 
     def resume(self) -> int:
@@ -209,8 +209,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         many. A job whose run_at is in the future waits until then, except one that waits for an event or a time: its
         event may have come since it was held, so it looks again."""
         is_ahead = Q(run_at__gt=ClockTimestamp()) & ~_waits_now()
-        self._free_kept_keys()
-        return self._update_and_wake(
+        return self.filter(self._free_kept_keys())._update_and_wake(  # noqa: SLF001 - our own class
             RESUMABLE,
             notify.ready(notify.ANY_QUEUE),
             notify.DUE,
@@ -219,14 +218,16 @@ class JobQuerySet(models.QuerySet["Job"]):
             **READY_AGAIN,
         )
 
-    def _free_kept_keys(self) -> None:
+    def _free_kept_keys(self) -> Q:
         """Notes that the jobs which resume() or retry() is about to write keep no concurrency key any more. Another job
-        may have started with it since they were held, or ended. (A scheduled one has it still.) Index:
-        pgonly_wait_kept, which is empty most of the time."""
+        may have started with it since they were held, or ended. (A scheduled one has it still.) Returns a condition
+        without those that still keep one: they are held, or end, at this moment. Index: pgonly_wait_kept, which is
+        empty most of the time."""
         self._for_write = True
-        jobs = self.filter(state__in=KEYLESS).order_by().values("pk")
         waits: Any = apps.get_model("pgonly_django", "Wait")
-        waits.objects.using(self.db).filter(kept_key__isnull=False, job__in=jobs).update(kept_key=None)
+        kept = waits.objects.using(self.db).filter(kept_key__isnull=False)
+        kept.filter(job__in=self.filter(state__in=KEYLESS).order_by().values("pk")).update(kept_key=None)
+        return ~Q(Exists(kept.filter(job=OuterRef("pk"))), state__in=KEYLESS)
 
     def run_now(self) -> int:
         """Makes scheduled jobs ready before their time: jobs that wait for their run_at, their next attempt or the end
@@ -236,16 +237,24 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self._update_and_wake(STARTABLE, ready, state=State.READY, **READY_AGAIN)
 
     def _update_and_wake(self, states: Sequence[State], *payloads: str, **changes: Any) -> int:
-        """Raises ManualCommitError where the workers could not be woken after the commit."""
+        """Tells the workers after the commit, also of batches. Raises ManualCommitError where `payloads` were lost."""
         # As Django's own writing methods do: otherwise `db` is the router's for reading.
         self._for_write = True
         alias: str = self.db
-        require_autocommit(alias, "retry(), resume(), run_now() and cancel()")
-        count = self.filter(state__in=states).update(**changes)
+        if payloads:
+            require_autocommit(alias, "retry(), resume(), run_now() and cancel()")
+        rows = self.filter(state__in=states)
+        is_told = changes.get("finished_at") and (payloads or has_on_commit(alias))
+        batches = batches_of(rows)[:BATCHES_TOLD] if is_told else []
+        count = rows.update(**changes)
         if count:
-            for payload in payloads:
+            for payload in (*payloads, *map(notify.batch, batches)):
                 notify.wake_after_commit(alias, payload)
         return count
+
+
+def has_on_commit(alias: str) -> bool:
+    return transaction.get_connection(alias).in_atomic_block or transaction.get_autocommit(alias)
 
 
 def _waits_now() -> Exists:
@@ -259,15 +268,6 @@ def key_is_free() -> Q:
     for all others."""
     others = Job.objects.filter(UNIQUE_ROW, unique_key=OuterRef("unique_key"))
     return Q(~COMES_BACK | ~Exists(others))
-
-
-def _errors_and(outcome: Outcome, reason: str) -> RawSQL:
-    """Returns the column `errors` with an entry for what a person has done. Its time is in UTC whatever the session's
-    zone."""
-    now = """to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
-    entry = f"jsonb_build_object('outcome', %s::text, 'reason', %s::text, 'finished_at', {now})"
-    params = [outcome.value, as_reason(reason)]
-    return RawSQL(f"({EARLIER_ERRORS}) || {entry}", params, output_field=models.JSONField())  # noqa: S611 - our text
 
 
 class Job(models.Model):

@@ -7,9 +7,12 @@ from typing import Any
 
 from django.db import models
 from django.db.models import F, Func, Q
+from django.db.models.expressions import RawSQL
 from django.db.models.lookups import Exact
 
 from pgonly_django.conf import FAILED_RETENTION, LONGEST
+from pgonly_django.error_texts import as_reason
+from pgonly_django.outcomes import Outcome
 
 # After this many deaths of its worker a job is a suspect: a process runs one suspect at a time.
 SUSPECT_FROM = 2
@@ -53,6 +56,15 @@ UNIQUE_ROW = Q(unique_key__isnull=False) & (
 # The same as text, in which PostgreSQL recognizes the condition of the index.
 UNIQUE_ROW_TEXT = """unique_key IS NOT NULL AND (unique_while = 'retained'
     OR state IN ('scheduled', 'ready', 'running', 'held') AND (unique_while = 'unfinished' OR lease_epoch = 0))"""
+
+
+def errors_and(outcome: Outcome, reason: str) -> RawSQL:
+    """Returns the column `errors` with an entry for what a person has done. Its time is in UTC whatever the session's
+    zone."""
+    now = """to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
+    entry = f"jsonb_build_object('outcome', %s::text, 'reason', %s::text, 'finished_at', {now})"
+    params = [outcome.value, as_reason(reason)]
+    return RawSQL(f"({EARLIER_ERRORS}) || {entry}", params, output_field=models.JSONField())  # noqa: S611 - our text
 
 
 def json_is(kind: str, *columns: str) -> Q:

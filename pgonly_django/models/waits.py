@@ -50,7 +50,7 @@ class Event(models.Model):
 
 
 # The key under which gather() waits: end_of() of queue/batches.py.
-OF_BATCH = r"^batch [0-9a-f-]{36} [0-9]+$"
+OF_BATCH = r"^batch ([0-9a-f-]{36}) [0-9]+$"
 # What a person may answer: the rows of pgonly_wait_asked.
 FOR_PEOPLE = Q(key__isnull=False) & ~Q(question="", choices=[])
 
@@ -118,5 +118,7 @@ class Wait(models.Model):
         return self.name
 
     @property
-    def is_for_batch(self) -> bool:
-        return re.match(OF_BATCH, self.key or "") is not None
+    def batch_id(self) -> str | None:
+        """The batch of the gather() that waits for its jobs."""
+        found = re.match(OF_BATCH, self.key or "")
+        return found and found[1]

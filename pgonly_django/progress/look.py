@@ -18,7 +18,7 @@ from pgonly_django.conf import settings
 from pgonly_django.models import Job, Queue, State, Worker
 from pgonly_django.models.job import CANCELLABLE, ClockTimestamp
 from pgonly_django.models.worker import silent_after
-from pgonly_django.monitoring.progress import JobProgress, job_progress
+from pgonly_django.monitoring.progress import JobProgress, job_progress, progress_for_page
 from pgonly_django.monitoring.waiting import waits_of
 from pgonly_django.monitoring.workers import Served, served_queues
 from pgonly_django.progress.tokens import Grant
@@ -55,6 +55,7 @@ class Seen(NamedTuple):
     served: Served
     paused: set[str]  # names of queues
     waits: dict[object, Any]  # what scheduled jobs wait for, by their ids
+    parts: dict[str, Any]  # how far the batches are that they wait for, by the ids of these
     silent: set[object]  # ids of workers
 
 
@@ -81,7 +82,7 @@ def by_database(wanted: Sequence[Wanted]) -> dict[str, list[Wanted]]:
 
 
 def read(alias: str, wanted: Sequence[Wanted]) -> Seen:
-    """Reads with one statement for all jobs, up to four for what keeps them waiting, and one for each PIECES_AT_ONCE
+    """Reads with one statement for all jobs, up to five for what keeps them waiting, and one for each PIECES_AT_ONCE
     outputs. The outputs come last: of a job that has ended all is read. Index: primary keys."""
     rows = Job.objects.using(alias).only(*COLUMNS).annotate(now=ClockTimestamp())
     found = rows.in_bulk({UUID(each.grant.job_id) for each in wanted})
@@ -104,7 +105,8 @@ def in_words(wanted: Sequence[Wanted], seen: Mapping[str, Seen]) -> list[dict[st
     return [_shown(each, seen.get(database_of(each.grant.backend) or "")) for each in wanted]
 
 
-def _surroundings(alias: str, jobs: Sequence[Any]) -> tuple[Served, set[str], dict[object, Any], set[object]]:
+def _surroundings(alias: str, jobs: Sequence[Any]) -> tuple[Any, ...]:
+    """Returns the last fields of Seen."""
     served, paused, waits = Served(all=True), set(), {}
     if waiting := {job.queue for job in jobs if job.state in (State.READY, State.SCHEDULED)}:
         served = served_queues(alias)
@@ -112,10 +114,11 @@ def _surroundings(alias: str, jobs: Sequence[Any]) -> tuple[Served, set[str], di
         paused = set(queues.values_list("name", flat=True))
     if scheduled := [job.pk for job in jobs if job.state == State.SCHEDULED]:
         waits = {wait.job_id: wait for wait in waits_of(alias, scheduled)}
+    parts = progress_for_page(alias, {wait.batch_id for wait in waits.values() if wait.batch_id})
     # A job that holds its own row locked is not renewed, and its worker lives.
     if late := {job.worker_id for job in jobs if job.worker_id and _silent_seconds(job)}:
         late -= set(Worker.objects.using(alias).live().filter(pk__in=late).values_list("pk", flat=True))
-    return served, paused, waits, late
+    return served, paused, waits, parts, late
 
 
 def _shown(wanted: Wanted, seen: Seen | None) -> dict[str, Any]:
@@ -127,12 +130,13 @@ def _shown(wanted: Wanted, seen: Seen | None) -> dict[str, Any]:
     may_cancel = wanted.grant.may_cancel and job.state in CANCELLABLE
     wait = seen.waits.get(job.pk)
     question = wait.question if wait and not wait.is_answered else ""
+    parts = seen.parts.get(wait.batch_id) if wait else None
     shown: dict[str, Any] = {
         "state": job.state,
         "label": _label(job, seen),
-        "percent": 100 if job.state == State.SUCCEEDED else progress.percent,
+        "percent": 100 if job.state == State.SUCCEEDED else (parts or progress).percent,
         "pace": _pace(progress),
-        "message": str(question or reported.get("message") or "")[:MESSAGE_LENGTH],
+        "message": str(question or (parts and parts.words) or reported.get("message") or "")[:MESSAGE_LENGTH],
         "is_over": job.is_finished,
         "may_cancel": may_cancel and job.cancel_requested_at is None,
     }
@@ -194,7 +198,7 @@ def _scheduled(job: Any, seen: Seen) -> str:
 
 
 def _of_event(wait: Any) -> str:
-    if wait.is_for_batch:
+    if wait.batch_id:
         return _("Waits for its parts")
     if wait.question or wait.choices:
         return _("Waits for your decision")

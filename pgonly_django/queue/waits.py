@@ -194,13 +194,19 @@ async def asend_event(
 
 # The workers' side.
 
+# Whether a job waits for the event in this state.
+_WAITS_IN = """(SELECT true FROM pgonly_wait AS wait JOIN pgonly_job AS job ON job.id = wait.job_id
+    AND job.lease_epoch = wait.lease_epoch WHERE wait.key = event.key AND job.state || '' = '{}' LIMIT 1)"""
 # What is locked is left to whoever holds it, or to the next time. Jobs that run, and those that were not woken now,
-# keep their event undelivered. (For "state || ''" see queue/finish.py.) The commit does not wait for the disk: what a
-# crash of the server undoes is delivered again, and the claim that follows waits for both. Index:
+# keep their event undelivered. One for which only jobs wait that run is passed over: they may run for hours, and many
+# such events would stand before all later ones. (For "state || ''" see queue/finish.py.) The commit does not wait for
+# the disk: what a crash of the server undoes is delivered again, and the claim that follows waits for both. Index:
 # pgonly_event_undelivered, pgonly_wait_key, the primary keys.
 DELIVER = qualified(f"""
 WITH sent AS MATERIALIZED (
-    SELECT key FROM pgonly_event WHERE NOT is_delivered ORDER BY sent_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+    SELECT key FROM pgonly_event AS event WHERE NOT is_delivered
+        AND coalesce({_WAITS_IN.format("scheduled")}, {_WAITS_IN.format("running")} IS NULL)
+    ORDER BY sent_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
 ),
 waits AS MATERIALIZED (
     SELECT key, job_id, lease_epoch FROM pgonly_wait WHERE key = ANY (ARRAY (SELECT key FROM sent))

@@ -1,6 +1,6 @@
 """Closes batches in the main loop, soon after the end of the last member is written. While some batch is open, each
-heartbeat asks for a sweep (worker/duties.py). It finds those whose last worker died before it could, and those that a
-person has ended."""
+heartbeat asks for a sweep (worker/duties.py). It finds those whose last worker died before it could, and those of which
+no NOTIFY told."""
 
 from __future__ import annotations
 

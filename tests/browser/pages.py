@@ -57,7 +57,7 @@ def _of_jobs() -> Iterator[tuple[str, str]]:
     for wait in Wait.objects.order_by("pk"):
         kind = (
             "jobs"
-            if wait.is_for_batch
+            if wait.batch_id
             else "choices"
             if wait.choices
             else "question"
@@ -65,7 +65,7 @@ def _of_jobs() -> Iterator[tuple[str, str]]:
             else "event"
         )
         yield f"job-waits-{kind}", f"{APP}job/{wait.job_id}/change/"
-        if not wait.is_for_batch:
+        if not wait.batch_id:
             yield f"job-answer-{kind}", f"{APP}job/{wait.job_id}/answer/?{urlencode({'key': wait.key})}"
     if (waits := Job.objects.filter(state__in=("held", "scheduled")).first()) is not None:
         yield "job-edit", f"{APP}job/{waits.pk}/edit/"

@@ -106,7 +106,7 @@ NOT_CANCELLED = (
 LOST = "its event was sent, and the job is scheduled forever"
 BROKEN = {
     "delivery lets go of an event while a job leaves its run": (
-        [changed("DELIVER", "IN ('scheduled', 'running')", "IN ('scheduled')")],
+        [changed("DELIVER", "'running'", "'none'")],
         "a job parks and an event is sent",
         LOST,
     ),

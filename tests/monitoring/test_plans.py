@@ -92,7 +92,7 @@ STATEMENTS = {
     ),
     "monitoring.progress.COUNT_MEMBERS": (
         progress.COUNT_MEMBERS,
-        {"id": "00000000-0000-7000-9000-000000090000"},
+        {"ids": ["00000000-0000-7000-9000-000000090000"]},
         {"pgonly_job_batch"},
         2 * 126,
     ),

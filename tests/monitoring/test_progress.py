@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from pgonly_django import testing
 from pgonly_django.models import Job, State
+from pgonly_django.monitoring import progress
 from pgonly_django.monitoring.progress import job_progress
 from tests import jobs
+from tests.queue.rows import make_gathering
 
 NOW = timezone.now()
 MINUTE = timedelta(minutes=1)
@@ -82,3 +85,34 @@ def test_a_job_that_resumes_notes_from_where_it_counts_and_its_result_does_not_t
     testing.drain()
     assert result.job.progress["since"]["done"] == 2
     assert result.progress == {"done": 3, "total": 3, "message": ""}
+
+
+# Batches.
+
+
+def slowly(execute, sql, *rest):
+    return execute(
+        f"SELECT pg_sleep(5), it.* FROM ({sql}) AS it" if "GROUP BY batch_id" in sql else sql, *rest
+    )
+
+
+@pytest.mark.django_db
+def test_a_page_does_not_wait_for_a_batch_that_takes_long_to_count(monkeypatch):
+    monkeypatch.setattr(progress, "PAGE_LIMIT", timedelta(milliseconds=50))
+    batch = make_gathering(succeeded=2, failed=1, ready=1)
+    ids = {str(batch.pk)}
+    with connection.execute_wrapper(slowly):
+        assert progress.progress_for_page("default", ids) == {}
+    assert progress.progress_for_page("default", ids) == {}, "the next pages do not try at once"
+    whole = progress.progress_of(batch)
+    assert (whole.words, whole.percent) == ("3 of 4 ended, 1 failed", 75)
+    assert progress.progress_for_page("default", ids) == {str(batch.pk): whole}
+
+
+@pytest.mark.django_db
+def test_many_batches_are_counted_by_one_statement_and_kept_for_a_moment(django_assert_num_queries):
+    batches = [make_gathering(succeeded=number, cancelled=1) for number in (1, 2)]
+    ids = {str(batch.pk) for batch in batches}
+    with django_assert_num_queries(5):  # a savepoint with the limit around it
+        found = progress.progress_for_page("default", ids)
+    assert {each.words for each in found.values()} == {f"{n} of {n} ended, 1 cancelled" for n in (2, 3)}

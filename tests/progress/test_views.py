@@ -20,7 +20,16 @@ from pgonly_django.progress import look, views
 from pgonly_django.progress.tokens import Grant
 from pgonly_django.queue.batches import end_of
 from pgonly_django.queue.output import SeenRow, place, write_output
-from tests.queue.rows import LEASE, ago, fresh, make, make_running, make_waiting, make_worker
+from tests.queue.rows import (
+    LEASE,
+    ago,
+    fresh,
+    make,
+    make_gathering,
+    make_running,
+    make_waiting,
+    make_worker,
+)
 
 pytestmark = pytest.mark.django_db
 URL, EVENTS, CANCEL = "/pgonly/progress/", "/pgonly/progress/events/", "/pgonly/progress/cancel/"
@@ -219,6 +228,16 @@ def test_an_answered_job_waits_for_a_worker(client, ada, token_of):
     assert jobs(client.get(URL, query))[0]["label"] == "Waiting: no live worker serves default"
     make_worker()
     assert jobs(client.get(URL, query))[0]["label"] == "Waiting for a worker"
+
+
+def test_a_job_that_gathers_shows_how_far_its_parts_are(client, ada, token_of, render):
+    job = make_gathering(succeeded=3, failed=1, ready=3).parent
+    (shown,) = jobs(client.get(URL, {"token": token_of(job, ada)}))
+    assert (shown["label"], shown["percent"]) == ("Waits for its parts", 57)
+    assert shown["message"] == "4 of 7 ended, 1 failed"
+    html = render("", job, ada)
+    assert 'max="100" value="57"' in html
+    assert ">4 of 7 ended, 1 failed</span>" in html
 
 
 def test_what_jobs_wait_for_costs_one_statement_for_all_of_them(ada, django_assert_num_queries):

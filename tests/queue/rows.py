@@ -16,9 +16,10 @@ from psycopg.sql import quote
 
 from pgonly_django.conf import LONGEST, settings
 from pgonly_django.context.run import Run
-from pgonly_django.models import Job, Queue, Wait, Worker
+from pgonly_django.models import Job, JobBatch, Queue, Wait, Worker
 from pgonly_django.models.job import State
 from pgonly_django.outcomes import Outcome
+from pgonly_django.queue.batches import end_of
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, finish_statements
 from pgonly_django.queue.limited.claim import LimitedClaimer
@@ -97,6 +98,18 @@ def make_waiting(
     job = make(state=state, run_at=run_at, lease_epoch=1, attempt=1, held_by=held_by)
     name = f"event {key}" if key else "sleep cool down"
     return Wait.objects.create(job=job, key=key, name=name, began_at=ago(since), lease_epoch=1, **columns)
+
+
+def make_gathering(**members: int) -> JobBatch:
+    """The batch of a job that waits for its members, of which there are as many in each state."""
+    job = make_waiting(None).job
+    batch = JobBatch.objects.create(parent=job, name="papers")
+    job.waits.update(key=end_of(str(batch.pk), 1), until=None)
+    for state, number in members.items():
+        Job.objects.bulk_create(
+            Job(task="tests.jobs.add", state=state, batch_id=batch.pk) for _ in range(number)
+        )
+    return batch
 
 
 def make_worker(silent_for: timedelta = timedelta(0), **facts) -> Worker:

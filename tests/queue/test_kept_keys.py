@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
 
 from pgonly_django.models import Job, State, Wait
 from tests.queue.rows import HOUR, ago, claim_limited, fresh, ids, limit, limited_claimer, make_keyed
@@ -66,6 +67,24 @@ def test_a_job_that_lost_it_takes_its_turn_for_it_again(server, end, verb):
     Job.objects.filter(pk=second.pk).update(state=State.SUCCEEDED)
     found = claim_limited(server, by)
     assert ids(found) == ([] if end != "hold" and verb == "resume" else ids([lost]))
+
+
+@pytest.mark.parametrize("verb", ["resume", "retry"])
+def test_a_job_that_is_held_in_the_middle_of_a_verb_stays_held(other, verb):
+    """Else it would go on with a key that another job may have taken in between."""
+    waiting, held = make_waiting(), make_waiting("b", State.HELD, held_by="me")
+
+    def hold_after_the_first_statement(execute, sql, *rest):
+        result = execute(sql, *rest)
+        if sql.startswith('UPDATE "pgonly_wait"'):
+            other.execute("UPDATE pgonly_job SET state = 'held', held_by = 'me'")
+        return result
+
+    with connection.execute_wrapper(hold_after_the_first_statement):
+        assert getattr(Job.objects.all(), verb)() == 1
+    assert (fresh(waiting).state, fresh(held).state) == (State.HELD, State.READY)
+    assert getattr(Job.objects.all(), verb)() == 1
+    assert not Wait.objects.exclude(kept_key=None).exists()
 
 
 def test_a_job_that_still_waits_keeps_it_after_a_retry(server):

@@ -343,6 +343,19 @@ def test_an_event_stays_undelivered_while_a_job_leaves_its_run(server):
     assert states(parked, leaving) == [State.READY] * 2
 
 
+def test_events_whose_jobs_run_long_do_not_stand_before_newer_ones(server):
+    runs = [make_running() for _ in range(3)]
+    for number, job in enumerate(runs):
+        begin(job, for_event(f"k{number}"))
+        send_event(f"k{number}")
+    late = make_waiting("late")
+    send_event("late")
+    one_at_once = waits.DELIVER.replace(f"LIMIT {waits.BATCH}", "LIMIT 1")
+    assert server.execute(one_at_once).fetchone()[:2] == (1, 1)
+    assert states(late) == [State.READY]
+    assert Event.objects.filter(is_delivered=False).count() == 3
+
+
 def test_a_job_whose_row_is_locked_is_woken_later(server, other):
     locked, free = make_waiting(), make_waiting()
     send_event("k")

@@ -133,6 +133,17 @@ def test_cancel_ends_a_batch_with_its_running_members(background_worker, marks):
     assert set(batch.jobs.values_list("state", flat=True)) == {State.CANCELLED}
 
 
+@pytest.mark.parametrize("verb", ["discard", "cancel"])
+def test_a_batch_whose_last_member_a_person_ends_is_closed_at_once(background_worker, monkeypatch, verb):
+    """By its NOTIFY: no sweep finds it."""
+    monkeypatch.setattr(batches, "sweep", lambda connection: batches.Swept([], []))
+    with Batch() as batch:
+        batch.enqueue(add.using(run_after=ago(-HOUR)), 1)
+    background_worker()
+    getattr(batch.jobs, verb)()
+    wait_for(lambda: is_finished(batch))
+
+
 def test_the_members_of_a_cancelled_parent_are_cancelled(background_worker):
     parent = make(queue="none")
     row = JobBatch.objects.create(parent=parent, name="papers")

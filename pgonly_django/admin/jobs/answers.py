@@ -40,7 +40,7 @@ def for_reader(waits: list[Any], links: Links) -> list[Any]:
 
 def answer_address(wait: Any, links: Links, **query: str) -> str:
     """Returns what takes an answer to the wait; "" where there is none to give, or the person may give none."""
-    if wait.key is None or wait.is_for_batch or not links.may_operate(Job):
+    if wait.key is None or wait.batch_id or not links.may_operate(Job):
         return ""
     return links.address(Job, "answer", str(wait.job_id), key=wait.key, **query)
 

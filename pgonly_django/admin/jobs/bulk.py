@@ -29,9 +29,9 @@ from django.utils.translation import gettext_lazy, ngettext
 from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.jobs.verbs import IS_CANCELLING, JobVerb
-from pgonly_django.admin.paging import in_time, label_of
+from pgonly_django.admin.paging import label_of
 from pgonly_django.admin.verbs import AT_ONCE, Done, VerbAdmin, log_once
-from pgonly_django.database.on_django import time_limit, timed_out
+from pgonly_django.database.on_django import in_time, time_limit, timed_out
 from pgonly_django.exceptions import PgonlyError
 from pgonly_django.models import Job, State
 from pgonly_django.tasks.redrive import Redriven, redrive

@@ -26,13 +26,14 @@ from pgonly_django.admin import formats
 from pgonly_django.admin.base import Links
 from pgonly_django.admin.jobs.answers import for_reader
 from pgonly_django.admin.jobs.attempts import cause_of
-from pgonly_django.admin.jobs.data import progress_of
+from pgonly_django.admin.jobs.data import progress_of, progress_of_parts
 from pgonly_django.admin.jobs.verbs import is_cancelling
-from pgonly_django.admin.paging import in_time
+from pgonly_django.database.on_django import in_time
 from pgonly_django.database.statement import printable
 from pgonly_django.masking import MASK
 from pgonly_django.models import CostEntry, Job, State, Wait, Worker
 from pgonly_django.models.job import seconds_between
+from pgonly_django.monitoring.progress import progress_for_page
 from pgonly_django.monitoring.waiting import waits_of
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.tasks.metadata import TRACE_HEADERS
@@ -71,8 +72,9 @@ LISTED = {
 
 
 def prepare(jobs: Sequence[Any], links: Links, *, sees_data: bool) -> None:
-    """Gives `jobs`, which were read with LISTED, what their cells show: `cause`, `call`, `worker_name`, `cost` and the
-    event that they `wait` for. Without `sees_data` no text that has values of the job in it."""
+    """Gives `jobs`, which were read with LISTED, what their cells show: `cause`, `call`, `worker_name`, `cost`, the
+    event that they `wait` for, and how far the `parts` are that they gather. Without `sees_data` no text that has
+    values of the job in it."""
     mask, sees_costs = JobMask(), links.may_view(CostEntry)
     workers = Worker.objects.using(router.db_for_read(Worker))
     ids = {job.worker_id for job in jobs if job.worker_id}
@@ -81,6 +83,7 @@ def prepare(jobs: Sequence[Any], links: Links, *, sees_data: bool) -> None:
     scheduled = [job.pk for job in jobs if job.state == State.SCHEDULED]
     waits = waits_of(router.db_for_read(Wait), scheduled) if scheduled else []
     wait_of = {wait.job_id: wait for wait in for_reader(waits, links) if wait.key is not None}
+    parts = progress_for_page(router.db_for_read(Job), {wait.batch_id for wait in waits if wait.batch_id})
     for job in jobs:
         job.sees_data = sees_data
         has_cause = job.last_error and job.state not in PAST_ERRORS
@@ -89,6 +92,7 @@ def prepare(jobs: Sequence[Any], links: Links, *, sees_data: bool) -> None:
         job.worker_name = names.get(job.worker_id, "")
         job.cost = costs.get(job.pk)
         job.wait = wait_of.get(job.pk)
+        job.parts = parts.get(job.wait.batch_id) if job.wait else None
 
 
 def _costs(ids: list[UUID]) -> dict[UUID, Decimal]:
@@ -150,9 +154,7 @@ def time_cell(job: Any) -> SafeString:
             return _since(job.waiting_since, _("waits %s"))
         case State.SCHEDULED if job.wait is not None:
             text = _("answered: %s") if job.wait.is_answered else _("for %s")
-            name = (
-                _("the jobs that it gathers") if job.wait.is_for_batch else job.wait.question or job.wait.key
-            )
+            name = _("the jobs that it gathers") if job.wait.batch_id else job.wait.question or job.wait.key
             asked = _aside(text % name)
             return _since(job.wait.began_at, _("waits %s")) + asked
         case State.SCHEDULED:
@@ -224,7 +226,8 @@ def worker(job: Any) -> SafeString:
 @admin.display(description=gettext_lazy("progress"))
 def progress_cell(job: Any) -> SafeString:
     """Shows a bar with its percentage, the figures and the message; nothing after the job has succeeded."""
-    progress = progress_of(job, sees_data=job.sees_data)
+    own = progress_of(job, sees_data=job.sees_data)
+    progress = progress_of_parts(job.parts) if job.parts else own
     if progress is None or job.state == State.SUCCEEDED:
         return SafeString("")
     told = " · ".join(filter(None, (progress["figures"], progress["message"])))

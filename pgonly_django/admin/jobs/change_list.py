@@ -17,8 +17,9 @@ from pgonly_django.admin.jobs.cells import LISTED, OPTIONAL, enqueued, time_cell
 from pgonly_django.admin.jobs.filters import SelectFilter, TimeFilter, in_state
 from pgonly_django.admin.jobs.related import in_words
 from pgonly_django.admin.jobs.verbs import LARGE, JobVerb
-from pgonly_django.admin.paging import TimedChangeList, capped_counts, in_time, label_of
+from pgonly_django.admin.paging import TimedChangeList, capped_counts, label_of
 from pgonly_django.admin.verbs import VerbAdmin
+from pgonly_django.database.on_django import in_time
 from pgonly_django.models import Job, State
 
 STATE_VAR = "state__exact"
@@ -206,6 +207,7 @@ class JobChangeList(TimedChangeList):
         held_by, origin = self.params.get("held_by"), self.params.get("enqueued_by")
         parts = [*chosen, *([_("held by %s") % held_by] if held_by else [])]
         parts += [in_words(str(origin))] if origin else []
+        parts += [_("of batch %s") % self.params["batch_id"]] if "batch_id" in self.params else []
         if self.query:
             parts.append(_("with “%s”") % self.query)
         return f"{jobs}: {', '.join(parts)}" if parts else str(jobs)

@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 
 from pgonly_django.admin.formats import brief, progress_bar, whole
 from pgonly_django.models import Job
-from pgonly_django.monitoring.progress import job_progress
+from pgonly_django.monitoring.progress import BatchProgress, job_progress
 
 VIEW_DATA = "pgonly_django.view_job_data"
 # What a filter in the address could tell letter by letter, by trying values.
@@ -40,6 +40,16 @@ def progress_of(job: Job, *, sees_data: bool) -> dict[str, Any] | None:
         "speed": _speed(progress.per_minute),
         "left": _("%s left") % whole(progress.left) if progress.left else "",
         "message": message,
+    }
+
+
+def progress_of_parts(parts: BatchProgress, name: str = "") -> dict[str, Any]:
+    """Returns the same of a batch."""
+    return {
+        "bar": progress_bar(parts.done, parts.total),
+        "percent": parts.percent,
+        "figures": f"{name}: {parts.words}" if name else parts.words,
+        "message": "",
     }
 
 

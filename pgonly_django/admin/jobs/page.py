@@ -16,7 +16,7 @@ from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import exact_time, money, pretty_json, shortened, tokens, whole
 from pgonly_django.admin.jobs.attempts import attempts_of, folded, log_lines
 from pgonly_django.admin.jobs.data import progress_of
-from pgonly_django.admin.jobs.related import related_jobs
+from pgonly_django.admin.jobs.related import gathered_by, related_jobs
 from pgonly_django.admin.jobs.waits import reasons_to_wait
 from pgonly_django.admin.jobs.waterfall import Waterfall
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
@@ -50,7 +50,7 @@ def page_context(job: Job, links: Links, *, sees_data: bool) -> dict[str, Any]:
         ),
         "related": related_jobs(job, links),
         "waits": waits,
-        "progress": progress_of(job, sees_data=sees_data),
+        "progress": [*filter(None, [progress_of(job, sees_data=sees_data)]), *gathered_by(job, links)],
         "timeline": Waterfall(job, attempts, steps["shown"]),
         "attempts": [each for each in folded(attempts)[::-1] if each.newest.cause or each.newest.traceback],
         "values": values_of(job, mask) if sees_data else [],

@@ -1,4 +1,4 @@
-"""The origin of a job, and the jobs that it has enqueued, for its page."""
+"""The origin of a job, the jobs that it has enqueued, and its batches, for its page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from django.utils.translation import gettext_lazy
 from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs.cells import state_badge
+from pgonly_django.admin.jobs.data import progress_of_parts
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
-from pgonly_django.models import Job, Schedule
+from pgonly_django.models import Job, JobBatch, Schedule
+from pgonly_django.monitoring.progress import BatchProgress, progress_for_page
 from pgonly_django.queue.enqueue import OF_BATCH, OF_COPY, OF_JOB, OF_SCHEDULE
 
 SHOWN = 20
@@ -34,10 +36,38 @@ def in_words(origin: str) -> str:
 
 
 def related_jobs(job: Job, links: Links) -> dict[str, Any]:
-    """Returns what its page shows of them: where the job comes from, and the first SHOWN jobs that come from it."""
+    """Returns what its page shows of them: where the job comes from, its batch, and the first SHOWN jobs that come from
+    it."""
     groups = ((_("Enqueued"), OF_JOB), (_("Run again as"), OF_COPY))
     found = [_made_by(f"{kind}{job.pk}", label, job, links) for label, kind in groups]
-    return {"origin": _origin_of(job, links), "groups": [group for group in found if group["jobs"]]}
+    batch = _batch(_("Member of"), str(job.batch_id), job, links) if job.batch_id else None
+    return {
+        "lines": [line for line in (_origin_of(job, links), batch) if line],
+        "groups": [group for group in found if group["jobs"]],
+    }
+
+
+def gathered_by(job: Job, links: Links) -> list[dict[str, Any]]:
+    """Returns how far the batches are that it gathers, the newest ones, as progress_of() does. Index:
+    pgonly_batch_once."""
+    batches = list(JobBatch.objects.using(_alias(job)).filter(parent=job).order_by("-pk")[:SHOWN])
+    found = progress_for_page(_alias(job), [str(batch.pk) for batch in batches])
+    return [
+        {**_parts(batch.name, found.get(str(batch.pk))), "url": links.to_list(Job, batch_id=str(batch.pk))}
+        for batch in batches[::-1]
+    ]
+
+
+def _parts(name: str, parts: BatchProgress | None) -> dict[str, Any]:
+    return {"figures": name, "percent": None} if parts is None else progress_of_parts(parts, name)
+
+
+def _batch(label: str, batch_id: str, job: Job, links: Links) -> dict[str, Any]:
+    """Returns a line for a batch, with how far it is."""
+    parts = progress_for_page(_alias(job), [batch_id]).get(batch_id)
+    shown = _parts(_("batch %s") % batch_id, parts)
+    url = links.to_list(Job, batch_id=batch_id)
+    return {"label": label, "badge": shown.get("bar", ""), "text": shown["figures"], "url": url}
 
 
 def _made_by(origin: str, label: str, job: Job, links: Links) -> dict[str, Any]:
@@ -63,9 +93,7 @@ def _origin_of(job: Job, links: Links) -> dict[str, Any] | None:
         url = links.to_page(Schedule, name) if is_known else ""
         return {"label": _("Enqueued by"), "text": _("schedule %s") % name, "url": url}
     if origin.startswith(OF_BATCH):
-        batch_id = origin.removeprefix(OF_BATCH)
-        url = links.to_list(Job, batch_id=batch_id)
-        return {"label": _("Enqueued by"), "text": _("batch %s") % batch_id, "url": url}
+        return _batch(_("Enqueued by"), origin.removeprefix(OF_BATCH), job, links)
     kind = OF_COPY if origin.startswith(OF_COPY) else OF_JOB
     if not origin.startswith(kind):
         return None
@@ -85,7 +113,11 @@ def _job(key: str, job: Job) -> Job | None:
 
 
 def _jobs_beside(job: Job) -> QuerySet[Job]:
-    return Job.objects.using(router.db_for_read(Job, instance=job))
+    return Job.objects.using(_alias(job))
+
+
+def _alias(job: Job) -> str:
+    return router.db_for_read(Job, instance=job)
 
 
 def _line(job: Job, links: Links) -> dict[str, Any]:

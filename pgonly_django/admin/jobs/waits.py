@@ -16,9 +16,9 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import age, brief, exact_time, whole
 from pgonly_django.admin.jobs.answers import answer_address, answer_buttons, for_reader
-from pgonly_django.admin.paging import in_time
 from pgonly_django.admin.verbs import person_at
 from pgonly_django.amounts import shown
+from pgonly_django.database.on_django import in_time
 from pgonly_django.masking import MASK
 from pgonly_django.models import Budget, Job, Limiter, Queue, State, Worker
 from pgonly_django.models.job import BY_A_PERSON, WAITING
@@ -164,7 +164,7 @@ def _waits(wait: Any, _job: Job) -> str:
         return _("it has been asleep since %(since)s, %(until)s") % facts
     if wait.question:
         return _("for an answer to “%(question)s” (%(key)s), since %(since)s, %(until)s") % facts
-    if wait.is_for_batch:
+    if wait.batch_id:
         return _("for the jobs that it gathers, since %(since)s") % facts
     return _("for “%(key)s”, since %(since)s, %(until)s") % facts
 

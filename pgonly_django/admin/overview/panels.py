@@ -21,9 +21,9 @@ from pgonly_django.admin.base import PageAdmin
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.overview.alerts import alerts
 from pgonly_django.admin.overview.overview import SEEN_AT, TIME_LIMIT, OverviewPage, Panel, alias_of
-from pgonly_django.admin.paging import in_time
 from pgonly_django.admin.sessions import user_names
 from pgonly_django.admin.sums import start_of_today
+from pgonly_django.database.on_django import in_time
 from pgonly_django.models import (
     Budget,
     CacheEntry,

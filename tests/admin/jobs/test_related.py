@@ -9,8 +9,9 @@ from uuid import uuid4
 import pytest
 
 from pgonly_django.admin.jobs.related import SHOWN
-from pgonly_django.models import State
+from pgonly_django.models import Job, State
 from tests.admin.conftest import make_job
+from tests.queue.rows import make_gathering
 from tests.scheduling.rows import make as make_schedule
 
 pytestmark = pytest.mark.django_db
@@ -111,3 +112,30 @@ def test_a_job_says_what_becomes_of_the_one_that_follows_it(page, state, says):
     text = words(page(job))
     assert f"Then {says}" in text
     assert "secret" not in text
+
+
+def test_a_job_that_gathers_shows_how_far_its_parts_are_and_leads_to_them(page, admin_client):
+    batch = make_gathering(succeeded=1_203, failed=1, ready=1_796)
+    html = page(batch.parent)
+    assert '<progress class="pgonly-progress" value="1204" max="3000">40%</progress>' in html
+    assert "40 % papers: 1,204 of 3,000 ended, 1 failed" in words(html)
+    (address,) = re.findall(rf'href="({LIST}\?batch_id=[^"]+)">papers', html)
+    response = admin_client.get(f"{address}&state__exact=failed")
+    assert len(response.context["cl"].result_list) == 1
+    assert f"Failed jobs: of batch {batch.pk}" in response.text
+    (cell,) = re.findall(
+        r"field-progress_cell[^>]*>(.+?)</td>", admin_client.get(f"{LIST}?state__exact=scheduled").text
+    )
+    assert "40%" in words(cell)
+    assert "1,204 of 3,000 ended, 1 failed" in cell
+
+
+def test_a_callback_and_a_member_say_how_far_their_batch_is(related):
+    batch = make_gathering(succeeded=2, cancelled=1)
+    told = f"batch {batch.pk}: 3 of 3 ended, 1 cancelled"
+    assert (
+        words(related(make_job(enqueued_by=f"batch:{batch.pk}"))) == f"Related jobs Enqueued by 100% {told}"
+    )
+    member = Job.objects.filter(batch_id=batch.pk).first()
+    assert words(related(member)) == f"Related jobs Member of 100% {told}"
+    assert f'href="{LIST}?batch_id={batch.pk}"' in related(member)
