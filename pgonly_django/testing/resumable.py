@@ -24,7 +24,7 @@ from pgonly_django.compat import Task
 from pgonly_django.context.run import Run
 from pgonly_django.database.background import Background
 from pgonly_django.models import CacheEntry, CacheLock, DurableCacheEntry, LimiterSlot, LimiterWaiter, Wait
-from pgonly_django.models.job import ClockTimestamp, Job, State
+from pgonly_django.models.job import FINISHED, ClockTimestamp, Job, State
 from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.rescue import rescue
 from pgonly_django.queue.waits import send_event
@@ -111,7 +111,8 @@ def assert_resumable(
     `paid`: functions outside of steps that must be called as often as without a kill. `kill_at`: the numbers of places,
     from 1, instead of all. `max_kills`: the maximum number of places, taken evenly. `events`: the payloads, by their
     keys, of the events that are sent when the job has left its run to wait for them, or a function of the key; any
-    other wait ends at its deadline.
+    other wait ends at its deadline. The jobs that it gathers run when it has left its run to wait for them, and are not
+    killed.
 
     Raises NotResumableError where a resumed job ends in another state, or has paid for a step more often, and
     NotTestableError where that cannot be judged.
@@ -135,7 +136,7 @@ def assert_resumable(
     with ExitStack() as stack:
         stack.enter_context(_undone(aliases))
         job_id = task.enqueue(*args, **(kwargs or {})).id
-        worker = _OneJobWorker(backend.database, aliases, job_id, events or {})
+        worker = _OneJobWorker(backend.database, aliases, job_id, events or {}, QUEUE)
         # A killed process leaves undone what the cache and the limiters would do later, in another thread.
         stack.enter_context(mock.patch.object(Background, "add"))
         for path in paths:
@@ -273,13 +274,13 @@ class _OneJobWorker(InlineWorker):
 
     def __init__(
         self, alias: str, aliases: Sequence[str], job_id: str,
-        events: Mapping[str, Any] | Callable[[str], Any],
+        events: Mapping[str, Any] | Callable[[str], Any], queue: str,
     ) -> None:  # fmt: skip
-        super().__init__(alias, [QUEUE])
-        self._aliases, self._events = aliases, events
+        super().__init__(alias, [queue])
+        self._aliases, self._events, self._queue = aliases, events, queue
         self.executor: InlineExecutor = _OneJobExecutor(alias, self.executor.worker_id, self.executor.deliver)
         self._rows = Job.objects.using(alias).filter(pk=job_id)
-        self._rows.update(queue=QUEUE)
+        self._rows.update(queue=queue)
 
     def row(self, *columns: str) -> dict[str, Any]:
         return dict(self._rows.values(*columns).get())
@@ -302,18 +303,32 @@ class _OneJobWorker(InlineWorker):
             self._end_waits()
 
     def _end_waits(self) -> None:
-        """Sends the events that the job waits for. Raises where a wait would have no end."""
+        """Sends the events that the job waits for, and runs what it gathers. Raises where a wait would not end."""
         for wait in Wait.objects.using(self.alias).filter(
             job__in=self._rows, lease_epoch=F("job__lease_epoch")
         ):
             events, key = self._events, wait.key
-            if key is not None and (callable(events) or key in events):
+            if wait.batch_id is not None:
+                with self.watch.quietly():
+                    self._run_gathered(wait)
+            elif key is not None and (callable(events) or key in events):
                 send_event(key, events(key) if callable(events) else events[key], using=self.alias)
             elif wait.until is None:
                 hint = f"Give it to assert_resumable(): events={{{wait.key!r}: ...}}."
                 raise NotTestableError(f"{wait.job.task} waits for the event {wait.key!r}. {hint}")
             else:
                 Wait.objects.using(self.alias).filter(pk=wait.pk).update(until=ClockTimestamp())
+
+    def _run_gathered(self, wait: Wait) -> None:
+        """Runs each unfinished member to its end, with its own waits."""
+        members = Job.objects.using(self.alias).filter(batch_id=wait.batch_id).order_by("pk")
+        for job_id in members.exclude(state__in=FINISHED).values_list("pk", flat=True):
+            member = _OneJobWorker(self.alias, self._aliases, str(job_id), self._events, f"{self._queue} >")
+            member.run_job(KillWatch())
+            if not (job := members.get(pk=job_id)).is_finished:
+                raise NotTestableError(
+                    f"{job.task}, which {wait.job.task} gathers, is {job.state} at its end."
+                )
 
     def rescue(self) -> None:
         """Rescues the job as a worker does for the jobs of a dead one, without the wait for the end of its leases. The

@@ -142,6 +142,24 @@ def test_a_job_that_repeats_work_when_it_wakes_is_found(db):
         assert_resumable(waiting_jobs.writes_in_each_run)
 
 
+@pytest.mark.slow
+def test_a_job_of_a_sleep_an_event_a_gather_and_a_next_one_is_killed_at_each(db):
+    job = waiting_jobs.ask_and_gather.using(then=waiting_jobs.publish.bind(RESULT))
+    report = assert_resumable(job, [1, 2], events={"begin": None}, paid=["tests.testing.waiting_jobs.pay"])
+    text = "\n".join(report.places)
+    assert text.count("when its function had left its run to wait") == 3
+    assert "INSERT INTO pgonly_batch was committed" in text
+    assert report.calls == {"tests.testing.waiting_jobs.pay()": 2}
+    assert report.not_compared == ()
+    assert len(report.killed_at) == len(report.places)
+    assert not Job.objects.exists()
+
+
+def test_a_gathered_job_that_does_not_end_is_said(db):
+    with pytest.raises(NotTestableError, match="ask waits for the event 'approve:1'"):
+        assert_resumable(waiting_jobs.gathers_what_never_ends)
+
+
 def test_a_held_job_is_no_parked_one(db):
     result = waiting_jobs.ask.enqueue(7)
     result.hold()

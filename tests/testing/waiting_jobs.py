@@ -69,3 +69,27 @@ def ask_alone(context, account, number):
 @task(concurrency_key="account:{account}", priority=9)
 def use(account):
     return "used"
+
+
+@task(takes_context=True)
+def rate(context, number):
+    """A member that waits itself."""
+    context.sleep("rest", DAY)
+    Group.objects.create(name=f"paper {number}")
+    return context.step("pay", pay, number)
+
+
+@task
+def publish(text): ...
+
+
+@task(takes_context=True)
+def ask_and_gather(context, numbers):
+    context.sleep("rest", DAY)
+    context.wait_for_event("begin")
+    return sum(context.gather("papers", [rate.bind(each) for each in numbers]))
+
+
+@task(takes_context=True)
+def gathers_what_never_ends(context):
+    context.gather("papers", [ask.bind(1)])
