@@ -53,10 +53,12 @@ class JobBatch(models.Model):
         return f"batch {self.id}"
 
 
-def batches_of(jobs: models.QuerySet[Any]) -> list[Any]:
-    """Returns the ids of the batches that these jobs are members of."""
-    members = jobs.filter(batch_id__isnull=False)
-    return list(members.order_by().values_list("batch_id", flat=True).distinct())
+def batches_of(jobs: models.QuerySet[Any], limit: int | None = None) -> list[Any]:
+    """Returns the ids of the batches that these jobs are members of, `limit` at most. It locks no rows, also where the
+    selection would: PostgreSQL refuses that with DISTINCT."""
+    members = jobs.filter(batch_id__isnull=False).order_by()
+    members.query.select_for_update = False
+    return list(members.values_list("batch_id", flat=True).distinct()[:limit])
 
 
 def lock(alias: str, ids: Collection[Any]) -> None:

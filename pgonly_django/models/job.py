@@ -136,6 +136,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         """Returns the jobs that retry() may bring back without a second job having their unique_key: without the
         finished ones whose key another job has by now, and of several finished ones with one key only the newest."""
         newest = self.filter(COMES_BACK).order_by("unique_key", "-pk").distinct("unique_key").values("pk")
+        newest.query.select_for_update = False  # which PostgreSQL refuses with DISTINCT
         return self.filter(key_is_free(), ~COMES_BACK | Q(pk__in=newest))
 
     def retry(self) -> int:
@@ -245,7 +246,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             require_autocommit(alias, "retry(), resume(), run_now() and cancel()")
         rows = self.filter(state__in=states)
         is_told = changes.get("finished_at") and (payloads or has_on_commit(alias))
-        batches = batches_of(rows)[:BATCHES_TOLD] if is_told else []
+        batches = batches_of(rows, BATCHES_TOLD) if is_told else []
         count = rows.update(**changes)
         if count:
             for payload in (*payloads, *map(notify.batch, batches)):

@@ -255,7 +255,8 @@ SELECT ARRAY (SELECT batch.id::text FROM pgonly_batch AS batch
         WHERE batch.finished_at IS NULL AND {IS_OVER} LIMIT {AT_ONCE}),
     ARRAY (SELECT batch.id::text FROM pgonly_batch AS batch JOIN pgonly_job AS parent ON parent.id = batch.parent_id
         WHERE batch.finished_at IS NULL AND batch.cancelled_at IS NULL AND parent.state || '' = 'cancelled'
-        LIMIT {AT_ONCE})
+        LIMIT {AT_ONCE}),
+    EXISTS (SELECT FROM pgonly_batch WHERE finished_at IS NULL)
 WHERE pg_try_advisory_xact_lock({ADVISORY_LOCK})
 """)
 
@@ -265,12 +266,13 @@ class Swept(NamedTuple):
 
     over: list[str]
     orphaned: list[str]
+    some_open: bool
 
 
 def sweep(connection: psycopg.Connection[Any]) -> Swept:
     """Looks at all open batches, unless another process does so at this moment."""
     row = connection.execute(SWEEP, prepare=True).fetchone()
-    return Swept([], []) if row is None else Swept(*row)
+    return Swept([], [], True) if row is None else Swept(*row)
 
 
 # Index: pgonly_batch_expired, a range of it; pgonly_job_batch, the primary key. One with members is asked again a day

@@ -195,8 +195,8 @@ async def asend_event(
 # The workers' side.
 
 # Whether a job waits for the event in this state.
-_WAITS_IN = """(SELECT true FROM pgonly_wait AS wait JOIN pgonly_job AS job ON job.id = wait.job_id
-    AND job.lease_epoch = wait.lease_epoch WHERE wait.key = event.key AND job.state || '' = '{}' LIMIT 1)"""
+_WAITS_IN = qualified("""(SELECT true FROM pgonly_wait AS wait JOIN pgonly_job AS job ON job.id = wait.job_id
+    AND job.lease_epoch = wait.lease_epoch WHERE wait.key = event.key AND job.state || '' = '{}' LIMIT 1)""")
 # What is locked is left to whoever holds it, or to the next time. Jobs that run, and those that were not woken now,
 # keep their event undelivered. One for which only jobs wait that run is passed over: they may run for hours, and many
 # such events would stand before all later ones. (For "state || ''" see queue/finish.py.) The commit does not wait for

@@ -8,6 +8,7 @@ from contextlib import ExitStack, nullcontext
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.db import transaction
@@ -65,9 +66,10 @@ class Batch:
 
     @classmethod
     def get(cls, batch_id: Any, *, using: str | None = None) -> Self:
-        """Returns the batch with this id. Sends no statement: `row` says whether there is one."""
+        """Returns the batch with this id. Sends no statement: `row` says whether there is one. Raises ValueError for an
+        id that is no UUID."""
         found = cls.__new__(cls)
-        found.id, found.database = str(batch_id), using or job_databases()[0]
+        found.id, found.database = str(UUID(str(batch_id))), using or job_databases()[0]
         return found
 
     @classmethod

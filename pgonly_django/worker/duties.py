@@ -47,12 +47,11 @@ from pgonly_django.worker.timers import NEVER
 
 WORKERS_FORGOTTEN_AFTER = timedelta(days=1)
 KEPT_NAMED = 10
-SWEPT = ""  # told in the place of a batch after all those that a sweep has found
 
 
 def duties() -> list[Duty]:
     pruning = [Pruning(name, prune) for name, prune in PRUNES.items()]
-    return [SendDeadLetters(), SweepBatches(), *pruning, SettleBudgets(), Declare()]
+    return [SendDeadLetters(), *pruning, SettleBudgets(), Declare()]
 
 
 class SendDeadLetters(Duty):
@@ -104,22 +103,6 @@ class DeadLettersWanted:
     @property
     def are_due(self) -> bool:
         return self._sent < self._wanted
-
-
-class SweepBatches(Duty):
-    """Tells the main loop of batches that are over and that no worker has closed, and cancels the members of those
-    whose parent was cancelled."""
-
-    name = "Sweeping batches"
-
-    def run_once(self, thread: Maintenance) -> int:
-        swept = batches.sweep(thread.connection())
-        for batch_id in swept.over:
-            thread.tell(Notification(notify.BATCH, batch_id))
-        if swept.orphaned:
-            with _waiting_briefly(thread.alias):
-                batches.cancel(thread.alias, swept.orphaned)
-        return 0
 
 
 class Pruning(Duty):
@@ -278,20 +261,20 @@ class Declare(Duty):
 
 
 def _declare_queues(alias: str) -> None:
-    with _waiting_briefly(alias):
+    with _declaring_in(alias):
         if declare(alias) and settings().queues:
             notify.wake_after_commit(alias, notify.limited(notify.ANY_QUEUE))
 
 
 def _declare_budgets() -> None:
     if (alias := database_of(Budget)) is not None:
-        with _waiting_briefly(alias):
+        with _declaring_in(alias):
             rows = {name: declaration.columns for name, declaration in exact_names().items()}
             Budget.objects.using(alias).declare(rows)
 
 
 @contextmanager
-def _waiting_briefly(alias: str) -> Iterator[None]:
+def _declaring_in(alias: str) -> Iterator[None]:
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         cursor.execute(SET_LOCAL, {"wait": LOCK_WAIT})
         yield

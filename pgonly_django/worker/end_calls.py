@@ -30,7 +30,6 @@ from pgonly_django.tasks.result import STATUS
 from pgonly_django.tasks.stored_jobs import result_of
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.batches import BatchCloser
-from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.django_connections import clean_up_connections, take_from
 from pgonly_django.worker.duties import DeadLettersWanted
 from pgonly_django.worker.ending import EndedRun, changed_result
@@ -268,9 +267,9 @@ class EndCalls:
     """Tells the project, and this package, of ended runs: log, signals, on_failure, dead letters, batches."""
 
     def __init__(
-        self, alias: str, tasks: TaskLookup, maintenance: Maintenance, database: WorkerConnection, tell: Tell
+        self, alias: str, tasks: TaskLookup, maintenance: Maintenance, batches: BatchCloser, tell: Tell
     ) -> None:
-        self.log, self.batches = EndLog(), BatchCloser(database, maintenance, tell)
+        self.log, self.batches = EndLog(), batches
         self.signals = SignalCalls(alias)
         self.failures = FailureCalls(alias, tasks)
         self.dead_letters = DeadLettersWanted(maintenance, tell)
@@ -292,8 +291,8 @@ class EndCalls:
             self.failures.call_later(job_id)
 
     def rest(self) -> None:
-        self.signals.rest()
-        self.failures.rest()
+        for each in (self.signals, self.failures, self.batches):
+            each.rest()
 
     def close(self, until: float) -> None:
         """Waits until all are called, until then at most. The log stays open: they may log."""

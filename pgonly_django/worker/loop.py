@@ -36,7 +36,8 @@ MESSAGES_AT_ONCE = 1000
 MANY, AT_ONCE = 200, 2
 ANSWER_SECONDS = 0.004  # of a wait for an answer, after which the loop takes what has ended
 AWAY_SECONDS = 0.1  # between two tries while the database is unavailable
-REPORT_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
+REPORT_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 60.0
 FIRST_SCHEDULES_SECONDS = 10.0  # of a burst
 
 
@@ -60,7 +61,7 @@ class WorkerLoop:
         self.output = reports.OutputWriter(self.database, self.in_flight)
         self.threads = self._make_threads()
         self.stats, tasks = self.threads.stats, self.executor.tasks
-        self.calls = EndCalls(alias, tasks, self.threads.maintenance, self.database, tell)
+        self.calls = EndCalls(alias, tasks, self.threads.maintenance, self.threads.batches, tell)
         self.following = Following(
             self.in_flight, self.claims, self.capacity, end, self.stats, self.calls, tasks
         )
@@ -77,12 +78,12 @@ class WorkerLoop:
         self._hearers: dict[str, Callable[[str], object]] = {
             notify.CANCEL: lambda _: self.cancel_requests.wake(),
             notify.SCHEDULES: lambda _: self.threads.scheduler.hear_changed(),
-            notify.WORKER: self.stop_requests.hear_of, notify.BATCH: self.calls.batches.want,
+            notify.WORKER: self.stop_requests.hear_of, notify.BATCH: self.threads.batches.want,
         }  # fmt: skip
         # What the loop does when it is due; while it stops only the first ones.
         self._timers_of_stop = [
             self.cancel_requests, self.stop_requests, self.claims.limited.notice, self.threads.heartbeat.stand_in,
-            self.calls.failures, watchdog, self.calls.batches,
+            self.calls.failures, watchdog, self.threads.batches,
         ]  # fmt: skip
         self._timers = [*self._timers_of_stop, self.claims.promotion, self.claims.delivery, self.sleep]
         self.turned_at = time.monotonic()
@@ -162,9 +163,8 @@ class WorkerLoop:
 
     def _start_threads(self) -> None:
         self.threads.start(self.calls.log.takes_events_of_others)
-        if self.options.burst:  # a burst does what is due already, and not what is due later
-            self.threads.scheduler.end_after_a_look(self.deadline.at_most(FIRST_SCHEDULES_SECONDS))
-            self.calls.batches.want(notify.ANY_BATCH)
+        if self.options.burst:
+            self.threads.begin_burst(self.deadline.at_most(FIRST_SCHEDULES_SECONDS))
 
     def _turn(self) -> None:
         self.turned_at = time.monotonic()
@@ -376,9 +376,9 @@ class WorkerLoop:
     def _leave(self) -> ExitCode:
         self.database.wake()  # its row says that it has stopped
         self._is_leaving = True
-        self.calls.batches.run()  # its last jobs may have ended some
-        self.threads.maintenance.end()
-        self.threads.scheduler.end()
+        self.threads.batches.run()  # of a burst: its last jobs may have ended some
+        for each in (self.threads.maintenance, self.threads.scheduler, self.threads.batches):
+            each.end()
         self.deadline.leave(self.shutdown)
         until = time.monotonic() + self.deadline.for_calls()
         self.calls.close(until)
@@ -392,8 +392,8 @@ class WorkerLoop:
         self.stats.write_last(self.database)
         self.database.close_all()
         self.slots.close(0.0 if self.shutdown.left_behind else self.deadline.for_threads())
-        for thread in (self.threads.maintenance, self.threads.scheduler):  # its round has a connection open
-            self.threads.join(self.deadline.for_threads(), thread)
+        for thread in (self.threads.maintenance, self.threads.scheduler, self.threads.batches):
+            self.threads.join(self.deadline.for_threads(), thread)  # its round has a connection open
         self.inbox.close()
         self.left.set()
         is_replaced = self._is_stuck or self._is_retiring or self.capacity.is_used_up

@@ -67,11 +67,6 @@ class Scheduler:
         self._over.set()
         self._wake.set()
 
-    def end_after_a_look(self, seconds: float) -> None:
-        """Ends after the first look, or after this time."""
-        self.has_looked.wait(seconds)
-        self.end()
-
     def start(self) -> None:
         self._thread.start()
 

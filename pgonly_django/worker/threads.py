@@ -7,6 +7,7 @@ from uuid import UUID
 from pgonly_django.conf import settings
 from pgonly_django.database import notify
 from pgonly_django.events import TakesEvents
+from pgonly_django.worker.batches import BatchCloser
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties import declare, duties
 from pgonly_django.worker.heartbeat import Heartbeat
@@ -27,6 +28,7 @@ class Threads:
         self._database, self._main, self.stats = options.database, main, RunCounter()
         self.heartbeat = Heartbeat(worker_id, options, in_flight, self.stats, main, tell)
         self.maintenance = Maintenance(options.database, duties(), tell)
+        self.batches = BatchCloser(options.database, tell, main if options.burst else None)
         self.scheduler = Scheduler(worker_id, options, main.listener, lambda: tell(Notification(WAKE)))
 
     def declare_queues(self) -> None:
@@ -37,7 +39,8 @@ class Threads:
 
     def start(self, takes_events: TakesEvents) -> None:
         """Starts the threads. `takes_events`: for those of them that may not wait for a handler of the log."""
-        self.heartbeat.takes_events = self.maintenance.takes_events = takes_events
+        for each in (self.heartbeat, self.maintenance, self.batches):
+            each.takes_events = takes_events
         for thread in (self.heartbeat, self.maintenance, self.scheduler):
             thread.start()
 
@@ -50,11 +53,17 @@ class Threads:
         for thread in (self.heartbeat, self.maintenance, self.scheduler):
             thread.wake()
 
+    def begin_burst(self, seconds: float) -> None:
+        """A burst does what is due already, and not what is due later."""
+        self.scheduler.has_looked.wait(seconds)
+        self.scheduler.end()
+        self.batches.want(notify.ANY_BATCH)
+
     @staticmethod
-    def join(seconds: float, thread: Heartbeat | Maintenance | Scheduler) -> None:
+    def join(seconds: float, thread: Heartbeat | Maintenance | Scheduler | BatchCloser) -> None:
         if thread.is_alive():
             thread.join(seconds)
 
     def end(self) -> None:
-        for thread in (self.heartbeat, self.maintenance, self.scheduler):
+        for thread in (self.heartbeat, self.maintenance, self.scheduler, self.batches):
             thread.end()

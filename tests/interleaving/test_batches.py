@@ -61,7 +61,9 @@ def look_and_then_end(self, claimed, own):
 
 
 changed = partial(change, batches)
-NO_SWEEP = [(module, "sweep", lambda _: batches.Swept([], [])) for module in (batching, scenes)]
+NO_SWEEP = [
+    (module, "sweep", lambda _: batches.Swept([], [], some_open=False)) for module in (batching, scenes)
+]
 BROKEN = {
     "nobody sweeps": (
         NO_SWEEP,

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from django.db import transaction
 
-from pgonly_django.models import Checkpoint, Job, Worker
+from pgonly_django.models import Checkpoint, Job, JobBatch, Worker
 from pgonly_django.models.checkpoint import Step
 from pgonly_django.models.job import (
     CANCELLABLE,
@@ -111,6 +112,15 @@ def test_a_running_job_is_asked_to_stop_and_goes_on_until_it_does():
     row = fresh(job)
     assert row.cancel_requested_at > ago(MINUTE)
     assert (row.finished_at, row.delete_after, row.lease_epoch) == (None, None, job.lease_epoch)
+
+
+@pytest.mark.parametrize("verb", ["cancel", "discard", "retry"])
+def test_a_selection_that_locks_its_rows_is_taken_too(verb):
+    """With a batch, whose id is read with DISTINCT, for which PostgreSQL locks nothing."""
+    batch = JobBatch.objects.create(callbacks={})
+    job = make(batch_id=batch.pk, state=State.FAILED if verb == "retry" else State.READY)
+    with transaction.atomic():
+        assert getattr(Job.objects.select_for_update(skip_locked=True).filter(pk=job.pk), verb)() == 1
 
 
 def test_a_discarded_job_says_why():

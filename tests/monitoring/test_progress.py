@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from pgonly_django import testing
+from pgonly_django import Batch, testing
 from pgonly_django.models import Job, State
 from pgonly_django.monitoring import progress
 from pgonly_django.monitoring.progress import job_progress
@@ -107,6 +107,7 @@ def test_a_page_does_not_wait_for_a_batch_that_takes_long_to_count(monkeypatch):
     whole = progress.progress_of(batch)
     assert (whole.words, whole.percent) == ("3 of 4 ended, 1 failed", 75)
     assert progress.progress_for_page("default", ids) == {str(batch.pk): whole}
+    assert progress.progress_of(Batch.get(batch.pk.hex)) == whole
 
 
 @pytest.mark.django_db

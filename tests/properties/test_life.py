@@ -127,6 +127,7 @@ class LifeInBatches(Life):
         assert set(swept.orphaned) == {
             batch_id for batch_id, it in left.items() if not it.is_cancelled and it.parent in cancelled
         }
+        assert swept.some_open == bool(left)
         for batch_id in swept.orphaned:
             self._cancel(batch_id)
         self._close(swept.over)

@@ -20,7 +20,19 @@ from pgonly_django.queue.prune import prune_now
 from pgonly_django.tasks.batches import callback
 from pgonly_django.tasks.bound import stored
 from tests.jobs import add
-from tests.queue.rows import HOUR, MINUTE, ago, finish_of, ids, make, make_running, wait_until_blocked, write
+from tests.queue.rows import (
+    HOUR,
+    MINUTE,
+    ago,
+    claim,
+    claimer,
+    finish_of,
+    ids,
+    make,
+    make_running,
+    wait_until_blocked,
+    write,
+)
 
 
 @pytest.fixture
@@ -54,7 +66,7 @@ def test_a_batch_with_an_unfinished_member_stays_open(server, batch, state):
         make(batch_id=batch.pk, state=state, run_at=ago(-HOUR))
     make(batch_id=batch.pk, state=State.SUCCEEDED)
     assert closed(server, batch) == []
-    assert sweep(server) == ([], [])
+    assert sweep(server) == ([], [], True)
     assert sent(batch) == []
 
 
@@ -62,7 +74,9 @@ def test_the_claim_of_a_callback_waits_for_the_disk_and_the_closing_does_not(ser
     with server.transaction():
         assert closed(server, batch) == [str(batch.pk)]
         assert server.execute("SHOW synchronous_commit").fetchone() == ("off",)
-    assert server.execute("SHOW synchronous_commit").fetchone() == ("on",)
+    with server.transaction():
+        assert claim(server, claimer())
+        assert server.execute("SHOW synchronous_commit").fetchone() == ("on",)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +97,7 @@ def test_it_is_closed_once_and_its_callbacks_are_enqueued_with_it(server, batch,
     assert result.payloads == {"ready default"}
     assert sent(batch) == expected
     assert closed(server, batch) == []
-    assert sweep(server) == ([], [])
+    assert sweep(server) == ([], [], False)
     assert Job.objects.filter(batch_id=None).count() == 2
 
 
@@ -198,7 +212,7 @@ def test_a_cancelled_parent_leaves_its_batch_to_the_sweep(server):
     assert batches.cancel("default", [batch.pk]) == 1
     job.refresh_from_db()
     assert job.state == State.CANCELLED
-    assert sweep(server) == ([str(batch.pk)], [])
+    assert sweep(server) == ([str(batch.pk)], [], True)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +304,7 @@ def test_several_batches_are_locked_in_the_order_of_their_ids(other, beside, wri
 def test_one_process_sweeps_at_a_time(server, other, batch):
     with other.transaction():
         other.execute(f"SELECT pg_advisory_xact_lock({batches.ADVISORY_LOCK})")
-        assert sweep(server) == ([], [])
+        assert sweep(server) == ([], [], True)
     assert sweep(server).over == [str(batch.pk)]
 
 

@@ -31,7 +31,9 @@ def quiet(transactional_db, caplog, monkeypatch):
 def test_an_enqueue_takes_few_calls():
     with counted_calls() as counts:
         add.enqueue(1)
-    assert counts.total() <= CALLS_OF_ONE, "\n".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    assert counts.total() <= CALLS_OF_ONE, "\n".join(
+        f"{count} {name}" for name, count in sorted(counts.items())
+    )
 
 
 def test_each_of_many_jobs_takes_fewer_calls():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from uuid import uuid4
 
 import pytest
 from django.db import transaction
@@ -15,8 +14,7 @@ from pgonly_django.models import Job, JobBatch, State
 from pgonly_django.queue import batches
 from pgonly_django.worker import duties, maintenance
 from pgonly_django.worker.batches import BatchCloser
-from pgonly_django.worker.connection import WorkerConnection
-from pgonly_django.worker.inbox import Notification
+from tests.activity import pids
 from tests.jobs import add, batching
 from tests.queue.rows import HOUR, ago, heard, make
 from tests.waiting import wait_for
@@ -32,9 +30,8 @@ def is_finished(batch):
     return batch.row.finished_at is not None
 
 
-def sweep_soon(worker):
-    """As each heartbeat does while a batch is open."""
-    worker.inbox.put(Notification(notify.BATCH, notify.ANY_BATCH))
+def threads_of_batches():
+    return [thread for thread in threading.enumerate() if thread.name == "pgonly-batches"]
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -45,6 +42,7 @@ def test_a_burst_closes_its_batches_and_runs_their_callbacks(work, marks, thread
     work(threads=threads)
     assert sorted(marks()) == ["first", "once", "second"]
     assert is_finished(first)
+    assert threads_of_batches() == [], "it looks itself"
 
 
 def test_a_burst_waits_for_a_batch_that_is_locked_and_runs_its_callback(work, marks, other):
@@ -136,7 +134,7 @@ def test_cancel_ends_a_batch_with_its_running_members(background_worker, marks):
 @pytest.mark.parametrize("verb", ["discard", "cancel"])
 def test_a_batch_whose_last_member_a_person_ends_is_closed_at_once(background_worker, monkeypatch, verb):
     """By its NOTIFY: no sweep finds it."""
-    monkeypatch.setattr(batches, "sweep", lambda connection: batches.Swept([], []))
+    monkeypatch.setattr(batches, "sweep", lambda connection: batches.Swept([], [], some_open=True))
     with Batch() as batch:
         batch.enqueue(add.using(run_after=ago(-HOUR)), 1)
     background_worker()
@@ -148,9 +146,8 @@ def test_the_members_of_a_cancelled_parent_are_cancelled(background_worker):
     parent = make(queue="none")
     row = JobBatch.objects.create(parent=parent, name="papers")
     member = make(queue="none", batch_id=row.pk)
-    worker = background_worker(queues=("default",))
+    background_worker(queues=("default",))
     Job.objects.filter(pk=parent.pk).cancel()
-    sweep_soon(worker)
     wait_for(lambda: Job.objects.get(pk=member.pk).state == State.CANCELLED)
     wait_for(lambda: JobBatch.objects.get(pk=row.pk).finished_at is not None)
 
@@ -168,44 +165,56 @@ def test_a_batch_that_a_transaction_adds_to_is_closed_after_its_end(background_w
     assert {job.state for job in batch.jobs} == {State.SUCCEEDED}
 
 
-class Alone:
-    """A closer with a connection, without a worker's loop: run_due() looks if it is time."""
+def test_a_worker_without_batches_has_no_thread_for_them(work, background_worker):
+    background_worker()
+    result = add.enqueue(1)
+    result.wait(10)
+    work()
+    assert threads_of_batches() == []
 
-    def __init__(self, alias):
-        self.database = WorkerConnection(alias, uuid4(), "alone", listen=False)
-        self.told = []
-        self.closer = BatchCloser(self.database, None, self.told.append)
-        self.want = self.closer.want
 
-    def run_due(self):
-        if time.monotonic() >= self.closer.due_at:
-            self.closer.run()
-        return self
+def test_a_closer_that_rests_has_no_connection():
+    closer = BatchCloser("default", print)
+    closer.want(notify.ANY_BATCH)
+    wait_for(lambda: pids("application_name = 'pgonly batches'"))
+    closer.rest()
+    wait_for(lambda: not pids("application_name = 'pgonly batches'"))
+    closer.end()
+    closer.join(10)
+    assert not closer.is_alive()
 
 
 @pytest.fixture
-def alone():
-    alone = Alone("default")
-    yield alone
-    alone.database.close_all()
+def closer():
+    closer = BatchCloser("default", lambda _: None)
+    yield closer
+    closer.end()
+    closer.join(10)
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Counts the calls of batches.close(), which take so long."""
+    """Counts the calls of a function of queue/batches.py. `seconds`: it takes so long."""
 
-    def count(seconds):
-        calls, real = [], batches.close
+    def count(name, seconds=0.0):
+        calls, real = [], getattr(batches, name)
 
         def counting(*args):
             calls.append(args)
             time.sleep(seconds)
             return real(*args)
 
-        monkeypatch.setattr(batches, "close", counting)
+        monkeypatch.setattr(batches, name, counting)
         return calls
 
     return count
+
+
+def want_for(seconds, closer, what):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        closer.want(what)
+        time.sleep(0.01)
 
 
 def open_batch():
@@ -214,25 +223,36 @@ def open_batch():
     return str(batch.pk)
 
 
-def test_a_batch_that_is_locked_is_looked_at_again_without_a_sweep(other, alone):
+def test_a_batch_that_is_locked_is_looked_at_again_without_a_sweep(other, closer):
     with Batch() as batch:
         pass
     with other.transaction():
         other.execute("SELECT FROM pgonly_batch WHERE id = %s FOR SHARE", [batch.id])
-        alone.want(batch.id)
-        alone.run_due()
+        closer.want(batch.id)
+        wait_for(lambda: closer._not_before)
         assert not is_finished(batch)
-        assert alone.closer.are_due
-    wait_for(lambda: is_finished(batch) or not alone.run_due(), 3)
+    wait_for(lambda: is_finished(batch), 3)
 
 
-def test_looks_that_take_long_leave_pauses(alone, counted):
-    looks, batch_id = counted(0.2), open_batch()
-    until = time.monotonic() + 1.5
-    while time.monotonic() < until:
-        alone.want(batch_id)
-        alone.run_due()
-        time.sleep(0.01)
+def test_the_beats_of_a_worker_bring_no_sweep_forward(closer, counted):
+    sweeps = counted("sweep")
+    open_batch()
+    want_for(1.0, closer, notify.ANY_BATCH)
+    assert len(sweeps) == 1
+
+
+def test_sweeps_become_rarer_while_no_batch_ends(closer, counted, monkeypatch):
+    monkeypatch.setattr("pgonly_django.worker.batches.SWEEP_DUTY", 0)
+    closer._sweep_pause = 0.05
+    sweeps = counted("sweep")
+    open_batch()
+    want_for(1.5, closer, notify.ANY_BATCH)
+    assert 2 <= len(sweeps) <= 6
+
+
+def test_looks_that_take_long_leave_pauses(closer, counted):
+    looks = counted("close", 0.2)
+    want_for(1.5, closer, open_batch())
     assert len(looks) <= 5
 
 
@@ -246,8 +266,11 @@ def test_a_callback_that_cannot_be_enqueued_keeps_no_other_batch_open(background
     wait_for(lambda: f"Closing batch {broken.id} failed" in caplog.text)
 
 
-def test_a_look_that_fails_is_made_again_by_the_sweep(background_worker, marks, monkeypatch, caplog):
-    calls, close = [], batches.close
+def test_a_look_that_fails_is_made_again_by_the_sweep(monkeypatch, caplog):
+    batch = Batch()
+    with batch:
+        pass
+    told, calls, close = [], [], batches.close
 
     def failing(*args):
         calls.append(args)
@@ -256,22 +279,26 @@ def test_a_look_that_fails_is_made_again_by_the_sweep(background_worker, marks, 
         return close(*args)
 
     monkeypatch.setattr(batches, "close", failing)
-    worker = background_worker()
-    with Batch(on_finish=note("over")) as batch:
-        batch.enqueue(batching.member, 1)
-    wait_for(lambda: "Closing batches failed" in caplog.text)
-    sweep_soon(worker)
-    wait_for(lambda: marks() == ["over"])
+    monkeypatch.setattr("pgonly_django.worker.batches.SWEEP_SECONDS", 0.2)
+    closer = BatchCloser("default", told.append)
+    closer.want(batch.id)
+    wait_for(lambda: is_finished(batch))
+    closer.end()
+    closer.join(10)
+    assert "Closing batches failed" in caplog.text
 
 
-def test_the_other_workers_hear_of_a_callback(server, alone):
+def test_the_other_workers_hear_of_a_callback(server):
     with Batch(on_success=add.bind(1)) as batch:
         pass
     server.execute(f"LISTEN {notify.CHANNEL}")
-    alone.want(batch.id)
-    alone.run_due()
+    told = []
+    closer = BatchCloser("default", told.append)
+    closer.want(batch.id)
     wait_for(lambda: heard(server) == [notify.ready("default")])
-    assert [each.kind for each in alone.told] == [notify.READY]
+    assert [each.kind for each in told] == [notify.READY]
+    closer.end()
+    closer.join(10)
 
 
 def test_spared_members_do_not_end_a_round_of_pruning(monkeypatch):

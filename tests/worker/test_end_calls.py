@@ -13,6 +13,7 @@ from pgonly_django.models.job_rows import CRASHES_ALLOWED
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.tasks.failures import check_on_failure
 from pgonly_django.worker import end_calls
+from pgonly_django.worker.batches import BatchCloser
 from pgonly_django.worker.task_lookup import TaskLookup
 from tests import jobs
 from tests.jobs import burying, ending, telling
@@ -198,7 +199,8 @@ def test_a_receiver_that_runs_is_asked_and_waited_for(transactional_db, receive)
         seen.append(task_result.id)
 
     receive(task_finished, receiver)
-    calls = end_calls.EndCalls("default", TaskLookup(), None, None, None)
+    batches = BatchCloser("default", lambda message: None)
+    calls = end_calls.EndCalls("default", TaskLookup(), None, batches, None)
     job = jobs.add.enqueue(1)
     calls.signals.call_later(job.id)
     assert begun.wait(10)
