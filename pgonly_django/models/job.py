@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.apps import apps
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, connections, models, transaction
 from django.db.models import Case, Exists, F, Func, OuterRef, Q, Value, When
 from django.db.models.expressions import RawSQL
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.compat import uuid7
 from pgonly_django.database import notify
-from pgonly_django.database.on_django import require_autocommit
+from pgonly_django.database.on_django import require_autocommit, runs_commit_hooks
 from pgonly_django.database.statement import printable
 from pgonly_django.models.batch import batches_of, lock, reopen
 from pgonly_django.models.job_rows import (
@@ -245,17 +245,13 @@ class JobQuerySet(models.QuerySet["Job"]):
         if payloads:
             require_autocommit(alias, "retry(), resume(), run_now() and cancel()")
         rows = self.filter(state__in=states)
-        is_told = changes.get("finished_at") and (payloads or has_on_commit(alias))
+        is_told = changes.get("finished_at") and (payloads or runs_commit_hooks(connections[alias]))
         batches = batches_of(rows, BATCHES_TOLD) if is_told else []
         count = rows.update(**changes)
         if count:
             for payload in (*payloads, *map(notify.batch, batches)):
                 notify.wake_after_commit(alias, payload)
         return count
-
-
-def has_on_commit(alias: str) -> bool:
-    return transaction.get_connection(alias).in_atomic_block or transaction.get_autocommit(alias)
 
 
 def _waits_now() -> Exists:

@@ -6,7 +6,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 
 from pgonly_django import answer_url
-from pgonly_django.models import Event, Wait
+from pgonly_django.models import Event
 from tests.browser.conftest import PHONE
 from tests.browser.pages import APP
 from tests.queue.rows import make_waiting

@@ -67,7 +67,9 @@ def test_ten_thousand_waiting_jobs_cost_an_idle_worker_neither_statements_nor_cp
         transactions, cpu = spent_by(worker)
         return transactions <= alone[0] + 3 and cpu <= alone[1] + 0.1
 
-    assert any(cost_nothing() for _ in range(3)), "and autovacuum, whose transactions count, too, is over by then"
+    assert any(cost_nothing() for _ in range(3)), (
+        "and autovacuum, whose transactions count, too, is over by then"
+    )
 
 
 def spent_by(worker):
