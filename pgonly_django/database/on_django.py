@@ -165,14 +165,18 @@ def require_autocommit(alias: str, what: str) -> None:
 
 def require_autocommit_on(connection: Any, what: str) -> None:
     """See require_autocommit()."""
-    if not runs_commit_hooks(connection):
+    is_open = connection.connection is not None  # get_autocommit() would open it
+    autocommit = connection.autocommit if is_open else connection.settings_dict["AUTOCOMMIT"]
+    if not (connection.in_atomic_block or autocommit):
         raise ManualCommitError(connection.alias, what)
 
 
 def runs_commit_hooks(connection: Any) -> bool:
-    is_open = connection.connection is not None  # get_autocommit() would open it
-    autocommit: bool = connection.autocommit if is_open else connection.settings_dict["AUTOCOMMIT"]
-    return connection.in_atomic_block or autocommit
+    try:
+        require_autocommit_on(connection, "")
+    except ManualCommitError:
+        return False
+    return True
 
 
 @functools.cache
