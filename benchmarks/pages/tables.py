@@ -28,6 +28,7 @@ FINISHED = {
     "enqueued_at": AT, "ready_at": AT, "started_at": f"{AT} + interval '2 s'", "attempted_at": f"{AT} + interval '2 s'",
     "finished_at": f"{AT} + interval '5 s'", "delete_after": f"{AT} + interval '7 days'",
 }  # fmt: skip
+BATCH = "00000000-0000-7000-8000-000000000001"  # the newest scheduled job gathers every tenth of the finished ones
 COMMON = {
     "id": ID, "queue": QUEUE, "task": TASK, "args": "jsonb_build_array(n, 'order ' || n)",
     "kwargs": "jsonb_build_object('customer', n %% 5000, 'api_key', md5(n::text))",
@@ -51,7 +52,7 @@ OF_JOBS = (
     _jobs(
         OLDER, f"CASE WHEN n %% 1000 < {FAILED} THEN 'failed' WHEN n %% 1000 < {FAILED + CANCELLED} THEN 'cancelled' "
         "ELSE 'succeeded' END", errors=f"CASE WHEN n %% 1000 < {FAILED} THEN jsonb_build_array({ENTRY}) ELSE '[]' END",
-        result="jsonb_build_object('sent', n)", **FINISHED,
+        result="jsonb_build_object('sent', n)", batch_id=f"CASE WHEN n %% 10 = 5 THEN '{BATCH}'::uuid END", **FINISHED,
     ),
     _jobs(f"{NEWEST} WHERE n %% 100 < 2", "'running'", **UNFINISHED, **RUNNING),
     _jobs(f"{NEWEST} WHERE n %% 100 BETWEEN 2 AND 60", "'ready'", **UNFINISHED),
@@ -75,6 +76,11 @@ OTHERS = (
         CASE WHEN asks THEN 'Pay order ' || id || '?' ELSE '' END
     FROM (SELECT id, ready_at, lease_epoch, (args ->> 0)::int %% 4 = 0 AS asks FROM pgonly_job
         WHERE state = 'scheduled') AS scheduled""",
+    f"""INSERT INTO pgonly_batch (id, parent_id, name, size, callbacks, sent, closes)
+    SELECT '{BATCH}', id, 'papers', %(jobs)s / 10, '{{}}', '{{}}', 0 FROM pgonly_job WHERE state = 'scheduled'
+    ORDER BY id DESC LIMIT 1""",
+    f"""UPDATE pgonly_wait SET name = 'event batch {BATCH} 1', key = 'batch {BATCH} 1', choices = '[]', question = ''
+    WHERE job_id = (SELECT parent_id FROM pgonly_batch)""",
     """INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, version, started_at, heartbeat_at)
     SELECT md5('worker ' || n)::uuid, 'worker ' || n, 'host-' || n %% 5, 1000 + n, '[]', 16, 10, '1',
         clock_timestamp() - interval '1 hour', clock_timestamp() + interval '1 hour'

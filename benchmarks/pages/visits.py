@@ -22,7 +22,8 @@ SORTED_OR_PAGED = {"o", "p", "all"}
 
 
 def paths(client: Any) -> Iterator[str]:
-    """The overview, bars of its charts, each list with each of its filters, each kind of page, a job of each state."""
+    """The overview, bars of its charts, each list with each of its filters, each kind of page, a job of each state, a
+    member of a large batch."""
     from django.apps import apps
     from django.contrib import admin
     from django.contrib.admin.utils import quote
@@ -46,6 +47,8 @@ def paths(client: Any) -> Iterator[str]:
     for state in State.values:
         if (job := Job.objects.filter(state=state).order_by("-pk").first()) is not None:
             yield f"{ADMIN}job/{job.pk}/change/"
+    member = Job.objects.exclude(batch_id=None).order_by("-pk").first()
+    yield from (f"{ADMIN}job/{member.pk}/change/", f"{ADMIN}job/?batch_id={member.batch_id}")
     searches = (f"q={search}" for search in ("task_7", "order 4711", "customer=17", job.pk))
     for query in (*_chosen(), *searches):
         yield f"{ADMIN}job/?{query}"
