@@ -8,7 +8,7 @@ from django.db import transaction
 
 from pgonly_django import enqueue_many
 from pgonly_django.exceptions import ManualCommitError
-from pgonly_django.models import Checkpoint, Job
+from pgonly_django.models import Checkpoint, Job, JobBatch
 from pgonly_django.models.checkpoint import Step
 from pgonly_django.models.job import State
 from pgonly_django.queue import checkpoints
@@ -72,7 +72,7 @@ def test_a_verb_is_refused_before_its_update(manual, verb):
 
 
 def test_a_discard_wakes_nobody_and_is_part_of_the_caller_s_commit(manual):
-    make()
+    make(batch_id=JobBatch.objects.create().pk)
     Job.objects.discard()
     assert committed(Job) == 1
     assert Job.objects.get().state == State.FAILED

@@ -160,6 +160,11 @@ def test_a_gathered_job_that_does_not_end_is_said(db):
         assert_resumable(waiting_jobs.gathers_what_never_ends)
 
 
+def test_a_gathered_job_that_is_held_is_said(db):
+    with pytest.raises(NotTestableError, match="gathers_what_holds_itself gathers, is held"):
+        assert_resumable(waiting_jobs.gathers_what_holds_itself)
+
+
 def test_a_held_job_is_no_parked_one(db):
     result = waiting_jobs.ask.enqueue(7)
     result.hold()

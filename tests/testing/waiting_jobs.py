@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from django.contrib.auth.models import Group
 
-from pgonly_django import send_event, task
+from pgonly_django import Hold, send_event, task
 from pgonly_django.exceptions import EventTimeout
 
 DAY = timedelta(days=1)
@@ -93,3 +93,13 @@ def ask_and_gather(context, numbers):
 @task(takes_context=True)
 def gathers_what_never_ends(context):
     context.gather("papers", [ask.bind(1)])
+
+
+@task
+def hold_itself():
+    raise Hold("look at it")
+
+
+@task(takes_context=True)
+def gathers_what_holds_itself(context):
+    context.gather("papers", [hold_itself.bind()])
