@@ -7,20 +7,24 @@ from typing import Any
 
 import psycopg
 
-from pgonly_django.models.job_rows import FINISHED_STATES, UNFINISHED_STATES
+from pgonly_django.models.job_rows import FINISHED_STATES
 from pgonly_django.models.pruning import Pruned, delete_what_can_go
 from pgonly_django.tables import qualified
 
-# Of a row of pgonly_job: whether its batch is open, or a job is unfinished that may still read the result: the one that
-# gathers it, or a callback. Index: the primary keys.
-IS_SPARED = qualified(f"""batch_id IS NOT NULL AND coalesce((
-        SELECT batch.finished_at IS NULL OR coalesce((SELECT true FROM pgonly_job AS reader
-            WHERE reader.id = ANY (ARRAY (SELECT value::uuid FROM jsonb_each_text(batch.sent)) || batch.parent_id)
-                AND reader.state || '' IN ({UNFINISHED_STATES}) LIMIT 1), false)
-        FROM pgonly_batch AS batch WHERE batch.id = member.batch_id), false)""")
+# Of a row of pgonly_job: until when it stays although its retention has ended; NULL: not longer. It stays while its
+# batch is open, and while there is a job that may read the result, now or after a retry: the one that gathers it, or a
+# callback, until it has succeeded. Otherwise a retry would enqueue paid calls again. Index: the primary keys.
+SPARED_UNTIL = qualified("""CASE WHEN batch_id IS NOT NULL THEN (
+        SELECT CASE WHEN batch.finished_at IS NULL THEN clock_timestamp() + interval '1 hour'
+            ELSE (SELECT max(coalesce(reader.delete_after, clock_timestamp() + interval '1 hour'))
+                FROM pgonly_job AS reader
+                WHERE reader.id = ANY (ARRAY (SELECT value::uuid FROM jsonb_each_text(batch.sent)) || batch.parent_id)
+                    AND reader.state || '' <> 'succeeded'
+                    AND coalesce(reader.delete_after > statement_timestamp(), true)) END
+        FROM pgonly_batch AS batch WHERE batch.id = member.batch_id) END""")
 # Index: pgonly_job_finished, a range of it. (clock_timestamp() is volatile: the statement would walk all of it.)
 EXPIRED = qualified(f"""
-    SELECT id, {IS_SPARED} AS is_spared FROM pgonly_job AS member
+    SELECT id, {SPARED_UNTIL} AS spared_until FROM pgonly_job AS member
     WHERE state IN ({FINISHED_STATES}) AND delete_after < statement_timestamp()
     ORDER BY delete_after LIMIT %(limit)s FOR UPDATE OF member SKIP LOCKED
 """)
@@ -29,14 +33,15 @@ EXPIRED = qualified(f"""
 # So is a job one of whose batches is locked: whoever retries a member has that lock, and then waits for the member.
 DELETE = qualified("""
 free AS MATERIALIZED (SELECT id FROM pgonly_batch
-    WHERE parent_id = ANY (ARRAY (SELECT id FROM expired WHERE NOT is_spared)) FOR UPDATE SKIP LOCKED),
+    WHERE parent_id = ANY (ARRAY (SELECT id FROM expired WHERE spared_until IS NULL)) FOR UPDATE SKIP LOCKED),
 locked AS (SELECT parent_id FROM pgonly_batch WHERE parent_id = ANY (ARRAY (SELECT id FROM expired))
     AND NOT id = ANY (ARRAY (SELECT id FROM free))),
 ids AS MATERIALIZED (SELECT ARRAY (SELECT id FROM expired
-    WHERE NOT is_spared AND NOT id = ANY (ARRAY (SELECT parent_id FROM locked))) AS list),
-spared AS (UPDATE pgonly_job SET delete_after = clock_timestamp() + interval '1 hour'
-    WHERE id = ANY (ARRAY (SELECT id FROM expired WHERE NOT id = ANY ((SELECT list FROM ids)::uuid[])))
-    RETURNING id),
+    WHERE spared_until IS NULL AND NOT id = ANY (ARRAY (SELECT parent_id FROM locked))) AS list),
+spared AS (UPDATE pgonly_job AS job SET delete_after = coalesce(spared_until, clock_timestamp() + interval '1 hour')
+    FROM expired WHERE job.id = ANY (ARRAY (SELECT id FROM expired WHERE NOT id = ANY ((SELECT list FROM ids)::uuid[])))
+        AND job.id = expired.id
+    RETURNING job.id),
 batches AS (DELETE FROM pgonly_batch WHERE parent_id = ANY ((SELECT list FROM ids)::uuid[])),
 steps AS (DELETE FROM pgonly_step WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
 checkpoints AS (DELETE FROM pgonly_checkpoint WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
@@ -49,7 +54,7 @@ PRUNE = f"WITH expired AS MATERIALIZED ({EXPIRED}), {DELETE}"
 # Index: the primary key (for "state || ''" see queue/finish.py).
 PRUNE_THESE = qualified(f"""
 WITH expired AS MATERIALIZED (
-    SELECT id, {IS_SPARED} AS is_spared FROM pgonly_job AS member WHERE id = ANY (%(ids)s::uuid[])
+    SELECT id, {SPARED_UNTIL} AS spared_until FROM pgonly_job AS member WHERE id = ANY (%(ids)s::uuid[])
     AND state || '' IN ({FINISHED_STATES}) AND delete_after < statement_timestamp()
     FOR UPDATE OF member SKIP LOCKED
 ), {DELETE}

@@ -227,10 +227,14 @@ class Life(RuleBasedStateMachine):
         models.Job.objects.finished().update(**earlier)
         models.JobBatch.objects.update(**earlier)
         due = {job_id for job_id, job in self.jobs.items() if not job.days_pass(WEEK_AND_A_DAY)}
-        gone = {job_id for job_id in due if not self._is_spared(self.jobs[job_id])}
+        days = {job_id: self._days_spared(self.jobs[job_id]) for job_id in due}
+        spared = {job_id: number for job_id, number in days.items() if number is not None}
+        gone = due - spared.keys()
         prune(self.server)
         batches.prune(self.server)
         self.jobs = {job_id: job for job_id, job in self.jobs.items() if job_id not in gone}
+        for job_id, number in spared.items():
+            self.jobs[job_id].days_left = number
         self.batches = {
             batch_id: batch
             for batch_id, batch in self.batches.items()
@@ -304,12 +308,16 @@ class Life(RuleBasedStateMachine):
         assert write(self.server, finish_of(job_id, self.jobs[job_id].lease_epoch, end)) == 1
         self.jobs[job_id].ended(state.value, **facts)
 
-    def _is_spared(self, job):
-        """Whether its batch is open, or a job is unfinished that may read its result."""
+    def _days_spared(self, job):
+        """For how many days it stays, since its batch is open, or another job reads its result, now or after a retry.
+        0: for an hour; None: not longer."""
         if (batch := self.batches.get(job.batch)) is None:
-            return False
+            return None
+        if not batch.is_finished:
+            return 0
         readers = [self.jobs[each] for each in (batch.parent, *batch.sent.values()) if each in self.jobs]
-        return not batch.is_finished or not all(each.is_finished for each in readers)
+        days = [each.days_left for each in readers if each.state != "succeeded"]
+        return max((each or 0 for each in days if each is None or each > 0), default=None)
 
     def _is_limited(self, job):
         return job.key is not None or self.queues.get(job.queue, (None, False)) != (None, False)

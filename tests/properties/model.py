@@ -38,7 +38,7 @@ class Job:
     batch: str | None = None
     place: int = 0  # among those that a job gathers
     gathers: str | None = None  # what it makes of failed ones
-    finished_days: int | None = None  # so long ago; None: not finished
+    days_left: int | None = None  # until it may be pruned; None: not finished
     owes_letter: bool = False
     holder: Run | None = None
     past: list[Run] = field(default_factory=list)
@@ -115,14 +115,14 @@ class Job:
             self.state = "ready"
 
     def days_pass(self, days: int) -> bool:
-        """Whether the job is still there, once what is to be pruned is gone: failed jobs stay for 90 days."""
-        if self.finished_days is None:
+        """Whether the job is still there, once what is to be pruned is gone."""
+        if self.days_left is None:
             return True
-        self.finished_days += days
-        return self.finished_days < (90 if self.state == "failed" else 7)
+        self.days_left -= days
+        return self.days_left > 0
 
     def _note_end(self) -> None:
-        self.finished_days = 0 if self.is_finished else None
+        self.days_left = (90 if self.state == "failed" else 7) if self.is_finished else None
         self.owes_letter = self.state == "failed"
 
     def _let_go(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 from django.db import transaction
 
 from pgonly_django import redrive
+from pgonly_django.database import notify
 from pgonly_django.exceptions import BatchFinishedError
 from pgonly_django.models import Job, JobBatch, State
 from pgonly_django.models.batch import lock
@@ -204,6 +205,19 @@ def test_a_retry_waits_for_a_cancel_of_its_finished_batch(server, other, batch, 
     assert (batch.finished_at, batch.cancelled_at) == (None, None)
 
 
+@pytest.mark.parametrize("end", ["cancel", "discard"])
+def test_of_so_many_batches_the_workers_are_told_at_once(db, monkeypatch, end):
+    """Each is a NOTIFY, and the sweep finds the others."""
+    monkeypatch.setattr("pgonly_django.models.job.BATCHES_TOLD", 2)
+    told = []
+    monkeypatch.setattr(notify, "wake_after_commit", lambda alias, payload: told.append(payload))
+    rows = [JobBatch.objects.create() for _ in range(3)]
+    for row in rows:
+        make(batch_id=row.pk), make(batch_id=row.pk)
+    assert getattr(Job.objects, end)() == 6
+    assert len({*told} & {notify.batch(str(row.pk)) for row in rows}) == 2
+
+
 def test_a_cancelled_parent_leaves_its_batch_to_the_sweep(server):
     parent = make(state=State.CANCELLED)
     batch = JobBatch.objects.create(parent=parent, name="papers")
@@ -229,8 +243,24 @@ def test_the_pruner_spares_the_members_of_an_open_batch_and_those_of_an_unfinish
     assert by(server).deleted == 3
     assert set(Job.objects.filter(state="succeeded")) == set(kept)
     assert not Job.objects.filter(pk__in=ids(kept), delete_after__lt=ago(-30 * MINUTE)).exists()
-    JobBatch.objects.update(finished_at=ago(MINUTE)), Job.objects.filter(pk=parent.pk).update(state="failed")
+    Job.objects.filter(pk=parent.pk).update(state=State.SUCCEEDED)
+    JobBatch.objects.update(finished_at=ago(MINUTE))
     Job.objects.filter(pk__in=ids(kept)).update(delete_after=ago(HOUR))
+    assert prune_jobs(server).deleted == 2
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
+@pytest.mark.parametrize("is_callback", [False, True])
+def test_the_pruner_spares_members_while_a_retry_may_read_them(server, state, is_callback):
+    """Or the retry of a gather would enqueue them again, and pay for them."""
+    reader = make(state=state, delete_after=ago(-HOUR * 24 * 80))
+    reads = {"sent": {"on_finish": str(reader.pk)}} if is_callback else {"parent": reader, "name": "papers"}
+    gathered = JobBatch.objects.create(finished_at=ago(MINUTE), **reads)
+    member = make(batch_id=gathered.pk, state=State.SUCCEEDED, delete_after=ago(HOUR))
+    assert prune_jobs(server) == (0, [], 1)
+    member.refresh_from_db()
+    assert member.delete_after == reader.delete_after
+    Job.objects.update(delete_after=ago(HOUR))
     assert prune_jobs(server).deleted == 2
 
 
