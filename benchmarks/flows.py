@@ -126,6 +126,7 @@ def _answered(url: str, count: int) -> list[float]:
 
     with psycopg.connect(url, autocommit=True) as connection:
         empty(connection)
+        connection.execute("TRUNCATE pgonly_event")
         keys = iter([f"answer {number}" for number in range(count + WARM_UP)])
         with workers(url, 1):
             enqueue_many((tell_answer, (number,)) for number in range(count + WARM_UP))

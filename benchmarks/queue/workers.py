@@ -16,7 +16,7 @@ import psycopg
 from django.core.management import call_command
 from django.db import connections
 
-EMPTY = "TRUNCATE pgonly_job, pgonly_worker, pgonly_event CASCADE"
+EMPTY = "TRUNCATE pgonly_job, pgonly_worker CASCADE"
 
 
 class Workers:
