@@ -6,6 +6,7 @@ import logging
 import re
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from django.core.cache import caches as django_caches
@@ -26,6 +27,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
+from pgonly_django.monitoring import prometheus
 from pgonly_django.monitoring.prometheus import PgonlyCollector, exposition
 from pgonly_django.queue.known_names import queue_count
 
@@ -137,6 +139,15 @@ def test_a_part_that_is_missing_is_said_in_a_metric_and_once_in_the_log(caplog):
     (record,) = caplog.records
     assert "sessions: It could not be read: relation" in record.getMessage()
     assert ("pgonly_sessions_active",) in samples()
+
+
+def test_the_log_says_one_reason_of_several_parts_once(caplog, monkeypatch):
+    """Of a database that is away, all parts are missing."""
+    monkeypatch.setattr(prometheus, "_told", {})
+    away = dict.fromkeys(["states", "waits", "sessions"], "The database is away.")
+    prometheus._tell_of_missing(SimpleNamespace(database="other", missing=away))
+    (record,) = caplog.records
+    assert record.getMessage().endswith("are missing. states, waits, sessions: The database is away.")
 
 
 @pytest.mark.parametrize("accept", [PLAIN, OPENMETRICS])
