@@ -306,7 +306,7 @@ TABLES = [
         delete_after=optional(DateTimeField, "When the finished job is deleted."),
         result=JSONField(null=True),
         enqueued_at=clock(),
-        ready_at=clock("Its place in the order of claims: when it became ready."),
+        ready_at=clock("Its place in the order of claims: when it became ready, or earlier."),
         ready_again_at=optional(
             DateTimeField, "When it last became ready again at the place that it had kept."
         ),

@@ -281,7 +281,8 @@ class Job(models.Model):
     priority = models.SmallIntegerField(default=0, help_text=_("-100 to 100, larger first."))
     run_at = models.DateTimeField(null=True, help_text=_("It does not start before this time."))
     ready_at = models.DateTimeField(
-        db_default=ClockTimestamp(), help_text=_("Its place in the order of claims: when it became ready.")
+        db_default=ClockTimestamp(),
+        help_text=_("Its place in the order of claims: when it became ready, or earlier."),
     )
     ready_again_at = models.DateTimeField(
         null=True, help_text=_("When it last became ready again at the place that it had kept.")

@@ -14,19 +14,20 @@ from pgonly_django.tables import qualified
 
 BATCH = 1000
 
+# A job whose last run left `ready_at` alone keeps its place: see queue/finish.py, and READY_AGAIN in models/job.py.
+READY_AGAIN = """state = 'ready',
+        ready_at = CASE WHEN attempted_at >= ready_at THEN ready_at ELSE clock_timestamp() END,
+        ready_again_at = CASE WHEN attempted_at >= ready_at THEN clock_timestamp() END"""
 # Index: pgonly_job_scheduled, then the primary key; pgonly_event_undelivered, which is empty most of the time. Two
 # workers that promote at once take different rows. The NOTIFY is sent at the commit. statement_timestamp() makes a
 # range of the index; clock_timestamp() is volatile, and every promotion would walk over all scheduled jobs.
-# A job whose last run left `ready_at` alone keeps its place (queue/finish.py).
 PROMOTE = qualified(f"""
 WITH due AS MATERIALIZED (
     SELECT id FROM pgonly_job WHERE state = 'scheduled' AND run_at <= statement_timestamp()
     ORDER BY run_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
 ),
 promoted AS (
-    UPDATE pgonly_job SET state = 'ready',
-        ready_at = CASE WHEN attempted_at >= ready_at THEN ready_at ELSE clock_timestamp() END,
-        ready_again_at = CASE WHEN attempted_at >= ready_at THEN clock_timestamp() END
+    UPDATE pgonly_job SET {READY_AGAIN}
     WHERE id = ANY (ARRAY (SELECT id FROM due)) RETURNING queue, slots
 )
 SELECT

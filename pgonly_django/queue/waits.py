@@ -25,6 +25,7 @@ from pgonly_django.database.statement import Statement, printable
 from pgonly_django.exceptions import EventTimeout, LeaseLost, WrongArgumentsError, as_timedelta
 from pgonly_django.models.waits import KEY_LENGTH, Event
 from pgonly_django.queue.checkpoints import check_step_name
+from pgonly_django.queue.promote import READY_AGAIN
 from pgonly_django.queue.values import to_json
 from pgonly_django.tables import qualified
 
@@ -224,9 +225,7 @@ due AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ),
 woken AS (
-    UPDATE pgonly_job SET state = 'ready', run_at = clock_timestamp(),
-        ready_at = CASE WHEN attempted_at >= ready_at THEN ready_at ELSE clock_timestamp() END,
-        ready_again_at = CASE WHEN attempted_at >= ready_at THEN clock_timestamp() END
+    UPDATE pgonly_job SET run_at = clock_timestamp(), {READY_AGAIN}
     WHERE id = ANY (ARRAY (SELECT id FROM due)) RETURNING queue, slots
 ),
 delivered AS (
