@@ -216,7 +216,7 @@ class JobContext(Gathering):
                 screen(paper)
 
         A later run resumes by position, so `items` must come in the same order in every run. A queryset without an
-        order is ordered by its primary key, and every other one gets the primary key as the last column of its order.
+        order is ordered by its primary key; every other one, but no union, gets the key as last column of its order.
         By the primary key alone the rows are read 1,000 at a time, and a run continues after the last one done,
         whatever the loop has deleted or changed; otherwise all are read and counted at once, as always for joins that
         repeat rows, window functions, distinct("column"), unions, raw queries, keys other than numbers, text and UUIDs,
