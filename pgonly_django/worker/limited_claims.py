@@ -26,6 +26,9 @@ from pgonly_django.worker.timers import NEVER, DatabaseTimer, LookTimer
 CONTENDED_SECONDS = (0.005, 0.020)
 # The least time from one look to the next without a reason: tokens of a fast rate, the next part of the keys.
 SOON_SECONDS = 0.010
+# The next part of the keys comes no sooner than REST * d after a look that took d seconds, on a busy worker, too. So
+# the looks take a fifth of the main loop's time at most, and 10,000 full keys (50 looks of 3 ms) hide another for 1 s.
+REST = 4
 # While something waits for the end of a job elsewhere, whose worker may die before it tells of it.
 FULL_SECONDS = 5.0
 # While slots are kept free for a heavy job, which another worker may have taken.
@@ -74,6 +77,14 @@ class LimitedClaims(LookTimer):
         if kind == notify.LIMITED or queue == notify.ANY_QUEUE or queue in self._limited:
             self.hear()
 
+    def hear(self) -> None:
+        super().hear()
+        self.claimer.turns.begin_rounds()
+
+    def wake(self) -> None:
+        super().wake()
+        self.claimer.turns.begin_rounds()
+
     def note_end(self) -> None:
         """Notes that a limited job of ours has ended: there is room, for us and for others."""
         self.wake()
@@ -121,14 +132,15 @@ class LimitedClaims(LookTimer):
         self.opens_at = NEVER if seen.opens_in_seconds is None else now + seen.opens_in_seconds
         if claimed.was_contended:
             self.not_before = now + random.uniform(*CONTENDED_SECONDS)  # noqa: S311 - no secret
-        self.plan(now + self._pause(seen, claimed, left), began=began)
+        self.plan(now + self._pause(seen, claimed, left, now - began), began=began)
 
-    def _pause(self, seen: Look, claimed: Claimed, left: int) -> float:
-        """Returns the seconds until the next look."""
+    def _pause(self, seen: Look, claimed: Claimed, left: int, took: float) -> float:
+        """Returns the seconds until the next look. Where keys are left it does not wait for a free slot: only a look
+        that finds a job has one kept free."""
         if left > 0 and (claimed.jobs or claimed.was_contended):
             return 0.0
-        if left > 0 and seen.is_cut:
-            return SOON_SECONDS
+        if seen.is_cut:
+            return max(SOON_SECONDS, REST * took)
         pauses = [self._pauses.next()]
         if seen.opens_in_seconds is not None:
             pauses.append(max(seen.opens_in_seconds, SOON_SECONDS))

@@ -101,6 +101,10 @@ class Turns:
     def begin_round(self, band: Band) -> None:
         self._laps.pop(band, None)
 
+    def begin_rounds(self) -> None:
+        """Called when any key may have room by now, also one that the looks have passed."""
+        self._laps.clear()
+
     def _note_seen(self, groups: Iterable[LimitedGroup]) -> None:
         """Makes the next look begin after the last key of these."""
         if len(self.cursors) > BANDS_REMEMBERED:
