@@ -22,7 +22,6 @@ from pgonly_django.admin.base import Links
 from pgonly_django.models import Job
 from pgonly_django.models.job_stats import NUMBERS
 from pgonly_django.monitoring.runs import Part, Period, parts, percentile, times
-from pgonly_django.wording import duration
 
 PERIODS = {
     Period.HOUR: (gettext_lazy("Hour"), gettext_lazy("the last hour")),
@@ -87,7 +86,7 @@ class Charts:
         histograms = (part.waiting_times for part in self.parts if part.waiting_times)
         whole = [sum(counts) for counts in zip(*histograms, strict=True)]
         sums = [*map(seconds_label, percentiles(whole))]
-        return self._chart(tuple(PERCENTILES), bars, sums, lambda top: duration(top * MICROSECOND))
+        return self._chart(tuple(PERCENTILES), bars, sums, lambda top: formats.duration(top * MICROSECOND))
 
     def times(self) -> dict[str, Any]:
         """The tasks that ran most often: how many runs ended, and how long they waited and took."""
@@ -213,8 +212,8 @@ def steps(percentiles: Sequence[float | None]) -> list[int]:
 
 
 def seconds_label(seconds: float | None) -> str:
-    return "-" if seconds is None else duration(seconds)
+    return "-" if seconds is None else formats.duration(seconds)
 
 
 def _pair(p50: float | None, p95: float | None) -> str:
-    return "-" if p50 is None or p95 is None else f"{duration(p50)} / {duration(p95)}"
+    return "-" if p50 is None or p95 is None else f"{formats.duration(p50)} / {formats.duration(p95)}"

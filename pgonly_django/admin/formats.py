@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,18 +16,24 @@ from django.utils.safestring import SafeString
 from django.utils.text import slugify
 from django.utils.translation import gettext as _
 
+from pgonly_django import wording
 from pgonly_django.amounts import shown
 from pgonly_django.database.statement import printable
 from pgonly_django.queue.enqueue import aware
-from pgonly_django.wording import duration
 
 TEXT_SHOWN, LINE_SHOWN = 50_000, 300
 SECOND = timedelta(seconds=1)
 CENT = Decimal("0.01")
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def short_name(path: str) -> str:
     return path.rpartition(".")[2]
+
+
+def duration(time: timedelta | float) -> str:
+    """Formats a duration as logs and commands do, without a line break between a number and its unit."""
+    return re.sub(r"(?<=\d) ", NO_BREAK, wording.duration(time).replace(" us", " µs"))
 
 
 def whole(time: timedelta) -> str:
@@ -40,7 +47,7 @@ def age(since: datetime, now: datetime | None = None) -> str:
 
 def about(time: timedelta) -> str:
     """Formats a duration in its largest unit alone, for a narrow column: "2 h" for 2 h 5 min."""
-    return " ".join(whole(time).split()[:2])
+    return whole(time).partition(" ")[0]
 
 
 def ago(moment: datetime, now: datetime | None = None) -> SafeString:

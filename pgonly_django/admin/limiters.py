@@ -24,7 +24,6 @@ from pgonly_django.limits.declarations import KEYS, what_is_wrong
 from pgonly_django.models import Job, Limiter, LimiterSlot, LimiterWaiter
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.monitoring.limits import HELD, IN_USE, LIVE_WAITERS
-from pgonly_django.wording import duration
 
 SHOWN = 100
 _JOB = re.compile(r"job ([0-9a-f-]{36}) ")
@@ -104,7 +103,7 @@ def _bucket(limiter: Any, level: float | None, limit: float | None) -> str:
         elapsed = (limiter.now - limiter.refilled_at).total_seconds()
         left = level + limit / 60 * max(elapsed, 0)
         if left < 0:
-            wait = duration(-left * 60 // limit)
+            wait = formats.duration(-left * 60 // limit)
             below = _("%(debt)s too many: closed for %(wait)s") % {"debt": f"{-left:,.0f}", "wait": wait}
     return format_html("{}{}", text, formats.second(below))
 

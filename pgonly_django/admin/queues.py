@@ -28,7 +28,6 @@ from pgonly_django.monitoring.workers import served_queues
 from pgonly_django.queue.declared_queues import what_is_wrong
 from pgonly_django.queue.health import oldest_waiting
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
-from pgonly_django.wording import duration
 
 WORKERS_SHOWN = 25
 HISTORY_LIMIT = timedelta(milliseconds=250)
@@ -94,8 +93,9 @@ def _of(running: str, limit: int) -> str:
 def rate(queue: Any) -> str:
     if queue.rate_count is None:
         return "-"
-    facts = {"count": f"{queue.rate_count:,}", "time": duration(queue.rate_seconds)}
-    return _("At most %(count)s starts per %(time)s") % facts
+    period = formats.duration(queue.rate_seconds)
+    time = period if " " in period else period.removeprefix(f"1{formats.NO_BREAK}")
+    return _("At most %(count)s starts per %(time)s") % {"count": f"{queue.rate_count:,}", "time": time}
 
 
 class QueueForm(ModelForm):

@@ -39,10 +39,15 @@ def test_a_time_is_shown_in_the_time_zone_of_the_request():
 
 @pytest.mark.parametrize(
     ("time", "text"),
-    [(timedelta(0), "0 s"), (timedelta(hours=2, minutes=59), "2 h"), (timedelta(days=400), "400 d")],
+    [(timedelta(0), "0\xa0s"), (timedelta(hours=2, minutes=59), "2\xa0h"), (timedelta(days=400), "400\xa0d")],
 )
 def test_an_age_in_a_narrow_column_has_its_largest_unit_alone(time, text):
     assert formats.about(time) == text
+
+
+def test_no_line_breaks_between_a_number_and_its_unit():
+    assert formats.duration(0.0005) == "500\xa0µs"
+    assert formats.duration(timedelta(minutes=8, seconds=31)) == "8\xa0min 31\xa0s"
 
 
 def test_a_text_of_several_lines_becomes_one_that_is_escaped_and_is_whole_on_hover():

@@ -97,7 +97,7 @@ def test_what_jobs_wait_for_is_shown_with_its_times(admin_client, client):
     wait = make_waiting(question="Include?", choices=["yes"], until=MOMENT + timedelta(days=3650))
     assert "until 2036-02-27 09:45:00" in admin_client.get(page_of(wait.job)).text
     for place in ("", "wait/", f"wait/{wait.pk}/change/", "job/"):
-        assert "1 h" in admin_client.get(f"/admin/pgonly_django/{place}").text, place
+        assert "1\xa0h" in admin_client.get(f"/admin/pgonly_django/{place}").text, place
     assert "Feb. 27, 2036, 9:45 a.m." in client.get(answer_url(wait.key)).text
     Wait.objects.update(until=None, began_at=MOMENT)
     (finding,) = examine("default", only=["queues"]).findings

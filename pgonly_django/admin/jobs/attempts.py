@@ -15,11 +15,10 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from pgonly_django.admin.formats import short_name
+from pgonly_django.admin.formats import duration, short_name
 from pgonly_django.models import Job, State
 from pgonly_django.models.job_rows import ERRORS_KEPT
 from pgonly_django.outcomes import Outcome
-from pgonly_django.wording import duration
 
 OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 

@@ -37,7 +37,6 @@ from pgonly_django.monitoring.progress import progress_for_page
 from pgonly_django.monitoring.waiting import waits_of
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.tasks.metadata import TRACE_HEADERS
-from pgonly_django.wording import duration
 
 # States in which a job's errors are history.
 PAST_ERRORS = (State.SUCCEEDED, State.CANCELLED)
@@ -186,7 +185,7 @@ def _ago(moment: datetime | None) -> SafeString:
 def _waited(job: Job) -> str:
     if job.attempted_at is None or job.attempted_at < job.waiting_since:
         return ""
-    return _("waited %s") % duration(job.attempted_at - job.waiting_since)
+    return _("waited %s") % formats.duration(job.attempted_at - job.waiting_since)
 
 
 def _took(job: Any) -> str:
@@ -196,7 +195,7 @@ def _took(job: Any) -> str:
     else:  # None where the last entry of `errors` is a person's decision, which may come much later than the run
         last = job.last_error or {}
         seconds = seconds_between(last.get("started_at"), last.get("finished_at"))
-    return "" if seconds is None else _("took %s") % duration(seconds)
+    return "" if seconds is None else _("took %s") % formats.duration(seconds)
 
 
 @admin.display(description=gettext_lazy("queue"))

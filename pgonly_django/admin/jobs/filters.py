@@ -19,12 +19,11 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.formats import short_name
+from pgonly_django.admin.formats import duration, short_name
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.enqueue import aware
 from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS, known_names
-from pgonly_django.wording import duration
 
 # In the words of the partial indexes of ready rows: PostgreSQL uses them when the query names their conditions.
 PLAIN_READY = Q(state=State.READY, slots__isnull=True, crashes__lt=SUSPECT_FROM)

@@ -13,6 +13,7 @@ from django.test.testcases import DatabaseOperationForbidden
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from pgonly_django.admin.formats import NO_BREAK
 from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.paging import CappedPaginator
 from pgonly_django.database.connect import connect
@@ -25,9 +26,9 @@ pytestmark = pytest.mark.django_db
 
 
 def cells(response, name):
-    """The inner HTML of one column, row by row."""
+    """The inner HTML of one column, row by row, with plain spaces."""
     pattern = rf'<t[dh] [^>]*class="field-{name}[^"]*"[^>]*>(.*?)</t[dh]>'
-    return re.findall(pattern, response.text, re.DOTALL)
+    return re.findall(pattern, response.text.replace(NO_BREAK, " "), re.DOTALL)
 
 
 def test_the_newest_job_comes_first(admin_client):

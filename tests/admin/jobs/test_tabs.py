@@ -132,7 +132,7 @@ def test_counts_of_what_cannot_be_are_zero():
         ("", "Jobs"),
         ("?state__exact=failed", "Failed jobs"),
         ("?state__exact=ready&queue=ai&task=shop.mail.send", "Ready jobs: queue ai, task send"),
-        ("?late=60", "Jobs: late for more than 1 min"),
+        ("?late=60", "Jobs: late for more than 1\xa0min"),
         ("?state__exact=running&stuck=lease", "Running jobs: stuck after the end of its lease"),
         ("?time=finished-day", "Jobs: finished in the last day"),
         ("?state__exact=held&held_by=budget:p:1", "Held jobs: held by budget:p:1"),
