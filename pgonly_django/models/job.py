@@ -357,7 +357,7 @@ class Job(models.Model):
         constraints = CONSTRAINTS
 
     def __str__(self) -> str:
-        return f"{self.task} {self.id}"
+        return f"{self.task.rpartition('.')[2]} {self.id}"
 
     @property
     def is_finished(self) -> bool:

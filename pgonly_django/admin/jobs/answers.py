@@ -60,7 +60,9 @@ class AnswerForm(forms.Form):
         super().__init__(data)
         help_text = gettext_lazy('The answer in JSON, such as "yes" or {"by": 3}. Empty: null.')
         self.fields["answer"] = (
-            forms.ChoiceField(label=_("Answer"), choices=[(each, each) for each in wait.choices])
+            forms.ChoiceField(
+                label=_("Answer"), choices=[("", "---"), *((each, each) for each in wait.choices)]
+            )
             if wait.choices
             else JsonText(label=_("Answer"), help_text=help_text)
         )

@@ -130,14 +130,16 @@ class JobAdmin(VerbAdmin):
     def page_of(self, request: HttpRequest, job: Job) -> dict[str, Any]:
         may_operate = self.has_operate_permission(request)
         links = self.links(request)
+        shown = page_context(job, links, sees_data=may_see_data(request))
         buttons = buttons_of(
             job,
             links,
+            waits=bool(shown["waits"] and shown["waits"]["since"]),
             may_operate=may_operate,
             may_edit=may_operate and job.state in EDITABLE,
             may_delete=self.has_delete_permission(request, job),
         )
-        return page_context(job, links, sees_data=may_see_data(request)) | {
+        return shown | {
             "title": short_name(job.task),
             "buttons": buttons,
             "state_badge": cells.state_badge(job),

@@ -13,19 +13,19 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.base import Links
-from pgonly_django.admin.formats import exact_time, money, pretty_json, shortened, tokens, whole
+from pgonly_django.admin.formats import duration, exact_time, money, pretty_json, shortened, tokens, whole
 from pgonly_django.admin.jobs.attempts import attempts_of, folded, log_lines
 from pgonly_django.admin.jobs.data import progress_of
-from pgonly_django.admin.jobs.related import gathered_by, related_jobs
+from pgonly_django.admin.jobs.related import batches_of, gathered_by, related_jobs
 from pgonly_django.admin.jobs.waits import reasons_to_wait
 from pgonly_django.admin.jobs.waterfall import Waterfall
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.masking import MASK
 from pgonly_django.models import Checkpoint, CostEntry, Job, State, Worker
+from pgonly_django.models.budget import HELD_BY
 from pgonly_django.queue.output import read_output
 from pgonly_django.tasks.masking import JobMask
-from pgonly_django.wording import duration
 
 DIGEST_SHOWN = 8
 CHARACTERS_SHOWN = 20_000
@@ -42,16 +42,20 @@ def page_context(job: Job, links: Links, *, sees_data: bool) -> dict[str, Any]:
     steps = steps_of(job, mask, sees_data=sees_data, sees_costs=sees_costs)
     hides_keys = not sees_data or mask.hides_of(job.task, job.args, job.kwargs)
     waits = reasons_to_wait(job, links, hides_keys=hides_keys)
+    batches = batches_of(job)
     return {
         "job": job,
         "sees_data": sees_data,
         "facts": facts_of(
             job, worker, hides_keys=hides_keys, sees_costs=sees_costs, is_due=bool(waits and waits["is_due"])
         ),
-        "related": related_jobs(job, links),
+        "related": related_jobs(job, links, batches),
         "waits": waits,
-        "progress": [*filter(None, [progress_of(job, sees_data=sees_data)]), *gathered_by(job, links)],
-        "timeline": Waterfall(job, attempts, steps["shown"]),
+        "progress": [
+            *filter(None, [progress_of(job, sees_data=sees_data)]),
+            *gathered_by(job, links, batches),
+        ],
+        "timeline": Waterfall(job, attempts, steps["shown"], waits["since"] if waits else None),
         "attempts": [each for each in folded(attempts)[::-1] if each.newest.cause or each.newest.traceback],
         "values": values_of(job, mask) if sees_data else [],
         "checkpoint": checkpoint_of(job, mask, sees_data=sees_data),
@@ -80,13 +84,13 @@ def facts_of(
         (_("Queue"), job.queue),
         (_("Priority"), job.priority),
         (_("Backend"), job.backend),
-        (_("Held by"), job.held_by),
+        (_("Held by"), _held_by(job)),
         (_("Cost"), _cost(job) if sees_costs else None),
         (_("Concurrency key"), _concurrency(job, hides_key=hides_keys)),
         (_("Slots"), job.slots if (job.slots or 1) > 1 else None),
         (_("Unique key"), _unique_key(job, hides_key=hides_keys)),
         (_("Its key counts"), _key_counts(job)),
-        (_("Attempts"), f"{job.attempt} / {job.max_attempts}"),
+        (_("Attempts used"), f"{job.attempt} / {job.max_attempts}"),
         (_("Interruptions"), job.interruptions or None),
         (_("Crashes"), job.crashes or None),
         (_("Worker"), worker if job.state == State.RUNNING else None),
@@ -109,6 +113,11 @@ def _then(job: Job) -> str | None:
         has_succeeded = job.state == State.SUCCEEDED
         words = _("%s was enqueued") if has_succeeded else _("%s was not enqueued: its chain ended here")
     return words % str(job.then_job.get("task"))
+
+
+def _held_by(job: Job) -> str:
+    by = job.held_by or ""
+    return _("the budget “%s”") % by.removeprefix(HELD_BY) if by.startswith(HELD_BY) else by
 
 
 def _cost(job: Job) -> str:
@@ -136,8 +145,10 @@ def _kept(job: Job) -> list[tuple[str, str]]:
     if job.state == State.FAILED:
         label = _("Kept after it finished") if job.failed_retention is None else _("Kept if it fails")
         return [(label, _time_kept(if_it_fails))]
-    kept = [(_("Kept after it finished"), _time_kept(job.retention))]
-    return kept if job.is_finished else [*kept, (_("Kept if it fails"), _time_kept(if_it_fails))]
+    kept = _time_kept(job.retention)
+    if job.is_finished:
+        return [(_("Kept after it finished"), kept)]
+    return [(_("Kept after it finishes"), kept), (_("Kept if it fails"), _time_kept(if_it_fails))]
 
 
 def _time_kept(time: timedelta | None) -> str:

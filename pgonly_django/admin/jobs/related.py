@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import router
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -35,22 +35,29 @@ def in_words(origin: str) -> str:
     return str(WORDS[kind] % origin.removeprefix(kind))
 
 
-def related_jobs(job: Job, links: Links) -> dict[str, Any]:
+def batches_of(job: Job) -> list[JobBatch]:
+    """Returns the batch that it is a member of, and the newest ones that it gathers. Index: the primary key, and
+    pgonly_batch_once."""
+    batches = JobBatch.objects.using(_alias(job)).filter(Q(parent=job) | Q(pk=job.batch_id))
+    return list(batches.order_by("-pk")[: SHOWN + 1])
+
+
+def related_jobs(job: Job, links: Links, batches: list[JobBatch]) -> dict[str, Any]:
     """Returns what its page shows of them: where the job comes from, its batch, and the first SHOWN jobs that come from
     it."""
     groups = ((_("Enqueued"), OF_JOB), (_("Run again as"), OF_COPY))
     found = [_made_by(f"{kind}{job.pk}", label, job, links) for label, kind in groups]
-    batch = _batch(_("Member of"), str(job.batch_id), job, links) if job.batch_id else None
+    name = next((each.name for each in batches if each.pk == job.batch_id), "")
+    batch = _batch(_("Member of"), str(job.batch_id), job, links, name) if job.batch_id else None
     return {
         "lines": [line for line in (_origin_of(job, links), batch) if line],
         "groups": [group for group in found if group["jobs"]],
     }
 
 
-def gathered_by(job: Job, links: Links) -> list[dict[str, Any]]:
-    """Returns how far the batches are that it gathers, the newest ones, as progress_of() does. Index:
-    pgonly_batch_once."""
-    batches = list(JobBatch.objects.using(_alias(job)).filter(parent=job).order_by("-pk")[:SHOWN])
+def gathered_by(job: Job, links: Links, batches: list[JobBatch]) -> list[dict[str, Any]]:
+    """Returns how far those of the `batches` are that it gathers, as progress_of() does."""
+    batches = [batch for batch in batches if batch.parent_id == job.pk][:SHOWN]
     found = progress_for_page(_alias(job), [str(batch.pk) for batch in batches])
     return [
         {**_parts(batch.name, found.get(str(batch.pk))), "url": links.to_list(Job, batch_id=str(batch.pk))}
@@ -62,12 +69,12 @@ def _parts(name: str, parts: BatchProgress | None) -> dict[str, Any]:
     return {"figures": name, "percent": None} if parts is None else progress_of_parts(parts, name)
 
 
-def _batch(label: str, batch_id: str, job: Job, links: Links) -> dict[str, Any]:
+def _batch(label: str, batch_id: str, job: Job, links: Links, name: str = "") -> dict[str, Any]:
     """Returns a line for a batch, with how far it is."""
     parts = progress_for_page(_alias(job), [batch_id]).get(batch_id)
-    shown = _parts(_("batch %s") % batch_id, parts)
-    url = links.to_list(Job, batch_id=batch_id)
-    return {"label": label, "badge": shown.get("bar", ""), "text": shown["figures"], "url": url}
+    shown = _parts(name or _("batch %s") % batch_id, parts)
+    url, bar = links.to_list(Job, batch_id=batch_id), shown.get("bar", "")
+    return {"label": label, "badge": bar, "text": shown["figures"], "title": batch_id, "url": url}
 
 
 def _made_by(origin: str, label: str, job: Job, links: Links) -> dict[str, Any]:
@@ -124,6 +131,6 @@ def _line(job: Job, links: Links) -> dict[str, Any]:
     return {
         "badge": state_badge(job),
         "text": short_name(job.task),
-        "title": str(job),
+        "title": f"{job.task} {job.pk}",
         "url": links.to_row(job),
     }

@@ -115,11 +115,17 @@ class Button(NamedTuple):
 
 
 def buttons_of(
-    job: Job, links: Links, *, may_operate: bool, may_edit: bool, may_delete: bool
+    job: Job, links: Links, *, waits: bool, may_operate: bool, may_edit: bool, may_delete: bool
 ) -> dict[str, list[Button]]:
-    """Returns those of the job's page: `beside` each other, and in a `menu`."""
+    """Returns those of the job's page: `beside` each other, and in a `menu`. `waits`: for an event or a time."""
     made = [
-        Button(each["verb"].name, each["verb"].label, _hint(each["verb"], job), each["url"], is_link=False)
+        Button(
+            each["verb"].name,
+            each["verb"].label,
+            _hint(each["verb"], job, waits=waits),
+            each["url"],
+            is_link=False,
+        )
         for each in links.buttons(job)
     ]
     pages = [
@@ -137,7 +143,11 @@ def buttons_of(
     return {"beside": beside, "menu": [button for button in made if button not in beside]}
 
 
-def _hint(verb: Verb, job: Job) -> Promise | str:
-    if verb.name != "cancel":
+def _hint(verb: Verb, job: Job, *, waits: bool) -> Promise | str:
+    if verb is RUN_NOW and waits:
+        return _("Looks again for what it waits for.")
+    if verb is not CANCEL:
         return verb.hint
-    return _("Its worker is asked to stop it.") if job.state == State.RUNNING else _("It never runs.")
+    if job.state == State.RUNNING:
+        return _("Its worker is asked to stop it.")
+    return _("It does not run again.") if job.started_at else _("It never runs.")

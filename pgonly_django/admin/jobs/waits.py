@@ -89,6 +89,10 @@ def reasons_to_wait(job: Job, links: Links, *, hides_keys: bool) -> dict[str, An
             {"text": _text(reason, job, hides_keys=hides_keys), "url": _url(reason, links)}
             for reason in reasons
         ],
+        # When it began to wait for an event or a time.
+        "since": next(
+            (reason.facts["wait"].began_at for reason in reasons if reason.kind is Kind.WAITS), None
+        ),
         "is_bad": reasons[0].kind in NEEDS_A_PERSON,
         "buttons": _buttons(reasons[0], links),
         "is_due": reasons[0].kind in (Kind.DUE, Kind.OVERDUE),

@@ -11,11 +11,10 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.formats import time_tag
+from pgonly_django.admin.formats import duration, time_tag
 from pgonly_django.admin.jobs.attempts import EqualAttempts, RecordedAttempt, folded
 from pgonly_django.models import Job, State
 from pgonly_django.models.job_rows import ERRORS_KEPT
-from pgonly_django.wording import duration
 
 NARROWEST = 0.4  # percent: a shorter bar could not be seen
 INTERVALS = 2
@@ -74,8 +73,14 @@ class Row:
 class Waterfall:
     """`rows` in the order of their starts, on one `scale`, and `sums` of the time that was spent."""
 
-    def __init__(self, job: Job, attempts: list[RecordedAttempt], steps: list[dict[str, Any]]) -> None:
-        self._job = job
+    def __init__(
+        self,
+        job: Job,
+        attempts: list[RecordedAttempt],
+        steps: list[dict[str, Any]],
+        waits_since: datetime | None = None,  # for an event or a time
+    ) -> None:
+        self._job, self._waits_since = job, waits_since
         self._attempts = [each for each in attempts if each.shown_at is not None]
         starts = [job.started_at, *(each.started_at for each in attempts)]
         self._first_start = min((at for at in starts if at is not None), default=None)
@@ -102,12 +107,15 @@ class Waterfall:
     def _earlier_runs(self) -> Iterator[Row]:
         """Yields one row for runs before the first recorded one: the errors of a job keep its last runs only."""
         first = next((each for each in self._attempts if each.started_at is not None), None)
-        began, known_from = self._job.started_at, _start(first) if first else self._end
+        began = self._job.started_at
+        known_from = _start(first) if first else self._waits_since or self._end
         if began is None or known_from - began <= SAME_CLAIM:
             return
         # A run that waits for an event or a time leaves no entry.
         has_waited = len(self._job.errors) < ERRORS_KEPT
         note, kind = (_("then it waited"), WAIT) if has_waited else (_("no longer recorded"), LOST)
+        if self._waits_since and self._job.lease_epoch == 1:  # the run that waits
+            note, kind = "", RUNNING
         row = Row("earlier-runs", began, _("earlier runs"), note=note)
         row.count = (first.run - first.in_a_row if first and first.run else 0) or 1
         row.beside = _waited(self._gap(row, WAIT, began))

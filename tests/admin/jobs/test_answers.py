@@ -232,6 +232,13 @@ def test_a_page_asks_the_same_without_sending(admin_client, asked):
     assert not Event.objects.exists()
 
 
+def test_no_choice_is_chosen_before_the_person_does(admin_client, asked):
+    form = admin_client.get(address(asked)).text
+    assert '<option value="" selected>' in form
+    assert ">Back</a>" in form
+    assert "This field is required." in admin_client.post(address(asked), {"answer": ""}).text
+
+
 def test_the_person_comes_back_to_the_page_of_the_button_and_to_no_other_site(admin_client, asked):
     assert answer(admin_client, asked, "include", next="/admin/?a=1").redirect_chain[-1][0] == "/admin/?a=1"
     response = answer(admin_client, make_waiting("b"), "1", next="https://evil.example/")

@@ -27,6 +27,14 @@ def test_a_resting_job_goes_with_its_checkpoint_and_steps(admin_client):
     assert (Job.objects.count(), Checkpoint.objects.count(), Step.objects.count()) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("name", ["delete", "history"])
+def test_the_pages_around_a_job_call_its_task_by_its_short_name(admin_client, name):
+    job = make_job(State.FAILED)
+    html = admin_client.get(page_of(job).replace("change", name)).text
+    assert f"add {job.pk}" in html
+    assert "tests.jobs.add" not in html
+
+
 def test_the_count_of_a_jobs_steps_ends_at_the_cap(admin_client, monkeypatch):
     monkeypatch.setattr("pgonly_django.admin.jobs.job_admin.COUNTED_AT_MOST", 2)
     job = make_job(State.FAILED)

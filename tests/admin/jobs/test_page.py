@@ -113,13 +113,20 @@ def test_only_the_page_of_an_unfinished_job_refreshes_itself(page):
     assert "data-refresh-seconds" not in page(make_job(State.FAILED))
 
 
+def test_the_facts_name_what_holds_a_job_as_its_head_does(page):
+    text = text_of(page(make_job(State.HELD, held_by="budget:translations", attempt=1)))
+    assert "Held by the budget “translations” " in text
+    assert "Attempts used 1 / " in text
+    assert "Held by a person " in text_of(page(make_job(State.HELD)))
+
+
 OF_A_LETTER = {"dead_letter_queue": "dead", "dead_lettered_at": NOON}
 
 
 @pytest.mark.parametrize(
     ("state", "columns", "shown"),
     [
-        (State.READY, {}, ["Kept after it finished 7 d", "Kept if it fails 90 d"]),
+        (State.READY, {}, ["Kept after it finishes 7 d", "Kept if it fails 90 d"]),
         (State.SUCCEEDED, {}, ["Kept after it finished 7 d"]),
         (State.CANCELLED, {}, ["Kept after it finished 7 d"]),
         (State.FAILED, {}, ["Kept after it finished 90 d"]),
@@ -129,7 +136,7 @@ OF_A_LETTER = {"dead_letter_queue": "dead", "dead_lettered_at": NOON}
 )
 def test_how_long_a_job_is_kept_is_what_holds_for_its_state(page, state, columns, shown):
     text = text_of(page(make_job(state, retention=timedelta(days=7), **columns, **OF_A_LETTER)))
-    assert re.findall(r"Kept (?:after it finished|if it fails) (?:\d+ d|forever)", text) == shown
+    assert re.findall(r"Kept (?:after it finish(?:ed|es)|if it fails) (?:\d+ d|forever)", text) == shown
     assert "Dead letter queue dead" in text
     assert "Dead letter sent 2026-01-05 06:00:00" in text
 

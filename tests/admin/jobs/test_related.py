@@ -132,10 +132,10 @@ def test_a_job_that_gathers_shows_how_far_its_parts_are_and_leads_to_them(page, 
 
 def test_a_callback_and_a_member_say_how_far_their_batch_is(related):
     batch = make_gathering(succeeded=2, cancelled=1)
-    told = f"batch {batch.pk}: 3 of 3 ended, 1 cancelled"
-    assert (
-        words(related(make_job(enqueued_by=f"batch:{batch.pk}"))) == f"Related jobs Enqueued by 100% {told}"
-    )
-    member = Job.objects.filter(batch_id=batch.pk).first()
-    assert words(related(member)) == f"Related jobs Member of 100% {told}"
-    assert f'href="{LIST}?batch_id={batch.pk}"' in related(member)
+    told, link = ": 3 of 3 ended, 1 cancelled", f'href="{LIST}?batch_id={batch.pk}" title="{batch.pk}"'
+    called = related(make_job(enqueued_by=f"batch:{batch.pk}"))
+    assert words(called) == f"Related jobs Enqueued by 100% batch {batch.pk}{told}"
+    member = related(Job.objects.filter(batch_id=batch.pk).first())
+    assert words(member) == f"Related jobs Member of 100% papers{told}"
+    assert link in called
+    assert link in member

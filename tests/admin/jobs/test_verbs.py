@@ -19,6 +19,7 @@ from pgonly_django.admin.verbs import Done
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from tests.admin.conftest import LIST, act, make_job, page_of, said
+from tests.queue.rows import make_waiting
 
 pytestmark = pytest.mark.django_db
 
@@ -94,6 +95,20 @@ def test_one_button_is_primary_one_stands_beside_it_and_the_rest_is_in_a_menu(
     ].partition("<details")
     names = [re.findall(r'data-key="(.*?)"', part) for part in (shown, in_menu)]
     assert names == [beside.split(), menu.split()]
+
+
+@pytest.mark.parametrize(
+    ("job", "hint"),
+    [
+        (make_job, "It never runs."),
+        (lambda: make_job(started_at=timezone.now()), "It does not run again."),
+        (lambda: make_job(State.RUNNING), "Its worker is asked to stop it."),
+        (lambda: make_job(State.SCHEDULED), "Ready now instead of at its time"),
+        (lambda: make_waiting().job, "Looks again for what it waits for."),
+    ],
+)
+def test_the_hint_of_a_button_says_what_it_does_to_this_job(admin_client, job, hint):
+    assert hint in admin_client.get(page_of(job())).text
 
 
 def test_who_may_only_delete_has_that_button_alone_and_a_reader_has_none(client, person):

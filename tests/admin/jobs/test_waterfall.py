@@ -8,9 +8,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from pgonly_django.models import State, Step
+from pgonly_django.models import Job, State, Step
 from tests.admin.conftest import make_job
 from tests.admin.jobs.test_page import EVIL, NOON, attempt, text_of
+from tests.queue.rows import make_waiting
 
 pytestmark = pytest.mark.django_db
 MINUTE = timedelta(minutes=1)
@@ -156,6 +157,19 @@ def test_the_time_in_which_a_job_waited_for_an_event_is_told_as_waiting(page):
         ("Succeeded run 1, attempt 1 Start 10 min Took 10 min", [("succeeded", 50, 50)]),
     ]
     assert sums(html) == "10 min running 10 min waiting"
+
+
+@pytest.mark.parametrize(("runs", "row"), [(1, ("running", "")), (2, ("wait", " then it waited"))])
+def test_a_job_that_waits_for_an_event_has_a_bar_of_this_wait(page, runs, row):
+    job, (kind, note) = make_waiting(since=9 * MINUTE).job, row
+    began = timezone.now() - 10 * MINUTE
+    Job.objects.filter(pk=job.pk).update(enqueued_at=began, started_at=began, lease_epoch=runs)
+    job.waits.update(lease_epoch=runs)
+    job.refresh_from_db()
+    (earlier, bars), (waits, its_bars) = rows(page(job))
+    assert earlier.startswith(f"earlier runs{note} Start 0 s Took")
+    assert [each[0] for each in (*bars, *its_bars)] == [kind, "wait"]
+    assert waits.startswith("Scheduled waited 9 min")
 
 
 def test_the_time_of_runs_that_share_an_entry_is_not_told_as_waiting(page):
