@@ -108,7 +108,7 @@ def heartbeat(worker: Any) -> SafeString:
 
 @admin.display(description=gettext_lazy("uptime"))
 def since(worker: Any) -> SafeString:
-    end = worker.stopped_at or worker.heartbeat_at
+    end = worker.stopped_at or (worker.now if worker.is_live(worker.now) else worker.heartbeat_at)
     return formats.time_tag(worker.started_at, formats.age(worker.started_at, end))
 
 

@@ -63,10 +63,10 @@ QUEUE_PAUSED = Condition(
 WAITS_FORGOTTEN = Condition(
     "D114",
     Level.WARNING,
-    "{_jobs} for an event without a deadline, the oldest for {seconds:time}: {keys:names}.",
+    "{_jobs} for an event without a deadline for more than 7 d{_oldest}: {keys:names}.",
     "Answer it in the admin or with send_event(), or cancel its job: manage.py pgonly_jobs cancel {job}{_database}. "
     "A timeout of wait_for_event() tells the job when no answer comes.",
-    limit=7 * DAY,
+    limit=7 * DAY,  # as the words say
 )
 TAKEN_OVER = _("Another worker takes over when their leases end")
 NOT_TAKEN_OVER = _("No worker is live that could take over")
@@ -94,7 +94,7 @@ NOTIFY_LOST = Condition(
     "{_remedy}",
     limit=2.0,  # as in a worker's own test
 )
-JOBS_FAILED = Condition("", Level.ERROR, _("{_jobs} of {task} failed ({error}), the last one {seconds:ago}."))
+JOBS_FAILED = Condition("", Level.ERROR, _("{_jobs} of {task} failed ({error}), {_last}{seconds:ago}."))
 BUDGET_HOLDS = Condition("", Level.WARNING, _("The budget “{name}” holds {_jobs}."))
 SCHEDULE_FAILS = Condition("", Level.ERROR, _("The schedule “{name}” could not enqueue its job: {problem}"))
 LIMITER_COOLS_DOWN = Condition(
@@ -124,13 +124,14 @@ def of_queues(queues: Iterable[QueueFigures], served: Served, alias: str = "defa
 def of_waits(waits: Sequence[Any], alias: str = "default") -> Iterator[Finding]:
     """Yields one finding for all of them, of which the oldest is the first."""
     for oldest in waits[:1]:
-        jobs = capped(len(waits), WAITS_READ)
+        jobs, seconds = capped(len(waits), WAITS_READ), (oldest.now - oldest.began_at).total_seconds()
         yield WAITS_FORGOTTEN.finding(
             waits=jobs.number,
-            seconds=(oldest.now - oldest.began_at).total_seconds(),
+            seconds=seconds,
             keys=[wait.key for wait in waits],
             job=str(oldest.job_id),
             _jobs=ngettext("%s job waits", "%s jobs wait", jobs.number) % jobs.label,
+            _oldest=f", the oldest for {duration(int(seconds))}" if jobs.number > 1 else "",
             _database=database_flag(alias),
         )
 
@@ -139,7 +140,8 @@ def _of_queue(condition: Condition, queue: QueueFigures, alias: str, **more: Any
     waiting = ngettext("%s job waits", "%s jobs wait", queue.waiting.number) % queue.waiting.label
     if queue.oldest_seconds is not None:
         facts = {"jobs": waiting, "time": duration(int(queue.oldest_seconds))}
-        waiting = gettext("%(jobs)s, the oldest for %(time)s") % facts
+        texts = "%(jobs)s, for %(time)s", "%(jobs)s, the oldest for %(time)s"
+        waiting = ngettext(*texts, queue.waiting.number) % facts
     return condition.finding(
         about=queue,
         queue=queue.name,

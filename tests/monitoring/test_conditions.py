@@ -42,12 +42,15 @@ def test_waits_for_an_event_without_a_deadline_that_are_older_than_a_week():
     finding = found("queues")["D114"]
     assert finding.level == Level.WARNING
     assert finding.fact == (
-        "7 jobs wait for an event without a deadline, the oldest for 14 d: "
+        "7 jobs wait for an event without a deadline for more than 7 d, the oldest for 14 d: "
         "approve:6, approve:5, approve:4, approve:3, approve:2 and 2 more."
     )
     assert f"manage.py pgonly_jobs cancel {waits[6].job_id}" in finding.advice
-    for wait in waits:
+    for wait in waits[1:]:
         send_event(wait.key)
+    fact = "1 job waits for an event without a deadline for more than 7 d: approve:0."
+    assert found("queues")["D114"].fact == fact
+    send_event(waits[0].key)
     assert "D114" not in found("queues")
 
 
@@ -58,7 +61,7 @@ def test_a_queue_that_no_live_worker_serves():
     findings = found("queues")
     assert list(findings) == ["D111"]
     assert findings["D111"].level == Level.ERROR
-    assert "“ai”: 1 job waits, the oldest for 1 min" in findings["D111"].fact
+    assert "“ai”: 1 job waits, for 1 min" in findings["D111"].fact
     assert findings["D111"].advice.endswith("manage.py runworker --queues ai")
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from django.utils.translation import ngettext
+from django.utils.translation import gettext, ngettext
 
 from pgonly_django.admin.budgets import held_url
 from pgonly_django.admin.charts import local_text
@@ -79,6 +79,7 @@ def _of_failures(overview: OverviewPage) -> Iterator[Alert]:
             error=brief(short_name(group.error)),
             seconds=group.newest_seconds,
             _jobs=ngettext("%s job", "%s jobs", group.jobs.number) % group.jobs.label,
+            _last=gettext("the last one ") if group.jobs.number > 1 else "",
         )
         query = {**all_failed, "task": group.task, "error": group.error}
         retry_url = overview.to_bulk(RETRY.name, **query)

@@ -110,7 +110,7 @@ def queues_panel(overview: OverviewPage) -> dict[str, Any]:
             }
         )
     oldest = max(
-        (queue for queue in overview.queues if queue.oldest_seconds is not None and queue.paused_at is None),
+        (queue for queue in overview.queues if queue.oldest_seconds is not None),
         key=lambda queue: queue.oldest_seconds or 0,
         default=None,
     )

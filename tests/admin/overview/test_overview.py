@@ -183,6 +183,13 @@ def test_a_button_pauses_a_queue_and_comes_back(admin_client):
     assert Queue.objects.get().paused_at is not None
 
 
+def test_the_job_that_has_waited_longest_may_wait_in_a_paused_queue(shown):
+    make(queue="ai", ready_at=ago(timedelta(minutes=7, seconds=1)))
+    make(queue="paused", ready_at=ago(timedelta(minutes=20, seconds=1)))
+    Queue.objects.named("paused").pause()
+    assert "The job that has waited longest has waited for 20 min 1 s , in paused ." in shown("queues")
+
+
 def test_a_queue_that_has_jobs_and_no_row_can_be_paused(admin_client):
     make(queue="new & odd")
     html = panels(admin_client.get(PAGE))["queues"]
@@ -207,7 +214,14 @@ def test_a_worker_shows_its_jobs_with_their_progress(admin_client):
     assert "blue" in html
     assert f"/admin/pgonly_django/job/{job.pk}/change/" in html
     assert '<progress class="pgonly-progress" value="3" max="10">' in html
-    assert "3 / 10 · 30 %" in html
+    assert re.search(r"3 / 10 · 30 % · paper 3 · for \d s", words(html))
+
+
+@pytest.mark.parametrize(("total", "is_told"), [(1_000, False), (2_000, True)])
+def test_a_job_that_is_nearly_done_does_not_say_that_0_s_are_left(shown, total, is_told):
+    progress, began = {"done": 999, "total": total}, ago(timedelta(minutes=10))
+    make_running(make_worker().pk, progress=progress, attempted_at=began)
+    assert (" left" in shown("workers")) is is_told
 
 
 def test_a_late_worker_comes_first_and_many_lead_to_their_list(shown, monkeypatch):
