@@ -81,7 +81,7 @@ def name(budget: Any) -> SafeString:
 
 def period(budget: Any) -> str:
     if not budget.per:
-        return _("in all")
+        return _("for all time")
     facts = {"period": budget.get_per_display().lower(), "zone": budget.timezone}
     return _("per %(period)s, %(zone)s") % facts
 
@@ -118,6 +118,11 @@ class BudgetForm(TimeZoneForm):
         model = Budget
         fields = ("name", "usd", "per", "timezone")
         labels = {"timezone": gettext_lazy("Time zone")}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if usd := self.initial.get("usd"):
+            self.initial["usd"] = Decimal(f"{usd.normalize():f}")  # without the zeros at its end
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]

@@ -197,7 +197,8 @@ class EntryAdmin(VerbAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         rows = numbers_of_caches(self.links(request))
-        return self.page(request, "cacheentry/numbers.html", _("Caches"), rows=rows)
+        shown = {"rows": rows, "has_estimates": any(row["cache"].is_estimate for row in rows)}
+        return self.page(request, "cacheentry/numbers.html", _("Caches"), **shown)
 
     def clear_view(self, request: HttpRequest, alias: str) -> HttpResponse:
         if not self.has_delete_permission(request):

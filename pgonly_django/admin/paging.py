@@ -106,6 +106,8 @@ class TimedChangeList(ChangeList):
                     self.oldest = oldest_of_newest(whole, scope, self.last) if scope else None
                     self.queryset = whole if scope is None else self._in_scope(whole)
                     super().get_results(request)
+                    if self.has_active_filters or not self.query:  # Django's "Show all" leaves the filters
+                        self.full_result_count = self.result_count
                     self.result_list: list[Any] = list(self.result_list)
             except OperationalError as error:
                 if not timed_out(error):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.db import router
 from django.db.models import OuterRef, Subquery
@@ -171,6 +172,11 @@ def in_zone_of(schedule: Any, tick: datetime) -> datetime:
     return aware(tick).astimezone(zone)
 
 
+class JsonOrEmpty(forms.JSONField):
+    def prepare_value(self, value: Any) -> Any:
+        return "" if value is None else super().prepare_value(value)
+
+
 class ScheduleForm(TimeZoneForm):
     """A form that refuses what a worker could not enqueue."""
 
@@ -189,7 +195,12 @@ class ScheduleForm(TimeZoneForm):
             "catch_up": gettext_lazy("Missed ticks"),
             "overlap": gettext_lazy("Overlapping runs"),
         }
-        help_texts = {"args": gettext_lazy("A JSON list."), "kwargs": gettext_lazy("A JSON object.")}
+        help_texts = {
+            "args": gettext_lazy("A JSON list."),
+            "kwargs": gettext_lazy("A JSON object."),
+            "metadata": gettext_lazy("The metadata of its jobs: a JSON object. Empty: none."),
+        }
+        field_classes = {"metadata": JsonOrEmpty}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -286,6 +297,7 @@ class ScheduleAdmin(DeclaredAdmin):
         return {
             "state_badge": state_badge(schedule),
             "words": words(schedule),
+            "task": formats.short_name(schedule.task),
             "upcoming": upcoming(schedule),
             "ticks": self._ticks(schedule, links),
             "jobs_url": links.to_list(Job, enqueued_by=f"{OF_SCHEDULE}{schedule.name}"),
@@ -302,6 +314,7 @@ class ScheduleAdmin(DeclaredAdmin):
         for tick in ticks:
             job = found.get(tick.job_id) if tick.job_id else None
             url = links.to_row(job) if job else ""
-            badge = job_badge(job.state if job else None) if tick.job_id else None
+            skipped = formats.badge(tick.outcome, tick.get_outcome_display())
+            badge = job_badge(job.state if job else None) if tick.job_id else skipped
             shown.append({"tick": tick, "at": in_zone_of(schedule, tick.tick_at), "url": url, "badge": badge})
         return shown

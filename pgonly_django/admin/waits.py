@@ -39,6 +39,11 @@ def question(wait: Any) -> SafeString:
     return format_html(html, wait.job_url, text, below)
 
 
+@admin.display(description=gettext_lazy("waits for"))
+def waits_for(wait: Any) -> SafeString:
+    return question(wait)
+
+
 @admin.display(description=gettext_lazy("job"))
 def job(wait: Any) -> SafeString:
     name = formats.short_name(wait.job.task)
@@ -75,7 +80,7 @@ class WaitsFilter(admin.SimpleListFilter):
 
     def choices(self, changelist: Any) -> Iterator[Any]:
         of_people, *others = super().choices(changelist)
-        yield from ({**of_people, "display": _("Answers of people")}, *others)
+        yield from ({**of_people, "display": _("Waiting for people")}, *others)
 
     def queryset(self, request: HttpRequest, queryset: Any) -> QuerySet[Wait]:
         rows: QuerySet[Wait] = queryset if self.value() == ALL else queryset.for_people()
@@ -93,13 +98,18 @@ class WaitAdmin(ReadOnlyAdmin):
     sortable_by = ()
     list_per_page = 50
     actions = None
-    fields: ClassVar[Any] = (job, "question", choices, "key", since, until)
+    fields: ClassVar[Any] = (job, "question", choices, answers, "key", since, until)
     readonly_fields = fields
     change_list_template = "admin/pgonly_django/wait/change_list.html"
 
     def get_queryset(self, request: HttpRequest) -> Any:
         rows: Any = super().get_queryset(request)
         return rows.open().with_jobs()
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Names the first column for what is in it: not all waits are questions."""
+        first = waits_for if request.GET.get(ALL_VAR) == ALL else question
+        return (first, *self.list_display[1:])
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

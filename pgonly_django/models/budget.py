@@ -233,4 +233,4 @@ class CostEntry(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.usd} USD for {self.task or self.budget}"
+        return f"{amounts.shown(self.usd)} for {self.task.rpartition('.')[2] or self.budget}"

@@ -115,7 +115,7 @@ class Wait(models.Model):
         constraints = [models.UniqueConstraint("job", "name", name="pgonly_wait_once")]
 
     def __str__(self) -> str:
-        return self.name
+        return self.question or self.name
 
     @property
     def batch_id(self) -> str | None:

@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from pgonly_django.admin.base import DELETED_AT_ONCE
 from pgonly_django.models import CacheEntry
+from pgonly_django.monitoring.storage import CacheFigures
 from tests.elsewhere import missing
 
 ENTRIES, DURABLE_ENTRIES = "/admin/pgonly_django/cacheentry/", "/admin/pgonly_django/durablecacheentry/"
@@ -44,7 +45,7 @@ def test_the_list_shows_keys_types_sizes_expiry_and_tags(admin_client):
     caches["default"].set("user:7", Bomb(), 3600, tags=["project:7"])
     caches["default"].set("count", 41, None)
     page = admin_client.get(ENTRIES).text
-    for text in ("p:1:user:7", "pickle", " min", "project:7", "p:1:count", "integer", "never"):
+    for text in ("p:1:user:7", "pickle", "\xa0min", "project:7", "p:1:count", "integer", "never"):
         assert text in page
 
 
@@ -99,6 +100,7 @@ def test_numbers_and_clearing_one_cache_asks_first(admin_client, admin_user):
     caches["json"].set("c", 1)
     page = admin_client.get(reverse(NUMBERS)).text
     assert "answers" in page
+    assert "after ~" not in page  # nothing is estimated
     on_a_phone = re.findall('<td data-label="(.*?)"', page)
     assert on_a_phone == ["Location", "Entries", "Size", "Table on disk", "Hit rate"] * 3
     url = reverse("admin:pgonly_django_cacheentry_clear", args=["default"])
@@ -110,6 +112,12 @@ def test_numbers_and_clearing_one_cache_asks_first(admin_client, admin_user):
     said = (logged.user, logged.object_repr, logged.change_message)
     assert said == (admin_user, "the cache 'default'", "Cleared.")
     assert admin_client.post(url.replace("default", "unknown")).status_code == 404
+
+
+def test_what_an_estimate_is_stands_below_one(admin_client, monkeypatch):
+    figures = CacheFigures("default", "default", "answers", "pgonly_cache", None, None, is_estimate=True)
+    monkeypatch.setattr("pgonly_django.admin.cache_entries.caches", lambda _limit: [figures])
+    assert "A number after ~ is" in admin_client.get(reverse(NUMBERS)).text
 
 
 def test_who_may_only_look_may_not_clear(client, person):

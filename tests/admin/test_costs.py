@@ -71,6 +71,14 @@ def test_the_page_of_a_cost_shows_time_amount_and_job_as_the_list_does(admin_cli
     assert f'href="/admin/pgonly_django/job/{job.pk}/change/"' in html
 
 
+def test_the_heading_of_a_cost_names_amount_and_task_as_other_pages_do(admin_client):
+    entry = CostEntry.objects.create(usd="0.00011", task="shop.tasks.ask")
+    assert (
+        "<h2>$0.00011 for ask</h2>"
+        in admin_client.get(f"/admin/pgonly_django/costentry/{entry.pk}/change/").text
+    )
+
+
 def test_costs_are_found_by_a_budget_or_a_job_and_narrowed_to_the_last_days(admin_client):
     job = make_job()
     for budget in ("p", "p", "q"):

@@ -126,7 +126,8 @@ def test_an_edit_changes_what_was_changed_and_survives_a_deploy(admin_client):
 def test_saving_without_a_change_is_no_edit(admin_client):
     Schedule.objects.declare({"nightly": {"task": "tests.jobs.add", "cron": "0 3 * * *", "args": [1]}})
     schedule = Schedule.objects.get()
-    response = admin_client.post(page_of(schedule), {**FORM, "timezone": schedule.timezone})
+    assert ">\nnull<" not in admin_client.get(page_of(schedule)).text
+    response = admin_client.post(page_of(schedule), {**FORM, "timezone": schedule.timezone, "metadata": ""})
     assert response.context is None, response.context["adminform"].form.errors
     assert fresh(schedule).edited_at is None
 
@@ -222,8 +223,8 @@ def test_the_page_shows_the_ticks_with_their_jobs_and_the_next_ones(admin_client
     look()
     response = admin_client.get(page_of(schedule))
     (job,) = Job.objects.all()
-    assert str(job.pk) in response.text
-    assert "An earlier run is ready." in response.text
+    assert f'/job/{job.pk}/change/" title="{job.pk}">add</a>' in response.text
+    assert re.search(r">Skipped</span>\s*<span [^>]*>An earlier run is ready.", response.text)
     assert response.text.count(" 03:00:00 CST") == 5
     assert response.text.count(" CST</td>") == 2
     (address,) = re.findall(r'href="([^"]+)">All its jobs<', response.text)

@@ -50,8 +50,20 @@ def test_the_list_has_what_people_are_asked_the_oldest_first(admin_client):
     assert keys(admin_client, "?waits=all&q=payment") == []
     page = admin_client.get(LIST)
     assert page.context["title"] == "Waiting for people"
+    assert page.text.count("Waiting for people") > 2  # also as the choice of the filter
+    assert "Question" in words(page.text)
+    assert "Waits for" in words(admin_client.get(f"{LIST}?waits=all").text)
     assert "2 d ago" in words(page.text)
     assert "no deadline" in words(page.text)
+
+
+@pytest.mark.parametrize(
+    ("query", "is_offered"),
+    [("", False), ("?q=a", True), ("?waits=all", False), ("?waits=all&q=a", False)],
+)
+def test_show_all_is_offered_only_where_it_leads_to_more(admin_client, query, is_offered):
+    asked("a")
+    assert ("(<a href=" in admin_client.get(f"{LIST}{query}").text) is is_offered
 
 
 def test_what_is_answered_or_whose_job_has_ended_or_runs_again_is_not_in_it(admin_client):
@@ -156,7 +168,8 @@ def test_the_oldest_questions_are_found_by_their_index_among_many_other_waits():
 def test_the_page_of_a_wait_has_no_form(admin_client):
     wait = asked("Include?", until=timezone.now() + DAY)
     html = admin_client.get(f"{LIST}{wait.pk}/change/").text
-    assert "Include?" in html
+    assert "<h2>Include?</h2>" in html
+    assert re.search(r'<button [^>]*formaction="[^"]*" name="answer" value="yes"', html)
     assert 'name="_save"' not in html
     assert f'href="{HOME}job/{wait.job_id}/change/"' in html
     assert "yes, no" in html
