@@ -122,7 +122,7 @@ class Status:
             "facts": {
                 **self.outcomes,
                 "calls": self.calls,
-                "seconds": self.seconds,
+                "seconds": self.seconds and round(self.seconds),
                 **self.money.texts,
             },
         }

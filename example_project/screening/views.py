@@ -63,6 +63,7 @@ def project_page(request: HttpRequest, pk: int) -> HttpResponse:
         "held_because": held_because(project),
         "rows": [(paper, _opinions(paper, project)) for paper in page],
         "questions": [(paper, _opinions(paper, project)) for paper in _disputed(project)[:QUESTIONS_SHOWN]],
+        "more_questions": max(now.outcomes["disputed"] - QUESTIONS_SHOWN, 0),
         "summarise": partial(summarise, project),  # called by the template, unless the summary is cached
     }
     return render(request, "screening/project.html", context)

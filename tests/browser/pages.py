@@ -20,10 +20,10 @@ APP = "/admin/pgonly_django/"
 
 
 def pages() -> dict[str, str]:
-    """{name: path}. A name says what the page shows."""
+    """{name: path}. A name says what the page shows. Those of jobs come first, which soon have another state."""
     return {
-        "admin-index": "/admin/", "overview": APP,
-        **dict(_of_models()), **dict(_of_jobs()), **_others(), **dict(_of_the_example()),
+        **dict(_of_jobs()), "admin-index": "/admin/", "overview": APP,
+        **dict(_of_models()), **_others(), **dict(_of_the_example()),
     }  # fmt: skip
 
 
@@ -44,6 +44,7 @@ def _of_jobs() -> Iterator[tuple[str, str]]:
     yield "job-list-search", f"{APP}job/?q=make_report"
     wanted: dict[str, dict[str, Any]] = {f"job-{state}": {"state": state} for state in State.values}
     wanted |= {
+        "job-held": {"held_by": "a person"},
         "job-held-by-budget": {"held_by__startswith": "budget:"},
         "job-without-worker": {"queue": "ai"},
         "job-paused-queue": {"queue": "exports", "state": State.READY},
@@ -86,7 +87,6 @@ def _others() -> dict[str, str]:
         "queue-reports": f"{APP}queue/reports/change/",
         "limiter-archive": f"{APP}limiter/archive/change/",
         "budget-translations": f"{APP}budget/translations/change/",
-        "schedule-weekly": f"{APP}schedule/{quote_key('reports of the week')}/change/",
         "schedule-add": f"{APP}schedule/add/",
     }
 

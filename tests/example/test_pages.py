@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.utils import timezone
 
-from example_project.screening.models import Paper, Project, Verdict
+from example_project.screening import views
+from example_project.screening.models import Paper, Project, ReviewerCall, Verdict
 from pgonly_django.models import Job
 from pgonly_django.testing import drain
 from tests.example.conftest import CSV, opinions
@@ -54,6 +57,24 @@ def test_the_polled_json_is_the_status_of_the_screening(client, disputed):
     now = client.get(f"/projects/{disputed.pk}/progress.json").json()
     assert (now["state"], now["done"], now["total"], now["percent"]) == ("new", 2, 3, 66)
     assert (now["facts"]["included"], now["facts"]["disputed"], now["facts"]["waiting"]) == (1, 1, 1)
+
+
+def test_the_page_leads_to_the_questions_that_it_does_not_show(client, disputed, monkeypatch):
+    page, more = f"/projects/{disputed.pk}/", '<a href="?show=disputed#papers">1 more</a>'
+    assert more not in client.get(page).text
+    monkeypatch.setattr(views, "QUESTIONS_SHOWN", 0)
+    assert more in client.get(page).text
+
+
+def test_the_time_is_told_in_whole_seconds(client, disputed):
+    began, paper = timezone.now(), disputed.papers.first()
+    call = ReviewerCall.objects.create(paper=paper, reviewer="points")
+    ReviewerCall.objects.filter(pk=call.pk).update(
+        started_at=began, finished_at=began + timedelta(seconds=2.2)
+    )
+    page = f"/projects/{disputed.pk}/"
+    assert '<span data-fact="seconds">2</span> s' in client.get(page).text
+    assert client.get(f"{page}progress.json").json()["facts"]["seconds"] == 2
 
 
 def test_the_list_is_filtered_by_outcome(client, disputed):
