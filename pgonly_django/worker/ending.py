@@ -41,6 +41,7 @@ from pgonly_django.tasks.error_policies import errors_in, policy_of
 from pgonly_django.tasks.options import TaskOptions
 from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError, with_fields
 from pgonly_django.tasks.result import build_result
+from pgonly_django.wording import duration
 
 # A task that is not known is looked for again, after growing pauses, for UNKNOWN_FOR: a rolling deploy.
 UNKNOWN_PAUSE_SECONDS = (2.0, 60.0)
@@ -253,7 +254,7 @@ def _postponed(run: Run, error: UnknownTaskError) -> Finish:
     if waited >= UNKNOWN_FOR:
         is_unfit = isinstance(error, UnfitArgumentsError)
         what = "could call it with its arguments" if is_unfit else "knew the task"
-        reason = f"No worker {what} for {UNKNOWN_FOR}: {error}"
+        reason = f"No worker {what} for {duration(UNKNOWN_FOR)}: {error}"
         return finish(run, Outcome.FAILED, State.FAILED, error=error, reason=reason)
     shortest, longest = UNKNOWN_PAUSE_SECONDS
     pause = min(max(waited.total_seconds() / 2, shortest), longest)

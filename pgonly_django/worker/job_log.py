@@ -280,7 +280,9 @@ def log_failure(run: Run, finish: Finish, error: BaseException, *, is_news: bool
 def _log_failure(run: Run, finish: Finish, error: BaseException, is_news: bool) -> None:
     facts = facts_of(run)
     if finish.outcome is Outcome.POSTPONED:
-        message = f"{run.job.task} {run.job.id}: {error} The worker looks for it again for {UNKNOWN_FOR}."
+        said = str(error).rstrip(".")
+        message = f"{run.job.task} {run.job.id}: {said}. It is looked for again for {duration(UNKNOWN_FOR)}."
+        message += " If this worker has older code than the job, restart it."
         emit("worker.task_unknown", message, level=logging.WARNING if is_news else logging.DEBUG, **facts)
     elif finish.outcome in TOLD_AT_ONCE:
         name = type(error).__name__

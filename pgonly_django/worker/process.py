@@ -171,7 +171,7 @@ def leave(code: int, by: float = NEVER) -> NoReturn:
     _end_children(by)
     # Of the jobs that this worker gave back.
     wake_urls.flush(max(min(WAKE_SECONDS, by - time.monotonic()), 0.0))
-    _try_all(connections.close_all, embedded.stop_started)
+    _try_all(connections.close_all, embedded.stop_unused)
     # Not here: a handler of the log that hangs in another thread has locked itself, or its stream.
     streams = [stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None]
     flushing = threading.Thread(target=_try_all, args=(*streams, logging.shutdown), daemon=True)

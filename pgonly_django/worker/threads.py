@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from uuid import UUID
+
+from django.db import InterfaceError, OperationalError, connections
 
 from pgonly_django.conf import settings
 from pgonly_django.database import notify
@@ -18,6 +21,8 @@ from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.run_counter import RunCounter
 from pgonly_django.worker.scheduler import Scheduler
 
+START_SECONDS, PAUSE_SECONDS = 30.0, 0.5
+
 
 class Threads:
     """The threads, used by the main loop, whose messages `tell` takes."""
@@ -32,8 +37,18 @@ class Threads:
         self.scheduler = Scheduler(worker_id, options, main.listener, lambda: tell(Notification(WAKE)))
 
     def declare_queues(self) -> None:
-        """Declares the queues before the first claim. The workers that run already may not know of the limits."""
-        declare(self._database)
+        """Declares the queues before the first claim. The workers that run already may not know of the limits. It waits
+        for a database that is unavailable, at most START_SECONDS."""
+        give_up_at = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                declare(self._database)
+                break
+            except (OperationalError, InterfaceError):
+                connections[self._database].close()
+                if time.monotonic() >= give_up_at:
+                    raise
+                time.sleep(PAUSE_SECONDS)
         if settings().queues:
             self._main.ask(lambda it: notify.send(it, notify.limited(notify.ANY_QUEUE)))
 

@@ -106,7 +106,7 @@ def test_a_task_that_is_not_known_has_one_line(run_jobs, lines):
     ((level, message),) = lines(result)
     assert level == "WARNING"
     assert "Cannot import the task tests.jobs.gone" in message
-    assert "looks for it again for 1:00:00" in message
+    assert "is looked for again for 1 h. If this worker has older code than the job, restart it." in message
 
 
 @pytest.mark.parametrize("task", [jobs.hold_on, jobs.stubborn])

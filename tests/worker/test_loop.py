@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import pytest
 from django.db.backends.signals import connection_created
 from django.db.models import F
+from django.db.utils import OperationalError
 from django.utils import timezone
 
 from pgonly_django import enqueue_many
@@ -19,7 +20,7 @@ from pgonly_django.compat import InvalidTask, TaskResultStatus
 from pgonly_django.models import Checkpoint, Job, State, Step
 from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.claim import Claim
-from pgonly_django.worker import timers
+from pgonly_django.worker import threads, timers
 from pgonly_django.worker.ending import EndedRun, succeeded, unrecordable
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
@@ -42,6 +43,26 @@ def test_a_job_runs_and_its_result_is_there(work):
     assert result.return_value == 5
     assert result.job.finished_at is not None
     assert result.job.delete_after - result.job.finished_at > timezone.timedelta(days=6)
+
+
+def test_a_start_waits_for_a_database_that_goes_away_meanwhile(work, monkeypatch):
+    tries = []
+
+    def declare(alias):
+        tries.append(alias)
+        if len(tries) == 1:
+            raise OperationalError("the connection was lost")
+
+    monkeypatch.setattr(threads, "declare", declare)
+    monkeypatch.setattr(threads, "PAUSE_SECONDS", 0.01)
+    result = jobs.add.enqueue(2, b=3)
+    work()
+    assert result.wait(1).return_value == 5
+    assert len(tries) == 2
+    tries.clear()
+    monkeypatch.setattr(threads, "START_SECONDS", 0.0)
+    with pytest.raises(OperationalError):
+        work()
 
 
 def test_async_tasks_run_on_the_event_loop_and_sync_ones_in_slots(work):
