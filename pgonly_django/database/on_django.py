@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import psycopg
 from django.conf import settings
-from django.db import Error, OperationalError, connections, transaction
+from django.db import Error, IntegrityError, OperationalError, connections, transaction
 from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg import errors
 from psycopg.pq import TransactionStatus
@@ -280,15 +280,31 @@ def is_in_transaction(alias: str) -> bool:
     return connection.in_atomic_block or not connection.get_autocommit()
 
 
-def repeat_after_conflict(alias: str, call: Callable[[], T]) -> T:
-    """Calls it, and once more where its own transaction met another one, as under REPEATABLE READ. Inside the caller's
-    transaction it raises, since that is lost."""
-    try:
-        return call()
-    except OperationalError as error:
-        if is_in_transaction(alias) or not isinstance(error.__cause__, errors.SerializationFailure):
-            raise
-    return call()
+TRIES = 10  # of a call that meets other transactions; a deadlock takes a second
+
+
+def repeat_after_conflict(
+    alias: str, call: Callable[[], T], *also: type[psycopg.Error], tries: int = TRIES
+) -> T:
+    """Calls it, and again where its own transaction met another one: in a deadlock, under REPEATABLE READ, or where the
+    error is one of `also`. Inside the caller's transaction it raises, since that is lost, unless only a savepoint of
+    the call was: its locks are gone with it."""
+    for tries_left in reversed(range(tries)):
+        try:
+            return call()
+        except (OperationalError, IntegrityError) as error:
+            if not (tries_left and _may_repeat(alias, error, also)):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _may_repeat(alias: str, error: Error, also: tuple[type[psycopg.Error], ...]) -> bool:
+    if isinstance(error.__cause__, errors.SerializationFailure):
+        return not is_in_transaction(alias)
+    if not isinstance(error.__cause__, (errors.DeadlockDetected, *also)):
+        return False
+    status = connections[alias].connection.info.transaction_status
+    return not is_in_transaction(alias) or status != TransactionStatus.INERROR
 
 
 def timed_out(error: Error) -> bool:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.apps import apps
-from django.db import IntegrityError, connections, models, transaction
+from django.db import connections, models, transaction
 from django.db.models import Case, Exists, F, Func, OuterRef, Q, Value, When
 from django.db.models.expressions import RawSQL
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
@@ -16,10 +16,11 @@ from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
+from psycopg.errors import UniqueViolation
 
 from pgonly_django.compat import uuid7
 from pgonly_django.database import notify
-from pgonly_django.database.on_django import require_autocommit, runs_commit_hooks
+from pgonly_django.database.on_django import repeat_after_conflict, require_autocommit, runs_commit_hooks
 from pgonly_django.database.statement import printable
 from pgonly_django.models.batch import batches_of, lock, reopen
 from pgonly_django.models.job_rows import (
@@ -78,7 +79,6 @@ STARTABLE = (State.SCHEDULED,)
 BY_A_PERSON = "a person"  # held_by, where no budget and no error holds the job
 HELD_BY_LENGTH = 255
 BATCHES_TOLD = 100  # of more, a sweep finds those that are over
-RACES = 10  # so often a write is repeated that lost against another job with the same unique_key
 
 # The finished rows that retry() and redrive() would bring back into it.
 COMES_BACK = (
@@ -148,17 +148,15 @@ class JobQuerySet(models.QuerySet["Job"]):
         require_autocommit(self.db, "retry()")  # atomic() would hide it
         ready = notify.ready(notify.ANY_QUEUE)
         changes = {"state": State.READY, "ready_at": ClockTimestamp(), **TAKEN_BACK}
+
+        def retry() -> int:
+            with transaction.atomic(using=self.db):
+                rows = self.filter(self._free_kept_keys(), self._of_reopened_batches())
+                rows = rows.filter(state__in=RETRYABLE).with_free_keys()
+                return rows._update_and_wake(RETRYABLE, ready, **changes)  # noqa: SLF001 - our own class
+
         # Another job may take a unique_key between the look at it and the write; the caller's transaction stays usable.
-        for races_left in reversed(range(RACES)):
-            try:
-                with transaction.atomic(using=self.db):
-                    rows = self.filter(self._free_kept_keys(), self._of_reopened_batches())
-                    rows = rows.filter(state__in=RETRYABLE).with_free_keys()
-                    return rows._update_and_wake(RETRYABLE, ready, **changes)  # noqa: SLF001 - our own class
-            except IntegrityError:
-                if not races_left:
-                    raise
-        raise AssertionError("unreachable")
+        return repeat_after_conflict(self.db, retry, UniqueViolation)
 
     def _of_reopened_batches(self) -> Q:
         """Opens the batches of the jobs that retry() is about to write. Returns a condition without the members of

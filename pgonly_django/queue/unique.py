@@ -12,12 +12,9 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from django.db import OperationalError, connections
-from psycopg.errors import SerializationFailure
-
 from pgonly_django.compat import new_ids
 from pgonly_django.database import notify
-from pgonly_django.database.on_django import first_row
+from pgonly_django.database.on_django import first_row, repeat_after_conflict
 from pgonly_django.database.statement import Params, Statement
 from pgonly_django.exceptions import UniqueKeyError
 from pgonly_django.queue.enqueue import (
@@ -104,15 +101,8 @@ def insert_unique(alias: str, jobs: Sequence[NewJob]) -> list[Enqueued]:
     for other transactions that have inserted one of the keys. In a transaction at REPEATABLE READ or SERIALIZABLE such
     a conflict is a serialization failure (OperationalError), as always.
     """
-    for tries_left in reversed(range(TRIES)):
-        try:
-            return _insert_unique(alias, jobs)
-        except OperationalError as error:
-            # Where the statement was its own transaction, another one sees what the winner has committed.
-            is_conflict = isinstance(error.__cause__, SerializationFailure)
-            if not is_conflict or not tries_left or connections[alias].in_atomic_block:
-                raise
-    raise AssertionError("unreachable")
+    # Where the statement was its own transaction, another one sees what the winner has committed.
+    return repeat_after_conflict(alias, lambda: _insert_unique(alias, jobs), tries=TRIES)
 
 
 def _insert_unique(alias: str, jobs: Sequence[NewJob]) -> list[Enqueued]:

@@ -28,7 +28,12 @@ from pgonly_django.compat import (
     tasks_logger,
 )
 from pgonly_django.database import notify
-from pgonly_django.database.on_django import FollowUp, require_autocommit, require_autocommit_on
+from pgonly_django.database.on_django import (
+    FollowUp,
+    repeat_after_conflict,
+    require_autocommit,
+    require_autocommit_on,
+)
 from pgonly_django.events import emit, has_listeners
 from pgonly_django.instruments import watches_enqueues
 from pgonly_django.queue.enqueue import (
@@ -183,12 +188,19 @@ class PostgresBackend(BaseTaskBackend):
     ) -> list[JobResult]:
         if alike or not any(new.unique for _, new in jobs):
             return self._copy(jobs, alike)
-        results: dict[int, JobResult] = {}
-        with transaction.atomic(using=self.database):
-            for write, are_unique in ((self._insert_unique, True), (self._copy, False)):
-                places = [at for at, (_, new) in enumerate(jobs) if (new.unique is not None) is are_unique]
-                results |= zip(places, write([jobs[at] for at in places]) if places else (), strict=True)
-        return [results[at] for at in range(len(jobs))]
+
+        def write_all() -> list[JobResult]:
+            results: dict[int, JobResult] = {}
+            with transaction.atomic(using=self.database):
+                for write, are_unique in ((self._insert_unique, True), (self._copy, False)):
+                    places = [
+                        at for at, (_, new) in enumerate(jobs) if (new.unique is not None) is are_unique
+                    ]
+                    results |= zip(places, write([jobs[at] for at in places]) if places else (), strict=True)
+            return [results[at] for at in range(len(jobs))]
+
+        # A retry, say, takes the same keys in another order.
+        return repeat_after_conflict(self.database, write_all)
 
     def _copy(
         self, jobs: Sequence[tuple[Any, NewJob]], alike: Mapping[str, str] | None = None

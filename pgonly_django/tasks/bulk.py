@@ -59,7 +59,8 @@ def prepared(
     places: dict[str, list[int]] = {}
     for place, (task, _, _, _) in enumerate(checked):
         places.setdefault(task.backend, []).append(place)
-    backends = {_backend(checked[own[0]][0]): own for own in places.values()}
+    # In the order of their aliases: two processes that write the keys of two backends in two orders would deadlock.
+    backends = {_backend(checked[own[0]][0]): own for _, own in sorted(places.items())}
     jobs: list[Any] = [None] * len(checked)
     for backend, own in backends.items():
         for place, job in zip(own, backend.prepare_many([checked[place] for place in own]), strict=True):

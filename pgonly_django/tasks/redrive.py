@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Real
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models import BooleanField, ExpressionWrapper, QuerySet
 
 from pgonly_django.database import notify
-from pgonly_django.database.on_django import require_autocommit
+from pgonly_django.database.on_django import repeat_after_conflict, require_autocommit
 from pgonly_django.exceptions import PgonlyError, WrongArgumentsError
 from pgonly_django.models import Job, State
 from pgonly_django.models.batch import lock, reopen
@@ -73,14 +73,15 @@ def redrive(
     failed = _unsliced(jobs, alias).filter(state=State.FAILED)
     if arguments:
         _check_arguments(failed, arguments)
-    done, delays = Redriven(), (number * rate for number in itertools.count())
+    done = Redriven()
     last: Any = None
     while True:
         page = list(redrive_page(failed, last))
-        with transaction.atomic(using=alias):
-            lock(alias, {batch_id for _, batch_id in page if batch_id})
-            rows = list(redrive_rows(failed, [pk for pk, _ in page], CALL if arguments else ()))
-            _redrive_rows(alias, rows, arguments, delays, done)
+        again = partial(_redrive_page, failed, page, arguments, rate, done.jobs)
+        redriven, left = repeat_after_conflict(alias, again)
+        done.jobs += redriven
+        for job_id, reason in left:
+            done.leave(job_id, reason)
         if len(page) < BATCH:
             return done
         last, _ = page[-1]
@@ -106,35 +107,45 @@ def redrive_rows(failed: JobQuerySet, ids: Sequence[Any], more: Sequence[str] = 
     return rows.select_for_update(skip_locked=True, no_key=True, of=("self",))
 
 
-def _redrive_rows(
-    alias: str,
-    rows: Sequence[Any],
+def _redrive_page(
+    failed: JobQuerySet,
+    page: Sequence[tuple[UUID, UUID | None]],
     arguments: Mapping[str, Any] | None,
-    delays: Iterator[float],
-    done: Redriven,
-) -> None:
-    batch = []
+    rate: float,
+    before: int,
+) -> tuple[int, list[tuple[str, str]]]:
+    """Redrives these in one transaction, which it may be called for again; so many came `before` them. Returns how many
+    run again, and the others with the reason."""
+    with transaction.atomic(using=failed.db):
+        lock(failed.db, {batch_id for _, batch_id in page if batch_id})
+        rows = list(redrive_rows(failed, [pk for pk, _ in page], CALL if arguments else ()))
+        return _redrive_rows(failed.db, rows, arguments, rate, before)
+
+
+def _redrive_rows(
+    alias: str, rows: Sequence[Any], arguments: Mapping[str, Any] | None, rate: float, before: int
+) -> tuple[int, list[tuple[str, str]]]:
+    batch: list[Again] = []
+    left: list[tuple[str, str]] = []
     newest = {row.unique_key: row.pk for row in rows if row.takes_key}
     for row in rows:
         # Without new arguments it keeps its key, which another job may have, or gets in this batch.
         if not arguments and row.takes_key and not (row.has_free_key and newest[row.unique_key] == row.pk):
-            done.leave(str(row.pk), TAKEN)
+            left.append((str(row.pk), TAKEN))
             continue
         try:
             call = _changed(row, arguments) if arguments else None
         except PgonlyError as error:
-            done.leave(str(row.pk), str(error))
+            left.append((str(row.pk), str(error)))
         else:
-            batch.append(Again(str(row.pk), next(delays), call))
+            batch.append(Again(str(row.pk), (before + len(batch)) * rate, call))
     redriven = set(redrive_batch(alias, batch)) if batch else set()
     reopen(alias, {row.batch_id for row in rows if row.batch_id and str(row.pk) in redriven})
-    for each in batch:
-        if each.id not in redriven:
-            done.leave(each.id, TAKEN)
-    done.jobs += len(redriven)
+    left += [(each.id, TAKEN) for each in batch if each.id not in redriven]
     if redriven:
         notify.wake_after_commit(alias, notify.ready(notify.ANY_QUEUE))
         notify.wake_after_commit(alias, notify.DUE)
+    return len(redriven), left
 
 
 def _changed(row: Job, arguments: Mapping[str, Any]) -> dict[str, Any]:

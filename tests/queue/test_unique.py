@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from psycopg.errors import SerializationFailure
 
-from pgonly_django import enqueue_many
+from pgonly_django import enqueue_many, redrive
 from pgonly_django.database import notify
 from pgonly_django.exceptions import UniqueKeyError
 from pgonly_django.models import Job
@@ -121,6 +121,52 @@ def test_batches_in_opposite_orders_do_not_wait_for_each_other(beside):
     results = [beside(enqueue_many, calls) for calls in (one, one[::-1], one, one[::-1])]
     winners = [result for future in results for result in future.result(60) if not result.is_duplicate]
     assert len(winners) == Job.objects.count() == 300
+
+
+def enqueue_all(*numbers):
+    return sum(not result.is_duplicate for result in enqueue_many([(sync_account, [n]) for n in numbers]))
+
+
+def ending_deadlocks_after(timeout, call, *args):
+    """The call, in a session that ends its transaction when it has waited so long in a deadlock."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('deadlock_timeout', %s, false)", [timeout])
+    return call(*args)
+
+
+@pytest.mark.parametrize("of_caller", [nullcontext, transaction.atomic])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Job.objects.failed().retry(),
+        lambda: redrive(Job.objects.all()).jobs,
+        lambda: enqueue_all(1, 2, 3),
+    ],
+    ids=["retry", "redrive", "enqueue_many"],
+)
+def test_what_meets_another_transaction_in_a_deadlock_is_repeated(beside, other, call, of_caller):
+    """It takes the first key and waits for the second; the other one takes the third, and waits for the first."""
+    if "enqueue_all" not in call.__code__.co_names:
+        enqueue_all(1, 2, 3)
+        Job.objects.update(state=State.FAILED)
+
+    def repeated():
+        with of_caller():
+            return call()
+
+    def crossing():
+        with transaction.atomic():
+            return enqueue_all(3), enqueue_all(1)
+
+    with transaction.atomic():
+        enqueue_all(2)
+        first = beside(ending_deadlocks_after, "10ms", repeated)
+        wait_until_blocked(other, 1)
+        second = beside(ending_deadlocks_after, "10min", crossing)
+        wait_until_blocked(other, 2)
+        transaction.set_rollback(True)
+    assert (first.result(30), second.result(30)) == (1, (1, 1))
+    assert Job.objects.filter(state=State.READY).count() == 3
 
 
 def test_a_batch_is_cut_where_it_would_be_too_long_for_one_statement(monkeypatch):

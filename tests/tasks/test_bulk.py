@@ -101,6 +101,15 @@ def test_calls_of_several_backends_come_back_in_order(settings):
     ]
 
 
+def test_backends_are_written_in_one_order_or_two_processes_would_wait_for_each_others_keys(settings):
+    settings.TASKS = {"default": settings.TASKS["default"], "second": settings.TASKS["default"]}
+    second = add.using(backend="second")
+    for calls in [(second, [1]), (add, [0])], [(add, [0]), (second, [1])]:
+        enqueue_many(calls)
+    written = Job.objects.order_by("pk").values_list("backend", flat=True)
+    assert list(written) == ["default", "second"] * 2
+
+
 @pytest.mark.django_db(transaction=True)
 def test_calls_of_several_backends_are_written_all_or_none(settings):
     settings.TASKS = {"default": settings.TASKS["default"], "second": settings.TASKS["default"]}
