@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Case, F, Value, When
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Greatest, Least
@@ -56,14 +56,24 @@ class DeclaredQuerySet(models.QuerySet[Any]):
         ]
         self.bulk_create(rows, ignore_conflicts=True)
         count = len(new)
+        unconfirmed = []
         for name, (declared, is_confirmed) in sorted(known.items()):
             if declared != dict(declarations[name]):
                 count += self._replace(name, dict(declarations[name]))
             elif not is_confirmed:
-                now = _declarer()
-                newest = Greatest("declarer_started_at", now["declarer_started_at"])
-                self.filter(name=name).update(**{**now, "declarer_started_at": newest})
+                unconfirmed.append(name)
+        if unconfirmed:
+            self._confirm(unconfirmed)
         return count
+
+    def _confirm(self, names: Iterable[str]) -> None:
+        """Leaves out what another process has locked: it confirms the row, too, or is done by the next time."""
+        now = _declarer()
+        newest = Greatest("declarer_started_at", now["declarer_started_at"])
+        with transaction.atomic(using=self.db):
+            rows = self.filter(name__in=names).select_for_update(skip_locked=True, no_key=True)
+            free = list(rows.values_list("name", flat=True))
+            self.filter(name__in=free).update(**{**now, "declarer_started_at": newest})
 
     def _known(self, names: Iterable[str]) -> dict[str, tuple[Any, bool | None]]:
         """Returns, by name, what the rows say, and whether a process has confirmed it that is not older than this

@@ -11,14 +11,16 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
+from operator import attrgetter
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from django.db import InterfaceError, OperationalError, connections, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import BooleanField, DurationField, ExpressionWrapper, F, Q, QuerySet
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
 from pgonly_django.database.connect import TRY_AGAIN
@@ -26,8 +28,7 @@ from pgonly_django.database.on_django import first_row
 from pgonly_django.database.statement import Statement
 from pgonly_django.error_texts import as_reason
 from pgonly_django.events import emit
-from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.models.schedule import Schedule, Tick, TickOutcome
+from pgonly_django.models.schedule import UNPLANNED, Schedule, Tick, TickOutcome
 from pgonly_django.queue.enqueue import aware
 from pgonly_django.scheduling import calls
 from pgonly_django.scheduling.timing import CronLine, Interval, Timing, due
@@ -39,15 +40,17 @@ TURN_SECONDS = 1.0
 # By database: the schedules whose turns take longer. Each has its own thread until it returns.
 in_hand: defaultdict[str, set[str]] = defaultdict(set)
 # A schedule whose job cannot be enqueued here comes again this much later: another worker may know its task by then,
-# and a deploy may bring it.
-PUT_OFF_SECONDS = 30.0
+# and a deploy may bring it. Where there are many, one is tried every TRY_SECONDS.
+PUT_OFF_SECONDS, TRY_SECONDS = 30.0, 0.1
+# Schedules whose first ticks one transaction computes, in about 0.2 s.
+PLANNED_AT_ONCE = 500
 # All that is due is locked by another worker, which is about to move next_at on, or has died; or a statement was
 # cancelled.
 LOCKED_SECONDS = 0.25
 # Between two looks whether the run has ended that a tick replaces and whose unique key its job needs.
 REPLACING_SECONDS = 1.0
 # What a schedule that catches up enqueues within this time, at most, is one transaction; then the others have their
-# turns.
+# turns. After this time of turns we look which others are due by now.
 PORTION_SECONDS = 0.5
 # A worker that is frozen inside the transaction keeps its schedule from ticking for this long.
 LIMITS = Statement("""
@@ -64,6 +67,19 @@ WITH pruned AS (
     ) RETURNING id
 )
 SELECT count(*) FROM pruned
+""")
+)
+
+
+# Index: the primary key.
+PLAN = Statement(
+    qualified("""
+WITH planned AS (
+    UPDATE pgonly_schedule AS s SET next_at = first.next_at, problem = NULL
+    FROM unnest(%(names)s::text[], %(next_ats)s::timestamptz[]) AS first (name, next_at)
+    WHERE s.name = first.name RETURNING 1
+)
+SELECT count(*) FROM planned
 """)
 )
 
@@ -102,6 +118,15 @@ class Turn:
         self._on_long(self.name)
 
 
+class Waiting(NamedTuple):
+    """A row of look()."""
+
+    name: str
+    has_plan: bool
+    has_problem: bool
+    until_due: timedelta
+
+
 class DueSchedules:
     """The schedules that are due. `known`: the names that this worker's code declares. A row that other code declares
     is left to the workers with that code, unless a person has edited it; rows that a person made are for all. `go_on`
@@ -111,9 +136,10 @@ class DueSchedules:
     def __init__(self, database: str, go_on: Callable[[], None] | None = None) -> None:
         self.database = database
         self.known: set[str] = set()
+        self._now: Any = Now()
         self._go_on = go_on
         self._put_off: dict[str, float] = {}  # until when, by time.monotonic()
-        self._behind: set[str] = set()  # still due after their turn: the others come first
+        self._had_turn: dict[str, float] = {}  # when, of those that are still due after it; likewise
         self._reported: dict[str, str] = {}
         self._slow: set[str] = set()  # likewise
 
@@ -121,63 +147,109 @@ class DueSchedules:
         """Enqueues all that is due. Returns in how many seconds to look again; None means when a row changes. Raises
         django.db.Error while the database is unavailable."""
         while not is_over():
-            seconds = self._next_in_seconds()
-            is_due = seconds is not None and seconds <= 0
-            if is_due and self._run_one():
-                continue
-            if self._behind:
-                self._behind.clear()
-            elif is_due:
+            due, seconds = self._due_and_seconds()
+            if not due:
+                return seconds
+            until = time.monotonic() + PORTION_SECONDS
+            has_run = self._plan([row.name for row in due if not row.has_plan][:PLANNED_AT_ONCE])
+            for name in self._in_turn(row for row in due if row.has_plan):
+                if is_over():
+                    return None
+                has_run |= self._run_one(name)
+                if time.monotonic() >= until:
+                    break
+            if not has_run:
                 return LOCKED_SECONDS
-            else:
-                waits = [until - time.monotonic() for until in tuple(self._put_off.values())]
-                return min([*waits, *([] if seconds is None else [seconds])], default=None)
         return None
 
-    def _rows(self) -> QuerySet[Schedule]:
+    def _due_and_seconds(self) -> tuple[list[Waiting], float | None]:
+        """Returns what is due and not left out, and in how many seconds the first of the others is."""
+        rows = [Waiting(*row) for row in self.look()]
         now = time.monotonic()
         for name, until in tuple(self._put_off.items()):  # the thread of a long turn may add one
             if until <= now:
                 self._put_off.pop(name, None)
-        of_anybody = Q(declared__isnull=True) | Q(edited_at__isnull=False)
+        waits = [max(until - now, LOCKED_SECONDS) for until in tuple(self._put_off.values())]
+        waits += [row.until_due / timedelta(seconds=1) for row in rows if row.until_due > timedelta(0)]
+        left_out = {*self._put_off, *in_hand[self.database]}
+        due = [row for row in rows if row.until_due <= timedelta(0) and row.name not in left_out]
+        return due, min(waits, default=None)
+
+    def _in_turn(self, due: Iterable[Waiting]) -> list[str]:
+        """Returns the names in their order. Those with a problem come last, and before them those that had a turn just
+        now. One of the others that has just become due comes after each that is late: late are thousands, perhaps."""
+        rows = sorted(due, key=attrgetter("until_due"))
+        self._had_turn = {row.name: self._had_turn.get(row.name, 0.0) for row in rows}
+        order = [
+            (row.has_problem, self._had_turn[row.name], min(place, len(rows) - 1 - place), place)
+            for place, row in enumerate(rows)
+        ]
+        return [rows[place].name for *_, place in sorted(order)]
+
+    def look(self) -> QuerySet[Any, Any]:
+        """Returns what is due, and the first of the others. Index: pgonly_schedule_due."""
+        rows = self._ours(self._rows()).annotate(
+            has_plan=Q(next_at__gt=UNPLANNED),
+            has_problem=Q(problem__isnull=False),
+            until_due=ExpressionWrapper(F("next_at") - self._now, DurationField()),
+        )
+        due = rows.filter(next_at__lte=self._now).values_list(*Waiting._fields)
+        later = rows.filter(next_at__gt=self._now).order_by("next_at").values_list(*Waiting._fields)
+        return due.union(later[:1], all=True)
+
+    def turn(self, names: Sequence[str]) -> QuerySet[Any]:
+        """Returns those that are still due, locked, with the time `now`. Index: the primary key."""
+        rows = self._rows().filter(name__in=names, next_at__lte=self._now)
+        return rows.annotate(now=self._now).select_for_update(skip_locked=True)
+
+    def _rows(self) -> QuerySet[Schedule]:
         rows: QuerySet[Schedule] = Schedule.objects.using(self.database).filter(paused_at=None)
-        left_out = {*self._put_off, *self._behind, *in_hand[self.database]}
-        return rows.filter(of_anybody | Q(name__in=sorted(self.known))).exclude(name__in=sorted(left_out))
+        return rows
 
-    def _next_in_seconds(self) -> float | None:
-        first = next(iter(self.next()), None)
-        return None if first is None else (first.next_at - first.now) / timedelta(seconds=1)
+    def _ours(self, rows: QuerySet[Schedule]) -> QuerySet[Schedule]:
+        # One parameter: Django would convert each of the thousands of an IN by itself.
+        is_known = RawSQL("name = ANY(%s)", [sorted(self.known)], BooleanField())
+        return rows.filter(Q(declared__isnull=True) | Q(edited_at__isnull=False) | Q(is_known))
 
-    def next(self) -> QuerySet[Any]:
-        """Returns the schedule whose turn is next, with the time `now`. Index: pgonly_schedule_due."""
-        rows = self._rows().filter(next_at__isnull=False).annotate(now=ClockTimestamp())
-        return rows.only("next_at").order_by("next_at")[:1]
+    def _plan(self, names: Sequence[str]) -> bool:
+        """Computes the first ticks of new or changed schedules. Returns False where all are locked."""
+        if not names:
+            return False
+        first, failed = {}, {}
+        with transaction.atomic(using=self.database, durable=True):
+            first_row(self.database, LIMITS, {})
+            for row in self.turn(names).filter(next_at__lte=UNPLANNED):
+                try:
+                    first[row.name] = timing_of(row).next_after(aware(row.now))
+                except Exception as wrong:  # noqa: BLE001 - a cron line or a zone that a person wrote
+                    failed[row.name] = wrong
+            first_row(self.database, PLAN, {"names": list(first), "next_ats": list(first.values())})
+        for name in first:
+            self._reported.pop(name, None)
+        for name, error in failed.items():
+            self._put_off_after(name, error)
+        return bool(first or failed)
 
-    def due(self) -> QuerySet[Any]:
-        """Returns the one that has been due for longest, locked, with the time `now`. Index: pgonly_schedule_due."""
-        rows = self._rows().filter(next_at__lte=Now()).annotate(now=ClockTimestamp())
-        return rows.order_by("next_at").select_for_update(skip_locked=True)[:1]
-
-    def _run_one(self) -> bool:
-        """Returns False where all that is due is locked."""
+    def _run_one(self, name: str) -> bool:
+        """Returns False where it is locked, or another worker was faster."""
         turn = None
         # A turn ends after its failure is noted: no other thread takes it before that.
         with ExitStack() as stack:
             try:
                 with transaction.atomic(using=self.database, durable=True):
                     first_row(self.database, LIMITS, {})
-                    schedule = next(iter(self.due()), None)
+                    schedule = next(iter(self.turn([name]).filter(next_at__gt=UNPLANNED)), None)
                     if schedule is not None:
                         on_long = self._go_on and self._go_on_without
-                        turn = stack.enter_context(Turn(self.database, schedule.name, on_long))
+                        turn = stack.enter_context(Turn(self.database, name, on_long))
                         self._run(schedule)
             except BaseException as error:  # of code of the project: it keeps no other schedule from ticking
                 if turn is None or self._is_away(error):
                     raise
-                self._put_off_after(turn, error)
+                self._put_off_after(name, error, "It took long. " if turn.is_long else "")
             else:
                 if turn is not None and not turn.is_long:
-                    self._slow.discard(turn.name)
+                    self._slow.discard(name)
         return turn is not None
 
     def _go_on_without(self, name: str) -> None:
@@ -192,20 +264,17 @@ class DueSchedules:
         self._go_on()
 
     def _run(self, schedule: Any) -> None:
-        name, now, timing = schedule.name, aware(schedule.now), timing_of(schedule)
-        if schedule.is_planned:
-            ticks = due(timing, aware(schedule.next_at), now, schedule.catch_up)
-            last, next_at = ticks.last, ticks.next
-            if (done := self._run_ticks(schedule, ticks.run)) < len(ticks.run):
-                last = ticks.run[done - 1] if done else schedule.last_tick_at
-                next_at = ticks.run[done]
-            changes = {"next_at": next_at, "last_tick_at": last}
-            if next_at is not None and next_at <= now:
-                self._behind.add(name)
-        else:
-            changes = {"next_at": timing.next_after(now)}
-        Schedule.objects.using(self.database).filter(pk=schedule.pk).update(problem=None, **changes)
-        self._reported.pop(name, None)
+        timing = timing_of(schedule)
+        ticks = due(timing, aware(schedule.next_at), aware(schedule.now), schedule.catch_up)
+        last, next_at = ticks.last, ticks.next
+        if (done := self._run_ticks(schedule, ticks.run)) < len(ticks.run):
+            last = ticks.run[done - 1] if done else schedule.last_tick_at
+            next_at = ticks.run[done]
+        if next_at is not None and next_at <= aware(schedule.now):
+            self._had_turn[schedule.name] = time.monotonic()
+        rows = Schedule.objects.using(self.database).filter(pk=schedule.pk)
+        rows.update(problem=None, next_at=next_at, last_tick_at=last)
+        self._reported.pop(schedule.name, None)
 
     def _run_ticks(self, schedule: Schedule, ticks: list[datetime]) -> int:
         """Returns the number of ticks that it has come to, within the time of a turn."""
@@ -255,15 +324,13 @@ class DueSchedules:
         is_of_database = isinstance(error, (OperationalError, InterfaceError))
         return is_of_database and not connections[self.database].is_usable()
 
-    def _put_off_after(self, turn: Turn, error: BaseException) -> None:
+    def _put_off_after(self, name: str, error: BaseException, said: str = "") -> None:
         """Leaves the tick due. The page and the log say why, once."""
-        name = turn.name
-        self._behind.add(name)
         if isinstance(error.__cause__, TRY_AGAIN):
             self._put_off[name] = time.monotonic() + LOCKED_SECONDS
             return
-        self._put_off[name] = time.monotonic() + PUT_OFF_SECONDS
-        said = "It took long. " if turn.is_long else ""
+        seconds = max(PUT_OFF_SECONDS, TRY_SECONDS * len(self._put_off))
+        self._put_off[name] = time.monotonic() + seconds
         problem = as_reason(f"{said}{type(error).__name__}: {error}")
         row = Schedule.objects.using(self.database).filter(pk=name)
         is_new = row.exclude(problem=problem).update(problem=problem) > 0

@@ -21,10 +21,9 @@ from pgonly_django.conf import LONGEST, settings
 from pgonly_django.database.on_django import all_rows
 from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.models import Job, Limiter, QueueTokens, Wait
-from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.schedule import UNPLANNED, Schedule
 from pgonly_django.queue.enqueue import aware
-from pgonly_django.scheduling.due import DueSchedules, Turn, timing_of
+from pgonly_django.scheduling.due import DueSchedules, timing_of
 from pgonly_django.scheduling.settings import declare
 from pgonly_django.tasks.registry import import_tasks
 from pgonly_django.testing.autocommit import as_in_autocommit
@@ -121,25 +120,18 @@ class _TravellingSchedules(DueSchedules):
     def __init__(self, database: str, names: set[str]) -> None:
         super().__init__(database)
         self.known = names
+        self._now = ExpressionWrapper(Now() + _travelled, output_field=models.DateTimeField())
         self.job_ids: list[str] = []
 
-    def next(self) -> Any:
-        return self._mine().filter(next_at__isnull=False).order_by("next_at")[:1]
-
-    def due(self) -> Any:
-        due = self._mine().filter(next_at__lte=Now() + _travelled)
-        return due.order_by("next_at").select_for_update(skip_locked=True)[:1]
-
-    def _mine(self) -> Any:
-        now = ExpressionWrapper(ClockTimestamp() + _travelled, output_field=models.DateTimeField())
-        return self._rows().filter(name__in=self.known).annotate(now=now)
+    def _ours(self, rows: Any) -> Any:
+        return rows.filter(name__in=self.known)
 
     def _run_tick(self, schedule: Schedule, task: Any, tick: datetime) -> dict[str, Any] | None:
         told = super()._run_tick(schedule, task, tick)
         self.job_ids += [told["job_id"]] if told and "job_id" in told else []
         return told
 
-    def _put_off_after(self, turn: Turn, error: BaseException) -> None:  # noqa: ARG002 - the overridden signature
+    def _put_off_after(self, name: str, error: BaseException, said: str = "") -> None:  # noqa: ARG002 - the overridden signature
         raise error
 
 

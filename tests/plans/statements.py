@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection
@@ -174,6 +174,7 @@ OUTPUT, CHECKPOINT = {"pgonly_job_output_once"}, {"pgonly_checkpoint_pkey"}
 WAIT, EVENT, UNDELIVERED = {"pgonly_wait_once"}, {"pgonly_event_pkey"}, {"pgonly_event_undelivered"}
 WAIT_KEY, EVENT_END, KEPT = {"pgonly_wait_key"}, {"pgonly_event_expires"}, {"pgonly_wait_kept"}
 SCHEDULE, TICK = {"pgonly_schedule_due"}, {"pgonly_tick_once"}
+SCHEDULE_ROW = {"pgonly_schedule_pkey", "pgonly_schedule_name_cfe7efd9_like"}  # either finds a name
 STATS, STATS_ROW = {"pgonly_job_stats_once"}, {"pgonly_job_stats_pkey"}
 DEAD_LETTER, FAILED = {"pgonly_job_dead_letter"}, {"pgonly_job_failed"}
 UNIQUE, QUEUE = {"pgonly_job_unique"}, {"pgonly_queue_pkey"}
@@ -286,8 +287,11 @@ STATEMENTS = {
     ),
     "batches, sweep": uses(OPEN | UNFINISHED_MEMBER | PRIMARY, batches.SWEEP),
     "batches, prune": uses({"pgonly_batch_expired"} | BATCH | MEMBER, batches.PRUNE_BATCHES),
-    "schedules, next": uses(SCHEDULE, lambda _: of_queryset(due_schedules().next())),
-    "schedules, due": uses(SCHEDULE, lambda _: of_queryset(due_schedules().due())),
+    "schedules, look": uses(SCHEDULE, lambda _: of_queryset(due_schedules().look())),
+    "schedules, turn": uses(NONE, lambda _: of_queryset(due_schedules().turn(["schedule 7"])), SCHEDULE_ROW),
+    "schedules, plan": uses(
+        NONE, due.PLAN.sql, SCHEDULE_ROW, names=["schedule 7", "schedule 8"], next_ats=[datetime.now(UTC)] * 2
+    ),
     "ticks, newest runs": uses(
         TICK, lambda _: of_queryset(calls.newest_runs(Schedule(name="schedule 7"), "default"))
     ),

@@ -24,6 +24,14 @@ def make(name="report", **columns) -> Schedule:
     return Schedule.objects.create(name=name, **given)
 
 
+def make_many(number, **columns) -> list[str]:
+    """Hourly schedules made by a person, unless `columns` say otherwise. Returns their names."""
+    names = [f"many {each}" for each in range(number)]
+    values = {"task": "tests.jobs.add", "args": [1], "every_seconds": 3600.0, **columns}
+    Schedule.objects.bulk_create(Schedule(name=name, **values) for name in names)
+    return names
+
+
 def look(*known, due=None) -> float | None:
     """Enqueue all that is due, as a worker does whose code declares the names `known`."""
     due = due or DueSchedules("default")

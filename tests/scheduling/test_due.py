@@ -14,7 +14,7 @@ from pgonly_django.scheduling import due as due_module
 from pgonly_django.scheduling.calls import KEPT
 from pgonly_django.scheduling.due import DueSchedules, Turn
 from tests.queue.rows import SECOND, while_locked
-from tests.scheduling.rows import DAY, HOUR, MINUTE, clock, fresh, jobs, look, make, ticks
+from tests.scheduling.rows import DAY, HOUR, MINUTE, clock, fresh, jobs, look, make, make_many, ticks
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -170,6 +170,30 @@ def test_those_that_cannot_be_enqueued_come_after_the_others(monkeypatch):
     for number in range(3):
         make(f"broken {number}", task="tests.jobs.gone", next_at=timezone.now() - HOUR)
     assert look_until_the_neighbour_has_ticked() <= 5
+
+
+@pytest.mark.parametrize("problem", [None, "gone"])
+def test_hundreds_that_cannot_be_enqueued_hold_up_no_other(problem):
+    make_many(300, task="tests.jobs.gone", next_at=timezone.now() - HOUR, problem=problem)
+    assert look_until_the_neighbour_has_ticked() <= 5
+
+
+def test_of_hundreds_that_cannot_be_enqueued_only_some_are_tried_each_second(monkeypatch):
+    monkeypatch.setattr(due_module, "TRY_SECONDS", 20.0)
+    make_many(5, task="tests.jobs.gone", next_at=timezone.now() - HOUR)
+    due = DueSchedules("default")
+    look(due=due)
+    assert max(due._put_off.values()) - min(due._put_off.values()) > 20
+
+
+def test_hundreds_of_new_ones_are_planned_together_and_a_wrong_one_says_why(django_assert_max_num_queries):
+    names = make_many(600, next_at=UNPLANNED, every_seconds=None, cron="0 3 * * *", declared={})
+    wrong = make("wrong", next_at=UNPLANNED, every_seconds=None, cron="61 * * * *")
+    with django_assert_max_num_queries(30):
+        look(*names)
+    assert Schedule.objects.filter(next_at__gt=timezone.now(), problem=None).count() == len(names)
+    assert "Bad minute" in fresh(wrong).problem
+    assert jobs() == []
 
 
 @pytest.mark.parametrize("overlap", ["skip", "replace"])

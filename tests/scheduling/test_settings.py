@@ -13,7 +13,7 @@ from pgonly_django.scheduling import decorators
 from pgonly_django.scheduling import settings as declare_module
 from pgonly_django.scheduling.declaration import Declaration
 from pgonly_django.scheduling.settings import check_schedules, declare, declared, needs_confirming
-from tests.queue.rows import LEASE, make_worker
+from tests.queue.rows import LEASE, make_worker, while_locked
 from tests.scheduling.rows import DAY, HOUR, fresh, jobs, look, make, worker_id
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -273,11 +273,22 @@ def test_the_rows_of_a_worker_that_sleeps_stay(deploy):
     assert names() == ["both"]
 
 
-def test_a_row_is_confirmed_now_and_then(deploy):
-    deploy(often=OFTEN)
+def test_rows_are_confirmed_now_and_then_all_at_once(deploy, django_assert_max_num_queries):
+    code = {f"often {number}": OFTEN for number in range(20)}
+    deploy(**code)
     Schedule.objects.update(declared_at=timezone.now() - DAY)
-    deploy(often=OFTEN)
-    assert timezone.now() - Schedule.objects.get().declared_at < timedelta(minutes=1)
+    with django_assert_max_num_queries(12):
+        deploy(**code)
+    assert not Schedule.objects.filter(declared_at__lt=timezone.now() - timedelta(minutes=1)).exists()
+
+
+def test_a_row_that_another_process_has_locked_is_confirmed_another_time(deploy, other):
+    deploy(often=OFTEN, nightly=NIGHTLY)
+    Schedule.objects.update(declared_at=timezone.now() - DAY)
+    with while_locked(Schedule.objects.get(name="often"), other):
+        deploy(often=OFTEN, nightly=NIGHTLY)
+    old = Schedule.objects.filter(declared_at__lt=timezone.now() - timedelta(minutes=1))
+    assert [row.name for row in old] == ["often"]
 
 
 def test_a_row_that_a_person_made_becomes_the_codes_when_that_declares_its_name(deploy):
