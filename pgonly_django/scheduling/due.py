@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -266,9 +266,10 @@ class DueSchedules:
     def _run(self, schedule: Any) -> None:
         timing = timing_of(schedule)
         ticks = due(timing, aware(schedule.next_at), aware(schedule.now), schedule.catch_up)
-        last, next_at = ticks.last, ticks.next
+        last: Any = ticks.last
+        next_at = ticks.next
         if (done := self._run_ticks(schedule, ticks.run)) < len(ticks.run):
-            last = ticks.run[done - 1] if done else schedule.last_tick_at
+            last = ticks.run[done - 1] if done else F("last_tick_at")
             next_at = ticks.run[done]
         if next_at is not None and next_at <= aware(schedule.now):
             self._had_turn[schedule.name] = time.monotonic()
@@ -345,4 +346,5 @@ def timing_of(schedule: Schedule) -> Timing:
     if schedule.cron is not None:
         return CronLine(schedule.cron, schedule.timezone)
     tick = schedule.next_at if schedule.is_planned else schedule.last_tick_at
-    return Interval(timedelta(seconds=schedule.every_seconds or 0), aware(tick or schedule.created_at))
+    base = aware(tick or schedule.created_at).astimezone(UTC)
+    return Interval(timedelta(seconds=schedule.every_seconds or 0), base)

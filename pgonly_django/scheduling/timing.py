@@ -62,6 +62,10 @@ class Timing(Protocol):
 
 def due(timing: Timing, first: datetime, now: datetime, catch_up: str) -> Due:
     """Returns the ticks from `first`, which is one, to `now` by the rule."""
+    first, now = (
+        first.astimezone(UTC),
+        now.astimezone(UTC),
+    )  # between times of one zone Python counts its clock's hours
     if catch_up == "all":
         ticks = [first, *islice(_ticks(timing, first, now), AT_ONCE - 1)]
         return Due(ticks, ticks[-1], timing.next_after(ticks[-1]))

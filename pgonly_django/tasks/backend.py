@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from inspect import iscoroutinefunction
 from itertools import islice
@@ -292,7 +292,8 @@ class PostgresBackend(BaseTaskBackend):
             task=task.module_path,
             priority=int(task.priority),
             options=None if overrides is None else json.dumps(overrides),
-            run_at=None if task.run_after is None else aware(task.run_after),
+            # In UTC: the two times of an hour that comes twice are equal in their zone, and so would the templates be.
+            run_at=None if task.run_after is None else aware(task.run_after).astimezone(UTC),
             **columns_of_options,
         )
         signature = call_signature(task.func, task.takes_context)

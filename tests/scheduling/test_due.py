@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection
+from django.db.models import DateTimeField, Value
 from django.utils import timezone
 
 from pgonly_django.models import Job, Schedule, State, Tick
 from pgonly_django.models.schedule import UNPLANNED
+from pgonly_django.queue.enqueue import aware
 from pgonly_django.scheduling import due as due_module
 from pgonly_django.scheduling.calls import KEPT
 from pgonly_django.scheduling.due import DueSchedules, Turn
@@ -323,6 +325,22 @@ def test_without_use_tz_the_times_are_the_same(settings):
     assert 3590 < look() < 3600
     assert len(jobs()) == 1
     assert fresh(schedule).next_at == schedule.next_at + HOUR
+
+
+@pytest.mark.parametrize("timing", [{"every_seconds": 1200.0}, {"cron": "*/20 * * * *"}])
+@pytest.mark.parametrize("month", [3, 10])
+def test_without_use_tz_each_tick_runs_when_the_clocks_change(settings, month, timing):
+    settings.USE_TZ, settings.TIME_ZONE = False, "Europe/Berlin"
+    begin, minutes = datetime(2026, month, 29 if month == 3 else 25, 23, tzinfo=UTC) - DAY, 10 * MINUTE
+    make(next_at=begin, overlap="allow", timezone="Europe/Berlin", **timing)
+    due, waits = DueSchedules("default"), []
+    for step in range(24):
+        due._now = Value(begin + step * minutes, output_field=DateTimeField())
+        waits.append(look(due=due))
+    assert waits == [1200, 600] * 12
+    assert [aware(job.run_at).astimezone(UTC) for job in jobs()] == [
+        begin + n * 2 * minutes for n in range(12)
+    ]
 
 
 def test_a_job_that_waits_keeps_the_row_when_its_schedule_is_deleted():

@@ -4,6 +4,7 @@ import copy
 import logging
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -166,6 +167,15 @@ def test_without_time_zones_a_naive_time_means_the_default_zone(settings):
     enqueue_many([(add.using(run_after=at), [1])])
     found = sql("SELECT state, run_at AT TIME ZONE 'UTC' FROM pgonly_job")
     assert found == [("scheduled", datetime(2030, 1, 1, 3))] * 2
+
+
+@pytest.mark.django_db
+def test_the_two_times_of_an_hour_that_comes_twice_are_told_apart():
+    first = datetime(2030, 10, 27, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+    for at in (first, first.replace(fold=1)):
+        calls.per_account.using(run_after=at).enqueue(1)
+    found = sql("SELECT run_at AT TIME ZONE 'UTC' FROM pgonly_job ORDER BY id")
+    assert found == [(datetime(2030, 10, 27, hour, 30),) for hour in (0, 1)]
 
 
 def test_a_task_under_another_name_than_its_function_is_refused_where_a_worker_would_not_find_it(db):
