@@ -13,7 +13,7 @@ from typing import Any
 from pgonly_django.amounts import Amount, Cost, Costed
 from pgonly_django.events import emit
 from pgonly_django.exceptions import JobInterrupt, WrongArgumentsError
-from pgonly_django.limits.budget import NamedBudget, budget
+from pgonly_django.limits.budget import NamedBudget, budget, costs_database, note_cost
 from pgonly_django.queue.checkpoints import StepCost
 
 # A call may take longer than the longest so far, and its result has to be stored.
@@ -146,12 +146,18 @@ class Spending:
             self._reservation.one_call = False  # an error from here on is not the call's
         return value
 
-    def stored(self, *, is_in_transaction: bool) -> StepCost | None:
-        """Returns what is stored with the step. Inside a transaction, which may be rolled back, the reservation notes
-        what was paid; elsewhere it is noted together with the step."""
-        if self._cost is None or self._reservation is None:
-            return None if self._cost is None else StepCost(self._cost)
-        self._is_noted = not is_in_transaction
+    def stored(self, alias: str, *, is_in_transaction: bool) -> StepCost | None:
+        """Returns what is stored with the step, in the database `alias`. What was paid is noted together with it. Where
+        the costs are in another database it is noted there by now: a process that dies between the two writes has paid.
+        Inside a transaction, which may be rolled back, the reservation notes it."""
+        if self._cost is None:
+            return None
+        is_elsewhere = costs_database() != alias
+        if is_elsewhere:
+            note_cost(self.step, self._cost, self._reservation)
+        if self._reservation is None:
+            return StepCost(self._cost, is_noted=not is_elsewhere)
+        self._is_noted = not (is_in_transaction or is_elsewhere)
         return StepCost(self._cost, self._reservation.budget, self._reservation.id, is_noted=self._is_noted)
 
     def settle(self, *, is_new: bool) -> None:

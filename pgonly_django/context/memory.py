@@ -181,7 +181,8 @@ class Memory:
     def keep_step(self, name: str, value: Any, spending: Spending) -> str:
         """Stores what the call has returned. Returns the result that is kept, as JSON text."""
         text = to_json(spending.take(value), f"The result of step {name!r}")
-        paid = spending.stored(is_in_transaction=is_in_transaction(connections[self._run.alias]))
+        alias = self._run.alias
+        paid = spending.stored(alias, is_in_transaction=is_in_transaction(connections[alias]))
         call, output = current_step_call(), self.output
         said = output.keep_step(call) if output is not None else []
         kept, is_new = self._fenced(checkpoints.save_step, name, text, paid, said, call.began)

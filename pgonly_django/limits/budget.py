@@ -15,6 +15,8 @@ from functools import partial
 from typing import Any, Self
 from uuid import uuid4
 
+from django.db import router
+
 from pgonly_django import amounts
 from pgonly_django.amounts import Amount, Cost, shown
 from pgonly_django.current_job import CurrentJob, current_job
@@ -24,17 +26,18 @@ from pgonly_django.events import emit
 from pgonly_django.exceptions import (
     BudgetError,
     BudgetExceededError,
+    LimitsError,
     LimitsUnavailableError,
     UnknownBudgetError,
 )
 from pgonly_django.limits import budget_settings
 from pgonly_django.limits.budget_settings import BudgetDeclaration, Period
-from pgonly_django.limits.budget_statements import RENEW, RESERVE, SETTLE, ReserveAnswer, answer_in
+from pgonly_django.limits.budget_statements import NOTE, RENEW, RESERVE, SETTLE, ReserveAnswer, answer_in
 from pgonly_django.limits.declared_rows import FOLLOWS, DeclaredRows
 from pgonly_django.limits.pool_user import LIMITS, background, call, pool, refuse_event_loop, while_away
 from pgonly_django.limits.provider_answers import is_unpaid
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
-from pgonly_django.models.budget import HELD_BY
+from pgonly_django.models.budget import HELD_BY, Budget
 
 # A job waits this long, with its slot, for other calls to settle where only they are in the way; then it gives the slot
 # back and comes again by itself.
@@ -103,7 +106,7 @@ class BudgetReservation:
         one_call: bool = False,
     ) -> None:  # fmt: skip
         self.budget, self.usd, self.step, self.one_call = name, usd, step, one_call
-        self.id, self.pool = uuid4(), pool()
+        self.id, self.pool = uuid4(), pool(Budget)
         self.known_cost: Cost | None = None  # what the call has cost, while that is not yet settled
         self._declaration = declaration
         self._is_open = self._is_over = False
@@ -186,9 +189,8 @@ class BudgetReservation:
         if self._declaration is not None:
             yield from ROWS.declare(self.pool, self.budget, self._declaration.columns)
         row: dict[str, Any] = {"id": self.id, "name": self.budget, "usd": self.usd, "step": self.step}
-        of_job = {"job_id": job.job.id, "task": job.job.task, "queue": job.job.queue} if job else NO_JOB
         try:
-            answer = answer_in((yield from call(self.pool, RESERVE, **row, **of_job, lease=LEASE_SECONDS)))
+            answer = answer_in((yield from call(self.pool, RESERVE, **row, **_of(job), lease=LEASE_SECONDS)))
         except BaseException as error:
             self._may_exist = self._may_exist or LIMITS.may_be_done(error)
             raise
@@ -255,6 +257,28 @@ class BudgetReservation:
         if self._may_exist and not self._is_over:
             self._is_over = True
             background.undo(lambda: run(self._write(Cost(), is_recorded=False)))
+
+
+def costs_database() -> str:
+    """Returns where the router writes budgets, and with them the costs of all steps."""
+    return router.db_for_write(Budget)
+
+
+def note_cost(step: str, cost: Cost, reservation: BudgetReservation | None) -> None:
+    """Notes what the call of a step has cost, once, also where its reservation is never settled. Where the database is
+    unavailable or refuses, it is kept and tried again in the background: the paid result is still to be saved."""
+    payer: dict[str, Any] = {"id": uuid4(), "budget": ""}
+    if reservation is not None:
+        payer = {"id": reservation.id, "budget": reservation.budget}
+    note = partial(call, pool(Budget), NOTE, step=step, **payer, **_of(current_job.get()), **asdict(cost))
+    try:
+        run(note())
+    except LimitsError:
+        background.add(lambda: run(note()), DAY_SECONDS)
+
+
+def _of(job: CurrentJob | None) -> dict[str, Any]:
+    return {"job_id": job.job.id, "task": job.job.task, "queue": job.job.queue} if job else NO_JOB
 
 
 def _cost(usd: Amount | Cost, tokens_in: int | None, tokens_out: int | None, model: str | None) -> Cost:

@@ -64,6 +64,18 @@ SELECT count(*) FROM gone
 """)
 )
 
+# What a call has cost, before its step is saved in another database; SETTLE or EXPIRE finds it. Index:
+# pgonly_cost_reservation.
+NOTE = Statement(
+    qualified("""
+INSERT INTO pgonly_cost (reservation, job_id, task, queue, budget, step, usd, tokens_in, tokens_out, model)
+VALUES (%(id)s::uuid, %(job_id)s::uuid, %(task)s::text, %(queue)s::text, %(budget)s::text, %(step)s::text,
+    %(usd)s::numeric, %(tokens_in)s::int8, %(tokens_out)s::int8, coalesce(%(model)s::text, ''))
+ON CONFLICT (reservation) WHERE reservation IS NOT NULL DO UPDATE SET usd = excluded.usd,
+    tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, model = excluded.model, is_estimate = false
+""")
+)
+
 # Of those that this process holds.
 RENEW = Statement(
     qualified("""

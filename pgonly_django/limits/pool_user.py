@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import router
+from django.db.models import Model
 from psycopg import errors
 from psycopg.pq.abc import PGresult
 
@@ -74,9 +75,9 @@ LIMITS = PoolUser(
 background = Background("limits")
 
 
-def pool() -> Pool:
-    """Returns this process's connections to the database that the router names for limiters."""
-    return pool_for(router.db_for_write(Limiter), settings().limits_pool_size, LIMITS)
+def pool(model: type[Model] = Limiter) -> Pool:
+    """Returns this process's connections to the database that the router names for limiters, or for `model`."""
+    return pool_for(router.db_for_write(model), settings().limits_pool_size, LIMITS)
 
 
 def call(pool: Pool, statement: Statement, **params: Any) -> Operation[PGresult]:

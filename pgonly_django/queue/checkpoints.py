@@ -51,14 +51,15 @@ FROM pgonly_job AS job LEFT JOIN pgonly_step AS step ON step.job_id = job.id AND
 WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running'
 """)
 SAVE_STEP = qualified(f"""
-INSERT INTO pgonly_step (job_id, name, result, started_at, finished_at)
-SELECT job.id, %(name)s, %(result)s::jsonb, {BEGAN}, clock_timestamp() FROM pgonly_job AS job
+INSERT INTO pgonly_step (job_id, name, result, started_at, finished_at, usd, tokens_in, tokens_out)
+SELECT job.id, %(name)s, %(result)s::jsonb, {BEGAN}, clock_timestamp(), %(usd)s::numeric,
+    %(tokens_in)s::int8, %(tokens_out)s::int8 FROM pgonly_job AS job
 WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running' FOR KEY SHARE
 ON CONFLICT (job_id, name) DO NOTHING
 RETURNING coalesce(result::text, 'null')
 """)
-# As SAVE_STEP, with what the call has cost: noted once, together with the step. A row of the same reservation is there
-# where its lease had run out by then. Index: also pgonly_cost_reservation.
+# As SAVE_STEP, with what the call has cost among the costs: noted once, together with the step. A row of the same
+# reservation is there where its lease had run out by then. Index: also pgonly_cost_reservation.
 SAVE_PAID_STEP = qualified(f"""
 WITH saved AS (
     INSERT INTO pgonly_step (job_id, name, result, started_at, finished_at, usd, tokens_in, tokens_out)
@@ -72,7 +73,7 @@ noted AS (
     INSERT INTO pgonly_cost (job_id, task, queue, step, usd, tokens_in, tokens_out, model, budget, reservation)
     SELECT saved.job_id, job.task, job.queue, saved.name, saved.usd, saved.tokens_in, saved.tokens_out,
         coalesce(%(model)s::text, ''), %(budget)s::text, %(reservation)s::uuid
-    FROM saved JOIN pgonly_job AS job ON job.id = saved.job_id WHERE %(is_noted)s::bool
+    FROM saved JOIN pgonly_job AS job ON job.id = saved.job_id
     ON CONFLICT (reservation) WHERE reservation IS NOT NULL DO UPDATE SET usd = excluded.usd,
         tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, model = excluded.model, is_estimate = false
 )
@@ -90,9 +91,13 @@ NOTHING_NEW_SAVED = f"""coalesce(
     jsonb_path_query_array(job.errors, '$[*] ? (@.outcome == "crashed").saved') ->> -1 = {SAVED}, true)"""
 
 
+NO_COST = {"usd": None, "tokens_in": None, "tokens_out": None}
+
+
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """The cost of a step, and the budget that pays. `is_noted`: it gets its row among the costs with the step."""
+    """The cost of a step, and the budget that pays. `is_noted`: it gets its row among the costs with the step,
+    in the same database."""
 
     cost: Cost
     budget: str = ""
@@ -184,11 +189,13 @@ def save_step(
     time.monotonic()."""
     parameters: Params = {"id": job_id, "lease_epoch": lease_epoch, "name": name, "result": result}
     parameters["seconds"] = None if began is None else time.monotonic() - began
-    if paid is not None:
-        parameters |= asdict(paid.cost)
-        parameters |= {"budget": paid.budget, "reservation": paid.reservation, "is_noted": paid.is_noted}
+    parameters |= NO_COST if paid is None else asdict(paid.cost)
+    statement = SAVE_STEP
+    if paid is not None and paid.is_noted:
+        statement = SAVE_PAID_STEP
+        parameters |= {"budget": paid.budget, "reservation": paid.reservation}
     with _one_transaction(alias, said), connections[alias].cursor() as cursor:
-        cursor.execute(SAVE_STEP if paid is None else SAVE_PAID_STEP, parameters)
+        cursor.execute(statement, parameters)
         row = cursor.fetchone()
         if row is not None and said:
             keep(alias, job_id, said)

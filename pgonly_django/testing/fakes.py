@@ -12,6 +12,7 @@ from unittest import mock
 
 from pgonly_django.amounts import Cost
 from pgonly_django.conf import settings
+from pgonly_django.context import calls
 from pgonly_django.current_job import CurrentJob
 from pgonly_django.database.operation import Operation, arun
 from pgonly_django.exceptions import LimiterTimeoutError, UnknownBudgetError
@@ -125,7 +126,8 @@ def fake_limits() -> Iterator[FakeLimits]:
         (limiter, "pool", lambda: pool),
         (limiter, "cool_down", cool_down),
         (limiter, "LimiterAdmission", type("Admission", (_FakeAdmission,), {"fakes": fakes})),
-        (budget, "pool", lambda: pool),
+        (budget, "pool", lambda _: pool),
+        (calls, "note_cost", lambda *_: None),
         (budget, "BudgetReservation", type("Reservation", (_FakeReservation,), {"fakes": fakes})),
         (renewal, "keep", lambda _: None),
     ]

@@ -120,7 +120,6 @@ def parameters(held) -> dict[str, Any]:
         "delays": [1.0] * len(held),
         "id": held[0],
         "ids": held,
-        "is_noted": True,
         "job_limits": [8],
         "keys": ["flood", "few"],
         "keys_at_most": look.KEYS_AT_MOST,

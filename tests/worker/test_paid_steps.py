@@ -17,6 +17,9 @@ from pgonly_django.limits import expiry
 from pgonly_django.models import Budget, CostEntry, Job, Reservation, State
 from pgonly_django.models.checkpoint import Step
 from pgonly_django.queue.checkpoints import StepCost, save_step
+from pgonly_django.testing import fake_limits
+from tests.aliases import alias
+from tests.elsewhere import missing, needs_search_path
 from tests.jobs import priced
 from tests.limits.crowd import together
 from tests.limits.rows import costs, make_reservations_expire, money, state
@@ -257,3 +260,53 @@ def test_a_step_of_a_task_that_is_called_directly_spends_too(cap):
     with pytest.raises(BudgetExceededError):
         priced.pay_from_a_budget.call(context, 0.02, 0.04)
     assert not Reservation.objects.exists()
+
+
+class CostsElsewhere:
+    """In a schema that stands for another database; that of the jobs has no list of costs."""
+
+    def db_for_read(self, model, **hints):
+        return "costs" if model in (Budget, Reservation, CostEntry) else None
+
+    db_for_write = db_for_read
+
+
+@pytest.fixture
+def costs_elsewhere(transactional_db, any_database, server, settings):
+    settings.DATABASE_ROUTERS = [CostsElsewhere()]
+    server.execute("CREATE SCHEMA costs")
+    for table in ("pgonly_budget", "pgonly_reservation", "pgonly_cost"):
+        server.execute(f"CREATE TABLE costs.{table} (LIKE public.{table} INCLUDING ALL)")
+    options = {**connection.settings_dict["OPTIONS"], "options": "-c search_path=costs"}
+    with alias("costs", OPTIONS=options), missing(server.execute, "pgonly_cost"):
+        yield
+    server.execute("DROP SCHEMA costs CASCADE")
+
+
+@needs_search_path
+def test_costs_in_another_database_than_the_jobs_are_noted_there(costs_elsewhere, cap, worked, marks):
+    cap(1)
+    with fake_limits():
+        assert worked(priced.say_what_it_costs).job.state == State.SUCCEEDED
+    assert costs() == []
+    Job.objects.all().delete()
+    for task in (priced.pay_from_a_budget, priced.pay_in_a_transaction, priced.say_what_it_costs):
+        assert worked(task).job.state == State.SUCCEEDED
+    assert state() == money(0.05, 0)
+    assert costs() == list(money(0.02, 0.03, 0.005, 0.01, 0.02))
+    assert list(Step.objects.order_by("pk").values_list("usd", flat=True)) == costs()
+
+
+@needs_search_path
+def test_a_worker_killed_before_or_after_a_step_in_another_database_has_spent_the_true_cost(
+    costs_elsewhere, cap
+):
+    cap(1)
+    spending = Spending("pay", 0.1, "p", 0.4, one_call=False)
+    spending.reservation.__enter__()
+    spending.take("1")
+    spending.stored("default", is_in_transaction=False)
+    make_reservations_expire()
+    (expired,) = expiry.expire(settle_seconds=0)
+    assert (expired.usd, expired.is_known) == (Decimal("0.1"), True)
+    assert (state(), costs()) == (money(0.1, 0), list(money(0.1)))
