@@ -12,6 +12,12 @@ class CurrentJob(Protocol):
     job: Any  # its row as it was claimed: id, task, queue, attempt
     worker: str  # the name of its worker
 
+    @property
+    def is_in_the_way(self) -> bool:
+        """Whether another job may need its slot, or its place in a limit, while it only waits: the worker has no other
+        free slot, or a limit counts the job."""
+        ...
+
     def hold(self, by: str, reason: str, again_in_seconds: float | None = None) -> BaseException:
         """Makes the run end and holds the job. With `again_in_seconds` the job continues by itself after that time.
         Returns what to raise in the job's code."""

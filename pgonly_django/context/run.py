@@ -186,6 +186,7 @@ class Run:
     log_lines: deque[dict[str, str]] | None = None
     unwritten: UnwrittenOutput | None = None  # what it has emitted, after it has
     emitting: set[Run] | None = None  # the worker's: the runs that have emitted
+    capacity: Any = None  # the worker's
     needs_report = False
     saved_something_new = False  # a suspect that no earlier run got so far with: it is none any more
     got_further = False  # known after it has failed: it has saved what no earlier run had
@@ -238,6 +239,11 @@ class Run:
         self.held = self.held or HoldRequest(by, reason, again_in_seconds)
         self.context_raised = True
         return (self.interruption or JobHeld)()
+
+    @property
+    def is_in_the_way(self) -> bool:
+        """See CurrentJob."""
+        return self.is_limited or (self.capacity is not None and not self.capacity.has_free_slot)
 
     def wait(self, name: str, seconds: float | None) -> None:
         """Makes the run end, and the job wait for at most this time; None: without a deadline."""

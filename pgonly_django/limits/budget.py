@@ -7,7 +7,6 @@ has ended: see expiry.py.
 from __future__ import annotations
 
 import logging
-import random
 import time
 from dataclasses import asdict, dataclass
 from decimal import Decimal
@@ -39,10 +38,12 @@ from pgonly_django.limits.provider_answers import is_unpaid
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.models.budget import HELD_BY, Budget
 
-# A job waits this long, with its slot, for other calls to settle where only they are in the way; then it gives the slot
-# back and comes again by itself.
+# Where only other calls are in the way, a job waits for them to settle in its slot: this long, and only while no other
+# job needs the slot. Then it gives the slot back, and comes again by itself after AGAIN_SECONDS; of one budget and one
+# process they come SPACE_SECONDS apart, so that a thousand of them cost as much as a hundred.
 WAIT_SECONDS = 10.0
-AGAIN_SECONDS = (5.0, 15.0)
+AGAIN_SECONDS, SPACE_SECONDS = 5.0, 0.1
+_again_at: dict[str, float] = {}  # by the name of the budget: when the last one comes
 PAUSE_SECONDS = (0.05, 1.0)
 PATIENCE_SECONDS = 5.0  # that a caller outside of jobs waits while the database is unavailable
 DAY_SECONDS = 86_400.0
@@ -210,14 +211,20 @@ class BudgetReservation:
         if job is None:
             raise BudgetExceededError(self.budget, self.usd, usd, spent, reserved)
         is_used_up = spent + self.usd > usd or spent == usd
-        if not is_used_up and time.monotonic() < give_up_at:
+        if not (is_used_up or job.is_in_the_way) and time.monotonic() < give_up_at:
             return
         reason = (
             f"Budget {self.budget!r}: {shown(self.usd)} does not fit. {shown(spent)} of {shown(usd)} is spent"
             f" and {shown(reserved)} is reserved."
         )
-        again = None if is_used_up else random.uniform(*AGAIN_SECONDS)  # noqa: S311 - no secret
-        raise job.hold(f"{HELD_BY}{self.budget}", reason, again)
+        raise job.hold(f"{HELD_BY}{self.budget}", reason, None if is_used_up else self._again_in_seconds())
+
+    def _again_in_seconds(self) -> float:
+        now = time.monotonic()
+        at = _again_at[self.budget] = max(
+            now + AGAIN_SECONDS, _again_at.get(self.budget, 0.0) + SPACE_SECONDS
+        )
+        return at - now
 
     def _end_with(self, error: BaseException | None) -> Operation[None]:
         """Ends a block that did not settle its cost. Where nothing was reserved there is nothing to count."""

@@ -159,7 +159,7 @@ class Claims:
 
 class Capacity:
     """How many more jobs a worker may claim: slots, prefetch, --max-jobs and --max-jobs-per-process, and whether it
-    claims at all. Only the main loop changes it; any thread may read `is_closed`."""
+    claims at all. Only the main loop changes it; any thread may read `is_closed` and `has_free_slot`."""
 
     def __init__(
         self, options: WorkerOptions, in_flight: InFlight, claims: Claims, shutdown: Shutdown, deadline: Deadline,
@@ -170,6 +170,7 @@ class Capacity:
         of_all = NEVER if options.max_jobs is None else options.max_jobs
         self.jobs_left = min(of_all, of_process)
         self._is_replaced = of_process < of_all
+        in_flight.capacity = self
 
     def drain(self) -> None:
         """Claims no more."""

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pgonly_django.context.run import Run
 from pgonly_django.models.job_rows import SUSPECT_FROM
@@ -36,6 +37,7 @@ class InFlight:
         self.superseded: list[Run] = []
         # Those that have emitted something: their threads put them in, worker/reports.py takes them out.
         self.emitting: set[Run] = set()
+        self.capacity: Any = None  # of the worker, which sets it: see Capacity
         self._suspects: set[Run] = set()
         self._heavy: dict[str, Run] = {}  # those that take up several slots
         self._of_batches: Counter[str] = Counter()  # how many are jobs of each batch
@@ -54,7 +56,7 @@ class InFlight:
                     self.superseded.append(older)
             self._unknown_claims.pop(job_id, None)
             self._locked.pop(job_id, None)
-            run.emitting = self.emitting
+            run.emitting, run.capacity = self.emitting, self.capacity
             self.runs[job_id] = run
             if run.slots > 1:
                 self._heavy[job_id] = run
@@ -148,7 +150,9 @@ class InFlight:
         """Returns the number of slots that are held, or waited for: an end that cannot be written yet takes none."""
         taken = len(self.runs) - len(self.ended)
         if self._heavy:
-            taken += sum(run.slots - 1 for job_id, run in self._heavy.items() if job_id not in self.ended)
+            taken += sum(
+                run.slots - 1 for job_id, run in self._heavy.copy().items() if job_id not in self.ended
+            )
         return taken
 
     @property

@@ -10,9 +10,10 @@ from django.utils import timezone
 from pgonly_django import budget
 from pgonly_django.exceptions import BudgetError
 from pgonly_django.limits import budget as budget_module
-from pgonly_django.models import Budget, CostEntry, Job, State
+from pgonly_django.models import Budget, CostEntry, Job, Queue, State
 from pgonly_django.worker.duties import SettleBudgets
 from pgonly_django.worker.maintenance import Maintenance
+from tests import jobs
 from tests.jobs import spending
 from tests.limits.rows import costs, end_period, money, no_connections, state
 from tests.waiting import wait_for
@@ -151,12 +152,35 @@ def test_a_job_that_waits_for_calls_under_way_can_be_cancelled(background_worker
     assert state() == money(0.1, 0)
 
 
+def test_a_job_that_waits_for_calls_under_way_leaves_the_last_free_slot_to_others(work, cap):
+    cap(0.5)
+    with budget("p").reserve(0.4):
+        waiting = [spending.pay_once.enqueue(0.3) for _ in range(6)]
+        other = jobs.add.enqueue(1)
+        work(threads=1)
+    assert other.job.state == State.SUCCEEDED
+    assert {result.job.state for result in waiting} == {State.SCHEDULED}
+    assert other.job.started_at - other.job.enqueued_at < timedelta(seconds=5)
+    again = sorted(result.job.run_at for result in waiting)
+    assert timedelta(seconds=0.3) < again[-1] - again[0] < timedelta(seconds=5)
+
+
+def test_a_job_that_waits_for_calls_under_way_leaves_its_place_in_a_limit(work, cap):
+    cap(0.5)
+    Queue.objects.create(name="default", max_running=1)
+    with budget("p").reserve(0.4):
+        waiting, other = spending.pay_once.enqueue(0.3), jobs.add.enqueue(1)
+        work(threads=4)
+    assert (waiting.job.state, other.job.state) == (State.SCHEDULED, State.SUCCEEDED)
+    assert other.job.started_at - other.job.enqueued_at < timedelta(seconds=5)
+
+
 def test_a_job_that_waited_too_long_for_calls_under_way_comes_again_by_itself(work, cap, monkeypatch):
     monkeypatch.setattr(budget_module, "WAIT_SECONDS", 0.1)
     cap(0.5)
     with budget("p").reserve(0.4) as other:
         result = spending.pay_once.enqueue(0.3)
-        work(threads=1)
+        work(threads=2)
         other.settle(0.1)
     job = result.job
     assert (job.state, job.errors[-1]["outcome"], job.attempt) == (State.SCHEDULED, "snoozed", 0)
