@@ -136,7 +136,10 @@ class LimiterAdmission:
         return EnterAnswer(is_in, has_slot, lacks_slots, wait_seconds or None, is_far)
 
     def abandon(self) -> None:
-        """Called when the caller gave up on the way in: all it may hold is given back in the background."""
+        """Called when the caller gave up on the way in: all it may hold is given back in the background. In a process
+        that was forked meanwhile it is the parent's."""
+        if self.pid != os.getpid():
+            return
         leaving = self.pool, self.id, self.name
         if self._is_unanswered:
             # The slot may be taken only later, also by one whose ticket is there already. The whole reservation is

@@ -7,6 +7,7 @@ has ended: see expiry.py.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import asdict, dataclass
 from decimal import Decimal
@@ -110,7 +111,8 @@ class BudgetReservation:
         self.id, self.pool = uuid4(), pool(Budget)
         self.known_cost: Cost | None = None  # what the call has cost, while that is not yet settled
         self._declaration = declaration
-        self._is_open = self._is_over = False
+        self._opened_by: int | None = None  # the process that has entered the block
+        self._is_over = False
         self._may_exist = False  # PostgreSQL was asked to reserve, and did not say no
 
     def __enter__(self) -> Self:
@@ -123,11 +125,11 @@ class BudgetReservation:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if not self._is_over:
+        if self._is_ours:
             run(self._end_with(error))
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if not self._is_over:
+        if self._is_ours:
             await self.pool.arun(self._end_with(error))
 
     def settle(
@@ -140,7 +142,8 @@ class BudgetReservation:
     ) -> None:
         """Sets what the call has cost, which may be more than was reserved. `model` names the language model; the admin
         adds up costs by it. While the database is unavailable, the cost is kept and written in the background as soon
-        as it is back. Raises AmountError, and BudgetError if the reservation is settled or released already."""
+        as it is back. Raises AmountError, and BudgetError if the reservation is settled or released already, and in a
+        process that was forked inside the block."""
         run(self._settle(_cost(usd, tokens_in, tokens_out, model)))
 
     async def asettle(
@@ -165,16 +168,21 @@ class BudgetReservation:
 
     def settle_step(self, cost: Cost, *, is_recorded: bool) -> None:
         """Settles the reservation of a step, whose own statement may have recorded the cost."""
-        if not self._is_over:
+        if self._is_ours:
             run(self._settle(cost, is_recorded=is_recorded))
 
     def lost(self) -> None:
         """Called when the reservation has expired while this process stood still. settle() corrects the cost."""
 
+    @property
+    def _is_ours(self) -> bool:
+        """Whether it is to be settled here: not in a process that was forked inside the block, whose parent does so."""
+        return self._opened_by == os.getpid() and not self._is_over
+
     def _make(self) -> Operation[None]:
-        if self._is_open or self._is_over:
+        if self._opened_by or self._is_over:
             raise BudgetError("A reservation serves one `with` block: call reserve() again for the next one.")
-        self._is_open = True
+        self._opened_by = os.getpid()
         job, give_up_at, pause = current_job.get(), time.monotonic() + WAIT_SECONDS, PAUSE_SECONDS[0]
         try:
             while not (answer := (yield from while_away(lambda: self._try(job), PATIENCE_SECONDS))).is_made:
@@ -235,8 +243,12 @@ class BudgetReservation:
         return self._settle(Cost(self.usd), is_estimate=True)
 
     def _settle(self, cost: Cost, *, is_recorded: bool = True, is_estimate: bool = False) -> Operation[None]:
-        if not self._is_open or self._is_over:
-            which = "was settled or released already: settle it only once" if self._is_over else "is not open"
+        if not self._is_ours:
+            which = "is not open"
+            if self._opened_by:
+                which = "belongs to the process that has forked this one: it has to settle it"
+            if self._is_over:
+                which = "was settled or released already: settle it only once"
             raise BudgetError(f"The reservation of {shown(self.usd)} of budget {self.budget!r} {which}.")
         self._is_over = True
         settled = partial(self._write, cost, is_recorded=is_recorded, is_estimate=is_estimate)
@@ -261,7 +273,7 @@ class BudgetReservation:
 
     def _give_back_later(self) -> None:
         """Releases in the background what the caller does not get, but PostgreSQL may have reserved by now."""
-        if self._may_exist and not self._is_over:
+        if self._may_exist and self._is_ours:
             self._is_over = True
             background.undo(lambda: run(self._write(Cost(), is_recorded=False)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from contextlib import suppress
 from decimal import Decimal
@@ -13,6 +14,7 @@ from django.db import transaction
 from django.test import TestCase
 
 from pgonly_django import budget
+from pgonly_django.amounts import Cost
 from pgonly_django.exceptions import (
     AmountError,
     BudgetError,
@@ -20,6 +22,8 @@ from pgonly_django.exceptions import (
     UnknownBudgetError,
 )
 from pgonly_django.limits import expiry
+from pgonly_django.limits.pool_user import background
+from pgonly_django.limits.renewal import renewal
 from pgonly_django.models import Budget, CostEntry, Reservation
 from tests.limits.rows import (
     assert_does_not_fit,
@@ -172,7 +176,7 @@ def test_a_settle_whose_answer_was_lost_counts_once():
 
 def test_a_reserve_whose_answer_was_lost_reserves_once():
     with budget("p", 1).reserve(0.4) as reservation:
-        reservation._is_open = False
+        reservation._opened_by = None
         reservation.__enter__()
         assert state() == money(0, 0.4)
     assert state() == money(0.4, 0)
@@ -291,6 +295,53 @@ def test_a_budget_made_in_the_admin_needs_no_cap_in_the_code():
     Budget.objects.create(name="p", usd=1)
     spend(0.4)
     assert state() == money(0.4, 0)
+
+
+def exit_code_of(work):
+    """Of a forked child that does `work`: the number of things that it left to the background, or 111 after a
+    BudgetError."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 112
+    try:
+        work()
+        code = len(background._undone) + (background._thread is not None)
+    except BudgetError:
+        code = 111
+    finally:
+        os._exit(code)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (lambda reservation: reservation.__exit__(None, None, None), 0),
+        (lambda reservation: reservation.settle_step(Cost("0.1"), is_recorded=True), 0),
+        (lambda reservation: reservation._give_back_later(), 0),
+        (lambda reservation: reservation.settle(0.1), 111),
+        (lambda reservation: reservation.release(), 111),
+    ],
+    ids=["exit", "step", "interrupted", "settle", "release"],
+)
+def test_a_forked_child_leaves_its_parents_reservation_alone(end, code):
+    with budget("p", 1).reserve(0.4) as reservation:
+        assert exit_code_of(lambda: end(reservation)) == code
+        assert state() == money(0, 0.4)
+        assert reservation in renewal._held
+        reservation.settle(0.3)
+    assert (state(), costs()) == (money(0.3, 0), list(money(0.3)))
+
+
+def test_a_forked_child_enters_a_reservation_that_its_parent_has_only_made():
+    reservation = budget("p", 1).reserve(0.4)
+
+    def spend_it():
+        with reservation:
+            reservation.settle(0.3)
+
+    assert exit_code_of(spend_it) == 0
+    assert (state(), costs()) == (money(0.3, 0), list(money(0.3)))
 
 
 def test_a_budget_that_was_deleted_is_made_again():

@@ -22,6 +22,7 @@ from pgonly_django.exceptions import (
     WrongArgumentsError,
 )
 from pgonly_django.limits import declarations
+from pgonly_django.limits.pool_user import background
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.models import Limiter, LimiterSlot
 from pgonly_django.tables import qualified
@@ -184,6 +185,21 @@ def test_a_forked_child_leaves_its_parents_slot_alone(limits):
     if not child:
         os._exit(len(renewal._held))
     assert held() == 0
+
+
+def test_a_forked_child_in_which_a_caller_on_its_way_in_is_given_up_leaves_it_to_its_parent(limits):
+    """As a coroutine that the garbage collector closes there."""
+    limits(deepseek={"concurrent": 1})
+    with limiter("deepseek") as use:
+        child = os.fork()
+        if not child:
+            code = 1
+            with contextlib.suppress(BaseException):
+                use.admission.abandon()
+                code = len(background._undone) + (background._thread is not None)
+            os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        assert held() == 1
 
 
 def test_a_child_enters_by_itself(limits):
