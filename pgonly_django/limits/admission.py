@@ -171,6 +171,9 @@ class LimiterAdmission:
         message = f"A slot of limiter {self.name!r} was given to another: it was not renewed for {LEASE_SECONDS:g} s."
         emit("limits.slot_lost", message, level=logging.WARNING, limiter=self.name)
 
+    def end(self) -> None:
+        run(give_back(self.pool, self.id, self.name, self.has_slot, 0.0, 0.0))
+
     def __del__(self) -> None:
         """Gives the slot back where an exception from another thread came between two lines."""
         if self.is_in and self.pid == os.getpid() and not sys.is_finalizing():

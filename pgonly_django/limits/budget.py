@@ -174,6 +174,9 @@ class BudgetReservation:
     def lost(self) -> None:
         """Called when the reservation has expired while this process stood still. settle() corrects the cost."""
 
+    def end(self) -> None:
+        """Does nothing: the call may have been paid. It counts when the lease has ended."""
+
     @property
     def _is_ours(self) -> bool:
         """Whether it is to be settled here: not in a process that was forked inside the block, whose parent does so."""

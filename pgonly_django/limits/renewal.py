@@ -1,8 +1,10 @@
 """Renews the leases of all that this process holds: slots of limiters, and reservations of budgets. One thread does it,
 from the first use on. When its process is killed, or does not get to it for the length of a lease, the rows expire by
-themselves. A holder that the garbage collector takes is not renewed any more.
+themselves. A process that ends as planned gives the slots back that its threads still hold. A holder that the garbage
+collector takes is not renewed any more.
 """
 
+import atexit
 import contextlib
 import logging
 import os
@@ -37,6 +39,9 @@ class Held(Protocol):
     def lost(self) -> None:
         """Called when its row belongs to another holder. Must not block."""
 
+    def end(self) -> None:
+        """Called when the process ends while a thread still holds it."""
+
 
 class LeaseRenewal:
     def __init__(self) -> None:
@@ -66,6 +71,15 @@ class LeaseRenewal:
         """Stops the renewal: its row is given back, or about to be."""
         with self._lock:
             self._held.discard(held)
+
+    def end(self) -> None:
+        """Gives back what can be given back. Called when the process ends, whatever its threads still do."""
+        with self._lock:
+            all_held = tuple(self._held)
+        for held in all_held:
+            self.drop(held)
+            with contextlib.suppress(Exception):  # then its lease ends by itself
+                held.end()
 
     def _work(self) -> None:
         while True:
@@ -106,3 +120,4 @@ class LeaseRenewal:
 
 
 renewal = LeaseRenewal()
+atexit.register(renewal.end)  # after the threads that are not daemons have ended

@@ -21,6 +21,7 @@ from django.utils.autoreload import autoreload_started
 
 from pgonly_django import embedded
 from pgonly_django.database import wake_urls
+from pgonly_django.limits.renewal import renewal
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.django_connections import connections_of_worker
 from pgonly_django.worker.loop import WorkerLoop
@@ -34,6 +35,7 @@ from pgonly_django.worker.timers import NEVER
 SWITCH_INTERVAL_SECONDS = 0.001
 COLLECT_AFTER = 10_000  # new objects; by default 700, or 2,000 from Python 3.13 on
 CHILDREN_SECONDS = 1.0
+SLOTS_SECONDS = 1.0  # in which slots of limiters are given back that a job still holds
 WAKE_SECONDS = 2.0
 FLUSH_SECONDS = 5.0  # of streams and handlers of the log
 LAST_SECONDS = 0.1  # of the time for leaving; for what takes no time
@@ -169,16 +171,22 @@ def leave(code: int, by: float = NEVER) -> NoReturn:
     """Ends the process even when a stuck job's thread never returns, at `by` (time.monotonic()) at the latest."""
     by -= LAST_SECONDS
     _end_children(by)
+    _do_in_time(min(SLOTS_SECONDS, by - time.monotonic()), renewal.end)
     # Of the jobs that this worker gave back.
     wake_urls.flush(max(min(WAKE_SECONDS, by - time.monotonic()), 0.0))
     _try_all(connections.close_all, embedded.stop_unused)
     # Not here: a handler of the log that hangs in another thread has locked itself, or its stream.
     streams = [stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None]
-    flushing = threading.Thread(target=_try_all, args=(*streams, logging.shutdown), daemon=True)
-    with suppress(RuntimeError):  # the system starts no more threads
-        flushing.start()
-        flushing.join(max(min(FLUSH_SECONDS, by - time.monotonic()), 0.0))
+    _do_in_time(min(FLUSH_SECONDS, by - time.monotonic()), *streams, logging.shutdown)
     os._exit(code)
+
+
+def _do_in_time(seconds: float, *calls: Callable[[], object]) -> None:
+    """Calls all, and waits for them this long at most."""
+    thread = threading.Thread(target=_try_all, args=calls, daemon=True)
+    with suppress(RuntimeError):  # the system starts no more threads
+        thread.start()
+        thread.join(max(seconds, 0.0))
 
 
 def _try_all(*calls: Callable[[], object]) -> None:

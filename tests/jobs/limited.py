@@ -7,7 +7,7 @@ import time
 
 from django.db import connection
 
-from pgonly_django import task
+from pgonly_django import limiter, task
 from tests.jobs import mark
 
 RUNNING = "SELECT coalesce(sum(coalesce(slots, 1)), 0) FROM pgonly_job WHERE state = 'running' AND task = %s"
@@ -60,6 +60,14 @@ def enqueue_one(is_limited):
     if is_limited:
         return pay.enqueue("child", 1).id
     return take_slots.enqueue(1, 0.0).id
+
+
+@task
+def stay_inside(seconds):
+    """In a call that no exception interrupts."""
+    with limiter("deepseek"):
+        mark("inside")
+        time.sleep(seconds)
 
 
 @task(concurrency_key="account:{account}")

@@ -6,16 +6,19 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
 from pgonly_django import limiter
-from pgonly_django.models import LimiterSlot, LimiterWaiter
+from pgonly_django.models import Limiter, LimiterSlot, LimiterWaiter
 from pgonly_django.tables import qualified
+from tests.children import OF_WORKERS, ROOT, environment
 from tests.limits.conftest import start_crowd
-from tests.limits.rows import held, make_holders_die, waiting
+from tests.limits.rows import held, make_holders_die, money, state, waiting
 from tests.sql import sql
 from tests.waiting import wait_for
 
@@ -93,6 +96,30 @@ def test_all_slots_of_killed_holders_come_back(limits, hold):
         for _ in range(3):
             hold("deepseek")
         assert held() == 3
+
+
+EXIT_INSIDE = """
+import sys, threading
+import django
+django.setup()
+from pgonly_django import budget, limiter
+def call():
+    with limiter("deepseek"), budget("p", 1).reserve(0.4):
+        inside.set()
+        threading.Event().wait(60)
+inside = threading.Event()
+threading.Thread(target=call, daemon=True).start()
+sys.exit(not inside.wait(30))
+"""
+
+
+def test_a_process_that_exits_gives_back_the_slots_of_its_threads_but_no_money(transactional_db):
+    Limiter.objects.create(name="deepseek", concurrent=1)
+    command = [sys.executable, "-c", EXIT_INSIDE]
+    subprocess.run(command, cwd=ROOT, env=environment(OF_WORKERS), check=True, timeout=60)
+    assert LimiterSlot.objects.count() == 1
+    assert held() == 0
+    assert state() == money(0, 0.4)
 
 
 def test_a_cool_down_stops_every_process_at_once(inside, taken, limits):

@@ -11,10 +11,11 @@ import pytest
 from django.db import connection
 
 from pgonly_django import enqueue_many
-from pgonly_django.models import Job, Queue, State, Worker
+from pgonly_django.models import Job, Limiter, Queue, State, Worker
 from tests import jobs
 from tests.children import database_url
-from tests.jobs.limited import count_beside, pay
+from tests.jobs.limited import count_beside, pay, stay_inside
+from tests.limits.rows import held
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -114,6 +115,18 @@ def test_a_worker_that_is_frozen_while_it_claims_holds_the_others_up_for_seconds
             break
     wait_for(lambda: not unfinished(), 90)
     assert "broke down" not in frozen.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_stopped_worker_gives_the_slot_of_a_limiter_back_whose_call_it_cuts_off(workers, marks, number):
+    Limiter.objects.create(name="deepseek", concurrent=1)
+    worker = workers.start("--grace-seconds", "0.5")
+    stay_inside.enqueue(60)
+    wait_for(lambda: "inside" in marks(), what="the call")
+    assert held() == 1
+    worker.send(number)
+    assert worker.wait() == 0
+    assert held() == 0
 
 
 def test_behind_a_pooler_limits_hold_as_well(workers, pooler):
