@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.utils import timezone
 
+from pgonly_django import redrive
 from pgonly_django.models import Job, State
 from pgonly_django.tasks.failures import check_dead_letter_tasks, send_dead_letters
 from pgonly_django.worker.duties import duties
@@ -85,11 +86,15 @@ def test_a_retry_that_fails_again_sends_another(run_jobs, marks):
     assert marks() == [result.id, result.id]
 
 
-def test_a_job_that_is_retried_before_its_letter_was_sent_needs_none():
+@pytest.mark.parametrize("again", [Job.objects.retry, lambda: redrive(Job.objects.all()).jobs])
+def test_a_job_that_is_retried_before_its_letter_was_sent_needs_none_until_it_fails_again(again):
     job = failed()
-    Job.objects.filter(pk=job.pk).retry()
+    assert again() == 1
     a_round()
     assert letters() == []
+    Job.objects.filter(pk=job.pk).discard()
+    a_round(), a_round()
+    assert letters() == [[str(job.pk)]]
 
 
 def test_a_letter_whose_own_job_fails_sends_no_further_one(ran, marks, dead, settings):
