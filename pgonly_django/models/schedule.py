@@ -3,11 +3,11 @@ ARCHITECTURE.md, "When you change a column", names the other files that know the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from django.db import DEFAULT_DB_ALIAS, models
+from django.db import DEFAULT_DB_ALIAS, models, router, transaction
 from django.db.models import Case, F, Q, Value, When
 from django.utils.translation import gettext_lazy as _
 
@@ -20,6 +20,8 @@ from pgonly_django.tables import table
 # next_at of a schedule whose next tick is to be computed: long past, so that a look for due ones finds it.
 UNPLANNED = datetime(1970, 1, 1, tzinfo=UTC)
 TIMING = ("cron", "timezone", "every_seconds")
+OF_WORKERS = ("next_at", "last_tick_at", "problem")
+NOTED = ("name", *TIMING, *OF_WORKERS)
 SHORTEST_SECONDS = 0.1
 CONFIRM_EVERY = timedelta(hours=1)  # a database may sleep between two due times
 
@@ -72,12 +74,28 @@ class ScheduleQuerySet(DeclaredQuerySet):
         same &= Q(**{column: value for column, value in known.items() if value is not None})
         return {"next_at": Case(When(same, then=F("next_at")), default=Value(UNPLANNED)), "problem": None}
 
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Deletes them with their ticks. Waits until the ticks that are being enqueued have their rows."""
+        self._for_write = True
+        with transaction.atomic(using=self.db):
+            lock(self.db, list(self.values_list("pk", flat=True)))
+            return super().delete()
+
+    delete.alters_data = True  # type: ignore[attr-defined]  # as Django's own: no method of the manager
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
     def _changed(self, count: int) -> int:
         if count:
             # As Django's own writing methods do: otherwise `db` is the router's for reading.
             self._for_write = True
             notify.send_at_commit(self.db, notify.SCHEDULES)
         return count
+
+
+def lock(alias: str, names: Sequence[str]) -> list[Schedule]:
+    """Waits for whoever is at these schedules, and keeps others away until the transaction ends. Returns those that
+    are there then."""
+    return list(Schedule.objects.using(alias).filter(pk__in=names).order_by("pk").select_for_update())
 
 
 class Schedule(Declared):
@@ -151,24 +169,50 @@ class Schedule(Declared):
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Schedule:
         row = super().from_db(*args, **kwargs)
-        row._loaded_timing = row._timing()  # noqa: SLF001 - its own
+        row._note(NOTED)  # noqa: SLF001 - its own
         return row
 
+    def refresh_from_db(
+        self, using: str | None = None, fields: Iterable[str] | None = None, from_queryset: Any = None
+    ) -> None:
+        """See Model.refresh_from_db(). Django also calls it to load a deferred column."""
+        fields = None if fields is None else list(fields)
+        super().refresh_from_db(using, fields, from_queryset)
+        self._note(NOTED if fields is None else {*NOTED} & {*fields})
+
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Computes the next tick again where the timing has changed. Tells the workers in the same transaction."""
-        if self._timing() != self._loaded_timing:
-            self.next_at = UNPLANNED if self._loaded_timing else self.next_at
+        """Computes the next tick again where the timing has changed. Leaves alone what workers write, unless the caller
+        has set it: the row may have ticked since it was read. Raises DatabaseError where it was read and is deleted by
+        now. Tells the workers in the same transaction."""
+        changed = {column for column in NOTED if vars(self).get(column) != self._noted.get(column)}
+        is_known = self._noted.get("name") == self.name and not self._state.adding
+        is_known = is_known and kwargs.get("using") in (None, self._state.db)
+        if self._noted and changed & {*TIMING}:
+            self.next_at = UNPLANNED
+            changed.add("next_at")
             if kwargs.get("update_fields") is not None:
                 kwargs["update_fields"] = {*kwargs["update_fields"], "next_at"}
+        is_plain = not args and not kwargs.get("force_insert") and kwargs.get("update_fields") is None
+        if is_known and is_plain:
+            columns = {each.name for each in self._meta.concrete_fields if each.attname in vars(self)}
+            kwargs["update_fields"] = columns - {"name"} - ({*OF_WORKERS} - changed)
         super().save(*args, **kwargs)
-        self._loaded_timing = self._timing()
+        self._note(NOTED)
         notify.send_at_commit(self._state.db or DEFAULT_DB_ALIAS, notify.SCHEDULES)
 
-    _loaded_timing: Sequence[Any] = ()
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """Deletes it with its ticks. See ScheduleQuerySet.delete()."""
+        using = using or router.db_for_write(type(self), instance=self)
+        with transaction.atomic(using=using):
+            lock(using, [self.pk])
+            return super().delete(using, keep_parents)
 
-    def _timing(self) -> Sequence[Any]:
-        """Returns the timing as it stands here, without loading deferred columns."""
-        return [vars(self).get(column) for column in TIMING]
+    # What was read or saved of NOTED.
+    _noted: Mapping[str, Any] = {}
+
+    def _note(self, columns: Iterable[str]) -> None:
+        """Notes the columns as they stand here, without loading deferred ones."""
+        self._noted = {**self._noted, **{column: vars(self).get(column) for column in columns}}
 
     @property
     def is_planned(self) -> bool:

@@ -12,7 +12,7 @@ from pgonly_django.exceptions import PgonlyError
 from pgonly_django.models.job import FINISHED, ClockTimestamp, Job
 from pgonly_django.models.job_rows import UNIQUE_ROW
 from pgonly_django.models.queue import Queue
-from pgonly_django.models.schedule import CatchUp, Overlap, Schedule, Tick, TickOutcome
+from pgonly_django.models.schedule import CatchUp, Overlap, Schedule, Tick, TickOutcome, lock
 from pgonly_django.queue.enqueue import OF_SCHEDULE
 from pgonly_django.scheduling.declaration import as_scheduled
 from pgonly_django.tasks.registry import import_task
@@ -63,7 +63,8 @@ def run_now(schedules: QuerySet[Schedule]) -> int:
     none. Returns the number of ticks. If another job has the unique key, the tick says so. Raises RunRefusedError."""
     database = schedules.db
     with transaction.atomic(using=database):
-        for schedule in schedules:
+        locked = lock(database, [schedule.pk for schedule in schedules])  # nobody deletes them in between
+        for schedule in locked:
             try:
                 columns = enqueue(task_of(schedule, database), schedule)
             except (Exception, SystemExit) as error:  # code of the project is called, which may even exit
@@ -71,7 +72,7 @@ def run_now(schedules: QuerySet[Schedule]) -> int:
             Tick.objects.using(database).create(
                 schedule=schedule, tick_at=ClockTimestamp(), by_person=True, **columns
             )
-    return len(schedules)
+    return len(locked)
 
 
 def reason_to_skip(schedule: Schedule, queue: str, database: str) -> str | None:

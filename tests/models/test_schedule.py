@@ -1,17 +1,26 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, connections, transaction
 from django.utils import timezone
 
 from pgonly_django.models import Schedule
-from pgonly_django.models.schedule import UNPLANNED
+from pgonly_django.models.schedule import OF_WORKERS, UNPLANNED
+from pgonly_django.tables import qualified
 from pgonly_django.worker.connection import JobsListener
+from tests import activity
+from tests.queue.rows import while_locked
 from tests.scheduling.rows import HOUR, fresh, make
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NEXT = timezone.now() + HOUR
+NEW_TICK = """
+INSERT INTO pgonly_tick (schedule_id, tick_at, outcome, reason, by_person)
+VALUES ('report', now(), 'enqueued', '', false)
+"""
 
 
 @pytest.fixture
@@ -102,6 +111,66 @@ def test_a_row_with_deferred_columns_is_saved_without_loading_them():
     row.args = [7]
     row.save()
     assert (fresh(row).args, fresh(row).is_planned) == ([7], True)
+
+
+def of_workers(row):
+    return Schedule.objects.values_list(*OF_WORKERS).get(pk=row.pk)
+
+
+@pytest.mark.parametrize("refreshes", [False, True])
+def test_a_row_that_was_read_before_a_tick_is_saved_without_what_workers_write(refreshes):
+    created = make()
+    read = Schedule.objects.only("args", *OF_WORKERS).get()
+    if refreshes:
+        read.refresh_from_db(fields=OF_WORKERS)
+    written = (NEXT + HOUR, NEXT, "It broke")
+    Schedule.objects.update(**dict(zip(OF_WORKERS, written, strict=True)))
+    for row, args in [(created, [7]), (read, [8]), (read, [9])]:
+        row.args = args
+        row.save()
+        assert (fresh(row).args, of_workers(row)) == (args, written)
+    created.every_seconds = 60.0
+    created.save()
+    assert of_workers(created) == (UNPLANNED, NEXT, "It broke")
+
+
+def test_what_the_caller_sets_of_it_is_saved():
+    row = fresh(make())
+    row.next_at = row.last_tick_at = NEXT
+    row.save()
+    assert of_workers(row) == (NEXT, NEXT, None)
+
+
+def test_a_row_under_a_new_name_is_a_copy_and_one_that_was_deleted_stays_so():
+    row = fresh(make(next_at=NEXT))
+    row.name = "copy"
+    row.save()
+    assert of_workers(row) == (NEXT, None, None)
+    Schedule.objects.filter(pk="copy").delete()
+    with pytest.raises(DatabaseError):
+        row.save()
+    assert [each.name for each in Schedule.objects.all()] == ["report"]
+
+
+@pytest.mark.parametrize(
+    "delete", [lambda row: row.delete(), lambda row: Schedule.objects.filter(pk=row.pk).delete()]
+)
+def test_a_schedule_is_deleted_with_the_row_of_a_tick_that_runs(delete, other, server):
+    row = make()
+
+    def delete_in_thread():
+        try:
+            return delete(row)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as thread:
+        with while_locked(row, other):
+            other.execute(qualified(NEW_TICK))
+            deleted = thread.submit(delete_in_thread)
+            wait_for(lambda: activity.pids("wait_event_type = 'Lock' AND query LIKE '%pgonly_%'", server))
+        assert deleted.result()[0] == 2
+    assert not Schedule.objects.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from django.db import connections
 
 from pgonly_django.models import Job, Queue, Schedule, State
 from pgonly_django.scheduling.calls import run_now
 from pgonly_django.scheduling.due import REPLACING_SECONDS
+from pgonly_django.tables import qualified
+from tests import activity
 from tests.queue.rows import make as make_job
 from tests.queue.rows import make_running
 from tests.scheduling import tasks
 from tests.scheduling.rows import HOUR, clock, fresh, jobs, look, make, ticks
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -125,6 +131,24 @@ def test_a_tick_waits_for_the_end_of_the_unique_run_that_it_replaces():
     look()
     _, second = jobs()
     assert (second.state, second.run_at) == (State.READY, ticks(schedule)[-1].tick_at)
+
+
+def test_one_that_is_being_deleted_is_not_run_now(other, server):
+    make()
+
+    def run_in_thread():
+        try:
+            return run_now(Schedule.objects.all())
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as thread:
+        with other.transaction():
+            other.execute(qualified("DELETE FROM pgonly_schedule"))
+            count = thread.submit(run_in_thread)
+            wait_for(lambda: activity.pids("wait_event_type = 'Lock' AND query LIKE '%pgonly_%'", server))
+        assert count.result() == 0
+    assert jobs() == []
 
 
 def test_jobs_of_the_same_task_that_no_schedule_made_do_not_count():
