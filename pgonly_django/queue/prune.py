@@ -7,20 +7,23 @@ from typing import Any
 
 import psycopg
 
-from pgonly_django.models.job_rows import FINISHED_STATES
+from pgonly_django.models.job_rows import FINISHED_STATES, UNFINISHED_STATES
 from pgonly_django.models.pruning import Pruned, delete_what_can_go
 from pgonly_django.tables import qualified
 
 # Of a row of pgonly_job: until when it stays although its retention has ended; NULL: not longer. It stays while its
-# batch is open, and while there is a job that may read the result, now or after a retry: the one that gathers it, or a
-# callback, until it has succeeded. Otherwise a retry would enqueue paid calls again. Index: the primary keys.
-SPARED_UNTIL = qualified("""CASE WHEN batch_id IS NOT NULL THEN (
+# batch is open, and while there is a job that may read the result: the one that gathers it, or a callback. Where nobody
+# prunes by hand that is so until the reader has succeeded: a retry of it would enqueue paid calls again. What a reader
+# keeps is looked at an hour later, or a day later if the reader has failed. Index: the primary keys.
+SPARED_UNTIL = qualified(f"""CASE WHEN batch_id IS NOT NULL THEN (
         SELECT CASE WHEN batch.finished_at IS NULL THEN clock_timestamp() + interval '1 hour'
-            ELSE (SELECT max(coalesce(reader.delete_after, clock_timestamp() + interval '1 hour'))
+            ELSE (SELECT max(CASE WHEN reader.state || '' IN ({UNFINISHED_STATES})
+                    THEN clock_timestamp() + interval '1 hour'
+                    ELSE greatest(reader.delete_after, clock_timestamp() + interval '1 day') END)
                 FROM pgonly_job AS reader
                 WHERE reader.id = ANY (ARRAY (SELECT value::uuid FROM jsonb_each_text(batch.sent)) || batch.parent_id)
-                    AND reader.state || '' <> 'succeeded'
-                    AND coalesce(reader.delete_after > statement_timestamp(), true)) END
+                    AND (reader.state || '' IN ({UNFINISHED_STATES})
+                        OR NOT %(by_hand)s::bool AND reader.state || '' <> 'succeeded')) END
         FROM pgonly_batch AS batch WHERE batch.id = member.batch_id) END""")
 # Index: pgonly_job_finished, a range of it. (clock_timestamp() is volatile: the statement would walk all of it.)
 EXPIRED = qualified(f"""
@@ -69,11 +72,12 @@ WHERE id = %(id)s AND state IN ({FINISHED_STATES})
 def prune(connection: psycopg.Connection[Any], limit: int = 1000) -> Pruned:
     """Deletes one batch of jobs whose retention has ended. When the answer counts fewer than `limit`, no more are left.
     Jobs that cannot be deleted are tried again a day later."""
+    facts = {"limit": limit, "by_hand": False}
     try:
-        ((deleted, spared),) = connection.execute(PRUNE, {"limit": limit})
+        ((deleted, spared),) = connection.execute(PRUNE, facts)
     except psycopg.IntegrityError:
-        ids = [str(job_id) for job_id, _ in connection.execute(EXPIRED, {"limit": limit})]
-        pruned = _prune_these(connection, ids)
+        ids = [str(job_id) for job_id, _ in connection.execute(EXPIRED, facts)]
+        pruned = _prune_these(connection, ids, by_hand=False)
         return pruned._replace(spared=len(ids) - pruned.found)
     return Pruned(deleted, [], spared)
 
@@ -87,15 +91,16 @@ WHERE id = ANY (%(ids)s::uuid[]) AND state || '' IN ({FINISHED_STATES})
 
 
 def prune_now(connection: psycopg.Connection[Any], ids: Sequence[str]) -> Pruned:
-    """Deletes the finished ones among `ids`, whatever their retention; see prune() for those that cannot be deleted."""
+    """Deletes the finished ones among `ids`, whatever their retention; see prune() for those that cannot be deleted.
+    Members of an open batch stay, and those of which an unfinished job may read the results."""
     connection.execute(EXPIRE, {"ids": list(ids)})
-    return _prune_these(connection, ids)
+    return _prune_these(connection, ids, by_hand=True)
 
 
-def _prune_these(connection: psycopg.Connection[Any], ids: Sequence[str]) -> Pruned:
+def _prune_these(connection: psycopg.Connection[Any], ids: Sequence[str], *, by_hand: bool) -> Pruned:
     """Deletes those that are still finished and due: a job may have run again since its id was read."""
     return delete_what_can_go(
         ids,
-        lambda some: next(connection.execute(PRUNE_THESE, {"ids": list(some)}))[0],
+        lambda some: next(connection.execute(PRUNE_THESE, {"ids": list(some), "by_hand": by_hand}))[0],
         lambda job_id: connection.execute(PUT_OFF, {"id": job_id}),
     )

@@ -112,6 +112,7 @@ def parameters(held) -> dict[str, Any]:
         "all_queues": True,
         "before": held[0],
         "budget": "p",
+        "by_hand": False,
         "calls": json.dumps([{"id": each, **CALL} for each in held]),
         "closed": ["queue 6"],
         "cursor_keys": ["few"],

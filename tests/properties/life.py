@@ -310,14 +310,14 @@ class Life(RuleBasedStateMachine):
 
     def _days_spared(self, job):
         """For how many days it stays, since its batch is open, or another job reads its result, now or after a retry.
-        0: for an hour; None: not longer."""
+        0: for an hour; None: not longer. A reader that has not succeeded keeps it for a day at least."""
         if (batch := self.batches.get(job.batch)) is None:
             return None
         if not batch.is_finished:
             return 0
         readers = [self.jobs[each] for each in (batch.parent, *batch.sent.values()) if each in self.jobs]
         days = [each.days_left for each in readers if each.state != "succeeded"]
-        return max((each or 0 for each in days if each is None or each > 0), default=None)
+        return max((0 if each is None else max(each, 1) for each in days), default=None)
 
     def _is_limited(self, job):
         return job.key is not None or self.queues.get(job.queue, (None, False)) != (None, False)

@@ -261,7 +261,37 @@ def test_the_pruner_spares_members_while_a_retry_may_read_them(server, state, is
     member.refresh_from_db()
     assert member.delete_after == reader.delete_after
     Job.objects.update(delete_after=ago(HOUR))
-    assert prune_jobs(server).deleted == 2
+    assert prune_jobs(server) == (1, [], 1)
+    Job.objects.update(delete_after=ago(HOUR))
+    assert prune_jobs(server) == (1, [], 0)
+
+
+def test_members_stay_beside_a_failed_job_that_another_one_keeps(server):
+    """A gathered job may gather itself. Its own members have no reader but it."""
+    first = make(state=State.FAILED, delete_after=ago(-HOUR * 24 * 80))
+    outer = JobBatch.objects.create(parent=first, name="chunks", finished_at=ago(MINUTE))
+    second = make(batch_id=outer.pk, state=State.CANCELLED, delete_after=ago(HOUR))
+    inner = JobBatch.objects.create(parent=second, name="papers", finished_at=ago(MINUTE))
+    make(batch_id=inner.pk, state=State.SUCCEEDED, delete_after=ago(HOUR))
+    assert prune_jobs(server) == (0, [], 2)
+
+
+def test_a_member_that_a_person_deletes_stays_only_for_an_unfinished_reader(server):
+    for state in (State.FAILED, State.READY):
+        reader = make(state=state, delete_after=None if state == State.READY else ago(-HOUR))
+        gathered = JobBatch.objects.create(parent=reader, name="papers", finished_at=ago(MINUTE))
+        make(batch_id=gathered.pk, state=State.SUCCEEDED)
+    assert prune_now(server, ids(Job.objects.filter(state=State.SUCCEEDED))).deleted == 1
+    assert Job.objects.get(state=State.SUCCEEDED).batch_id == gathered.pk
+
+
+def test_members_of_a_failed_job_that_is_kept_are_looked_at_once_a_day(server):
+    reader = make(state=State.FAILED)
+    gathered = JobBatch.objects.create(parent=reader, name="papers", finished_at=ago(MINUTE))
+    member = make(batch_id=gathered.pk, state=State.SUCCEEDED, delete_after=ago(HOUR))
+    assert prune_jobs(server) == (0, [], 1)
+    member.refresh_from_db()
+    assert member.delete_after > ago(-23 * HOUR)
 
 
 def test_the_pruner_spares_members_until_the_callbacks_have_read_them(server, batch):
@@ -292,10 +322,10 @@ def test_the_pruner_waits_for_no_one_who_retries_a_member_of_a_gather(server, ot
     server.execute("SET lock_timeout = '1s'")
     with other.transaction():
         other.execute("SELECT FROM pgonly_batch FOR NO KEY UPDATE")
-        assert prune_jobs(server) == (2, [], 1)
-    assert Job.objects.get() == parent
-    Job.objects.update(delete_after=ago(HOUR))
-    assert prune_jobs(server).deleted == 1
+        assert prune_jobs(server) == (1, [], 2)
+    for left in (1, 0):
+        Job.objects.update(delete_after=ago(HOUR))
+        assert prune_jobs(server) == (1, [], left)
     assert not JobBatch.objects.exists()
 
 
