@@ -156,7 +156,7 @@ class WorkerLoop:
         # and a short burst may be over before the first beat.
         self.database.ask(self.threads.heartbeat.register)
         self.database.listening.connection()
-        self.threads.declare_queues()
+        self.threads.declare_queues(lambda: self.is_stopping)
         self._start_threads()
         self.claims.poll_timer.busy_at = time.monotonic()  # the start does not count as time without jobs
         self.ready.set()

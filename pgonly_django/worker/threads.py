@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connections
@@ -36,21 +37,22 @@ class Threads:
         self.batches = BatchCloser(options.database, tell, main if options.burst else None)
         self.scheduler = Scheduler(worker_id, options, main.listener, lambda: tell(Notification(WAKE)))
 
-    def declare_queues(self) -> None:
+    def declare_queues(self, is_over: Callable[[], bool]) -> None:
         """Declares the queues before the first claim. The workers that run already may not know of the limits. It waits
-        for a database that is unavailable, at most START_SECONDS."""
+        for a database that is unavailable, at most START_SECONDS, and not once `is_over`."""
         give_up_at = time.monotonic() + START_SECONDS
-        while True:
+        while not is_over():
             try:
                 declare(self._database)
-                break
             except (OperationalError, InterfaceError):
                 connections[self._database].close()
                 if time.monotonic() >= give_up_at:
                     raise
                 time.sleep(PAUSE_SECONDS)
-        if settings().queues:
-            self._main.ask(lambda it: notify.send(it, notify.limited(notify.ANY_QUEUE)))
+            else:
+                if settings().queues:
+                    self._main.ask(lambda it: notify.send(it, notify.limited(notify.ANY_QUEUE)))
+                return
 
     def start(self, takes_events: TakesEvents) -> None:
         """Starts the threads. `takes_events`: for those of them that may not wait for a handler of the log."""

@@ -8,11 +8,12 @@ import time
 import traceback
 from collections import deque
 from contextlib import ExitStack
+from unittest.mock import Mock
 
 import pytest
+from django.db import OperationalError, connections
 from django.db.backends.signals import connection_created
 from django.db.models import F
-from django.db.utils import OperationalError
 from django.utils import timezone
 
 from pgonly_django import enqueue_many
@@ -45,21 +46,32 @@ def test_a_job_runs_and_its_result_is_there(work):
     assert result.job.delete_after - result.job.finished_at > timezone.timedelta(days=6)
 
 
-def test_a_start_waits_for_a_database_that_goes_away_meanwhile(work, monkeypatch):
-    tries = []
+def test_a_start_waits_for_a_database_that_goes_away_meanwhile(work, monkeypatch, other, settings):
+    """Its connection is lost while it declares its queues."""
+    settings.PGONLY = {**settings.PGONLY, "QUEUES": {"ai": {"max_running": 8}}}
+    tries, declare = [], threads.declare
 
-    def declare(alias):
+    def lose_the_first(alias):
         tries.append(alias)
         if len(tries) == 1:
-            raise OperationalError("the connection was lost")
+            connections[alias].ensure_connection()
+            pid = connections[alias].connection.info.backend_pid
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        return declare(alias)
 
-    monkeypatch.setattr(threads, "declare", declare)
+    monkeypatch.setattr(threads, "declare", lose_the_first)
     monkeypatch.setattr(threads, "PAUSE_SECONDS", 0.01)
     result = jobs.add.enqueue(2, b=3)
     work()
     assert result.wait(1).return_value == 5
     assert len(tries) == 2
-    tries.clear()
+
+
+def test_a_start_gives_up_on_a_database_that_stays_away_and_when_it_is_asked_to_stop(work, monkeypatch):
+    monkeypatch.setattr(threads, "declare", Mock(side_effect=OperationalError("unavailable")))
+    stopped = WorkerLoop(WorkerOptions(threads=1))
+    stopped.stop()
+    assert stopped.run() == ExitCode.STOPPED
     monkeypatch.setattr(threads, "START_SECONDS", 0.0)
     with pytest.raises(OperationalError):
         work()
