@@ -72,6 +72,13 @@ class Server:
         From now on this process uses the server: see database()."""
         self.data.parent.mkdir(parents=True, exist_ok=True)
         self._note_use()
+        try:
+            return self._start()
+        except BaseException:
+            self._forget_use()
+            raise
+
+    def _start(self) -> bool:
         with Path(f"{self.data}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (self.data / "PG_VERSION").exists():
@@ -88,8 +95,7 @@ class Server:
 
     def stop(self, mode: StopMode = "fast") -> None:
         """Stops the server if it runs. "immediate" is a crash: the next start recovers from the log."""
-        if users := _users.pop(self.data, None):
-            users.close()
+        self._forget_use()
         if not (self.data / "postmaster.pid").exists():
             return
         if self._run("pg_ctl", "-m", mode, "-w", "stop", check=False) != 0 and self.is_running():
@@ -97,8 +103,7 @@ class Server:
 
     def stop_if_unused(self) -> None:
         """Stops the server unless another process uses it, or another client is connected."""
-        if users := _users.pop(self.data, None):
-            users.close()  # a child that was forked meanwhile keeps the lock
+        self._forget_use()
         with self._users_file.open("w") as users, contextlib.suppress(BlockingIOError):
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever starts now waits until it has stopped
             with contextlib.suppress(psycopg.Error), psycopg.connect(self.url(), connect_timeout=5) as other:
@@ -116,6 +121,10 @@ class Server:
             users = self._users_file.open("w")
             fcntl.flock(users, fcntl.LOCK_SH)
             _users[self.data] = users
+
+    def _forget_use(self) -> None:
+        if users := _users.pop(self.data, None):
+            users.close()  # a child that was forked meanwhile keeps the lock
 
     def restart(self, mode: StopMode = "fast") -> None:
         self.stop(mode)
