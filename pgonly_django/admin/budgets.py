@@ -121,8 +121,10 @@ class BudgetForm(TimeZoneForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if usd := self.initial.get("usd"):
-            self.initial["usd"] = Decimal(f"{usd.normalize():f}")  # without the zeros at its end
+        if self.instance.pk:
+            self.initial["usd"] = Decimal(
+                f"{self.instance.usd.normalize():f}"
+            )  # without the zeros at its end
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]

@@ -297,7 +297,6 @@ class ScheduleAdmin(DeclaredAdmin):
         return {
             "state_badge": state_badge(schedule),
             "words": words(schedule),
-            "task": formats.short_name(schedule.task),
             "upcoming": upcoming(schedule),
             "ticks": self._ticks(schedule, links),
             "jobs_url": links.to_list(Job, enqueued_by=f"{OF_SCHEDULE}{schedule.name}"),
@@ -307,7 +306,7 @@ class ScheduleAdmin(DeclaredAdmin):
         """Returns the newest ones, each with its job's state and page."""
         ticks = list(schedule.ticks.order_by("-tick_at")[:TICKS_SHOWN])
         jobs = Job.objects.using(router.db_for_read(Job, instance=schedule))
-        found = jobs.only("state", "attempted_at", "finished_at", "started_at").in_bulk(
+        found = jobs.only("task", "state", "attempted_at", "finished_at", "started_at").in_bulk(
             [tick.job_id for tick in ticks if tick.job_id]
         )
         shown = []
@@ -316,5 +315,6 @@ class ScheduleAdmin(DeclaredAdmin):
             url = links.to_row(job) if job else ""
             skipped = formats.badge(tick.outcome, tick.get_outcome_display())
             badge = job_badge(job.state if job else None) if tick.job_id else skipped
-            shown.append({"tick": tick, "at": in_zone_of(schedule, tick.tick_at), "url": url, "badge": badge})
+            task, at = formats.short_name(job.task) if job else "", in_zone_of(schedule, tick.tick_at)
+            shown.append({"tick": tick, "at": at, "url": url, "task": task, "badge": badge})
         return shown

@@ -120,7 +120,10 @@ class WaitAdmin(ReadOnlyAdmin):
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         found = super().get_object(request, object_id, from_field)
-        return found and prepare_waits([found], self.links(request), request.get_full_path())[0]
+        links = self.links(request)
+        return (
+            found and prepare_waits([found], links, links.to_list(Wait))[0]
+        )  # once answered, it has no page
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
         prepare_waits(rows, self.links(request), request.get_full_path())

@@ -46,6 +46,7 @@ def test_the_list_says_what_is_spent_reserved_and_held(admin_client):
     assert "per month, Asia/Shanghai" in cells(response, "name")[0]
     assert "for all time" in cells(response, "name")[1]
     assert 'name="usd" value="0.4"' in admin_client.get(page_of(untouched)).text
+    assert 'name="usd" value="7.50"' in admin_client.get(f"{LIST}add/?usd=7.50").text
     assert "$3.20 of $5.00" in cells(response, "spent")[0]
     assert (cells(response, "reserved")[0], cells(response, "reserved")[1]) == ("$0.10", "-")
     assert "state__exact=held&amp;held_by=budget%3Aproject%3A7" in cells(response, "held")[0]

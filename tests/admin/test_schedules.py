@@ -221,6 +221,7 @@ def test_the_page_shows_the_ticks_with_their_jobs_and_the_next_ones(admin_client
     look()
     Schedule.objects.update(next_at=timezone.now() - timedelta(milliseconds=1))
     look()
+    Schedule.objects.update(task="tests.jobs.another")
     response = admin_client.get(page_of(schedule))
     (job,) = Job.objects.all()
     assert f'/job/{job.pk}/change/" title="{job.pk}">add</a>' in response.text

@@ -92,16 +92,16 @@ def test_an_empty_list_says_that_nobody_is_asked(admin_client):
     assert panel(admin_client) == ""
 
 
-@pytest.mark.parametrize("place", [LIST, HOME])
-def test_a_button_of_the_list_and_of_the_overview_answers_and_leads_back(admin_client, place):
+@pytest.mark.parametrize("place", [LIST, HOME, "its page"])
+def test_a_button_answers_and_leads_to_a_page_that_is_there(admin_client, place):
     wait = asked("Include?")
-    html = admin_client.get(place).text
+    html = admin_client.get(f"{LIST}{wait.pk}/change/" if place == "its page" else place).text
     (button,) = re.findall(r'<button [^>]*formaction="([^"]*)" name="answer" value="yes"', html)
     form = re.search(r"<form [^>]*>((?!</form>).)*formaction=", html, re.DOTALL)[0]
     assert 'method="post"' in form
     assert "csrfmiddlewaretoken" in form
     response = admin_client.post(unescape(button), {"answer": "yes"})
-    assert response["Location"] == place
+    assert response["Location"] == (LIST if place == "its page" else place)
     assert Event.objects.get().payload == "yes"
     assert wait.key == Event.objects.get().key
 

@@ -6,7 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from django.db import router
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet, TextField
+from django.db.models.functions import Cast
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -37,9 +38,10 @@ def in_words(origin: str) -> str:
 
 def batches_of(job: Job) -> list[JobBatch]:
     """Returns the batch that it is a member of, and the newest ones that it gathers. Index: the primary key, and
-    pgonly_batch_once."""
-    batches = JobBatch.objects.using(_alias(job)).filter(Q(parent=job) | Q(pk=job.batch_id))
-    return list(batches.order_by("-pk")[: SHOWN + 1])
+    pgonly_batch_once. (Ordered by the key itself, PostgreSQL may walk over all batches from the newest one.)"""
+    batches = JobBatch.objects.using(_alias(job))
+    gathered = batches.filter(parent=job).order_by(Cast("pk", TextField()).desc())[:SHOWN]
+    return list(gathered.union(batches.filter(pk=job.batch_id), all=True) if job.batch_id else gathered)
 
 
 def related_jobs(job: Job, links: Links, batches: list[JobBatch]) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def related_jobs(job: Job, links: Links, batches: list[JobBatch]) -> dict[str, A
 
 def gathered_by(job: Job, links: Links, batches: list[JobBatch]) -> list[dict[str, Any]]:
     """Returns how far those of the `batches` are that it gathers, as progress_of() does."""
-    batches = [batch for batch in batches if batch.parent_id == job.pk][:SHOWN]
+    batches = [batch for batch in batches if batch.parent_id == job.pk]
     found = progress_for_page(_alias(job), [str(batch.pk) for batch in batches])
     return [
         {**_parts(batch.name, found.get(str(batch.pk))), "url": links.to_list(Job, batch_id=str(batch.pk))}
