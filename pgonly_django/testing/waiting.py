@@ -27,5 +27,5 @@ def assert_waiting_for(key: str, *, count: int | None = None) -> list[Wait]:
         return found
     wanted = "" if count is None else f", not {times(count)}"
     is_waited_for = f"The event {key!r} is waited for {times(len(found))}{wanted}."
-    lines = [f"{wait.job}: {wait.name}" for wait in waits]
+    lines = [f"{wait.job.task} {wait.job_id}: {wait.name}" for wait in waits]
     raise AssertionError(f"{is_waited_for} {listed('Jobs wait:', lines, 'No job waits.')}")
