@@ -27,8 +27,8 @@ CONTENDED_SECONDS = (0.005, 0.020)
 # The least time from one look to the next without a reason: tokens of a fast rate, the next part of the keys.
 SOON_SECONDS = 0.010
 # The next part of the keys comes no sooner than REST * d after a look that took d seconds, on a busy worker, too. So
-# these looks take a fifth of the main loop's time, beside those after a NOTIFY, and 10,000 full keys (50 looks of 3 to 8
-# ms) hide another for 1 to 2 s.
+# these looks take a fifth of the main loop's time, beside those after a NOTIFY, and 10,000 full keys (50 looks of 3 to
+# 8 ms) hide another for 1 to 2 s.
 REST = 4
 # While something waits for the end of a job elsewhere, whose worker may die before it tells of it.
 FULL_SECONDS = 5.0
