@@ -12,10 +12,14 @@ class CurrentJob(Protocol):
     job: Any  # its row as it was claimed: id, task, queue, attempt
     worker: str  # the name of its worker
 
+    reservations: list[
+        None
+    ]  # one entry for each that calls of this run have made of budgets, and not settled
+
     @property
     def is_in_the_way(self) -> bool:
-        """Whether another job may need its slot, or its place in a limit, while it only waits: the worker has no other
-        free slot, or a limit counts the job."""
+        """Whether it only waits while another job may need its slot, or its place in a limit: none of its other calls
+        is under way, and the worker has no other free slot, or a limit counts the job."""
         ...
 
     def hold(self, by: str, reason: str, again_in_seconds: float | None = None) -> BaseException:

@@ -73,6 +73,11 @@ class Calls:
         return self.completed == 0 and (self.was_cut_off or bool(self._under_way))
 
     @property
+    def are_several(self) -> bool:
+        """Whether more than one call is under way, some of which may wait for a reservation."""
+        return len(self._under_way) > 1
+
+    @property
     def others_under_way(self) -> bool:
         """Whether other threads or asyncio tasks of the job are in the middle of a call."""
         return bool(self._under_way) and not _is_inside.get()

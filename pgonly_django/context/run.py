@@ -212,6 +212,7 @@ class Run:
         self.worker_id = worker_id
         self.interrupter = Interrupter()
         self._token: list[None] = [None]
+        self.reservations: list[None] = []
 
     @property
     def calls(self) -> Calls:
@@ -243,6 +244,8 @@ class Run:
     @property
     def is_in_the_way(self) -> bool:
         """See CurrentJob."""
+        if self._calls is not None and self._calls.are_several:
+            return False
         return self.is_limited or (self.capacity is not None and not self.capacity.has_free_slot)
 
     def wait(self, name: str, seconds: float | None) -> None:

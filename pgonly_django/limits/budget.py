@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import time
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from functools import partial
@@ -39,12 +41,16 @@ from pgonly_django.limits.provider_answers import is_unpaid
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.models.budget import HELD_BY, Budget
 
-# Where only other calls are in the way, a job waits for them to settle in its slot: this long, and only while no other
-# job needs the slot. Then it gives the slot back, and comes again by itself after AGAIN_SECONDS; of one budget and one
-# process they come SPACE_SECONDS apart, so that a thousand of them cost as much as a hundred.
-WAIT_SECONDS = 10.0
-AGAIN_SECONDS, SPACE_SECONDS = 5.0, 0.1
+# Where only other calls are in the way, a job waits for them to settle in its slot: for the first time or, if another
+# job may need the slot, for the second one; and always while a call of its own has a reservation, since its paid calls
+# would be cut off. Then it gives the slot back, and comes again by itself: of one budget and one process SPACE_SECONDS
+# apart, so that a thousand of them cost as much as a hundred, and within AGAIN_AT_MOST.
+WAIT_SECONDS, WAIT_IN_THE_WAY = 10.0, 0.5
+AGAIN_SECONDS, AGAIN_AT_MOST, SPACE_SECONDS = 5.0, 60.0, 0.1
 _again_at: dict[str, float] = {}  # by the name of the budget: when the last one comes
+_inside: ContextVar[int] = ContextVar(
+    "pgonly_inside_reservations", default=0
+)  # in how many blocks the caller is
 PAUSE_SECONDS = (0.05, 1.0)
 PATIENCE_SECONDS = 5.0  # that a caller outside of jobs waits while the database is unavailable
 DAY_SECONDS = 86_400.0
@@ -112,23 +118,28 @@ class BudgetReservation:
         self.known_cost: Cost | None = None  # what the call has cost, while that is not yet settled
         self._declaration = declaration
         self._opened_by: int | None = None  # the process that has entered the block
+        self._of_run: list[None] | None = None  # where the run counts it, until it is over
         self._is_over = False
         self._may_exist = False  # PostgreSQL was asked to reserve, and did not say no
 
     def __enter__(self) -> Self:
         refuse_event_loop(f"budget({self.budget!r}).reserve(...)")
         run(self._make())
+        _inside.set(_inside.get() + 1)
         return self
 
     async def __aenter__(self) -> Self:
         await self.pool.arun(self._make())
+        _inside.set(_inside.get() + 1)
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        _inside.set(_inside.get() - 1)
         if self._is_ours:
             run(self._end_with(error))
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        _inside.set(_inside.get() - 1)
         if self._is_ours:
             await self.pool.arun(self._end_with(error))
 
@@ -186,13 +197,17 @@ class BudgetReservation:
         if self._opened_by or self._is_over:
             raise BudgetError("A reservation serves one `with` block: call reserve() again for the next one.")
         self._opened_by = os.getpid()
-        job, give_up_at, pause = current_job.get(), time.monotonic() + WAIT_SECONDS, PAUSE_SECONDS[0]
+        job, began, pause = current_job.get(), time.monotonic(), PAUSE_SECONDS[0]
         try:
             while not (answer := (yield from while_away(lambda: self._try(job), PATIENCE_SECONDS))).is_made:
-                self._raise_unless_it_may_wait(job, answer, give_up_at)
+                self._raise_unless_it_may_wait(job, answer, began)
                 yield Signal(pause)
                 pause = min(pause * 2, PAUSE_SECONDS[1])
+            _again_at.pop(self.budget, None)
             renewal.keep(self)
+            if job is not None:
+                self._of_run = job.reservations
+                self._of_run.append(None)
         except BaseException:
             self._give_back_later()
             raise
@@ -214,15 +229,15 @@ class BudgetReservation:
         ROWS.forget(self.pool, self.budget)  # the row was deleted since
         return (yield from self._try(job))
 
-    def _raise_unless_it_may_wait(
-        self, job: CurrentJob | None, answer: ReserveAnswer, give_up_at: float
-    ) -> None:
+    def _raise_unless_it_may_wait(self, job: CurrentJob | None, answer: ReserveAnswer, began: float) -> None:
         """Raises unless the caller is a job and the calls under way may leave enough of what they have reserved."""
         usd, spent, reserved = answer.usd, answer.spent, answer.reserved
         if job is None:
             raise BudgetExceededError(self.budget, self.usd, usd, spent, reserved)
         is_used_up = spent + self.usd > usd or spent == usd
-        if not (is_used_up or job.is_in_the_way) and time.monotonic() < give_up_at:
+        patience = WAIT_IN_THE_WAY if job.is_in_the_way else WAIT_SECONDS
+        others_are_paid = len(job.reservations) > _inside.get()
+        if others_are_paid or (not is_used_up and time.monotonic() - began < patience):
             return
         reason = (
             f"Budget {self.budget!r}: {shown(self.usd)} does not fit. {shown(spent)} of {shown(usd)} is spent"
@@ -232,9 +247,10 @@ class BudgetReservation:
 
     def _again_in_seconds(self) -> float:
         now = time.monotonic()
-        at = _again_at[self.budget] = max(
-            now + AGAIN_SECONDS, _again_at.get(self.budget, 0.0) + SPACE_SECONDS
-        )
+        at = max(now + AGAIN_SECONDS, _again_at.get(self.budget, 0.0) + SPACE_SECONDS)
+        if at - now > AGAIN_AT_MOST:
+            return random.uniform(AGAIN_SECONDS, AGAIN_AT_MOST)  # noqa: S311 - no secret
+        _again_at[self.budget] = at
         return at - now
 
     def _end_with(self, error: BaseException | None) -> Operation[None]:
@@ -255,6 +271,7 @@ class BudgetReservation:
             raise BudgetError(f"The reservation of {shown(self.usd)} of budget {self.budget!r} {which}.")
         self._is_over = True
         settled = partial(self._write, cost, is_recorded=is_recorded, is_estimate=is_estimate)
+        self._leave_run()
         try:
             yield from settled()
         except BaseException as error:
@@ -274,8 +291,14 @@ class BudgetReservation:
         renewal.drop(self)
         return integer(result.get_value(0, 0)) > 0
 
+    def _leave_run(self) -> None:
+        if self._of_run:
+            self._of_run.pop()
+            self._of_run = None
+
     def _give_back_later(self) -> None:
         """Releases in the background what the caller does not get, but PostgreSQL may have reserved by now."""
+        self._leave_run()
         if self._may_exist and self._is_ours:
             self._is_over = True
             background.undo(lambda: run(self._write(Cost(), is_recorded=False)))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connections
 
 from pgonly_django import budget, task
 from tests.jobs import mark, stay
@@ -111,6 +114,48 @@ OVER = (
     pay_in_a_loop_of_its_own,
     pay_in_a_thread,
 )
+
+
+async def ask_slowly(number):
+    await asyncio.sleep(0.2)
+    await sync_to_async(mark)(f"asked {number}")
+    return number
+
+
+@task(takes_context=True)
+async def pay_for_six_at_once(context):
+    """Three fit, and the others when those have settled."""
+    await asyncio.gather(
+        *(context.astep(f"{n}", ask_slowly, n, cost=0.01, budget="p", reserve=0.3) for n in range(6))
+    )
+
+
+def sleep_and_mark(number):
+    time.sleep(0.2)
+    mark(f"asked {number}")
+    return number
+
+
+@task(takes_context=True)
+def pay_for_six_in_threads(context):
+    def ask(number):
+        try:
+            context.step(f"{number}", sleep_and_mark, number, cost=0.01, budget="p", reserve=0.3)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(6) as threads:
+        list(
+            threads.map(
+                lambda number, here: here.run(ask, number), range(6), [copy_context() for _ in range(6)]
+            )
+        )
+
+
+@task(takes_context=True)
+def pay_inside_a_reservation(context):
+    with budget("p").reserve(0.9):
+        context.step("inside", pay, 0.3)
 
 
 @task

@@ -179,7 +179,12 @@ STATS, STATS_ROW = {"pgonly_job_stats_once"}, {"pgonly_job_stats_pkey"}
 DEAD_LETTER, FAILED = {"pgonly_job_dead_letter"}, {"pgonly_job_failed"}
 UNIQUE, QUEUE = {"pgonly_job_unique"}, {"pgonly_queue_pkey"}
 LIMITED, LIMITED_RUNNING = {"pgonly_job_limited"}, {"pgonly_job_limited_running"}
-GATE_ROWS = {"pgonly_queue_pkey", "pgonly_queue_tokens_pkey", "pgonly_limiter_pkey"}
+GATE_ROWS = {
+    "pgonly_queue_pkey",
+    "pgonly_queue_tokens_pkey",
+    "pgonly_limiter_pkey",
+    "pgonly_limiter_name_2975d601_like",
+}
 FROM_HEAD, WAITING = READY | PRIMARY | SUSPECT, READY | LIMITED | SUSPECT | SCHEDULED
 LOOKED_AT = READY | LIMITED | LIMITED_RUNNING | SUSPECT | KEPT | PRIMARY
 BATCH, OPEN, GATHERED = {"pgonly_batch_pkey"}, {"pgonly_batch_open"}, {"pgonly_batch_once"}

@@ -175,6 +175,31 @@ def test_a_job_that_waits_for_calls_under_way_leaves_its_place_in_a_limit(work, 
     assert other.job.started_at - other.job.enqueued_at < timedelta(seconds=5)
 
 
+@pytest.mark.parametrize("key", [None, "k"])
+@pytest.mark.parametrize("task", [spending.pay_for_six_at_once, spending.pay_for_six_in_threads])
+def test_no_call_of_a_job_is_cut_off_because_another_one_does_not_fit(work, cap, marks, task, key):
+    cap(1)
+    result = task.using(concurrency_key=key).enqueue()
+    work(threads=1)
+    assert result.job.state == State.SUCCEEDED
+    assert sorted(marks()) == [f"asked {number}" for number in range(6)]
+    assert state() == money(0.06, 0)
+
+
+def test_a_reservation_inside_another_one_does_not_wait_for_that(work, cap):
+    cap(1)
+    result = spending.pay_inside_a_reservation.enqueue()
+    work(threads=1)
+    assert result.job.errors[-1]["outcome"] == "snoozed"
+
+
+def test_however_many_jobs_wait_each_comes_again_within_a_minute_and_the_next_ones_soon(monkeypatch):
+    monkeypatch.setattr(budget_module, "_again_at", {})
+    pauses = [budget("p").reserve(1)._again_in_seconds() for _ in range(2000)]
+    assert pauses[0] == pytest.approx(5, abs=0.1)
+    assert 30 < max(pauses) <= 60
+
+
 def test_a_job_that_waited_too_long_for_calls_under_way_comes_again_by_itself(work, cap, monkeypatch):
     monkeypatch.setattr(budget_module, "WAIT_SECONDS", 0.1)
     cap(0.5)
