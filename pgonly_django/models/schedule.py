@@ -78,8 +78,11 @@ class ScheduleQuerySet(DeclaredQuerySet):
         """Deletes them with their ticks. Waits until the ticks that are being enqueued have their rows."""
         self._for_write = True
         with transaction.atomic(using=self.db):
-            lock(self.db, list(self.values_list("pk", flat=True)))
-            return super().delete()
+            locked = [row.pk for row in lock(self.db, list(self.values_list("pk", flat=True)))]
+            # Not one that matches only since then: its tick may be at work.
+            deleted = super(ScheduleQuerySet, self.filter(pk__in=locked)).delete()
+            self._result_cache = None  # as Django's own
+            return deleted
 
     delete.alters_data = True  # type: ignore[attr-defined]  # as Django's own: no method of the manager
     delete.queryset_only = True  # type: ignore[attr-defined]

@@ -7,7 +7,8 @@ from django.db import DatabaseError, IntegrityError, connection, connections, tr
 from django.utils import timezone
 
 from pgonly_django.models import Schedule
-from pgonly_django.models.schedule import OF_WORKERS, UNPLANNED
+from pgonly_django.models import schedule as schedule_module
+from pgonly_django.models.schedule import OF_WORKERS, UNPLANNED, lock
 from pgonly_django.tables import qualified
 from pgonly_django.worker.connection import JobsListener
 from tests import activity
@@ -171,6 +172,22 @@ def test_a_schedule_is_deleted_with_the_row_of_a_tick_that_runs(delete, other, s
             wait_for(lambda: activity.pids("wait_event_type = 'Lock' AND query LIKE '%pgonly_%'", server))
         assert deleted.result()[0] == 2
     assert not Schedule.objects.exists()
+
+
+def test_one_that_matches_only_after_the_lock_is_not_deleted(monkeypatch):
+    make(paused_at=NEXT)
+    make("late")
+    paused = Schedule.objects.filter(paused_at__isnull=False)
+
+    def locking(*args):
+        rows = lock(*args)
+        Schedule.objects.filter(pk="late").pause()
+        return rows
+
+    monkeypatch.setattr(schedule_module, "lock", locking)
+    assert len(paused) == 1
+    assert paused.delete()[0] == 1
+    assert [row.name for row in paused] == ["late"]
 
 
 @pytest.mark.parametrize(
