@@ -40,7 +40,8 @@ TURN_SECONDS = 1.0
 # By database: the schedules whose turns take longer. Each has its own thread until it returns.
 in_hand: defaultdict[str, set[str]] = defaultdict(set)
 # A schedule whose job cannot be enqueued here comes again this much later: another worker may know its task by then,
-# and a deploy may bring it. Where there are many, one is tried every TRY_SECONDS.
+# and a deploy may bring it. Where there are many, one is tried every TRY_SECONDS, and as much time, or one turn, is
+# theirs after that of the others.
 PUT_OFF_SECONDS, TRY_SECONDS = 30.0, 0.1
 # Schedules whose first ticks one transaction computes, in about 0.2 s.
 PLANNED_AT_ONCE = 500
@@ -139,9 +140,10 @@ class DueSchedules:
         self._now: Any = Now()
         self._go_on = go_on
         self._put_off: dict[str, float] = {}  # until when, by time.monotonic()
-        self._had_turn: dict[str, float] = {}  # when, of those that are still due after it; likewise
+        # When, likewise, of those that are still due after it; of those that have failed, the end of being put off.
+        self._had_turn: dict[str, float] = {}
         self._reported: dict[str, str] = {}
-        self._slow: set[str] = set()  # likewise
+        self._slow: set[str] = set()
 
     def run(self, is_over: Callable[[], bool]) -> float | None:
         """Enqueues all that is due. Returns in how many seconds to look again; None means when a row changes. Raises
@@ -150,14 +152,18 @@ class DueSchedules:
             due, seconds = self._due_and_seconds()
             if not due:
                 return seconds
-            until = time.monotonic() + PORTION_SECONDS
             has_run = self._plan([row.name for row in due if not row.has_plan][:PLANNED_AT_ONCE])
-            for name in self._in_turn(row for row in due if row.has_plan):
-                if is_over():
-                    return None
-                has_run |= self._run_one(name)
-                if time.monotonic() >= until:
-                    break
+            rows = self._in_turn(row for row in due if row.has_plan)
+            for has_problem, share in ((False, PORTION_SECONDS), (True, TRY_SECONDS)):
+                until = time.monotonic() + share
+                for row in rows:
+                    if row.has_problem is not has_problem:
+                        continue
+                    if is_over():
+                        return None
+                    has_run |= self._run_one(row.name)
+                    if time.monotonic() >= until:
+                        break
             if not has_run:
                 return LOCKED_SECONDS
         return None
@@ -165,26 +171,33 @@ class DueSchedules:
     def _due_and_seconds(self) -> tuple[list[Waiting], float | None]:
         """Returns what is due and not left out, and in how many seconds the first of the others is."""
         rows = [Waiting(*row) for row in self.look()]
+        failed = {row.name for row in rows if row.has_problem}
         now = time.monotonic()
         for name, until in tuple(self._put_off.items()):  # the thread of a long turn may add one
             if until <= now:
                 self._put_off.pop(name, None)
-        waits = [max(until - now, LOCKED_SECONDS) for until in tuple(self._put_off.values())]
+                if name in failed:
+                    self._had_turn[name] = until
+        # Each look reads all that is due, which may be thousands that have failed: it then tries ten of them.
+        waits = [
+            max(until - now, 10 * TRY_SECONDS if name in failed else LOCKED_SECONDS)
+            for name, until in tuple(self._put_off.items())
+        ]
         waits += [row.until_due / timedelta(seconds=1) for row in rows if row.until_due > timedelta(0)]
         left_out = {*self._put_off, *in_hand[self.database]}
         due = [row for row in rows if row.until_due <= timedelta(0) and row.name not in left_out]
         return due, min(waits, default=None)
 
-    def _in_turn(self, due: Iterable[Waiting]) -> list[str]:
-        """Returns the names in their order. Those with a problem come last, and before them those that had a turn just
-        now. One of the others that has just become due comes after each that is late: late are thousands, perhaps."""
+    def _in_turn(self, due: Iterable[Waiting]) -> list[Waiting]:
+        """Returns them in their order. Those that had a turn just now, or have failed here, come last. One of the
+        others that has just become due comes after each that is late: late are thousands, perhaps."""
         rows = sorted(due, key=attrgetter("until_due"))
         self._had_turn = {row.name: self._had_turn.get(row.name, 0.0) for row in rows}
         order = [
-            (row.has_problem, self._had_turn[row.name], min(place, len(rows) - 1 - place), place)
+            (self._had_turn[row.name], min(place, len(rows) - 1 - place), place)
             for place, row in enumerate(rows)
         ]
-        return [rows[place].name for *_, place in sorted(order)]
+        return [rows[place] for *_, place in sorted(order)]
 
     def look(self) -> QuerySet[Any, Any]:
         """Returns what is due, and the first of the others. Index: pgonly_schedule_due."""

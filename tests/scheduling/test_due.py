@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -178,6 +179,35 @@ def test_those_that_cannot_be_enqueued_come_after_the_others(monkeypatch):
 def test_hundreds_that_cannot_be_enqueued_hold_up_no_other(problem):
     make_many(300, task="tests.jobs.gone", next_at=timezone.now() - HOUR, problem=problem)
     assert look_until_the_neighbour_has_ticked() <= 5
+
+
+@pytest.mark.parametrize("broken", [0, 10])
+def test_one_that_failed_once_has_its_turn_while_others_catch_up(broken, monkeypatch):
+    monkeypatch.setattr(due_module, "PORTION_SECONDS", 0.05)
+    monkeypatch.setattr(due_module, "TRY_SECONDS", 0.0)  # one turn, as where each takes long
+    monkeypatch.setattr(due_module, "PUT_OFF_SECONDS", 0.0)  # those that fail compete at once
+    late = timezone.now() - HOUR
+    for number in range(3):
+        make(f"late {number}", next_at=late, every_seconds=1.0, catch_up="all", overlap="allow")
+    make_many(broken, task="tests.jobs.gone", next_at=late - HOUR, problem="gone")
+    Schedule.objects.filter(name__gte="many 5").update(next_at=late)
+    mended = make("mended", next_at=late - MINUTE, problem="once")
+    until = time.monotonic() + 5
+
+    def is_over():
+        return time.monotonic() > until or fresh(mended).problem is None
+
+    DueSchedules("default").run(is_over)
+    assert len(ticks(mended)) == 1
+    assert Schedule.objects.filter(name__startswith="late", next_at__lt=timezone.now()).count() == 3
+
+
+def test_of_thousands_that_cannot_be_enqueued_each_look_tries_ten():
+    make(task="tests.jobs.gone")
+    due = DueSchedules("default")
+    look(due=due)
+    due._put_off["report"] = time.monotonic() + 0.01
+    assert look(due=due) == 10 * due_module.TRY_SECONDS
 
 
 def test_of_hundreds_that_cannot_be_enqueued_only_some_are_tried_each_second(monkeypatch):
