@@ -26,10 +26,11 @@ from pgonly_django.worker.timers import NEVER, DatabaseTimer, LookTimer
 CONTENDED_SECONDS = (0.005, 0.020)
 # The least time from one look to the next without a reason: tokens of a fast rate, the next part of the keys.
 SOON_SECONDS = 0.010
-# The next part of the keys comes no sooner than REST * d after a look that took d seconds, on a busy worker, too. So
-# these looks take a fifth of the main loop's time, beside those after a NOTIFY, and 10,000 full keys (50 looks of 3 to
-# 8 ms) hide another for 1 to 2 s.
-REST = 4
+# The next part of the keys comes no sooner than REST * d after a look that took d seconds. While no slot is free
+# no look at all comes before BUSY_REST * d, also after a NOTIFY. So the looks of a busy worker take a tenth of the main
+# loop's time at most. One takes 3 to 8 ms: 2,500 full keys (13 looks) hide another for about a second, and 10,000 for
+# 5 s at most.
+REST, BUSY_REST = 2, 9
 # While something waits for the end of a job elsewhere, whose worker may die before it tells of it.
 FULL_SECONDS = 5.0
 # While slots are kept free for a heavy job, which another worker may have taken.
@@ -68,6 +69,7 @@ class LimitedClaims(LookTimer):
         self.has_more = False  # which the last look has seen, and no slot was free
         # When time alone lets a job through that waits: a token, or the end of a cool-down. As of the last look.
         self.opens_at = NEVER
+        self._rests_until = 0.0  # while no slot is free
         self._limited: set[str] = set()  # the queues that have a limit, as of the last look
         self._overdue_slots = 0
         self._is_our_turn = False
@@ -102,7 +104,7 @@ class LimitedClaims(LookTimer):
     def next_look(self, free_slots: int) -> float:
         if self.has_more and free_slots >= max(self._overdue_slots, 1):
             return self.not_before
-        return self.due_at
+        return self.due_at if free_slots > 0 else max(self.due_at, self._rests_until)
 
     def claim(
         self, connection: OwnConnection, free_slots: int, *, jobs_at_most: float, take_suspect: bool
@@ -124,24 +126,26 @@ class LimitedClaims(LookTimer):
         self.has_more = bool(seen.groups) and (left <= 0 or self._overdue_slots > 0)
         if free_slots > 0:
             self._is_our_turn = False
+        now = time.monotonic()
+        rest = (REST if free_slots > 0 else BUSY_REST) * (now - began)
+        self._rests_until = now + rest
         self.drained = not (claimed.jobs or claimed.was_contended or seen.is_cut or self.has_more)
         if self.drained and not (self.options.queues or seen.is_for_others):
             self.notice.at = NEVER  # no other worker could use the room
         if claimed.jobs:
             self._pauses.restart()
-        now = time.monotonic()
         self.opens_at = NEVER if seen.opens_in_seconds is None else now + seen.opens_in_seconds
         if claimed.was_contended:
             self.not_before = now + random.uniform(*CONTENDED_SECONDS)  # noqa: S311 - no secret
-        self.plan(now + self._pause(seen, claimed, left, now - began), began=began)
+        self.plan(now + self._pause(seen, claimed, left, rest), began=began)
 
-    def _pause(self, seen: Look, claimed: Claimed, left: int, took: float) -> float:
+    def _pause(self, seen: Look, claimed: Claimed, left: int, rest: float) -> float:
         """Returns the seconds until the next look. Where keys are left it does not wait for a free slot: only a look
         that finds a job has one kept free."""
         if left > 0 and (claimed.jobs or claimed.was_contended):
             return 0.0
         if seen.is_cut:
-            return max(SOON_SECONDS, REST * took)
+            return max(SOON_SECONDS, rest)
         pauses = [self._pauses.next()]
         if seen.opens_in_seconds is not None:
             pauses.append(max(seen.opens_in_seconds, SOON_SECONDS))
