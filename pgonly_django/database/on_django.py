@@ -280,7 +280,9 @@ def is_in_transaction(alias: str) -> bool:
     return connection.in_atomic_block or not connection.get_autocommit()
 
 
-TRIES = 10  # of a call that meets other transactions; a deadlock takes a second
+# Of a call that meets other transactions. A deadlock takes a second each time (deadlock_timeout), in which the caller's
+# transaction keeps its other locks.
+TRIES, DEADLOCKS_OF_CALLER = 10, 3
 
 
 def repeat_after_conflict(
@@ -288,23 +290,26 @@ def repeat_after_conflict(
 ) -> T:
     """Calls it, and again where its own transaction met another one: in a deadlock, under REPEATABLE READ, or where the
     error is one of `also`. Inside the caller's transaction it raises, since that is lost, unless only a savepoint of
-    the call was: its locks are gone with it."""
-    for tries_left in reversed(range(tries)):
+    the call was: its locks are gone with it. There a deadlock of the third call is raised."""
+    for tried in range(1, tries + 1):
         try:
             return call()
         except (OperationalError, IntegrityError) as error:
-            if not (tries_left and _may_repeat(alias, error, also)):
+            if tried == tries or not _may_repeat(alias, error, also, tried):
                 raise
     raise AssertionError("unreachable")
 
 
-def _may_repeat(alias: str, error: Error, also: tuple[type[psycopg.Error], ...]) -> bool:
+def _may_repeat(alias: str, error: Error, also: tuple[type[psycopg.Error], ...], tried: int) -> bool:
     if isinstance(error.__cause__, errors.SerializationFailure):
         return not is_in_transaction(alias)
-    if not isinstance(error.__cause__, (errors.DeadlockDetected, *also)):
+    is_deadlock = isinstance(error.__cause__, errors.DeadlockDetected)
+    if not (is_deadlock or isinstance(error.__cause__, also)):
         return False
+    if not is_in_transaction(alias):
+        return True
     status = connections[alias].connection.info.transaction_status
-    return not is_in_transaction(alias) or status != TransactionStatus.INERROR
+    return status != TransactionStatus.INERROR and not (is_deadlock and tried >= DEADLOCKS_OF_CALLER)
 
 
 def timed_out(error: Error) -> bool:

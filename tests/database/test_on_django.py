@@ -12,6 +12,7 @@ from django.db import (
     DatabaseError,
     DataError,
     NotSupportedError,
+    OperationalError,
     connection,
     connections,
     transaction,
@@ -20,10 +21,11 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.transaction import TransactionManagementError
 from django.test import SimpleTestCase
 from django.test.utils import CaptureQueriesContext
+from psycopg.errors import DeadlockDetected, UniqueViolation
 
 from pgonly_django.context.run import _set_async_exception
 from pgonly_django.database import on_django
-from pgonly_django.database.on_django import first_row
+from pgonly_django.database.on_django import DEADLOCKS_OF_CALLER, TRIES, first_row, repeat_after_conflict
 from pgonly_django.database.statement import Statement
 from pgonly_django.models import Job
 from pgonly_django.queue.enqueue import Template
@@ -362,3 +364,24 @@ def test_after_a_simple_test_case_statements_are_prepared_as_before():
     connection.close()
     use()
     assert prepared() == ["SELECT $1::int"]
+
+
+@pytest.mark.parametrize(
+    ("of_caller", "error", "tries"),
+    [
+        (contextlib.nullcontext, DeadlockDetected, TRIES),
+        (transaction.atomic, DeadlockDetected, DEADLOCKS_OF_CALLER),
+        (transaction.atomic, UniqueViolation, TRIES),
+    ],
+)
+def test_the_callers_transaction_waits_for_few_deadlocks_while_it_holds_its_locks(of_caller, error, tries):
+    calls = []
+
+    def conflict():
+        calls.append(1)
+        with transaction.atomic():
+            raise OperationalError from error
+
+    with pytest.raises(OperationalError), of_caller():
+        repeat_after_conflict("default", conflict, UniqueViolation)
+    assert len(calls) == tries
