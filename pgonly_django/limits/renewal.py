@@ -20,12 +20,13 @@ from pgonly_django.database.operation import run
 from pgonly_django.database.pool import Pool
 from pgonly_django.database.statement import Statement
 from pgonly_django.events import emit
-from pgonly_django.exceptions import LimitsError
+from pgonly_django.exceptions import LimitsError, LimitsUnavailableError
 from pgonly_django.limits.pool_user import call
 
 LEASE_SECONDS = 30.0
 EVERY_SECONDS = LEASE_SECONDS / 4
 RETRY_SECONDS = 1.0
+END_SECONDS = 2.0  # after which the end of a process begins to give back no other one
 
 
 class Held(Protocol):
@@ -73,13 +74,21 @@ class LeaseRenewal:
             self._held.discard(held)
 
     def end(self) -> None:
-        """Gives back what can be given back. Called when the process ends, whatever its threads still do."""
+        """Gives back what can be given back soon; the leases of the others end by themselves. Called when the process
+        ends, whatever its threads still do."""
+        give_up_at = time.monotonic() + END_SECONDS
         with self._lock:
             all_held = tuple(self._held)
         for held in all_held:
             self.drop(held)
-            with contextlib.suppress(Exception):  # then its lease ends by itself
+            try:
                 held.end()
+            except LimitsUnavailableError:
+                return  # so would the next ones be
+            except Exception:  # noqa: BLE001, S110 - whatever is broken, the next ones may not be
+                pass
+            if time.monotonic() >= give_up_at:
+                return
 
     def _work(self) -> None:
         while True:

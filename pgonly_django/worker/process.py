@@ -171,13 +171,16 @@ def leave(code: int, by: float = NEVER) -> NoReturn:
     """Ends the process even when a stuck job's thread never returns, at `by` (time.monotonic()) at the latest."""
     by -= LAST_SECONDS
     _end_children(by)
-    _do_in_time(min(SLOTS_SECONDS, by - time.monotonic()), renewal.end)
     # Of the jobs that this worker gave back.
     wake_urls.flush(max(min(WAKE_SECONDS, by - time.monotonic()), 0.0))
-    _try_all(connections.close_all, embedded.stop_unused)
-    # Not here: a handler of the log that hangs in another thread has locked itself, or its stream.
+    _try_all(connections.close_all)
+    # Not here: a handler of the log that hangs in another thread has locked itself, or its stream. Half of what is left
+    # is for the slots.
     streams = [stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None]
-    _do_in_time(min(FLUSH_SECONDS, by - time.monotonic()), *streams, logging.shutdown)
+    _do_in_time(min(FLUSH_SECONDS, (by - time.monotonic()) / 2), *streams, logging.shutdown)
+    # So late because calls that are cut off go on until the process ends, beside those of whoever has the slots next.
+    _do_in_time(min(SLOTS_SECONDS, by - time.monotonic()), renewal.end)
+    _try_all(embedded.stop_unused)
     os._exit(code)
 
 

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import gc
 import os
+import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -17,13 +19,16 @@ from django.test import TestCase
 from pgonly_django import limiter
 from pgonly_django.exceptions import (
     LimiterTimeoutError,
+    LimitsError,
+    LimitsUnavailableError,
     NestedLimiterError,
     UnknownLimiterError,
     WrongArgumentsError,
 )
 from pgonly_django.limits import declarations
+from pgonly_django.limits import renewal as renewal_module
 from pgonly_django.limits.pool_user import background
-from pgonly_django.limits.renewal import renewal
+from pgonly_django.limits.renewal import LeaseRenewal, renewal
 from pgonly_django.models import Limiter, LimiterSlot
 from pgonly_django.tables import qualified
 from tests.interruptions import interrupted_in
@@ -227,6 +232,42 @@ def test_the_garbage_collector_may_drop_what_is_held_while_the_renewal_is_at_it(
     with renewal._lock:
         assert renewal._lock.acquire(blocking=False)
         renewal._lock.release()
+
+
+class Ending:
+    """Held until the process ends, whose end takes a while."""
+
+    pool = SimpleNamespace(alias="default")
+    ended = 0
+
+    def __init__(self, seconds, error=None):
+        self.seconds, self.error = seconds, error
+
+    def end(self):
+        Ending.ended += 1
+        time.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error", "ended"),
+    [
+        (0.0, None, 9),
+        (0.0, LimitsError("refused"), 9),
+        (0.0, LimitsUnavailableError("away"), 1),
+        (0.06, None, 2),
+    ],
+)
+def test_the_end_of_a_process_does_not_wait_for_each_slot_of_a_database_that_is_away(
+    monkeypatch, seconds, error, ended
+):
+    monkeypatch.setattr(renewal_module, "END_SECONDS", 0.1)
+    monkeypatch.setattr(Ending, "ended", 0)
+    ending, all_held = LeaseRenewal(), [Ending(seconds, error) for _ in range(9)]
+    ending._held.update(all_held)
+    ending.end()
+    assert Ending.ended == ended
 
 
 def test_a_caller_that_is_interrupted_leaves_the_queue(limits, hold):
