@@ -45,7 +45,7 @@ from pgonly_django.models.budget import HELD_BY, Budget
 # job may need the slot, for the second one; and always while a call of its own has a reservation, since its paid calls
 # would be cut off. Then it gives the slot back, and comes again by itself: of one budget and one process SPACE_SECONDS
 # apart, so that a thousand of them cost as much as a hundred, and within AGAIN_AT_MOST.
-WAIT_SECONDS, WAIT_IN_THE_WAY = 10.0, 0.5
+WAIT_SECONDS, WAIT_IN_THE_WAY = 10.0, 0.2
 AGAIN_SECONDS, AGAIN_AT_MOST, SPACE_SECONDS = 5.0, 60.0, 0.1
 _again_at: dict[str, float] = {}  # by the name of the budget: when the last one comes
 _inside: ContextVar[int] = ContextVar(
