@@ -48,9 +48,8 @@ from pgonly_django.models.budget import HELD_BY, Budget
 WAIT_SECONDS, WAIT_IN_THE_WAY = 10.0, 0.2
 AGAIN_SECONDS, AGAIN_AT_MOST, SPACE_SECONDS = 5.0, 60.0, 0.1
 _again_at: dict[str, float] = {}  # by the name of the budget: when the last one comes
-_inside: ContextVar[int] = ContextVar(
-    "pgonly_inside_reservations", default=0
-)  # in how many blocks the caller is
+# The number of blocks that the caller is in: what it has reserved itself does not end while it waits.
+_inside: ContextVar[int] = ContextVar("pgonly_inside_reservations", default=0)
 PAUSE_SECONDS = (0.05, 1.0)
 PATIENCE_SECONDS = 5.0  # that a caller outside of jobs waits while the database is unavailable
 DAY_SECONDS = 86_400.0

@@ -8,10 +8,8 @@ import time
 import traceback
 from collections import deque
 from contextlib import ExitStack
-from unittest.mock import Mock
 
 import pytest
-from django.db import OperationalError, connections
 from django.db.backends.signals import connection_created
 from django.db.models import F
 from django.utils import timezone
@@ -21,7 +19,7 @@ from pgonly_django.compat import InvalidTask, TaskResultStatus
 from pgonly_django.models import Checkpoint, Job, State, Step
 from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.claim import Claim
-from pgonly_django.worker import threads, timers
+from pgonly_django.worker import timers
 from pgonly_django.worker.ending import EndedRun, succeeded, unrecordable
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
@@ -44,37 +42,6 @@ def test_a_job_runs_and_its_result_is_there(work):
     assert result.return_value == 5
     assert result.job.finished_at is not None
     assert result.job.delete_after - result.job.finished_at > timezone.timedelta(days=6)
-
-
-def test_a_start_waits_for_a_database_that_goes_away_meanwhile(work, monkeypatch, other, settings):
-    """Its connection is lost while it declares its queues."""
-    settings.PGONLY = {**settings.PGONLY, "QUEUES": {"ai": {"max_running": 8}}}
-    tries, declare = [], threads.declare
-
-    def lose_the_first(alias):
-        tries.append(alias)
-        if len(tries) == 1:
-            connections[alias].ensure_connection()
-            pid = connections[alias].connection.info.backend_pid
-            other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
-        return declare(alias)
-
-    monkeypatch.setattr(threads, "declare", lose_the_first)
-    monkeypatch.setattr(threads, "PAUSE_SECONDS", 0.01)
-    result = jobs.add.enqueue(2, b=3)
-    work()
-    assert result.wait(1).return_value == 5
-    assert len(tries) == 2
-
-
-def test_a_start_gives_up_on_a_database_that_stays_away_and_when_it_is_asked_to_stop(work, monkeypatch):
-    monkeypatch.setattr(threads, "declare", Mock(side_effect=OperationalError("unavailable")))
-    stopped = WorkerLoop(WorkerOptions(threads=1))
-    stopped.stop()
-    assert stopped.run() == ExitCode.STOPPED
-    monkeypatch.setattr(threads, "START_SECONDS", 0.0)
-    with pytest.raises(OperationalError):
-        work()
 
 
 def test_async_tasks_run_on_the_event_loop_and_sync_ones_in_slots(work):
