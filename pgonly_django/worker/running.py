@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
@@ -56,6 +57,7 @@ from pgonly_django.worker.task_lookup import TaskLookup, options_of
 DELIVER_AGAIN_SECONDS = 0.1
 KEEPING_SNAPSHOTS = ("repeatable read", "serializable")
 
+_json_of = attrgetter(*JSON_COLUMNS)
 _thread = SlotThread()
 
 
@@ -293,13 +295,9 @@ class Executor:
     def _prepare(self, run: Run) -> _Call:
         """Returns the function to call. Sends task_started."""
         job = run.job
-        kinds: tuple[type, ...] = (
-            type(job.args), type(job.kwargs), type(job.options), type(job.errors), type(job.metadata),
-            type(job.then_job),
-        )  # fmt: skip
-        if Unreadable in kinds:
+        if Unreadable in map(type, _json_of(job)):
             run.found_task = None  # no result can be made for receivers: they are given what the row says
-            row = ((name, getattr(job, name)) for name in JSON_COLUMNS)
+            row = zip(JSON_COLUMNS, _json_of(job), strict=True)
             raise next(UnreadableJobError(name, it.reason) for name, it in row if isinstance(it, Unreadable))
         found = run.found_task = run.found_task or self.tasks.find(job)
         if self._logs_starts:

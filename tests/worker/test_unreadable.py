@@ -6,9 +6,11 @@ import sys
 
 import pytest
 from django.db import connection
+from django.db.models import JSONField
 
 from pgonly_django.exceptions import UnreadableJobError
-from pgonly_django.models import State
+from pgonly_django.models import Job, State
+from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.values import NESTING_LIMIT
 from tests import jobs
 from tests.jobs import ending, unstorable
@@ -36,14 +38,15 @@ def end_of(result):
         return cursor.fetchone()
 
 
+COLUMNS = [
+    field.name
+    for field in Job._meta.concrete_fields
+    if isinstance(field, JSONField) and field.name in ClaimedJob._fields
+]
 CASES = [
-    (jobs.add, "args", "digits"),
+    *((jobs.add, column, "digits") for column in COLUMNS),
     (jobs.add_async, "args", "levels"),
-    (jobs.add, "kwargs", "digits"),
     (jobs.add, "options", "levels"),
-    (jobs.add, "errors", "digits"),
-    (jobs.add, "metadata", "digits"),
-    (jobs.add, "then_job", "digits"),
 ]
 
 
