@@ -66,3 +66,30 @@ def test_what_earlier_tests_have_left_is_not_counted():
     with counted_calls() as counts:
         [[] for _ in range(100_000)]
     assert "test_cost.py:__del__" not in counts
+
+
+SENTRYS = """
+def get_client(): ...
+def enqueue(call):
+    get_client()
+    call()
+"""
+
+
+def test_what_sentry_has_put_around_a_function_is_not_counted():
+    """Once a test has started it, it stays around Task.enqueue for the rest of the process."""
+    around = {}
+    exec(compile(SENTRYS, "/sentry_sdk/integrations/django/tasks.py", "exec"), around)
+    with counted_calls() as counts:
+        around["enqueue"](calls_of_ours)
+    assert [name for name in counts if "contextlib" not in name] == [
+        "test_cost.py:our_call",
+        "counting.py:counted_calls",
+    ]
+
+
+def calls_of_ours():
+    our_call()
+
+
+def our_call(): ...

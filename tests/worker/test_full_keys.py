@@ -16,8 +16,11 @@ from tests.worker.test_limited_claims import limited_claims
 
 @pytest.fixture
 def full_keys(transactional_db, monkeypatch):
-    """Twelve keys, each with a job that waits and one that runs. A look walks over five of them."""
+    """Twelve keys, each with a job that waits and one that runs. A look walks over five of them. The pause after the
+    last one is longer than any rest, even on a machine where a look takes a second."""
     monkeypatch.setattr("pgonly_django.queue.limited.look.KEYS_AT_MOST", 5)
+    monkeypatch.setattr("pgonly_django.worker.limited_claims.FULL_SECONDS", 600.0)
+    monkeypatch.setattr("pgonly_django.worker.timers.FIRST_PAUSE_SECONDS", 600.0)
     for number in range(12):
         make_keyed(f"full {number:02}")
         make_running(concurrency_key=f"full {number:02}", concurrency_limit=1, slots=1)

@@ -17,6 +17,7 @@ from pgonly_django.worker.status import WorkerState
 from pgonly_django.worker.supervisor import supervisor as module
 from pgonly_django.worker.supervisor.processes import let_stop_signals_through
 from pgonly_django.worker.supervisor.supervisor import Supervisor
+from tests.waiting import wait_for
 from tests.worker.health.statuses import status
 
 
@@ -86,3 +87,5 @@ def supervise(monkeypatch, transactional_db, caplog):
                 os.waitpid(process.pid, 0)
             process.channel.close()
         supervisor.inbox.close()
+        # What it takes back at the end, which it does not wait for, would be in the next test's tables.
+        wait_for(lambda each=supervisor: not each.taking_back._is_running)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from dataclasses import replace
@@ -13,6 +14,7 @@ from pgonly_django.worker.status import ExitCode, WorkerState
 from pgonly_django.worker.supervisor import processes as process_module
 from pgonly_django.worker.supervisor import supervisor as module
 from tests.queue.rows import fresh, make_running, make_worker
+from tests.waiting import wait_for
 from tests.worker.supervisor.conftest import deaf, never_ready, obey, run_until_over, tell, turn_until
 
 
@@ -42,13 +44,12 @@ def test_a_process_that_ends_is_replaced_and_a_stop_ends_all(supervise, caplog):
 def test_processes_that_end_at_their_start_are_started_more_and_more_seldom(supervise, caplog):
     supervisor = supervise(never_ready, 2)
     place = supervisor.places[0]
-    pauses = []
-    for _ in range(8):
-        turn_until(supervisor, lambda: place.failures > len(pauses))
-        pauses.append(round(place.start_at - time.monotonic()))
+    for number in range(1, 9):
+        turn_until(supervisor, lambda number=number: place.failures == number)
         place.start_at = 0.0
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert "s-1 starts again in 4 s: 3 time(s) in a row it ended soon after its start." in caplog.text
+    times = "time(s) in a row it ended soon after its start."
+    told = re.findall(f"s-1 starts again in (.*) s: (.*) {re.escape(times)}", caplog.text)
+    assert told == [*zip(["1", "2", "4", "8", "16", "32", "60", "60"], "12345678", strict=True)]
     supervisor.stop()
     run_until_over(supervisor)
 
@@ -119,49 +120,60 @@ def test_at_the_end_of_max_seconds_all_has_ended_also_what_does_not_end_by_itsel
     assert supervisor.code is ExitCode.STOPPED
 
 
+def until_told(child, what):
+    """Waits until the test sends this: `process.channel.send({"payload": what})`."""
+    wait_for(lambda: {"payload": what} in child.channel.receive(), 60)
+
+
 def retiring(child):
-    """Retires with its first job: it finishes that and ends, whatever the supervisor says."""
+    """Retires with its first job, whatever the supervisor says: it ends when the test lets the job end."""
     tell(child, running=1)
     tell(child, running=1, message={"retire": "enough"})
-    time.sleep(0.3)
+    until_told(child, "end")
     tell(child, jobs_done=1, message={"holds_nothing": True})
     raise SystemExit(3)
 
 
 def test_one_process_at_a_time_leaves_its_place_and_there_is_never_more_than_one_too_many(supervise):
     supervisor = supervise(retiring, 3)
-    counts, left = set(), set()
+    left = set()
 
     def look():
-        counts.add(len(supervisor.processes))
-        left.update(process.pid for process, place in supervisor.place_of.items() if place is None)
+        leaving = [process for process, place in supervisor.place_of.items() if place is None]
+        assert len(leaving) <= 1
+        assert len(supervisor.processes) <= 4
+        left.update(leaving)
+        if leaving and len(supervisor.processes) == 4:
+            leaving[0].channel.send({"payload": "end"})
         return len(left) >= 4
 
     turn_until(supervisor, look)
-    assert max(counts) == 4
-    assert [*supervisor.place_of.values()].count(None) <= 1
     assert not any(place.failures for place in supervisor.places)  # that is no crash
 
 
-def test_processes_above_their_memory_at_once_are_started_more_and_more_seldom(supervise):
+def test_processes_above_their_memory_at_once_are_started_more_and_more_seldom(supervise, caplog):
     def serve(child):
         tell(child, message={"retire": "99 MB taken (--max-memory-mb 1)"})
         obey(child)
 
     supervisor = supervise(serve, 1)
-    turn_until(supervisor, lambda: supervisor.places[0].failures >= 1)
-    assert supervisor.places[0].start_at > time.monotonic()
+    turn_until(supervisor, lambda: "s-1 starts again in 1 s: 1 time(s) in a row" in caplog.text)
 
 
 def test_the_idle_seconds_count_over_all_processes(supervise):
     def serve(child):
         if child.name == "s-1":
             tell(child, running=1)
-            time.sleep(0.5)
+            until_told(child, "end")
         obey(child)
 
     supervisor = supervise(serve, 2, max_idle_seconds=0.2)
     turn_until(supervisor, are_ready(supervisor))
+    first, second = supervisor.processes
+    turn_until(supervisor, lambda: time.monotonic() - second.status.idle_since > 0.4)
+    supervisor._turn()
+    assert not supervisor._is_ending  # the first one works
+    first.channel.send({"payload": "end"})
     began = time.monotonic()
     run_until_over(supervisor)
     assert time.monotonic() - began > 0.2
