@@ -5,6 +5,7 @@ NOTIFY, for the moment when the buckets have enough, and never longer than a sec
 wakes the next one.
 """
 
+import atexit
 import contextlib
 import logging
 import os
@@ -22,13 +23,25 @@ from pgonly_django.database.statement import integer
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LimiterTimeoutError, LimitsError, LimitsUnansweredError
 from pgonly_django.limits.declarations import declare, no_such_limiter
-from pgonly_django.limits.limiter_statements import ADD_SLOTS, CHANNEL, ENTER, LEAVE, RENEW_SLOTS, WAKE
+from pgonly_django.limits.limiter_statements import (
+    ADD_SLOTS,
+    CHANNEL,
+    ENTER,
+    LEAVE,
+    LEAVE_QUEUES,
+    RENEW_SLOTS,
+    WAKE,
+)
 from pgonly_django.limits.pool_user import LIMITS, background, call, while_away
 from pgonly_django.limits.renewal import LEASE_SECONDS
 
 PATIENCE_SECONDS = 60.0  # that a caller waits while the database is unavailable
 FAR_LOOK_SECONDS = 5.0  # where many are before it; see FAR in limiter_statements.py
 _TRUE = b"\x01"
+
+# By the ids of the callers of this process whose ticket is not given back: the connections to its database.
+_tickets: dict[UUID, Pool] = {}
+os.register_at_fork(after_in_child=_tickets.clear)  # those are the parent's
 
 
 def raise_if_interrupted() -> None:
@@ -63,7 +76,6 @@ class LimiterAdmission:
     pid: int = field(default_factory=os.getpid)
     is_in: bool = False
     has_slot: bool = False
-    _has_ticket: bool = False
     _is_unanswered: bool = False  # PostgreSQL was asked to let it in, and may do so still
 
     def enter(self, timeout: float) -> Operation[None]:
@@ -112,7 +124,10 @@ class LimiterAdmission:
             yield from declare(self.pool, self.name, again=again)
             if (found := (yield from self._ask(may_wait))) is not None:
                 self.is_in, self.has_slot = found.is_in, found.has_slot
-                self._has_ticket = may_wait and not found.is_in
+                if found.is_in:
+                    _tickets.pop(self.id, None)
+                elif may_wait:
+                    _tickets[self.id] = self.pool
                 return found
         raise (yield from no_such_limiter(self.pool, self.name))
 
@@ -146,10 +161,10 @@ class LimiterAdmission:
             # put back together with a slot.
             back = -self.requests, -self.tokens
             background.undo(lambda: run(give_back(*leaving, True, *back)))
-        elif self.is_in or self._has_ticket:
+        elif self.is_in or self.id in _tickets:
             back = (-self.requests, -self.tokens) if self.is_in else (0.0, 0.0)
             give_back_later(*leaving, self.has_slot, *back)
-        self.is_in = self._has_ticket = self._is_unanswered = False
+        self.is_in = self._is_unanswered = False
 
     def leave(self, requests: float, tokens: float) -> Operation[None]:
         """Gives back the slot, after a use that took `requests` and `tokens`. Raises no LimitsError: the work is done.
@@ -187,6 +202,7 @@ def give_back(
     Returns whether there was a slot. Raises LimitsError."""
     row = {"id": holder, "name": name, "has_slot": int(has_slot)}
     result = yield from call(pool, LEAVE, **row, requests=requests, tokens=tokens)
+    _tickets.pop(holder, None)
     if (told := result.get_value(0, 1)) is not None:
         with contextlib.suppress(LimitsError):  # the next one looks by itself within a second
             yield from call(pool, WAKE, id=holder, name=name, told=UUID(bytes=bytes(told)))
@@ -198,3 +214,15 @@ def give_back_later(
 ) -> None:
     """Does give_back() in the background, tried again until the lease has ended: then the slot is free anyway."""
     background.add(lambda: run(give_back(pool, holder, name, has_slot, requests, tokens)), LEASE_SECONDS)
+
+
+def leave_queues() -> None:
+    """Gives back the tickets of all callers that still wait, or have just given up, and wakes who is next without them.
+    Called when the process ends, whatever its threads still do."""
+    tickets = dict(_tickets)
+    for pool in set(tickets.values()):
+        with contextlib.suppress(Exception):  # whatever is broken, the next database may not be
+            run(call(pool, LEAVE_QUEUES, ids=[each for each in tickets if tickets[each] is pool]))
+
+
+atexit.register(leave_queues)

@@ -164,6 +164,15 @@ LEAVE = Statement(
 # Wakes the first who waits now, if that is not `told`, who may have got another slot that LEAVE did not see yet.
 WAKE = Statement(qualified(f"SELECT {_NOTIFY} FROM ({_NEXT}) AS next WHERE id <> %(told)s::uuid"))
 
+# The tickets of a process that ends, all at once. Indexes: the key on the waiter's id, pgonly_limiter_waiter_next.
+LEAVE_QUEUES = Statement(
+    qualified(f"""WITH gone AS (DELETE FROM pgonly_limiter_waiter WHERE id = ANY(%(ids)s::uuid[]) RETURNING limiter)
+    SELECT {_NOTIFY} FROM (SELECT DISTINCT limiter FROM gone) AS queue CROSS JOIN LATERAL (
+        SELECT id FROM pgonly_limiter_waiter AS waiter WHERE waiter.limiter = queue.limiter
+            AND id <> ALL(%(ids)s::uuid[]) AND expires_at > clock_timestamp()
+        ORDER BY ticket LIMIT 1) AS next""")
+)
+
 # Index: the primary key. Of two that overlap the longer one counts.
 COOL_DOWN = Statement(
     qualified("""UPDATE pgonly_limiter

@@ -21,6 +21,7 @@ from django.utils.autoreload import autoreload_started
 
 from pgonly_django import embedded
 from pgonly_django.database import wake_urls
+from pgonly_django.limits.admission import leave_queues
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.django_connections import connections_of_worker
@@ -179,7 +180,7 @@ def leave(code: int, by: float = NEVER) -> NoReturn:
     streams = [stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None]
     _do_in_time(min(FLUSH_SECONDS, (by - time.monotonic()) / 2), *streams, logging.shutdown)
     # So late because calls that are cut off go on until the process ends, beside those of whoever has the slots next.
-    _do_in_time(min(SLOTS_SECONDS, by - time.monotonic()), renewal.end)
+    _do_in_time(min(SLOTS_SECONDS, by - time.monotonic()), leave_queues, renewal.end)
     _try_all(embedded.stop_unused)
     os._exit(code)
 

@@ -15,7 +15,8 @@ from pgonly_django.models import Job, Limiter, Queue, State, Worker
 from tests import jobs
 from tests.children import database_url
 from tests.jobs.limited import count_beside, pay, stay_inside
-from tests.limits.rows import held
+from tests.jobs.limiting import use
+from tests.limits.rows import held, waiting
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -127,6 +128,25 @@ def test_a_stopped_worker_gives_the_slot_of_a_limiter_back_whose_call_it_cuts_of
     worker.send(number)
     assert worker.wait() == 0
     assert held() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_stopped_worker_takes_back_the_tickets_of_callers_that_wait_for_a_limiter(
+    workers, marks, hold, number
+):
+    Limiter.objects.create(name="deepseek", concurrent=1)
+    holder = hold("deepseek")
+    worker = workers.start("--threads", "45")
+    for n in range(45):
+        use.enqueue(f"use {n}")
+    wait_for(lambda: waiting() == 45, what="the tickets")
+    last = hold("deepseek", wait=False)
+    wait_for(lambda: waiting() == 46)
+    worker.send(number)
+    assert worker.wait() == 0
+    assert waiting() == 1
+    holder.leave()
+    assert last.is_in.wait(3)  # the tickets of dead callers would count for 15 s
 
 
 def test_behind_a_pooler_limits_hold_as_well(workers, pooler):
