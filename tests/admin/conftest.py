@@ -41,6 +41,12 @@ def said(response):
     return [str(message) for message in response.context["messages"]]
 
 
+def refusals(form):
+    """Why the form was refused: in our words, or with the code of what Django says itself."""
+    errors = [error for each in form.errors.as_data().values() for error in each]
+    return [error.code or text for error in errors for text in error]
+
+
 def act(client, action, rows, page=LIST, **more):
     """Choose the action of a list for these rows."""
     data = {"action": action, "index": "0", "_selected_action": [row.pk for row in rows], **more}

@@ -84,7 +84,7 @@ def test_a_cache_that_stores_nothing_is_not_healthy(settings):
     status, (said,) = _said(ask(CacheRoundTrip))
     assert status == 500
     assert said.endswith("The cache default does not return what was set")
-    assert _said(ask((CacheRoundTrip, {"alias": "none"})))[1][0].endswith("doesn't exist.")
+    assert "'none'" in _said(ask((CacheRoundTrip, {"alias": "none"})))[1][0]
 
 
 def test_a_cache_on_a_dead_database_is_not_healthy(settings, any_database):

@@ -70,7 +70,7 @@ def test_each_database_gets_its_own_tables_and_jobs_run(urls, manage, has_cache)
     site, jobs, cache = urls
     for alias in ("jobs", "cache", "default") if has_cache else ("jobs", "default"):
         manage("migrate", "--database", alias, "--verbosity", "0")
-        assert "no issues" in manage("check", "--database", alias)
+        manage("check", "--database", alias, "--fail-level", "INFO")
     assert tables(jobs) == OF_THE_QUEUE | {"django_migrations"}
     assert {"pgonly_session", "auth_user"} <= tables(site)
     assert tables(site) & (OF_THE_QUEUE | OF_THE_CACHE) == (set() if has_cache else OF_THE_CACHE)

@@ -5,6 +5,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
+from cronsim import CronSimError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,21 +94,14 @@ def test_the_calendar(zone, begin, line, expected):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("61 * * * *", "Bad minute"),
-        ("* * * *", "Wrong number of fields"),
-        ("0 0 30 2 *", "Bad day-of-month"),
-        ("0 25 * * *", "Bad hour"),
-        ("@reboot", "Wrong number of fields"),
-        ("0 0 * * NOD", "Bad day-of-week"),
-    ],
+    "line", ["61 * * * *", "* * * *", "0 0 30 2 *", "0 25 * * *", "@reboot", "0 0 * * NOD"]
 )
-def test_a_wrong_line_is_named_with_what_is_wrong_in_it(line, said):
+def test_a_wrong_line_is_named_with_what_is_wrong_in_it(line):
     with pytest.raises(TimingError) as raised:
         CronLine(line, "UTC")
-    assert repr(line) in str(raised.value)
-    assert said in str(raised.value)
+    wrong = raised.value.__cause__
+    assert isinstance(wrong, CronSimError)
+    assert f"{line!r} is not a cron line: {wrong}." in str(raised.value)
     assert "0 3 * * MON-FRI" in str(raised.value)
 
 

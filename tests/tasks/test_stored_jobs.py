@@ -177,7 +177,7 @@ def test_jobs_whose_arguments_do_not_fit_are_counted_among_those_of_their_task()
         ("tests.exits_when_imported.gone", {}, "Cannot import the task tests.exits_when_imported.gone: SystemExit"),
         ("no dots", {}, "Cannot import the task no dots"),
         ("tests.jobs.add", {"args": []}, "missing a required argument: 'a'"),
-        ("tests.tasks.calls.with_context", {"args": [1, 2]}, "too many positional arguments"),
+        ("tests.tasks.calls.with_context", {"args": [1, 2]}, "cannot be called with these arguments"),
         ("tests.tasks.calls.keyword_only", {"args": [1]}, "argument: 'b'"),
         ("tests.jobs.add", {"args": [1], "backend": "jobs"}, "TASKS has no backend 'jobs' for tests.jobs.add."),
         (
