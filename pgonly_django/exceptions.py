@@ -81,6 +81,18 @@ class StepNameError(PgonlyError, ValueError):
         super().__init__(f"{what} must be a str of 1 to {limit} characters without NUL, got {shown}.")
 
 
+class StepNameOfWaitError(StepNameError):
+    """A step has the name under which a wait keeps its answer. Raised before the call."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        begins = "'sleep ', 'event ' or 'first '"
+        ValueError.__init__(
+            self,
+            f"A step's name must not begin with {begins}, as those of waits do, got {name!r}. Rename the step.",
+        )
+
+
 class AtomicStepError(PgonlyError, RuntimeError):
     """A step was called in a job with atomic=True. Raised before the call."""
 

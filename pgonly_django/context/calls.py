@@ -19,7 +19,7 @@ from pgonly_django.queue.checkpoints import StepCost
 # A call may take longer than the longest so far, and its result has to be stored.
 MARGIN, STORE_SECONDS = 1.2, 0.05
 
-_is_inside = ContextVar("pgonly_inside_step", default=False)
+_depth = ContextVar("pgonly_step_depth", default=0)  # the number of calls that this code is inside of
 # All pauses of one step together. Ending the run and beginning another one costs two transactions and the place in the
 # queue, and the backoff of a first snooze alone takes longer: 7.5 to 15 s.
 SHORT_SECONDS = 5.0
@@ -32,7 +32,10 @@ CostOf = Amount | Cost | Callable[[Any], Any]
 class Calls:
     """The calls of one run. Steps may be called from several threads or asyncio tasks of the job at once."""
 
-    __slots__ = ("_under_way", "completed", "longest_seconds", "process_seconds", "until", "was_cut_off")
+    __slots__ = (
+        "_under_way", "active_at", "are_in_branches", "completed", "longest_seconds", "process_seconds", "until",
+        "was_cut_off",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.until: float | None = None  # time.monotonic(); the process ends then, by its --max-seconds
@@ -40,13 +43,17 @@ class Calls:
         self.longest_seconds = 0.0
         self.completed = 0
         self.was_cut_off = False  # by the interruption of the run
+        self.active_at = 0.0  # time.monotonic() when a step or wait of the job began last, or a call ended
+        self.are_in_branches = (
+            False  # another thread or asyncio task than the job's first one has called the context
+        )
         # One entry each. A lock would not do: the job may be interrupted between two bytecodes, and leave it held.
         self._under_way: list[None] = []
 
     @contextmanager
     def one(self) -> Iterator[None]:
         """Stands around one call."""
-        began, token = time.monotonic(), _is_inside.set(True)
+        began, token = time.monotonic(), _depth.set(_depth.get() + 1)
         self._under_way.append(None)
         try:
             yield
@@ -56,14 +63,15 @@ class Calls:
             raise
         finally:
             self._under_way.pop()
-            self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
-            _is_inside.reset(token)
+            self.active_at = time.monotonic()
+            self.longest_seconds = max(self.longest_seconds, self.active_at - began)
+            _depth.reset(token)
 
     def lacks_time(self, seconds: float | None = None) -> bool:
         """Returns whether the process ends before something is done that takes `seconds`, or as long as the longest
         call. Inside a call nothing lacks time: the call around it would be lost."""
         needed = self.longest_seconds if seconds is None else seconds
-        if self.until is None or needed == 0 or _is_inside.get():
+        if self.until is None or needed == 0 or _depth.get():
             return False
         return time.monotonic() + needed * MARGIN + STORE_SECONDS > self.until
 
@@ -80,7 +88,7 @@ class Calls:
     @property
     def others_under_way(self) -> bool:
         """Whether other threads or asyncio tasks of the job are in the middle of a call."""
-        return bool(self._under_way) and not _is_inside.get()
+        return len(self._under_way) > _depth.get()
 
 
 class StepPauses:

@@ -22,7 +22,7 @@ from pgonly_django.context.run import Run
 from pgonly_django.database.statement import printable
 from pgonly_django.limits.budget import NamedBudget, budget
 from pgonly_django.models.job import MEASURED_SINCE
-from pgonly_django.queue import checkpoints
+from pgonly_django.queue import checkpoints, waits
 from pgonly_django.queue.enqueue import Members
 from pgonly_django.queue.values import to_json
 
@@ -161,15 +161,15 @@ class JobContext(Gathering):
         NotStorableError after the call for a result that is not JSON: that fails the job without another attempt, since
         every attempt would pay again.
         """
-        while self._waits_for_calls:
-            time.sleep(POLL_SECONDS)
         checkpoints.check_step_name(name)
-        self._check()
+        self._begin()
         found, pauses = self._memory.find_step(name), StepPauses(self._short_pause)
+        waits.refuse_name_of_wait(name, found)
         while found is None:
             self._leave_unless_time()
             while self._waits_for_lease or self._waits_for_calls or (pauses.is_open and not self.should_stop):
                 time.sleep(POLL_SECONDS)
+                self._calls.active_at = time.monotonic()
             self._check()
             with pauses.after_error(), self._memory.call(name):
                 spending = Spending(name, cost, budget or self.budget, reserve, one_call)
@@ -191,15 +191,15 @@ class JobContext(Gathering):
         **kwargs: Any,
     ) -> T:
         """See step(); `function` is a coroutine function."""
-        while self._waits_for_calls:  # noqa: ASYNC110 - they may be in threads
-            await asyncio.sleep(POLL_SECONDS)
         checkpoints.check_step_name(name)
-        await self._acheck()
+        await self._abegin()
         found, pauses = await sync_to_async(self._memory.find_step)(name), StepPauses(self._short_pause)
+        waits.refuse_name_of_wait(name, found)
         while found is None:
             self._leave_unless_time()
-            while self._waits_for_lease or self._waits_for_calls or (pauses.is_open and not self.should_stop):  # noqa: ASYNC110 - a thread renews it
+            while self._waits_for_lease or self._waits_for_calls or (pauses.is_open and not self.should_stop):
                 await asyncio.sleep(POLL_SECONDS)
+                self._calls.active_at = time.monotonic()
             await self._acheck()
             with pauses.after_error(), self._memory.call(name):
                 spending = Spending(name, cost, budget or self.budget, reserve, one_call)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -72,8 +72,11 @@ class DetachedMemory(Memory):
         spending.settle(is_new=True)
         return self._steps[name]
 
-    def look_for(self, wait: NewWait) -> Look:
-        raise CannotWaitError(wait.name, NO_WORKER)
+    def look_for(self, name: str, of: Sequence[NewWait]) -> Look:  # noqa: ARG002 - it waits for none
+        raise CannotWaitError(name, NO_WORKER)
+
+    def withdraw(self, of: Sequence[NewWait]) -> None:
+        """Does nothing: no wait has begun."""
 
     def find_batch(self, name: str) -> None:
         raise CannotWaitError(name, NO_WORKER)

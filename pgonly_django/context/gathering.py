@@ -57,7 +57,7 @@ class Gathering(Leaving):
         changed, and waits where one is unfinished again. Raises what sleep() and enqueue_many() raise, OptionError for
         unique tasks, and GatherError where some of the jobs were deleted."""
         _check(name, failed)
-        self._check()
+        self._begin()
         gathered = self._begun(name, calls)
         while not gathered.is_finished:
             self._wait(_wait_for(gathered))
@@ -67,7 +67,7 @@ class Gathering(Leaving):
     async def agather(self, name: str, calls: Calls, *, failed: Failed = "raise") -> list[Any]:
         """See gather()."""
         _check(name, failed)
-        await self._acheck()
+        await self._abegin()
         gathered = await sync_to_async(self._begun)(name, calls)
         while not gathered.is_finished:
             await self._await(_wait_for(gathered))

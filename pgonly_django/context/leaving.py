@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -13,11 +13,14 @@ from asgiref.sync import sync_to_async
 from pgonly_django.compat import TaskContext
 from pgonly_django.context.calls import Calls
 from pgonly_django.context.memory import Memory
-from pgonly_django.context.run import Run
+from pgonly_django.context.run import PendingWait, Run
 from pgonly_django.exceptions import JobWaiting, NotStoppingError
 from pgonly_django.queue import waits
 
 POLL_SECONDS = 0.1
+# A run leaves to wait after no step of it has been in progress for this long. Between two steps of a branch there is
+# less, and a job that has only waits holds its slot no longer.
+IDLE_SECONDS = 0.2
 
 
 class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs only
@@ -101,32 +104,109 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
         wait = waits.for_event(key, timeout, choices, question, keeps_key=keep_concurrency_key)
         return waits.payload_in(await self._await(wait), key)
 
-    def _wait(self, wait: waits.NewWait) -> str:
-        """Returns the answer, as JSON text, or raises JobWaiting."""
-        while self._waits_for_calls:
-            time.sleep(POLL_SECONDS)
-        self._check()
-        look = self._memory.look_for(wait)
-        if look.answer is None:
-            self._run.wait(wait.name, look.seconds_left)
-            while self._waits_for_calls:
-                time.sleep(POLL_SECONDS)
-            self.stop()
+    def wait_for_first(
+        self, keys: Mapping[str, waits.Asked], timeout: timedelta | float | None = None
+    ) -> tuple[str, Any]:
+        """Lets the job wait for several events, and returns the key of the first one and its payload.
+
+            key, answer = context.wait_for_first({"lawyer:7": None, "cfo:7": {"choices": ["yes", "no"]}})
+
+        Of each key: None, or a dict with the `choices` and the `question` of wait_for_event(), or a timedelta or
+        seconds. The latter makes the key a time, as of sleep(), whose payload is None. The answer is stored once, and
+        each later run gets the same. The other keys are withdrawn with it: nobody is asked for them any more. After
+        `timeout` it raises EventTimeout. Raises what wait_for_event() raises."""
+        first = waits.for_first(keys, timeout)
+        return waits.first_in(self._wait(*first), first)
+
+    async def await_for_first(
+        self,
+        keys: Mapping[str, waits.Asked],
+        timeout: timedelta | float | None = None,  # noqa: ASYNC109 - of the job, not of the call
+    ) -> tuple[str, Any]:
+        """See wait_for_first()."""
+        first = waits.for_first(keys, timeout)
+        return waits.first_in(await self._await(*first), first)
+
+    def _wait(self, *of: waits.NewWait) -> str:
+        """Returns the first answer to these waits, as JSON text. While other threads or asyncio tasks of the job go on,
+        it is awaited here; then it raises JobWaiting."""
+        self._begin()
+        pending = self._run.begin_wait(waits.name_of(of))
+        try:
+            look = self._memory.look_for(pending.name, of)
+            while look.answer is None:
+                pending.note_look(look.seconds_left)
+                for pause in self._pauses_of(pending):
+                    time.sleep(pause)
+                self._cancel_first_task()
+                self._check()
+                if self._run.is_over:
+                    raise JobWaiting  # noqa: TRY301 - as _check() does
+                look = self._memory.look_again(pending.name, of)
+        except BaseException:
+            if self._goes_on_without(pending):
+                self._memory.withdraw(of)
+            raise
+        self._run.end_wait(pending)
         return look.answer
 
-    async def _await(self, wait: waits.NewWait) -> str:
-        """See _wait()."""
-        while self._waits_for_calls:  # noqa: ASYNC110 - they may be in threads
-            await asyncio.sleep(POLL_SECONDS)
-        await self._acheck()
-        look = await sync_to_async(self._memory.look_for)(wait)
-        if look.answer is None:
-            self._run.wait(wait.name, look.seconds_left)
-            while self._waits_for_calls:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(POLL_SECONDS)
-            await self._acheck()
-            self.stop()
+    async def _await(self, *of: waits.NewWait) -> str:
+        """See _wait(). An async job leaves by the cancellation of its first task: others may collect what is raised in
+        them as a result, as asyncio.wait() does."""
+        await self._abegin()
+        pending = self._run.begin_wait(waits.name_of(of))
+        try:
+            look = await sync_to_async(self._memory.look_for)(pending.name, of)
+            while look.answer is None:
+                pending.note_look(look.seconds_left)
+                for pause in self._pauses_of(pending):
+                    await asyncio.sleep(pause)
+                if self._cancel_first_task():
+                    raise asyncio.CancelledError  # noqa: TRY301 - as from outside
+                await self._acheck()
+                look = await sync_to_async(self._memory.look_again)(pending.name, of)
+        except (Exception, asyncio.CancelledError):
+            if self._goes_on_without(pending):
+                await sync_to_async(self._memory.withdraw)(of)
+            raise
+        self._run.end_wait(pending)
         return look.answer
+
+    def _pauses_of(self, pending: PendingWait) -> Iterator[float]:
+        """Yields pauses until it is time to look for the answer again, or the run has to end and may."""
+        while not self._run.is_over:
+            if self._run.interruption is None:
+                if pending.look_at <= time.monotonic():
+                    return
+                if self._is_idle:
+                    self._run.leave_to_wait()
+            if self._run.interruption is not None and not self._waits_for_calls:
+                return
+            yield POLL_SECONDS
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing in the run can go on: no call of a step is in progress, none has begun for a moment, and the
+        answer to a wait is awaited. A job that has one thread or asyncio task needs no moment."""
+        if self._calls.others_under_way:
+            return False
+        if not self._calls.are_in_branches:
+            return True
+        now, pending = time.monotonic(), self._run.waits
+        if now - self._calls.active_at < IDLE_SECONDS or not any(wait.is_awaited for wait in pending):
+            return False
+        return all(wait.until > now + IDLE_SECONDS for wait in pending)
+
+    def _cancel_first_task(self) -> bool:
+        """Cancels the first task of an async job that leaves its run to wait. Returns whether it was another one."""
+        return self._run.interruption is JobWaiting and self._run.interrupter.cancel_unless_here(JobWaiting)
+
+    def _goes_on_without(self, pending: PendingWait) -> bool:
+        """Returns whether the run continues after a wait whose await was cancelled: then it has to be withdrawn."""
+        if self._run.interruption is not None or self._run.is_over:
+            return False
+        self._run.end_wait(pending)
+        return True
 
     @property
     def _waits_for_lease(self) -> bool:
@@ -145,6 +225,25 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
         long as the longest call."""
         if self._calls.lacks_time(seconds):
             self._run.leaves_early = True
+
+    def _begin(self) -> None:
+        """Called before a step or a wait. Raises the interruption of a run that has to end."""
+        self._note_branch()
+        while self._waits_for_calls:
+            time.sleep(POLL_SECONDS)
+        self._check()
+
+    async def _abegin(self) -> None:
+        """See _begin()."""
+        self._note_branch()
+        while self._waits_for_calls:  # noqa: ASYNC110 - they may be in threads
+            await asyncio.sleep(POLL_SECONDS)
+        await self._acheck()
+
+    def _note_branch(self) -> None:
+        self._calls.active_at = time.monotonic()
+        if not self._run.interrupter.is_here:
+            self._calls.are_in_branches = True
 
     def _check(self) -> None:
         """Raises the interruption of a run that has to end, after its loop positions are saved."""

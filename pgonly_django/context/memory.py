@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from pgonly_django.context.unwritten import UnwrittenOutput
 from pgonly_django.database.statement import printable
 from pgonly_django.error_texts import note_step
 from pgonly_django.events import emit
-from pgonly_django.exceptions import AtomicStepError, CannotWaitError
+from pgonly_django.exceptions import AtomicStepError, CannotWaitError, JobInterrupt
 from pgonly_django.instruments import around, steps
 from pgonly_django.queue import batches, checkpoints, waits
 from pgonly_django.queue.checkpoints import Position, Saved
@@ -195,16 +195,29 @@ class Memory:
 
     # Waits.
 
-    def look_for(self, wait: waits.NewWait) -> waits.Look:
+    def look_for(self, name: str, of: Sequence[waits.NewWait]) -> waits.Look:
         """Returns the answer. If there is none yet, notes that the job waits, and only then looks whether it has to."""
-        self._refuse_transaction(wait.name)
-        look = self._fenced(waits.look, wait.name)
+        self._refuse_transaction(name)
+        look = self.look_again(name, of)
         if look.answer is None:
-            self._fenced(waits.begin, wait)
-            look = self._fenced(waits.look, wait.name)
-        if look.is_new:
-            self.state.note_new_step(wait.name, has_text=False)
+            for wait in of:
+                self._fenced(waits.begin, wait)
+            look = self.look_again(name, of)
         return look
+
+    def look_again(self, name: str, of: Sequence[waits.NewWait]) -> waits.Look:
+        """Returns the answer to waits that have begun, if there is one by now."""
+        look = self._fenced(waits.look, name, [wait.name for wait in of])
+        if look.is_new:
+            self.state.note_new_step(name, has_text=False)
+        return look
+
+    def withdraw(self, of: Sequence[waits.NewWait]) -> None:
+        try:
+            self._fenced(waits.withdraw, [wait.name for wait in of])
+        except (DatabaseError, JobInterrupt) as error:
+            message = f"Could not withdraw the wait {of[0].name!r}: {error!r}"
+            emit("worker.wait_not_withdrawn", message, level=logging.WARNING)
 
     def find_batch(self, name: str) -> batches.Gathered | None:
         """Returns how the batch of a gather() stands; None where it has not begun."""
@@ -233,7 +246,10 @@ class Memory:
 
     def close(self) -> None:
         """Ends the run: takes back what it reached in transactions that it left open, which will be rolled back. What
-        its threads emit from now on is dropped."""
+        its threads emit from now on is dropped, and its tasks that still wait are cancelled."""
+        self._run.is_over = True
+        for pending in self._run.waits:
+            pending.cancel()
         if self.output is not None:
             self.output.is_closed = True
         self.state.close()

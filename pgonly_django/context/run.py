@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import math
 import threading
 import time
 from collections import deque
@@ -28,6 +29,7 @@ from pgonly_django.models.job_rows import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob, time_of
 
 SOON_SECONDS = 1.0
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0  # between two looks for an answer in one run
 _set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)  # by address
 # CPython raises a pending exception at a jump backwards, so one is enough. Taking it back (NULL) does not help: up to
@@ -82,6 +84,21 @@ class Interrupter:
         self._is_sent = False
         self.has_reached_job = False  # the interruption was raised in the job's own code
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the thread or the asyncio task in which the job was started; True before its start."""
+        if self._task is not None:
+            return self._task[1] is _current_task()
+        return self._thread in (None, threading.get_ident())
+
+    def cancel_unless_here(self, reason: type[JobInterrupt]) -> bool:
+        """Cancels the task of an async job, where this is another one of its tasks or threads. Returns whether it
+        is."""
+        if self._task is None or self.is_here:
+            return False
+        self.interrupt(reason)
+        return True
+
     def open_thread(self) -> None:
         self._thread = threading.get_ident()
         self._token.append(None)
@@ -125,6 +142,13 @@ class Interrupter:
             self.has_reached_job = True
 
 
+def _current_task() -> asyncio.Task[object] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop runs in this thread
+        return None
+
+
 def take(token: list[None]) -> bool:
     """Returns True for the first caller only, of any thread. A lock could be left held by an exception between
     bytecodes."""
@@ -149,12 +173,32 @@ class HoldRequest:
     again_in_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedWait:
-    """What the job waits for, and until when at most, by time.monotonic()."""
+class PendingWait:
+    """A wait of one thread or asyncio task of the job. Its times are time.monotonic()."""
 
-    name: str
-    until: float
+    __slots__ = ("_began_at", "_task", "look_at", "name", "until")
+
+    def __init__(self, name: str, task: asyncio.Task[object] | None) -> None:
+        self.name, self.until = name, math.inf
+        self._task = task  # that waits; None: the first one of the job, or a thread
+        self._began_at = self.look_at = time.monotonic()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody awaits the task that waits. asyncio.wait() leaves the others so when the first is done."""
+        return self._task is None or bool(self._task._callbacks)  # noqa: SLF001 - nothing else says it
+
+    def cancel(self) -> None:
+        """Ends a task that waits although the function of the job has ended."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def note_look(self, seconds_left: float | None) -> None:
+        """Notes that there is no answer yet. Each pause before the next look is a tenth of the wait so far."""
+        now = time.monotonic()
+        self.until = math.inf if seconds_left is None else now + seconds_left
+        pause = min((now - self._began_at) / 10, LONGEST_PAUSE_SECONDS)
+        self.look_at = max(min(now + pause, self.until), now + SHORTEST_PAUSE_SECONDS)
 
 
 class Run:
@@ -179,7 +223,9 @@ class Run:
     _calls: Calls | None = None
     # Set by a budget that the job is over, in whatever thread of the job: what holds it, and why.
     held: HoldRequest | None = None
-    waits: Sequence[RequestedWait] = ()  # set by the job; several of its threads or asyncio tasks may wait
+    waits: Sequence[PendingWait] = ()  # set by the job; several of its threads or asyncio tasks may wait
+    leaves_to_wait = False  # set by the job: it waits, and nothing else in this run can go on
+    is_over = False  # the function of the job has ended
     # Set by the job, collected by the worker.
     progress: str | None = None  # JSON
     counting: Counting | None = None
@@ -248,11 +294,18 @@ class Run:
             return False
         return self.is_limited or (self.capacity is not None and not self.capacity.has_free_slot)
 
-    def wait(self, name: str, seconds: float | None) -> None:
-        """Makes the run end, and the job wait for at most this time; None: without a deadline."""
-        until = float("inf") if seconds is None else time.monotonic() + seconds
-        vars(self).setdefault("waits", []).append(RequestedWait(name, until))
-        self.context_raised = True
+    def begin_wait(self, name: str) -> PendingWait:
+        pending = PendingWait(name, None if self.interrupter.is_here else _current_task())
+        vars(self).setdefault("waits", []).append(pending)
+        return pending
+
+    def end_wait(self, pending: PendingWait) -> None:
+        """Called where the run goes on. That of a run which leaves says until when its job waits."""
+        vars(self)["waits"].remove(pending)
+
+    def leave_to_wait(self) -> None:
+        """Makes the run end, and the job wait until one of its waits has an answer."""
+        self.leaves_to_wait = self.context_raised = True
 
     def raise_if_interrupted(self) -> None:
         """Raises the interruption of a run that has to end."""
@@ -333,6 +386,6 @@ class Run:
             return JobTimedOut
         if self.held is not None:
             return JobHeld
-        if self.waits:  # before a stop, which would only make another worker come here again
+        if self.leaves_to_wait:  # before a stop, which would only make another worker come here again
             return JobWaiting
         return JobStopped if self.stop_requested or self.leaves_early else None

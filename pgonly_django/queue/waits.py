@@ -9,9 +9,10 @@ is in another run, which looks itself. Whoever ends such a run asks for another 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import psycopg
@@ -22,7 +23,13 @@ from pgonly_django.conf import LONGEST
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import first_row, repeat_after_conflict, require_autocommit
 from pgonly_django.database.statement import Statement, printable
-from pgonly_django.exceptions import EventTimeout, LeaseLost, WrongArgumentsError, as_timedelta
+from pgonly_django.exceptions import (
+    EventTimeout,
+    LeaseLost,
+    StepNameOfWaitError,
+    WrongArgumentsError,
+    as_timedelta,
+)
 from pgonly_django.models.waits import KEY_LENGTH, Event
 from pgonly_django.queue.checkpoints import check_step_name
 from pgonly_django.queue.promote import READY_AGAIN
@@ -32,6 +39,10 @@ from pgonly_django.tables import qualified
 BATCH = 1000
 KEPT = timedelta(days=30)
 Delay = timedelta | float
+# What is asked of a key: nothing more, its `choices` and `question`, or nothing at all, since it is a time.
+Asked = Mapping[str, Any] | Delay | None
+# Of the names of steps that keep the answers to waits.
+PREFIXES = ("sleep ", "event ", "first ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,11 @@ class NewWait:
     choices: str = "[]"  # JSON
     question: str = ""
     keeps_key: bool = False
+
+    @property
+    def label(self) -> str:
+        """The key of the event, or the name of the time."""
+        return self.name.partition(" ")[2]
 
 
 def for_time(name: str, delay: Delay) -> NewWait:
@@ -63,6 +79,54 @@ def for_event(
     until = None if timeout is None else _bounded(timeout, "wait_for_event()")
     texts = to_json(list(choices), "The choices of an event")
     return NewWait(f"event {key}", key, until, texts, printable(str(question)), keeps_key)
+
+
+def for_first(keys: Mapping[str, Asked], timeout: Delay | None) -> list[NewWait]:
+    """Raises StepNameError and WrongArgumentsError."""
+    if not isinstance(keys, Mapping) or not keys:
+        raise WrongArgumentsError("wait_for_first()", f"it takes a dict of at least one key, got {keys!r}")
+    return [_one_of_first(key, asked, timeout) for key, asked in keys.items()]
+
+
+def _one_of_first(key: str, asked: Asked, timeout: Delay | None) -> NewWait:
+    if asked is not None and not isinstance(asked, Mapping):
+        return for_time(key, asked)
+    options = dict(asked or {})
+    choices, question = options.pop("choices", ()), options.pop("question", "")
+    if options:
+        what = f"of a key it takes choices and question, got {', '.join(map(repr, options))}"
+        raise WrongArgumentsError("wait_for_first()", what)
+    return for_event(key, timeout, choices, question, keeps_key=False)
+
+
+def name_of(of: Sequence[NewWait]) -> str:
+    """Returns the name of the step that keeps the answer."""
+    if len(of) == 1:
+        return of[0].name
+    names = ", ".join(sorted(wait.label for wait in of))
+    if len(names) > KEY_LENGTH:
+        digest = sha256(names.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        names = f"{names[: KEY_LENGTH - 35]}... {digest}"
+    return f"first {names}"
+
+
+def first_in(answer: str, of: Sequence[NewWait]) -> tuple[str, Any]:
+    """Returns the key of the first answer, and its payload. Raises EventTimeout."""
+    stored = json.loads(answer)
+    chosen = next(wait for wait in of if wait.name == stored.get("first", wait.name))
+    if "timed_out" in stored and chosen.key is not None:
+        raise EventTimeout(", ".join(wait.label for wait in of))
+    return chosen.label, stored.get("event")
+
+
+def refuse_name_of_wait(name: str, found: str | None) -> None:
+    """Raises StepNameError for a step that has the name of a wait. What an earlier version `found` stored is read."""
+    if name.startswith(PREFIXES) and (found is None or _is_answer(json.loads(found))):
+        raise StepNameOfWaitError(name)
+
+
+def _is_answer(stored: Any) -> bool:
+    return isinstance(stored, dict) and {"first", *stored} in ({"first", "event"}, {"first", "timed_out"})
 
 
 def payload_in(answer: str, key: str) -> Any:
@@ -97,34 +161,40 @@ ON CONFLICT (job_id, name) DO UPDATE SET lease_epoch = excluded.lease_epoch, cho
 RETURNING 1
 """)
 )
-# The answer becomes a step in the statement that finds it, and the wait is over. Of a wait that was over before, the
-# step is there; of one that another LOOK ends at this moment, the row that it has inserted is returned (its xmax is not
-# 0). The commit of an event's payload does not wait for the disk: a server that crashes before it is there has wait and
-# event still, and the next LOOK finds the same. Index: pgonly_wait_once, the primary keys, pgonly_step_once.
+# The first answer becomes a step in the statement that finds it, and all of the waits are over. If they were over
+# before, the step is there; where another LOOK ends them at this moment, the row that it has inserted is returned (its
+# xmax is not 0). The commit of an event's payload does not wait for the disk: a server that crashes before it is there
+# has wait and event still, and the next LOOK finds the same. Index: pgonly_wait_once, the primary keys,
+# pgonly_step_once.
 LOOK = Statement(
     qualified("""
 WITH mine AS MATERIALIZED (
-    SELECT wait.id, wait.began_at, date_part('epoch', wait.until - clock_timestamp()) AS seconds_left,
+    SELECT wait.id, wait.name, wait.began_at, wait.until, event.sent_at,
+        date_part('epoch', wait.until - clock_timestamp()) AS seconds_left,
         CASE WHEN event.key IS NOT NULL THEN jsonb_build_object('event', event.payload)
             WHEN wait.until <= clock_timestamp() THEN '{"timed_out": true}' END AS answer
     FROM pgonly_wait AS wait LEFT JOIN pgonly_event AS event ON event.key = wait.key
-    WHERE wait.job_id = %(id)s AND wait.name = %(name)s
+    WHERE wait.job_id = %(id)s AND wait.name = ANY (%(names)s::text[])
+),
+first AS (
+    SELECT began_at, answer || CASE WHEN name <> %(name)s::text THEN jsonb_build_object('first', name) ELSE '{}' END
+        AS answer
+    FROM mine WHERE answer IS NOT NULL ORDER BY sent_at, until, id LIMIT 1
 ),
 saved AS (
     INSERT INTO pgonly_step (job_id, name, result, started_at, finished_at)
-    SELECT job.id, %(name)s::text, mine.answer, mine.began_at, clock_timestamp() FROM pgonly_job AS job, mine
+    SELECT job.id, %(name)s::text, first.answer, first.began_at, clock_timestamp() FROM pgonly_job AS job, first
     WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running'
-        AND mine.answer IS NOT NULL
     FOR KEY SHARE OF job
     ON CONFLICT (job_id, name) DO UPDATE SET name = excluded.name
     RETURNING result, xmax = 0 AS is_new
 ),
-over AS (DELETE FROM pgonly_wait WHERE id = (SELECT id FROM mine) AND EXISTS (SELECT FROM saved))
+over AS (DELETE FROM pgonly_wait WHERE id = ANY (ARRAY (SELECT id FROM mine)) AND EXISTS (SELECT FROM saved))
 SELECT coalesce((SELECT result FROM saved),
-        (SELECT result FROM pgonly_step WHERE job_id = %(id)s AND name = %(name)s))::text, mine.seconds_left::text,
-    (SELECT 'new' FROM saved WHERE is_new),
-    CASE WHEN mine.answer ? 'event' THEN set_config('synchronous_commit', 'off', true) END
-FROM pgonly_job AS job LEFT JOIN mine ON true
+        (SELECT result FROM pgonly_step WHERE job_id = %(id)s AND name = %(name)s))::text,
+    (SELECT min(seconds_left)::text FROM mine), (SELECT 'new' FROM saved WHERE is_new),
+    CASE WHEN (SELECT answer ? 'event' FROM first) THEN set_config('synchronous_commit', 'off', true) END
+FROM pgonly_job AS job
 WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running'
 """)
 )
@@ -144,14 +214,31 @@ def begin(alias: str, job_id: str, lease_epoch: int, wait: NewWait) -> None:
         raise LeaseLost
 
 
-def look(alias: str, job_id: str, lease_epoch: int, name: str) -> Look:
-    """Looks for the answer to a wait, and stores it. Raises LeaseLost when the job belongs to another run by now."""
+def look(alias: str, job_id: str, lease_epoch: int, name: str, names: list[str]) -> Look:
+    """Looks for the first answer to the waits of these `names`, and stores it under `name`. Raises LeaseLost when the
+    job belongs to another run by now."""
     require_autocommit(alias, "wait_for_event() or sleep()")
-    row = first_row(alias, LOOK, {"id": job_id, "lease_epoch": lease_epoch, "name": name})
+    row = first_row(alias, LOOK, {"id": job_id, "lease_epoch": lease_epoch, "name": name, "names": names})
     if row is None:
         raise LeaseLost
     answer, seconds_left, is_new, _ = row
     return Look(answer, None if seconds_left is None else float(seconds_left), is_new is not None)
+
+
+# Nobody is asked any more, and no event wakes the job for it. Index: pgonly_wait_once, the primary key.
+WITHDRAW = Statement(
+    qualified("""
+DELETE FROM pgonly_wait WHERE job_id = %(id)s AND name = ANY (%(names)s::text[])
+    AND EXISTS (SELECT FROM pgonly_job AS job
+        WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'running')
+RETURNING 1
+""")
+)
+
+
+def withdraw(alias: str, job_id: str, lease_epoch: int, names: list[str]) -> None:
+    """Ends waits without an answer, whose await was cancelled in a run that continues."""
+    first_row(alias, WITHDRAW, {"id": job_id, "lease_epoch": lease_epoch, "names": names})
 
 
 # The sender's side. An unfinished transaction that has sent the key is waited for.

@@ -271,7 +271,10 @@ STATEMENTS = {
     "known dead, stop": uses(NONE, rescue.STOP, WORKER_ROW),
     "promote": uses(SCHEDULED | PRIMARY | UNDELIVERED, promote.PROMOTE),
     "wait, begin": uses(PRIMARY, waits.BEGIN.sql, name="event", key="new", timeout=HOUR, **OF_WAIT),
-    "wait, look": uses(PRIMARY | WAIT | EVENT | STEP, waits.LOOK.sql, {"pgonly_wait_pkey"}, name="event"),
+    "wait, look": uses(
+        PRIMARY | WAIT | EVENT | STEP, waits.LOOK.sql, {"pgonly_wait_pkey"}, name="event", names=["event"]
+    ),
+    "wait, withdraw": uses(PRIMARY | WAIT, waits.WITHDRAW.sql, names=["event"]),
     "events, deliver": uses(PRIMARY | EVENT | WAIT_KEY | UNDELIVERED, waits.DELIVER),
     "events, prune": uses(EVENT | EVENT_END | WAIT_KEY, waits.PRUNE),
     "prune": uses(FINISHED | PRIMARY | STEP | CHECKPOINT | OUTPUT | WAIT | GATHERED | BATCH, prune.PRUNE),

@@ -49,7 +49,7 @@ def begin(job, wait):
 
 
 def look(job, wait):
-    return waits.look("default", str(job.pk), job.lease_epoch, wait.name)
+    return waits.look("default", str(job.pk), job.lease_epoch, wait.name, [wait.name])
 
 
 def make_waiting(key="k", **facts):
@@ -130,7 +130,7 @@ def test_a_look_beside_another_one_that_stores_the_answer_gets_it_too(other, bes
     job = make_running()
     begin(job, wait := for_event())
     send_event("k", 7)
-    place = {"id": str(job.pk), "lease_epoch": job.lease_epoch, "name": wait.name}
+    place = {"id": str(job.pk), "lease_epoch": job.lease_epoch, "name": wait.name, "names": [wait.name]}
     with other.transaction():
         assert other.execute(waits.LOOK.sql, place).fetchone()[::2] == ('{"event": 7}', "new")
         second = beside(look, job, wait)
@@ -162,7 +162,7 @@ def test_only_the_answer_that_no_later_look_would_find_is_on_the_disk_first(serv
     begin(job, wait := for_event(key, timeout=0))
     send_event("k")
     with server.transaction():
-        place = {"id": str(job.pk), "lease_epoch": job.lease_epoch, "name": wait.name}
+        place = {"id": str(job.pk), "lease_epoch": job.lease_epoch, "name": wait.name, "names": [wait.name]}
         assert server.execute(waits.LOOK.sql, place).fetchone()[2] == "new"
         assert server.execute("SHOW synchronous_commit").fetchone() == (waits_for_the_disk,)
     assert server.execute("SHOW synchronous_commit").fetchone() == ("on",)
