@@ -18,11 +18,12 @@ from pgonly_django.outcomes import ERRORS, Outcome
 try:
     import sentry_sdk
     import sentry_sdk.scope
+    from sentry_sdk import start_transaction  # not in version 3
     from sentry_sdk.integrations import Integration
     from sentry_sdk.scope import Scope, use_isolation_scope
     from sentry_sdk.utils import event_from_exception
 except ImportError as error:
-    raise ImportError("sentry-sdk is not installed: pip install sentry-sdk") from error
+    raise ImportError("sentry-sdk 2 is not installed: pip install 'sentry-sdk>=2.20,<3'") from error
 
 ORIGIN = "auto.queue.pgonly_django"
 HEADERS = ("sentry-trace", "baggage")
@@ -101,7 +102,7 @@ def _run(run: JobRun) -> Iterator[None]:
         return
     with (
         _scope_of(run, integration) as transaction,
-        sentry_sdk.start_transaction(transaction, custom_sampling_context={"pgonly_job": _facts(run)}),
+        start_transaction(transaction, custom_sampling_context={"pgonly_job": _facts(run)}),
     ):
         job = run.job
         latency = max(job.waited_seconds * 1000, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import sentry_sdk
 from sentry_sdk import integrations
 from sentry_sdk import scope as scopes
 
+from pgonly_django.monitoring import sentry
 from pgonly_django.monitoring.sentry import PgonlyIntegration
 from tests.jobs import add, reported
 from tests.monitoring.sentry.conftest import InMemory, error_of
@@ -64,3 +66,9 @@ def test_it_can_be_set_up_in_the_settings(tmp_path):
     env["PYTHONPATH"] = f"{tmp_path}:{env.get('PYTHONPATH', '')}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
     assert done.stdout == "tests.jobs.add\n", done.stderr
+
+
+def test_a_newer_major_version_of_sentry_is_refused_at_the_import(monkeypatch):
+    monkeypatch.delattr(sentry_sdk, "start_transaction")
+    with pytest.raises(ImportError, match="pip install 'sentry-sdk"):
+        runpy.run_path(sentry.__file__)
