@@ -3,9 +3,10 @@ ARCHITECTURE.md, "When you change a column", names the other files that know its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from django.apps import apps
 from django.db import connections, models, transaction
@@ -22,7 +23,7 @@ from pgonly_django.compat import uuid7
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import repeat_after_conflict, require_autocommit, runs_commit_hooks
 from pgonly_django.database.statement import printable
-from pgonly_django.models.batch import batches_of, lock, reopen
+from pgonly_django.models.batch import JobBatch, batches_of, gathered_below, gathered_by, lock, reopen
 from pgonly_django.models.job_rows import (
     CONSTRAINTS,
     DELETE_AFTER,
@@ -167,7 +168,11 @@ class JobQuerySet(models.QuerySet["Job"]):
         return Q(batch_id__isnull=True) | Q(batch_id__in=batches)
 
     def cancel(self) -> int:
-        """Cancels waiting and held jobs at once and asks the workers of running ones to stop them. Returns how many."""
+        """Cancels waiting and held jobs at once and asks the workers of running ones to stop them. Returns how many.
+        The jobs that they have gathered are cancelled, too, at all levels."""
+        return self._end_with_members(CANCELLABLE, self._cancel)
+
+    def _cancel(self) -> int:
         running = Q(state=State.RUNNING)
         # In one statement, so that the newest version of each row decides: a job may be claimed at this moment.
         return self._update_and_wake(
@@ -180,16 +185,30 @@ class JobQuerySet(models.QuerySet["Job"]):
             state=Case(When(running, then=Value(State.RUNNING.value)), default=Value(State.CANCELLED.value)),
         )
 
-    def discard(self, reason: str = "Discarded by a person.") -> int:
-        """Gives up on waiting and held jobs: they get no further attempt, and fail with `reason`. Returns how many."""
-        return self._update_and_wake(
+    def discard(
+        self, reason: str = "Discarded by a person.", *, members: Literal["cancel", "keep"] = "cancel"
+    ) -> int:
+        """Gives up on waiting and held jobs: they get no further attempt, and fail with `reason`. Returns how many. The
+        jobs that they have gathered are cancelled, at all levels; with `members="keep"` these continue."""
+        discard = partial(
+            self._update_and_wake,
             DISCARDABLE,
             state=State.FAILED,
             held_by=None,
             finished_at=ClockTimestamp(),
             delete_after=FAILED_DELETION,
-            errors=errors_and(Outcome.DISCARDED, reason),
+            errors=errors_and(Outcome.DISCARDED, reason, "keep" if members == "keep" else None),
         )
+        return discard() if members == "keep" else self._end_with_members(DISCARDABLE, discard)
+
+    def _end_with_members(self, states: Sequence[State], end: Callable[[], int]) -> int:
+        """Calls `end()`, and cancels in its transaction what the jobs that it ends have gathered, at all levels."""
+        self._for_write = True
+        gathered = gathered_by(self.filter(state__in=states)).filter(finished_at=None)
+        batches = list(gathered.values_list("pk", flat=True))
+        if not batches:  # a sweep finds what a job gathers at this moment
+            return end()
+        return repeat_after_conflict(self.db, partial(cancel_orphaned, self.db, batches, end))
 
     def hold(self, reason: str = "Held by a person.", *, by: str = BY_A_PERSON) -> int:
         """Keeps waiting jobs from running until resume() (or retry()), with `reason` among their errors. Returns how
@@ -250,6 +269,26 @@ class JobQuerySet(models.QuerySet["Job"]):
             for payload in (*payloads, *map(notify.batch, batches)):
                 notify.wake_after_commit(alias, payload)
         return count
+
+
+# A batch whose parent has ended without it, or was asked to.
+ORPHANED = Q(parent__state__in=(State.CANCELLED, State.FAILED)) | Q(
+    parent__state=State.RUNNING, parent__cancel_requested_at__isnull=False
+)
+
+
+def cancel_orphaned(alias: str, ids: Collection[Any], end: Callable[[], int] = int) -> int:
+    """Calls `end()`, which may end the parents of these batches, and returns what it returns. Then cancels the jobs of
+    the batches whose parent has ended or is being cancelled, at all levels. All of it is one transaction."""
+    batches = JobBatch.objects.using(alias)
+    with transaction.atomic(using=alias):
+        lock(alias, [*ids, *gathered_below(alias, ids)])
+        count = end()
+        orphaned = list(batches.filter(ORPHANED, pk__in=ids, finished_at=None).values_list("pk", flat=True))
+        orphaned += gathered_below(alias, orphaned)
+        batches.filter(pk__in=orphaned).update(cancelled_at=ClockTimestamp())
+        Job.objects.using(alias).filter(batch_id__in=orphaned)._cancel()  # noqa: SLF001 - our own class
+    return count
 
 
 def _waits_now() -> Exists:

@@ -58,13 +58,14 @@ UNIQUE_ROW_TEXT = """unique_key IS NOT NULL AND (unique_while = 'retained'
     OR state IN ('scheduled', 'ready', 'running', 'held') AND (unique_while = 'unfinished' OR lease_epoch = 0))"""
 
 
-def errors_and(outcome: Outcome, reason: str) -> RawSQL:
+def errors_and(outcome: Outcome, reason: str, members: str | None = None) -> RawSQL:
     """Returns the column `errors` with an entry for what a person has done. Its time is in UTC whatever the session's
-    zone."""
+    zone. `members`: "keep" where the jobs that it has gathered continue."""
     now = """to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
-    entry = f"jsonb_build_object('outcome', %s::text, 'reason', %s::text, 'finished_at', {now})"
-    params = [outcome.value, as_reason(reason)]
-    return RawSQL(f"({EARLIER_ERRORS}) || {entry}", params, output_field=models.JSONField())  # noqa: S611 - our text
+    facts = f"'outcome', %s::text, 'reason', %s::text, 'finished_at', {now}, 'members', %s::text"
+    entry = f"({EARLIER_ERRORS}) || jsonb_strip_nulls(jsonb_build_object({facts}))"
+    params = [outcome.value, as_reason(reason), members]
+    return RawSQL(entry, params, output_field=models.JSONField())  # noqa: S611 - our own text
 
 
 def json_is(kind: str, *columns: str) -> Q:

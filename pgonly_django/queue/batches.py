@@ -26,7 +26,7 @@ from pgonly_django.database.on_django import all_rows
 from pgonly_django.database.statement import Params
 from pgonly_django.exceptions import BatchFinishedError, LeaseLost
 from pgonly_django.models import Job, JobBatch
-from pgonly_django.models.batch import lock
+from pgonly_django.models.batch import gathered_below, lock
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.job_rows import UNFINISHED_STATES
 from pgonly_django.queue import waits
@@ -63,10 +63,10 @@ def lock_to_add(alias: str, batch_id: str) -> None:
 
 
 def cancel(alias: str, ids: Collection[Any]) -> int:
-    """Cancels the members of these batches that are unfinished. Returns how many. Waits for transactions that add
-    members, so that these are cancelled too."""
+    """Cancels the members of these batches that are unfinished, and what they have gathered. Returns how many members.
+    Waits for transactions that add members, so that these are cancelled too."""
     with transaction.atomic(using=alias):
-        lock(alias, ids)
+        lock(alias, [*ids, *gathered_below(alias, ids)])
         JobBatch.objects.using(alias).filter(pk__in=ids, finished_at=None).update(
             cancelled_at=ClockTimestamp()
         )
@@ -254,7 +254,10 @@ SWEEP = qualified(f"""
 SELECT ARRAY (SELECT batch.id::text FROM pgonly_batch AS batch
         WHERE batch.finished_at IS NULL AND {IS_OVER} LIMIT {AT_ONCE}),
     ARRAY (SELECT batch.id::text FROM pgonly_batch AS batch JOIN pgonly_job AS parent ON parent.id = batch.parent_id
-        WHERE batch.finished_at IS NULL AND batch.cancelled_at IS NULL AND parent.state || '' = 'cancelled'
+        WHERE batch.finished_at IS NULL AND batch.cancelled_at IS NULL AND CASE parent.state
+            WHEN 'cancelled' THEN true WHEN 'running' THEN parent.cancel_requested_at IS NOT NULL
+            WHEN 'failed' THEN parent.errors -> -1 ->> 'outcome' = 'discarded'
+                AND parent.errors -> -1 -> 'members' IS NULL END
         LIMIT {AT_ONCE}),
     EXISTS (SELECT FROM pgonly_batch WHERE finished_at IS NULL)
 WHERE pg_try_advisory_xact_lock({ADVISORY_LOCK})
@@ -262,7 +265,7 @@ WHERE pg_try_advisory_xact_lock({ADVISORY_LOCK})
 
 
 class Swept(NamedTuple):
-    """What is left of batches: those that are over, and those whose parent was cancelled."""
+    """What is left of batches: those that are over, and those whose parent was cancelled, or is to be, or discarded."""
 
     over: list[str]
     orphaned: list[str]

@@ -16,6 +16,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import SET_LOCAL, OwnConnection, connect
 from pgonly_django.database.reconnecting import Reconnecting
 from pgonly_django.events import TakesEvents, emit
+from pgonly_django.models.job import cancel_orphaned
 from pgonly_django.queue import batches
 from pgonly_django.tasks.batches import callback
 from pgonly_django.worker.inbox import Notification, Tell
@@ -182,7 +183,7 @@ class BatchCloser(Timer):
                 self._wanted.setdefault(batch_id, since)
 
     def _sweep(self, connection: OwnConnection) -> list[str]:
-        """Returns the open batches that are over. Cancels those whose parent was cancelled."""
+        """Returns the open batches that are over. Cancels those whose parent was cancelled or discarded."""
         began = time.monotonic()
         swept = batches.sweep(connection)
         if swept.orphaned:
@@ -196,7 +197,7 @@ class BatchCloser(Timer):
         was_open = connections[self.alias].connection is not None
         with transaction.atomic(using=self.alias), connections[self.alias].cursor() as cursor:
             cursor.execute(SET_LOCAL, {"wait": LOCK_WAIT})
-            batches.cancel(self.alias, ids)
+            cancel_orphaned(self.alias, ids)
         if not was_open:
             connections[self.alias].close()
 

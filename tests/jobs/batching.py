@@ -98,3 +98,10 @@ def gather_gatherers(context):
 def gather_in_transaction(context):
     with transaction.atomic():
         context.gather("numbers", [member.bind(1)])
+
+
+@task(takes_context=True)
+def gather_levels(context, levels, width=1):
+    """Gathers jobs that gather, through so many levels. The leaves run until they are told to stop."""
+    below = gather_levels.bind(levels - 1, width) if levels > 1 else stay.bind("leaf")
+    return context.gather("below", [below] * width)

@@ -16,7 +16,7 @@ from pgonly_django.queue.prune import prune
 from pgonly_django.queue.rescue import rescue
 from pgonly_django.testing.inline_worker import InlineWorker
 from tests.jobs import batching, mark
-from tests.queue.rows import HOUR, ago
+from tests.queue.rows import HOUR, ago, fresh, make, make_running
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -147,6 +147,27 @@ def test_a_cancelled_one_takes_its_jobs_along(run_jobs):
     run_jobs()
     assert {job.state for job in members()} == {State.CANCELLED}
     assert JobBatch.objects.get().finished_at is not None
+
+
+CANCELLED = {"state": State.CANCELLED}
+ASKED = {"state": State.RUNNING, "cancel_requested_at": ago(HOUR)}
+DISCARDED = {"state": State.FAILED, "errors": [{"outcome": "discarded"}]}
+KEPT = {"state": State.FAILED, "errors": [{"outcome": "discarded", "members": "keep"}]}
+FAILED = {"state": State.FAILED, "errors": [{"outcome": "discarded"}, {"outcome": "failed"}]}
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_over"),
+    [(CANCELLED, True), (ASKED, True), (DISCARDED, True), (KEPT, False), (FAILED, False)],
+)
+def test_a_sweep_cancels_all_levels_below_a_job_that_gathered_them_while_it_was_ended(
+    run_jobs, facts, is_over
+):
+    top = make_running(**facts)
+    middle = make(state=State.HELD, batch_id=JobBatch.objects.create(parent=top, name="x").pk)
+    leaf = make(state=State.HELD, batch_id=JobBatch.objects.create(parent=middle, name="x").pk)
+    run_jobs()
+    assert {fresh(each).state for each in (middle, leaf)} == {State.CANCELLED if is_over else State.HELD}
 
 
 class Killed(BaseException):

@@ -93,7 +93,9 @@ CANCEL = _verb(
     CANCELLABLE,
     name="cancel",
     label=_("Cancel"),
-    hint=_("A waiting job is cancelled at once; a running job is asked to stop."),
+    hint=_(
+        "A waiting job is cancelled at once; a running job is asked to stop. So are the jobs that it gathers."
+    ),
     logged=_("Cancelled."),
     condition=~IS_CANCELLING,
 )
@@ -101,7 +103,9 @@ DISCARD = _verb(
     DISCARDABLE,
     name="discard",
     label=_("Discard"),
-    hint=_("Failed now, without another attempt. Its dead letter is sent, and it may be retried."),
+    hint=_(
+        "Failed now, and the jobs that it gathers are cancelled. Its dead letter is sent; it may be retried."
+    ),
     logged=_("Discarded."),
 )
 
