@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
 from pgonly_django.conf import unknown_key
@@ -115,12 +117,13 @@ class TasksEntry:
 
 
 def check_tasks_entry(entry: TasksEntry) -> list[checks.CheckMessage]:
-    """E002: the entry itself. E003, E004: the jobs' database. W001: the router says another one. W002: defaults of a
-    queue that QUEUES lacks."""
+    """E002: the entry itself. E003, E004: the jobs' database. E009: limiters are in another one. W001: the router says
+    another one. W002: defaults of a queue that QUEUES lacks."""
     if entry.problems:
         hint = "All options: docs/reference/tasks.md#options."
         return [checks.Error(problem, hint=hint, id="pgonly_django.E002") for problem in entry.problems]
-    return _check_database(entry, entry.database) or list(_warnings(entry, entry.database))
+    found = _check_database(entry, entry.database) or list(_warnings(entry, entry.database))
+    return [*found, *_limiters_elsewhere(entry)]
 
 
 def _check_database(entry: TasksEntry, database: str) -> list[checks.CheckMessage]:
@@ -145,6 +148,24 @@ def _job_model() -> Any:
     from pgonly_django.models import Job
 
     return Job
+
+
+def _limiters_elsewhere(entry: TasksEntry) -> Iterator[checks.CheckMessage]:
+    """E009: a claim reads the cool-down of its queue's limiter in the database of the jobs."""
+    from pgonly_django.models import Limiter
+    from pgonly_django.queue.declared_queues import declared_limits
+
+    place = router.db_for_write(Limiter)
+    with suppress(ImproperlyConfigured):  # check_queues() says so
+        for queue, limits in declared_limits().items():
+            is_here = not entry.queues or queue in entry.queues
+            if limits["limiter"] is not None and is_here and place != entry.database:
+                message = (
+                    f'PGONLY["QUEUES"][{queue!r}] has the limiter {limits["limiter"]!r}, which is in {place!r}, but '
+                    f"{entry.place} keeps its jobs in {entry.database!r}: the queue would not obey it."
+                )
+                hint = f"Route the models of limiters to {entry.database!r}. See {DOCS}."
+                yield checks.Error(message, hint=hint, id="pgonly_django.E009")
 
 
 def _warnings(entry: TasksEntry, database: str) -> Iterator[checks.CheckMessage]:

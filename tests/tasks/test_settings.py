@@ -53,6 +53,17 @@ def test_a_router_that_leads_elsewhere_for_reading_alone_is_warned_about(setting
     assert found() == []  # a replica, where nobody chose a database
 
 
+def test_a_limiter_of_a_queue_in_another_database_than_the_jobs_is_an_error(settings, elsewhere):
+    queues = {"default": {"limiter": "deepseek"}, "of another entry": {"limiter": "deepseek"}, "mail": {}}
+    settings.PGONLY = {**settings.PGONLY, "LIMITERS": {"deepseek": {}}, "QUEUES": queues}
+    assert found() == []
+    _, error = found(database="jobs")
+    assert error.id == "pgonly_django.E009"
+    assert "which is in 'default', but TASKS['default'] keeps its jobs in 'jobs'" in error.msg
+    settings.DATABASE_ROUTERS = [router("jobs", "read", "write")]
+    assert found(database="jobs") == []
+
+
 def test_an_unknown_database_is_an_error():
     (error,) = found(database="missing")
     assert error.id == "pgonly_django.E003"
