@@ -245,6 +245,7 @@ class Run:
     abandoned = False
     interrupted_at: float | None = None
     seen: Any = None  # the JobRun that instruments were given
+    has_reserved = False  # see CurrentJob
     context_raised = False  # a method of the context has raised the interruption
 
     def __init__(
@@ -293,6 +294,13 @@ class Run:
         if self._calls is not None and self._calls.are_several:
             return False
         return self.is_limited or (self.capacity is not None and not self.capacity.has_free_slot)
+
+    def share_of_slots(self, waited: float) -> float:
+        """See CurrentJob."""
+        if self._calls is not None and self._calls.completed:
+            return 0.0
+        threads = 1 if self.capacity is None else self.capacity.threads
+        return max(self.seconds - waited, 0.0) / threads
 
     def begin_wait(self, name: str) -> PendingWait:
         pending = PendingWait(name, None if self.interrupter.is_here else _current_task())

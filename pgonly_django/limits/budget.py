@@ -41,13 +41,18 @@ from pgonly_django.limits.provider_answers import is_unpaid
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.models.budget import HELD_BY, Budget
 
-# Where only other calls are in the way, a job waits for them to settle in its slot: for the first time or, if another
-# job may need the slot, for the second one; and always while a call of its own has a reservation, since its paid calls
-# would be cut off. Then it gives the slot back, and comes again by itself: of one budget and one process SPACE_SECONDS
-# apart, so that a thousand of them cost as much as a hundred, and within AGAIN_AT_MOST.
+# Where only other calls are in the way, a job waits for them to settle in its slot for the first time. If another job
+# may need the slot, it does not wait, or for the second one after a call that it has paid; and it waits always while a
+# call of its own has a reservation, since its paid calls would be cut off. Then it gives the slot back, and comes again
+# by itself within AGAIN_AT_MOST: of one budget and one process SPACE_SECONDS apart, so that a thousand of them cost as
+# much as a hundred, and of all budgets so far apart that they take a tenth of the slots' time.
 WAIT_SECONDS, WAIT_IN_THE_WAY = 10.0, 0.2
-AGAIN_SECONDS, AGAIN_AT_MOST, SPACE_SECONDS = 5.0, 60.0, 0.1
+AGAIN_SECONDS, AGAIN_AT_MOST, SPACE_SECONDS, TIMES_APART = 5.0, 60.0, 0.1, 10.0
+AGAIN_SOON, SPACE_SOON = 0.5, 0.03  # where a job has got its reservation in the last AGAIN_SECONDS
+LOOK_SECONDS = 0.1  # after which a job that waits notices that another one may need its slot
+_ALL = ""  # the name of no budget
 _again_at: dict[str, float] = {}  # by the name of the budget: when the last one comes
+_fitted_at: dict[str, float] = {}  # when a job has got its reservation
 # The number of blocks that the caller is in: what it has reserved itself does not end while it waits.
 _inside: ContextVar[int] = ContextVar("pgonly_inside_reservations", default=0)
 PAUSE_SECONDS = (0.05, 1.0)
@@ -196,17 +201,16 @@ class BudgetReservation:
         if self._opened_by or self._is_over:
             raise BudgetError("A reservation serves one `with` block: call reserve() again for the next one.")
         self._opened_by = os.getpid()
-        job, began, pause = current_job.get(), time.monotonic(), PAUSE_SECONDS[0]
+        job, waited, pause = current_job.get(), 0.0, PAUSE_SECONDS[0]
         try:
             while not (answer := (yield from while_away(lambda: self._try(job), PATIENCE_SECONDS))).is_made:
-                self._raise_unless_it_may_wait(job, answer, began)
-                yield Signal(pause)
-                pause = min(pause * 2, PAUSE_SECONDS[1])
-            _again_at.pop(self.budget, None)
+                yield from self._pause(self._waiting_job(job, answer, waited), pause)
+                waited, pause = waited + pause, min(pause * 2, PAUSE_SECONDS[1])
             renewal.keep(self)
             if job is not None:
                 self._of_run = job.reservations
                 self._of_run.append(None)
+                job.has_reserved, _fitted_at[self.budget] = True, time.monotonic()
         except BaseException:
             self._give_back_later()
             raise
@@ -228,28 +232,42 @@ class BudgetReservation:
         ROWS.forget(self.pool, self.budget)  # the row was deleted since
         return (yield from self._try(job))
 
-    def _raise_unless_it_may_wait(self, job: CurrentJob | None, answer: ReserveAnswer, began: float) -> None:
-        """Raises unless the caller is a job and the calls under way may leave enough of what they have reserved."""
+    def _pause(self, job: CurrentJob, seconds: float) -> Operation[None]:
+        """Waits for this time, or until another job may need the slot."""
+        until, was_in_the_way = time.monotonic() + seconds, job.is_in_the_way
+        while (left := until - time.monotonic()) > 0 and job.is_in_the_way == was_in_the_way:
+            yield Signal(min(left, LOOK_SECONDS))
+
+    def _waiting_job(self, job: CurrentJob | None, answer: ReserveAnswer, waited: float) -> CurrentJob:
+        """Returns the caller. Raises unless it is a job and the calls under way may leave enough of what they have
+        reserved."""
         usd, spent, reserved = answer.usd, answer.spent, answer.reserved
         if job is None:
             raise BudgetExceededError(self.budget, self.usd, usd, spent, reserved)
         is_used_up = spent + self.usd > usd or spent == usd
-        patience = WAIT_IN_THE_WAY if job.is_in_the_way else WAIT_SECONDS
+        patience = WAIT_SECONDS
+        if job.is_in_the_way:
+            patience = WAIT_IN_THE_WAY if job.has_reserved else 0.0
         others_are_paid = len(job.reservations) > _inside.get()
-        if others_are_paid or (not is_used_up and time.monotonic() - began < patience):
-            return
+        if others_are_paid or (not is_used_up and waited < patience):
+            return job
         reason = (
             f"Budget {self.budget!r}: {shown(self.usd)} does not fit. {shown(spent)} of {shown(usd)} is spent"
             f" and {shown(reserved)} is reserved."
         )
-        raise job.hold(f"{HELD_BY}{self.budget}", reason, None if is_used_up else self._again_in_seconds())
+        again = None if is_used_up else self._again_in_seconds(job.share_of_slots(waited))
+        raise job.hold(f"{HELD_BY}{self.budget}", reason, again)
 
-    def _again_in_seconds(self) -> float:
+    def _again_in_seconds(self, share: float = 0.0) -> float:
+        """`share`: the seconds that the next run will take for nothing, of all slots together."""
         now = time.monotonic()
-        at = max(now + AGAIN_SECONDS, _again_at.get(self.budget, 0.0) + SPACE_SECONDS)
+        is_soon = now - _fitted_at.get(self.budget, -AGAIN_SECONDS) < AGAIN_SECONDS
+        again, space = (AGAIN_SOON, SPACE_SOON) if is_soon else (AGAIN_SECONDS, SPACE_SECONDS)
+        of_all = max(now + again, _again_at.get(_ALL, 0.0)) + TIMES_APART * share
+        at = max(of_all, _again_at.get(self.budget, 0.0) + space)
         if at - now > AGAIN_AT_MOST:
             return random.uniform(AGAIN_SECONDS, AGAIN_AT_MOST)  # noqa: S311 - no secret
-        _again_at[self.budget] = at
+        _again_at[_ALL], _again_at[self.budget] = of_all, at
         return at - now
 
     def _end_with(self, error: BaseException | None) -> Operation[None]:

@@ -165,7 +165,7 @@ class Capacity:
         self, options: WorkerOptions, in_flight: InFlight, claims: Claims, shutdown: Shutdown, deadline: Deadline,
     ) -> None:  # fmt: skip
         self._in_flight, self._limited, self._prefetch = in_flight, claims.limited, claims.prefetch
-        self._shutdown, self._deadline, self._threads = shutdown, deadline, options.threads
+        self._shutdown, self._deadline, self.threads = shutdown, deadline, options.threads
         of_process = NEVER if options.max_jobs_per_process is None else options.max_jobs_per_process
         of_all = NEVER if options.max_jobs is None else options.max_jobs
         self.jobs_left = min(of_all, of_process)
@@ -188,7 +188,7 @@ class Capacity:
 
     @property
     def idle_slots(self) -> int:
-        return max(self._threads - self._in_flight.slots_taken, 0)
+        return max(self.threads - self._in_flight.slots_taken, 0)
 
     @property
     def free_slots(self) -> int:

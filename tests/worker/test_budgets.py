@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from pgonly_django import budget
+from pgonly_django import budget, enqueue_many
 from pgonly_django.exceptions import BudgetError
 from pgonly_django.limits import budget as budget_module
 from pgonly_django.models import Budget, CostEntry, Job, Queue, State
@@ -20,8 +20,10 @@ from tests.waiting import wait_for
 
 
 @pytest.fixture
-def cap(transactional_db):
+def cap(transactional_db, monkeypatch):
     """Makes the budget with this cap."""
+    monkeypatch.setattr(budget_module, "_again_at", {})
+    monkeypatch.setattr(budget_module, "_fitted_at", {})
 
     def make(usd, **facts):
         return Budget.objects.create(name="p", usd=usd, **facts)
@@ -165,6 +167,29 @@ def test_a_job_that_waits_for_calls_under_way_leaves_the_last_free_slot_to_other
     assert timedelta(seconds=0.3) < again[-1] - again[0] < timedelta(seconds=5)
 
 
+def test_a_crowd_that_waits_for_calls_under_way_holds_up_no_other_job(background_worker, cap):
+    cap(0.5)
+    with budget("p").reserve(0.4):
+        enqueue_many([(spending.pay_once, (0.3,)) for _ in range(100)])
+        other = jobs.add.enqueue(1)
+        background_worker(threads=2)
+        assert other.wait(10).job.state == State.SUCCEEDED
+
+
+def test_jobs_that_come_again_take_a_tenth_of_the_slots_time_over_all_budgets(cap):
+    pauses = [budget(f"p{number}").reserve(1)._again_in_seconds(0.05) for number in range(20)]
+    assert pauses[-1] - pauses[0] == pytest.approx(19 * 0.05 * 10, abs=0.3)
+
+
+def test_jobs_come_again_soon_where_the_calls_under_way_leave_room(work, cap):
+    cap(0.5)
+    spending.pay_once.enqueue(0.1)
+    work(threads=1)
+    pauses = [budget("p").reserve(1)._again_in_seconds() for _ in range(100)]
+    assert pauses[0] < 1
+    assert pauses[-1] < 5
+
+
 def test_a_job_that_waits_for_calls_under_way_leaves_its_place_in_a_limit(work, cap):
     cap(0.5)
     Queue.objects.create(name="default", max_running=1)
@@ -193,8 +218,7 @@ def test_a_reservation_inside_another_one_does_not_wait_for_that(work, cap):
     assert result.job.errors[-1]["outcome"] == "snoozed"
 
 
-def test_however_many_jobs_wait_each_comes_again_within_a_minute_and_the_next_ones_soon(monkeypatch):
-    monkeypatch.setattr(budget_module, "_again_at", {})
+def test_however_many_jobs_wait_each_comes_again_within_a_minute_and_the_next_ones_soon(cap):
     pauses = [budget("p").reserve(1)._again_in_seconds() for _ in range(2000)]
     assert pauses[0] == pytest.approx(5, abs=0.1)
     assert 30 < max(pauses) <= 60
