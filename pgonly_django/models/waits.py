@@ -8,11 +8,11 @@ from typing import Any
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
-from pgonly_django.models.job import FINISHED, ClockTimestamp, Job, State
+from pgonly_django.models.job import ClockTimestamp, Job, State
 from pgonly_django.tables import table
 
 WITH_JOB = "job", "name", "key", "question", "choices", "began_at", "until", "job__task", "job__queue"
@@ -55,16 +55,34 @@ OF_BATCH = r"^batch ([0-9a-f-]{36}) [0-9]+$"
 FOR_PEOPLE = Q(key__isnull=False) & ~Q(question="", choices=[])
 
 
+# Whether a payload answers a wait: one that has choices gets one of these.
+FITS = "({wait}.choices = '[]' OR jsonb_typeof({event}.payload) = 'string' AND {wait}.choices @> {event}.payload)"
+IS_WAITING = Q(job__state__in=[State.SCHEDULED, State.HELD, State.RUNNING], lease_epoch=F("job__lease_epoch"))
+
+
 class WaitQuerySet(models.QuerySet["Wait"]):
     def answerable(self) -> WaitQuerySet:
-        """Returns the waits of unfinished jobs, without those for a batch, whose end only its jobs can tell."""
-        return self.exclude(job__state__in=FINISHED).exclude(key__regex=OF_BATCH)
+        """Returns the waits without an answer whose jobs wait in their current run, or come to them in their next one;
+        without those for a batch, whose end only its jobs can tell. A key may be answered for the jobs that offer that
+        choice, and still be asked by others."""
+        waits: Any = self.filter(IS_WAITING | Q(job__state=State.READY)).exclude(key__regex=OF_BATCH)
+        answerable: WaitQuerySet = waits.with_answers().filter(is_answered=False)
+        return answerable
+
+    def begun_earlier(self) -> WaitQuerySet:
+        """Returns the waits of jobs that run again: nobody knows yet whether they come to them."""
+        return self.filter(job__state=State.RUNNING, lease_epoch__lt=F("job__lease_epoch"))
 
     def current(self) -> WaitQuerySet:
         """Returns what jobs wait for now, with `is_answered`: the event is there, and the job about to run."""
-        states = State.SCHEDULED, State.HELD, State.RUNNING
-        waits = self.filter(job__state__in=states, lease_epoch=F("job__lease_epoch"))
-        return waits.annotate(is_answered=Exists(Event.objects.filter(key=OuterRef("key"))))
+        return self.filter(IS_WAITING).with_answers()
+
+    def with_answers(self) -> WaitQuerySet:
+        """Adds `is_answered`."""
+        offered = ExpressionWrapper(OuterRef("choices"), output_field=models.JSONField())
+        events = Event.objects.filter(key=OuterRef("key")).alias(offered=offered)
+        is_offered = Q(offered__contains=F("payload")) & ~Q(payload__contains=[])
+        return self.annotate(is_answered=Exists(events.filter(Q(offered=[]) | is_offered)))
 
     def open(self) -> WaitQuerySet:
         """Returns those of them without an answer."""

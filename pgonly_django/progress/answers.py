@@ -28,6 +28,7 @@ from pgonly_django.models import Event, Wait
 from pgonly_django.queue.waits import send_event
 
 SALT = "pgonly_django.answer"
+REFRESH_SECONDS = 5
 NO_URLS = (
     "answer_url() needs the URLs of pgonly_django. Add them to your urlpatterns: "
     'path("pgonly/", include("pgonly_django.urls")).'
@@ -48,6 +49,13 @@ GONE = Page(
     gettext_lazy("No longer waited for"),
     gettext_lazy("The time for an answer has passed, or the question was withdrawn."),
     410,
+)
+SOON = Page(
+    gettext_lazy("One moment"),
+    gettext_lazy(
+        "The job runs again, and has not come to its question yet. This page looks again by itself."
+    ),
+    503,
 )
 NO_CHOICES = gettext_lazy("This question has no answers to choose from. It is answered elsewhere.")
 
@@ -77,6 +85,8 @@ def answer(request: HttpRequest, token: str) -> HttpResponse:
     # The address is the right to answer. Django's own check of a POST needs it on this site.
     response["Referrer-Policy"] = "same-origin"
     response["X-Robots-Tag"] = "noindex"
+    if page is SOON:
+        response["Refresh"] = str(REFRESH_SECONDS)
     return response
 
 
@@ -87,16 +97,19 @@ def _page(token: str, choice: str | None) -> Page:
         return INVALID
     if time.time() > until:
         return EXPIRED
-    if Event.objects.using(alias).filter(key=key).exists():
-        return ANSWERED
-    wait = Wait.objects.using(alias).answerable().filter(key=key).order_by("began_at").first()
-    if wait is None:
-        return GONE
-    if choice not in wait.choices:
-        return _question(wait)
+    waits = Wait.objects.using(alias).filter(key=key)
+    asked = list(waits.answerable().order_by("began_at"))
+    if not asked:
+        is_answered = Event.objects.using(alias).filter(key=key).exists()
+        return ANSWERED if is_answered else SOON if waits.begun_earlier().exists() else GONE
+    if not any(choice in wait.choices for wait in asked):
+        return _question(asked[0])
     if not send_event(key, choice, using=alias):
         return ANSWERED
-    return Page(_("Thank you"), _("Your answer is: %s.") % choice)
+    text = _("Your answer is: %s.") % choice
+    if waits.answerable().exists():
+        text = _("%s Another job asks the same with other answers, and still waits for one of them.") % text
+    return Page(_("Thank you"), text)
 
 
 def _question(wait: Any) -> Page:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ from pgonly_django.exceptions import (
     WrongArgumentsError,
     as_timedelta,
 )
-from pgonly_django.models.waits import KEY_LENGTH, Event
+from pgonly_django.models.waits import FITS, KEY_LENGTH, Event
 from pgonly_django.queue.checkpoints import check_step_name
 from pgonly_django.queue.promote import READY_AGAIN
 from pgonly_django.queue.values import to_json
@@ -167,17 +168,18 @@ RETURNING 1
 # has wait and event still, and the next LOOK finds the same. Index: pgonly_wait_once, the primary keys,
 # pgonly_step_once.
 LOOK = Statement(
-    qualified("""
+    qualified(f"""
 WITH mine AS MATERIALIZED (
     SELECT wait.id, wait.name, wait.began_at, wait.until, event.sent_at,
         date_part('epoch', wait.until - clock_timestamp()) AS seconds_left,
         CASE WHEN event.key IS NOT NULL THEN jsonb_build_object('event', event.payload)
-            WHEN wait.until <= clock_timestamp() THEN '{"timed_out": true}' END AS answer
-    FROM pgonly_wait AS wait LEFT JOIN pgonly_event AS event ON event.key = wait.key
+            WHEN wait.until <= clock_timestamp() THEN '{{"timed_out": true}}' END AS answer
+    FROM pgonly_wait AS wait
+        LEFT JOIN pgonly_event AS event ON event.key = wait.key AND {FITS.format(wait="wait", event="event")}
     WHERE wait.job_id = %(id)s AND wait.name = ANY (%(names)s::text[])
 ),
 first AS (
-    SELECT began_at, answer || CASE WHEN name <> %(name)s::text THEN jsonb_build_object('first', name) ELSE '{}' END
+    SELECT began_at, answer || CASE WHEN name <> %(name)s::text THEN jsonb_build_object('first', name) ELSE '{{}}' END
         AS answer
     FROM mine WHERE answer IS NOT NULL ORDER BY sent_at, until, id LIMIT 1
 ),
@@ -249,11 +251,30 @@ VALUES (%(key)s::text, %(payload)s::text::jsonb, clock_timestamp(), clock_timest
 ON CONFLICT (key) DO NOTHING RETURNING 1
 """)
 )
+_ASKED = f"""FROM pgonly_wait AS wait
+    JOIN pgonly_job AS job ON job.id = wait.job_id AND job.lease_epoch = wait.lease_epoch
+    WHERE wait.key = event.key AND job.state || '' IN ('scheduled', 'held', 'running', 'ready')
+        AND {FITS.format(wait="wait", event="event")}"""
+# An answer that some jobs do not offer is none for them. Another one takes its place as soon as no job needs it any
+# more. SEND does not do so, since it would lock the event until the second sender commits, and DELIVER would pass over
+# it. Index: the primary keys, pgonly_wait_key.
+SEND_TO_OTHERS = Statement(
+    qualified(f"""
+UPDATE pgonly_event AS event SET payload = new.payload, sent_at = clock_timestamp(), is_delivered = false,
+    expires_at = greatest(event.expires_at, clock_timestamp() + %(keep)s::interval)
+FROM (SELECT %(payload)s::text::jsonb AS payload) AS new
+WHERE event.key = %(key)s::text
+    AND EXISTS (SELECT {_ASKED.replace("event.payload", "new.payload")})
+    AND NOT EXISTS (SELECT {_ASKED})
+RETURNING 1
+""")
+)
+SENDS = SEND, SEND_TO_OTHERS
 
 
 def send_event(key: str, payload: Any = None, *, keep: timedelta = KEPT, using: str | None = None) -> bool:
     """Answers all jobs that wait for `key`, and those that will, in the caller's transaction. Returns whether this is
-    the answer: False where the key has one already, which stays.
+    the answer: False where the key has one already, which stays. A job whose wait has choices hears only one of these.
 
         if not send_event("approve:7", {"by": 3}):
             ...  # somebody else was first
@@ -267,7 +288,9 @@ def send_event(key: str, payload: Any = None, *, keep: timedelta = KEPT, using: 
     row: dict[str, Any] = {"key": key, "payload": to_json(payload, "The payload of an event")}
     row["keep"] = _bounded(keep, "send_event()")
     told = None if connections[alias].in_atomic_block else notify.follow_up(alias, notify.EVENT)
-    if repeat_after_conflict(alias, lambda: first_row(alias, SEND, row, told)) is None:
+    if all(
+        repeat_after_conflict(alias, partial(first_row, alias, each, row, told)) is None for each in SENDS
+    ):
         return False
     notify.wake_after_commit(alias, notify.EVENT, told)
     return True

@@ -276,6 +276,9 @@ STATEMENTS = {
     ),
     "wait, withdraw": uses(PRIMARY | WAIT, waits.WITHDRAW.sql, names=["event"]),
     "events, deliver": uses(PRIMARY | EVENT | WAIT_KEY | UNDELIVERED, waits.DELIVER),
+    "events, send to others": uses(
+        EVENT | WAIT_KEY | PRIMARY, waits.SEND_TO_OTHERS.sql, key="new", payload='"x"', keep=HOUR
+    ),
     "events, prune": uses(EVENT | EVENT_END | WAIT_KEY, waits.PRUNE),
     "prune": uses(FINISHED | PRIMARY | STEP | CHECKPOINT | OUTPUT | WAIT | GATHERED | BATCH, prune.PRUNE),
     "prune, these": uses(PRIMARY | STEP | CHECKPOINT | OUTPUT | WAIT | GATHERED, prune.PRUNE_THESE, BATCH),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -16,11 +17,12 @@ from psycopg import IsolationLevel
 from pgonly_django import answer_url, send_event
 from pgonly_django.models import Event, Job, State, Wait
 from tests import activity
-from tests.queue.rows import make_waiting
+from tests.queue.rows import HOUR, ago, make_waiting
 from tests.waiting import beside, wait_for
 
 pytestmark = pytest.mark.django_db
 ASKED = {"question": "Include paper 7?", "choices": ["include", "exclude"]}
+LEASED = {"run_at": None, "worker_id": uuid4(), "lease_expires_at": ago(-HOUR)}
 
 
 @pytest.fixture
@@ -113,6 +115,43 @@ def test_what_nobody_waits_for_any_more_says_so(client, asked, end):
 def test_a_job_that_runs_again_on_its_way_to_the_question_can_be_answered(client, asked):
     Job.objects.update(state=State.READY, lease_epoch=2)
     assert title(client.post(answer_url("approve:7"), {"choice": "include"})) == "Thank you"
+
+
+def test_a_question_that_the_job_has_gone_on_without_is_withdrawn(client, asked):
+    Job.objects.update(lease_epoch=2)  # it waits for something else now
+    for response in (
+        client.get(answer_url("approve:7")),
+        client.post(answer_url("approve:7"), {"choice": "include"}),
+    ):
+        assert (response.status_code, title(response)) == (410, "No longer waited for")
+    assert not Event.objects.exists()
+
+
+def test_the_page_of_a_job_that_runs_again_looks_until_that_asks_again(client, asked):
+    url = answer_url("approve:7")
+    Job.objects.update(state=State.RUNNING, lease_epoch=2, **LEASED)
+    for response in (client.get(url), client.post(url, {"choice": "include"})):
+        assert (response.status_code, title(response), response["Refresh"]) == (503, "One moment", "5")
+    assert not Event.objects.exists()
+    Wait.objects.update(lease_epoch=2)
+    assert title(client.get(url)) == "Include paper 7?"
+
+
+def test_an_answer_counts_for_the_jobs_that_offer_it_and_the_others_are_still_asked(client, asked):
+    other = make_waiting(question="Include it?", choices=["include", "later"], since=timedelta(0))
+    url = answer_url("approve:7")
+    done = client.post(url, {"choice": "exclude"})
+    assert (title(done), "Another job asks the same" in done.text) == ("Thank you", True)
+    assert (
+        title(client.post(url, {"choice": "include"})) == "Already answered"
+    )  # until the first job has heard it
+    assert list(Wait.objects.open()) == [other]
+    asked.delete()
+    assert title(client.get(url)) == "Include it?"
+    done = client.post(url, {"choice": "later"})
+    assert (title(done), "Another job asks the same" in done.text) == ("Thank you", False)
+    assert Event.objects.get().payload == "later"
+    assert title(client.get(url)) == "Already answered"
 
 
 def test_only_a_declared_choice_is_an_answer(client, asked):

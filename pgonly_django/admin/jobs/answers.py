@@ -27,6 +27,7 @@ from pgonly_django.queue.waits import send_event
 BUTTON = """<button type="submit" class="button pgonly-button" formaction="{}" name="answer" value="{}" \
 aria-label="{}">{}</button>"""
 ANSWER_SHOWN = 200
+STILL_ASKED = gettext_lazy("Another job asks “%s” with other answers, and still waits for one of them.")
 
 
 def for_reader(waits: list[Any], links: Links) -> list[Any]:
@@ -72,12 +73,15 @@ def answer_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) ->
     """Answers what the job waits for under ?key=. A GET, and an answer that is none, lead to a form."""
     job: Job = model_admin.row_to_operate(request, object_id)
     key, told = request.GET.get("key", "").replace("\x00", ""), None
-    wait = Wait.objects.using(router.db_for_write(Wait)).answerable().filter(job=job.pk, key=key).first()
+    waits = Wait.objects.using(router.db_for_write(Wait)).filter(key=key)
+    wait = waits.answerable().filter(job=job.pk).first()
     if wait is not None:
         form = AnswerForm(wait, request.POST if request.method == "POST" else None)
         if not form.is_valid():
             return _form_page(model_admin, request, job, wait, form)
         told = _answered(request, job, wait, form.cleaned_data["answer"])
+        if told is not None and waits.answerable().exists():
+            model_admin.message_user(request, STILL_ASKED % key, messages.WARNING)
     model_admin.message_user(request, *(told or _too_late(request, job, key)))
     return HttpResponseRedirect(model_admin.page_after(request, job))
 
@@ -117,7 +121,12 @@ def _answered(request: HttpRequest, job: Job, wait: Wait, answer: Any) -> tuple[
 
 def _too_late(request: HttpRequest, job: Job, key: str) -> tuple[str, int]:
     """Says who answered first, as far as that was a click in the admin."""
-    event = Event.objects.using(router.db_for_write(Event)).filter(key=key).first()
+    alias = router.db_for_write(Event)
+    event = Event.objects.using(alias).filter(key=key).first()
+    if event is None and Wait.objects.using(alias).begun_earlier().filter(job=job.pk, key=key).exists():
+        return _(
+            "The job runs again, and has not come to “%s” yet. Please try again."
+        ) % key, messages.WARNING
     if event is None:
         return _("The job does not wait for “%s” any more.") % key, messages.WARNING
     person = person_at(Job, job.pk, event.sent_at, f"“{key}”") or _("a link or your code")

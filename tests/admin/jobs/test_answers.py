@@ -24,11 +24,12 @@ from pgonly_django.testing import drain
 from tests import activity
 from tests.admin.conftest import LIST, make_job, page_of, said
 from tests.jobs import waiting
-from tests.queue.rows import make_waiting, make_worker
+from tests.queue.rows import HOUR, ago, make_waiting, make_worker
 from tests.waiting import beside, wait_for
 
 pytestmark = pytest.mark.django_db
 ASKED = {"question": "Include paper 7?", "choices": ["include", "exclude"]}
+LEASED = {"run_at": None, "worker_id": uuid4(), "lease_expires_at": ago(-HOUR)}
 IN_A_CENTURY = f"{timezone.now().year + 100}-"
 
 
@@ -198,6 +199,22 @@ def test_an_answer_that_nobody_waits_for_any_more_is_not_sent(admin_client, aske
     Job.objects.filter(pk=make_waiting(**ASKED).job_id).update(state=State.CANCELLED)
     answer(admin_client, Wait.objects.get(), "include")
     assert not Event.objects.exists()
+
+
+def test_a_job_that_has_gone_on_without_its_question_takes_no_answer(admin_client, asked):
+    Job.objects.update(lease_epoch=2)
+    assert said(answer(admin_client, asked, "include")) == ["The job does not wait for “approve:7” any more."]
+    Job.objects.update(state=State.RUNNING, **LEASED)
+    (text,) = said(answer(admin_client, asked, "include"))
+    assert text == "The job runs again, and has not come to “approve:7” yet. Please try again."
+    assert not Event.objects.exists()
+
+
+def test_a_person_is_told_that_another_job_offers_other_answers(admin_client, asked):
+    make_waiting(choices=["later"])
+    texts = said(answer(admin_client, asked, "include"))
+    assert texts[0] == "Another job asks “approve:7” with other answers, and still waits for one of them."
+    assert "Answered “approve:7”: include." in texts[1]
 
 
 def test_only_a_declared_choice_is_an_answer(admin_client, asked):
