@@ -269,7 +269,6 @@ WHERE event.key = %(key)s::text
 RETURNING 1
 """)
 )
-SENDS = SEND, SEND_TO_OTHERS
 
 
 def send_event(key: str, payload: Any = None, *, keep: timedelta = KEPT, using: str | None = None) -> bool:
@@ -288,9 +287,8 @@ def send_event(key: str, payload: Any = None, *, keep: timedelta = KEPT, using: 
     row: dict[str, Any] = {"key": key, "payload": to_json(payload, "The payload of an event")}
     row["keep"] = _bounded(keep, "send_event()")
     told = None if connections[alias].in_atomic_block else notify.follow_up(alias, notify.EVENT)
-    if all(
-        repeat_after_conflict(alias, partial(first_row, alias, each, row, told)) is None for each in SENDS
-    ):
+    sends = (partial(first_row, alias, each, row, told) for each in (SEND, SEND_TO_OTHERS))
+    if all(repeat_after_conflict(alias, send) is None for send in sends):
         return False
     notify.wake_after_commit(alias, notify.EVENT, told)
     return True

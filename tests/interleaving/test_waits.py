@@ -9,9 +9,11 @@ from django.db.models import Q
 
 from pgonly_django.context.memory import Memory
 from pgonly_django.database.statement import Statement
+from pgonly_django.models import Event, Step, Wait
 from pgonly_django.models import job as job_module
 from pgonly_django.queue import finish, waits
 from tests.interleaving.asking import Asking
+from tests.interleaving.asking_several import AskingSeveral, ask_first, give_up, look_again
 from tests.interleaving.conftest import WrongOrderError, cases, change
 from tests.queue.rows import SECOND
 
@@ -33,6 +35,10 @@ def out_of_time(server):
 
 def in_isolation(level):
     return partial(Asking, isolation=level)
+
+
+def several(of_task):
+    return partial(AskingSeveral, of_task=of_task)
 
 
 PARK = (Asking, ("ask", "send_and_deliver"), FOUND_NOTHING)
@@ -67,13 +73,29 @@ CASES = {
     ),
     "a person cancels the job": (Asking, ("ask", "cancel"), BEGUN),
     "a person cancels the job that waits": (parked(), ("send_and_deliver", "cancel"), ()),
+    "the first of two keys": (several(ask_first), ("ask", "send_a"), FOUND_NOTHING),
+    "the first of two keys, and the worker dies": (
+        several(ask_first),
+        ("ask", "send_a", "die"),
+        ("ask",) * 4,
+    ),
+    "an event is delivered in the run": (several(look_again), ("ask", "send_a"), BEGUN),
+    "a wait is withdrawn": (several(give_up), ("ask", "send_a"), FOUND_NOTHING),
+    "a wait is withdrawn, and the other one answered": (several(give_up), ("ask", "send_b"), BEGUN),
     "a sender in REPEATABLE READ": (in_isolation("REPEATABLE READ"), ("ask", "send_and_deliver"), BEGUN),
     "a sender in SERIALIZABLE": (in_isolation("SERIALIZABLE"), ("ask", "send_and_deliver"), BEGUN),
 }
 
 
 @pytest.mark.parametrize(
-    "case", cases(CASES, "the worker dies at the deadline", "two senders", "a sender in SERIALIZABLE")
+    "case",
+    cases(
+        CASES,
+        "the worker dies at the deadline",
+        "two senders",
+        "a sender in SERIALIZABLE",
+        "the first of two keys, and the worker dies",
+    ),
 )
 def test_no_order_is_wrong(explore, case):
     scene, scripts, lead = CASES[case]
@@ -86,9 +108,9 @@ def test_no_order_is_wrong(explore, case):
 changed = partial(change, waits)
 
 
-def look_and_then_begin(self, wait):
-    look = self._fenced(waits.look, wait.name)
-    self._fenced(waits.begin, wait)
+def look_and_then_begin(self, name, of):
+    look = self.look_again(name, of)
+    self._fenced(waits.begin, *of)
     return look
 
 
@@ -97,6 +119,15 @@ def look_without_storing(*arguments, look=waits.look):
     found = look(*arguments)
     is_over = found.answer is None and found.seconds_left is not None and found.seconds_left <= 0
     return found._replace(answer='{"timed_out": true}') if is_over else found
+
+
+def look_without_saving(self, name, of, look_again=Memory.look_again):
+    found = look_again(self, name, of)
+    event = Event.objects.filter(key=of[0].key).first()
+    if found.answer is not None and event is not None:
+        Step.objects.filter(name=name, job=self._run.job.id).delete()
+        Wait.objects.create(job_id=self._run.job.id, name=name, key=of[0].key, lease_epoch=1)
+    return found
 
 
 NOT_CANCELLED = (
@@ -119,6 +150,27 @@ BROKEN = {
         [changed("DELIVER", "WHERE id <> ALL (ARRAY (SELECT id FROM due))", "WHERE state = 'running'")],
         "a person holds the job in a transaction that fails",
         LOST,
+    ),
+    "the keys that came later are not withdrawn": (
+        [
+            changed(
+                "LOOK",
+                "WHERE id = ANY (ARRAY (SELECT id FROM mine))",
+                "WHERE id = (SELECT min(id) FROM mine)",
+            )
+        ],
+        "the first of two keys",
+        "a wait of the job is left",
+    ),
+    "an answer that is delivered in the run is not stored": (
+        [(Memory, "look_again", look_without_saving)],
+        "an event is delivered in the run",
+        "a wait of the job is left",
+    ),
+    "a cancelled wait stays": (
+        [(waits, "withdraw", lambda *_: None)],
+        "a wait is withdrawn",
+        "the job was woken for nothing",
     ),
     "a later run does not say that it waits": (
         [changed("BEGIN", "lease_epoch = excluded.lease_epoch, ")],
