@@ -71,7 +71,7 @@ in other states are left alone.
 
 | verb | from | to |
 | --- | --- | --- |
-| `retry()` | failed, cancelled, scheduled, held | ready, with all attempts again; steps and checkpoint stay. A finished job is left alone if another job has its [unique key](../how-to/concurrency.md#what-happens-when) by then |
+| `retry()` | failed, cancelled, scheduled, held | ready, with all attempts again; steps and checkpoint stay, except the steps and waits in [`forget`](../how-to/queue.md#steps). The jobs that it has [gathered](../how-to/workflows.md#gather-results) and needs are retried with it, unless `members="keep"`. A finished job is left alone if another job has its [unique key](../how-to/concurrency.md#what-happens-when) by then |
 | `cancel()` | scheduled, ready, held | cancelled at once |
 | `cancel()` | running | cancelled soon: the task sees `should_stop`, and a second later `JobCancelled` is raised in it (an async task is cancelled). If the task ignores that for the `--grace-seconds` of its worker, the job is cancelled without it: a new thread takes the slot, and the old thread can write nothing more about the job |
 | `discard(reason)` | scheduled, ready, held | failed, with the reason. What it has [gathered](../how-to/workflows.md#gather-results) is cancelled, as after `cancel()`, unless `members="keep"` |

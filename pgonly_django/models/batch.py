@@ -61,23 +61,6 @@ def batches_of(jobs: models.QuerySet[Any], limit: int | None = None) -> list[Any
     return list(members.values_list("batch_id", flat=True).distinct()[:limit])
 
 
-def gathered_by(jobs: models.QuerySet[Any]) -> models.QuerySet[JobBatch]:
-    """Returns the batches that these jobs have gathered."""
-    parents = jobs.order_by().values("pk")
-    parents.query.select_for_update = False
-    return JobBatch.objects.using(jobs.db).filter(parent__in=parents)
-
-
-def gathered_below(alias: str, ids: Collection[Any]) -> list[Any]:
-    """Returns the ids of the open batches that jobs of these batches have gathered, at all levels."""
-    is_open = JobBatch.objects.using(alias).filter(finished_at=None)
-    found: list[Any] = []
-    while ids:  # one query for each level
-        ids = list(is_open.filter(parent__batch_id__in=ids).values_list("pk", flat=True))
-        found += ids
-    return found
-
-
 def lock(alias: str, ids: Collection[Any]) -> None:
     """Keeps these batches as they are until the transaction ends: no worker closes them in between. Whoever writes
     members of batches that may be closed, or cancels, locks them first, before any job, or two could wait for each

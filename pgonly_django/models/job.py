@@ -23,7 +23,7 @@ from pgonly_django.compat import uuid7
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import repeat_after_conflict, require_autocommit, runs_commit_hooks
 from pgonly_django.database.statement import printable
-from pgonly_django.models.batch import JobBatch, batches_of, gathered_below, gathered_by, lock, reopen
+from pgonly_django.models.batch import batches_of, lock, reopen
 from pgonly_django.models.job_rows import (
     CONSTRAINTS,
     DELETE_AFTER,
@@ -33,6 +33,7 @@ from pgonly_django.models.job_rows import (
     UNIQUE_ROW,
     errors_and,
 )
+from pgonly_django.models.related import cancel_orphaned, forget_steps, gathered_by, needed_by
 from pgonly_django.outcomes import NOT_RUN, Outcome
 from pgonly_django.tables import table
 
@@ -140,11 +141,17 @@ class JobQuerySet(models.QuerySet["Job"]):
         newest.query.select_for_update = False  # which PostgreSQL refuses with DISTINCT
         return self.filter(key_is_free(), ~COMES_BACK | Q(pk__in=newest))
 
-    def retry(self) -> int:
+    def retry(self, *, forget: Collection[str] = (), members: Literal["retry", "keep"] = "retry") -> int:
         """Makes failed, cancelled, held and scheduled jobs ready now, with all their attempts and without the deaths of
         workers that they are suspected of. Returns how many. Steps and checkpoint stay: a retried job resumes where it
         stood. Jobs in other states are left alone, and those whose unique_key another job has by now. A batch that one
-        of them is a member of opens again."""
+        of them is a member of opens again.
+
+        `forget` names steps and waits whose results are deleted, so that the job makes these calls, or waits, once
+        more: retry(forget=["event approve:7"]) after a timeout. A job that was cancelled or discarded, or has failed
+        with GatherError, needs the jobs that it has gathered: those that have failed or were cancelled are retried with
+        it, at all levels, but not with `members="keep"`. Raises WrongArgumentsError for a name in `forget` that none of
+        the jobs has."""
         self._for_write = True
         require_autocommit(self.db, "retry()")  # atomic() would hide it
         ready = notify.ready(notify.ANY_QUEUE)
@@ -154,7 +161,13 @@ class JobQuerySet(models.QuerySet["Job"]):
             with transaction.atomic(using=self.db):
                 rows = self.filter(self._free_kept_keys(), self._of_reopened_batches())
                 rows = rows.filter(state__in=RETRYABLE).with_free_keys()
-                return rows._update_and_wake(RETRYABLE, ready, **changes)  # noqa: SLF001 - our own class
+                needed = needed_by(rows) if members == "retry" else self.none()
+                if forget:
+                    rows = self.model.objects.using(self.db).filter(pk__in=forget_steps(rows, forget))
+                count = rows._update_and_wake(RETRYABLE, ready, **changes)  # noqa: SLF001 - our own class
+                if needed.exists():
+                    needed.retry()
+                return count
 
         # Another job may take a unique_key between the look at it and the write; the caller's transaction stays usable.
         return repeat_after_conflict(self.db, retry, UniqueViolation)
@@ -269,26 +282,6 @@ class JobQuerySet(models.QuerySet["Job"]):
             for payload in (*payloads, *map(notify.batch, batches)):
                 notify.wake_after_commit(alias, payload)
         return count
-
-
-# A batch whose parent has ended without it, or was asked to.
-ORPHANED = Q(parent__state__in=(State.CANCELLED, State.FAILED)) | Q(
-    parent__state=State.RUNNING, parent__cancel_requested_at__isnull=False
-)
-
-
-def cancel_orphaned(alias: str, ids: Collection[Any], end: Callable[[], int] = int) -> int:
-    """Calls `end()`, which may end the parents of these batches, and returns what it returns. Then cancels the jobs of
-    the batches whose parent has ended or is being cancelled, at all levels. All of it is one transaction."""
-    batches = JobBatch.objects.using(alias)
-    with transaction.atomic(using=alias):
-        lock(alias, [*ids, *gathered_below(alias, ids)])
-        count = end()
-        orphaned = list(batches.filter(ORPHANED, pk__in=ids, finished_at=None).values_list("pk", flat=True))
-        orphaned += gathered_below(alias, orphaned)
-        batches.filter(pk__in=orphaned).update(cancelled_at=ClockTimestamp())
-        Job.objects.using(alias).filter(batch_id__in=orphaned)._cancel()  # noqa: SLF001 - our own class
-    return count
 
 
 def _waits_now() -> Exists:

@@ -26,9 +26,10 @@ from pgonly_django.database.on_django import all_rows
 from pgonly_django.database.statement import Params
 from pgonly_django.exceptions import BatchFinishedError, LeaseLost
 from pgonly_django.models import Job, JobBatch
-from pgonly_django.models.batch import gathered_below, lock
+from pgonly_django.models.batch import lock
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.job_rows import UNFINISHED_STATES
+from pgonly_django.models.related import gathered_below
 from pgonly_django.queue import waits
 from pgonly_django.queue.enqueue import Members, NewJob, insert_beside
 from pgonly_django.tables import qualified

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from numbers import Real
@@ -103,10 +103,11 @@ class JobResult(GenericTaskResult[T]):
         """Cancels the job: at once when it waits, within seconds when it runs. Returns False if it has ended."""
         return bool(self._rows.cancel())
 
-    def retry(self) -> bool:
-        """Makes a failed, cancelled, held or scheduled job ready now: it runs from its checkpoint, with all attempts.
-        Returns False in other states, or when another job has its unique key."""
-        return bool(self._rows.retry())
+    def retry(self, *, forget: Collection[str] = ()) -> bool:
+        """Makes a failed, cancelled, held or scheduled job ready now: it runs from its checkpoint, with all attempts,
+        and makes the steps and waits that `forget` names once more. Returns False in other states, or when another job
+        has its unique key. See Job.objects.retry()."""
+        return bool(self._rows.retry(forget=forget))
 
     def hold(self, reason: str = "Held by a person.") -> bool:
         """Keeps a waiting job from running until resume(). Returns False when it runs or has ended."""

@@ -23,7 +23,8 @@ from pgonly_django.context.run import Run
 from pgonly_django.database import testrun
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.exceptions import JobTimedOut, PgonlyError
-from pgonly_django.models.job import State, cancel_orphaned
+from pgonly_django.models.job import State
+from pgonly_django.models.related import cancel_orphaned
 from pgonly_django.queue import batches
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Report

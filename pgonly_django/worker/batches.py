@@ -16,7 +16,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import SET_LOCAL, OwnConnection, connect
 from pgonly_django.database.reconnecting import Reconnecting
 from pgonly_django.events import TakesEvents, emit
-from pgonly_django.models.job import cancel_orphaned
+from pgonly_django.models.related import cancel_orphaned
 from pgonly_django.queue import batches
 from pgonly_django.tasks.batches import callback
 from pgonly_django.worker.inbox import Notification, Tell

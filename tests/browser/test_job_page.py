@@ -87,8 +87,23 @@ def test_the_menu_of_a_job_and_the_result_of_a_step_open_without_scripts(person,
     page.get_by_text("More", exact=True).click()
     expect(page.get_by_role("link", name="Delete")).to_be_visible()
     expect(page.get_by_text('"model": "m"')).not_to_be_visible()
-    page.get_by_text("ask", exact=True).click()
+    page.locator(".pgonly-waterfall").get_by_text("ask", exact=True).click()
     expect(page.get_by_text('"model": "m"')).to_be_visible()
+
+
+def test_a_retry_forgets_the_steps_that_are_checked_in_its_box(person, expect):
+    job = make(state=State.FAILED, errors=[ERROR])
+    for name in ("ask", "event approve:7 " + "x" * 60):
+        Step.objects.create(job=job, name=name)
+    somebody = person(java_script_enabled=False)
+    page = somebody.goes_to(page_of(job))
+    box = page.get_by_label("ask", exact=True)
+    expect(box).not_to_be_visible()
+    page.get_by_text("Forget steps or waits").click()
+    box.check()
+    somebody.presses("Retry")
+    assert Job.objects.get(pk=job.pk).state == State.READY
+    assert job.steps.get().name.startswith("event")
 
 
 def test_an_operator_raises_the_budget_that_holds_a_job_and_resumes_it_on_its_page(person, expect):

@@ -91,6 +91,31 @@ def test_a_later_run_sees_what_a_retry_has_changed_and_waits_for_it(run_jobs):
     assert members().count() == 2
 
 
+@pytest.mark.parametrize("with_members", [True, False])
+def test_a_job_that_is_retried_before_its_members_waits_for_them(run_jobs, with_members):
+    result = batching.gather.using(max_attempts=1).enqueue([1, -1], other="fail_unless_marked")
+    run_jobs()
+    assert result.job.state == State.FAILED
+    mark("-1")
+    assert result.retry()
+    if with_members:
+        run_jobs(max_jobs=1)
+        assert members().failed().retry() == 0, "it was retried with the first one"
+    run_jobs()
+    assert result.job.result == ["1", "None"]
+
+
+def test_a_cancelled_job_that_is_retried_brings_all_back(run_jobs):
+    result = batching.gather_gatherers.enqueue()
+    run_jobs(max_jobs=3)
+    assert result.cancel()
+    run_jobs()
+    assert not Job.objects.filter(state=State.READY).exists()
+    assert result.retry()
+    run_jobs()
+    assert result.job.result == [1 + 11, 2 + 12]
+
+
 def test_the_calls_are_enqueued_once_whatever_a_later_run_would_call(run_jobs):
     result = batching.gather.enqueue([1, 2])
     run_jobs(max_jobs=1)

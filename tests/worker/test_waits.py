@@ -307,3 +307,19 @@ def test_ten_thousand_waiting_jobs_make_an_idle_worker_send_nothing_more(transac
         worker.inbox.close()
     assert fresh(jobs[7]).state == State.READY
     assert Job.objects.filter(state=State.READY).count() == 1
+
+
+def test_a_wait_that_has_timed_out_is_repaired_by_a_retry_that_forgets_it(run_jobs):
+    result = waiting.wait.using(max_attempts=1).enqueue("k", DAY.total_seconds())
+    run_jobs()
+    make_due()
+    run_jobs()
+    assert result.retry()
+    run_jobs()
+    assert result.job.state == State.FAILED, "the timeout is heard again"
+    assert result.retry(forget=["event k"])
+    run_jobs()
+    assert Wait.objects.get().until > timezone.now() + HOUR, "its time is counted anew"
+    send_event("k", "yes")
+    run_jobs()
+    assert result.job.result == "yes"

@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.admin.base import Links
 from pgonly_django.admin.jobs.filters import in_state
 from pgonly_django.admin.verbs import Verb
+from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import (
     CANCELLABLE,
@@ -83,6 +84,8 @@ HOLD = _verb(
 RETRY = _verb(
     RETRYABLE,
     name="retry",
+    method=lambda request, jobs: jobs.retry(forget=request.POST.getlist("forget")),
+    refusals=(WrongArgumentsError,),
     label=_("Retry"),
     hint=_("Ready now, with all its attempts again, from its last checkpoint."),
     logged=_("Retried."),

@@ -262,10 +262,11 @@ def change(alias: str, jobs: JobQuerySet, verb: str, flags: dict[str, Any]) -> i
 
 
 def _batches(jobs: JobQuerySet) -> Iterator[list[UUID]]:
-    """Yields batches by key: a job that comes back into these states is not met again, nor is a newer one."""
-    jobs, last = jobs.filter(pk__lte=uuid7()).order_by("pk"), None
+    """Yields batches by key: a job that comes back into these states is not met again, nor is a newer one. The newest
+    come first, so jobs that are gathered before the one that gathers, which would take them along uncounted."""
+    jobs, last = jobs.filter(pk__lte=uuid7()).order_by("-pk"), None
     while True:
-        page = jobs if last is None else jobs.filter(pk__gt=last)
+        page = jobs if last is None else jobs.filter(pk__lt=last)
         ids = list(page.values_list("pk", flat=True)[:BATCH])
         if ids:
             yield ids

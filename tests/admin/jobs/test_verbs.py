@@ -17,7 +17,7 @@ from pgonly_django.admin import verbs
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, RETRY
 from pgonly_django.admin.verbs import Done
 from pgonly_django.database.connect import connect
-from pgonly_django.models import Job, State
+from pgonly_django.models import Job, State, Step
 from tests.admin.conftest import LIST, act, make_job, page_of, said
 from tests.queue.rows import make_waiting
 
@@ -249,3 +249,17 @@ def test_a_retry_of_a_job_whose_key_another_one_has_changes_nothing_and_says_why
     assert "Retry: 1 job." in page
     assert [entry.object_id for entry in LogEntry.objects.all()] == [str(plain.pk)]
     assert Job.objects.get(pk=failed.pk).state == State.FAILED
+
+
+def test_a_person_lets_a_job_that_is_retried_forget_steps(admin_client):
+    job = make_job(State.FAILED)
+    for name in ("ask", "event <k>"):
+        Step.objects.create(job=job, name=name)
+    page = admin_client.get(page_of(job)).text
+    assert '<input type="checkbox" form="of-retry" name="forget" value="event &lt;k&gt;">' in page
+    response = admin_client.post(button(job, "retry"), {"forget": ["event <k>", "unknown"]}, follow=True)
+    assert "has a step or a wait 'unknown' to forget" in said(response)[0]
+    admin_client.post(button(job, "retry"), {"forget": ["event <k>"]})
+    job.refresh_from_db()
+    assert job.state == State.READY
+    assert [step.name for step in job.steps.all()] == ["ask"]
