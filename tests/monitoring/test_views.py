@@ -149,7 +149,7 @@ def test_under_asgi_it_answers_as_well(with_token):
         ("prometheus", "prometheus_client", "prometheus-client"),
         ("health_checks", "health_check.exceptions", "django-health-check"),
         ("opentelemetry", "opentelemetry", "opentelemetry-api"),
-        ("sentry", "sentry_sdk", "sentry-sdk"),
+        ("sentry", "sentry_sdk", "'sentry-sdk"),
     ],
 )
 def test_without_the_package_an_error_says_what_to_install(monkeypatch, module, package, distribution):

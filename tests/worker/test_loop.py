@@ -123,8 +123,11 @@ class Watched(deque):
 
 
 @pytest.fixture
-def busy(background_worker):
-    """A worker on its way through many short jobs."""
+def busy(background_worker, monkeypatch):
+    """A worker on its way through many short jobs. On a slow machine, too, enough ends come together for two exchanges,
+    and no job goes back because it did not begin within a second."""
+    monkeypatch.setattr("pgonly_django.worker.loop.MANY", 20)
+    monkeypatch.setattr("pgonly_django.worker.watchdog.UNSTARTED_SECONDS", 60.0)
     worker = background_worker()
     worker.exchanger.under_way = Watched()
     enqueue_many((jobs.add, (number,)) for number in range(4000))
@@ -133,7 +136,7 @@ def busy(background_worker):
 
 
 def test_many_short_jobs_keep_two_exchanges_under_way_and_run_once_each(busy):
-    wait_for(lambda: busy.following.jobs_done == 4000, seconds=30)
+    wait_for(lambda: busy.following.jobs_done == 4000, 90)
     assert list(Job.objects.values_list("state", "attempt", "lease_epoch").distinct()) == [
         ("succeeded", 1, 1)
     ]
