@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from uuid import UUID
 
 from pgonly_django.context.run import Run, lease_end
@@ -211,19 +212,30 @@ class Capacity:
     def _prefetch_share(self) -> float:
         return SHARE_BESIDE_LIMITED if self._limited.has_more else 1.0
 
-    def claim(self, expected: int = 0) -> Claim | None:
-        """Returns what to claim together with the ends of an exchange, whose jobs occupy no slot any more. `expected`:
-        how many jobs the claims that are under way may bring. Where single jobs count there is one claim at a time."""
+    def claim(self, under_way: Collection[Claim] = ()) -> Claim | None:
+        """Returns what to claim together with the ends of an exchange, whose jobs occupy no slot any more, beside the
+        claims that are `under_way`. Where single jobs count there is one claim at a time."""
+        expected = sum(claim.limit for claim in under_way)
         if self.is_closed or not self.wants_more(expected):
             return None
         kept = self._limited.kept_free
         is_alone = not (kept or self._in_flight.has_heavy)
-        if expected and not (is_alone and self.jobs_left == NEVER):
+        if under_way and not (is_alone and self.jobs_left == NEVER):
             return None
         held = self._in_flight.slots_taken + expected
         limits = self._prefetch.limits(held, self._prefetch_share) if is_alone else {}
         limits_left = {queue: int(min(limit, self.jobs_left)) for queue, limit in limits.items() if limit > 0}
-        free_slots = max(self.free_slots - kept - expected, 0)
-        if free_slots == 0 and not limits_left:
+        free_slots = (
+            self._free_beside(limits_left, under_way) if limits_left else self.free_slots - kept - expected
+        )
+        if free_slots <= 0 and not limits_left:
             return None
-        return Claim(free_slots, limits_left, take_suspect=not (expected or self._in_flight.has_suspect))
+        return Claim(
+            max(free_slots, 0), limits_left, take_suspect=not (under_way or self._in_flight.has_suspect)
+        )
+
+    def _free_beside(self, prefetched: Collection[str], under_way: Collection[Claim]) -> int:
+        """Returns how many jobs of other queues than the `prefetched` ones may be claimed. Short jobs, which are over
+        in a moment, leave them their slots, or other queues would never get one beside a queue that is always full."""
+        others = self._in_flight.going_except(prefetched) + sum(claim.free_slots for claim in under_way)
+        return int(min(self.threads - others, self.jobs_left))

@@ -101,9 +101,9 @@ class Exchanger:
         self._skips_locked_until = 0.0
 
     @property
-    def expected(self) -> int:
-        """The number of jobs that the claims under way may bring."""
-        return sum(exchange.claim.limit for exchange in self.under_way if exchange.claim is not None)
+    def claims(self) -> list[Claim]:
+        """The claims that are under way."""
+        return [exchange.claim for exchange in self.under_way if exchange.claim is not None]
 
     def exchange(
         self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None

@@ -155,6 +155,12 @@ class InFlight:
             )
         return taken
 
+    def going_except(self, queues: Collection[str]) -> int:
+        """Returns the number of runs of other queues that have not ended here."""
+        return sum(
+            run.job.queue not in queues and job_id not in self.ended for job_id, run in self.runs.items()
+        )
+
     @property
     def has_heavy(self) -> bool:
         """Whether a run occupies several slots. Beside it nothing is prefetched, or too many slots would be in use."""

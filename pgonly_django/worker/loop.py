@@ -296,7 +296,7 @@ class WorkerLoop:
         has_many = len(self.in_flight.ended) - len(finishing) >= MANY
         if not (under_way or has_many):
             return False
-        claim = self.capacity.claim(self.exchanger.expected) if now >= self._next_look() else None
+        claim = self.capacity.claim(self.exchanger.claims) if now >= self._next_look() else None
         if len(under_way) == AT_ONCE or not (has_many or claim):
             return True
         if any(run.needs_report for run in self.in_flight.runs.values()):

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
+from pgonly_django.context.run import Run
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
@@ -18,8 +19,8 @@ from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.timers import REFUSED_SECONDS, Promotion
 from tests import jobs
+from tests.queue.rows import claim, fresh, lock, make
 from tests.queue.rows import claimer as make_claimer
-from tests.queue.rows import fresh, lock, make
 from tests.waiting import wait_for
 
 
@@ -203,3 +204,19 @@ def test_a_due_time_announced_right_behind_another_is_kept(background_worker):
     jobs.add.using(run_after=timezone.now() + timezone.timedelta(hours=1)).enqueue(1)
     soon = jobs.add.using(run_after=timezone.now() + timezone.timedelta(seconds=0.5)).enqueue(1)
     assert soon.wait(8).return_value == 2
+
+
+def test_each_claim_beside_a_flood_of_short_jobs_has_room_for_other_queues(server):
+    worker = WorkerLoop(WorkerOptions(threads=2))
+    try:
+        worker.claims.prefetch.note("flood", 0.0001)
+        for _ in range(9):
+            make(queue="flood")
+        worker.in_flight.hold(Run(each, "default", 0.0, 0.0) for each in claim(server, make_claimer()))
+        first = worker.capacity.claim()
+        beside = worker.capacity.claim([first])
+        assert (first.free_slots, beside.free_slots) == (2, 0)  # the first one may take them
+        assert worker.capacity.claim([Claim(0, first.prefetch_limits, take_suspect=False)]).free_slots == 2
+    finally:
+        worker.database.close()
+        worker.inbox.close()

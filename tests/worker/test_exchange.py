@@ -261,12 +261,12 @@ def test_two_exchanges_are_under_way_and_each_has_its_own_answer(exchanger):
     one = Claim(free_slots=1, prefetch_limits={}, take_suspect=False)
     assert exchanger.send([finish_of(ended[0], result="1")], (), one)
     assert exchanger.send([finish_of(ended[1], Outcome.DISCARDED, State.FAILED, entry="{}")], (), one)
-    assert (exchanger.finishing, exchanger.expected) == ({*ids(*ended)}, 2)
+    assert (exchanger.finishing, exchanger.claims) == ({*ids(*ended)}, [one, one])
     first, second = all_received(exchanger)
     assert [first.finished, second.finished] == [ids(ended[0]), ids(ended[1])]
     assert second.states == {str(ended[1].id): State.FAILED}
     assert [job.id for result in (first, second) for job in result.jobs] == ids(*jobs[:2])
-    assert (exchanger.finishing, exchanger.expected, list(exchanger.under_way)) == (set(), 0, [])
+    assert (exchanger.finishing, exchanger.claims, list(exchanger.under_way)) == (set(), [], [])
     assert exchanger.exchange([], [], one).jobs[0].id == str(jobs[2].id)
 
 
