@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pgonly_django.limits.limiter import limiter
     from pgonly_django.progress.answers import answer_url
     from pgonly_django.queue.retry import Backoff
-    from pgonly_django.queue.waits import asend_event, send_event
+    from pgonly_django.queue.waits import asend_event, asend_events, send_event, send_events
     from pgonly_django.scheduling.decorators import cron, every
     from pgonly_django.tasks.batches import Batch
     from pgonly_django.tasks.bound import RESULT
@@ -58,6 +58,7 @@ __all__ = [
     "Snooze",
     "answer_url",
     "asend_event",
+    "asend_events",
     "budget",
     "cron",
     "enqueue_many",
@@ -65,6 +66,7 @@ __all__ = [
     "limiter",
     "redrive",
     "send_event",
+    "send_events",
     "task",
 ]
 
@@ -78,6 +80,7 @@ _MODULES = {
     "JobContext": "pgonly_django.context.context",
     "answer_url": "pgonly_django.progress.answers",
     "asend_event": "pgonly_django.queue.waits",
+    "asend_events": "pgonly_django.queue.waits",
     "budget": "pgonly_django.limits.budget",
     "cron": "pgonly_django.scheduling.decorators",
     "enqueue_many": "pgonly_django.tasks.bulk",
@@ -85,6 +88,7 @@ _MODULES = {
     "limiter": "pgonly_django.limits.limiter",
     "redrive": "pgonly_django.tasks.redrive",
     "send_event": "pgonly_django.queue.waits",
+    "send_events": "pgonly_django.queue.waits",
     "task": "pgonly_django.tasks.task",
 }
 

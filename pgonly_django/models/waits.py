@@ -8,7 +8,8 @@ from typing import Any
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q
+from django.db.models import Exists, ExpressionWrapper, F, Func, OuterRef, Q, Value
+from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
@@ -55,8 +56,9 @@ OF_BATCH = r"^batch ([0-9a-f-]{36}) [0-9]+$"
 FOR_PEOPLE = Q(key__isnull=False) & ~Q(question="", choices=[])
 
 
-# Whether a payload answers a wait: one that has choices gets one of these.
-FITS = "({wait}.choices = '[]' OR jsonb_typeof({event}.payload) = 'string' AND {wait}.choices @> {event}.payload)"
+# Whether a payload answers a wait: a text does not where it is none of the choices. See with_answers().
+FITS = """({wait}.choices = '[]' OR jsonb_typeof({event}.payload) IS DISTINCT FROM 'string'
+        OR {wait}.choices @> {event}.payload)"""
 IS_WAITING = Q(job__state__in=[State.SCHEDULED, State.HELD, State.RUNNING], lease_epoch=F("job__lease_epoch"))
 
 
@@ -80,9 +82,10 @@ class WaitQuerySet(models.QuerySet["Wait"]):
     def with_answers(self) -> WaitQuerySet:
         """Adds `is_answered`."""
         offered = ExpressionWrapper(OuterRef("choices"), output_field=models.JSONField())
-        events = Event.objects.filter(key=OuterRef("key")).alias(offered=offered)
-        is_offered = Q(offered__contains=F("payload")) & ~Q(payload__contains=[])
-        return self.annotate(is_answered=Exists(events.filter(Q(offered=[]) | is_offered)))
+        kind = Coalesce(Func("payload", function="jsonb_typeof"), Value(""), output_field=models.TextField())
+        events = Event.objects.filter(key=OuterRef("key")).alias(offered=offered, kind=kind)
+        fits = Q(offered=[]) | ~Q(kind="string") | Q(offered__contains=F("payload"))
+        return self.annotate(is_answered=Exists(events.filter(fits)))
 
     def open(self) -> WaitQuerySet:
         """Returns those of them without an answer."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 from asgiref.sync import sync_to_async
-from django.db import connections, router
+from django.db import connections, router, transaction
 
 from pgonly_django.conf import LONGEST
 from pgonly_django.database import notify
@@ -251,10 +251,22 @@ VALUES (%(key)s::text, %(payload)s::text::jsonb, clock_timestamp(), clock_timest
 ON CONFLICT (key) DO NOTHING RETURNING 1
 """)
 )
-_ASKED = f"""FROM pgonly_wait AS wait
+# In the order of the keys: two transactions that send the same ones wait for each other in one direction only.
+SEND_MANY = Statement(
+    qualified("""
+WITH sent AS (
+    INSERT INTO pgonly_event (key, payload, sent_at, expires_at, is_delivered)
+    SELECT new.key, new.payload::jsonb, clock_timestamp(), clock_timestamp() + %(keep)s::interval, false
+    FROM unnest(%(keys)s::text[], %(payloads)s::text[]) AS new (key, payload)
+    ON CONFLICT (key) DO NOTHING RETURNING key
+)
+SELECT coalesce(jsonb_agg(key), '[]')::text FROM sent
+""")
+)
+_ASKED = qualified(f"""FROM pgonly_wait AS wait
     JOIN pgonly_job AS job ON job.id = wait.job_id AND job.lease_epoch = wait.lease_epoch
     WHERE wait.key = event.key AND job.state || '' IN ('scheduled', 'held', 'running', 'ready')
-        AND {FITS.format(wait="wait", event="event")}"""
+        AND {FITS.format(wait="wait", event="event")}""")
 # An answer that some jobs do not offer is none for them. Another one takes its place as soon as no job needs it any
 # more. SEND does not do so, since it would lock the event until the second sender commits, and DELIVER would pass over
 # it. Index: the primary keys, pgonly_wait_key.
@@ -273,7 +285,8 @@ RETURNING 1
 
 def send_event(key: str, payload: Any = None, *, keep: timedelta = KEPT, using: str | None = None) -> bool:
     """Answers all jobs that wait for `key`, and those that will, in the caller's transaction. Returns whether this is
-    the answer: False where the key has one already, which stays. A job whose wait has choices hears only one of these.
+    the answer: False where the key has one already, which stays. A text is no answer for a job
+    whose wait has choices, and not this one among them.
 
         if not send_event("approve:7", {"by": 3}):
             ...  # somebody else was first
@@ -294,6 +307,40 @@ def send_event(key: str, payload: Any = None, *, keep: timedelta = KEPT, using: 
     return True
 
 
+def send_events(events: Mapping[str, Any], *, keep: timedelta = KEPT, using: str | None = None) -> set[str]:
+    """Sends many events in one statement: their payloads by their keys. Returns the keys whose answer this is. Two
+    transactions that send some of the same keys wait for each other, and do not deadlock, as they may with several
+    calls of send_event(). All events are sent, or none. See send_event()."""
+    for key in events:
+        _check_key(key)
+    alias: str = using or router.db_for_write(Event)
+    require_autocommit(alias, "send_events()")
+    payloads = {key: to_json(events[key], f"The payload of the event {key!r}") for key in sorted(events)}
+    row: dict[str, Any] = {"keys": list(payloads), "payloads": list(payloads.values())}
+    row["keep"] = _bounded(keep, "send_events()")
+
+    def send() -> set[str]:
+        with transaction.atomic(using=alias):
+            found = first_row(alias, SEND_MANY, row)
+            assert found is not None
+            counted = set(json.loads(found[0]))
+            for key in [key for key in payloads if key not in counted]:
+                other = {"key": key, "payload": payloads[key], "keep": row["keep"]}
+                counted |= {key} if first_row(alias, SEND_TO_OTHERS, other) is not None else set()
+        return counted
+
+    if counted := repeat_after_conflict(alias, send) if events else set():
+        notify.wake_after_commit(alias, notify.EVENT, None)
+    return counted
+
+
+async def asend_events(
+    events: Mapping[str, Any], *, keep: timedelta = KEPT, using: str | None = None
+) -> set[str]:
+    """See send_events()."""
+    return await sync_to_async(send_events)(events, keep=keep, using=using)
+
+
 async def asend_event(
     key: str, payload: Any = None, *, keep: timedelta = KEPT, using: str | None = None
 ) -> bool:
@@ -303,49 +350,49 @@ async def asend_event(
 
 # The workers' side.
 
-# Whether a job waits for the event in this state.
-_WAITS_IN = qualified("""(SELECT true FROM pgonly_wait AS wait JOIN pgonly_job AS job ON job.id = wait.job_id
-    AND job.lease_epoch = wait.lease_epoch WHERE wait.key = event.key AND job.state || '' = '{}' LIMIT 1)""")
-# What is locked is left to whoever holds it, or to the next time. Jobs that run, and those that were not woken now,
-# keep their event undelivered. One for which only jobs wait that run is passed over: they may run for hours, and many
-# such events would stand before all later ones. (For "state || ''" see queue/finish.py.) The commit does not wait for
-# the disk: what a crash of the server undoes is delivered again, and the claim that follows waits for both. Index:
-# pgonly_event_undelivered, pgonly_wait_key, the primary keys.
+# Whether a job waits for the event in one of these states, and is not woken now.
+_WAITS_ON = qualified(f"""(SELECT true FROM pgonly_wait AS wait JOIN pgonly_job AS job ON job.id = wait.job_id
+        AND job.lease_epoch = wait.lease_epoch
+    WHERE wait.key = event.key AND {FITS.format(wait="wait", event="event")} AND job.state || '' IN ({{}})
+        AND job.id NOT IN (SELECT id FROM due) LIMIT 1)""")
+# What is locked is left to whoever holds it, or to the next time: the limits count only what is free, so that any
+# number of locked jobs hold up no others. Jobs that run, and those that were not woken now, keep their event
+# undelivered. (For "state || ''" see queue/finish.py.) The commit does not wait for the disk: what a crash of the
+# server undoes is delivered again, and the claim that follows waits for both. Index: pgonly_event_undelivered,
+# pgonly_wait_key, the primary keys; LATERAL reads no more waits and jobs than it takes.
 DELIVER = qualified(f"""
-WITH sent AS MATERIALIZED (
-    SELECT key FROM pgonly_event AS event WHERE NOT is_delivered
-        AND coalesce({_WAITS_IN.format("scheduled")}, {_WAITS_IN.format("running")} IS NULL)
-    ORDER BY sent_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
-),
-waits AS MATERIALIZED (
-    SELECT key, job_id, lease_epoch FROM pgonly_wait WHERE key = ANY (ARRAY (SELECT key FROM sent))
-),
-waiting AS MATERIALIZED (
-    SELECT waits.key, job.id, job.state, job.lease_epoch
-    FROM waits JOIN pgonly_job AS job ON job.id = waits.job_id AND job.lease_epoch = waits.lease_epoch
-    WHERE job.id = ANY (ARRAY (SELECT job_id FROM waits)) AND job.state || '' IN ('scheduled', 'running')
-),
-due AS MATERIALIZED (
-    SELECT job.id FROM pgonly_job AS job
-    WHERE job.id = ANY (ARRAY (SELECT id FROM waiting WHERE state = 'scheduled' LIMIT {BATCH}))
-        AND job.state || '' = 'scheduled'
-        AND (job.id, job.lease_epoch) = ANY (ARRAY (SELECT (id, lease_epoch) FROM waiting))
-    FOR UPDATE SKIP LOCKED
+WITH due AS MATERIALIZED (
+    SELECT job.id FROM (
+        SELECT key, payload FROM pgonly_event AS event WHERE NOT is_delivered
+        ORDER BY sent_at FOR UPDATE SKIP LOCKED
+    ) AS sent
+    CROSS JOIN LATERAL (
+        SELECT job_id, lease_epoch FROM pgonly_wait AS wait
+        WHERE key = sent.key AND {FITS.format(wait="wait", event="sent")} OFFSET 0
+    ) AS wait
+    CROSS JOIN LATERAL (
+        SELECT id FROM pgonly_job AS job
+        WHERE id = wait.job_id AND job.lease_epoch = wait.lease_epoch AND job.state || '' = 'scheduled'
+        LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) AS job
+    LIMIT {BATCH}
 ),
 woken AS (
     UPDATE pgonly_job SET run_at = clock_timestamp(), {READY_AGAIN}
     WHERE id = ANY (ARRAY (SELECT id FROM due)) RETURNING queue, slots
 ),
 delivered AS (
-    UPDATE pgonly_event SET is_delivered = true
-    WHERE key = ANY (ARRAY (SELECT key FROM sent EXCEPT
-        SELECT key FROM waiting WHERE id <> ALL (ARRAY (SELECT id FROM due))))
+    UPDATE pgonly_event SET is_delivered = true WHERE key = ANY (ARRAY (
+        SELECT key FROM pgonly_event AS event
+        WHERE NOT is_delivered AND {_WAITS_ON.format("'scheduled', 'running'")} IS NULL
+        ORDER BY sent_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED))
     RETURNING key
 )
 SELECT
     (SELECT count(*) FROM woken),
     (SELECT count(*) FROM delivered),
-    (SELECT count(*) FROM waiting WHERE state = 'scheduled' AND id <> ALL (ARRAY (SELECT id FROM due))),
+    coalesce((SELECT true FROM pgonly_event AS event
+        WHERE NOT is_delivered AND {_WAITS_ON.format("'scheduled'")} LIMIT 1 FOR UPDATE SKIP LOCKED), false),
     (SELECT count(pg_notify('{notify.CHANNEL}', kind || ' ' || queue)) FROM (
         SELECT DISTINCT queue, CASE WHEN slots IS NULL THEN '{notify.READY}' ELSE '{notify.LIMITED}' END AS kind
         FROM woken) AS told),
@@ -356,7 +403,9 @@ SELECT
 class Delivered(NamedTuple):
     jobs: int
     events: int
-    left: int = 0  # jobs that wait on, since another transaction has locked their rows
+    left: bool = (
+        False  # jobs wait on whose rows another transaction has locked, or which are more than a batch
+    )
 
     @property
     def is_full(self) -> bool:

@@ -25,6 +25,11 @@ def wait(context, key, timeout=None):
 
 
 @task(takes_context=True)
+def choose(context, key, choices):
+    return context.wait_for_event(key, choices=choices)
+
+
+@task(takes_context=True)
 async def await_event(context, key, seconds=None):
     return await context.await_for_event(key, seconds)
 

@@ -351,7 +351,7 @@ def asked(name, held):
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
 INSERTS = {"queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.limited.gates.SPEND",
            "queue.batches.CREATE",
-           "queue.liveness.REGISTER", "queue.stats.ADD", "queue.waits.SEND"}  # fmt: skip
+           "queue.liveness.REGISTER", "queue.stats.ADD", "queue.waits.SEND", "queue.waits.SEND_MANY"}  # fmt: skip
 PARTS = {
     "queue.unique.INSERT_UNIQUE",
     "queue.claim.BANDS_OF_GIVEN",

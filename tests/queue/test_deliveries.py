@@ -104,12 +104,27 @@ def test_a_job_whose_row_is_locked_is_woken_later(server, other):
     assert deliver(server) == Delivered(1, 1)
 
 
+@pytest.mark.parametrize("key", ["k", "later"])
+def test_more_locked_jobs_than_a_batch_hold_up_no_other_one(server, other, key):
+    locked, free = [make_waiting(), make_waiting()], make_waiting(key)
+    for sent in ("k", "later"):
+        send_event(sent)
+    one_at_once = waits.DELIVER.replace(f"LIMIT {waits.BATCH}", "LIMIT 1")
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_job WHERE id = ANY (%s) FOR UPDATE", [[job.pk for job in locked]])
+        woken, _, left, *_ = server.execute(one_at_once).fetchone()
+        assert (woken, left) == (1, True)
+        assert states(*locked, free) == [State.SCHEDULED, State.SCHEDULED, State.READY]
+    assert deliver(server).jobs == 2
+    assert not deliver(server).left
+
+
 def test_a_job_that_has_run_again_meanwhile_is_not_woken_for_its_earlier_wait(server, other, beside):
     """DELIVER stands still between its look and the lock of the job's row."""
     job = make_waiting()
     send_event("k")
-    stands_still = "WHERE key = ANY (ARRAY (SELECT key FROM sent)) AND pg_advisory_xact_lock(30) IS NOT NULL"
-    slow = waits.DELIVER.replace("WHERE key = ANY (ARRAY (SELECT key FROM sent))", stands_still, 1)
+    stands_still = "WHERE key = sent.key AND pg_advisory_xact_lock(30) IS NOT NULL"
+    slow = waits.DELIVER.replace("WHERE key = sent.key", stands_still)
     with other.transaction():
         other.execute("SELECT pg_advisory_xact_lock(30)")
         delivery = beside(lambda: server.execute(slow).fetchone())

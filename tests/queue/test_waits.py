@@ -11,7 +11,7 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from psycopg import IsolationLevel
 
-from pgonly_django import asend_event, send_event
+from pgonly_django import asend_event, asend_events, send_event, send_events
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.database.on_django import PREPARE_THRESHOLD
@@ -215,6 +215,36 @@ def test_a_coroutine_sends_events(transactional_db):
     send = async_to_sync(asend_event)
     assert [send("k", 1, keep=HOUR), send("k", 2)] == [True, False]
     assert Event.objects.get().payload == 1
+
+
+def test_many_events_are_sent_in_one_statement_and_each_first_one_counts(server):
+    server.execute(f"LISTEN {notify.CHANNEL}")
+    assert send_event("b", 0)
+    heard(server)
+    assert send_events({"c": 3, "a": None, "b": 2}, keep=HOUR) == {"a", "c"}
+    assert dict(Event.objects.values_list("key", "payload")) == {"a": None, "b": 0, "c": 3}
+    assert heard(server) == [notify.EVENT]
+    assert (send_events({"a": 1}), send_events({})) == (set(), set())
+    assert async_to_sync(asend_events)({"d": 4}) == {"d"}
+
+
+@pytest.mark.parametrize(("key", "payload"), [("", 1), ("c", {1})])
+def test_of_many_events_that_cannot_all_be_stored_none_is_sent(transactional_db, key, payload):
+    with pytest.raises((StepNameError, NotStorableError)):
+        send_events({"a": 1, key: payload})
+    assert not Event.objects.exists()
+
+
+def test_two_senders_of_many_events_wait_for_each_other_and_do_not_deadlock(other, beside):
+    """Another transaction has sent the first key: a sender that began with the second one would hold that meanwhile."""
+    with other.transaction():
+        other.execute(waits.SEND.sql, {"key": "a", "payload": "1", "keep": HOUR})
+        second = beside(send_events, {"b": 2, "a": 2})
+        with connect("default", application_name="pgonly tests, looking") as looking:
+            wait_until_blocked(looking)
+        other.execute(waits.SEND.sql, {"key": "b", "payload": "1", "keep": HOUR})
+    assert second.result(30) == set()
+    assert set(Event.objects.values_list("payload", flat=True)) == {1}
 
 
 def test_an_event_belongs_to_its_transaction(server):

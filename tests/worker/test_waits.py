@@ -69,6 +69,18 @@ def test_all_jobs_get_the_one_answer_also_those_that_come_later(ran, run_jobs):
     assert [each.job.result for each in (first, second, ran(waiting.wait, "k"))] == [7] * 3
 
 
+def test_a_job_hears_only_an_answer_that_it_offers_and_is_woken_for_no_other(ran, run_jobs):
+    first = ran(waiting.choose, "k", ["yes", "no"])
+    second = ran(waiting.choose, "k", ["yes", "later"])
+    assert send_event("k", "no")
+    run_jobs()
+    assert (first.job.result, second.job.state, second.job.lease_epoch) == ("no", State.SCHEDULED, 1)
+    assert not send_event("k", "maybe")
+    assert send_event("k", "later")
+    run_jobs()
+    assert (first.job.result, second.job.result) == ("no", "later")
+
+
 def test_an_event_that_is_rolled_back_wakes_nobody(ran, run_jobs):
     result = ran(waiting.wait, "k")
     with transaction.atomic():
