@@ -191,7 +191,8 @@ saved AS (
     ON CONFLICT (job_id, name) DO UPDATE SET name = excluded.name
     RETURNING result, xmax = 0 AS is_new
 ),
-over AS (DELETE FROM pgonly_wait WHERE id = ANY (ARRAY (SELECT id FROM mine)) AND EXISTS (SELECT FROM saved))
+over AS (DELETE FROM pgonly_wait WHERE id = ANY (ARRAY (SELECT id FROM mine))
+    AND EXISTS (SELECT FROM saved WHERE is_new))
 SELECT coalesce((SELECT result FROM saved),
         (SELECT result FROM pgonly_step WHERE job_id = %(id)s AND name = %(name)s))::text,
     (SELECT min(seconds_left)::text FROM mine), (SELECT 'new' FROM saved WHERE is_new),

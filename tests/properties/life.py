@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 from django.db.models import F
@@ -104,26 +105,45 @@ class Life(RuleBasedStateMachine):
 
     # What workers do.
 
-    @rule(key=st.sampled_from(KEYS), leaves=st.booleans(), data=st.data())
-    def wait(self, key, leaves, data):
-        """A job waits for an event. If that has not come it leaves its run, now or after something else."""
+    @rule(
+        keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique=True),
+        leaves=st.booleans(),
+        data=st.data(),
+    )
+    def wait(self, keys, leaves, data):
+        """A job waits for an event, or for the first of several. If none has come it leaves its run, now or after
+        something else: it may wait for more in parallel."""
         if not self.running():
             self.enqueue(0, "x", later=False, key=None)
             self.claim("a", 1, from_head=True)
         if not self.running():  # the queue is limited
             return
         job_id = data.draw(st.sampled_from(self.running()))
-        job, new = self.jobs[job_id], waits.for_event(key, None, (), "", keeps_key=False)
+        job, of = self.jobs[job_id], waits.for_first(dict.fromkeys(keys), None)
         run = ("default", job_id, job.lease_epoch)
-        if (found := waits.look(*run, new.name)).answer is None:
-            waits.begin(*run, new)
-            job.waits[key] = job.lease_epoch
-            found = waits.look(*run, new.name)
-        assert (found.answer is not None) == (key in self.events)
+        look = partial(waits.look, *run, waits.name_of(of), [wait.name for wait in of])
+        if (found := look()).answer is None:
+            for wait in of:
+                waits.begin(*run, wait)
+                job.waits[wait.key] = job.lease_epoch
+            found = look()
+        assert (found.answer is not None) == any(key in self.events for key in keys)
         if found.answer is not None:
-            job.waits.pop(key, None)
+            assert waits.first_in(found.answer, of)[0] in self.events
+            for key in keys if found.is_new else ():
+                job.waits.pop(key, None)
         elif leaves:
             self.end(job_id, "wait")
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(self.jobs[job_id].waits for job_id in self.running()))
+    def withdraw(self, data):
+        """A run goes on without one of the waits of its job."""
+        job_id = data.draw(st.sampled_from([each for each in self.running() if self.jobs[each].waits]))
+        job = self.jobs[job_id]
+        key = data.draw(st.sampled_from(sorted(job.waits)))
+        waits.withdraw("default", job_id, job.lease_epoch, [f"event {key}"])
+        del job.waits[key]
 
     @rule()
     def deliver(self):
