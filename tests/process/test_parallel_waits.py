@@ -1,0 +1,57 @@
+"""Jobs that wait in several branches, or for the first of several keys, while workers are killed at random.
+TEST_KILLS=50 kills more of them."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+
+import pytest
+
+from pgonly_django import send_event
+from pgonly_django.models import Event, Job, State, Step, Wait
+from tests.jobs import parallel_waits as jobs
+from tests.waiting import wait_for
+
+KILLS = int(os.environ.get("TEST_KILLS", "8"))
+WORKERS, FLAGS = 3, ("--threads", "4")
+
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(300 + 30 * KILLS)]
+
+
+def test_no_kill_of_a_worker_loses_an_event_of_jobs_that_wait_in_branches(workers):
+    chance = random.Random(KILLS)
+    for _ in range(WORKERS):
+        workers.start(*FLAGS, ready=False)
+    for number in range(KILLS):
+        keys = [f"{name} {number}" for name in "abc"]
+        first = jobs.first_of_wait.enqueue(keys, is_tidy=chance.random() < 0.5)
+        of_keys = jobs.wait_for_first_and_then.enqueue(keys, f"after {number}")
+        beside = jobs.wait_beside_steps.enqueue(f"beside {number}", 5, 0.1)
+        asked = jobs.ask_two.enqueue(f"lawyer {number}", f"cfo {number}")
+        events = [chance.choice(keys), *(f"{name} {number}" for name in ("after", "beside", "lawyer", "cfo"))]
+        killing = threading.Timer(chance.uniform(0.0, 1.0), kill_one, [workers, chance])
+        killing.start()
+        for key in chance.sample(events, len(events)):
+            time.sleep(chance.uniform(0.0, 0.4))
+            send_event(key, key)
+        killing.join()
+        results = first, of_keys, beside, asked
+        wait_for(lambda results=results: all(each.job.is_finished for each in results), 60, f"round {number}")
+        assert {each.job.state for each in results} == {State.SUCCEEDED}, [
+            each.job.errors for each in results
+        ]
+        assert first.job.result == [events[0]]
+        assert of_keys.job.result == [events[0], events[0], f"after {number}"]
+        assert (beside.job.result, asked.job.result) == (events[2], [*events[3:]])
+    assert not Wait.objects.filter(job__in=Job.objects.filter(task=jobs.ask_two.module_path)).exists()
+    assert Step.objects.filter(name__startswith="draft ").count() == 5 * KILLS
+    wait_for(lambda: not Event.objects.filter(is_delivered=False).exists())
+
+
+def kill_one(workers, chance):
+    alive = [worker for worker in workers.started if worker.process.poll() is None]
+    chance.choice(alive).kill()
+    workers.start(*FLAGS, ready=False)
