@@ -17,12 +17,12 @@ from pgonly_django.outcomes import Outcome
 # After this many deaths of its worker a job is a suspect: a process runs one suspect at a time.
 SUSPECT_FROM = 2
 CRASHES_ALLOWED = 3  # after this many it is not started again
-# The rows of pgonly_job_ready and those of pgonly_job_suspect. The values are literals in every statement: with a
-# parameter the planner cannot use the partial index after the prepared plan is generic.
-READY_ROW = f"slots IS NULL AND state = 'ready' AND crashes < {SUSPECT_FROM}"
-SUSPECT_ROW = f"slots IS NULL AND state = 'ready' AND crashes >= {SUSPECT_FROM}"
+_READY, _PLAIN, _LIMITED = Q(state="ready"), Q(slots__isnull=True), Q(slots__isnull=False)
+# What a claim may take: the rows of pgonly_job_ready and those of pgonly_job_suspect.
+IS_READY = _PLAIN & _READY & Q(crashes__lt=SUSPECT_FROM)
+IS_SUSPECT = _PLAIN & _READY & Q(crashes__gte=SUSPECT_FROM)
 # The rows of pgonly_job_limited: jobs with a concurrency key, or of a task that takes several slots.
-LIMITED_ROW = "slots IS NOT NULL AND state = 'ready'"
+IS_LIMITED = _LIMITED & _READY
 ERRORS_KEPT = 10
 TIMES = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))  # that a person may set
 LOG_LINES_KEPT = 100
@@ -53,9 +53,6 @@ UNIQUE_ROW = Q(unique_key__isnull=False) & (
     | Q(state__in=("scheduled", "ready", "running", "held"))
     & (Q(unique_while="unfinished") | Q(lease_epoch=0))
 )
-# The same as text, in which PostgreSQL recognizes the condition of the index.
-UNIQUE_ROW_TEXT = """unique_key IS NOT NULL AND (unique_while = 'retained'
-    OR state IN ('scheduled', 'ready', 'running', 'held') AND (unique_while = 'unfinished' OR lease_epoch = 0))"""
 
 
 def errors_and(outcome: Outcome, reason: str, members: str | None = None) -> RawSQL:
@@ -79,20 +76,19 @@ def _index(name: str, *columns: Any, when: Q) -> models.Index:
 
 
 _BAND = "queue", F("priority").desc()
-_READY, _RUNNING, _FAILED = Q(state="ready"), Q(state="running"), Q(state="failed")
-_PLAIN, _LIMITED = Q(slots__isnull=True), Q(slots__isnull=False)
+_RUNNING, _FAILED = Q(state="running"), Q(state="failed")
 _UNSENT = Q(dead_letter_queue__isnull=False) & _FAILED & Q(dead_lettered_at__isnull=True)
 _FINISHED = Q(state__in=["succeeded", "failed", "cancelled"])
 _MEMBER, _UNFINISHED = Q(batch_id__isnull=False), Q(state__in=["scheduled", "ready", "running", "held"])
 
 INDEXES = [
     # For claims: one range per queue and priority. They also find those pairs by a loose scan of it.
-    _index("pgonly_job_ready", *_BAND, "ready_at", "id", when=_PLAIN & _READY & Q(crashes__lt=SUSPECT_FROM)),
+    _index("pgonly_job_ready", *_BAND, "ready_at", "id", when=IS_READY),
     # Suspects are few and claimed one at a time. The two indexes share no row, so the planner cannot take one
     # for the other, however old its statistics are.
-    _index("pgonly_job_suspect", "ready_at", when=_PLAIN & _READY & Q(crashes__gte=SUSPECT_FROM)),
+    _index("pgonly_job_suspect", "ready_at", when=IS_SUSPECT),
     # For limited claims: one range per queue, priority and concurrency key.
-    _index("pgonly_job_limited", *_BAND, "concurrency_key", "ready_at", "id", when=_LIMITED & _READY),
+    _index("pgonly_job_limited", *_BAND, "concurrency_key", "ready_at", "id", when=IS_LIMITED),
     # How many jobs of a concurrency key are running.
     _index("pgonly_job_limited_running", "concurrency_key", when=_LIMITED & _RUNNING),
     # The jobs that a budget holds.

@@ -14,7 +14,8 @@ from django.db.models.expressions import RawSQL
 
 from pgonly_django.models import JobBatch, Limiter, Queue
 from pgonly_django.models.job import ClockTimestamp, State
-from pgonly_django.models.job_rows import FINISHED_STATES, LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.models.job_rows import FINISHED_STATES
+from pgonly_django.queue.candidates import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue.claim import BANDS_OF_ALL
 from pgonly_django.queue.health import SAMPLE, oldest_per_queue
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names

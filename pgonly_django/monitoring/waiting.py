@@ -15,10 +15,11 @@ from django.utils import timezone
 from pgonly_django.models import Budget, Job, Queue, State, Wait, Worker
 from pgonly_django.models.budget import HELD_BY
 from pgonly_django.models.job import WAITING, ClockTimestamp
-from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_FROM
+from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.models.waits import OF_BATCH
 from pgonly_django.monitoring.conditions import QUEUE_UNSERVED, WAITS_FORGOTTEN, WAITS_READ
 from pgonly_django.monitoring.queues import IN_USE, capped
+from pgonly_django.queue.candidates import LIMITED_ROW, READY_ROW
 from pgonly_django.tables import qualified
 
 COUNTED_AT_MOST = 1_000

@@ -1,4 +1,4 @@
-"""Claims ready jobs for one worker process: one statement locks candidates with SKIP LOCKED, and updates them.
+"""Claims ready jobs for one worker process: one statement locks candidates (candidates.py), and updates them.
 
 A *band* is one queue at one priority: one range of the ready index. From each band a claim takes as many jobs as the
 worker has free slots; from queues whose jobs are known to be short, as many as it may prefetch.
@@ -37,10 +37,13 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from django.db.models.expressions import RawSQL
+
 from pgonly_django.database.statement import Params, Statement
-from pgonly_django.models.job_rows import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
+from pgonly_django.models.job_rows import IS_READY, IS_SUSPECT, SUSPECT_FROM
 from pgonly_django.models.queue import LIMITED_QUEUES
 from pgonly_django.models.worker import SILENT_AFTER
+from pgonly_django.queue.candidates import READY_ROW, claimable, of, sql_of, where
 from pgonly_django.tables import qualified
 
 # After a head claim that took d seconds the next comes no sooner than DUTY * d later.
@@ -169,12 +172,6 @@ NOT_LEFT_TO_OTHERS = qualified(f"""(task <> ALL (%(unknown)s::text[]) OR NOT EXI
     SELECT FROM pgonly_worker AS other WHERE other.id <> %(worker)s AND other.stopped_at IS NULL
         AND other.heartbeat_at > clock_timestamp() - %(lease_for)s::interval * {SILENT_AFTER}))""")
 
-# The oldest jobs of `band`. PostgreSQL locks a row when the outer LIMIT asks for it, never all BAND_LIMIT.
-OLDEST = qualified(f"""SELECT id FROM (
-        SELECT id FROM pgonly_job
-        WHERE {READY_ROW} AND queue = band.queue AND priority = band.priority AND ready_at >= band.floor{{and_known}}
-        ORDER BY ready_at, id LIMIT {BAND_LIMIT} FOR UPDATE SKIP LOCKED
-    ) AS oldest LIMIT band.job_limit""")
 UPDATE = qualified("""
 UPDATE pgonly_job AS job SET state = 'running', lease_epoch = lease_epoch + 1, worker_id = %(worker)s,
     lease_expires_at = clock_timestamp() + %(lease_for)s::interval, attempt = attempt + 1,
@@ -192,13 +189,9 @@ band AS (
     WHERE bands.queue <> ALL {LIMITED_QUEUES}
     ORDER BY {{order}}
 ),
-suspect AS MATERIALIZED (
-    SELECT id FROM pgonly_job
-    WHERE {SUSPECT_ROW}{{of_queues}} AND queue <> ALL {LIMITED_QUEUES}{{and_known}} AND %(take_suspect)s::bool
-    ORDER BY ready_at LIMIT 1 FOR UPDATE SKIP LOCKED
-),
+suspect AS MATERIALIZED ({{suspect}}),
 picked AS MATERIALIZED (
-    SELECT candidate.id FROM band CROSS JOIN LATERAL ({OLDEST}) AS candidate
+    SELECT candidate.id FROM band CROSS JOIN LATERAL ({{oldest}}) AS candidate
     LIMIT %(limit)s::int - (SELECT count(*) FROM suspect)
 )
 {UPDATE} (SELECT id FROM suspect UNION ALL SELECT id FROM picked)) RETURNING {{columns}}
@@ -208,12 +201,10 @@ picked AS MATERIALIZED (
 ALL_QUEUES = {
     "bands": BANDS_OF_ALL.format(row=READY_ROW, bands="bands"),
     "order": "bands.priority DESC, bands.queue <= %(last_queue)s, bands.queue",
-    "of_queues": "",
 }
 GIVEN_QUEUES = {
     "bands": BANDS_OF_GIVEN.format(row=READY_ROW, bands="bands", queues="%(queues)s::text[]"),
     "order": "array_position(%(queues)s::text[], bands.queue::text), bands.priority DESC",
-    "of_queues": " AND queue = ANY (%(queues)s::text[])",
 }
 # Index: pgonly_job_ready, one range per band, then the primary key. pgonly_queue is small.
 FLOOR = f"""
@@ -221,7 +212,7 @@ WITH picked AS MATERIALIZED (
     SELECT candidate.id
     FROM unnest(%(queues)s::text[], %(priorities)s::int2[], %(floors)s::timestamptz[], %(job_limits)s::int[])
         AS band(queue, priority, floor, job_limit)
-    CROSS JOIN LATERAL ({OLDEST}) AS candidate
+    CROSS JOIN LATERAL ({{oldest}}) AS candidate
     WHERE band.queue <> ALL {LIMITED_QUEUES}
     LIMIT %(limit)s::int
 )
@@ -237,8 +228,23 @@ LOWEST = float("-inf")
 def claim_statement(template: str, given_queues: bool, leaves_some: bool) -> Statement:
     """Returns HEAD or FLOOR. `leaves_some`: it passes over some jobs and over those of unknown tasks."""
     parts = GIVEN_QUEUES if given_queues else ALL_QUEUES
-    and_known = f" AND {NOT_LEFT_EARLY} AND {NOT_LEFT_TO_OTHERS}" if leaves_some else ""
-    return Statement(template.format(and_known=and_known, columns=COLUMNS, **parts))
+    known = [where(NOT_LEFT_EARLY), where(NOT_LEFT_TO_OTHERS)] if leaves_some else []
+    served = [where("queue = ANY (%(queues)s::text[])")] if given_queues else []
+    suspect, oldest = _suspect(*served, *known), _oldest(*known)
+    return Statement(template.format(suspect=suspect, oldest=oldest, columns=COLUMNS, **parts))
+
+
+def _suspect(*conditions: RawSQL) -> str:
+    may_take = where(f"queue <> ALL {LIMITED_QUEUES} AND %(take_suspect)s::bool")
+    return sql_of(claimable(IS_SUSPECT, may_take, *conditions).order_by("ready_at").values("id")[:1])
+
+
+def _oldest(*conditions: RawSQL) -> str:
+    """Returns the oldest jobs of `band`. PostgreSQL locks a row when the outer LIMIT asks for it, never all
+    BAND_LIMIT."""
+    in_band = {"queue": of("band.queue"), "priority": of("band.priority"), "ready_at__gte": of("band.floor")}
+    oldest = claimable(IS_READY, *conditions, **in_band).values("id")[:BAND_LIMIT]
+    return f"SELECT id FROM ({sql_of(oldest)}) AS oldest LIMIT band.job_limit"
 
 
 class UnknownTasks:

@@ -12,7 +12,8 @@ from uuid import UUID
 
 from pgonly_django.database.on_django import all_rows
 from pgonly_django.models import Queue, Worker
-from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW, WAITING_SINCE
+from pgonly_django.models.job_rows import WAITING_SINCE
+from pgonly_django.queue.candidates import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue.claim import BANDS_OF_ALL, BANDS_OF_GIVEN
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
 from pgonly_django.tables import qualified

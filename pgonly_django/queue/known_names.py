@@ -10,7 +10,7 @@ from psycopg import Connection, errors
 
 from pgonly_django.database.connect import connect
 from pgonly_django.database.on_django import all_rows
-from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.queue.candidates import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.tables import qualified
 
 

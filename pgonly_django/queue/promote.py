@@ -8,7 +8,8 @@ import psycopg
 
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import all_rows
-from pgonly_django.models.job_rows import IS_DUE_ONCE, LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.models.job_rows import IS_DUE_ONCE
+from pgonly_django.queue.candidates import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue.claim import BANDS_OF_ALL
 from pgonly_django.tables import qualified
 

@@ -180,10 +180,11 @@ def statement(batch: Sequence[Row]) -> tuple[Statement, Params]:
 
 @cache
 def _statement(*, replaces: bool) -> Statement:
-    from pgonly_django.models.job_rows import UNIQUE_ROW_TEXT
+    from pgonly_django.models.job_rows import UNIQUE_ROW
+    from pgonly_django.queue.candidates import condition_of
 
     otherwise = REPLACE if replaces else "NOTHING"
-    return Statement(INSERT_UNIQUE.format(unique_row=UNIQUE_ROW_TEXT, otherwise=otherwise))
+    return Statement(INSERT_UNIQUE.format(unique_row=condition_of(UNIQUE_ROW), otherwise=otherwise))
 
 
 def _json_of(job_id: str, job: NewJob) -> str:

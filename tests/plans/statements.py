@@ -361,5 +361,4 @@ PARTS = {
     "queue.finish.FINISH",
     "queue.limited.look.GROUPS",
     "queue.health.OLDEST",
-    "queue.limited.claim.CANDIDATES",
 }

@@ -11,7 +11,6 @@ from django.db import DatabaseError, OperationalError
 from psycopg.errors import QueryCanceled
 
 from pgonly_django.models import Job
-from pgonly_django.models.job_rows import READY_ROW
 from pgonly_django.monitoring.conditions import HOUR, MINUTE, OLD_SNAPSHOT, of_snapshots
 from pgonly_django.monitoring.doctor.reading import (
     OUR_TABLES,
@@ -23,6 +22,7 @@ from pgonly_django.monitoring.doctor.reading import (
 )
 from pgonly_django.monitoring.findings import Condition, Finding, Level
 from pgonly_django.monitoring.snapshots import OldSnapshot, old_snapshots
+from pgonly_django.queue.candidates import READY_ROW
 from pgonly_django.queue.claim import BANDS_OF_ALL
 from pgonly_django.tables import qualified
 

@@ -22,7 +22,8 @@ import psycopg
 
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.database.statement import Params
-from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.models.job_rows import IS_LIMITED, IS_READY, IS_SUSPECT
+from pgonly_django.queue.candidates import claimable, of, sql_of, where
 from pgonly_django.queue.claim import (
     BAND_LIMIT,
     COLUMNS,
@@ -51,12 +52,12 @@ PASSED_OVER = 10
 
 _KEPT = f"""ARRAY (SELECT kept.id FROM {gates.KEPT.format(key="wanted.key", states="'ready'")})"""
 _ROWS = {
-    GroupKind.SUSPECT: (SUSPECT_ROW, "ready_at"),
-    GroupKind.PLAIN: (READY_ROW, "ready_at, id"),
-    GroupKind.KEYLESS: (f"{LIMITED_ROW} AND concurrency_key IS NULL", "ready_at, id"),
-    GroupKind.KEYED: (f"{LIMITED_ROW} AND concurrency_key = wanted.key", "ready_at, id"),
+    GroupKind.SUSPECT: claimable(IS_SUSPECT).order_by("ready_at"),
+    GroupKind.PLAIN: claimable(IS_READY),
+    GroupKind.KEYLESS: claimable(IS_LIMITED, concurrency_key=None),
+    GroupKind.KEYED: claimable(IS_LIMITED, concurrency_key=of("wanted.key")),
     # By the primary key: a key may have many jobs in the index of those that are ready.
-    GroupKind.KEPT: (f"slots IS NOT NULL AND state || '' = 'ready' AND id = ANY ({_KEPT})", "ready_at, id"),
+    GroupKind.KEPT: claimable(where(f"state || '' = 'ready' AND id = ANY ({_KEPT})"), slots__isnull=False),
 }
 # Index: pgonly_job_ready, pgonly_job_suspect or pgonly_job_limited, one range for each group. BAND_LIMIT: see there.
 CANDIDATES = qualified("""
@@ -65,15 +66,16 @@ SELECT wanted.number, job.* FROM unnest(%(numbers)s::int[], %(queues)s::text[], 
 CROSS JOIN LATERAL (
     SELECT id::text, coalesce(slots, 1)::int, coalesce(concurrency_limit, 1)::int, crashes::int,
         date_part('epoch', ready_at)
-    FROM (
-        SELECT * FROM pgonly_job WHERE {row} AND queue = wanted.queue AND priority = wanted.priority
-        ORDER BY {order} LIMIT {limit} FOR UPDATE SKIP LOCKED
-    ) AS oldest LIMIT wanted.job_limit
+    FROM ({oldest}) AS oldest LIMIT wanted.job_limit
 ) AS job
 """)
+_IN_BAND = {"queue": of("wanted.queue"), "priority": of("wanted.priority")}
+_FACTS = "id", "slots", "concurrency_limit", "crashes", "ready_at"
 CANDIDATES_OF = {
-    kind: CANDIDATES.format(row=f"{row} AND {NOT_LEFT_TO_OTHERS}", order=order, limit=BAND_LIMIT)
-    for kind, (row, order) in _ROWS.items()
+    kind: CANDIDATES.format(
+        oldest=sql_of(rows.filter(where(NOT_LEFT_TO_OTHERS), **_IN_BAND).values(*_FACTS)[:BAND_LIMIT])
+    )
+    for kind, rows in _ROWS.items()
 }
 # Index: the primary key. The rows are locked.
 CLAIM = qualified(f"{UPDATE} (SELECT unnest(%(ids)s::uuid[])))")

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import psycopg
 
 from pgonly_django.database.connect import OwnConnection
-from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.models.queue import LIMITED_QUEUE
+from pgonly_django.queue.candidates import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.tables import qualified
 
 UNLIMITED = 1_000_000

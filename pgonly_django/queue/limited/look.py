@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.database.statement import Params
-from pgonly_django.models.job_rows import LIMITED_ROW, READY_ROW, SUSPECT_FROM, SUSPECT_ROW, WAITING_SINCE
+from pgonly_django.models.job_rows import SUSPECT_FROM, WAITING_SINCE
+from pgonly_django.queue.candidates import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue.claim import BAND_LIMIT, BANDS_OF_ALL, BANDS_OF_GIVEN, NOT_LEFT_TO_OTHERS, Band
 from pgonly_django.queue.limited import gates
 from pgonly_django.queue.limited.gates import ARE_KEPT, KEEPING, KEPT, Gate
