@@ -1,11 +1,13 @@
-"""The log of runs. An attempt that failed has its line at once, with the traceback, from the slot where it failed; all
-others have theirs after their end is written. At DEBUG each start has a line as well.
+"""The log of runs. The line of an attempt that failed, with the traceback, is made where it failed; all others are made
+after their end is written. A separate thread hands them to the handlers. At DEBUG each start has a line as well, which
+its slot logs.
 
 A line costs more than a job that does little: where very many jobs succeed, a line tells of all that succeeded within a
 second.
 """
 
 import contextlib
+import contextvars
 import json
 import logging
 import os
@@ -40,7 +42,7 @@ LEFT_NAMED = 20  # jobs in the line of a worker that leaves some unwritten
 OWN_LINES_PER_SECOND = 100  # of jobs that succeed; where more of them do, none has its own line
 WAITING_AT_MOST = 20_000  # ends
 TOO_SLOW = b"A handler of the log is too slow: lines of the last jobs are missing.\n"
-WHOLE_AT_MOST = 1_000  # of them with their arguments and results, which may be large
+WHOLE_AT_MOST = 1_000  # of them with arguments, results and frames of a traceback, which may be large
 
 # These ends have their line, with a traceback where there is one, from log_failure().
 TOLD_AT_ONCE = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED)
@@ -67,7 +69,7 @@ class EndLog:
     project may be slow, or hang, and delays no claim. It keeps the order, and loses nothing at a stop that leaves it
     the time. While a handler is so slow that WAITING_AT_MOST ends wait, further ones are only counted. Before the
     thread starts, and after it has ended, messages are logged by their caller. The methods are for the main loop,
-    except takes_events_of_others().
+    except takes_events_of_others() and log_failure().
     """
 
     def __init__(self) -> None:
@@ -88,6 +90,14 @@ class EndLog:
         ended.at, ended.took_seconds = time.time(), ended.took_seconds or ended.run.seconds
         self._noted.append(ended if waiting < WHOLE_AT_MOST else _without_data(ended))
         self._sent += 1
+
+    def log_failure(self, run: Run, finish: Finish, error: BaseException, *, is_news: bool = True) -> None:
+        """Logs a failure from the thread where it happened, whose context (a trace, a scope) its handlers see. Where so
+        many ends wait that this one has no line, note() counts it."""
+        waiting = self._sent - self._logged
+        if waiting < WAITING_AT_MOST:
+            with handed_to(self._put_with_context):
+                log_failure(run, finish, error, is_news=is_news, is_whole=waiting < WHOLE_AT_MOST)
 
     def send(self) -> None:
         """Lets what was noted be logged: once for many ends, since a wake-up of the thread costs more than an end."""
@@ -126,6 +136,9 @@ class EndLog:
             with contextlib.suppress(Exception):  # not by sys.stderr.write(), in which a handler may hang
                 if select([], [sys.stderr], [], 0)[1]:
                     os.write(sys.stderr.fileno(), TOO_SLOW)
+
+    def _put_with_context(self, event: Callable[[], None]) -> None:
+        self._put(partial(contextvars.copy_context().run, event))
 
     def _put(self, item: list[EndedRun] | Callable[[], None]) -> None:
         if self._thread.is_alive():
@@ -270,14 +283,17 @@ def log_end(ended: EndedRun) -> None:
     emit("worker.job_ended", message, level=_level(finish), exc_info=error, at=ended.at, **facts)
 
 
-def log_failure(run: Run, finish: Finish, error: BaseException, *, is_news: bool = True) -> None:
+def log_failure(
+    run: Run, finish: Finish, error: BaseException, *, is_news: bool = True, is_whole: bool = True
+) -> None:
     """Logs the attempt that failed, with its traceback, or the task that this worker does not know: a warning where
-    that `is_news`. One that was cut off has its line by now: what its thread raises in the end changes nothing."""
+    that `is_news`. One that was cut off has its line by now: what its thread raises in the end changes nothing. With
+    `is_whole` False the line has the traceback as text, and keeps no frames."""
     if not run.abandoned:
-        _shielded(partial(_log_failure, run, finish, error, is_news))
+        _shielded(partial(_log_failure, run, finish, error, is_news, is_whole))
 
 
-def _log_failure(run: Run, finish: Finish, error: BaseException, is_news: bool) -> None:
+def _log_failure(run: Run, finish: Finish, error: BaseException, is_news: bool, is_whole: bool) -> None:
     facts = facts_of(run)
     if finish.outcome is Outcome.POSTPONED:
         said = str(error).rstrip(".")
@@ -290,7 +306,9 @@ def _log_failure(run: Run, finish: Finish, error: BaseException, is_news: bool) 
         level = logging.ERROR if finish.state is State.FAILED else logging.WARNING
         facts |= {"outcome": finish.outcome.value, "error": name, "seconds": run.seconds}
         message = f"{_ended(run, how, run.seconds)}{_then(finish)}."
-        emit("worker.attempt_failed", message, level=level, exc_info=error, **facts)
+        if not is_whole:
+            message += f"\n{json.loads(finish.entry or '{}').get('traceback', '').rstrip()}"
+        emit("worker.attempt_failed", message, level=level, exc_info=is_whole and error, **facts)
 
 
 def log_fenced(run: Run) -> None:

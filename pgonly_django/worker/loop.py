@@ -62,6 +62,7 @@ class WorkerLoop:
         self.threads = self._make_threads()
         self.stats, tasks = self.threads.stats, self.executor.tasks
         self.calls = EndCalls(alias, tasks, self.threads.maintenance, self.threads.batches, tell)
+        self.executor.log = self.calls.log
         self.following = Following(
             self.in_flight, self.claims, self.capacity, end, self.stats, self.calls, tasks
         )

@@ -50,7 +50,7 @@ from pgonly_django.worker.django_connections import (
     leave_thread_of,
 )
 from pgonly_django.worker.ending import EndedRun
-from pgonly_django.worker.job_log import log_failure, log_start, logs_starts
+from pgonly_django.worker.job_log import EndLog, log_start, logs_starts
 from pgonly_django.worker.observing import is_observed, observed
 from pgonly_django.worker.task_lookup import TaskLookup, options_of
 
@@ -76,7 +76,7 @@ class Executor:
     def __init__(self, alias: str, worker_id: str, deliver: Callable[[EndedRun], None]) -> None:
         self.alias, self.worker_id = alias, worker_id
         self.deliver = deliver
-        self.tasks = TaskLookup()
+        self.tasks, self.log = TaskLookup(), EndLog()
         self.new_memory: Callable[..., Memory] = Memory
         self._postponed: set[str] = set()  # the tasks of jobs that this worker has postponed
         self._isolation: str | None = None  # of Django's transactions on `alias`
@@ -346,7 +346,7 @@ class Executor:
         is_news = run.job.task not in self._postponed
         if finish.outcome is Outcome.POSTPONED:
             self._postponed.add(run.job.task)
-        log_failure(run, finish, error, is_news=is_news)
+        self.log.log_failure(run, finish, error, is_news=is_news)
         return EndedRun(run, finish, run.seconds, error=error)
 
     def give_up(self, run: Run, error: BaseException) -> None:
@@ -356,7 +356,7 @@ class Executor:
     def _last_resort(self, run: Run, error: BaseException) -> EndedRun:
         """Ends a run whose end could not be told. Nothing of the job is called any more."""
         finish = ending.unrecordable(run, error)
-        log_failure(run, finish, error)
+        self.log.log_failure(run, finish, error)
         return EndedRun(run, finish, run.seconds, error=error)
 
     def _deliver(self, ended: EndedRun) -> None:

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from pgonly_django import enqueue_many
+from pgonly_django.compat import TaskResultStatus
+from pgonly_django.current_job import current_job
 from pgonly_django.events import subscribe
 from pgonly_django.models import Job, State
 from pgonly_django.worker import job_log
@@ -19,6 +21,7 @@ from pgonly_django.worker.ending import EndedRun, succeeded
 from pgonly_django.worker.status import ExitCode
 from tests import jobs
 from tests.gate import Gate
+from tests.jobs import reported
 from tests.queue.rows import HOUR, ago, make, make_running, make_worker
 from tests.waiting import beside, wait_for
 
@@ -119,6 +122,40 @@ def test_a_handler_that_hangs_delays_no_job(background_worker, hanging):
     assert hanging.reached.wait(10)
     results = [jobs.add.enqueue(number) for number in range(3)]
     assert [result.wait(10).return_value for result in results] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("failing", "following"),
+    [(jobs.fail, jobs.add), (reported.fail_async, jobs.add_async)],
+    ids=["sync", "async"],
+)
+def test_a_handler_that_hangs_keeps_no_failed_job_running(background_worker, hanging, failing, following):
+    """More of them than slots, and others after them."""
+    background_worker(threads=2)
+    failed = [failing.using(max_attempts=1).enqueue(7) for _ in range(4)]
+    for result in failed:
+        assert result.wait(10).status == TaskResultStatus.FAILED
+    assert following.enqueue(1, 1).wait(10).return_value == 2
+    assert hanging.reached.is_set()
+
+
+def test_of_many_failures_that_wait_the_log_has_the_traceback_as_text(run_jobs, monkeypatch, events):
+    monkeypatch.setattr(job_log, "WHOLE_AT_MOST", 0)
+    jobs.fail.using(max_attempts=1).enqueue("broken")
+    run_jobs()
+    (record,) = events("worker.attempt_failed")
+    assert record.exc_info is None
+    assert "failed with ValueError" in record.message.splitlines()[0]
+    assert record.message.splitlines()[-1] == "ValueError: broken"
+
+
+def test_the_line_of_a_failure_is_logged_in_the_context_of_its_run(work, handler):
+    """Where traces, scopes and JobFilter are."""
+    seen = []
+    handler(lambda record: seen.append((record.event, current_job.get())))
+    result = jobs.fail.using(max_attempts=1).enqueue()
+    work()
+    assert [run.job.id for event, run in seen if event == "worker.attempt_failed"] == [result.id]
 
 
 def test_a_handler_that_hangs_stops_neither_heartbeat_nor_maintenance(background_worker, hanging, settings):
