@@ -33,8 +33,8 @@ class Calls:
     """The calls of one run. Steps may be called from several threads or asyncio tasks of the job at once."""
 
     __slots__ = (
-        "_under_way", "active_at", "are_in_branches", "completed", "longest_seconds", "process_seconds", "until",
-        "was_cut_off",
+        "_around", "_under_way", "active_at", "are_in_branches", "completed", "longest_seconds", "process_seconds",
+        "until", "was_cut_off",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -44,11 +44,21 @@ class Calls:
         self.completed = 0
         self.was_cut_off = False  # by the interruption of the run
         self.active_at = 0.0  # time.monotonic() when a step or wait of the job began last, or a call ended
-        self.are_in_branches = (
-            False  # another thread or asyncio task than the job's first one has called the context
-        )
+        # Whether another thread or asyncio task than the job's first one has called the context.
+        self.are_in_branches = False
         # One entry each. A lock would not do: the job may be interrupted between two bytecodes, and leave it held.
         self._under_way: list[None] = []
+        self._around: list[None] = []
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        """Stands around what is read and written before and after calls: the run goes on there."""
+        self._around.append(None)
+        try:
+            yield
+        finally:
+            self._around.pop()
+            self.active_at = time.monotonic()
 
     @contextmanager
     def one(self) -> Iterator[None]:
@@ -84,6 +94,11 @@ class Calls:
     def are_several(self) -> bool:
         """Whether more than one call is under way, some of which may wait for a reservation."""
         return len(self._under_way) > 1
+
+    @property
+    def are_going_on(self) -> bool:
+        """Whether a thread or asyncio task of the job is at such a place."""
+        return bool(self._around)
 
     @property
     def others_under_way(self) -> bool:

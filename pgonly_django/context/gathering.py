@@ -75,10 +75,11 @@ class Gathering(Leaving):
         return await sync_to_async(self._results)(name, gathered, failed)
 
     def _begun(self, name: str, calls: Calls) -> Gathered:
-        if (found := self._memory.find_batch(name)) is not None:
-            return found
-        assert self._members is not None
-        return self._memory.begin_batch(name, self._members(calls, self._run.alias))
+        with self._calls.around():
+            if (found := self._memory.find_batch(name)) is not None:
+                return found
+            assert self._members is not None
+            return self._memory.begin_batch(name, self._members(calls, self._run.alias))
 
     def _ended(self, name: str, before: Gathered) -> Gathered:
         """Returns how the batch stands after it has ended once more. A retry may have opened it since."""
@@ -88,7 +89,8 @@ class Gathering(Leaving):
         return gathered
 
     def _results(self, name: str, gathered: Gathered, failed: Failed) -> list[Any]:
-        results = [_result_of(*row) for row in self._rows(gathered.batch_id)]
+        with self._calls.around():
+            results = [_result_of(*row) for row in self._rows(gathered.batch_id)]
         if len(results) != gathered.size:
             raise GatherError(name, f"{gathered.size - len(results):,} of its jobs were deleted")
         gone = [each for each in results if isinstance(each, FailedJob)] if failed == "raise" else []

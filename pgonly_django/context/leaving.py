@@ -18,9 +18,10 @@ from pgonly_django.exceptions import JobWaiting, NotStoppingError
 from pgonly_django.queue import waits
 
 POLL_SECONDS = 0.1
-# A run leaves to wait after no step of it has been in progress for this long. Between two steps of a branch there is
-# less, and a job that has only waits holds its slot no longer.
-IDLE_SECONDS = 0.2
+# A run leaves to wait after this number of pauses in which no step was in progress. Between two steps of a branch there
+# is less, and a job that has only waits holds its slot no longer. On a slow machine, too, code that could run has its
+# turn in each pause.
+IDLE_PAUSES = 2
 
 
 class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs only
@@ -178,24 +179,24 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
             if self._run.interruption is None:
                 if pending.look_at <= time.monotonic():
                     return
-                if self._is_idle:
+                if self._is_idle(pending):
                     self._run.leave_to_wait()
             if self._run.interruption is not None and not self._waits_for_calls:
                 return
             yield POLL_SECONDS
+            pending.note_pause(self._calls.active_at)
 
-    @property
-    def _is_idle(self) -> bool:
-        """Whether nothing in the run can go on: no call of a step is in progress, none has begun for a moment, and the
-        answer to a wait is awaited. A job that has one thread or asyncio task needs no moment."""
-        if self._calls.others_under_way:
+    def _is_idle(self, pending: PendingWait) -> bool:
+        """Whether nothing in the run can go on: no step is in progress, none was for a moment, and the answer to a wait
+        is awaited. A job that has one thread or asyncio task needs no moment."""
+        if self._calls.others_under_way or self._calls.are_going_on:
             return False
         if not self._calls.are_in_branches:
             return True
-        now, pending = time.monotonic(), self._run.waits
-        if now - self._calls.active_at < IDLE_SECONDS or not any(wait.is_awaited for wait in pending):
+        if pending.pauses < IDLE_PAUSES or not any(wait.is_awaited for wait in self._run.waits):
             return False
-        return all(wait.until > now + IDLE_SECONDS for wait in pending)
+        soon = time.monotonic() + IDLE_PAUSES * POLL_SECONDS
+        return all(wait.until > soon for wait in self._run.waits)
 
     def _cancel_first_task(self) -> bool:
         """Cancels the first task of an async job that leaves its run to wait. Returns whether it was another one."""

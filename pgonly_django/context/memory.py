@@ -159,7 +159,8 @@ class Memory:
         """Returns the stored result of a step, as JSON text."""
         if self._is_atomic:
             raise AtomicStepError(name)
-        found = self._fenced(checkpoints.find_step, name)
+        with self._run.calls.around():
+            found = self._fenced(checkpoints.find_step, name)
         if found is not None and self.output is not None:
             self.output.repeat_step(name)
         return found

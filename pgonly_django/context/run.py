@@ -176,12 +176,14 @@ class HoldRequest:
 class PendingWait:
     """A wait of one thread or asyncio task of the job. Its times are time.monotonic()."""
 
-    __slots__ = ("_began_at", "_task", "look_at", "name", "until")
+    __slots__ = ("_active_at", "_began_at", "_task", "look_at", "name", "pauses", "until")
 
-    def __init__(self, name: str, task: asyncio.Task[object] | None) -> None:
-        self.name, self.until = name, math.inf
+    def __init__(self, name: str, task: asyncio.Task[object] | None, active_at: float) -> None:
+        self.name = name
+        self.until = 0.0  # until it has begun in the database
         self._task = task  # that waits; None: the first one of the job, or a thread
         self._began_at = self.look_at = time.monotonic()
+        self.pauses, self._active_at = 0, active_at  # since a step or wait of the run was last active
 
     @property
     def is_awaited(self) -> bool:
@@ -192,6 +194,11 @@ class PendingWait:
         """Ends a task that waits although the function of the job has ended."""
         if self._task is not None:
             self._task.cancel()
+
+    def note_pause(self, active_at: float) -> None:
+        """Notes that it has paused."""
+        self.pauses = self.pauses + 1 if active_at == self._active_at else 0
+        self._active_at = active_at
 
     def note_look(self, seconds_left: float | None) -> None:
         """Notes that there is no answer yet. Each pause before the next look is a tenth of the wait so far."""
@@ -303,7 +310,8 @@ class Run:
         return max(self.seconds - waited, 0.0) / threads
 
     def begin_wait(self, name: str) -> PendingWait:
-        pending = PendingWait(name, None if self.interrupter.is_here else _current_task())
+        task = None if self.interrupter.is_here else _current_task()
+        pending = PendingWait(name, task, self.calls.active_at)
         vars(self).setdefault("waits", []).append(pending)
         return pending
 

@@ -321,7 +321,8 @@ class _OneJobWorker(InlineWorker):
                 raise NotTestableError(f"{wait.job.task} waits for the event {key!r}. {hint}")
 
     def _ends(self, wait: Wait) -> bool:
-        return bool(wait.until or wait.batch_id or wait.key in self._events)
+        has_event = callable(self._events) or wait.key in self._events
+        return bool(has_event or wait.until or wait.batch_id)
 
     def _run_gathered(self, wait: Wait) -> None:
         """Runs each unfinished member to its end, with its own waits."""

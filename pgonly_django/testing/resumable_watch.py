@@ -7,9 +7,10 @@ import functools
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 from django.db import connections
@@ -19,6 +20,7 @@ from pgonly_django.context.memory import Memory
 from pgonly_django.context.transactions import is_in_transaction
 from pgonly_django.database.statement import Statement
 from pgonly_django.queue.checkpoints import Position, Saved
+from pgonly_django.queue.waits import Look, NewWait
 from pgonly_django.testing.autocommit import CommitWatch
 
 _WRITE = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\s+([\w.\"]+)")
@@ -55,7 +57,7 @@ class KillWatch(CommitWatch):
         self.is_dead = False
         self.open_calls = 0
         self._beside_open: Counter[str] = Counter()  # calls made since none was open
-        self._quiet = 0
+        self._quiet: Counter[int] = Counter()  # by the thread
         self._unsaved: Counter[str] = Counter()
 
     def check(self) -> None:
@@ -65,7 +67,7 @@ class KillWatch(CommitWatch):
     def reached(self, where: str) -> None:
         """Counts a place. Raises Killed at the one that was chosen, and at each later one."""
         self.check()
-        if self._quiet:
+        if self._quiet[get_ident()]:
             return
         unsaved = max(self._unsaved.values(), default=0)
         self.places.append(KillPlace(where, self.saves_items, len(self.places) + 1, unsaved))
@@ -87,11 +89,11 @@ class KillWatch(CommitWatch):
     @contextmanager
     def quietly(self) -> Iterator[None]:
         """Makes one place after the block of all that is committed in it."""
-        self._quiet += 1
+        self._quiet[get_ident()] += 1
         try:
             yield
         finally:
-            self._quiet -= 1
+            self._quiet[get_ident()] -= 1
 
     def item_is_done(self, loop: str) -> bool:
         """Returns whether it is time to save its position."""
@@ -161,6 +163,14 @@ class WatchedMemory(Memory):
         self.watch.ended()
         self._has_saved(f"step {name!r}")
         return kept
+
+    def look_again(self, name: str, of: Sequence[NewWait]) -> Look:
+        """Makes a place only where an answer is saved: how often a run looks depends on how fast it is."""
+        with self.watch.quietly():
+            look = super().look_again(name, of)
+        if look.is_new:
+            self._has_saved(f"the answer to {name!r}")
+        return look
 
     def _write(self, saved: Saved) -> None:
         what = self._what_is_new(saved)

@@ -177,6 +177,12 @@ class Capacity:
         """Claims no more."""
         self.jobs_left = -NEVER
 
+    def note_wait(self) -> None:
+        """Called when a job has left its run to wait: --max-jobs counts the run that continues after its last wait.
+        The process has run it all the same."""
+        if not self._is_replaced:
+            self.jobs_left += 1
+
     @property
     def is_closed(self) -> bool:
         """Whether the worker is about to end, or has to when its jobs have ended."""

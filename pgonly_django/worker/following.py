@@ -91,6 +91,8 @@ class Following:
         else:
             self.jobs_done += 1
             self.jobs_failed += finish is not None and finish.state is State.FAILED
+        if finish is not None and finish.outcome is Outcome.WAITING:
+            self._capacity.note_wait()
         if run.is_limited:
             self._claims.limited.note_end()
         if run.job.crashes >= SUSPECT_FROM:

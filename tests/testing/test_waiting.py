@@ -8,6 +8,7 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from pgonly_django import RESULT, asend_event, send_event
+from pgonly_django.context import leaving
 from pgonly_django.models import Event, Job, State, Wait
 from pgonly_django.testing import (
     NotResumableError,
@@ -18,10 +19,12 @@ from pgonly_django.testing import (
     drain,
     time_travel,
 )
+from tests.jobs import parallel_waits
 from tests.jobs.chained import keep
 from tests.testing import waiting_jobs
 from tests.testing.conftest import both
 
+LEFT_AND_RETURNED = ("left its run to wait", "returned")
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 
@@ -182,3 +185,12 @@ def test_a_job_that_keeps_its_key_ends_before_more_urgent_ones_begin(db):
     assert Job.objects.get(state=State.READY).args == [1]
     send_event("approve:7", "yes")
     assert values() == ["yes", "used"]
+
+
+def test_the_places_of_a_job_that_waits_in_branches_do_not_depend_on_its_looks(db, monkeypatch):
+    monkeypatch.setattr(leaving, "IDLE_PAUSES", 4)  # it looks some more times
+    report = assert_resumable(parallel_waits.gather_all, ["a", "b"], events={"a": 1, "b": 2})
+    begun = "right after INSERT INTO pgonly_wait was committed"
+    ends = [f"right before its end was written, when its function had {how}" for how in LEFT_AND_RETURNED]
+    answered = [f"right after the answer to 'event {key}' was saved" for key in "ab"]
+    assert report.places == (begun, begun, ends[0], *answered, ends[1])

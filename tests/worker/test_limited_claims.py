@@ -8,7 +8,7 @@ import pytest
 from django.db.models import Max
 from django.utils import timezone
 
-from pgonly_django import enqueue_many
+from pgonly_django import enqueue_many, send_event
 from pgonly_django.database import notify
 from pgonly_django.models import Job, Limiter, Queue, State
 from pgonly_django.models.job import FINISHED
@@ -21,7 +21,7 @@ from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.timers import NEVER
 from tests import jobs
-from tests.jobs import ending, watched
+from tests.jobs import ending, waiting, watched
 from tests.jobs.limited import IN_USE, count_beside, pay, take_slots
 from tests.queue import rows
 from tests.queue.rows import ago, fresh, make, make_keyed, make_running
@@ -65,6 +65,19 @@ def test_a_burst_ends_when_what_waits_has_no_room_now(work, limit):
         ("rated", State.READY, 0),
         ("rated", State.SUCCEEDED, 1),
     ]
+
+
+def test_the_run_that_continues_after_a_wait_is_a_start_of_the_rate(work, limit):
+    limit("rated", rate_count=1, rate_seconds=600.0)
+    job = waiting.wait.using(queue_name="rated").enqueue("k").job
+    work()
+    assert fresh(job).state == State.SCHEDULED
+    send_event("k")
+    work()
+    assert fresh(job).state == State.READY
+    Queue.objects.update(rate_count=None, rate_seconds=None)
+    work()
+    assert fresh(job).state == State.SUCCEEDED
 
 
 def test_a_key_runs_one_at_a_time_in_order_over_queues_and_workers(background_worker, marks):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from contextlib import ExitStack
 
 import pytest
@@ -26,7 +26,7 @@ from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import ExitCode, WorkerState
 from tests import jobs
 from tests.database.test_reconnecting import no_token
-from tests.jobs import add, ending, transactions, watched
+from tests.jobs import add, ending, transactions, waiting, watched
 from tests.jobs.limited import enqueue_one, take_slots
 from tests.queue.rows import HOUR, ago, make, make_running
 from tests.waiting import wait_for
@@ -110,6 +110,18 @@ def test_max_jobs_ends_the_worker_after_so_many(work):
     worker = work(burst=False, max_jobs=4)
     assert worker.following.jobs_done == 4
     assert Job.objects.filter(state=State.READY).count() == 6
+
+
+@pytest.mark.parametrize(
+    ("flag", "ran", "left"), [("max_jobs", (3, 1), 1), ("max_jobs_per_process", (1, 0), 4)]
+)
+def test_max_jobs_does_not_count_runs_that_ended_by_waiting(work, flag, ran, left):
+    for key in "abc":
+        waiting.wait.enqueue(key)
+    add.enqueue(1), add.enqueue(2)
+    work(burst=False, threads=1, **{flag: 1})
+    expected = Counter(scheduled=ran[0], succeeded=ran[1], ready=left)
+    assert Counter(Job.objects.values_list("state", flat=True)) == expected
 
 
 class Watched(deque):

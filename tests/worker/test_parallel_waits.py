@@ -10,11 +10,10 @@ import pytest
 from django.utils import timezone
 
 from pgonly_django import send_event
-from pgonly_django.context import leaving
-from pgonly_django.exceptions import StepNameError
 from pgonly_django.models import Event, Job, State, Step, Wait
+from pgonly_django.queue import checkpoints
 from tests.jobs import parallel_waits as jobs
-from tests.queue.rows import DAY, HOUR, ago
+from tests.queue.rows import DAY, HOUR, ago, fresh
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -174,8 +173,13 @@ def test_a_key_of_several_has_its_question(worked):
     assert not Wait.objects.filter(until=None).exists()
 
 
-def test_a_job_that_waits_in_two_branches_holds_its_slot_for_a_moment(ran):
-    began = time.monotonic()
-    ran(jobs.gather_all, KEYS)
-    assert time.monotonic() - began < leaving.IDLE_SECONDS + 5
-    assert StepNameError
+def find_slowly(*arguments, find=checkpoints.find_step):
+    time.sleep(0.5)
+    return find(*arguments)
+
+
+def test_a_slow_machine_ends_no_run_in_which_a_branch_goes_on(work, monkeypatch):
+    monkeypatch.setattr(checkpoints, "find_step", find_slowly)
+    job = jobs.wait_beside_steps_in_threads.enqueue("a", 2, 0.01).job
+    work(threads=1)
+    assert (fresh(job).lease_epoch, Step.objects.filter(job=job).count()) == (1, 3)

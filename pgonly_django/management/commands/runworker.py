@@ -96,7 +96,11 @@ class Command(BaseCommand):
         )
         add("--grace-seconds", type=float, help=grace)
         add("--burst", action="store_true", default=None, help="Stop when no job is ready.")
-        add("--max-jobs", type=int, help="Stop after this many jobs.")
+        add(
+            "--max-jobs",
+            type=int,
+            help="Stop after this many jobs. Runs that end by waiting do not count.",
+        )
         add("--max-seconds", type=float, help="End the process this long after its start; jobs leave before.")
         add("--max-idle-seconds", type=float, help="Stop after this long without a job.")
         add("--name", help="The name of the worker in the admin and in errors. Default: host:pid.")
