@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import atexit
 import os
+import platform
+import re
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic
 
 import psycopg
 from asgiref.sync import SyncToAsync
-from django import VERSION
+from django import VERSION, get_version
 
 if TYPE_CHECKING or VERSION >= (6, 0):
     from django.tasks import task_backends
@@ -64,6 +66,9 @@ else:
     P, T = ParamSpec("P"), TypeVar("T")
     GenericTask, GenericTaskResult = {(P, T): Task}, {T: TaskResult}
 
+# The newest versions that this package is tested with. Newer ones are reported, and never refused.
+TESTED = {"Python": (3, 14), "Django": (6, 1), "PostgreSQL": (18,)}
+
 # A hexadecimal digit with its first two bits set to those of the variant.
 UUID_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 
@@ -71,6 +76,15 @@ UUID_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 def knows_pipelines() -> bool:
     """Returns whether psycopg's pipelines have the private method that database/connect.py overrides."""
     return psycopg.__version__.split(".")[:2] in (["3", "2"], ["3", "3"])
+
+
+def newer_than_tested(**versions: str) -> Iterator[dict[str, Any]]:
+    """Yields the name of what is newer than TESTED has it, its version, and the newest that was tested. Without
+    `versions` it looks at Python and Django, as they run here."""
+    for name, version in (versions or {"Python": platform.python_version(), "Django": get_version()}).items():
+        tested = TESTED[name]
+        if tuple(map(int, re.findall(r"\d+", version)))[: len(tested)] > tested:
+            yield {"name": name, "version": version, "tested": ".".join(map(str, tested))}
 
 
 def call_before_threads_are_joined(function: Callable[[], object]) -> None:

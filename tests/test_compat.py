@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from pgonly_django.compat import new_ids
+from pgonly_django.compat import TESTED, new_ids, newer_than_tested
 from tests.sql import value
 
 
@@ -34,3 +34,21 @@ def test_the_database_sorts_them_as_text_does():
     assert (
         value("SELECT array_agg(id ORDER BY id)::text[] FROM unnest(%s::uuid[]) AS i(id)", ids[::-1]) == ids
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "is_newer"),
+    [
+        ("Python", "3.14.9", False),
+        ("Python", "3.15.0a2", True),
+        ("Django", "6.1.30", False),
+        ("Django", "6.2a1", True),
+        ("Django", "7.0.dev20261201", True),
+        ("PostgreSQL", "18.10", False),
+        ("PostgreSQL", "19beta1", True),
+        ("PostgreSQL", "15.12-YB-2025.2.3.0-b1", False),
+    ],
+)
+def test_a_version_is_newer_than_tested_by_its_series(name, version, is_newer):
+    newer = {"name": name, "version": version, "tested": ".".join(map(str, TESTED[name]))}
+    assert list(newer_than_tested(**{name: version})) == ([newer] if is_newer else [])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from pgonly_django.compat import TESTED
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -40,6 +42,11 @@ def test_the_matrix_has_each_supported_postgresql():
     ).groups()
     assert {each["postgres"] for each in cells()} == set(versions.split(", "))
     assert all(int(each["postgres"]) >= int(of_django_6_1) for each in cells() if each["django"] == "6.1")
+
+
+def test_newer_than_tested_is_newer_than_the_newest_of_the_matrix():
+    for name, key in {"Python": "python", "Django": "django", "PostgreSQL": "postgres"}.items():
+        assert TESTED[name] == max(tuple(map(int, each[key].split("."))) for each in cells())
 
 
 def test_the_hooks_rewrite_for_the_oldest_django():

@@ -8,16 +8,17 @@ from pathlib import Path
 from docs.generate.markdown import table
 
 DOCS = Path(__file__).resolve().parents[1]
-ROW = re.compile(r"^\| `pgonly_django\.([EW]\d{3})` \| (.+?) \|.*$", re.MULTILINE)
+ROW = re.compile(r"^\| `pgonly_django\.([EWI]\d{3})` \| (.+?) \|.*$", re.MULTILINE)
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 TEXT = """
 # System checks
 
 The checks that `manage.py check` runs on the settings; `runserver`, `migrate`, `runworker` and
 `test` run them too. Each message names the place and the value, and its hint says what to do. `E`
-is an error, with which commands do not start, and `W` is a warning. `SILENCED_SYSTEM_CHECKS` takes
-the ids. Those from `E501` on and `W005` run only with `check --deploy`; `E050`, `E060` and `W102`
-with `check --database default`, and the first two with `migrate` too.
+is an error, with which commands do not start, `W` is a warning, and `I` is worth knowing.
+`SILENCED_SYSTEM_CHECKS` takes the ids. Those from `E501` on and `W005` run only with `check
+--deploy`; `E050`, `E060` and `W102` with `check --database default`, and the first two with
+`migrate` too.
 
 {checks}
 """

@@ -7,7 +7,7 @@ the setting neon.timeline_id, Supabase the role supabase_admin, Citus is an exte
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import psycopg
 from django.core import checks
 from django.db import connections, router
 
+from pgonly_django import compat
 from pgonly_django.database import testrun
 from pgonly_django.database.connect import connect
 
@@ -25,6 +26,13 @@ REFUSED = (
     "has no effect there, and nothing here is tested on it."
 )
 HINT = "Keep jobs, cache and sessions in a PostgreSQL: see docs/how-to/doctor.md#d010."
+NEWER_ID = "pgonly_django.I060"
+NEWER = (
+    "{name} {version} is newer than {tested}, the newest that this version of pgonly_django was tested with."
+)
+NEWER_HINT = (
+    "Look whether there is a newer pgonly_django, and test your project: see docs/how-to/doctor.md#d017."
+)
 
 VERSION = "SELECT version()"
 # Without schemas before the names, as every name here. None of it is an error where it is not there.
@@ -73,24 +81,47 @@ def kind_of(cursor: Any) -> ServerKind:
     return ServerKind(version, *cursor.fetchone())
 
 
+def newer_than_tested(version: str) -> Iterator[dict[str, Any]]:
+    """Yields the facts of NEWER about a server that says that it has this version."""
+    if version.startswith("PostgreSQL "):
+        yield from compat.newer_than_tested(PostgreSQL=version.split(" ")[1])
+
+
 def check_server(databases: Iterable[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
-    """E060: CockroachDB. Runs with `check --database`, and before `migrate`, which would fail in its middle."""
-    return [
-        checks.Error(REFUSED.format(alias=alias), hint=HINT, id=ERROR_ID)
-        for alias in databases or ()
-        if router.allow_migrate(alias, "pgonly_django") and is_cockroach(alias)
-    ]
+    """E060: CockroachDB. I060: a newer PostgreSQL than those that were tested. Runs with `check --database`, and before
+    `migrate`, which would fail in its middle."""
+    found: list[checks.CheckMessage] = []
+    for alias in databases or ():
+        if router.allow_migrate(alias, "pgonly_django"):
+            version = _version_of(alias)
+            if version.startswith(COCKROACH):
+                found.append(checks.Error(REFUSED.format(alias=alias), hint=HINT, id=ERROR_ID))
+            found += map(_newer, newer_than_tested(version))
+    return found
+
+
+def check_versions(**_: Any) -> list[checks.CheckMessage]:
+    """I060: a newer Python or Django than those that were tested."""
+    return list(map(_newer, compat.newer_than_tested()))
+
+
+def _newer(facts: dict[str, Any]) -> checks.CheckMessage:
+    return checks.Info(NEWER.format(**facts), hint=NEWER_HINT, id=NEWER_ID)
 
 
 def is_cockroach(alias: str) -> bool:
-    """Returns False where the server does not answer: a check may run without it. It asks on a connection of this
+    return _version_of(alias).startswith(COCKROACH)
+
+
+def _version_of(alias: str) -> str:
+    """Returns "" where the server does not answer: a check may run without it. It asks on a connection of this
     package: Django refuses last year's CockroachDB as an old PostgreSQL, without its name."""
     vendor = connections[alias].vendor
     if vendor != "postgresql":
-        return vendor == "cockroachdb"  # django-cockroachdb
+        return COCKROACH if vendor == "cockroachdb" else ""  # django-cockroachdb
     try:
         with connect(alias, application_name="pgonly check") as connection:
             row = connection.execute(VERSION).fetchone()
     except (psycopg.Error, testrun.Refusal):
-        return False
-    return row is not None and str(row[0]).startswith(COCKROACH)
+        return ""
+    return str(row[0]) if row else ""

@@ -33,7 +33,7 @@ from tests.docs.pages import ROOT
 from tests.guards import place, refuse
 
 PAGES = pages()
-ID = re.compile(r"pgonly_django\.([EW]\d{3})")
+ID = re.compile(r"pgonly_django\.([EWI]\d{3})")
 
 
 def changes_of(name: str) -> list[str]:

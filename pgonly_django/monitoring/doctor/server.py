@@ -12,13 +12,15 @@ from typing import NamedTuple
 from django.db import NotSupportedError, connections, transaction
 from psycopg import IsolationLevel
 
+from pgonly_django import compat
 from pgonly_django.database import server_kind
-from pgonly_django.database.server_kind import HINT, REFUSED, ServerKind, kind_of
+from pgonly_django.database.server_kind import HINT, NEWER, NEWER_HINT, REFUSED, ServerKind, kind_of
 from pgonly_django.monitoring.doctor.reading import reading
 from pgonly_django.monitoring.findings import Condition, Finding, Level, identifier
 from pgonly_django.wording import duration
 
 COCKROACH = Condition("D010", Level.ERROR, REFUSED, HINT)
+NEWER_THAN_TESTED = Condition("D017", Level.INFO, NEWER, NEWER_HINT)
 SLEEP = "manage.py runworker --sleep-after 300 (docs/how-to/serverless.md#sleep)"
 # By the name that ServerKind has for it.
 SERVERS = {
@@ -76,13 +78,15 @@ def server_of(alias: str) -> ServerKind:
 
 
 def kind(alias: str) -> Iterator[Finding]:
-    """D010: CockroachDB. D011 to D016: a server that is not quite PostgreSQL."""
+    """D010: CockroachDB. D011 to D016: a server that is not quite PostgreSQL. D017: a newer version than tested."""
     found = server_of(alias)
     if found.is_cockroach:
         yield COCKROACH.finding(alias=alias, version=found.version)
     for name, condition in SERVERS.items():
         if getattr(found, name):
             yield condition.finding(version=found.version)
+    for facts in (*server_kind.newer_than_tested(found.version), *compat.newer_than_tested()):
+        yield NEWER_THAN_TESTED.finding(**facts)
 
 
 class Setting(NamedTuple):

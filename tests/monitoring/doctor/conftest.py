@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 
+import django
 import psycopg
 import pytest
 from django.core.management import call_command
 from django.db import connections
 
+from pgonly_django.compat import TESTED
 from pgonly_django.conf import schema
 from pgonly_django.embedded import Server
 from pgonly_django.monitoring.doctor.examination import examine
@@ -27,6 +30,21 @@ def at(name):
 def found(*subjects, database="default"):
     """The findings of these subjects by id; of several with one id the last."""
     return {each.id: each for each in examine(database, only=subjects).findings}
+
+
+@pytest.fixture(scope="session")
+def major(django_db_setup, django_db_blocker):
+    """The version of the server."""
+    with django_db_blocker.unblock():
+        return connections["default"].pg_version // 10_000
+
+
+@pytest.fixture(autouse=True)
+def versions_are_tested(major, monkeypatch):
+    """What is newer than tested, as pre-releases are, has a finding, and no test here is about it but its own."""
+    running = {"Python": sys.version_info[:2], "Django": django.VERSION[:2], "PostgreSQL": (major,)}
+    for name, version in running.items():
+        monkeypatch.setitem(TESTED, name, max(TESTED[name], version))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 from psycopg import IsolationLevel
 
+from pgonly_django import compat
 from pgonly_django.database.server_kind import check_server, kind_of
 from pgonly_django.monitoring.findings import Level
 from tests.monitoring.doctor.conftest import as_alias, found
@@ -75,6 +76,59 @@ def test_cockroachdb_that_django_takes_for_an_old_postgresql(pretend, monkeypatc
     monkeypatch.setattr(wrapper.features, "minimum_database_version", (99,))
     assert [each.id for each in check_server(databases=["fake"])] == ["pgonly_django.E060"]
     assert list(found(database="fake")) == ["D010"]
+
+
+def informations(*databases):
+    """What `check --database` says of versions."""
+    found = [each for each in checks.run_checks(databases=databases) if each.id == "pgonly_django.I060"]
+    assert {each.level for each in found} <= {checks.INFO}
+    return [each.msg.partition(" is newer than ")[0] for each in found]
+
+
+@pytest.mark.parametrize("release", ["{}.0", "{}.2 (Debian {}.2-1.pgdg13+1)", "{}beta1", "{}devel"])
+def test_a_postgresql_that_is_newer_than_tested_is_an_information(pretend, release):
+    (tested,) = compat.TESTED["PostgreSQL"]
+    release = release.format(tested + 1, tested + 1)
+    pretend(version(f"PostgreSQL {release} on x86_64-pc-linux-gnu, compiled by gcc, 64-bit"))
+    newer = f"PostgreSQL {release.split()[0]}"
+    assert informations("fake") == [newer]
+    assert informations() == []
+    finding = found("server", database="fake")["D017"]
+    assert finding.level == Level.INFO
+    assert finding.fact.startswith(f"{newer} is newer than {tested}, the newest that ")
+    call_command("check", databases=["fake"], fail_level="WARNING")
+    call_command("migrate", "pgonly_django", database="fake", plan=True, verbosity=0, skip_checks=False)
+
+
+@pytest.mark.parametrize("release", ["14.1", "18.9", "18.10 (Ubuntu 18.10-0ubuntu0.26.04.1)"])
+def test_a_postgresql_that_is_tested_is_none(pretend, release):
+    pretend(version(f"PostgreSQL {release} on x86_64-pc-linux-gnu, compiled by gcc, 64-bit"))
+    assert informations("fake") == []
+
+
+def test_an_old_postgresql_is_refused_by_django_alone(pretend, monkeypatch):
+    pretend(version("PostgreSQL 13.4 on x86_64-pc-linux-gnu"))
+    wrapper = connections["fake"]
+    wrapper.close()
+    monkeypatch.setattr(wrapper.features, "minimum_database_version", (99,))
+    monkeypatch.setattr(
+        "django.db.backends.base.base.RAN_DB_VERSION_CHECK", set()
+    )  # it looks once in a process
+    assert check_server(databases=["fake"]) == []
+    with pytest.raises(
+        CommandError, match=r"Cannot ask the database 'fake': PostgreSQL 99 or later is required"
+    ):
+        call_command("pgonly_doctor", database="fake")
+
+
+@pytest.mark.parametrize(("name", "tested"), [("Python", (3, 10)), ("Django", (5, 1))])
+def test_a_python_or_django_that_is_newer_than_tested_is_an_information(
+    own_server, monkeypatch, name, tested
+):
+    monkeypatch.setitem(compat.TESTED, name, tested)
+    assert [each.split()[0] for each in informations()] == [name]
+    assert own_server.found("server")["D017"].fact.startswith(f"{name} ")
+    assert own_server.found("server")["D017"].level == Level.INFO
 
 
 ROLE = """jsonb_populate_record(NULL::pg_catalog.pg_roles, '{"rolname": "supabase_admin"}')"""
