@@ -1,7 +1,8 @@
-"""A function that logs which job it works for. What the page adds to a run is taken away. What Sentry adds stays, since
-it adds that once in a process."""
+"""A function that logs which job it works for, and a model of lines of an audit. What the page adds to a run is taken
+away. What Sentry adds stays, since it adds that once in a process."""
 
 import sentry_sdk
+from django.db import connection, models
 
 from pgonly_django import instruments
 from pgonly_django import task as declare
@@ -18,6 +19,21 @@ def ask_the_model(paper):
     seen.append((paper, current_job.get()))
 
 
+class AuditLine(models.Model):
+    job_id = models.UUIDField()
+    ended_at = models.DateTimeField()
+    task = models.TextField()
+    state = models.TextField()
+
+    class Meta:
+        app_label = "docs_observability"
+        unique_together = ("job_id", "ended_at")
+
+
+with connection.schema_editor() as editor:
+    editor.create_model(AuditLine)
+
+
 @declare
 def in_a_thread():
     import contextvars
@@ -31,6 +47,7 @@ def after(page):
     try:
         the_job_is_known_in_a_thread()
         the_hooks_are_called(page)
+        each_end_has_one_line(page)
         sentry_has_the_integration()
     finally:
         take_away_the_hooks_of(page)
@@ -50,6 +67,17 @@ def the_hooks_are_called(page):
     assert Job.objects.get(pk=found.id).metadata["request"] == "7f"
     drain()
     page.ScreeningConfig.ready(None)
+
+
+def each_end_has_one_line(page):
+    lines = AuditLine.objects.order_by("ended_at")
+    for _ in range(2):
+        page.write_audit.func()
+        ended = {(job.pk, job.finished_at, job.task, job.state) for job in Job.objects.finished()}
+        assert set(lines.values_list("job_id", "ended_at", "task", "state")) == ended
+        assert len(ended) == lines.count()
+        add.enqueue(1, 2)
+        drain()
 
 
 def sentry_has_the_integration():
