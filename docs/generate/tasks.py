@@ -47,6 +47,22 @@ reaches you too.
 | `ManualCommitError` | [autocommit](../how-to/queue.md#autocommit) that is off |
 | `ImproperlyConfigured` | a wrong entry in `TASKS`, or a dead letter queue without a task |
 
+## What JSON keeps
+
+Arguments, metadata, checkpoints, the payloads of events, and the results of steps and jobs are
+stored as JSON, in columns of the type `jsonb`. They all keep the same:
+
+| you give | you get |
+| --- | --- |
+| None, True, False, text, a list | the same |
+| an int of up to 4,300 digits | the same |
+| a float | the same float, of any size. -0.0 loses its sign |
+| a tuple | a list |
+| a dict | a dict whose keys are text: `1` becomes `"1"`, and None `"null"`. The keys lose their order |
+| bytes that are UTF-8 | text |
+| NaN, an infinity, text with a NUL character or half of a surrogate pair, more than 500 levels of nesting | `NotStorableError` |
+| any other object, such as a datetime, a Decimal, a UUID, a set or an instance of a model | `NotStorableError`. Give its `isoformat()`, its text or its primary key |
+
 ## The job context
 
 A task with `takes_context=True` gets it as its first argument. The methods with an `a` before their

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
 from pgonly_django.compat import normalize_json
 from pgonly_django.exceptions import NotStorableError
 
-_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+_encoded = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+# Text, which stays as it is, or a float from 1e+16 on. JSONB stores digits: of "1e+16" those of a whole number.
+_LARGE_FLOAT = re.compile(r'"(?:[^"\\]++|\\.)*+"|(-?[\d.]++e\+\d++)')
 # An escape, not the text of one: there is an odd number of backslashes before the u.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 # A job that one Python enqueues must be readable by every other: 3.11 reads 993 levels of JSON, less what its stack
@@ -23,6 +26,15 @@ CONTAINERS = (dict, list, tuple)
 TOO_DEEP = f"it is nested too deeply, more than {NESTING_LIMIT} levels"
 # Stands between the values that many_to_json() encodes together. Inside of a value its quotes would be escaped.
 BETWEEN = uuid4().hex
+
+
+def _encode(value: Any) -> str:
+    text = _encoded(value)
+    return _LARGE_FLOAT.sub(_with_point, text) if "e+" in text else text
+
+
+def _with_point(found: re.Match[str]) -> str:
+    return f"{Decimal(found[1]):f}.0" if found[1] else found[0]
 
 
 def to_json(value: Any, what: str) -> str:
