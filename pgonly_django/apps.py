@@ -34,8 +34,7 @@ class PgonlyConfig(AppConfig):
         for check in (
             check_settings, listener.check_listen_database, check_queues, check_names_of_queues, check_schedules,
             check_dead_letter_tasks, check_on_failure, check_limiters, check_sessions, check_budgets,
-            server_kind.check_versions, neighbours.check_cachalot, neighbours.check_cacheops,
-            neighbours.check_usersessions, check_throttles,
+            neighbours.check_cachalot, neighbours.check_cacheops, neighbours.check_usersessions, check_throttles,
         ):  # fmt: skip
             checks.register(check)
         for check in (check_embedded, check_task_modules, check_stored_jobs):

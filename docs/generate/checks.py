@@ -17,8 +17,8 @@ The checks that `manage.py check` runs on the settings; `runserver`, `migrate`, 
 `test` run them too. Each message names the place and the value, and its hint says what to do. `E`
 is an error, with which commands do not start, `W` is a warning, and `I` is worth knowing.
 `SILENCED_SYSTEM_CHECKS` takes the ids. Those from `E501` on and `W005` run only with `check
---deploy`; `E050`, `E060` and `W102` with `check --database default`, and the first two with
-`migrate` too.
+--deploy`; `E050`, `E060`, `I060` and `W102` with `check --database default`, and the first three
+with `migrate` too.
 
 {checks}
 """

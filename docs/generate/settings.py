@@ -137,8 +137,8 @@ CHECKS = {
         "[doctor.md](../how-to/doctor.md#d010)"
     ),
     "`pgonly_django.I060`": (
-        "Python or Django is newer than the newest that was tested, or PostgreSQL is (with `check --database`, and "
-        "before `migrate`): [doctor.md](../how-to/doctor.md#d017)"
+        "PostgreSQL, Python or Django is newer than the newest that was tested (with `check --database`, and before "
+        "`migrate`): [doctor.md](../how-to/doctor.md#d017)"
     ),
     "`pgonly_django.E501`, `E502`, `E503`, `W501`, `W502`": (
         "with `check --deploy`: whether the jobs that are stored can run with this code, see "

@@ -88,25 +88,17 @@ def newer_than_tested(version: str) -> Iterator[dict[str, Any]]:
 
 
 def check_server(databases: Iterable[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
-    """E060: CockroachDB. I060: a newer PostgreSQL than those that were tested. Runs with `check --database`, and before
-    `migrate`, which would fail in its middle."""
+    """E060: CockroachDB. I060: a newer PostgreSQL, Python or Django than those that were tested. Runs with `check
+    --database`, and before `migrate`, which would fail in its middle; the other commands say nothing of versions."""
     found: list[checks.CheckMessage] = []
+    newer = list(compat.newer_than_tested())
     for alias in databases or ():
         if router.allow_migrate(alias, "pgonly_django"):
             version = _version_of(alias)
             if version.startswith(COCKROACH):
                 found.append(checks.Error(REFUSED.format(alias=alias), hint=HINT, id=ERROR_ID))
-            found += map(_newer, newer_than_tested(version))
-    return found
-
-
-def check_versions(**_: Any) -> list[checks.CheckMessage]:
-    """I060: a newer Python or Django than those that were tested."""
-    return list(map(_newer, compat.newer_than_tested()))
-
-
-def _newer(facts: dict[str, Any]) -> checks.CheckMessage:
-    return checks.Info(NEWER.format(**facts), hint=NEWER_HINT, id=NEWER_ID)
+            newer += newer_than_tested(version)
+    return [*found, *(checks.Info(NEWER.format(**each), hint=NEWER_HINT, id=NEWER_ID) for each in newer)]
 
 
 def is_cockroach(alias: str) -> bool:

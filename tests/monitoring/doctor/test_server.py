@@ -126,7 +126,7 @@ def test_a_python_or_django_that_is_newer_than_tested_is_an_information(
     own_server, monkeypatch, name, tested
 ):
     monkeypatch.setitem(compat.TESTED, name, tested)
-    assert [each.split()[0] for each in informations()] == [name]
+    assert [each.split()[0] for each in informations("default")] == [name]
     assert own_server.found("server")["D017"].fact.startswith(f"{name} ")
     assert own_server.found("server")["D017"].level == Level.INFO
 
