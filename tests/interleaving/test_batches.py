@@ -25,7 +25,7 @@ CASES = {
     "the batch is cancelled when a member starts": (
         partial(Batching, waits=True),
         ("start_second", "cancel"),
-        (),
+        ("cancel", "cancel"),  # it has looked what the members gather
     ),
     "the batch is cancelled when a member is added": (partial(Batching, waits=True), ("add", "cancel"), ()),
     "two workers close it": (Batching, ("first", "second", "sweep"), (*FIRST_IS_OVER, "second", "second")),
