@@ -168,7 +168,7 @@ class Links:
 
     def buttons(self, row: Model, *names: str) -> list[dict[str, Any]]:
         """Returns the buttons for the verbs of these names that the person may use on the row now; by default all."""
-        if not self.may_view(type(row)):
+        if row.pk == "" or not self.may_view(type(row)):  # no address has an empty name in it
             return []
         verbs_for: Any = getattr(self.site.get_model_admin(type(row)), "verbs_for", None)
         return [

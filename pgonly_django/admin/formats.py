@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 from pgonly_django import wording
 from pgonly_django.amounts import shown
 from pgonly_django.database.statement import printable
+from pgonly_django.models.readable import OddValue
 from pgonly_django.queue.enqueue import aware
 
 TEXT_SHOWN, LINE_SHOWN = 50_000, 300
@@ -147,6 +148,8 @@ def pretty_json(value: Any, **options: Any) -> str:
     """Returns indented JSON in the order of its keys, with half surrogate pairs as escapes. `options` are for
     json.dumps(). Cut after TEXT_SHOWN characters, with a note that says so.
     """
+    if isinstance(value, OddValue):
+        return shortened(printable(str(value)))
     try:
         return shortened(printable(json.dumps(value, indent=2, ensure_ascii=False, **options)))
     except (ValueError, RecursionError):  # also for objects of a session that contain each other

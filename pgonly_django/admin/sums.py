@@ -22,6 +22,7 @@ from pgonly_django.admin import formats
 from pgonly_django.admin.charts import Bar, Series, chart
 from pgonly_django.amounts import shown
 from pgonly_django.database.on_django import in_time
+from pgonly_django.models.readable import DayField
 
 QUICK_LIMIT, PATIENT_LIMIT = timedelta(milliseconds=150), timedelta(seconds=20)
 NEWEST = 20_000  # are added up where all would take longer
@@ -130,11 +131,10 @@ def _read(entries: Any, *, by_budget: bool = True) -> tuple[list[dict[str, Any]]
     sort them, which takes four times as long as to hash them. Index: pgonly_cost_at or pgonly_cost_budget, a range."""
     with connections[entries.db].cursor() as cursor:
         cursor.execute("SET LOCAL enable_sort = off; SET LOCAL work_mem = '64MB'")
-    together = entries.annotate(day=TruncDate("at")).sums(*TOGETHER)
+    together = entries.annotate(day=TruncDate("at", output_field=DayField())).sums(*TOGETHER)
     return list(together), list(entries.sums("budget")[:GROUPS_SHOWN]) if by_budget else []
 
 
 def _newest(entries: Any) -> Any:
-    times = entries.order_by("-at").values_list("at", flat=True)
-    first = times[NEWEST - 1 : NEWEST].first()
-    return entries if first is None else entries.filter(at__gte=first)
+    first = entries.order_by("-at").only("at")[NEWEST - 1 : NEWEST].first()
+    return entries if first is None else entries.filter(at__gte=first.at)

@@ -15,6 +15,7 @@ from django.utils import timezone
 from pgonly_django.masking import MASK
 from pgonly_django.models import Checkpoint, State, Wait
 from pgonly_django.models.job import JobQuerySet
+from pgonly_django.models.readable import OddValue
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.wording import duration
 
@@ -118,7 +119,7 @@ def lines_of(job: dict[str, Any]) -> Iterator[str]:
     0: progress resets them, and the errors may still name some."""
     left_out = {"errors", "log", "last_error", *(() if job["crashes"] else ("crashes",))}
     for name, value in job.items():
-        if value not in (None, [], {}, "") and name not in left_out:
+        if isinstance(value, OddValue) or (value not in (None, [], {}, "") and name not in left_out):
             is_json = isinstance(value, dict | list)
             yield harmless(f"{name:20} {as_json(value) if is_json else _plain(value)}")
     for entry in job["log"]:

@@ -12,6 +12,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.compat import uuid7
+from pgonly_django.models.readable import JsonField, TimestampField
 from pgonly_django.tables import table
 
 
@@ -25,13 +26,13 @@ class JobBatch(models.Model):
     )  # fmt: skip
     name = models.CharField(max_length=255, blank=True, help_text=_("That of the gather()."))
     size = models.IntegerField(null=True, help_text=_("How many members the gather() has enqueued."))
-    callbacks = models.JSONField(default=dict, help_text=_("The jobs that its end enqueues, as rows."))
-    sent = models.JSONField(default=dict, help_text=_("The ids of those that it has enqueued."))
+    callbacks = JsonField(of=dict, default=dict, help_text=_("The jobs that its end enqueues, as rows."))
+    sent = JsonField(of=dict, default=dict, help_text=_("The ids of those that it has enqueued."))
     closes = models.IntegerField(default=0, help_text=_("How often it has finished: a retry reopens it."))
-    created_at = models.DateTimeField(db_default=Now())
-    cancelled_at = models.DateTimeField(null=True)
-    finished_at = models.DateTimeField(null=True, help_text=_("Empty: it is open."))
-    delete_after = models.DateTimeField(null=True, help_text=_("When it goes, unless it has members."))
+    created_at = TimestampField(db_default=Now())
+    cancelled_at = TimestampField(null=True)
+    finished_at = TimestampField(null=True, help_text=_("Empty: it is open."))
+    delete_after = TimestampField(null=True, help_text=_("When it goes, unless it has members."))
 
     class Meta:
         db_table = table("pgonly_batch")

@@ -16,6 +16,7 @@ from pgonly_django.database import wake_urls
 from pgonly_django.exceptions import BudgetError
 from pgonly_django.models.declared import NAME_LENGTH, Declared, DeclaredQuerySet
 from pgonly_django.models.job import ClockTimestamp, Job
+from pgonly_django.models.readable import AmountField, TimestampField
 from pgonly_django.tables import table
 
 HELD_BY = "budget:"  # and the name of the budget: Job.held_by
@@ -48,7 +49,7 @@ class BudgetQuerySet(DeclaredQuerySet):
         """Adds `spent_now` to each: what is spent in the present period. `spent` may still be that of an earlier
         one."""
         text = SPENT.replace("b.", "")  # the ORM does not name the table so
-        spent = RawSQL(text, [], output_field=models.DecimalField(**MONEY))  # noqa: S611 - our own text
+        spent = RawSQL(text, [], output_field=AmountField(**MONEY))  # noqa: S611 - our own text
         annotated: BudgetQuerySet = self.annotate(spent_now=spent)
         return annotated
 
@@ -57,7 +58,7 @@ class BudgetQuerySet(DeclaredQuerySet):
         if "usd" not in values:
             return {}
         is_higher = When(usd__lt=values["usd"], then=ClockTimestamp())
-        field = models.DateTimeField()
+        field = TimestampField()
         return {"resumed_at": Case(is_higher, default=F("resumed_at"), output_field=field)}
 
     def edit(self, **values: Any) -> int:
@@ -115,7 +116,7 @@ class BudgetQuerySet(DeclaredQuerySet):
 class Budget(Declared):
     """The amount that may be spent under a name, in total or in each period."""
 
-    usd = models.DecimalField(_("cap in USD"), **MONEY, help_text=_("Spent plus reserved never exceed it."))
+    usd = AmountField(_("cap in USD"), **MONEY, help_text=_("Spent plus reserved never exceed it."))
     per = models.CharField(  # noqa: DJ001 - NULL makes PERIOD null
         max_length=8, null=True, blank=True, choices=Per, help_text=_("Empty: the cap is for all time.")
     )
@@ -124,19 +125,17 @@ class Budget(Declared):
         default="UTC",
         help_text=_("The period begins at its midnight."),
     )
-    spent = models.DecimalField(**MONEY, default=0, db_default=0, editable=False)
-    reserved = models.DecimalField(
+    spent = AmountField(**MONEY, default=0, db_default=0, editable=False)
+    reserved = AmountField(
         **MONEY,
         default=0,
         db_default=0,
         editable=False,
         help_text=_("Reserved by calls under way."),
     )
-    period_start = models.DateTimeField(
-        null=True, editable=False, help_text=_("When the period of `spent` began.")
-    )
+    period_start = TimestampField(null=True, editable=False, help_text=_("When the period of `spent` began."))
     # Jobs that it holds and whose run began before this continue.
-    resumed_at = models.DateTimeField(null=True, editable=False)
+    resumed_at = TimestampField(null=True, editable=False)
 
     objects: ClassVar[Any] = BudgetQuerySet.as_manager()
 
@@ -159,13 +158,13 @@ class Reservation(models.Model):
 
     id = models.UUIDField(primary_key=True)
     budget = models.CharField(max_length=NAME_LENGTH)
-    usd = models.DecimalField(**MONEY)
+    usd = AmountField(**MONEY)
     job_id = models.UUIDField(null=True)
     task = models.CharField(max_length=255, default="", db_default="")
     queue = models.CharField(max_length=64, default="", db_default="")
     step = models.CharField(max_length=255, default="", db_default="")
-    made_at = models.DateTimeField(db_default=ClockTimestamp())
-    expires_at = models.DateTimeField()
+    made_at = TimestampField(db_default=ClockTimestamp())
+    expires_at = TimestampField()
     is_expired = models.BooleanField(default=False, db_default=False)
 
     class Meta:
@@ -191,13 +190,13 @@ class CostEntry(models.Model):
     """The cost of one call. Its job may have been pruned since."""
 
     id = models.BigAutoField(primary_key=True)
-    at = models.DateTimeField(db_default=ClockTimestamp())
+    at = TimestampField(db_default=ClockTimestamp())
     job_id = models.UUIDField(null=True)
     task = models.CharField(max_length=255, default="", db_default="")
     queue = models.CharField(max_length=64, default="", db_default="")
     budget = models.CharField(max_length=NAME_LENGTH, default="", db_default="")
     step = models.CharField(max_length=255, default="", db_default="")
-    usd = models.DecimalField(**MONEY)
+    usd = AmountField(**MONEY)
     tokens_in = models.BigIntegerField(null=True)
     tokens_out = models.BigIntegerField(null=True)
     model = models.CharField(

@@ -12,6 +12,7 @@ from django.db.models.signals import post_save
 from django.dispatch import receiver
 from django.utils.translation import gettext_lazy as _
 
+from pgonly_django.models.readable import TimestampField
 from pgonly_django.tables import qualified, table
 
 
@@ -56,13 +57,13 @@ class AbstractEntry(models.Model):
     number = models.BigIntegerField(null=True)
     # How `value` was written (cache/entry.py): units are the serializer, tens the compressor. 0: see `number`.
     codec = models.SmallIntegerField()
-    expires_at = models.DateTimeField(null=True)
+    expires_at = TimestampField(null=True)
     # The minute since 1970 after which the row may be deleted; coarse, so most writes leave its index alone.
     prune_minute = models.IntegerField(null=True)
     tags = TextArrayField(null=True)
     # The computation of get_or_set that is under way for this key.
     claim = models.BigIntegerField(null=True)
-    claimed_until = models.DateTimeField(null=True)
+    claimed_until = TimestampField(null=True)
 
     objects = Entries.as_manager()
 
@@ -126,7 +127,7 @@ class CacheLock(models.Model):
 
     name = models.TextField(primary_key=True)
     token = models.BigIntegerField()
-    expires_at = models.DateTimeField()  # the end of the lease, or when it was released
+    expires_at = TimestampField()  # the end of the lease, or when it was released
     holder = models.TextField(null=True)  # noqa: DJ001 - of one acquisition; NULL where it is free
     refused = TextArrayField(null=True)  # holders that gave up and may still arrive
 

@@ -5,24 +5,36 @@ the lease. ARCHITECTURE.md, "When you change a column", names the other files th
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.budget import MONEY
 from pgonly_django.models.job import ClockTimestamp, Job
+from pgonly_django.models.readable import AmountField, JsonField, TimestampField
 from pgonly_django.tables import table
 
 STEP_NAME_LENGTH = 255
 PART_LENGTH = 264  # "step ", and the longest name of a step
 
 
+def are_positions(value: Any) -> bool:
+    """Returns whether these are numbers of items, or lists that begin with one, by the names of loops."""
+    return isinstance(value, dict) and all(
+        isinstance(at[0] if at and isinstance(at, list) else at, int) for at in value.values()
+    )
+
+
 class Checkpoint(models.Model):
     """The position of a job: what it saved itself, and the positions of its loops."""
 
     job = models.OneToOneField(Job, models.CASCADE, primary_key=True, related_name="checkpoint")
-    value = models.JSONField(null=True, help_text=_("What the job saved."))
-    positions = models.JSONField(default=dict, help_text=_("Items that each iterate() has finished."))
-    saved_at = models.DateTimeField(db_default=ClockTimestamp())
+    value = JsonField(null=True, help_text=_("What the job saved."))
+    positions = JsonField(
+        of=are_positions, default=dict, help_text=_("Items that each iterate() has finished.")
+    )
+    saved_at = TimestampField(db_default=ClockTimestamp())
 
     class Meta:
         db_table = table("pgonly_checkpoint")
@@ -38,10 +50,10 @@ class Step(models.Model):
     id = models.BigAutoField(primary_key=True)
     job = models.ForeignKey(Job, models.CASCADE, related_name="steps", db_index=False)
     name = models.CharField(max_length=STEP_NAME_LENGTH)
-    result = models.JSONField(null=True)
-    started_at = models.DateTimeField(null=True, help_text=_("When the call began."))
-    finished_at = models.DateTimeField(db_default=ClockTimestamp())
-    usd = models.DecimalField(**MONEY, null=True, help_text=_("What it has cost, in US dollars."))
+    result = JsonField(null=True)
+    started_at = TimestampField(null=True, help_text=_("When the call began."))
+    finished_at = TimestampField(db_default=ClockTimestamp())
+    usd = AmountField(**MONEY, null=True, help_text=_("What it has cost, in US dollars."))
     tokens_in = models.BigIntegerField(null=True)
     tokens_out = models.BigIntegerField(null=True)
 

@@ -19,6 +19,7 @@ from django.db.models.functions import Greatest, Least
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.readable import JsonField, TimestampField
 
 NAME_LENGTH = 255
 # When this process, or the one that it was forked from, loaded its code, by the clock of its machine.
@@ -36,7 +37,7 @@ MAY_REPLACE = """coalesce(d.declarer_started_at <= {started}
 
 def _declarer() -> dict[str, Any]:
     """The columns that say which process declares. A clock that is ahead makes no process newer than those to come."""
-    started = Least(Value(STARTED_AT), ClockTimestamp(), output_field=models.DateTimeField())
+    started = Least(Value(STARTED_AT), ClockTimestamp(), output_field=TimestampField())
     return {"declared_at": ClockTimestamp(), "declarer_started_at": started}
 
 
@@ -116,20 +117,18 @@ class DeclaredQuerySet(models.QuerySet[Any]):
 
 class Declared(models.Model):
     name = models.CharField(max_length=NAME_LENGTH, primary_key=True)
-    declared = models.JSONField(
-        null=True, help_text=_("Declared in settings or code; empty: made by a person.")
+    declared = JsonField(
+        of=dict, null=True, help_text=_("Declared in settings or code; empty: made by a person.")
     )
-    declared_at = models.DateTimeField(
+    declared_at = TimestampField(
         null=True, editable=False, help_text=_("When a process last confirmed the declaration.")
     )
-    declarer_started_at = models.DateTimeField(
+    declarer_started_at = TimestampField(
         null=True,
         editable=False,
         help_text=_("When the newest process that declares it started: older ones change nothing."),
     )
-    edited_at = models.DateTimeField(
-        null=True, help_text=_("When a person changed it; code no longer changes it.")
-    )
+    edited_at = TimestampField(null=True, help_text=_("When a person changed it; code no longer changes it."))
 
     objects = DeclaredQuerySet.as_manager()
 

@@ -27,27 +27,31 @@ from pgonly_django.models.batch import batches_of, lock, reopen
 from pgonly_django.models.job_rows import (
     CONSTRAINTS,
     DELETE_AFTER,
+    ENTRY,
     FAILED_DELETE_AFTER,
     INDEXES,
+    LOG_LINE,
+    PROGRESS,
     TAKEN_BACK,
     UNIQUE_ROW,
     errors_and,
 )
+from pgonly_django.models.readable import IntervalField, JsonField, TimestampField
 from pgonly_django.models.related import cancel_orphaned, forget_steps, gathered_by, needed_by
 from pgonly_django.outcomes import NOT_RUN, Outcome
 from pgonly_django.tables import table
 
 # The key in `progress` under which a worker notes from where the speed is measured; absent: from nought.
 MEASURED_SINCE = "since"
-DELETION = RawSQL(DELETE_AFTER, [], output_field=models.DateTimeField())  # noqa: S611 - our own text
-FAILED_DELETION = RawSQL(FAILED_DELETE_AFTER, [], output_field=models.DateTimeField())  # noqa: S611 - our own text
+DELETION = RawSQL(DELETE_AFTER, [], output_field=TimestampField())  # noqa: S611 - our own text
+FAILED_DELETION = RawSQL(FAILED_DELETE_AFTER, [], output_field=TimestampField())  # noqa: S611 - our own text
 
 
 class ClockTimestamp(Func):
     """The database's clock. It advances inside a transaction, where now() stands still."""
 
     template = "clock_timestamp()"
-    output_field = models.DateTimeField()
+    output_field = TimestampField()
 
 
 class State(models.TextChoices):
@@ -304,36 +308,36 @@ class Job(models.Model):
     backend = models.CharField(max_length=64, default="default", help_text=_("The alias in TASKS."))
     queue = models.CharField(max_length=64, default="default")
     task = models.CharField(max_length=255, help_text=_("The dotted path of the task."))
-    args = models.JSONField(default=list)
-    kwargs = models.JSONField(default=dict)
-    options = models.JSONField(null=True, help_text=_("Set by .using() for this job alone."))
-    metadata = models.JSONField(null=True, help_text=_("Carried beside its arguments."))
+    args = JsonField(of=list, default=list)
+    kwargs = JsonField(of=dict, default=dict)
+    options = JsonField(of=dict, null=True, help_text=_("Set by .using() for this job alone."))
+    metadata = JsonField(of=dict, null=True, help_text=_("Carried beside its arguments."))
     priority = models.SmallIntegerField(default=0, help_text=_("-100 to 100, larger first."))
-    run_at = models.DateTimeField(null=True, help_text=_("It does not start before this time."))
-    ready_at = models.DateTimeField(
+    run_at = TimestampField(null=True, help_text=_("It does not start before this time."))
+    ready_at = TimestampField(
         db_default=ClockTimestamp(),
         help_text=_("Its place in the order of claims: when it became ready, or earlier."),
     )
-    ready_again_at = models.DateTimeField(
+    ready_again_at = TimestampField(
         null=True, help_text=_("When it last became ready again at the place that it had kept.")
     )
 
     state = models.CharField(max_length=16, choices=State, default=State.READY)
     lease_epoch = models.IntegerField(default=0, help_text=_("Raised by every claim; fences off older runs."))
     worker_id = models.UUIDField(null=True)
-    lease_expires_at = models.DateTimeField(null=True)
+    lease_expires_at = TimestampField(null=True)
 
     attempt = models.SmallIntegerField(default=0)
     max_attempts = models.SmallIntegerField(default=8)
     interruptions = models.IntegerField(default=0, help_text=_("Planned stops; they use up no attempt."))
     crashes = models.SmallIntegerField(default=0, help_text=_("Worker deaths that it is suspected of."))
-    max_runtime = models.DurationField(null=True)
+    max_runtime = IntervalField(null=True)
     # NULL in the rows of most jobs, which is free: the indexes below ask for that first.
     unique_key = models.CharField(max_length=255, null=True, help_text=_("No second job may have it."))  # noqa: DJ001 - NULL keeps the row out of the index
     unique_while = models.CharField(  # noqa: DJ001 - as unique_key
         max_length=16, null=True, choices=UniqueWhile, help_text=_("The states in which the key counts.")
     )
-    unique_until = models.DateTimeField(
+    unique_until = TimestampField(
         null=True, help_text=_("When the key is free again; empty: by state alone.")
     )
     concurrency_key = models.CharField(max_length=255, null=True, help_text=_("The key its limit counts."))  # noqa: DJ001 - as unique_key
@@ -341,38 +345,38 @@ class Job(models.Model):
     slots = models.SmallIntegerField(
         null=True, help_text=_("Threads of its worker that it occupies; empty: one, and no concurrency key.")
     )
-    failed_retention = models.DurationField(
+    failed_retention = IntervalField(
         null=True, help_text=_("Kept this long after it failed; empty: as retention, at least 90 days.")
     )
     dead_letter_queue = models.CharField(  # noqa: DJ001 - as unique_key
         max_length=64, null=True, help_text=_("Its task is called when the job has failed.")
     )
-    dead_lettered_at = models.DateTimeField(null=True)
+    dead_lettered_at = TimestampField(null=True)
     held_by = models.CharField(max_length=255, null=True, help_text=_("Its holder, such as a budget."))  # noqa: DJ001 - as unique_key
     enqueued_by = models.CharField(  # noqa: DJ001 - as unique_key
         max_length=264,
         null=True,
         help_text=_("The job, schedule or batch that it comes from; empty: other code."),
     )
-    then_job = models.JSONField(null=True, help_text=_("The job that is enqueued when it succeeds."))
+    then_job = JsonField(
+        of={"task": str}, null=True, help_text=_("The job that is enqueued when it succeeds.")
+    )
     # No foreign key: its check would lock the row of the batch for each member.
     batch_id = models.UUIDField(null=True, help_text=_("The batch that it is a member of."))
-    retention = models.DurationField(null=True, help_text=_("Kept this long after its end; empty: forever."))
+    retention = IntervalField(null=True, help_text=_("Kept this long after its end; empty: forever."))
 
-    progress = models.JSONField(null=True, help_text=_("done, total and message."))
-    result = models.JSONField(null=True)
-    errors = models.JSONField(default=list, help_text=_("The last attempts that did not succeed."))
-    log = models.JSONField(default=list, help_text=_("The last lines the job logged."))
+    progress = JsonField(of=PROGRESS, null=True, help_text=_("done, total and message."))
+    result = JsonField(null=True)
+    errors = JsonField(of=[ENTRY], default=list, help_text=_("The last attempts that did not succeed."))
+    log = JsonField(of=[LOG_LINE], default=list, help_text=_("The last lines the job logged."))
 
-    cancel_requested_at = models.DateTimeField(null=True)
-    enqueued_at = models.DateTimeField(db_default=ClockTimestamp())
-    started_at = models.DateTimeField(null=True, help_text=_("When the first run that began was claimed."))
-    attempted_at = models.DateTimeField(null=True, help_text=_("When its latest run was claimed."))
-    reported_at = models.DateTimeField(
-        null=True, help_text=_("When it last reported progress or a log line.")
-    )
-    finished_at = models.DateTimeField(null=True)
-    delete_after = models.DateTimeField(null=True, help_text=_("When the finished job is deleted."))
+    cancel_requested_at = TimestampField(null=True)
+    enqueued_at = TimestampField(db_default=ClockTimestamp())
+    started_at = TimestampField(null=True, help_text=_("When the first run that began was claimed."))
+    attempted_at = TimestampField(null=True, help_text=_("When its latest run was claimed."))
+    reported_at = TimestampField(null=True, help_text=_("When it last reported progress or a log line."))
+    finished_at = TimestampField(null=True)
+    delete_after = TimestampField(null=True, help_text=_("When the finished job is deleted."))
 
     objects = JobQuerySet.as_manager()
 

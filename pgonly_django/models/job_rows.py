@@ -12,6 +12,7 @@ from django.db.models.lookups import Exact
 
 from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.error_texts import as_reason
+from pgonly_django.models.readable import JsonField, Shape, is_figure, is_time
 from pgonly_django.outcomes import Outcome
 
 # After this many deaths of its worker a job is a suspect: a process runs one suspect at a time.
@@ -26,6 +27,18 @@ IS_LIMITED = _LIMITED & _READY
 ERRORS_KEPT = 10
 TIMES = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))  # that a person may set
 LOG_LINES_KEPT = 100
+# What the JSON columns have in them: an entry of `errors`, a line of `log`, and `progress`.
+_TEXTS = "outcome", "exception", "message", "reason", "traceback", "worker", "worker_id", "step"
+_MOMENTS = "started_at", "finished_at", "step_started_at"
+CAUSE: dict[str, Shape] = {
+    "attempt": int,
+    "in_a_row": int,
+    **dict.fromkeys(_TEXTS, str),
+}  # of an entry, what a list reads
+ENTRY: Shape = {**CAUSE, **dict.fromkeys(_MOMENTS, is_time)}
+LOG_LINE: Shape = {"at": is_time, "text": str}
+_SINCE: Shape = {"done": is_figure, "seconds": is_figure}
+PROGRESS: Shape = {"done": is_figure, "total": is_figure, "message": str, "since": _SINCE}
 # When the retention of a job that ends now is over; longer than LONGEST is forever.
 DELETE_AFTER = f"CASE WHEN retention <= interval '{LONGEST.days} days' THEN clock_timestamp() + retention END"
 # The same of a job that fails now: it stays as long as a job that succeeded, and 90 days at least.
@@ -62,7 +75,7 @@ def errors_and(outcome: Outcome, reason: str, members: str | None = None) -> Raw
     facts = f"'outcome', %s::text, 'reason', %s::text, 'finished_at', {now}, 'members', %s::text"
     entry = f"({EARLIER_ERRORS}) || jsonb_strip_nulls(jsonb_build_object({facts}))"
     params = [outcome.value, as_reason(reason), members]
-    return RawSQL(entry, params, output_field=models.JSONField())  # noqa: S611 - our own text
+    return RawSQL(entry, params, output_field=JsonField())  # noqa: S611 - our own text
 
 
 def json_is(kind: str, *columns: str) -> Q:

@@ -10,6 +10,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.cache_entry import TextArrayField
+from pgonly_django.models.readable import TimestampField
 from pgonly_django.tables import table
 
 # The buckets of a histogram. Bucket i counts durations of at most BOUNDS[i] seconds, which is 1 ms * 2 ** (i / 2); the
@@ -52,7 +53,7 @@ class JobStats(models.Model):
     row with an empty task has those beyond the limit, and the one with an empty queue too has those of all queues."""
 
     granularity = models.CharField(max_length=8, choices=Granularity)
-    starts_at = models.DateTimeField()
+    starts_at = TimestampField()
     queue = models.CharField(max_length=64)
     task = models.CharField(max_length=255)
     succeeded = models.BigIntegerField(default=0)

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.database import notify
 from pgonly_django.models.declared import NAME_LENGTH, Declared, DeclaredQuerySet
 from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.readable import NumberField, TimestampField
 from pgonly_django.tables import table
 
 WHO_LENGTH = 255
@@ -39,13 +40,13 @@ class Limiter(Declared):
     limits nothing."""
 
     concurrent = models.IntegerField(null=True, blank=True, help_text=_("Maximum calls at a time."))
-    requests_per_minute = models.FloatField(null=True, blank=True)
-    tokens_per_minute = models.FloatField(null=True, blank=True)
+    requests_per_minute = NumberField(null=True, blank=True)
+    tokens_per_minute = NumberField(null=True, blank=True)
     # What was left in the two buckets at refilled_at. Below zero: more was used than reserved. NULL: full.
-    requests = models.FloatField(null=True, editable=False)
-    tokens = models.FloatField(null=True, editable=False)
-    refilled_at = models.DateTimeField(null=True, editable=False)
-    blocked_until = models.DateTimeField(
+    requests = NumberField(null=True, editable=False)
+    tokens = NumberField(null=True, editable=False)
+    refilled_at = TimestampField(null=True, editable=False)
+    blocked_until = TimestampField(
         null=True, editable=False, help_text=_("No caller gets in before this time.")
     )
 
@@ -78,8 +79,8 @@ class LimiterSlot(models.Model):
     number = models.IntegerField()  # from 1 on; those above the limiter's `concurrent` are not used
     holder = models.UUIDField(null=True)
     who = models.CharField(max_length=WHO_LENGTH, blank=True)
-    taken_at = models.DateTimeField(null=True)
-    expires_at = models.DateTimeField(null=True)
+    taken_at = TimestampField(null=True)
+    expires_at = TimestampField(null=True)
 
     class Meta:
         db_table = table("pgonly_limiter_slot")
@@ -102,8 +103,8 @@ class LimiterWaiter(models.Model):
     limiter = models.CharField(max_length=NAME_LENGTH)
     who = models.CharField(max_length=WHO_LENGTH, blank=True)
     tokens = models.BigIntegerField()
-    since = models.DateTimeField(db_default=ClockTimestamp())
-    expires_at = models.DateTimeField()
+    since = TimestampField(db_default=ClockTimestamp())
+    expires_at = TimestampField()
 
     class Meta:
         db_table = table("pgonly_limiter_waiter")

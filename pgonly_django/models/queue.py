@@ -14,6 +14,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.models.declared import Declared, DeclaredQuerySet
 from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.readable import NumberField, TimestampField
 from pgonly_django.tables import qualified, table
 
 # The queues whose jobs only a limited claim takes: queue/limited/claim.py. All others are left to the ordinary claims.
@@ -82,13 +83,11 @@ class Queue(Declared):
         blank=True,
         help_text=_("Maximum jobs that start per period ..."),
     )
-    rate_seconds = models.FloatField(
-        _("period"), null=True, blank=True, help_text=_("... of this many seconds.")
-    )
+    rate_seconds = NumberField(_("period"), null=True, blank=True, help_text=_("... of this many seconds."))
     limiter = models.CharField(  # noqa: DJ001 - NULL: none
         max_length=255, null=True, blank=True, help_text=_("While it cools down, no job of the queue starts.")
     )
-    paused_at = models.DateTimeField(null=True, blank=True)
+    paused_at = TimestampField(null=True, blank=True)
 
     objects: ClassVar[Any] = QueueQuerySet.as_manager()
 
@@ -118,8 +117,8 @@ class QueueTokens(models.Model):
     """What is left of a queue's rate. It changes with each start, so it is apart from the row that claims read."""
 
     queue = models.CharField(max_length=255, primary_key=True)
-    tokens = models.FloatField(help_text=_("Jobs that may start at once."))
-    refilled_at = models.DateTimeField()
+    tokens = NumberField(help_text=_("Jobs that may start at once."))
+    refilled_at = TimestampField()
 
     class Meta:
         db_table = table("pgonly_queue_tokens")

@@ -15,6 +15,7 @@ from pgonly_django.database import notify
 from pgonly_django.models.declared import NAME_LENGTH, Declared, DeclaredQuerySet
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.job_rows import json_is
+from pgonly_django.models.readable import JsonField, NumberField, TimestampField
 from pgonly_django.tables import table
 
 # next_at of a schedule whose next tick is to be computed: long past, so that a look for due ones finds it.
@@ -105,8 +106,8 @@ class Schedule(Declared):
     """Enqueues a task at the times of a cron line, or after every interval."""
 
     task = models.CharField(max_length=255, help_text=_("The dotted path of the task."))
-    args = models.JSONField(default=list, blank=True)
-    kwargs = models.JSONField(default=dict, blank=True)
+    args = JsonField(of=list, default=list, blank=True)
+    kwargs = JsonField(of=dict, default=dict, blank=True)
     queue = models.CharField(max_length=64, null=True, blank=True, help_text=_("Empty: the task's own."))  # noqa: DJ001 - NULL is "none given"
     priority = models.SmallIntegerField(null=True, blank=True, help_text=_("Empty: the task's own."))
     cron = models.CharField(  # noqa: DJ001 - either cron or every_seconds is NULL
@@ -116,7 +117,7 @@ class Schedule(Declared):
         help_text=_('Such as "0 3 * * *": minute hour day month weekday.'),
     )
     timezone = models.CharField(max_length=64, default="UTC", help_text=_("The time zone of the cron line."))
-    every_seconds = models.FloatField(null=True, blank=True, help_text=_("Instead of a cron line."))
+    every_seconds = NumberField(null=True, blank=True, help_text=_("Instead of a cron line."))
     catch_up = models.CharField(
         max_length=16,
         choices=CatchUp,
@@ -132,17 +133,17 @@ class Schedule(Declared):
     budget = models.CharField(  # noqa: DJ001 - as queue
         max_length=255, null=True, blank=True, help_text=_("The budget that pays for its jobs.")
     )
-    metadata = models.JSONField(
-        null=True, blank=True, help_text=_("The metadata of its jobs: a JSON object.")
+    metadata = JsonField(
+        of=dict, null=True, blank=True, help_text=_("The metadata of its jobs: a JSON object.")
     )
 
-    paused_at = models.DateTimeField(null=True, editable=False)
-    next_at = models.DateTimeField(
+    paused_at = TimestampField(null=True, editable=False)
+    next_at = TimestampField(
         null=True, default=UNPLANNED, editable=False, help_text=_("Its next tick; empty: none.")
     )
-    last_tick_at = models.DateTimeField(null=True, editable=False)
-    created_at = models.DateTimeField(db_default=ClockTimestamp(), editable=False)
-    declared_at = models.DateTimeField(
+    last_tick_at = TimestampField(null=True, editable=False)
+    created_at = TimestampField(db_default=ClockTimestamp(), editable=False)
+    declared_at = TimestampField(
         null=True, editable=False, help_text=_("When a worker last found it in its code.")
     )
     problem = models.TextField(  # noqa: DJ001 - as queue
@@ -231,8 +232,8 @@ class Tick(models.Model):
     """One time at which a schedule was due, or a person ran it. However many workers see it, it has one row."""
 
     schedule = models.ForeignKey(Schedule, models.CASCADE, related_name="ticks", db_index=False)
-    tick_at = models.DateTimeField(help_text=_("When it was due."))
-    at = models.DateTimeField(db_default=ClockTimestamp(), help_text=_("When a worker handled it."))
+    tick_at = TimestampField(help_text=_("When it was due."))
+    at = TimestampField(db_default=ClockTimestamp(), help_text=_("When a worker handled it."))
     outcome = models.CharField(max_length=16, choices=TickOutcome, default=TickOutcome.ENQUEUED)
     reason = models.CharField(max_length=NAME_LENGTH, default="", help_text=_("Why it was skipped."))
     job_id = models.UUIDField(null=True, help_text=_("Its job, which may have been pruned."))

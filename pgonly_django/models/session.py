@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.conf import settings
 from pgonly_django.events import emit
+from pgonly_django.models.readable import JsonField, TimestampField
 from pgonly_django.tables import table
 
 if TYPE_CHECKING:
@@ -107,13 +108,13 @@ class Session(models.Model):
     key_hash = DigestField(_("key hash"), primary_key=True, editable=False)
     # One member for each top-level key of the session, see sessions/codec.py. NULL: the session has ended, and the row
     # keeps it from being moved here again.
-    data = models.JSONField(_("data"), null=True)
+    data = JsonField(_("data"), null=True)
     # The text of any user model's primary key; no constraint, so that users come and go without locks here.
     user_id = models.TextField(_("user id"), null=True)  # noqa: DJ001 - NULL keeps visitors out of the index
-    created_at = models.DateTimeField(_("created at"), db_default=Now())
+    created_at = TimestampField(_("created at"), db_default=Now())
     # NULL: imported from another engine and not written here since.
-    last_seen_at = models.DateTimeField(_("last seen at"), null=True)
-    expires_at = models.DateTimeField(_("expires at"))
+    last_seen_at = TimestampField(_("last seen at"), null=True)
+    expires_at = TimestampField(_("expires at"))
     # With an index on expires_at itself no update would be HOT; with one on its hour, all but one in an hour are.
     expires_hour = StoredGeneratedField(
         expression=Func(

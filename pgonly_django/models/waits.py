@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
 from pgonly_django.models.job import ClockTimestamp, Job, State
+from pgonly_django.models.readable import JsonField, TimestampField
 from pgonly_django.tables import table
 
 WITH_JOB = "job", "name", "key", "question", "choices", "began_at", "until", "job__task", "job__queue"
@@ -31,9 +32,9 @@ class Event(models.Model):
     """The durable answer to a key. The first one counts, and every job that waits for the key gets it."""
 
     key: models.CharField[str, str] = EventKeyField(primary_key=True, max_length=KEY_LENGTH)
-    payload = models.JSONField(null=True, help_text=_("What the jobs get that wait for it."))
-    sent_at = models.DateTimeField(db_default=ClockTimestamp())
-    expires_at = models.DateTimeField(help_text=_("After this it is deleted, unless a job waits for it."))
+    payload = JsonField(null=True, help_text=_("What the jobs get that wait for it."))
+    sent_at = TimestampField(db_default=ClockTimestamp())
+    expires_at = TimestampField(help_text=_("After this it is deleted, unless a job waits for it."))
     is_delivered = models.BooleanField(
         default=False, db_default=False, help_text=_("The jobs that waited for it have been woken.")
     )
@@ -81,7 +82,7 @@ class WaitQuerySet(models.QuerySet["Wait"]):
 
     def with_answers(self) -> WaitQuerySet:
         """Adds `is_answered`."""
-        offered = ExpressionWrapper(OuterRef("choices"), output_field=models.JSONField())
+        offered = ExpressionWrapper(OuterRef("choices"), output_field=JsonField())
         kind = Coalesce(Func("payload", function="jsonb_typeof"), Value(""), output_field=models.TextField())
         events = Event.objects.filter(key=OuterRef("key")).alias(offered=offered, kind=kind)
         fits = Q(offered=[]) | ~Q(kind="string") | Q(offered__contains=F("payload"))
@@ -112,10 +113,10 @@ class Wait(models.Model):
     key = models.CharField(  # noqa: DJ001 - NULL keeps the row out of the index
         max_length=KEY_LENGTH, null=True, help_text=_("The key of the event; empty: it waits for a time.")
     )
-    until = models.DateTimeField(null=True, help_text=_("The deadline; empty: none."))
-    began_at = models.DateTimeField(db_default=ClockTimestamp())
+    until = TimestampField(null=True, help_text=_("The deadline; empty: none."))
+    began_at = TimestampField(db_default=ClockTimestamp())
     lease_epoch = models.IntegerField(help_text=_("The run of the job that waits."))
-    choices = models.JSONField(default=list, help_text=_("The answers that a person may choose from."))
+    choices = JsonField(of=[str], default=list, help_text=_("The answers that a person may choose from."))
     question = models.TextField(blank=True, default="", help_text=_("What a person is asked."))
     kept_key = models.CharField(  # noqa: DJ001 - as key
         max_length=255, null=True, help_text=_("The concurrency key that its job keeps; empty: none.")

@@ -17,6 +17,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.models.job import ClockTimestamp, Job, State
 from pgonly_django.models.job_rows import json_is
+from pgonly_django.models.readable import JsonField, TimestampField
 from pgonly_django.tables import table
 
 # A heartbeat comes each quarter of a lease. A worker is live while the last one is younger than this part of a lease.
@@ -97,18 +98,18 @@ class Worker(models.Model):
     name = models.CharField(max_length=128)
     hostname = models.CharField(max_length=255)
     pid = models.IntegerField()
-    queues = models.JSONField(default=list, help_text=_("In serving order; empty: all."))
+    queues = JsonField(of=[str], default=list, help_text=_("In serving order; empty: all."))
     threads = models.SmallIntegerField()
     running = models.IntegerField(default=0)
-    started_at = models.DateTimeField(db_default=ClockTimestamp())
-    heartbeat_at = models.DateTimeField(db_default=ClockTimestamp())
-    stopped_at = models.DateTimeField(null=True)
-    sleeping_since = models.DateTimeField(null=True, help_text=_("It has no connection since then."))
+    started_at = TimestampField(db_default=ClockTimestamp())
+    heartbeat_at = TimestampField(db_default=ClockTimestamp())
+    stopped_at = TimestampField(null=True)
+    sleeping_since = TimestampField(null=True, help_text=_("It has no connection since then."))
     version = models.CharField(max_length=VERSION_LENGTH, help_text=_("The version of pgonly-django."))
-    stop_requested_at = models.DateTimeField(
+    stop_requested_at = TimestampField(
         null=True, help_text=_("It was asked to stop, and to give its jobs back.")
     )
-    drain_requested_at = models.DateTimeField(
+    drain_requested_at = TimestampField(
         null=True, help_text=_("It was asked to end after its jobs are done.")
     )
 

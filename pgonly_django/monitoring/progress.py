@@ -20,7 +20,6 @@ from pgonly_django.models.job import FINISHED, MEASURED_SINCE
 from pgonly_django.tables import qualified
 from pgonly_django.tasks.batches import Batch
 
-LARGEST_FIGURE = 1e300  # so that done / total can be computed
 LONGEST_LEFT = timedelta(days=3650)
 # A speed that was measured for a shorter time says little.
 MEASURED_SECONDS = 2.0
@@ -39,8 +38,8 @@ class JobProgress:
 
 def job_progress(job: Job, now: datetime | None = None) -> JobProgress:
     """Returns the progress. The speed is counted from where the present run began, up to its last report."""
-    reported = job.progress if isinstance(job.progress, dict) else {}
-    done, total = _figure(reported.get("done")), _figure(reported.get("total"))
+    reported = job.progress or {}
+    done, total = reported.get("done"), reported.get("total")
     if done is None:
         return JobProgress(None, None, None, None, None)
     now = now or timezone.now()
@@ -49,10 +48,6 @@ def job_progress(job: Job, now: datetime | None = None) -> JobProgress:
         return JobProgress(done, None, None, rate, None)
     percent = int(100 * min(max(done, 0), total) / total)
     return JobProgress(done, total, percent, rate, _left(job, total - done, rate, now) if rate else None)
-
-
-def _figure(value: Any) -> float | None:
-    return value if value is not None and abs(value) < LARGEST_FIGURE else None
 
 
 def _per_minute(job: Job, since: dict[str, Any], done: float, now: datetime) -> float | None:

@@ -126,7 +126,7 @@ def _shown(wanted: Wanted, seen: Seen | None) -> dict[str, Any]:
     if seen is None or job is None:
         return {"state": "gone", "label": _("No longer here"), "is_over": True, "may_cancel": False}
     progress = job_progress(job, job.now)
-    reported = job.progress if isinstance(job.progress, dict) else {}
+    reported = job.progress or {}
     may_cancel = wanted.grant.may_cancel and job.state in CANCELLABLE
     wait = seen.waits.get(job.pk)
     question = wait.question if wait and not wait.is_answered else ""

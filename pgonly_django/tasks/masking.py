@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from inspect import Parameter
@@ -9,9 +10,12 @@ from typing import Any
 
 from pgonly_django.conf import settings
 from pgonly_django.masking import MASK, is_secret, masked
+from pgonly_django.models.readable import OddValue, odd_values
 from pgonly_django.queue.values import NESTING_LIMIT
 from pgonly_django.tasks.arguments import POSITIONAL, CallSignature, call_signature
 from pgonly_django.tasks.registry import UnknownTaskError, import_task
+
+STRINGS = re.compile(r'"((?:[^"\\]|\\.)*)"')  # of JSON: names and texts
 
 
 class JobMask:
@@ -24,8 +28,10 @@ class JobMask:
     def args(self, task: str, args: Any) -> Any:
         """Masks positional arguments, which have the names of the parameters of the task at this path. A value that has
         no name, since the task is not known here or takes fewer, is masked."""
-        if not isinstance(args, list) or not self._patterns:
-            return self.value(args)
+        if isinstance(args, OddValue):
+            return OddValue(MASK) if self._may_be_secret(task) else self.value(args)
+        if not self._patterns:
+            return args
         names = self._names(task, len(args))
         return [
             MASK if name is None or is_secret(name, self._patterns) else self.value(value)
@@ -33,8 +39,18 @@ class JobMask:
         ]
 
     def value(self, value: Any) -> Any:
-        """Masks a result, keyword arguments or a checkpoint."""
+        """Masks a result, keyword arguments or a checkpoint; all of an OddValue that has a name to be masked in it."""
+        if isinstance(value, OddValue):
+            return OddValue(MASK) if any(map(self.hides, STRINGS.findall(value))) else value
         return masked(value, self._patterns, NESTING_LIMIT) if self._patterns else value
+
+    def odd(self, job: Any) -> dict[str, OddValue]:
+        """Returns the columns of the job that cannot be read. Annotations with an excerpt are named "small_args"."""
+        found = {name.removeprefix("small_"): value for name, value in odd_values(job).items()}
+        return {
+            name: self.args(job.task, value) if name == "args" else self.value(value)
+            for name, value in found.items()
+        }
 
     def hides(self, name: str) -> bool:
         """Returns whether all that has this name is masked, as the result of a step."""
@@ -43,6 +59,13 @@ class JobMask:
     def hides_of(self, task: str, args: Any, kwargs: Any) -> bool:
         """Whether something in the arguments of a call is masked, and so may stand in what was made of them: a key."""
         return bool(self.args(task, args) != args or self.value(kwargs) != kwargs)
+
+    def _may_be_secret(self, task: str) -> bool:
+        """Returns whether something that is masked may stand in positional arguments that cannot be read."""
+        if not self._patterns:
+            return False
+        signature = self._signature(task)
+        return signature is None or any(map(self.hides, signature.signature.parameters))
 
     def _names(self, task: str, count: int) -> Sequence[str | None]:
         """Returns the name of each positional argument; None where it has none."""

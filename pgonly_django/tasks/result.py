@@ -77,8 +77,8 @@ class JobResult(GenericTaskResult[T]):
         from pgonly_django.models.job import MEASURED_SINCE
 
         progress = self._rows.values_list("progress", flat=True).get()
-        if not isinstance(progress, dict):
-            return progress
+        if not progress:
+            return None
         return {name: value for name, value in progress.items() if name != MEASURED_SINCE}
 
     def output(self, after: int = 0) -> Output:

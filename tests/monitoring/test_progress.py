@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -22,7 +23,8 @@ MINUTE = timedelta(minutes=1)
 def running(progress, began=10 * MINUTE, reported=timedelta(0), **fields):
     at = None if reported is None else NOW - reported
     given = {"state": State.RUNNING, "attempted_at": NOW - began, "reported_at": at, **fields}
-    return job_progress(Job(progress=progress, **given), NOW)
+    read = Job._meta.get_field("progress").from_db_value(json.dumps(progress), None, None)
+    return job_progress(Job(progress=read, **given), NOW)
 
 
 def test_the_speed_is_that_of_the_run_and_says_how_long_it_takes():

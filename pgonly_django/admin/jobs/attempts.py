@@ -243,7 +243,7 @@ def is_our_text(entry: dict[str, Any]) -> bool:
 
 def log_lines(job: Job) -> list[tuple[datetime | None, str]]:
     """Returns time and text, newest first."""
-    return [(_time(line["at"]), line["text"]) for line in reversed(job.log)]
+    return [(_time(line.get("at")), line.get("text") or "") for line in reversed(job.log)]
 
 
 def _time(text: str | None) -> datetime | None:

@@ -27,6 +27,7 @@ from pgonly_django.database.on_django import time_limit, timed_out
 from pgonly_django.exceptions import NotStorableError
 from pgonly_django.masking import unmasked
 from pgonly_django.models import Job, State
+from pgonly_django.models.readable import OddValue
 from pgonly_django.monitoring.waiting import waits_of
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import call_signature
@@ -162,7 +163,10 @@ class JsonText(forms.CharField):
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         """Compares the values, since a browser sends other line ends. True and 1 are two values."""
-        values = [json.dumps(self.clean(text), sort_keys=True) for text in (initial, data)]
+        try:
+            values = [json.dumps(self.clean(text), sort_keys=True) for text in (initial, data)]
+        except ValidationError:  # the row has an OddValue, or the data is refused anyway
+            return True
         return values[0] != values[1]
 
     def clean(self, value: Any) -> Any:
@@ -213,7 +217,12 @@ class CallForm(forms.Form):
     def _add_arguments(self) -> None:
         mask = JobMask()
         self.masked = {"args": mask.args(self.job.task, self.job.args), "kwargs": mask.value(self.job.kwargs)}
-        texts = {name: json.dumps(value, indent=2, ensure_ascii=False) for name, value in self.masked.items()}
+        texts = {
+            name: str(value)
+            if isinstance(value, OddValue)
+            else json.dumps(value, indent=2, ensure_ascii=False)
+            for name, value in self.masked.items()
+        }
         if max(map(len, texts.values())) > CHARACTERS_AT_MOST:
             self.unseen = _("The arguments are too long to be edited here: they stay as they are.")
             return

@@ -11,8 +11,7 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.db import router
-from django.db.models import Case, F, Func, IntegerField, JSONField, Sum, TextField, When
-from django.db.models.fields.json import KeyTransform
+from django.db.models import Case, F, Func, IntegerField, Sum, TextField, When
 from django.db.models.functions import Cast, Length
 from django.db.models.lookups import LessThanOrEqual
 from django.template.defaultfilters import filesizeformat
@@ -33,6 +32,8 @@ from pgonly_django.database.statement import printable
 from pgonly_django.masking import MASK
 from pgonly_django.models import CostEntry, Job, State, Wait, Worker
 from pgonly_django.models.job import seconds_between
+from pgonly_django.models.job_rows import CAUSE
+from pgonly_django.models.readable import JsonField
 from pgonly_django.monitoring.progress import progress_for_page
 from pgonly_django.monitoring.waiting import waits_of
 from pgonly_django.tasks.masking import JobMask
@@ -50,22 +51,25 @@ def _stored_size(column: str) -> Func:
     return Func(F(column), function="pg_column_size", output_field=IntegerField())
 
 
-def _unless_large(column: str) -> Case:
+def _unless_large(column: str, of: type) -> Case:
     """SQL for the value, or NULL. The length of its text is asked only where its stored size is small."""
     text = Length(Cast(column, TextField()))
     is_short = When(LessThanOrEqual(text, ARGUMENTS_READ), then=F(column))
     is_small = When(LessThanOrEqual(_stored_size(column), ARGUMENTS_READ), then=Case(is_short))
-    return Case(is_small, output_field=JSONField())
+    return Case(is_small, output_field=JsonField(of=of))
 
 
 # PostgreSQL computes these for the rows of one page, and where it sorts, for those that it sorts.
 LISTED = {
+    # Without the traceback. NULL where it is no object, of which nothing can be subtracted.
     "last_error": Func(
-        KeyTransform(-1, "errors"), template="(%(expressions)s - 'traceback')", output_field=JSONField()
+        F("errors"),
+        template="""(jsonb_path_query_first(%(expressions)s, '$[last] ? (@.type() == "object")') - 'traceback')""",
+        output_field=JsonField(of=CAUSE),
     ),
-    "small_args": _unless_large("args"),
-    "small_kwargs": _unless_large("kwargs"),
-    "small_metadata": _unless_large("metadata"),
+    "small_args": _unless_large("args", list),
+    "small_kwargs": _unless_large("kwargs", dict),
+    "small_metadata": _unless_large("metadata", dict),
     "stored_size": _stored_size("args") + _stored_size("kwargs"),
 }
 
@@ -102,10 +106,12 @@ def _costs(ids: list[UUID]) -> dict[UUID, Decimal]:
 
 
 def _call_and_metadata(job: Any, mask: JobMask) -> str:
-    """Returns them as in a call, secrets masked, and the metadata after them: 5, project_id=7 · tenant="acme"."""
+    """Returns them as in a call, secrets masked, and the metadata after them: 5, project_id=7 · tenant="acme". The
+    columns that cannot be read come last, as they stand in the row."""
     metadata = mask.value(job.small_metadata or {})
     shown = {name: value for name, value in metadata.items() if name not in TRACE_HEADERS}
-    return " · ".join(filter(None, (_call(job, mask), ", ".join(_named(shown)))))
+    odd = [f"{name}: {formats.brief(str(value), VALUE_SHOWN)}" for name, value in mask.odd(job).items()]
+    return " · ".join(filter(None, (_call(job, mask), ", ".join(_named(shown)), *odd)))
 
 
 def _call(job: Any, mask: JobMask) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +23,7 @@ from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.masking import MASK
 from pgonly_django.models import Checkpoint, CostEntry, Job, State, Worker
 from pgonly_django.models.budget import HELD_BY
+from pgonly_django.models.readable import read_json
 from pgonly_django.queue.output import read_output
 from pgonly_django.tasks.masking import JobMask
 
@@ -112,7 +112,7 @@ def _then(job: Job) -> str | None:
     if job.is_finished:
         has_succeeded = job.state == State.SUCCEEDED
         words = _("%s was enqueued") if has_succeeded else _("%s was not enqueued: its chain ended here")
-    return words % str(job.then_job.get("task"))
+    return words % (job.then_job.get("task") or "?")
 
 
 def _held_by(job: Job) -> str:
@@ -188,18 +188,21 @@ def _lease(job: Job) -> str | None:
 
 
 def values_of(job: Job, mask: JobMask) -> list[tuple[str, str, str]]:
-    """Yields heading, JSON, and the text to show when there is none."""
+    """Returns heading, JSON, and the text to show when there is none; at the end the columns that cannot be read."""
     has_result = job.state == State.SUCCEEDED or job.result is not None
     no_result = _("None.") if job.is_finished else _("None yet.")
     args, kwargs = mask.args(job.task, job.args), mask.value(job.kwargs)
     metadata = mask.value(job.metadata)
-    return [
-        (_("Positional arguments"), pretty_json(args) if args else "", _("None.")),
-        (_("Keyword arguments"), pretty_json(kwargs) if kwargs else "", _("None.")),
-        *([(_("Metadata"), pretty_json(metadata), "")] if metadata else []),
-        *([(_("Options set for this job"), pretty_json(job.options), "")] if job.options else []),
-        (_("Result"), pretty_json(mask.value(job.result)) if has_result else "", no_result),
+    odd = mask.odd(job)
+    readable = [
+        ("args", _("Positional arguments"), pretty_json(args) if args else "", _("None.")),
+        ("kwargs", _("Keyword arguments"), pretty_json(kwargs) if kwargs else "", _("None.")),
+        *([("metadata", _("Metadata"), pretty_json(metadata), "")] if metadata else []),
+        *([("options", _("Options set for this job"), pretty_json(job.options), "")] if job.options else []),
+        ("result", _("Result"), pretty_json(mask.value(job.result)) if has_result else "", no_result),
     ]
+    unreadable = [(_("Unreadable: %s") % name, pretty_json(value), "") for name, value in odd.items()]
+    return [(heading, text, empty) for name, heading, text, empty in readable if name not in odd] + unreadable
 
 
 def checkpoint_of(job: Job, mask: JobMask, *, sees_data: bool) -> dict[str, Any] | None:
@@ -277,6 +280,6 @@ def _result(step: Any, mask: JobMask) -> str:
         return _("It is too long to be shown: %s characters.") % f"{step.size:,}"
     if step.kind not in ("object", "array"):
         return str(step.text)
-    value = json.loads(step.text)
+    value = read_json(step.text)
     masked = mask.value(value)
     return str(step.text)[:RESULT_SHOWN] if masked == value else shortened(pretty_json(masked), RESULT_SHOWN)

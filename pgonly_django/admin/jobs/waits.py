@@ -177,7 +177,7 @@ def _held(by: str, job: Job) -> str:
     """Returns a person's reason, which names the person, where there is one."""
     last = job.errors[-1] if job.errors else {}
     if by == BY_A_PERSON and last.get("outcome") == Outcome.HELD and "started_at" not in last:
-        return brief(last["reason"], REASON_SHOWN).removeprefix("Held ").rstrip(".")
+        return brief(last.get("reason") or "", REASON_SHOWN).removeprefix("Held ").rstrip(".")
     return _("by %s, until a person resumes it") % (by or _("a person"))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from django.db.models import F, FloatField, Func, Value
 
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.database.statement import Params
@@ -65,15 +66,21 @@ SELECT wanted.number, job.* FROM unnest(%(numbers)s::int[], %(queues)s::text[], 
         %(keys)s::text[], %(job_limits)s::int[]) AS wanted(number, queue, priority, key, job_limit)
 CROSS JOIN LATERAL (
     SELECT id::text, coalesce(slots, 1)::int, coalesce(concurrency_limit, 1)::int, crashes::int,
-        date_part('epoch', ready_at)
+        ready_epoch
     FROM ({oldest}) AS oldest LIMIT wanted.job_limit
 ) AS job
 """)
 _IN_BAND = {"queue": of("wanted.queue"), "priority": of("wanted.priority")}
-_FACTS = "id", "slots", "concurrency_limit", "crashes", "ready_at"
+_FACTS = "id", "slots", "concurrency_limit", "crashes"
+# Not ready_at itself: models/readable.py reads it through functions, and by these no index has an order.
+_EPOCH = Func(Value("epoch"), F("ready_at"), function="date_part", output_field=FloatField())
 CANDIDATES_OF = {
     kind: CANDIDATES.format(
-        oldest=sql_of(rows.filter(where(NOT_LEFT_TO_OTHERS), **_IN_BAND).values(*_FACTS)[:BAND_LIMIT])
+        oldest=sql_of(
+            rows.filter(where(NOT_LEFT_TO_OTHERS), **_IN_BAND).values(*_FACTS, ready_epoch=_EPOCH)[
+                :BAND_LIMIT
+            ]
+        )
     )
     for kind, rows in _ROWS.items()
 }
