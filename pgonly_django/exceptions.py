@@ -86,7 +86,7 @@ class StepNameOfWaitError(StepNameError):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        begins = "'sleep ', 'event ' or 'first '"
+        begins = "'sleep ', 'event ' or 'first of '"
         ValueError.__init__(
             self,
             f"A step's name must not begin with {begins}, as those of waits do, got {name!r}. Rename the step.",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from itertools import chain
 from typing import Any
 
 from pgonly_django.amounts import Amount, Cost, Costed
@@ -19,7 +20,9 @@ from pgonly_django.queue.checkpoints import StepCost
 # A call may take longer than the longest so far, and its result has to be stored.
 MARGIN, STORE_SECONDS = 1.2, 0.05
 
-_depth = ContextVar("pgonly_step_depth", default=0)  # the number of calls that this code is inside of
+_inside: ContextVar[tuple[object, ...]] = ContextVar(
+    "pgonly_step_calls", default=()
+)  # the calls around this code
 # All pauses of one step together. Ending the run and beginning another one costs two transactions and the place in the
 # queue, and the backoff of a first snooze alone takes longer: 7.5 to 15 s.
 SHORT_SECONDS = 5.0
@@ -47,7 +50,7 @@ class Calls:
         # Whether another thread or asyncio task than the job's first one has called the context.
         self.are_in_branches = False
         # One entry each. A lock would not do: the job may be interrupted between two bytecodes, and leave it held.
-        self._under_way: list[None] = []
+        self._under_way: list[object] = []
         self._around: list[None] = []
 
     @contextmanager
@@ -63,8 +66,9 @@ class Calls:
     @contextmanager
     def one(self) -> Iterator[None]:
         """Stands around one call."""
-        began, token = time.monotonic(), _depth.set(_depth.get() + 1)
-        self._under_way.append(None)
+        began, call = time.monotonic(), object()
+        token = _inside.set((*_inside.get(), call))
+        self._under_way.append(call)
         try:
             yield
             self.completed += 1
@@ -72,16 +76,16 @@ class Calls:
             self.was_cut_off = True
             raise
         finally:
-            self._under_way.pop()
+            self._under_way.remove(call)
             self.active_at = time.monotonic()
             self.longest_seconds = max(self.longest_seconds, self.active_at - began)
-            _depth.reset(token)
+            _inside.reset(token)
 
     def lacks_time(self, seconds: float | None = None) -> bool:
         """Returns whether the process ends before something is done that takes `seconds`, or as long as the longest
         call. Inside a call nothing lacks time: the call around it would be lost."""
         needed = self.longest_seconds if seconds is None else seconds
-        if self.until is None or needed == 0 or _depth.get():
+        if self.until is None or needed == 0 or self.around_here:
             return False
         return time.monotonic() + needed * MARGIN + STORE_SECONDS > self.until
 
@@ -101,9 +105,15 @@ class Calls:
         return bool(self._around)
 
     @property
-    def others_under_way(self) -> bool:
-        """Whether other threads or asyncio tasks of the job are in the middle of a call."""
-        return len(self._under_way) > _depth.get()
+    def around_here(self) -> tuple[object, ...]:
+        """The calls that this code is inside of."""
+        return _inside.get()
+
+    def others_under_way(self, around_waits: Iterable[tuple[object, ...]]) -> bool:
+        """Returns whether other threads or asyncio tasks of the job are in the middle of a call. The calls that are
+        around the waits of the job wait themselves."""
+        waiting = {*self.around_here, *chain.from_iterable(around_waits)}
+        return not waiting.issuperset(self._under_way)
 
 
 class StepPauses:

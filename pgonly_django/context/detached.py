@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -19,7 +19,6 @@ from pgonly_django.events import emit
 from pgonly_django.exceptions import CannotWaitError, LoopNameError
 from pgonly_django.queue.checkpoints import Position
 from pgonly_django.queue.values import to_json
-from pgonly_django.queue.waits import Look, NewWait
 
 T = TypeVar("T")
 NO_WORKER = "its task does not run in a worker of this package"
@@ -72,14 +71,12 @@ class DetachedMemory(Memory):
         spending.settle(is_new=True)
         return self._steps[name]
 
-    def look_for(self, name: str, of: Sequence[NewWait]) -> Look:  # noqa: ARG002 - it waits for none
+    def refuse_wait(self, name: str) -> None:
+        """See Memory."""
         raise CannotWaitError(name, NO_WORKER)
-
-    def withdraw(self, of: Sequence[NewWait]) -> None:
-        """Does nothing: no wait has begun."""
 
     def find_batch(self, name: str) -> None:
-        raise CannotWaitError(name, NO_WORKER)
+        self.refuse_wait(name)
 
 
 class DetachedContext(JobContext):

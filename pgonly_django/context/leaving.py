@@ -22,6 +22,8 @@ POLL_SECONDS = 0.1
 # is less, and a job that has only waits holds its slot no longer. On a slow machine, too, code that could run has its
 # turn in each pause.
 IDLE_PAUSES = 2
+# Where nobody awaits the tasks that wait, the job may go on without them, or be told of their answers in another way.
+LONGEST_PAUSES = 300
 
 
 class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs only
@@ -132,9 +134,9 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
         """Returns the first answer to these waits, as JSON text. While other threads or asyncio tasks of the job go on,
         it is awaited here; then it raises JobWaiting."""
         self._begin()
-        pending = self._run.begin_wait(waits.name_of(of))
+        pending = self._run.begin_wait(of)
         try:
-            look = self._memory.look_for(pending.name, of)
+            look = self._memory.look_for(pending)
             while look.answer is None:
                 pending.note_look(look.seconds_left)
                 for pause in self._pauses_of(pending):
@@ -143,10 +145,10 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
                 self._check()
                 if self._run.is_over:
                     raise JobWaiting  # noqa: TRY301 - as _check() does
-                look = self._memory.look_again(pending.name, of)
+                look = self._memory.look_again(pending)
         except BaseException:
             if self._goes_on_without(pending):
-                self._memory.withdraw(of)
+                self._memory.withdraw(pending)
             raise
         self._run.end_wait(pending)
         return look.answer
@@ -155,9 +157,9 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
         """See _wait(). An async job leaves by the cancellation of its first task: others may collect what is raised in
         them as a result, as asyncio.wait() does."""
         await self._abegin()
-        pending = self._run.begin_wait(waits.name_of(of))
+        pending = self._run.begin_wait(of)
         try:
-            look = await sync_to_async(self._memory.look_for)(pending.name, of)
+            look = await sync_to_async(self._memory.look_for)(pending)
             while look.answer is None:
                 pending.note_look(look.seconds_left)
                 for pause in self._pauses_of(pending):
@@ -165,10 +167,14 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
                 if self._cancel_first_task():
                     raise asyncio.CancelledError  # noqa: TRY301 - as from outside
                 await self._acheck()
-                look = await sync_to_async(self._memory.look_again)(pending.name, of)
-        except (Exception, asyncio.CancelledError):
+                look = await sync_to_async(self._memory.look_again)(pending)
+        except GeneratorExit:  # nothing can be awaited now; the end of the job withdraws it
+            self._run.end_wait(pending)
+            raise
+        except BaseException:
             if self._goes_on_without(pending):
-                await sync_to_async(self._memory.withdraw)(of)
+                withdrawal = sync_to_async(self._memory.withdraw)(pending)
+                await asyncio.shield(asyncio.ensure_future(withdrawal))  # anyio cancels at each await
             raise
         self._run.end_wait(pending)
         return look.answer
@@ -189,25 +195,26 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
     def _is_idle(self, pending: PendingWait) -> bool:
         """Whether nothing in the run can go on: no step is in progress, none was for a moment, and the answer to a wait
         is awaited. A job that has one thread or asyncio task needs no moment."""
-        if self._calls.others_under_way or self._calls.are_going_on:
+        if self._others_work or self._calls.are_going_on:
             return False
         if not self._calls.are_in_branches:
             return True
-        if pending.pauses < IDLE_PAUSES or not any(wait.is_awaited for wait in self._run.waits):
+        are_awaited = any(wait.is_awaited for wait in self._run.waits)
+        if pending.pauses < (IDLE_PAUSES if are_awaited else LONGEST_PAUSES):
             return False
         soon = time.monotonic() + IDLE_PAUSES * POLL_SECONDS
         return all(wait.until > soon for wait in self._run.waits)
 
     def _cancel_first_task(self) -> bool:
         """Cancels the first task of an async job that leaves its run to wait. Returns whether it was another one."""
-        return self._run.interruption is JobWaiting and self._run.interrupter.cancel_unless_here(JobWaiting)
+        return self._run.interruption is JobWaiting and self._run.interrupter.cancel_unless_here()
 
     def _goes_on_without(self, pending: PendingWait) -> bool:
         """Returns whether the run continues after a wait whose await was cancelled: then it has to be withdrawn."""
         if self._run.interruption is not None or self._run.is_over:
             return False
         self._run.end_wait(pending)
-        return True
+        return pending.has_begun
 
     @property
     def _waits_for_lease(self) -> bool:
@@ -219,7 +226,12 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
         """Whether the run has to end, and others of its threads or asyncio tasks are in the middle of a paid call: the
         interruption of one would cut them off."""
         is_leaving = self._run.is_in_grace or self._run.interruption is JobWaiting
-        return is_leaving and self._calls.others_under_way
+        return is_leaving and self._others_work
+
+    @property
+    def _others_work(self) -> bool:
+        """Whether other threads or asyncio tasks of the job are in the middle of a call that does not wait itself."""
+        return self._calls.others_under_way([wait.inside for wait in self._run.waits])
 
     def _leave_unless_time(self, seconds: float | None = None) -> None:
         """Makes the run end if its process ends before something is done that takes this number of seconds; None: as

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from pgonly_django.conf import settings
 from pgonly_django.context.calls import Spending
 from pgonly_django.context.checkpoint_state import CheckpointState
 from pgonly_django.context.output import RunOutput, current_step_call, in_step
-from pgonly_django.context.run import Run
+from pgonly_django.context.run import PendingWait, Run
 from pgonly_django.context.transactions import is_in_transaction, retry_while_down
 from pgonly_django.context.unwritten import UnwrittenOutput
 from pgonly_django.database.statement import printable
@@ -196,41 +196,45 @@ class Memory:
 
     # Waits.
 
-    def look_for(self, name: str, of: Sequence[waits.NewWait]) -> waits.Look:
+    def refuse_wait(self, name: str) -> None:
+        """Raises CannotWaitError where the run cannot be left."""
+        if self._is_atomic or is_in_transaction(connections[self._run.alias]):
+            raise CannotWaitError(name, "it is in a transaction, which leaving the run would roll back")
+
+    def look_for(self, wait: PendingWait) -> waits.Look:
         """Returns the answer. If there is none yet, notes that the job waits, and only then looks whether it has to."""
-        self._refuse_transaction(name)
-        look = self.look_again(name, of)
+        self.refuse_wait(wait.name)
+        look = self.look_again(wait)
         if look.answer is None:
-            for wait in of:
-                self._fenced(waits.begin, wait)
-            look = self.look_again(name, of)
+            wait.has_begun = True
+            for each in wait.of:
+                self._fenced(waits.begin, each)
+            look = self.look_again(wait)
         return look
 
-    def look_again(self, name: str, of: Sequence[waits.NewWait]) -> waits.Look:
+    def look_again(self, wait: PendingWait) -> waits.Look:
         """Returns the answer to waits that have begun, if there is one by now."""
-        look = self._fenced(waits.look, name, [wait.name for wait in of])
+        names = [each.name for each in wait.of]
+        look = self._fenced(waits.look, wait.name, names, self._run.own_names(wait))
+        wait.is_answered = look.answer is not None
         if look.is_new:
-            self.state.note_new_step(name, has_text=False)
+            self.state.note_new_step(wait.name, has_text=False)
         return look
 
-    def withdraw(self, of: Sequence[waits.NewWait]) -> None:
+    def withdraw(self, wait: PendingWait) -> None:
         try:
-            self._fenced(waits.withdraw, [wait.name for wait in of])
+            self._fenced(waits.withdraw, self._run.own_names(wait))
         except (DatabaseError, JobInterrupt) as error:
-            message = f"Could not withdraw the wait {of[0].name!r}: {error!r}"
+            message = f"Could not withdraw the wait {wait.name!r}: {error!r}"
             emit("worker.wait_not_withdrawn", message, level=logging.WARNING)
 
     def find_batch(self, name: str) -> batches.Gathered | None:
         """Returns how the batch of a gather() stands; None where it has not begun."""
-        self._refuse_transaction(name)
+        self.refuse_wait(name)
         return self._fenced(batches.find_gathered, name)
 
     def begin_batch(self, name: str, members: Members) -> batches.Gathered:
         return self._fenced(batches.begin_gathered, name, members)
-
-    def _refuse_transaction(self, name: str) -> None:
-        if self._is_atomic or is_in_transaction(connections[self._run.alias]):
-            raise CannotWaitError(name, "it is in a transaction, which leaving the run would roll back")
 
     def _fenced(self, statement: Callable[..., T], *values: Any) -> T:
         job = self._run.job

@@ -27,6 +27,7 @@ from pgonly_django.exceptions import (
 )
 from pgonly_django.models.job_rows import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob, time_of
+from pgonly_django.queue.waits import NewWait, name_of
 
 SOON_SECONDS = 1.0
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0  # between two looks for an answer in one run
@@ -75,28 +76,31 @@ class Interrupter:
     and close() compete for it. CPython raises an asynchronous exception between two bytecodes, so a thread that waits
     inside a C call (a socket, a sleep) notices it when that call returns."""
 
-    __slots__ = ("_is_sent", "_task", "_thread", "_token", "has_reached_job")
+    __slots__ = ("_is_leaving", "_is_sent", "_task", "_thread", "_token", "has_reached_job")
 
     def __init__(self) -> None:
         self._token: list[None] = []
         self._thread: int | None = None
         self._task: Task | None = None
-        self._is_sent = False
+        self._is_sent = self._is_leaving = False
         self.has_reached_job = False  # the interruption was raised in the job's own code
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the thread or the asyncio task in which the job was started; True before its start."""
+        """Whether this is the thread or the asyncio task in which the job was started; True before its start. The tasks
+        of an event loop that a sync job runs are others."""
         if self._task is not None:
             return self._task[1] is _current_task()
-        return self._thread in (None, threading.get_ident())
+        return self._thread in (None, threading.get_ident()) and _current_task() is None
 
-    def cancel_unless_here(self, reason: type[JobInterrupt]) -> bool:
-        """Cancels the task of an async job, where this is another one of its tasks or threads. Returns whether it
-        is."""
+    def cancel_unless_here(self) -> bool:
+        """Cancels the task of an async job, once, where this is another one of its tasks or threads. Returns whether it
+        is. The token stays: the job may not follow, and then has to end for another reason."""
         if self._task is None or self.is_here:
             return False
-        self.interrupt(reason)
+        if not self._is_leaving:
+            self._is_leaving = True
+            self._task[0].call_soon_threadsafe(self._cancel)
         return True
 
     def open_thread(self) -> None:
@@ -174,13 +178,20 @@ class HoldRequest:
 
 
 class PendingWait:
-    """A wait of one thread or asyncio task of the job. Its times are time.monotonic()."""
+    """A wait of one thread or asyncio task of the job, for the first answer to what it is `of`. Its times are
+    time.monotonic()."""
 
-    __slots__ = ("_active_at", "_began_at", "_task", "look_at", "name", "pauses", "until")
+    __slots__ = (
+        "_active_at", "_began_at", "_task", "has_begun", "inside", "is_answered", "look_at", "name", "of", "pauses",
+        "until",
+    )  # fmt: skip
 
-    def __init__(self, name: str, task: asyncio.Task[object] | None, active_at: float) -> None:
-        self.name = name
-        self.until = 0.0  # until it has begun in the database
+    def __init__(
+        self, of: Sequence[NewWait], task: asyncio.Task[object] | None, inside: tuple[object, ...], active_at: float
+    ) -> None:  # fmt: skip
+        self.name, self.of = name_of(of), of
+        self.inside = inside  # the calls of steps that are around it
+        self.has_begun, self.is_answered, self.until = False, False, 0.0
         self._task = task  # that waits; None: the first one of the job, or a thread
         self._began_at = self.look_at = time.monotonic()
         self.pauses, self._active_at = 0, active_at  # since a step or wait of the run was last active
@@ -309,15 +320,22 @@ class Run:
         threads = 1 if self.capacity is None else self.capacity.threads
         return max(self.seconds - waited, 0.0) / threads
 
-    def begin_wait(self, name: str) -> PendingWait:
+    def begin_wait(self, of: Sequence[NewWait]) -> PendingWait:
         task = None if self.interrupter.is_here else _current_task()
-        pending = PendingWait(name, task, self.calls.active_at)
+        pending = PendingWait(of, task, self.calls.around_here, self.calls.active_at)
         vars(self).setdefault("waits", []).append(pending)
         return pending
 
     def end_wait(self, pending: PendingWait) -> None:
         """Called where the run goes on. That of a run which leaves says until when its job waits."""
         vars(self)["waits"].remove(pending)
+        self.calls.active_at = time.monotonic()
+
+    def own_names(self, pending: PendingWait) -> list[str]:
+        """Returns the names of what this wait is of, without those that open waits of other branches are of, too."""
+        open_ones = [each for each in tuple(self.waits) if each is not pending and not each.is_answered]
+        others = {wait.name for each in open_ones for wait in each.of}
+        return [wait.name for wait in pending.of if wait.name not in others]
 
     def leave_to_wait(self) -> None:
         """Makes the run end, and the job wait until one of its waits has an answer."""

@@ -225,6 +225,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         batches = list(gathered.values_list("pk", flat=True))
         if not batches:  # a sweep finds what a job gathers at this moment
             return end()
+        require_autocommit(self.db, "cancel() or discard()")  # atomic() would hide it
         return repeat_after_conflict(self.db, partial(cancel_orphaned, self.db, batches, end))
 
     def hold(self, reason: str = "Held by a person.", *, by: str = BY_A_PERSON) -> int:

@@ -68,7 +68,10 @@ class WaitQuerySet(models.QuerySet["Wait"]):
         """Returns the waits without an answer whose jobs wait in their current run, or come to them in their next one;
         without those for a batch, whose end only its jobs can tell. A key may be answered for the jobs that offer that
         choice, and still be asked by others."""
-        waits: Any = self.filter(IS_WAITING | Q(job__state=State.READY)).exclude(key__regex=OF_BATCH)
+        of_run = Wait.objects.filter(job=OuterRef("job"), lease_epoch=OuterRef("job__lease_epoch"))
+        is_ahead = Q(job__state__in=[State.READY, State.SCHEDULED, State.HELD]) & ~Exists(of_run)
+        is_woken = Q(job__state=State.READY, lease_epoch=F("job__lease_epoch"))
+        waits: Any = self.filter(IS_WAITING | is_woken | is_ahead).exclude(key__regex=OF_BATCH)
         answerable: WaitQuerySet = waits.with_answers().filter(is_answered=False)
         return answerable
 

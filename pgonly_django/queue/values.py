@@ -12,7 +12,7 @@ from uuid import uuid4
 from pgonly_django.compat import normalize_json
 from pgonly_django.exceptions import NotStorableError
 
-_encoded = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 # Text, which stays as it is, or a float from 1e+16 on. JSONB stores digits: of "1e+16" those of a whole number.
 _LARGE_FLOAT = re.compile(r'"(?:[^"\\]++|\\.)*+"|(-?[\d.]++e\+\d++)')
 # An escape, not the text of one: there is an odd number of backslashes before the u.
@@ -26,11 +26,6 @@ CONTAINERS = (dict, list, tuple)
 TOO_DEEP = f"it is nested too deeply, more than {NESTING_LIMIT} levels"
 # Stands between the values that many_to_json() encodes together. Inside of a value its quotes would be escaped.
 BETWEEN = uuid4().hex
-
-
-def _encode(value: Any) -> str:
-    text = _encoded(value)
-    return _LARGE_FLOAT.sub(_with_point, text) if "e+" in text else text
 
 
 def _with_point(found: re.Match[str]) -> str:
@@ -52,7 +47,7 @@ def to_json(value: Any, what: str) -> str:
         raise NotStorableError(what, reason) from error
     if refusal := _refusal(value, text):
         raise NotStorableError(what, refusal)
-    return text
+    return _LARGE_FLOAT.sub(_with_point, text) if "e+" in text else text
 
 
 def many_to_json(values: Sequence[Any]) -> Sequence[str | None]:
@@ -64,6 +59,8 @@ def many_to_json(values: Sequence[Any]) -> Sequence[str | None]:
         text = _encode(parts)
     except (TypeError, ValueError, RecursionError):
         return [None] * len(values)
+    if "e+" in text:
+        text = _LARGE_FLOAT.sub(_with_point, text)
     texts = text[1 : -len(f',"{BETWEEN}"]')].split(f',"{BETWEEN}",')
     return [None if _refusal(value, each) else each for value, each in zip(values, texts, strict=True)]
 

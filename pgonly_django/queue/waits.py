@@ -43,7 +43,7 @@ Delay = timedelta | float
 # What is asked of a key: nothing more, its `choices` and `question`, or nothing at all, since it is a time.
 Asked = Mapping[str, Any] | Delay | None
 # Of the names of steps that keep the answers to waits.
-PREFIXES = ("sleep ", "event ", "first ")
+PREFIXES = ("sleep ", "event ", "first of ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +104,21 @@ def name_of(of: Sequence[NewWait]) -> str:
     """Returns the name of the step that keeps the answer."""
     if len(of) == 1:
         return of[0].name
-    names = ", ".join(sorted(wait.label for wait in of))
+    names = ", ".join(json.dumps(label, ensure_ascii=False) for label in sorted(wait.label for wait in of))
     if len(names) > KEY_LENGTH:
         digest = sha256(names.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         names = f"{names[: KEY_LENGTH - 35]}... {digest}"
-    return f"first {names}"
+    return f"first of {names}"
 
 
 def first_in(answer: str, of: Sequence[NewWait]) -> tuple[str, Any]:
     """Returns the key of the first answer, and its payload. Raises EventTimeout."""
     stored = json.loads(answer)
-    chosen = next(wait for wait in of if wait.name == stored.get("first", wait.name))
+    label = stored["first"].partition(" ")[2] if "first" in stored else of[0].label
+    chosen = next(wait for wait in of if wait.label == label)  # it may have become a time, or an event, since
     if "timed_out" in stored and chosen.key is not None:
         raise EventTimeout(", ".join(wait.label for wait in of))
-    return chosen.label, stored.get("event")
+    return label, stored.get("event")
 
 
 def refuse_name_of_wait(name: str, found: str | None) -> None:
@@ -162,11 +163,11 @@ ON CONFLICT (job_id, name) DO UPDATE SET lease_epoch = excluded.lease_epoch, cho
 RETURNING 1
 """)
 )
-# The first answer becomes a step in the statement that finds it, and all of the waits are over. If they were over
-# before, the step is there; where another LOOK ends them at this moment, the row that it has inserted is returned (its
-# xmax is not 0). The commit of an event's payload does not wait for the disk: a server that crashes before it is there
-# has wait and event still, and the next LOOK finds the same. Index: pgonly_wait_once, the primary keys,
-# pgonly_step_once.
+# The first answer becomes a step in the statement that finds it, and all of the waits are over, but for those that
+# another branch of the run waits for as well: it ends these. If they were over before, the step is there; where another
+# LOOK ends them at this moment, the row that it has inserted is returned (its xmax is not 0). The commit of an event's
+# payload does not wait for the disk: a server that crashes before it is there has wait and event still, and the next
+# LOOK finds the same. Index: pgonly_wait_once, the primary keys, pgonly_step_once.
 LOOK = Statement(
     qualified(f"""
 WITH mine AS MATERIALIZED (
@@ -191,8 +192,8 @@ saved AS (
     ON CONFLICT (job_id, name) DO UPDATE SET name = excluded.name
     RETURNING result, xmax = 0 AS is_new
 ),
-over AS (DELETE FROM pgonly_wait WHERE id = ANY (ARRAY (SELECT id FROM mine))
-    AND EXISTS (SELECT FROM saved WHERE is_new))
+over AS (DELETE FROM pgonly_wait
+    WHERE id = ANY (ARRAY (SELECT id FROM mine WHERE name = ANY (%(own)s::text[]))) AND EXISTS (SELECT FROM saved))
 SELECT coalesce((SELECT result FROM saved),
         (SELECT result FROM pgonly_step WHERE job_id = %(id)s AND name = %(name)s))::text,
     (SELECT min(seconds_left)::text FROM mine), (SELECT 'new' FROM saved WHERE is_new),
@@ -217,11 +218,12 @@ def begin(alias: str, job_id: str, lease_epoch: int, wait: NewWait) -> None:
         raise LeaseLost
 
 
-def look(alias: str, job_id: str, lease_epoch: int, name: str, names: list[str]) -> Look:
-    """Looks for the first answer to the waits of these `names`, and stores it under `name`. Raises LeaseLost when the
-    job belongs to another run by now."""
+def look(alias: str, job_id: str, lease_epoch: int, name: str, names: list[str], own: list[str]) -> Look:
+    """Looks for the first answer to the waits of these `names`, and stores it under `name`. With the first answer those
+    of them that are its `own` end. Raises LeaseLost when the job belongs to another run by now."""
     require_autocommit(alias, "wait_for_event() or sleep()")
-    row = first_row(alias, LOOK, {"id": job_id, "lease_epoch": lease_epoch, "name": name, "names": names})
+    values = {"id": job_id, "lease_epoch": lease_epoch, "name": name, "names": names, "own": own}
+    row = first_row(alias, LOOK, values)
     if row is None:
         raise LeaseLost
     answer, seconds_left, is_new, _ = row
@@ -264,8 +266,10 @@ WITH sent AS (
 SELECT coalesce(jsonb_agg(key), '[]')::text FROM sent
 """)
 )
+# Of a job that runs again nobody knows whether it comes to the wait.
 _ASKED = qualified(f"""FROM pgonly_wait AS wait
-    JOIN pgonly_job AS job ON job.id = wait.job_id AND job.lease_epoch = wait.lease_epoch
+    JOIN pgonly_job AS job ON job.id = wait.job_id
+        AND (job.lease_epoch = wait.lease_epoch OR job.state || '' = 'running')
     WHERE wait.key = event.key AND job.state || '' IN ('scheduled', 'held', 'running', 'ready')
         AND {FITS.format(wait="wait", event="event")}""")
 # An answer that some jobs do not offer is none for them. Another one takes its place as soon as no job needs it any
@@ -351,11 +355,11 @@ async def asend_event(
 
 # The workers' side.
 
+_WAITING = qualified(f"""FROM pgonly_wait AS wait
+            JOIN pgonly_job AS job ON job.id = wait.job_id AND job.lease_epoch = wait.lease_epoch
+        WHERE wait.key = event.key AND {FITS.format(wait="wait", event="event")} AND job.state || '' IN ({{}})""")
 # Whether a job waits for the event in one of these states, and is not woken now.
-_WAITS_ON = qualified(f"""(SELECT true FROM pgonly_wait AS wait JOIN pgonly_job AS job ON job.id = wait.job_id
-        AND job.lease_epoch = wait.lease_epoch
-    WHERE wait.key = event.key AND {FITS.format(wait="wait", event="event")} AND job.state || '' IN ({{}})
-        AND job.id NOT IN (SELECT id FROM due) LIMIT 1)""")
+_WAITS_ON = f"(SELECT true {_WAITING} AND job.id NOT IN (SELECT id FROM due) LIMIT 1)"
 # What is locked is left to whoever holds it, or to the next time: the limits count only what is free, so that any
 # number of locked jobs hold up no others. Jobs that run, and those that were not woken now, keep their event
 # undelivered. (For "state || ''" see queue/finish.py.) The commit does not wait for the disk: what a crash of the
@@ -364,7 +368,8 @@ _WAITS_ON = qualified(f"""(SELECT true FROM pgonly_wait AS wait JOIN pgonly_job 
 DELIVER = qualified(f"""
 WITH due AS MATERIALIZED (
     SELECT job.id FROM (
-        SELECT key, payload FROM pgonly_event AS event WHERE NOT is_delivered
+        SELECT key, payload FROM pgonly_event AS event
+        WHERE NOT is_delivered AND (SELECT true {_WAITING.format("'scheduled'")} LIMIT 1)
         ORDER BY sent_at FOR UPDATE SKIP LOCKED
     ) AS sent
     CROSS JOIN LATERAL (

@@ -30,8 +30,8 @@ class JobMask:
         no name, since the task is not known here or takes fewer, is masked."""
         if isinstance(args, OddValue):
             return OddValue(MASK) if self._may_be_secret(task) else self.value(args)
-        if not self._patterns:
-            return args
+        if not isinstance(args, list) or not self._patterns:
+            return self.value(args)
         names = self._names(task, len(args))
         return [
             MASK if name is None or is_secret(name, self._patterns) else self.value(value)

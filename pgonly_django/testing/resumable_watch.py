@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import get_ident
@@ -17,10 +17,11 @@ from django.db import connections
 
 from pgonly_django.context.calls import Spending
 from pgonly_django.context.memory import Memory
+from pgonly_django.context.run import PendingWait
 from pgonly_django.context.transactions import is_in_transaction
 from pgonly_django.database.statement import Statement
 from pgonly_django.queue.checkpoints import Position, Saved
-from pgonly_django.queue.waits import Look, NewWait
+from pgonly_django.queue.waits import Look
 from pgonly_django.testing.autocommit import CommitWatch
 
 _WRITE = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\s+([\w.\"]+)")
@@ -164,12 +165,12 @@ class WatchedMemory(Memory):
         self._has_saved(f"step {name!r}")
         return kept
 
-    def look_again(self, name: str, of: Sequence[NewWait]) -> Look:
+    def look_again(self, wait: PendingWait) -> Look:
         """Makes a place only where an answer is saved: how often a run looks depends on how fast it is."""
         with self.watch.quietly():
-            look = super().look_again(name, of)
+            look = super().look_again(wait)
         if look.is_new:
-            self._has_saved(f"the answer to {name!r}")
+            self._has_saved(f"the answer to {wait.name!r}")
         return look
 
     def _write(self, saved: Saved) -> None:

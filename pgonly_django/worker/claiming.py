@@ -243,5 +243,7 @@ class Capacity:
     def _free_beside(self, prefetched: Collection[str], under_way: Collection[Claim]) -> int:
         """Returns how many jobs of other queues than the `prefetched` ones may be claimed. Short jobs, which are over
         in a moment, leave them their slots, or other queues would never get one beside a queue that is always full."""
-        others = self._in_flight.going_except(prefetched) + sum(claim.free_slots for claim in under_way)
+        others = self._in_flight.going_except(prefetched, AHEAD_SECONDS) + sum(
+            claim.free_slots for claim in under_way
+        )
         return int(min(self.threads - others, self.jobs_left))

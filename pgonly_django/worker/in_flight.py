@@ -155,10 +155,11 @@ class InFlight:
             )
         return taken
 
-    def going_except(self, queues: Collection[str]) -> int:
-        """Returns the number of runs of other queues that have not ended here."""
+    def going_except(self, queues: Collection[str], short_seconds: float) -> int:
+        """Returns the number of runs that have not ended here, without those of these queues which are short so far."""
         return sum(
-            run.job.queue not in queues and job_id not in self.ended for job_id, run in self.runs.items()
+            job_id not in self.ended and (run.job.queue not in queues or run.seconds > short_seconds)
+            for job_id, run in self.runs.items()
         )
 
     @property

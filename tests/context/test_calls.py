@@ -28,17 +28,19 @@ def test_calls_are_measured_also_when_they_fail():
     except ValueError:
         pass
     assert calls.longest_seconds >= 0.02
-    assert not calls.others_under_way
+    assert not calls.others_under_way(())
 
 
 def test_inside_a_call_no_other_one_is_waited_for_and_nothing_lacks_time():
     calls = Calls()
     calls.until, calls.longest_seconds = time.monotonic(), 5.0
     with calls.one():
-        assert not calls.others_under_way
+        assert not calls.others_under_way(())
         assert not calls.lacks_time()
         seen = []
-        thread = threading.Thread(target=lambda: seen.append((calls.others_under_way, calls.lacks_time())))
+        thread = threading.Thread(
+            target=lambda: seen.append((calls.others_under_way(()), calls.lacks_time()))
+        )
         thread.start()
         thread.join()
     assert seen == [(True, True)]

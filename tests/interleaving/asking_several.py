@@ -29,12 +29,13 @@ def ask_first(context, queue):
 @task(takes_context=True)
 def look_again(context, queue):
     """As a run that waits beside a step: it looks once more before it leaves."""
-    of = [waits.for_event(f"{queue} a", None, (), "", keeps_key=False)]
-    found = context._memory.look_for(of[0].name, of)
+    wait = wait_for_a(context, queue)
+    found = context._memory.look_for(wait)
     if found.answer is None:
-        found = context._memory.look_again(of[0].name, of)
+        found = context._memory.look_again(wait)
+    context._run.end_wait(wait)
     answer = (
-        context.wait_for_event(of[0].key) if found.answer is None else waits.payload_in(found.answer, "a")
+        context.wait_for_event(f"{queue} a") if found.answer is None else waits.payload_in(found.answer, "a")
     )
     _heard[queue].append(answer)
     context.step("go on", str)
@@ -44,11 +45,17 @@ def look_again(context, queue):
 @task(takes_context=True)
 def give_up(context, queue):
     """As a run in which the await of the first wait is cancelled: it withdraws that, and waits for another one."""
-    of = [waits.for_event(f"{queue} a", None, (), "", keeps_key=False)]
-    if context._memory.look_for(of[0].name, of).answer is None:
-        context._memory.withdraw(of)
+    wait = wait_for_a(context, queue)
+    found = context._memory.look_for(wait)
+    context._run.end_wait(wait)
+    if found.answer is None:
+        context._memory.withdraw(wait)
     _heard[queue].append("run")
     return context.wait_for_event(f"{queue} b")
+
+
+def wait_for_a(context, queue):
+    return context._run.begin_wait([waits.for_event(f"{queue} a", None, (), "", keeps_key=False)])
 
 
 class AskingSeveral(Scene):

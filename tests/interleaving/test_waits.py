@@ -113,9 +113,9 @@ def test_no_order_is_wrong(explore, case):
 changed = partial(change, waits)
 
 
-def look_and_then_begin(self, name, of):
-    look = self.look_again(name, of)
-    self._fenced(waits.begin, *of)
+def look_and_then_begin(self, wait):
+    look = self.look_again(wait)
+    self._fenced(waits.begin, *wait.of)
     return look
 
 
@@ -126,12 +126,12 @@ def look_without_storing(*arguments, look=waits.look):
     return found._replace(answer='{"timed_out": true}') if is_over else found
 
 
-def look_without_saving(self, name, of, look_again=Memory.look_again):
-    found = look_again(self, name, of)
-    event = Event.objects.filter(key=of[0].key).first()
+def look_without_saving(self, wait, look_again=Memory.look_again):
+    found = look_again(self, wait)
+    event = Event.objects.filter(key=wait.of[0].key).first()
     if found.answer is not None and event is not None:
-        Step.objects.filter(name=name, job=self._run.job.id).delete()
-        Wait.objects.create(job_id=self._run.job.id, name=name, key=of[0].key, lease_epoch=1)
+        Step.objects.filter(name=wait.name, job=self._run.job.id).delete()
+        Wait.objects.create(job_id=self._run.job.id, name=wait.name, key=wait.of[0].key, lease_epoch=1)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed
 from datetime import timedelta
 
 from asgiref.sync import sync_to_async
@@ -12,7 +12,7 @@ from django.db import connections
 
 from pgonly_django import task
 from pgonly_django.exceptions import EventTimeout
-from tests.jobs import AT_ONCE, mark
+from tests.jobs import AT_ONCE, add, mark
 
 
 @task(takes_context=True)
@@ -43,13 +43,6 @@ async def first_as_completed(context, keys, *, is_tidy=False):
 async def gather_all(context, keys):
     waits = [context.await_for_event(key) for key in keys]
     return await asyncio.gather(*waits, return_exceptions=True)
-
-
-@task(takes_context=True)
-def first_of_threads(context, keys):
-    with ThreadPoolExecutor() as pool:
-        done, _ = wait([pool.submit(_ask, context, key) for key in keys], return_when=FIRST_COMPLETED)
-        return context.step("go on", sorted, [each.result() for each in done])
 
 
 @task(takes_context=True)
@@ -137,6 +130,90 @@ def wait_for_first_and_then(context, keys, after):
     key, answer = context.wait_for_first(_keys(keys), timedelta(days=3))
     context.step("paid", mark, f"{after}:{key}")
     return [key, answer, context.wait_for_event(after)]
+
+
+# Branches that meet.
+
+
+@task(takes_context=True)
+async def limit_one_of_two(context, key):
+    """Two branches wait for one key, and one of them gives up."""
+
+    async def limited():
+        try:
+            async with asyncio.timeout(0.3):
+                return await context.await_for_event(key)
+        except TimeoutError:
+            return "given up"
+
+    work = context.astep("work", asyncio.sleep, 0.8)
+    return await asyncio.gather(context.await_for_event(key), limited(), work)
+
+
+@task(takes_context=True)
+async def share_a_key(context, keys, shared):
+    waits = [context.await_for_first({key: None, shared: None}) for key in keys]
+    return await asyncio.gather(*waits)
+
+
+@task(takes_context=True)
+async def wait_in_steps(context, keys):
+    return await asyncio.gather(*(context.astep(f"ask {key}", context.await_for_event, key) for key in keys))
+
+
+@task(takes_context=True)
+async def gather_in_steps(context):
+    calls = [add.bind(1, 2)]
+    return await asyncio.gather(*(context.astep(f"s {name}", context.agather, name, calls) for name in "xy"))
+
+
+@task(takes_context=True)
+def first_in_own_loop(context, keys):
+    """A sync task that runs an event loop."""
+    return asyncio.run(_first_of(context, keys))
+
+
+async def _first_of(context, keys):
+    asked = [asyncio.create_task(context.await_for_event(key)) for key in keys]
+    done, others = await asyncio.wait(asked, return_when=FIRST_COMPLETED)
+    for each in others:
+        each.cancel()
+    return [each.result() for each in done]
+
+
+@task(takes_context=True)
+async def hear_by_queue(context, keys):
+    """Nobody awaits the tasks that wait."""
+    answers = asyncio.Queue()
+
+    async def ask(key):
+        await answers.put(await context.await_for_event(key))
+
+    asked = [asyncio.create_task(ask(key)) for key in keys]
+    return [await answers.get() for _ in asked]
+
+
+@task(takes_context=True)
+async def cancel_twice(context, key, after):
+    """As anyio does, which cancels at each await until the task has ended."""
+    asked = asyncio.create_task(context.await_for_event(key))
+    await context.astep("work", asyncio.sleep, 0.3)
+    while not asked.done():
+        asked.cancel()
+        await asyncio.sleep(0)
+    return await context.await_for_event(after)
+
+
+@task(takes_context=True)
+async def clean_up_for_long(context, keys, mark_of_end):
+    try:
+        return await asyncio.gather(*map(context.await_for_event, keys))
+    finally:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await _mark(mark_of_end)
+            raise
 
 
 def _ask(context, key):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
 
-from pgonly_django.exceptions import WrongArgumentsError
+from pgonly_django.exceptions import ManualCommitError, WrongArgumentsError
 from pgonly_django.models import Job, JobBatch, State, Wait
 from pgonly_django.models.checkpoint import JobOutput, Step
 from tests.queue.rows import HOUR, ago, fresh, make, make_running
@@ -145,3 +146,17 @@ def test_a_retry_that_finds_no_job_to_retry_forgets_nothing():
     job = with_steps("ask", state=State.SUCCEEDED)
     assert Job.objects.retry(forget=["ask"]) == 0
     assert names_kept(job) == ["ask", "event b"]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("verb", ["cancel", "discard"])
+def test_a_job_with_members_is_not_ended_without_autocommit(top, verb):
+    gathered_by(top, State.READY)
+    connection.set_autocommit(False)
+    try:
+        with pytest.raises(ManualCommitError):
+            getattr(Job.objects.filter(pk=top.pk), verb)()
+    finally:
+        connection.rollback()
+        connection.set_autocommit(True)
+    assert not fresh(top).is_finished

@@ -272,7 +272,12 @@ STATEMENTS = {
     "promote": uses(SCHEDULED | PRIMARY | UNDELIVERED, promote.PROMOTE),
     "wait, begin": uses(PRIMARY, waits.BEGIN.sql, name="event", key="new", timeout=HOUR, **OF_WAIT),
     "wait, look": uses(
-        PRIMARY | WAIT | EVENT | STEP, waits.LOOK.sql, {"pgonly_wait_pkey"}, name="event", names=["event"]
+        PRIMARY | WAIT | EVENT | STEP,
+        waits.LOOK.sql,
+        {"pgonly_wait_pkey"},
+        name="event",
+        names=["event"],
+        own=["event"],
     ),
     "wait, withdraw": uses(PRIMARY | WAIT, waits.WITHDRAW.sql, names=["event"]),
     "events, deliver": uses(PRIMARY | EVENT | WAIT_KEY | UNDELIVERED, waits.DELIVER),

@@ -119,6 +119,7 @@ def test_a_job_that_runs_again_on_its_way_to_the_question_can_be_answered(client
 
 def test_a_question_that_the_job_has_gone_on_without_is_withdrawn(client, asked):
     Job.objects.update(lease_epoch=2)  # it waits for something else now
+    Wait.objects.create(job=Job.objects.get(), name="event approve:8", key="approve:8", lease_epoch=2)
     for response in (
         client.get(answer_url("approve:7")),
         client.post(answer_url("approve:7"), {"choice": "include"}),

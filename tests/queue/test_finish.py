@@ -303,10 +303,10 @@ def test_a_report_notes_its_time(server, facts):
 
 
 def test_the_last_hundred_lines_are_kept_in_order(server):
-    job = make_running(log=[{"text": n} for n in range(LOG_LINES_KEPT - 1)])
+    job = make_running(log=[{"text": str(n)} for n in range(LOG_LINES_KEPT - 1)])
     report(server, report_of(job, log_lines=lines("a", "b", "c")))
     kept = [line["text"] for line in fresh(job).log]
-    assert kept == [*range(2, LOG_LINES_KEPT - 1), "a", "b", "c"]
+    assert kept == [*map(str, range(2, LOG_LINES_KEPT - 1)), "a", "b", "c"]
 
 
 @pytest.mark.parametrize("facts", [{"lease_epoch": 2}, {"state": State.SUCCEEDED}])

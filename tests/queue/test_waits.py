@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -48,8 +49,19 @@ def begin(job, wait):
     waits.begin("default", str(job.pk), job.lease_epoch, wait)
 
 
+def of_look(job, wait):
+    names = [wait.name]
+    return {
+        "id": str(job.pk),
+        "lease_epoch": job.lease_epoch,
+        "name": wait.name,
+        "names": names,
+        "own": names,
+    }
+
+
 def look(job, wait):
-    return waits.look("default", str(job.pk), job.lease_epoch, wait.name, [wait.name])
+    return waits.look("default", *of_look(job, wait).values())
 
 
 def make_waiting(key="k", **facts):
@@ -130,7 +142,7 @@ def test_a_look_beside_another_one_that_stores_the_answer_gets_it_too(other, bes
     job = make_running()
     begin(job, wait := for_event())
     send_event("k", 7)
-    place = {"id": str(job.pk), "lease_epoch": job.lease_epoch, "name": wait.name, "names": [wait.name]}
+    place = of_look(job, wait)
     with other.transaction():
         assert other.execute(waits.LOOK.sql, place).fetchone()[::2] == ('{"event": 7}', "new")
         second = beside(look, job, wait)
@@ -162,7 +174,7 @@ def test_only_the_answer_that_no_later_look_would_find_is_on_the_disk_first(serv
     begin(job, wait := for_event(key, timeout=0))
     send_event("k")
     with server.transaction():
-        place = {"id": str(job.pk), "lease_epoch": job.lease_epoch, "name": wait.name, "names": [wait.name]}
+        place = of_look(job, wait)
         assert server.execute(waits.LOOK.sql, place).fetchone()[2] == "new"
         assert server.execute("SHOW synchronous_commit").fetchone() == (waits_for_the_disk,)
     assert server.execute("SHOW synchronous_commit").fetchone() == ("on",)
@@ -311,3 +323,29 @@ def test_outside_a_transaction_the_second_of_two_senders_is_told_that_it_was_sec
             wait_until_blocked(looking)
     assert second.result(30) is False
     assert Event.objects.get().payload == 1
+
+
+def test_an_answer_stays_until_a_job_that_runs_again_has_heard_it(transactional_db):
+    """It is another run than the one that waited, and has not come to its wait yet."""
+    job, other = make_waiting(), make_waiting()
+    Wait.objects.filter(job=job).update(choices=["yes", "no"])
+    Wait.objects.filter(job=other).update(choices=["left", "right"])
+    assert send_event("k", "yes")
+    Job.objects.filter(pk=job.pk).update(
+        lease_epoch=2, state=State.RUNNING, run_at=None, worker_id=uuid4(), lease_expires_at=ago(-HOUR)
+    )
+    assert not send_event("k", "left")
+    Wait.objects.filter(job=job).delete()  # it has heard the answer
+    assert send_event("k", "left")
+
+
+def test_the_names_of_the_answers_to_several_keys_are_those_of_no_other_keys():
+    names = {
+        waits.name_of(waits.for_first(dict.fromkeys(keys), None)) for keys in (["a, b", "c"], ["a", "b, c"])
+    }
+    assert names == {'first of "a, b", "c"', 'first of "a", "b, c"'}
+
+
+def test_the_answer_to_a_key_counts_also_where_the_key_has_become_a_time():
+    of = waits.for_first({"a": None, "b": 60}, None)
+    assert waits.first_in('{"first": "event b", "event": 7}', of) == ("b", 7)

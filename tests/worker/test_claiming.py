@@ -13,7 +13,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
 from pgonly_django.models import Job, State
 from pgonly_django.queue.claim import Claim
-from pgonly_django.worker.claiming import AHEAD_LIMIT, WALKED_SECONDS, PollTimer, Prefetch
+from pgonly_django.worker.claiming import AHEAD_LIMIT, AHEAD_SECONDS, WALKED_SECONDS, PollTimer, Prefetch
 from pgonly_django.worker.connection import JobsListener, WorkerConnection
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
@@ -216,7 +216,12 @@ def test_each_claim_beside_a_flood_of_short_jobs_has_room_for_other_queues(serve
         first = worker.capacity.claim()
         beside = worker.capacity.claim([first])
         assert (first.free_slots, beside.free_slots) == (2, 0)  # the first one may take them
-        assert worker.capacity.claim([Claim(0, first.prefetch_limits, take_suspect=False)]).free_slots == 2
+        flood = Claim(0, first.prefetch_limits, take_suspect=False)
+        assert worker.capacity.claim([flood]).free_slots == 2
+        long = list(worker.in_flight.runs.values())[:2]  # they take up their slots after all
+        for each in long:
+            each.started_at = time.monotonic() - 2 * AHEAD_SECONDS
+        assert worker.capacity.claim([flood]).free_slots == 0
     finally:
         worker.database.close()
         worker.inbox.close()
