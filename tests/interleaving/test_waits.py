@@ -160,8 +160,8 @@ BROKEN = {
         [
             changed(
                 "LOOK",
-                "WHERE id = ANY (ARRAY (SELECT id FROM mine))",
-                "WHERE id = (SELECT min(id) FROM mine)",
+                "id = ANY (ARRAY (SELECT id FROM mine WHERE name = ANY (%(own)s::text[])))",
+                "id = (SELECT min(id) FROM mine)",
             )
         ],
         "the first of two keys",

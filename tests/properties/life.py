@@ -121,7 +121,8 @@ class Life(RuleBasedStateMachine):
         job_id = data.draw(st.sampled_from(self.running()))
         job, of = self.jobs[job_id], waits.for_first(dict.fromkeys(keys), None)
         run = ("default", job_id, job.lease_epoch)
-        look = partial(waits.look, *run, waits.name_of(of), [wait.name for wait in of])
+        names = [wait.name for wait in of]
+        look = partial(waits.look, *run, waits.name_of(of), names, names)
         if (found := look()).answer is None:
             for wait in of:
                 waits.begin(*run, wait)
