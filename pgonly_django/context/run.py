@@ -198,7 +198,8 @@ class PendingWait:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody awaits the task that waits. asyncio.wait() leaves the others so when the first is done."""
+        """Whether somebody awaits the task that waits, as far as asyncio knows: wait() leaves the others when the first
+        one is done, and as_completed() keeps all."""
         return self._task is None or bool(self._task._callbacks)  # noqa: SLF001 - nothing else says it
 
     def cancel(self) -> None:

@@ -44,10 +44,20 @@ def cancel_orphaned(alias: str, ids: Collection[Any], end: Callable[[], int] = i
     with transaction.atomic(using=alias):
         lock(alias, [*ids, *gathered_below(alias, ids)])
         count = end()
-        orphaned = list(batches.filter(ORPHANED, pk__in=ids, finished_at=None).values_list("pk", flat=True))
-        orphaned += gathered_below(alias, orphaned)
-        batches.filter(pk__in=orphaned).update(cancelled_at=Func(function="clock_timestamp"))
-        _model("Job").using(alias).filter(batch_id__in=orphaned)._cancel()  # noqa: SLF001 - the jobs alone
+        orphaned = batches.filter(ORPHANED, pk__in=ids, finished_at=None).values_list("pk", flat=True)
+        cancel_members(alias, list(orphaned))
+    return count
+
+
+def cancel_members(alias: str, ids: Collection[Any]) -> int:
+    """Cancels the jobs of these batches, which are locked, and those that they have gathered, at all levels. Returns
+    how many of the batches themselves."""
+    below, jobs = gathered_below(alias, ids), _model("Job").using(alias)
+    open_ones = JobBatch.objects.using(alias).filter(pk__in=[*ids, *below], finished_at=None)
+    open_ones.update(cancelled_at=Func(function="clock_timestamp"))
+    if below:
+        jobs.filter(batch_id__in=below)._cancel()  # noqa: SLF001 - without a look for what each has gathered
+    count: int = jobs.filter(batch_id__in=ids)._cancel()  # noqa: SLF001 - likewise
     return count
 
 

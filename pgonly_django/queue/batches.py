@@ -25,11 +25,9 @@ from pgonly_django.database.connect import OwnConnection
 from pgonly_django.database.on_django import all_rows
 from pgonly_django.database.statement import Params
 from pgonly_django.exceptions import BatchFinishedError, LeaseLost
-from pgonly_django.models import Job, JobBatch
 from pgonly_django.models.batch import lock
-from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.job_rows import UNFINISHED_STATES
-from pgonly_django.models.related import gathered_below
+from pgonly_django.models.related import cancel_members, gathered_below
 from pgonly_django.queue import waits
 from pgonly_django.queue.enqueue import Members, NewJob, insert_beside
 from pgonly_django.tables import qualified
@@ -68,10 +66,7 @@ def cancel(alias: str, ids: Collection[Any]) -> int:
     Waits for transactions that add members, so that these are cancelled too."""
     with transaction.atomic(using=alias):
         lock(alias, [*ids, *gathered_below(alias, ids)])
-        JobBatch.objects.using(alias).filter(pk__in=ids, finished_at=None).update(
-            cancelled_at=ClockTimestamp()
-        )
-        count = Job.objects.using(alias).filter(batch_id__in=ids).cancel()
+        count = cancel_members(alias, ids)
         for batch_id in ids:
             notify.wake_after_commit(alias, notify.batch(batch_id))
     return count
