@@ -87,6 +87,7 @@ def test_no_page_breaks_the_csp_or_cuts_something_off(demo):
     assert not problems, "\n".join(problems)
 
 
+@pytest.mark.timeout(600)  # it takes half a minute, and on a busy machine some
 def test_axe_finds_no_violation_of_wcag_aa_on_any_page_in_light_or_dark(demo, axe):
     admin = demo(bypass_csp=True)  # axe sets styles of its own while it looks
     problems = []

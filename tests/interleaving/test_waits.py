@@ -102,6 +102,7 @@ CASES = {
         "the first of two keys, and the worker dies",
     ),
 )
+@pytest.mark.timeout(600)  # hundreds of orders, on a machine that may be busy
 def test_no_order_is_wrong(explore, case):
     scene, scripts, lead = CASES[case]
     assert explore(scene, *scripts, lead=lead) > 1
