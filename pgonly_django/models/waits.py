@@ -64,20 +64,25 @@ IS_WAITING = Q(job__state__in=[State.SCHEDULED, State.HELD, State.RUNNING], leas
 
 
 class WaitQuerySet(models.QuerySet["Wait"]):
-    def answerable(self) -> WaitQuerySet:
-        """Returns the waits without an answer whose jobs wait in their current run, or come to them in their next one;
-        without those for a batch, whose end only its jobs can tell. A key may be answered for the jobs that offer that
+    def asked(self) -> WaitQuerySet:
+        """Returns the waits without an answer which the jobs have in their current run or come to in their next one,
+        and, with `runs_again`, those of jobs that run again: nobody knows yet whether they come to them. Waits for a
+        batch, whose end only its jobs can tell, are none of them. A key may be answered for the jobs that offer that
         choice, and still be asked by others."""
         of_run = Wait.objects.filter(job=OuterRef("job"), lease_epoch=OuterRef("job__lease_epoch"))
         is_ahead = Q(job__state__in=[State.READY, State.SCHEDULED, State.HELD]) & ~Exists(of_run)
         is_woken = Q(job__state=State.READY, lease_epoch=F("job__lease_epoch"))
-        waits: Any = self.filter(IS_WAITING | is_woken | is_ahead).exclude(key__regex=OF_BATCH)
-        answerable: WaitQuerySet = waits.with_answers().filter(is_answered=False)
-        return answerable
+        runs_again = Q(job__state=State.RUNNING, lease_epoch__lt=F("job__lease_epoch"))
+        waits: Any = self.filter(IS_WAITING | is_woken | is_ahead | runs_again).exclude(key__regex=OF_BATCH)
+        waits = waits.annotate(runs_again=ExpressionWrapper(runs_again, models.BooleanField()))
+        asked: WaitQuerySet = waits.with_answers().filter(is_answered=False)
+        return asked
 
-    def begun_earlier(self) -> WaitQuerySet:
-        """Returns the waits of jobs that run again: nobody knows yet whether they come to them."""
-        return self.filter(job__state=State.RUNNING, lease_epoch__lt=F("job__lease_epoch"))
+    def answerable(self) -> WaitQuerySet:
+        """Returns those of them that are known to be heard."""
+        asked: Any = self.asked()
+        answerable: WaitQuerySet = asked.filter(runs_again=False)
+        return answerable
 
     def current(self) -> WaitQuerySet:
         """Returns what jobs wait for now, with `is_answered`: the event is there, and the job about to run."""

@@ -98,10 +98,11 @@ def _page(token: str, choice: str | None) -> Page:
     if time.time() > until:
         return EXPIRED
     waits = Wait.objects.using(alias).filter(key=key)
-    asked = list(waits.answerable().order_by("began_at"))
+    found: Any = waits.asked().order_by("began_at")  # one look: at any moment a job may come to its wait
+    asked = [wait for wait in found if not wait.runs_again]
     if not asked:
         is_answered = Event.objects.using(alias).filter(key=key).exists()
-        return ANSWERED if is_answered else SOON if waits.begun_earlier().exists() else GONE
+        return ANSWERED if is_answered else SOON if found else GONE
     if not any(choice in wait.choices for wait in asked):
         return _question(asked[0])
     if not send_event(key, choice, using=alias):

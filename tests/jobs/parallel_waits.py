@@ -132,6 +132,13 @@ def wait_for_first_and_then(context, keys, after):
     return [key, answer, context.wait_for_event(after)]
 
 
+@task(takes_context=True)
+def ask_anew(context, old, new):
+    """After its first run it asks something else, as with a new version of its code."""
+    key = old if context._run.job.lease_epoch == 1 else new
+    return context.wait_for_event(key, choices=["yes", "no"], question="Yes?")
+
+
 # Branches that meet.
 
 

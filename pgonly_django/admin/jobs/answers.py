@@ -123,7 +123,7 @@ def _too_late(request: HttpRequest, job: Job, key: str) -> tuple[str, int]:
     """Says who answered first, as far as that was a click in the admin."""
     alias = router.db_for_write(Event)
     event = Event.objects.using(alias).filter(key=key).first()
-    if event is None and Wait.objects.using(alias).begun_earlier().filter(job=job.pk, key=key).exists():
+    if event is None and Wait.objects.using(alias).asked().filter(job=job.pk, key=key).exists():
         return _(
             "The job runs again, and has not come to “%s” yet. Please try again."
         ) % key, messages.WARNING

@@ -203,6 +203,7 @@ def test_an_answer_that_nobody_waits_for_any_more_is_not_sent(admin_client, aske
 
 def test_a_job_that_has_gone_on_without_its_question_takes_no_answer(admin_client, asked):
     Job.objects.update(lease_epoch=2)
+    Wait.objects.create(job=Job.objects.get(), name="event approve:8", key="approve:8", lease_epoch=2)
     assert said(answer(admin_client, asked, "include")) == ["The job does not wait for “approve:7” any more."]
     Job.objects.update(state=State.RUNNING, **LEASED)
     (text,) = said(answer(admin_client, asked, "include"))
