@@ -13,7 +13,8 @@ from asgiref.sync import sync_to_async
 from pgonly_django.compat import TaskContext
 from pgonly_django.context.calls import Calls
 from pgonly_django.context.memory import Memory
-from pgonly_django.context.run import PendingWait, Run
+from pgonly_django.context.pending_wait import PendingWait
+from pgonly_django.context.run import Run
 from pgonly_django.exceptions import JobWaiting, NotStoppingError
 from pgonly_django.queue import waits
 

@@ -18,7 +18,8 @@ from pgonly_django.conf import settings
 from pgonly_django.context.calls import Spending
 from pgonly_django.context.checkpoint_state import CheckpointState
 from pgonly_django.context.output import RunOutput, current_step_call, in_step
-from pgonly_django.context.run import PendingWait, Run
+from pgonly_django.context.pending_wait import PendingWait
+from pgonly_django.context.run import Run
 from pgonly_django.context.transactions import is_in_transaction, retry_while_down
 from pgonly_django.context.unwritten import UnwrittenOutput
 from pgonly_django.database.statement import printable

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
-import math
 import threading
 import time
 from collections import deque
@@ -14,6 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgonly_django.context.calls import Calls
+from pgonly_django.context.interrupter import Interrupter, current_task
+from pgonly_django.context.pending_wait import PendingWait
 from pgonly_django.context.unwritten import UnwrittenOutput
 from pgonly_django.error_texts import RunKey
 from pgonly_django.exceptions import (
@@ -27,16 +26,9 @@ from pgonly_django.exceptions import (
 )
 from pgonly_django.models.job_rows import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob, time_of
-from pgonly_django.queue.waits import NewWait, name_of
+from pgonly_django.queue.waits import NewWait
 
 SOON_SECONDS = 1.0
-SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0  # between two looks for an answer in one run
-_set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_set_async_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)  # by address
-# CPython raises a pending exception at a jump backwards, so one is enough. Taking it back (NULL) does not help: up to
-# 3.12 that leaves a flag that slows all threads, and with which 3.11 hangs under a debugger or coverage.
-JUMPS = 100
-Task = tuple[asyncio.AbstractEventLoop, "asyncio.Task[object]"]
 # Held while the heartbeat renews leases. A thread that holds it while it sets `keeps_snapshot` knows that no renewal of
 # that row is under way.
 renewing = threading.Lock()
@@ -71,98 +63,6 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-class Interrupter:
-    """Lets interrupt() reach the job while the job's own code runs, and once at most. There is one token; interrupt()
-    and close() compete for it. CPython raises an asynchronous exception between two bytecodes, so a thread that waits
-    inside a C call (a socket, a sleep) notices it when that call returns."""
-
-    __slots__ = ("_is_leaving", "_is_sent", "_task", "_thread", "_token", "has_reached_job")
-
-    def __init__(self) -> None:
-        self._token: list[None] = []
-        self._thread: int | None = None
-        self._task: Task | None = None
-        self._is_sent = self._is_leaving = False
-        self.has_reached_job = False  # the interruption was raised in the job's own code
-
-    @property
-    def is_here(self) -> bool:
-        """Whether this is the thread or the asyncio task in which the job was started; True before its start. The tasks
-        of an event loop that a sync job runs are others."""
-        if self._task is not None:
-            return self._task[1] is _current_task()
-        return self._thread in (None, threading.get_ident()) and _current_task() is None
-
-    def cancel_unless_here(self) -> bool:
-        """Cancels the task of an async job, once, where this is another one of its tasks or threads. Returns whether it
-        is. The token stays: the job may not follow, and then has to end for another reason."""
-        if self._task is None or self.is_here:
-            return False
-        if not self._is_leaving:
-            self._is_leaving = True
-            self._task[0].call_soon_threadsafe(self._cancel)
-        return True
-
-    def open_thread(self) -> None:
-        self._thread = threading.get_ident()
-        self._token.append(None)
-
-    def open_task(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[object]) -> None:
-        self._task = (loop, task)
-        self._token.append(None)
-
-    def close(self) -> None:
-        """After this call no interruption arrives. One on its way to this thread is caught here: it missed the job."""
-        try:
-            self._token.pop()  # see take()
-        except IndexError:
-            if self._thread is None:
-                return
-        else:
-            return
-        try:
-            while not self._is_sent:
-                time.sleep(0.0001)
-            for _ in range(JUMPS):
-                pass
-        except JobInterrupt:
-            return
-        self.has_reached_job = True
-
-    def interrupt(self, reason: type[JobInterrupt]) -> bool:
-        """Raises `reason` in the job's thread, or cancels its task. Returns False when the job's code does not run, or
-        was interrupted before."""
-        if not take(self._token):
-            return False
-        if self._thread is not None:
-            _set_async_exception(self._thread, id(reason))
-        elif self._task is not None:
-            self._task[0].call_soon_threadsafe(self._cancel)
-        self._is_sent = True
-        return True
-
-    def _cancel(self) -> None:
-        if self._task is not None and self._task[1].cancel():
-            self.has_reached_job = True
-
-
-def _current_task() -> asyncio.Task[object] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # no event loop runs in this thread
-        return None
-
-
-def take(token: list[None]) -> bool:
-    """Returns True for the first caller only, of any thread. A lock could be left held by an exception between
-    bytecodes."""
-    try:
-        token.pop()
-    except IndexError:
-        return False
-    return True
-
-
 def lease_end(asked_at: float, lease_for: timedelta) -> float:
     """The moment (monotonic) until which a lease holds for sure, counted from before the statement was sent."""
     return asked_at + lease_for.total_seconds()
@@ -175,49 +75,6 @@ class HoldRequest:
     by: str
     reason: str
     again_in_seconds: float | None = None
-
-
-class PendingWait:
-    """A wait of one thread or asyncio task of the job, for the first answer to what it is `of`. Its times are
-    time.monotonic()."""
-
-    __slots__ = (
-        "_active_at", "_began_at", "_task", "has_begun", "inside", "is_answered", "look_at", "name", "of", "pauses",
-        "until",
-    )  # fmt: skip
-
-    def __init__(
-        self, of: Sequence[NewWait], task: asyncio.Task[object] | None, inside: tuple[object, ...], active_at: float
-    ) -> None:  # fmt: skip
-        self.name, self.of = name_of(of), of
-        self.inside = inside  # the calls of steps that are around it
-        self.has_begun, self.is_answered, self.until = False, False, 0.0
-        self._task = task  # that waits; None: the first one of the job, or a thread
-        self._began_at = self.look_at = time.monotonic()
-        self.pauses, self._active_at = 0, active_at  # since a step or wait of the run was last active
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody awaits the task that waits, as far as asyncio knows: wait() leaves the others when the first
-        one is done, and as_completed() keeps all."""
-        return self._task is None or bool(self._task._callbacks)  # noqa: SLF001 - nothing else says it
-
-    def cancel(self) -> None:
-        """Ends a task that waits although the function of the job has ended."""
-        if self._task is not None:
-            self._task.cancel()
-
-    def note_pause(self, active_at: float) -> None:
-        """Notes that it has paused."""
-        self.pauses = self.pauses + 1 if active_at == self._active_at else 0
-        self._active_at = active_at
-
-    def note_look(self, seconds_left: float | None) -> None:
-        """Notes that there is no answer yet. Each pause before the next look is a tenth of the wait so far."""
-        now = time.monotonic()
-        self.until = math.inf if seconds_left is None else now + seconds_left
-        pause = min((now - self._began_at) / 10, LONGEST_PAUSE_SECONDS)
-        self.look_at = max(min(now + pause, self.until), now + SHORTEST_PAUSE_SECONDS)
 
 
 class Run:
@@ -322,7 +179,7 @@ class Run:
         return max(self.seconds - waited, 0.0) / threads
 
     def begin_wait(self, of: Sequence[NewWait]) -> PendingWait:
-        task = None if self.interrupter.is_here else _current_task()
+        task = None if self.interrupter.is_here else current_task()
         pending = PendingWait(of, task, self.calls.around_here, self.calls.active_at)
         vars(self).setdefault("waits", []).append(pending)
         return pending

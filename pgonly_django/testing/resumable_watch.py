@@ -17,7 +17,7 @@ from django.db import connections
 
 from pgonly_django.context.calls import Spending
 from pgonly_django.context.memory import Memory
-from pgonly_django.context.run import PendingWait
+from pgonly_django.context.pending_wait import PendingWait
 from pgonly_django.context.transactions import is_in_transaction
 from pgonly_django.database.statement import Statement
 from pgonly_django.queue.checkpoints import Position, Saved

@@ -13,7 +13,7 @@ import sys, threading
 import django
 django.setup()
 from pgonly_django.exceptions import JobStopped
-from pgonly_django.context.run import Interrupter
+from pgonly_django.context.interrupter import Interrupter
 
 def job():
     interrupter.open_thread()

@@ -23,7 +23,7 @@ from django.test import SimpleTestCase
 from django.test.utils import CaptureQueriesContext
 from psycopg.errors import DeadlockDetected, UniqueViolation
 
-from pgonly_django.context.run import _set_async_exception
+from pgonly_django.context.interrupter import _set_async_exception
 from pgonly_django.database import on_django
 from pgonly_django.database.on_django import DEADLOCKS_OF_CALLER, TRIES, first_row, repeat_after_conflict
 from pgonly_django.database.statement import Statement

@@ -12,7 +12,7 @@ from datetime import timedelta
 from django.db import connection
 
 from pgonly_django import Discard, Retry, Snooze, task
-from pgonly_django.context.run import _set_async_exception
+from pgonly_django.context.interrupter import _set_async_exception
 
 POISON = []
 

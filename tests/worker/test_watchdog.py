@@ -9,7 +9,7 @@ import pytest
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from pgonly_django.context.run import Interrupter
+from pgonly_django.context.interrupter import Interrupter
 from pgonly_django.database import notify
 from pgonly_django.exceptions import JobInterrupt, JobStopped
 from pgonly_django.models import Job, State
