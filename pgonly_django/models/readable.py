@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
+from django.db.models.fields.json import KeyTransform
 from django.utils.dateparse import parse_datetime
 
 # A day within Python's own bounds, so that every time zone can show them.
@@ -136,7 +137,9 @@ class JsonField(_AsDjangos, models.JSONField):
         self.of, self.encoder = of, _Encoder
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:  # noqa: ARG002 - Django's
-        return None if value is None or (value == "null" and self.null) else read_json(value, self.of)
+        if value is None or (value == "null" and self.null):
+            return None
+        return read_json(value, None if isinstance(expression, KeyTransform) else self.of)
 
 
 if TYPE_CHECKING:  # mypy's plugin knows the types of Django's own fields, with and without null=True

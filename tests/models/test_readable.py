@@ -105,6 +105,12 @@ def test_shapes(value, shape, does):
     assert fits(value, shape) is does
 
 
+def test_a_part_of_a_json_column_is_read_as_it_is():
+    Job.objects.create(task="t", progress={"done": 5, "total": 9}, errors=[{"reason": "late"}])
+    parts = Job.objects.values_list("progress__done", "errors__0__reason", "errors__0")
+    assert parts.get() == (5, "late", {"reason": "late"})
+
+
 def test_json_that_python_cannot_load_is_text():
     digits, deep = "1" * 5000, "[" * 100_000 + "]" * 100_000
     assert all(isinstance(read_json(text), OddValue) for text in (digits, deep))
