@@ -21,7 +21,11 @@ CASES = {
     "the last two members end": (Batching, ("first", "second"), ()),
     "the worker of the last member dies": (partial(Batching, fails=True), ("second", "die"), ()),
     "a member is added when the last one ends": (Batching, ("first", "second", "add"), FIRST_IS_OVER),
-    "a member is retried when the last one ends": (partial(Batching, fails=True), ("second", "retry"), ()),
+    "a member is retried when the last one ends": (
+        partial(Batching, fails=True),
+        ("second", "retry"),
+        ("retry",),  # it has looked what the members have gathered
+    ),
     "the batch is cancelled when a member starts": (
         partial(Batching, waits=True),
         ("start_second", "cancel"),

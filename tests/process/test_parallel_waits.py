@@ -15,7 +15,7 @@ from pgonly_django.models import Event, Job, State, Step, Wait
 from tests.jobs import parallel_waits as jobs
 from tests.waiting import wait_for
 
-KILLS = int(os.environ.get("TEST_KILLS", "8"))
+KILLS = int(os.environ.get("TEST_KILLS", "4"))
 WORKERS, FLAGS = 3, ("--threads", "4")
 LEASE_SECONDS = 5  # a busy machine must not take live workers for dead ones
 
