@@ -20,9 +20,8 @@ from pgonly_django.queue.checkpoints import StepCost
 # A call may take longer than the longest so far, and its result has to be stored.
 MARGIN, STORE_SECONDS = 1.2, 0.05
 
-_inside: ContextVar[tuple[object, ...]] = ContextVar(
-    "pgonly_step_calls", default=()
-)  # the calls around this code
+# The calls that the code is inside of.
+_inside: ContextVar[tuple[object, ...]] = ContextVar("pgonly_step_calls", default=())
 # All pauses of one step together. Ending the run and beginning another one costs two transactions and the place in the
 # queue, and the backoff of a first snooze alone takes longer: 7.5 to 15 s.
 SHORT_SECONDS = 5.0

@@ -83,7 +83,8 @@ class Gathering(Leaving):
 
     def _ended(self, name: str, before: Gathered) -> Gathered:
         """Returns how the batch stands after it has ended once more. A retry may have opened it since."""
-        gathered = self._memory.find_batch(name)
+        with self._calls.around():
+            gathered = self._memory.find_batch(name)
         if gathered is None or gathered.closes <= before.closes:
             raise GatherError(name, "it was not the end of its batch that has answered for it")
         return gathered

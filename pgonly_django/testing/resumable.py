@@ -307,22 +307,20 @@ class _OneJobWorker(InlineWorker):
         first of several keys, one event is enough."""
         rows = Wait.objects.using(self.alias).filter(job__in=self._rows)
         waits = list(rows.filter(lease_epoch=F("job__lease_epoch")).order_by("pk"))
-        for wait in waits:
-            events, key = self._events, wait.key
+        events = self._events
+        sent = [wait.key is not None and (callable(events) or wait.key in events) for wait in waits]
+        if waits and not (any(sent) or any(wait.until or wait.batch_id for wait in waits)):
+            hint = f"Give it to assert_resumable(): events={{{waits[-1].key!r}: ...}}."
+            raise NotTestableError(f"{waits[-1].job.task} waits for the event {waits[-1].key!r}. {hint}")
+        for wait, is_sent in zip(waits, sent, strict=True):
             if wait.batch_id is not None:
                 with self.watch.quietly():
                     self._run_gathered(wait)
-            elif key is not None and (callable(events) or key in events):
-                send_event(key, events(key) if callable(events) else events[key], using=self.alias)
+            elif wait.key is not None and is_sent:
+                payload = events(wait.key) if callable(events) else events[wait.key]
+                send_event(wait.key, payload, using=self.alias)
             elif wait.until is not None:
                 Wait.objects.using(self.alias).filter(pk=wait.pk).update(until=ClockTimestamp())
-            elif wait == waits[-1] and not any(self._ends(each) for each in waits):
-                hint = f"Give it to assert_resumable(): events={{{key!r}: ...}}."
-                raise NotTestableError(f"{wait.job.task} waits for the event {key!r}. {hint}")
-
-    def _ends(self, wait: Wait) -> bool:
-        has_event = callable(self._events) or wait.key in self._events
-        return bool(has_event or wait.until or wait.batch_id)
 
     def _run_gathered(self, wait: Wait) -> None:
         """Runs each unfinished member to its end, with its own waits."""
