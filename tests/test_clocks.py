@@ -20,7 +20,6 @@ DECLARER = "When this process has started; the database takes its own time where
 REVIEWED = {
     ("models/declared.py", ""): DECLARER,
     ("limits/declared_rows.py", "declare"): DECLARER,
-    ("limits/provider_answers.py", "_until"): "A provider's answer without a date of its own.",
     ("models/job.py", "run_seconds"): "For people: how long a job runs already.",
     ("scheduling/timing.py", "__init__"): "Any time does to see whether a cron line is right.",
     ("scheduling/timing.py", "is_empty"): "Whether a cron line has a tick at all, within decades.",

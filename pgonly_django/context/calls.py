@@ -14,7 +14,7 @@ from typing import Any
 from pgonly_django.amounts import Amount, Cost, Costed
 from pgonly_django.events import emit
 from pgonly_django.exceptions import JobInterrupt, WrongArgumentsError
-from pgonly_django.limits.budget import NamedBudget, budget, costs_database, note_cost
+from pgonly_django.plugins import PayingBudget, payer
 from pgonly_django.queue.checkpoints import StepCost
 
 # A call may take longer than the longest so far, and its result has to be stored.
@@ -148,7 +148,7 @@ class Spending:
         self,
         step: str,
         cost: CostOf | None,
-        of: NamedBudget | str | None,
+        of: PayingBudget | str | None,
         reserve: Amount | None,
         one_call: bool,
     ) -> None:
@@ -157,12 +157,11 @@ class Spending:
         self._cost_of = cost if cost is None or callable(cost) else Cost.of(cost)
         self._cost: Cost | None = None  # known after the call has returned
         self._is_noted = False  # together with the step
-        self._reservation = None
+        self._reservation: Any = None
         if of is not None:
             known = self._cost_of.usd if isinstance(self._cost_of, Cost) else 0
-            whole = budget(of) if isinstance(of, str) else of
             amount = known if reserve is None else reserve
-            self._reservation = whole.reserve(amount, step=step, one_call=one_call)
+            self._reservation = payer().budget(of).reserve(amount, step=step, one_call=one_call)
         elif reserve is not None:
             raise WrongArgumentsError(
                 "step()", f"reserve={reserve!r} needs the budget: step(..., budget=...)"
@@ -189,12 +188,10 @@ class Spending:
         Inside a transaction, which may be rolled back, the reservation notes it."""
         if self._cost is None:
             return None
-        is_elsewhere = costs_database() != alias
-        if is_elsewhere:
-            note_cost(self.step, self._cost, self._reservation)
+        is_noted = payer().note_cost(alias, self.step, self._cost, self._reservation)
         if self._reservation is None:
-            return StepCost(self._cost, is_noted=not is_elsewhere)
-        self._is_noted = not (is_in_transaction or is_elsewhere)
+            return StepCost(self._cost, is_noted=is_noted)
+        self._is_noted = is_noted and not is_in_transaction
         return StepCost(self._cost, self._reservation.budget, self._reservation.id, is_noted=self._is_noted)
 
     def settle(self, *, is_new: bool) -> None:

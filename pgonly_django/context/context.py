@@ -20,8 +20,8 @@ from pgonly_django.context.leaving import POLL_SECONDS
 from pgonly_django.context.memory import Memory
 from pgonly_django.context.run import Run
 from pgonly_django.database.statement import printable
-from pgonly_django.limits.budget import NamedBudget, budget
 from pgonly_django.models.job import MEASURED_SINCE
+from pgonly_django.plugins import PayingBudget, payer
 from pgonly_django.queue import checkpoints, waits
 from pgonly_django.queue.enqueue import Members
 from pgonly_django.queue.values import to_json
@@ -67,9 +67,9 @@ class JobContext(Gathering):
         return MappingProxyType(self._run.job.metadata or {})
 
     @property
-    def budget(self) -> NamedBudget | None:
-        """The budget of this job, from the task's option `budget`. It pays for the steps that name none."""
-        return None if self._budget_name is None else budget(self._budget_name)
+    def budget(self) -> PayingBudget | None:
+        """The budget() of this job, from the task's option `budget`. It pays for the steps that name none."""
+        return None if self._budget_name is None else payer().budget(self._budget_name)
 
     @property
     def checkpoint(self) -> Any:
@@ -132,7 +132,7 @@ class JobContext(Gathering):
         /,
         *args: Any,
         cost: CostOf | None = None,
-        budget: NamedBudget | str | None = None,
+        budget: PayingBudget | str | None = None,
         reserve: Amount | None = None,
         one_call: bool = False,
         **kwargs: Any,
@@ -172,7 +172,7 @@ class JobContext(Gathering):
                 self._calls.active_at = time.monotonic()
             self._check()
             with pauses.after_error(), self._memory.call(name):
-                spending = Spending(name, cost, budget or self.budget, reserve, one_call)
+                spending = Spending(name, cost, budget or self._budget_name, reserve, one_call)
                 with spending.reservation:
                     found = self._memory.keep_step(name, function(*args, **kwargs), spending)
         result: T = json.loads(found)
@@ -185,7 +185,7 @@ class JobContext(Gathering):
         /,
         *args: Any,
         cost: CostOf | None = None,
-        budget: NamedBudget | str | None = None,
+        budget: PayingBudget | str | None = None,
         reserve: Amount | None = None,
         one_call: bool = False,
         **kwargs: Any,
@@ -202,7 +202,7 @@ class JobContext(Gathering):
                 self._calls.active_at = time.monotonic()
             await self._acheck()
             with pauses.after_error(), self._memory.call(name):
-                spending = Spending(name, cost, budget or self.budget, reserve, one_call)
+                spending = Spending(name, cost, budget or self._budget_name, reserve, one_call)
                 async with spending.reservation:
                     value = await function(*args, **kwargs)
                     found = await sync_to_async(self._memory.keep_step)(name, value, spending)

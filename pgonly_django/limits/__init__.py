@@ -6,7 +6,7 @@ declarations          PGONLY["LIMITERS"]
 budget                budget(): a budget by its name; reserve, settle, release, over budget_statements
 budget_settings       PGONLY["BUDGETS"]: validated, and its patterns
 declared_rows         whose declaration stands, for the rows of both
-provider_answers      how long to wait after a 429, and which errors say that a request was not paid
 expiry                reservations of dead processes count as spent; jobs continue where a budget has room again
+plugin                what of both the worker and the job context use
 pool_user, renewal    connections and leases, for both
 """

@@ -37,9 +37,9 @@ from pgonly_django.limits.budget_settings import BudgetDeclaration, Period
 from pgonly_django.limits.budget_statements import NOTE, RENEW, RESERVE, SETTLE, ReserveAnswer, answer_in
 from pgonly_django.limits.declared_rows import FOLLOWS, DeclaredRows
 from pgonly_django.limits.pool_user import LIMITS, background, call, pool, refuse_event_loop, while_away
-from pgonly_django.limits.provider_answers import is_unpaid
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.models.budget import HELD_BY, Budget
+from pgonly_django.provider_answers import is_unpaid
 
 # Where only other calls are in the way, a job waits for them to settle in its slot for the first time. If another job
 # may need the slot, it does not wait, or for the second one after a call that it has paid; and it waits always while a

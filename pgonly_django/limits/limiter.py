@@ -21,9 +21,9 @@ from pgonly_django.limits.admission import LimiterAdmission
 from pgonly_django.limits.declarations import declare, no_such_limiter
 from pgonly_django.limits.limiter_statements import COOL_DOWN
 from pgonly_django.limits.pool_user import call, pool, refuse_event_loop, while_away
-from pgonly_django.limits.provider_answers import seconds_of
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.models.limiter import WHO_LENGTH
+from pgonly_django.provider_answers import seconds_of
 
 PATIENCE_SECONDS = 5.0  # that a cool_down() waits while PostgreSQL is unavailable
 Duration = float | timedelta  # seconds, or a timedelta

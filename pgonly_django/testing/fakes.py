@@ -12,11 +12,10 @@ from unittest import mock
 
 from pgonly_django.amounts import Cost
 from pgonly_django.conf import settings
-from pgonly_django.context import calls
 from pgonly_django.current_job import CurrentJob
 from pgonly_django.database.operation import Operation, arun
 from pgonly_django.exceptions import LimiterTimeoutError, UnknownBudgetError
-from pgonly_django.limits import budget, budget_settings, limiter
+from pgonly_django.limits import budget, budget_settings, limiter, plugin
 from pgonly_django.limits.admission import LimiterAdmission, raise_if_interrupted
 from pgonly_django.limits.budget import BudgetReservation
 from pgonly_django.limits.budget_statements import ReserveAnswer
@@ -127,7 +126,7 @@ def fake_limits() -> Iterator[FakeLimits]:
         (limiter, "cool_down", cool_down),
         (limiter, "LimiterAdmission", type("Admission", (_FakeAdmission,), {"fakes": fakes})),
         (budget, "pool", lambda _: pool),
-        (calls, "note_cost", lambda *_: None),
+        (plugin, "note_cost", lambda *_: None),
         (budget, "BudgetReservation", type("Reservation", (_FakeReservation,), {"fakes": fakes})),
         (renewal, "keep", lambda _: None),
     ]

@@ -30,9 +30,9 @@ from pgonly_django.exceptions import (
     Snooze,
     UnreadableJobError,
 )
-from pgonly_django.limits.provider_answers import asked_seconds
 from pgonly_django.models.job import HELD_BY_LENGTH, State
 from pgonly_django.outcomes import Outcome
+from pgonly_django.provider_answers import asked_seconds
 from pgonly_django.queue.claim import UNKNOWN_FOR
 from pgonly_django.queue.finish import Finish
 from pgonly_django.queue.retry import Backoff, delay_seconds

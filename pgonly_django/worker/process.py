@@ -21,8 +21,7 @@ from django.utils.autoreload import autoreload_started
 
 from pgonly_django import embedded
 from pgonly_django.database import wake_urls
-from pgonly_django.limits.admission import leave_queues
-from pgonly_django.limits.renewal import renewal
+from pgonly_django.plugins import plugins
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.django_connections import connections_of_worker
 from pgonly_django.worker.loop import WorkerLoop
@@ -180,7 +179,7 @@ def leave(code: int, by: float = NEVER) -> NoReturn:
     streams = [stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None]
     _do_in_time(min(FLUSH_SECONDS, (by - time.monotonic()) / 2), *streams, logging.shutdown)
     # So late because calls that are cut off go on until the process ends, beside those of whoever has the slots next.
-    _do_in_time(min(SLOTS_SECONDS, by - time.monotonic()), leave_queues, renewal.end)
+    _do_in_time(min(SLOTS_SECONDS, by - time.monotonic()), _end_plugins)
     _try_all(embedded.stop_unused)
     os._exit(code)
 
@@ -191,6 +190,10 @@ def _do_in_time(seconds: float, *calls: Callable[[], object]) -> None:
     with suppress(RuntimeError):  # the system starts no more threads
         thread.start()
         thread.join(max(seconds, 0.0))
+
+
+def _end_plugins() -> None:
+    _try_all(*(plugin.end_process for plugin in plugins()))
 
 
 def _try_all(*calls: Callable[[], object]) -> None:

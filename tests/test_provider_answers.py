@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from pgonly_django.limits.provider_answers import DEFAULT_SECONDS, LONGEST_SECONDS, is_unpaid, seconds_of
+from pgonly_django.provider_answers import DEFAULT_SECONDS, LONGEST_SECONDS, is_unpaid, seconds_of
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 IN_AN_EIGHTH = {"Date": format_datetime(NOW, usegmt=True)} | {
