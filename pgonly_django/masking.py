@@ -72,7 +72,7 @@ def _has_mask(shown: Any) -> bool:
 
 
 def _at(place: Any, masked_value: Any, stored: Any) -> tuple[Any, Any]:
-    """Yields both at the same place: a key of an object, or a number in a list."""
+    """Returns both at the same place: a key of an object, or a number in a list."""
     if isinstance(masked_value, dict) and isinstance(place, str) and place in masked_value:
         return masked_value[place], stored[place]
     if isinstance(masked_value, list) and isinstance(place, int) and place < len(masked_value):

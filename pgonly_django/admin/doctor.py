@@ -79,6 +79,6 @@ def _shown(report: Examination) -> dict[str, Any]:
 
 
 def parts_of(advice: str) -> list[tuple[bool, str]]:
-    """Yields (whether it is SQL or a command, text): those are shown as code, to be copied."""
+    """Returns pairs (whether it is SQL or a command, text): SQL and commands are shown as code, to be copied."""
     parts = CODE.split(advice)
     return [(bool(number % 2), part) for number, part in enumerate(parts) if part]

@@ -80,7 +80,7 @@ class TimedChangeList(ChangeList):
     model_admin: Any
 
     def tries(self) -> tuple[tuple[int | None, timedelta], ...]:
-        """Yields the scopes that are tried one after the other, and how long a statement over each may take."""
+        """Returns the scopes that are tried one after the other, and how long a statement over each may take."""
         return (None, self.statement_limit), (0, self.statement_limit)
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> models.QuerySet[Any]:

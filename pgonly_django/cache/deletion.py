@@ -47,7 +47,7 @@ def _deleting(condition: str, *, by_key: bool = True) -> Statements:
 def _delete(
     store: Store, statements: Statements, limit: int = BATCH, timeout: float = 0, **params: Any
 ) -> Operation[tuple[int, int]]:
-    """Returns the number of live entries that were deleted, and their bytes."""
+    """Returns (number of live entries that were deleted, their bytes)."""
     live = deleted = 0
     after: bytes | None = b""
     while after is not None:

@@ -66,7 +66,7 @@ class _Computation:
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """Whether it is under way. A task that the computation started counts, until the computation has ended."""
+        """Stands around the computation. A task that the computation started belongs to it until it has ended."""
         self.is_over, token = False, _running.set((*_running.get(), self))
         try:
             yield

@@ -194,8 +194,8 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
             pending.note_pause(self._calls.active_at)
 
     def _is_idle(self, pending: PendingWait) -> bool:
-        """Whether nothing in the run can go on: no step is in progress, none was for a moment, and the answer to a wait
-        is awaited. A job that has one thread or asyncio task needs no moment."""
+        """Returns whether nothing in the run can continue: no step is in progress, none was for a moment, and a wait is
+        awaited. A job that has one thread or asyncio task needs no moment."""
         if self._others_work or self._calls.are_going_on:
             return False
         if not self._calls.are_in_branches:

@@ -54,13 +54,13 @@ def retry_while_down(
 
 
 def _passes(connection: Any, error: Exception) -> bool:
-    """Whether the error of a transaction says nothing against it. That of a lost connection has no SQLSTATE."""
+    """Returns whether the error says nothing against its transaction. That of a lost connection has no SQLSTATE."""
     state = getattr(error.__cause__, "sqlstate", None)
     return not connection.in_atomic_block and (state is None or state.startswith(PASSING))
 
 
 def _is_down(connection: Any, error: Exception) -> bool:
-    """Whether no primary answers, and the job has no transaction open. The next attempt uses a new connection."""
+    """Returns whether no primary answers, outside of the job's transactions. The next attempt uses a new connection."""
     if connection.in_atomic_block:
         return False
     is_standby = isinstance(error.__cause__, errors.ReadOnlySqlTransaction)  # during a failover

@@ -211,7 +211,7 @@ class OwnConnection(psycopg.Connection[Any]):
 
 
 def reaches_postgres(connection: psycopg.Connection[Any]) -> bool:
-    """Whether no pooler stands between: poolers announce a process id that they made up. Raises psycopg.Error."""
+    """Returns whether no pooler stands between: a pooler announces a process id of its own. Raises psycopg.Error."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     return row is not None and row[0] == connection.info.backend_pid
 

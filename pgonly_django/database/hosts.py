@@ -37,9 +37,8 @@ KEPT_SECONDS = 30.0
 
 
 def conninfos(params: Params, timeout: float) -> Operation[list[bytes]]:
-    """Yields one for each address of each host, in the order in which they are to be tried. Names are looked up within
-    `timeout` seconds. Raises DatabaseUnavailableError where no host has an address.
-    """
+    """Returns a connection string for each address of each host, in the order in which they are to be tried. Names are
+    looked up within `timeout` seconds. Raises DatabaseUnavailableError where no host has an address."""
     found: list[Params] = []
     failure: DatabaseUnavailableError | None = None
     give_up_at = time.monotonic() + timeout

@@ -38,7 +38,7 @@ PATIENCE_SECONDS, CANCEL_SECONDS = 1.0, 5.0
 
 
 def takes_statements(raw: Raw) -> bool:
-    """Whether a statement may be sent now: not before a BEGIN that psycopg has yet to send, nor in a pipeline."""
+    """Returns whether a statement may be sent: not before a BEGIN that psycopg has yet to send, nor in a pipeline."""
     if not CAN_SEND:
         return False
     pgconn = raw.pgconn

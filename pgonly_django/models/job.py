@@ -290,7 +290,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
 
 def _waits_now() -> Exists:
-    """Returns whether the job waits for an event or a time."""
+    """Finds jobs that wait for an event or a time."""
     waits: Any = apps.get_model("pgonly_django", "Wait")
     return Exists(waits.objects.filter(job=OuterRef("pk"), lease_epoch=OuterRef("lease_epoch")))
 

@@ -127,6 +127,6 @@ class Worker(models.Model):
         return self.name
 
     def is_live(self, now: datetime) -> bool:
-        """Whether its last heartbeat is younger than silent_after(), or it sleeps. `now` is the database's clock."""
+        """Returns whether its last heartbeat is younger than silent_after() at `now` (the database's), or it sleeps."""
         has_beaten = now - self.heartbeat_at < silent_after()
         return self.stopped_at is None and (has_beaten or self.sleeping_since is not None)

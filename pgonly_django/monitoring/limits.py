@@ -84,7 +84,7 @@ FROM unnest(%(holders)s::text[]) AS given(holder)
 
 
 def held_jobs(names: Iterable[str]) -> dict[str, Counted]:
-    """Returns how many jobs each of the budgets with these names holds, counted up to HELD_AT_MOST."""
+    """Returns, by name, the number of jobs that each of these budgets holds, counted up to HELD_AT_MOST."""
     holders = [HELD_BY + name for name in names]
     with connections[router.db_for_read(Job)].cursor() as cursor:
         cursor.execute(HELD_JOBS, {"holders": holders})

@@ -112,7 +112,7 @@ def _caches_with_numbers(stats: Stats) -> Rows:
 
 
 def _cache_tables(stats: Stats) -> Rows:
-    """Yields each table once, since caches share tables."""
+    """Returns each table once, since caches share tables."""
     return {
         (cache.database, cache.table): cache.table_bytes for _, cache in _caches_with_numbers(stats)
     }.items()

@@ -125,7 +125,7 @@ class Failed(NamedTuple):
 
 
 def failed_jobs(alias: str) -> Failed:
-    """Returns how many jobs failed for the last time within the last hour, and in the hour before it."""
+    """Counts the jobs that failed for the last time within the last hour, and in the hour before it."""
     with connections[alias].cursor() as cursor:
         cursor.execute(FAILED)
         return Failed(*cursor.fetchone())

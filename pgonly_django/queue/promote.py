@@ -80,6 +80,6 @@ class WaitingJobs(NamedTuple):
 
 
 def count_waiting(alias: str) -> WaitingJobs:
-    """Returns how many jobs are ready, and when the next one is due, for callers that ask now and then."""
+    """Counts the jobs that are ready, and finds when the next one is due, for callers that ask now and then."""
     (row,) = all_rows(alias, WAITING)
     return WaitingJobs(*row)

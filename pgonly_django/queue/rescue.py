@@ -154,7 +154,7 @@ def end_transactions(
     *,
     of_any_role: bool = True,
 ) -> list[tuple[UUID, int]]:
-    """Ends the open transactions of dead workers before their jobs are rescued. Yields (id of the worker, pid of the
+    """Ends the open transactions of dead workers before their jobs are rescued. Returns (id of the worker, pid of the
     backend). Those runs are fenced off already; what they wrote is rolled back. Raises InsufficientPrivilege where a
     transaction belongs to a role whose connections this role may not end; `of_any_role` False leaves all of those
     out."""
@@ -213,8 +213,8 @@ def rescue_known_dead(
     connection: OwnConnection, worker_id: UUID, *, planned: bool = False
 ) -> tuple[list[Rescued], bool]:
     """Gives the jobs of this worker back, all in one transaction, and marks it as stopped. `planned`: it was told to
-    stop, so that no job is blamed. Call end_sessions() before it. Returns whether rows are left in its name, which
-    another transaction has locked: try again. Raises psycopg.Error."""
+    stop, so that no job is blamed. Call end_sessions() before it. Returns the rescued jobs, and whether rows are left
+    in its name, which another transaction has locked: try again. Raises psycopg.Error."""
     parameters = {"worker": worker_id}
     with connection.session_settings(), connection.transaction():
         if planned:

@@ -62,7 +62,7 @@ def check_schedules(**_: object) -> list[checks.CheckMessage]:
 
 
 def _read() -> list[tuple[str, Declaration | None, str]]:
-    """Yields name, entry, and what is wrong with it."""
+    """Returns (name, entry, what is wrong with it)."""
     return [_read_entry(name, raw) for name, raw in settings().schedules.items()]
 
 
@@ -95,7 +95,7 @@ def _what_is_wrong_with_call(entry: Declaration) -> str:
 
 
 def _belongs(entry: Declaration, database: str) -> bool:
-    """Whether it belongs here. One whose task cannot be imported belongs everywhere: its page says what is wrong."""
+    """Returns whether it belongs here. If its task cannot be imported, it belongs everywhere: its page says why."""
     try:
         task = import_task(entry.task)
     except UnknownTaskError:

@@ -57,7 +57,7 @@ class JobMask:
         return is_secret(name, self._patterns)
 
     def hides_of(self, task: str, args: Any, kwargs: Any) -> bool:
-        """Whether something in the arguments of a call is masked, and so may stand in what was made of them: a key."""
+        """Returns whether a part of a call's arguments is masked: that part may stand in a key made of them."""
         return bool(self.args(task, args) != args or self.value(kwargs) != kwargs)
 
     def _may_be_secret(self, task: str) -> bool:

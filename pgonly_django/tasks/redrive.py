@@ -114,8 +114,8 @@ def _redrive_page(
     rate: float,
     before: int,
 ) -> tuple[int, list[tuple[str, str]]]:
-    """Redrives these in one transaction, which it may be called for again; so many came `before` them. Returns how many
-    run again, and the others with the reason."""
+    """Redrives a page in one transaction, which may be repeated; `before` is the number of jobs before it. Returns
+    (number of jobs that run again, the others with the reason)."""
     with transaction.atomic(using=failed.db):
         lock(failed.db, {batch_id for _, batch_id in page if batch_id})
         rows = list(redrive_rows(failed, [pk for pk, _ in page], CALL if arguments else ()))

@@ -369,7 +369,7 @@ def _chosen(kill_at: Sequence[int], places: int, max_kills: int) -> list[int]:
 
 
 def _calls_differ(expected: Counter[str], got: Counter[str], cut_off: Counter[str]) -> list[str]:
-    """Returns whether the calls differ. Calls that the kill has cut off may be made again."""
+    """Says how the calls differ. Calls that the kill has cut off may be made again."""
     said = []
     for call in sorted(expected | got):
         wanted, made = expected[call], got[call]

@@ -89,7 +89,7 @@ class Admittance:
 
 
 def admit(store: Store, key: bytes, limit: int, seconds: float) -> Operation[Admittance]:
-    """Returns whether a request is one of at most `limit` in any `seconds`; it counts if it is. It takes one statement,
+    """Admits a request if it is one of at most `limit` in any `seconds`; then it counts. It takes one statement,
     and another where two requests meet at the last place."""
     if not 0 < seconds <= LONGEST_PERIOD_SECONDS:
         raise ValueError(

@@ -48,7 +48,7 @@ class Prefetch:
         return 0 if average is None else min(int(AHEAD_SECONDS / max(average, 1e-6)), AHEAD_LIMIT)
 
     def limits(self, held: int, share: float = 1.0) -> dict[str, int]:
-        """Returns how many jobs to claim of each queue of short jobs, with this `share` of what may be ahead."""
+        """Returns, by queue of short jobs, how many to claim, with this `share` of what may be ahead."""
         aheads = {queue: int(self.ahead(queue) * share) for queue in self._average}
         return {
             queue: self.threads + min(ahead - held, ahead // 2)

@@ -248,7 +248,7 @@ class Exchanger:
     def _statements(
         self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None
     ) -> list[tuple[Statement, Params, bool]]:
-        """Yields each with its parameters, and whether its rows come in binary."""
+        """Returns each statement with its parameters, and whether its rows come in binary."""
         statements = [(REPORT, report_parameters(reports), False)] if reports else []
         for statement, parameters in finish_statements(finishes, skip_locked=self._skips_locked):
             statements.append((statement, parameters, False))

@@ -49,7 +49,7 @@ TOLD_AT_ONCE = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED)
 
 
 def logs_starts() -> bool:
-    """Whether there is anything to do for starts. No-op jobs come 20,000 a second, so it is asked once for many."""
+    """Returns whether starts have a log or listeners. It is asked once for many jobs: no-ops come 20,000 a second."""
     return _logger.isEnabledFor(logging.DEBUG) or has_listeners()
 
 

@@ -121,7 +121,7 @@ class Statuses:
         return sum(each.running for each in self.workers)
 
     def by_state(self) -> dict[str, int]:
-        """Returns how many processes are in each state."""
+        """Counts the processes in each state."""
         counts = Counter(each.state for each in self.workers)
         counts[WorkerState.STARTING] += self.starting
         return {state.value: counts[state] for state in WorkerState}

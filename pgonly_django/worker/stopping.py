@@ -204,8 +204,8 @@ class Deadline:
         return min(seconds, max(left, LEAVE_AT_LEAST_SECONDS))
 
     def admit(self, run: Run) -> bool:
-        """Whether a run that was just claimed may begin: not where its steps take longer than is left. The claims to
-        come pass over such a job. A limited claim would bring it again, so after that one nothing more is claimed."""
+        """Returns whether a run that was just claimed may begin: not where its steps take longer than is left. Later
+        claims pass over such a job. A limited claim would bring it again, so after that one nothing more is claimed."""
         if self.ends_at == NEVER:
             return True
         run.stop_until, run.calls.until = self.jobs_until, self.calls_until

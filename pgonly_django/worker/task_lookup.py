@@ -64,7 +64,7 @@ class TaskLookup:
             return TaskOptions()
 
     def misfit(self, job: ClaimedJob) -> UnfitArgumentsError | None:
-        """Returns whether the job was enqueued for other parameters than the task has. Asked after a TypeError."""
+        """Returns an error if the job was enqueued for other parameters than the task has. Asked after a TypeError."""
         task = self.find(job).task
         try:
             call_signature(task.func, task.takes_context).check(job.args, job.kwargs or {})

@@ -149,8 +149,8 @@ def _page(
     address: str,
     changelist: JobChangeList | None = None,
 ) -> TemplateResponse:
-    """Returns how many jobs there are, and why the others are left alone, unless that takes too long. `address`: of the
-    list, to which the answer goes."""
+    """Returns the page that asks. It says how many jobs there are, and why the others are left alone, unless that takes
+    too long. `address`: of the list, to which the answer goes."""
     found = in_time(jobs.db, SEARCH_LIMIT, lambda: (verb.keys_of(jobs).count(), refusals(verb, jobs)))
     count, refused = found or (0, [])
     is_all = changelist is not None or request.POST.get("select_across") == "1"

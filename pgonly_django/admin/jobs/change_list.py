@@ -120,7 +120,7 @@ class JobChangeList(TimedChangeList):
         self.counts = self._counts(request)
 
     def _counts(self, request: HttpRequest) -> dict[str, int]:
-        """Returns how many jobs each state has under all other filters; without those whose count takes too long."""
+        """Counts the jobs of each state under all other filters. Leaves out states whose count takes too long."""
         jobs = self.get_queryset(request, exclude_parameters=STATE_VARS)
         by_state = {state.value: jobs.filter(in_state(state)) for state in TABS}
         if not self.is_narrowed:
@@ -152,8 +152,8 @@ class JobChangeList(TimedChangeList):
 
     @cached_property
     def tabs(self) -> list[dict[str, Any]]:
-        """Yields all states, and each of them: links that keep the other filters. One whose count takes too long has
-        none."""
+        """Returns links that keep the other filters: one for all states, and one for each. A link whose count takes
+        too long shows none."""
         return [
             {
                 "name": state,

@@ -166,7 +166,7 @@ class LateFilter(SelectFilter):
         return [(str(seconds), label % duration(seconds)) for seconds in self.choices_in_seconds]
 
     def narrowed(self, jobs: Any, value: str) -> Any:
-        """Yields each part in the words of an index: pgonly_job_ready, _suspect, _limited and _scheduled."""
+        """Filters by parts, each in the words of an index: pgonly_job_ready, _suspect, _limited and _scheduled."""
         if value not in dict(self.lookup_choices):
             raise IncorrectLookupParameters
         before = Now() - timedelta(seconds=int(value))

@@ -196,7 +196,7 @@ def search_jobs(jobs: QuerySet[Job], term: str, *, in_data: bool) -> QuerySet[Jo
 
 
 def _has(name: str, value: str) -> Q:
-    """Whether a job has `value`, as JSON or as a string without its quotes, as its argument or its metadata `name`."""
+    """Finds jobs whose argument or metadata `name` is `value`, as JSON or as a string without its quotes."""
     places, condition = _places(name), Q()
     for each in (value, _as_json(value)):
         condition |= Q(kwargs__contains={name: each}) | Q(metadata__contains={name: each})

@@ -92,7 +92,7 @@ class Panel(NamedTuple):
 
 
 def shown(overview: OverviewPage, panels: Iterable[Panel]) -> list[dict[str, Any]]:
-    """Yields each panel with the `figures` that it has to show, or with the `problem` why it shows none."""
+    """Returns each panel with the `figures` that it has to show, or with the `problem` why it shows none."""
     found = []
     with closing(overview.reader) as reader:
         for panel in panels:

@@ -116,7 +116,7 @@ def web_processes() -> int:
 
 
 def _of_workers(alias: str) -> tuple[int, int]:
-    """Returns the number of live workers that have connections, and what these may open together."""
+    """Returns (number of live workers that have connections, connections that they may open together)."""
     if not belongs_to(alias, Worker):
         return 0, 0
     with reading(alias):

@@ -129,7 +129,7 @@ FROM unnest(%(keys)s::text[]) AS k(key)
 
 
 def ask_keys(connection: OwnConnection, keys: Collection[str]) -> psycopg.Cursor[Any]:
-    """Returns how many jobs of each key run, or keep it. Raises psycopg.Error."""
+    """Asks how many jobs of each key run, or keep it. Raises psycopg.Error."""
     return connection.execute(KEYS, {"keys": list(keys)}, prepare=True)
 
 

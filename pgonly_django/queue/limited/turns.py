@@ -123,7 +123,7 @@ class Turns:
         return _interleaved(self._kinds_in_turns(by_queue[queue]) for queue in queues)
 
     def _kinds_in_turns(self, groups: list[LimitedGroup]) -> list[LimitedGroup]:
-        """Yields the groups of one band."""
+        """Returns the groups of one band."""
         kinds, last = list(GroupKind), self._last_kind.get(groups[0].band)
         following = 0 if last is None else kinds.index(last) + 1
         turns = kinds[following:] + kinds[:following]
@@ -132,7 +132,7 @@ class Turns:
 
 
 def _interleaved(lists: Iterable[list[LimitedGroup]]) -> list[LimitedGroup]:
-    """Yields the first of each list, then the second of each, and so on."""
+    """Returns the first of each list, then the second of each, and so on."""
     return [group for turn in zip_longest(*lists) for group in turn if group is not None]
 
 
