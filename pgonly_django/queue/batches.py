@@ -33,7 +33,7 @@ from pgonly_django.queue.enqueue import Members, NewJob, insert_beside
 from pgonly_django.tables import qualified
 
 AT_ONCE = 1000
-EVENT_KEPT = timedelta(days=1)  # and while a job waits for it; a later run looks at the batch first
+EVENT_KEPT = timedelta(days=1)  # longer while a job waits for it; a later run looks at the batch first
 Callback = Callable[[str, dict[str, Any]], NewJob]
 
 # Index: the primary key.
@@ -41,29 +41,30 @@ CREATE = qualified("""
 INSERT INTO pgonly_batch (id, name, callbacks, sent, closes) VALUES (%(id)s, '', %(callbacks)s::jsonb, '{}', 0)
 ON CONFLICT (id) DO NOTHING
 """)
-# Index: the primary key. Two that add at once do not wait for each other, and a worker that closes passes by.
+# Index: the primary key. Two transactions that add do not wait for each other, and a worker that closes skips the
+# batch.
 ADD = qualified("""
 SELECT id FROM pgonly_batch WHERE id = %(id)s AND finished_at IS NULL AND cancelled_at IS NULL FOR SHARE
 """)
 
 
 def create(alias: str, batch_id: str, callbacks: str) -> bool:
-    """Makes the row in the caller's transaction, and returns whether it was not there: until the commit no other
-    session sees it then. `callbacks` is JSON: rows by their names."""
+    """Makes the row in the caller's transaction. Returns whether the row is new: until the commit no other session sees
+    it. `callbacks` is JSON: rows by their names."""
     with connections[alias].cursor() as cursor:
         cursor.execute(CREATE, {"id": batch_id, "callbacks": callbacks})
         return bool(cursor.rowcount)
 
 
 def lock_to_add(alias: str, batch_id: str) -> None:
-    """Keeps the batch open until the caller's transaction ends. Raises BatchFinishedError where it is not."""
+    """Keeps the batch open until the caller's transaction ends. Raises BatchFinishedError if it is closed."""
     if not all_rows(alias, ADD, {"id": batch_id}):
         raise BatchFinishedError(batch_id)
 
 
 def cancel(alias: str, ids: Collection[Any]) -> int:
-    """Cancels the members of these batches that are unfinished, and what they have gathered. Returns how many members.
-    Waits for transactions that add members, so that these are cancelled too."""
+    """Cancels the members of these batches that are unfinished, and what they have gathered. Returns how many members
+    it has cancelled. It waits for transactions that add members, so that these are cancelled too."""
     with transaction.atomic(using=alias):
         lock(alias, [*ids, *gathered_below(alias, ids)])
         count = cancel_members(alias, ids)
@@ -195,15 +196,15 @@ class _Row(NamedTuple):
 
 @dataclass(slots=True)
 class Closed:
-    """What close() has done. `batches`: those that are closed, and whether a member has not succeeded. `locked`: they
-    are over, and someone else has their rows: ask again soon. `payloads` tells the workers what follows."""
+    """What close() has done. `batches`: the closed ones, and whether a member has not succeeded. `locked`: batches that
+    are over, whose rows another transaction has locked: ask again soon. `payloads` tells the workers what follows."""
 
     batches: dict[str, bool] = field(default_factory=dict)
     locked: list[str] = field(default_factory=list)
     payloads: set[str] = field(default_factory=set)
 
     def close(self, connection: OwnConnection, batch_id: str, callback: Callback) -> None:
-        """Closes one more."""
+        """Closes another batch, and adds what that has done."""
         one = close(connection, [batch_id], callback)
         self.batches |= one.batches
         self.locked += one.locked
@@ -212,7 +213,7 @@ class Closed:
 
 def close(connection: OwnConnection, ids: Collection[str], callback: Callback) -> Closed:
     """Closes those of the batches that are over, and enqueues their callbacks in the same transaction. `callback` makes
-    the job of one, from the id of its batch and the row as it is stored."""
+    the job of a callback, from the id of its batch and the row as it is stored."""
     over = [batch_id for (batch_id,) in connection.execute(OVER, {"ids": list(ids)})]
     if not over:
         return Closed()
@@ -233,7 +234,7 @@ def close(connection: OwnConnection, ids: Collection[str], callback: Callback) -
 
 
 def _send(connection: psycopg.Connection[Any], due: Iterable[tuple[_Row, NewJob]]) -> set[str]:
-    """Enqueues the callbacks, and notes that each was. Returns what tells the workers of them."""
+    """Enqueues the callbacks, and notes that they are enqueued. Returns what tells the workers of them."""
     sent: dict[str, dict[str, str]] = {}
     payloads: set[str] = set()
     for row, job in due:
@@ -261,7 +262,7 @@ WHERE pg_try_advisory_xact_lock({ADVISORY_LOCK})
 
 
 class Swept(NamedTuple):
-    """What is left of batches: those that are over, and those whose parent was cancelled, or is to be, or discarded."""
+    """What a sweep finds: batches that are over, and batches whose parent was cancelled, or is to be, or discarded."""
 
     over: list[str]
     orphaned: list[str]
@@ -274,8 +275,8 @@ def sweep(connection: psycopg.Connection[Any]) -> Swept:
     return Swept([], [], True) if row is None else Swept(*row)
 
 
-# Index: pgonly_batch_expired, a range of it; pgonly_job_batch, the primary key. One with members is asked again a day
-# later.
+# Index: pgonly_batch_expired, a range of it; pgonly_job_batch, the primary key. A batch with members is looked at again
+# a day later.
 PRUNE_BATCHES = qualified(f"""
 WITH expired AS MATERIALIZED (
     SELECT batch.id,
@@ -293,6 +294,6 @@ SELECT FROM expired
 
 
 def prune(connection: psycopg.Connection[Any]) -> int:
-    """Deletes finished batches without members, a day after their end. Returns how many were looked at: when these are
+    """Deletes finished batches without members, a day after their end. Returns how many it has looked at: if these are
     fewer than AT_ONCE, no more are left."""
     return connection.execute(PRUNE_BATCHES).rowcount

@@ -21,7 +21,7 @@ from pgonly_django.models.job_rows import IS_LIMITED, IS_READY, IS_SUSPECT
 
 
 class _Unconnected(DatabaseWrapper):
-    """Compiles FOR UPDATE without a transaction, which Django would open a connection to look for."""
+    """Compiles FOR UPDATE without a transaction. Django would open a connection to look for one."""
 
     def get_autocommit(self) -> bool:
         return False

@@ -42,7 +42,7 @@ FROM (SELECT %(id)s::uuid AS id) AS wanted LEFT JOIN pgonly_checkpoint AS checkp
 """)
 )
 
-# When the call of a step began that has just returned; NULL where that is not known.
+# The time when the call of a step began, which has just returned; NULL if that time is not known.
 BEGAN = "clock_timestamp() - make_interval(secs => %(seconds)s::float8)"
 # Index: the primary key, then pgonly_step_once (job, name), here and in SAVE_STEP.
 FIND_STEP = qualified("""
@@ -58,8 +58,8 @@ WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'run
 ON CONFLICT (job_id, name) DO NOTHING
 RETURNING coalesce(result::text, 'null')
 """)
-# As SAVE_STEP, with what the call has cost among the costs: noted once, together with the step. A row of the same
-# reservation is there where its lease had run out by then. Index: also pgonly_cost_reservation.
+# As SAVE_STEP. It also notes once among the costs what the call has cost. If the lease of the reservation has run out
+# by then, its row is there. Index: also pgonly_cost_reservation.
 SAVE_PAID_STEP = qualified(f"""
 WITH saved AS (
     INSERT INTO pgonly_step (job_id, name, result, started_at, finished_at, usd, tokens_in, tokens_out)
@@ -85,8 +85,8 @@ SELECT result FROM saved
 SAVED = qualified("""concat_ws(' ', (SELECT count(*) FROM pgonly_step AS step WHERE step.job_id = job.id), (
     SELECT md5(concat(checkpoint.value, checkpoint.positions)) FROM pgonly_checkpoint AS checkpoint
     WHERE checkpoint.job_id = job.id))""")
-# Whether that is what it had saved when its worker died last. A rescue notes it among the errors, and one of an older
-# version does not.
+# Whether SAVED is what the job had saved when its worker died last. A rescue notes that text among the errors; a rescue
+# of an older version does not.
 NOTHING_NEW_SAVED = f"""coalesce(
     jsonb_path_query_array(job.errors, '$[*] ? (@.outcome == "crashed").saved') ->> -1 = {SAVED}, true)"""
 
@@ -96,8 +96,8 @@ NO_COST = {"usd": None, "tokens_in": None, "tokens_out": None}
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """The cost of a step, and the budget that pays. `is_noted`: it gets its row among the costs with the step,
-    in the same database."""
+    """The cost of a step, and the budget that pays. `is_noted`: the cost gets its row among the costs with the step, in
+    the same database."""
 
     cost: Cost
     budget: str = ""
@@ -169,8 +169,8 @@ def check_step_name(name: object, limit: int = STEP_NAME_LENGTH, what: str = "A 
 
 
 def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | None:
-    """The result of a finished step as PostgreSQL gives it (JSON text), None when there is none. Raises LeaseLost and
-    ManualCommitError as save_checkpoint() does, so no run pays for a call whose answer it could not keep."""
+    """Returns the result of a finished step as PostgreSQL gives it (JSON text); None if there is none. Raises LeaseLost
+    and ManualCommitError as save_checkpoint() does, so no run pays for a call whose answer it could not keep."""
     require_autocommit(alias, "step()")
     found = all_rows(alias, FIND_STEP, {"id": job_id, "lease_epoch": lease_epoch, "name": name})
     if not found:
@@ -183,10 +183,10 @@ def save_step(
     alias: str, job_id: str, lease_epoch: int, name: str, result: str, paid: StepCost | None = None,
     said: Sequence[PartRow] = (), began: float | None = None,
 ) -> tuple[str, bool]:  # fmt: skip
-    """Keeps the result of a step (JSON text), unless one is there. Returns the kept one, as find_step() does, and
-    whether it is this one. Raises LeaseLost as save_checkpoint() does. What was `paid` is stored in the same statement,
-    what was `said` in the same transaction; where another result is kept, neither is. The call `began` at that
-    time.monotonic()."""
+    """Keeps the result of a step (JSON text), unless one is there. Returns the result that is kept, as find_step()
+    does, and whether it is this one. Raises LeaseLost as save_checkpoint() does. What was `paid` is stored in the same
+    statement, what was `said` in the same transaction; where another result is kept, neither is. The call `began` at
+    that time.monotonic()."""
     parameters: Params = {"id": job_id, "lease_epoch": lease_epoch, "name": name, "result": result}
     parameters["seconds"] = None if began is None else time.monotonic() - began
     parameters |= NO_COST if paid is None else asdict(paid.cost)

@@ -166,7 +166,7 @@ BANDS_OF_GIVEN = qualified("""
 
 # On a row of pgonly_job.
 NOT_LEFT_EARLY = "id <> ALL (%(left_early)s::uuid[])"
-# While no other worker lives a job of an unknown task is claimed, and judged, by this one. Index: pgonly_worker is
+# While no other worker lives, this one claims jobs of unknown tasks, and decides how they end. Index: pgonly_worker is
 # small.
 NOT_LEFT_TO_OTHERS = qualified(f"""(task <> ALL (%(unknown)s::text[]) OR NOT EXISTS (
     SELECT FROM pgonly_worker AS other WHERE other.id <> %(worker)s AND other.stopped_at IS NULL
@@ -226,7 +226,7 @@ LOWEST = float("-inf")
 
 @lru_cache
 def claim_statement(template: str, given_queues: bool, leaves_some: bool) -> Statement:
-    """Returns HEAD or FLOOR. `leaves_some`: it passes over some jobs and over those of unknown tasks."""
+    """Returns HEAD or FLOOR. `leaves_some`: it passes over jobs in `left_early` and jobs of unknown tasks."""
     parts = GIVEN_QUEUES if given_queues else ALL_QUEUES
     known = [where(NOT_LEFT_EARLY), where(NOT_LEFT_TO_OTHERS)] if leaves_some else []
     served = [where("queue = ANY (%(queues)s::text[])")] if given_queues else []
@@ -240,8 +240,8 @@ def _suspect(*conditions: RawSQL) -> str:
 
 
 def _oldest(*conditions: RawSQL) -> str:
-    """Returns the oldest jobs of `band`. PostgreSQL locks a row when the outer LIMIT asks for it, never all
-    BAND_LIMIT."""
+    """Returns the SELECT of the oldest jobs of `band`. PostgreSQL locks a row when the outer LIMIT asks for it, never
+    all BAND_LIMIT."""
     in_band = {"queue": of("band.queue"), "priority": of("band.priority"), "ready_at__gte": of("band.floor")}
     oldest = claimable(IS_READY, *conditions, **in_band).values("id")[:BAND_LIMIT]
     return f"SELECT id FROM ({sql_of(oldest)}) AS oldest LIMIT band.job_limit"
@@ -361,7 +361,7 @@ class Claimer:
         self.head_due_at, self._head_wanted_at = 0.0, time.monotonic()
 
     def _in_order(self, bands: Collection[Band]) -> list[Band]:
-        """Returns SQL for the order of service, see GIVEN_QUEUES and ALL_QUEUES."""
+        """Returns the bands in the order of service: see GIVEN_QUEUES and ALL_QUEUES."""
         if self.queues:
             return sorted(bands, key=lambda band: (self.queues.index(band[0]), -band[1]))
         return sorted(bands, key=lambda band: (-band[1], band[0] <= self._last_queue, band[0]))

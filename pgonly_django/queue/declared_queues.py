@@ -22,8 +22,8 @@ KEYS = ("max_running", "rate", "limiter", "task")
 
 
 def declare_queues(alias: str, names: Iterable[str] = ()) -> int:
-    """Makes the rows say what the settings say, and gives these other queues a row without limits. What a person has
-    edited stays, and what a newer process declares. Returns how many rows are new or have changed. Raises
+    """Makes the rows say what the settings say, and gives the queues `names` a row without limits. What a person has
+    edited or a newer process declares stays. Returns how many rows are new or have changed. Raises
     ImproperlyConfigured, and django.db.Error."""
     declarations = {name: limits_of(name, {}) for name in names} | declared_limits()
     changed: int = Queue.objects.using(alias).declare(declarations)

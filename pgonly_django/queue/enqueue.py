@@ -21,11 +21,11 @@ from pgonly_django.database.statement import Statement
 from pgonly_django.tables import qualified
 
 T = TypeVar("T")
-# Also as microseconds since 1970, in digits where they come straight from the server.
+# A time; also as microseconds since 1970, which are digits if they come straight from the server.
 Moment = datetime | int | str
 
 CLOSE = timedelta(seconds=1)
-# So many rows of a COPY are sent at a time: the server takes them while the next ones are made.
+# The number of rows of a COPY that are sent at a time: the server takes them while the next ones are made.
 SENT_TOGETHER = 500
 BACKSLASH, ESCAPED = "\\", "\\\\"
 COPY_ESCAPES = str.maketrans({BACKSLASH: ESCAPED, "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -40,7 +40,7 @@ NEW_COLUMNS, NEW_VALUES = ", ".join(NEW), ", ".join(f"'{value}'" for value in NE
 # this one is the dead letter; the job that a person ran again as this one; the schedule; the batch that has ended.
 OF_JOB, OF_COPY, OF_SCHEDULE, OF_BATCH = "job:", "again:", "schedule:", "batch:"
 
-# The parameters are the values of one call: for most jobs these three. Those of its template are written into the text.
+# The parameters are the values of one call: for most jobs these three. Those of its template are in the text.
 INSERT = qualified(f"""
 INSERT INTO pgonly_job (id, args, kwargs, {{columns}}, state, {NEW_COLUMNS})
 VALUES (%(id)s, %(args)s, %(kwargs)s, {{values}}, {{state}}, {NEW_VALUES})
@@ -83,8 +83,8 @@ class Template:
         )
 
     def payloads(self, enqueued_at: datetime, ready: str = "") -> tuple[str, ...]:
-        """Returns the notifications that wake workers for a job of it. `ready`: the one that says that it is ready,
-        where that is not notify.ready(). Within a second of run_at, both: the database's clock chose the state."""
+        """Returns the notifications that wake workers for a job of this template. `ready` stands for notify.ready().
+        Within a second of run_at there are two, since the database's clock chose the state."""
         ready = ready or notify.ready(self.queue)
         if self.run_at is None or self.run_at < enqueued_at - CLOSE:
             return (ready,)
@@ -114,8 +114,8 @@ class Unique(NamedTuple):
 
 
 class NewJob(NamedTuple):
-    """A job before it has a row. Its arguments and metadata are JSON text. `own`: some of CALL_COLUMNS, and
-    enqueued_by where that is not the job that runs here. It, `unique` and `metadata` are None for most jobs."""
+    """A job before it has a row. Its arguments and metadata are JSON text. `own`: some of CALL_COLUMNS, and enqueued_by
+    where that is not the job that runs here. `own`, `unique` and `metadata` are None for most jobs."""
 
     template: Template
     args: str
@@ -131,12 +131,12 @@ class NewJob(NamedTuple):
         return own if self.metadata is None else {**own, "metadata": self.metadata}
 
     def enqueued_by(self, origin: str) -> NewJob:
-        """The same, not of the job that may run here but of `origin`."""
+        """Returns this job as enqueued by `origin`, not by the job that may run here."""
         return self._replace(own={**(self.own or {}), "enqueued_by": origin})
 
     @property
     def ready(self) -> str:
-        """The notification that it is ready. A job with `slots` is taken by limited claims."""
+        """The notification that the job is ready. A job with `slots` is taken by limited claims."""
         return (notify.limited if self.own and "slots" in self.own else notify.ready)(self.template.queue)
 
     def payloads(self, enqueued_at: datetime) -> tuple[str, ...]:
@@ -181,7 +181,7 @@ def insert_beside(connection: psycopg.Connection[Any], job: NewJob) -> tuple[str
 
 
 def running_job() -> dict[str, str]:
-    """The column enqueued_by of what the job enqueues whose code runs here; empty outside of jobs."""
+    """Returns the column enqueued_by for jobs that the code of a job enqueues here; empty outside of jobs."""
     run = current_job.get()
     return {} if run is None else {"enqueued_by": f"{OF_JOB}{run.job.id}"}
 

@@ -15,7 +15,7 @@ from pgonly_django.tables import qualified
 # The rows of pgonly_job_dead_letter.
 UNSENT_ROW = "dead_letter_queue IS NOT NULL AND state = 'failed' AND dead_lettered_at IS NULL"
 
-# Index: pgonly_job_dead_letter, one range of it. Of two workers that look at once each gets other rows.
+# Index: pgonly_job_dead_letter, one range of it. Two workers that look at once get different rows.
 UNSENT = qualified(f"""
 SELECT id::text, metadata::text
 FROM pgonly_job WHERE {UNSENT_ROW} AND dead_letter_queue = %(queue)s
@@ -39,12 +39,12 @@ SELECT queue FROM unsent WHERE queue IS NOT NULL
 
 
 def unsent(alias: str, queue: str, limit: int) -> dict[str, str | None]:
-    """Returns the ids of the oldest, whose rows are locked until the caller's transaction ends, with their metadata."""
+    """Returns the ids and metadata of the oldest, and locks their rows until the caller's transaction ends."""
     return dict(all_rows(alias, UNSENT, {"queue": queue, "limit": limit}))
 
 
 def mark_sent(alias: str, ids: Iterable[str]) -> None:
-    """Marks them in the transaction that enqueues their letters, so that either both are done or neither."""
+    """Marks jobs in the transaction that enqueues their letters, so that either both are done or neither."""
     with connections[alias].cursor() as cursor:
         cursor.execute(MARK, {"ids": list(ids)})
 
@@ -77,7 +77,7 @@ RETURNING job.id::text
 
 
 class Again(NamedTuple):
-    """One job: in how many seconds it runs, and all columns of its call, as JSON has them, where that changes."""
+    """A job to run again: in how many seconds, and, if its call changes, all columns of the call as JSON has them."""
 
     id: str
     delay_seconds: float
@@ -85,8 +85,8 @@ class Again(NamedTuple):
 
 
 def redrive_batch(alias: str, batch: Sequence[Again]) -> list[str]:
-    """Returns the ids of those that run again, in the caller's transaction. The others are not failed any more, or
-    another job has their unique_key."""
+    """Lets failed jobs run again, in the caller's transaction, and returns their ids. It leaves out jobs that are no
+    longer failed, and jobs whose unique_key another job has."""
     try:
         with transaction.atomic(using=alias):
             return _update(alias, batch)

@@ -69,9 +69,9 @@ WHERE job.id = ANY ({{ids}}) AND job.lease_epoch = %(lease_epoch)s::int AND job.
 HAS_SAVED = qualified("""coalesce((SELECT true FROM pgonly_step AS saved WHERE saved.job_id = job.id LIMIT 1),
         (SELECT true FROM pgonly_checkpoint AS saved WHERE saved.job_id = job.id), false)""")
 
-# A job that was asked to cancel does not wait again, and is not held. Of attempts in a row that were postponed, or
-# retried without counting, the errors keep the last. A claim sets attempted_at, and started_at if it is the first one,
-# within microseconds: the started_at of a claim whose run did not begin is taken back.
+# A job that was asked to cancel does not wait again, and is not held. The errors keep only the last of attempts in a
+# row that were postponed, or retried without counting. A claim sets attempted_at, and started_at if it is the first
+# one, within microseconds: the started_at of a claim whose run did not begin is taken back.
 FINISH = qualified(f"""
 UPDATE pgonly_job AS job SET
     state = CASE WHEN job.cancel_requested_at IS NOT NULL AND ended.state IN ({GOES_ON})
@@ -129,7 +129,7 @@ RESULTS_AT_MOST = 60_000_000
 def finish_statements(
     batch: Iterable[Finish], *, skip_locked: bool = False
 ) -> list[tuple[Statement, Params]]:
-    """The statements that write `batch`. A row that none matched belongs to another run by now, or was skipped."""
+    """Returns the statements that write `batch`. A row that none matches has another run by now, or was skipped."""
     succeeded: dict[int, list[Finish]] = {}
     others: list[Finish] = []
     for finish in batch:
@@ -221,7 +221,7 @@ REPORT = Statement(LAST_REPORT.replace("FOR NO KEY UPDATE OF job", "FOR NO KEY U
 
 
 def report_parameters(reports: Sequence[Report]) -> Params:
-    """The parameters of REPORT and LAST_REPORT."""
+    """Returns the parameters of REPORT and LAST_REPORT."""
     return {
         "ids": [report.id for report in reports],
         "lease_epochs": [report.lease_epoch for report in reports],

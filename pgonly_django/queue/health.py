@@ -24,7 +24,7 @@ FIRST = 20  # of a band
 
 
 def unknown_queues(alias: str, queues: Sequence[str]) -> list[str]:
-    """The queues without a worker by name, a row, or a job that known_names() finds: usually typing errors."""
+    """Returns queues without a worker by name, a row, or a job that known_names() finds: usually typing errors."""
     served = Worker.objects.using(alias).values_list("queues", flat=True)
     known = {name for names in served for name in names}
     known |= set(Queue.objects.using(alias).filter(name__in=queues).values_list("name", flat=True))
@@ -55,9 +55,9 @@ _NEXT_QUEUE = qualified(f"""
 _FIRST_OF_GIVEN = qualified(f"""SELECT first.* FROM unnest(%(queues)s::text[]) AS given(queue) CROSS JOIN LATERAL (
         SELECT {_KEY_HEAD} FROM pgonly_job WHERE {LIMITED_ROW} AND queue = given.queue {_BY_BAND}) AS first""")
 
-# A job that has kept its place stands before those that wait longer, so some jobs of each band are read. Of a key the
-# first has to do. Index: pgonly_job_ready, the first 20 of each band; pgonly_job_limited, one for each key, 1,000 at
-# most; pgonly_job_suspect and pgonly_job_scheduled, the first 1,000 entries; pgonly_queue is small. Epochs are
+# A job that has kept its place stands before those that wait longer, so some jobs of each band are read. The first job
+# of each key is enough. Index: pgonly_job_ready, the first 20 of each band; pgonly_job_limited, one for each key, 1,000
+# at most; pgonly_job_suspect and pgonly_job_scheduled, the first 1,000 entries; pgonly_queue is small. Epochs are
 # subtracted and not times: before PostgreSQL 17 one that is infinite would raise an error.
 _WAITING = qualified(f"""
 WITH RECURSIVE bands(queue, priority) AS ({{bands}}),
@@ -123,7 +123,7 @@ SELECT queue, max({_AGE.format(since="since")}) FROM waiting GROUP BY queue"""
 
 
 def oldest_per_queue(alias: str) -> dict[str, float]:
-    """The seconds that the oldest job of each queue has waited since it was ready or due; paused queues too."""
+    """Returns the seconds that the oldest job of each queue has waited since it was ready or due; paused queues too."""
     return {queue: _seconds(seconds) for queue, seconds in all_rows(alias, OLDEST_PER_QUEUE)}
 
 
@@ -157,7 +157,7 @@ def latency(
     alias: str, within: timedelta, queues: Sequence[str] = (), before: UUID | None = None
 ) -> Latency | None:
     """Returns how long jobs waited whose run began `within` that time: those that run, the 1,000 that were enqueued
-    last, and the 1,000 before the job `before`, which has to be the oldest that waits. None where no run began."""
+    last, and the 1,000 before the job `before`, which has to be the oldest that waits. Returns None if no run began."""
     parameters = {"within": within, "queues": list(queues), "before": before}
     ((count, *seconds),) = all_rows(alias, LATENCY, parameters)
     return Latency(count, *map(_seconds, seconds)) if count else None

@@ -15,7 +15,7 @@ from pgonly_django.tables import qualified
 
 
 def _queues_of(name: str, jobs: str) -> str:
-    """A loose scan: one index descent per queue, along an index of these `jobs` that begins with queue."""
+    """Returns a loose scan: one index descent per queue, along an index of these `jobs` that begins with queue."""
     return qualified(f"""{name}(queue) AS (
     (SELECT queue FROM pgonly_job WHERE {jobs} ORDER BY queue LIMIT 1)
     UNION ALL
@@ -25,8 +25,8 @@ def _queues_of(name: str, jobs: str) -> str:
 )""")
 
 
-# Queues with ready or running jobs by pgonly_job_ready, pgonly_job_limited and pgonly_job_running, those of suspects
-# by pgonly_job_suspect. Others if the newest rows name them (primary key).
+# Queues with ready or running jobs by pgonly_job_ready, pgonly_job_limited and pgonly_job_running, queues with suspects
+# by pgonly_job_suspect, and others if the newest rows name them (primary key).
 _ALL_QUEUES = qualified(f"""
 WITH RECURSIVE {_queues_of("ready", READY_ROW)}, {_queues_of("running", "state = 'running'")},
 {_queues_of("limited", LIMITED_ROW)},
@@ -68,9 +68,9 @@ def queue_count(alias: str) -> int:
 
 
 TIMEOUT_SECONDS = 10
-# So many rows of each index are looked at where a look at all takes longer than that.
+# The number of rows of each index that are looked at, if a look at all of them takes longer than this.
 SAMPLE = 20_000
-# Calls of a task with as many arguments, and with the same names, are of one kind.
+# Calls of a task with the same number of arguments and the same names are of one kind.
 KINDS_AT_MOST = 1000
 
 UNFINISHED = (READY_ROW, SUSPECT_ROW, LIMITED_ROW, "state = 'scheduled'", "state = 'running'",
@@ -129,7 +129,7 @@ class StoredCalls:
 
 
 def stored_calls(alias: str) -> StoredCalls:
-    """Takes about 20 s at most, and as long as it takes to connect. Raises psycopg.Error."""
+    """Counts the calls of unfinished jobs. Takes about 20 s at most, after it has connected. Raises psycopg.Error."""
     with connect(alias, application_name="pgonly check") as connection:
         try:
             calls = _look(connection, limit=None)

@@ -151,7 +151,7 @@ def forget(
 ) -> int:
     """Deletes the rows of workers whose last heartbeat is older than this; with `stopped_named` only the rows of
     stopped workers of this name. `heartbeat_at` counts, not `stopped_at`: a tick that fell silent and was then marked
-    as stopped goes at once. Returns how many."""
+    as stopped goes at once. Returns how many rows it has deleted."""
     return connection.execute(FORGET, {"older_than": older_than, "stopped_named": stopped_named}).rowcount
 
 

@@ -45,12 +45,12 @@ def part_of_loop(name: str) -> str:
 
 
 def place(lease_epoch: int, number: int) -> int:
-    """The place of the row: a later run comes after all that an earlier one has written."""
+    """Returns the place of a row: rows of a later run come after all rows of an earlier one."""
     return lease_epoch << 32 | number
 
 
 def epoch_of(place: int) -> int:
-    """The lease_epoch of the run that has written a row at this place."""
+    """Returns the lease_epoch of the run that has written a row at this place."""
     return place >> 32
 
 
@@ -84,7 +84,7 @@ class RowsSize:
     characters: int = 0
 
     def is_too_much(self, length: int) -> bool:
-        """Returns whether they are too much for a text of this number of characters."""
+        """Returns whether the rows are too much for a text of this number of characters."""
         return self.rows >= ROWS_AT_MOST or self.characters > CHARACTERS_AT_MOST + length
 
     def add(self, row: SeenRow) -> None:
@@ -166,7 +166,7 @@ class Text:
         self._length = 0
 
     def apply(self, start: int, text: str) -> None:
-        """Cuts all to `start` characters, and appends `text`."""
+        """Cuts the text to `start` characters, and appends `text`."""
         if start < self.keep + self._length:
             kept = str(self)[: max(start - self.keep, 0)]
             self._pieces, self._length = [kept], len(kept)
@@ -282,7 +282,7 @@ CROSS JOIN LATERAL (
 
 
 def read_pieces(alias: str, questions: Sequence[Question]) -> dict[Question, Piece]:
-    """Returns the next piece for each. It has not much more than `size` characters, however much there is."""
+    """Returns the next piece for each question: not much more than `size` characters, however much there is."""
     asked = list(dict.fromkeys(questions))
     parameters = {
         "ids": [each.job_id for each in asked],

@@ -11,7 +11,7 @@ from pgonly_django.models.job_rows import FINISHED_STATES, UNFINISHED_STATES
 from pgonly_django.models.pruning import Pruned, delete_what_can_go
 from pgonly_django.tables import qualified
 
-# Of a row of pgonly_job: until when it stays although its retention has ended; NULL: not longer. It stays while its
+# The time until which a row of pgonly_job stays although its retention has ended; NULL: not longer. It stays while its
 # batch is open, and while there is a job that may read the result: the one that gathers it, or a callback. Where nobody
 # prunes by hand that is so until the reader has succeeded: a retry of it would enqueue paid calls again. What a reader
 # keeps is looked at an hour later, or a day later if the reader has failed. Index: the primary keys.
@@ -91,14 +91,14 @@ WHERE id = ANY (%(ids)s::uuid[]) AND state || '' IN ({FINISHED_STATES})
 
 
 def prune_now(connection: psycopg.Connection[Any], ids: Sequence[str]) -> Pruned:
-    """Deletes the finished ones among `ids`, whatever their retention; see prune() for those that cannot be deleted.
-    Members of an open batch stay, and those of which an unfinished job may read the results."""
+    """Deletes the finished jobs among `ids`, whatever their retention; see prune() for jobs that cannot be deleted.
+    Members of an open batch stay, and jobs whose results an unfinished job may read."""
     connection.execute(EXPIRE, {"ids": list(ids)})
     return _prune_these(connection, ids, by_hand=True)
 
 
 def _prune_these(connection: psycopg.Connection[Any], ids: Sequence[str], *, by_hand: bool) -> Pruned:
-    """Deletes those that are still finished and due: a job may have run again since its id was read."""
+    """Deletes the jobs that are still finished and due: a job may have run again since its id was read."""
     return delete_what_can_go(
         ids,
         lambda some: next(connection.execute(PRUNE_THESE, {"ids": list(some), "by_hand": by_hand}))[0],

@@ -65,7 +65,7 @@ ON CONFLICT (granularity, starts_at, queue, task) DO UPDATE SET {", ".join(_ADDE
 
 
 def add(connection: psycopg.Connection[Any], counted: Iterable[RunCounts]) -> None:
-    """Adds these to the present minute and hour, with one statement."""
+    """Adds the counts to the present minute and hour, with one statement."""
     rows = sorted(counted, key=attrgetter("queue", "task"))
     parameters: dict[str, Any] = {
         "queue": [each.queue for each in rows],
@@ -77,7 +77,8 @@ def add(connection: psycopg.Connection[Any], counted: Iterable[RunCounts]) -> No
 
 
 def _array(numbers: Iterable[int]) -> str:
-    """The array written out: psycopg's own type of a list depends on its largest number, and each has its own plan."""
+    """Returns the array as text: psycopg's own type of a list depends on its largest number, and each has its own
+    plan."""
     return f"{{{','.join(map(str, numbers))}}}"
 
 
@@ -103,8 +104,8 @@ DELETE FROM pgonly_job_stats WHERE id = ANY (ARRAY (
 
 
 def prune(connection: psycopg.Connection[Any]) -> int:
-    """Deletes rows that are older than KEPT says, of each granularity a BATCH at most. Returns how many rows were
-    deleted of the one that had most: when these are fewer than a BATCH, no more are left."""
+    """Deletes rows that are older than KEPT says, of each granularity a BATCH at most. Returns how many rows of one
+    granularity it has deleted at most: if these are fewer than a BATCH, no more are left."""
     counts = [
         connection.execute(PRUNE, {"granularity": name, "older_than": age}).rowcount
         for name, age in KEPT.items()

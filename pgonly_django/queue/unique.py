@@ -34,10 +34,10 @@ from pgonly_django.tables import qualified
 if TYPE_CHECKING:
     from pgonly_django.models import Job
 
-# So many jobs may take a key and finish, one after the other, between the INSERT and the look for the one that has it;
-# and this many conflicts there may be in a row where a statement is its own transaction.
+# The number of jobs that may take a key and finish, one after the other, between the INSERT and the look for the one
+# that has it; and the number of conflicts in a row if a statement is its own transaction.
 TRIES = 100
-# Of one statement. Its parameter may have 1 GB.
+# The limits of one statement. Its parameter may have 1 GB.
 JOBS_AT_ONCE, CHARACTERS_AT_ONCE = 1000, 100_000_000
 
 _REPLACED = (*CALL_COLUMNS, "then_job")
@@ -110,7 +110,7 @@ def _insert_unique(alias: str, jobs: Sequence[NewJob]) -> list[Enqueued]:
     places: dict[str, list[int]] = {}
     for place, job in enumerate(jobs):
         places.setdefault(_unique(job).key, []).append(place)
-    # One row a key: that of its first call, with the arguments of the last one where later calls replace them.
+    # One row for each key: that of its first call, with the arguments of the last call if later calls replace them.
     rows = {key: (ids[of[0]], _merged(jobs[of[0]], jobs[of[-1]])) for key, of in places.items()}
     found: dict[str, Enqueued] = {}
     for _ in range(TRIES):
@@ -142,7 +142,7 @@ Row = tuple[str, NewJob]
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """Yields those of one period and debounce together, in an order that is the same in every process."""
+    """Yields the jobs of one period and debounce together, in an order that is the same in every process."""
     same: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         unique = _unique(row[1])
@@ -172,7 +172,7 @@ def _write(alias: str, batch: Sequence[Row]) -> dict[str, Enqueued]:
 
 
 def statement(batch: Sequence[Row]) -> tuple[Statement, Params]:
-    """Returns a statement that writes those whose keys are free. Their period and debounce are the same."""
+    """Returns a statement that writes the jobs whose keys are free. All have the same period and debounce."""
     unique, rows = _unique(batch[0][1]), ",".join(_json_of(job_id, job) for job_id, job in batch)
     params = {"jobs": f"[{rows}]", "period": unique.period, "debounce": unique.debounce}
     return _statement(replaces=unique.debounce is not None), params
@@ -207,7 +207,7 @@ def _json_of(job_id: str, job: NewJob) -> str:
 
 
 def _winners(alias: str, keys: list[str]) -> dict[str, Enqueued]:
-    """Returns, by their keys, the rows that have them now. One may have given its key up since the INSERT met it."""
+    """Returns, by their keys, the rows that have them now. A row may have given its key up since the INSERT met it."""
     from pgonly_django.models.job import Job
     from pgonly_django.models.job_rows import UNIQUE_ROW
 

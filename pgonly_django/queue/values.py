@@ -51,8 +51,8 @@ def to_json(value: Any, what: str) -> str:
 
 
 def many_to_json(values: Sequence[Any]) -> Sequence[str | None]:
-    """Returns each as to_json() makes it; there is at least one. None stands for those that to_json() may refuse or has
-    to convert first. Encoding 1,000 short lists together takes 0.4 us each instead of 1.3."""
+    """Returns each value as to_json() makes it; there is at least one. None stands for values that to_json() may refuse
+    or has to convert first. Encoding 1,000 short lists together takes 0.4 us each instead of 1.3."""
     parts = [BETWEEN] * (2 * len(values))
     parts[::2] = values
     try:
@@ -83,7 +83,8 @@ def _refusal(value: Any, text: str) -> str | None:
 
 
 def _is_too_deep(value: Any, text: str) -> bool:
-    """Returns whether it has more levels than NESTING_LIMIT. Counting brackets takes a third of the time of a walk."""
+    """Returns whether the JSON has more than NESTING_LIMIT levels. To count brackets takes a third of the time of a
+    walk."""
     if text.count("[") + text.count("{") <= NESTING_LIMIT:
         return False
     level: list[Any] = [[value]]

@@ -40,9 +40,9 @@ from pgonly_django.tables import qualified
 BATCH = 1000
 KEPT = timedelta(days=30)
 Delay = timedelta | float
-# What is asked of a key: nothing more, its `choices` and `question`, or nothing at all, since it is a time.
+# What for_first() may wait for at a key: an event, an event with `choices` and `question`, or a time.
 Asked = Mapping[str, Any] | Delay | None
-# Of the names of steps that keep the answers to waits.
+# The prefixes of the names of steps that keep the answers to waits.
 PREFIXES = ("sleep ", "event ", "first of ")
 
 
@@ -163,8 +163,8 @@ ON CONFLICT (job_id, name) DO UPDATE SET lease_epoch = excluded.lease_epoch, cho
 RETURNING 1
 """)
 )
-# The first answer becomes a step in the statement that finds it, and all of the waits are over, but for those that
-# another branch of the run waits for as well: it ends these. If they were over before, the step is there; where another
+# The first answer becomes a step in the statement that finds it, and all of the waits are over, but for waits that
+# another branch of the run has as well: that branch ends them. If they were over before, the step is there; if another
 # LOOK ends them at this moment, the row that it has inserted is returned (its xmax is not 0). The commit of an event's
 # payload does not wait for the disk: a server that crashes before it is there has wait and event still, and the next
 # LOOK finds the same. Index: pgonly_wait_once, the primary keys, pgonly_step_once.
@@ -230,7 +230,7 @@ def look(alias: str, job_id: str, lease_epoch: int, name: str, names: list[str],
     return Look(answer, None if seconds_left is None else float(seconds_left), is_new is not None)
 
 
-# Nobody is asked any more, and no event wakes the job for it. Index: pgonly_wait_once, the primary key.
+# After it nobody is asked any more, and no event wakes the job for this wait. Index: pgonly_wait_once, the primary key.
 WITHDRAW = Statement(
     qualified("""
 DELETE FROM pgonly_wait WHERE job_id = %(id)s AND name = ANY (%(names)s::text[])

@@ -60,7 +60,7 @@ _ROWS = {
     # By the primary key: a key may have many jobs in the index of those that are ready.
     GroupKind.KEPT: claimable(where(f"state || '' = 'ready' AND id = ANY ({_KEPT})"), slots__isnull=False),
 }
-# Index: pgonly_job_ready, pgonly_job_suspect or pgonly_job_limited, one range for each group. BAND_LIMIT: see there.
+# Index: pgonly_job_ready, pgonly_job_suspect or pgonly_job_limited, one range for each group.
 CANDIDATES = qualified("""
 SELECT wanted.number, job.* FROM unnest(%(numbers)s::int[], %(queues)s::text[], %(priorities)s::int2[],
         %(keys)s::text[], %(job_limits)s::int[]) AS wanted(number, queue, priority, key, job_limit)
@@ -113,7 +113,7 @@ class LimitedClaimer:
     unknown: UnknownTasks = field(default_factory=UnknownTasks)
 
     def look(self, connection: OwnConnection, free_slots: int | None = None, *, take_suspect: bool) -> Look:
-        """Looks. `free_slots` None: all. Raises psycopg.Error."""
+        """Looks with this number of free slots; None: all are. Raises psycopg.Error."""
         free = self.threads if free_slots is None else free_slots
         return look(connection, self.turns, self.threads, free, self._leaving(), take_suspect=take_suspect)
 
@@ -187,8 +187,8 @@ class LimitedClaimer:
 
 
 def _chosen(groups: Sequence[LimitedGroup], free_slots: int, *, take_suspect: bool) -> list[LimitedGroup]:
-    """Returns as many groups as there are free slots. Those whose oldest job cannot start now keep no others out: they
-    are left out, or where a smaller job may stand after it, they come beside the others."""
+    """Returns as many groups as there are free slots. A group whose oldest job cannot start now keeps no other out: it
+    is left out, or it comes beside the others if a smaller job may stand after that one."""
     chosen, left = [], free_slots
     for group in groups:
         fits = group.fits(free_slots, take_suspect=take_suspect)
@@ -199,7 +199,7 @@ def _chosen(groups: Sequence[LimitedGroup], free_slots: int, *, take_suspect: bo
 
 
 def _gates_of(group: LimitedGroup, limited: Mapping[str, Gate]) -> set[str]:
-    """The names of its gates. Jobs without a key always have their queue's: no two claims see the same rows then."""
+    """Returns a group's gates. Jobs without a key always have their queue's: no two claims see the same rows then."""
     names = {queue_gate(group.queue)} if group.key is None or group.queue in limited else set()
     return names if group.key is None else names | {key_gate(group.key)}
 

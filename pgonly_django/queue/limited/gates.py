@@ -89,7 +89,7 @@ WHERE {LIMITED_QUEUE} AND (%(all_queues)s::bool OR gate.name = ANY (%(queues)s::
 
 
 def ask(connection: OwnConnection, queues: Collection[str]) -> psycopg.Cursor[Any]:
-    """Returns the limited ones among `queues`, or of all, for by_queue(). Raises psycopg.Error."""
+    """Asks for the limited ones among `queues`, or among all; by_queue() reads the answer. Raises psycopg.Error."""
     parameters = {"all_queues": not queues, "queues": list(queues)}
     return connection.execute(GATES, parameters, prepare=True)
 
@@ -133,7 +133,7 @@ def ask_keys(connection: OwnConnection, keys: Collection[str]) -> psycopg.Cursor
     return connection.execute(KEYS, {"keys": list(keys)}, prepare=True)
 
 
-# Index: the primary key of pgonly_queue_tokens. Under the queue's gate, so no other claim writes the row.
+# Index: the primary key of pgonly_queue_tokens. It runs under the queue's gate, so no other claim writes the row.
 SPEND = qualified("""
 INSERT INTO pgonly_queue_tokens (queue, tokens, refilled_at)
 SELECT queue, tokens, to_timestamp(at)

@@ -18,7 +18,7 @@ from pgonly_django.queue.limited.gates import ARE_KEPT, KEEPING, KEPT, Gate
 from pgonly_django.queue.limited.turns import GroupKind, LimitedGroup, Turns
 from pgonly_django.tables import qualified
 
-# So many keys of a band are looked at in one look. No more keys can be full than there are running jobs.
+# The number of keys of a band that one look sees. No more keys can be full than there are running jobs.
 KEYS_AT_MOST = 200
 # After this long a job of several slots has its worker keep free slots for it.
 OVERDUE_SECONDS = 60.0

@@ -82,7 +82,7 @@ class Turns:
         return [group for _, equals in ranked for group in self._in_turns(list(equals))]
 
     def note_served(self, groups: Sequence[LimitedGroup]) -> None:
-        """Notes that jobs of these start, in this order."""
+        """Notes that jobs of these groups start, in this order."""
         for group in groups:
             self._last_queue, self._last_kind[group.band] = group.queue, group.kind
         self._note_seen(groups)
@@ -106,7 +106,7 @@ class Turns:
         self._laps.clear()
 
     def _note_seen(self, groups: Iterable[LimitedGroup]) -> None:
-        """Makes the next look begin after the last key of these."""
+        """Makes the next look begin after the last key of these groups."""
         if len(self.cursors) > BANDS_REMEMBERED:
             self.cursors.clear()
             self._last_kind.clear()
@@ -189,7 +189,7 @@ def allocate(
     allowance: Allowance,
     rank: Callable[[LimitedGroup], Rank],
 ) -> list[Allocated]:
-    """What starts now, in this order: rank by rank, in turns within a rank. `groups` are sorted by their rank."""
+    """Returns the jobs that start now: rank by rank, in turns within a rank. `groups` are sorted by their rank."""
     allocated: list[Allocated] = []
     for _, equals in groupby(groups, rank):
         lines = _lines(equals, jobs)
@@ -217,7 +217,7 @@ def _place(each: Allocated) -> tuple[bool, float]:
 
 
 def _next(line: Iterator[Allocated], allowance: Allowance) -> Allocated | None:
-    """The next job of the line that starts. A key keeps its order: where its oldest job cannot start, none does."""
+    """Returns the next job that starts. A key keeps its order: where its oldest job cannot start, none does."""
     for each in line:
         if allowance.admits(*each):
             allowance.take(*each)
