@@ -25,7 +25,7 @@ _inside: ContextVar[tuple[object, ...]] = ContextVar("pgonly_step_calls", defaul
 # All pauses of one step together. Ending the run and beginning another one costs two transactions and the place in the
 # queue, and the backoff of a first snooze alone takes longer: 7.5 to 15 s.
 SHORT_SECONDS = 5.0
-# Also where it asks for less: a provider that says 0 is not called more than ten times.
+# The shortest pause, also if the error asks for less: a provider that says 0 is called ten times at most.
 SHORTEST_SECONDS = 0.5
 # An amount, a Cost, or a function of the step's result that returns one of the two.
 CostOf = Amount | Cost | Callable[[Any], Any]
@@ -54,7 +54,7 @@ class Calls:
 
     @contextmanager
     def around(self) -> Iterator[None]:
-        """Stands around what is read and written before and after calls: the run goes on there."""
+        """Stands around reads and writes before and after calls: the run goes on in the meantime."""
         self._around.append(None)
         try:
             yield
@@ -100,7 +100,7 @@ class Calls:
 
     @property
     def are_going_on(self) -> bool:
-        """Whether a thread or asyncio task of the job is at such a place."""
+        """Whether a thread or asyncio task of the job is inside of around()."""
         return bool(self._around)
 
     @property
@@ -183,9 +183,9 @@ class Spending:
         return value
 
     def stored(self, alias: str, *, is_in_transaction: bool) -> StepCost | None:
-        """Returns what is stored with the step, in the database `alias`. What was paid is noted together with it. Where
-        the costs are in another database it is noted there by now: a process that dies between the two writes has paid.
-        Inside a transaction, which may be rolled back, the reservation notes it."""
+        """Returns what is stored with the step, in the database `alias`. What was paid is noted together with it. If
+        the costs are in another database, the cost is noted there by now: a process that dies between the two writes
+        has paid. Inside a transaction, which may be rolled back, the reservation notes it."""
         if self._cost is None:
             return None
         is_noted = payer().note_cost(alias, self.step, self._cost, self._reservation)

@@ -44,8 +44,8 @@ class CheckpointState:
         self.loaded = saved.copy()
         self._values = Values(saved, self.loaded)
         self._on_commit = on_commit
-        # By the names of loops: the connections of the thread of each. A rollback on one of them may take back what the
-        # loop's body does.
+        # By the names of loops: the connections of each loop's thread. A rollback on one of these may take back what
+        # the body of the loop does.
         self._connections: dict[str, list[Any]] = {}
         self._trackers: list[RollbackTracker] = []  # in the order in which their transactions began
 
@@ -128,7 +128,7 @@ class CheckpointState:
         self.tell_if_committed()
 
     def track(self, job_connections: Sequence[Any]) -> None:
-        """To be called before a change: a rollback of a transaction that is open on these connections takes it back."""
+        """Call it before a change: a rollback of a transaction open on these connections takes the change back."""
         self._apply_rollbacks()
         tracked = [tracker.connection for tracker in self._trackers]
         for connection in job_connections:
@@ -152,8 +152,8 @@ class CheckpointState:
         return self._values.copy()
 
     def restore(self, snapshot: Values, alias: str) -> None:
-        """Restores the values after a rollback in the database `alias`. The checkpoint stays unless that has the
-        jobs."""
+        """Restores the values after a rollback in the database `alias`. The checkpoint stays unless that is the jobs'
+        database."""
         values = snapshot.copy()
         if alias != self.alias:
             reached, before = self._values.reached.copy(), values.reached
@@ -237,7 +237,8 @@ class RollbackTracker:
         if verb == "SAVEPOINT":
             self._savepoints.append((name, self._state.snapshot()))
             return
-        # The latest of that name; -1: it is older than this tracker, so all that the tracker has seen is undone.
+        # The latest of that name; -1: the savepoint is older than this tracker, so all that the tracker has seen is
+        # undone.
         place = max((at for at, (known, _) in enumerate(self._savepoints) if known == name), default=-1)
         if verb == "RELEASE":
             del self._savepoints[max(place, 0) :]

@@ -39,7 +39,7 @@ class FailedJob:
 class Gathering(Leaving):
     """The part of the job context by which a job waits for others."""
 
-    # Of calls, in the database of an alias; None: without a worker.
+    # Makes members of calls, in the database of an alias; None: without a worker.
     _members: Callable[[Calls, str], Members] | None
 
     def gather(self, name: str, calls: Calls, *, failed: Failed = "raise") -> list[Any]:
@@ -49,8 +49,8 @@ class Gathering(Leaving):
             rows = context.gather("papers", [screen.bind(pk) for pk in pks])
 
         The calls, of which each is one that enqueue_many() takes, are enqueued once in the life of the job, all in one
-        transaction; a later run of it takes those that are there, whatever its `calls` are. `name` is unique in the
-        job. The job waits as sleep() does. When it is cancelled, so are they.
+        transaction; a later run takes the jobs that are there, whatever its `calls` are. `name` is unique in the job.
+        The job waits as sleep() does. When it is cancelled, so are they.
 
         Where some have failed or were cancelled, it raises GatherError after all have ended, with `failed="return"` it
         returns a FailedJob in the place of each. A later run reads the results again, so it sees what a retry has
@@ -101,7 +101,7 @@ class Gathering(Leaving):
         return results
 
     def _rows(self, batch_id: str) -> Iterator[tuple[Any, ...]]:
-        """Reads them in the order of their enqueue, and waits for the database while it is down."""
+        """Yields the members in the order of their enqueue, and waits for the database while it is down."""
         alias = self._run.alias
         jobs = Job.objects.using(alias).filter(batch_id=batch_id).order_by("pk").values_list(*COLUMNS)
         page: list[tuple[Any, ...]] = self._memory.read(alias, partial(list, jobs[:PAGE]))

@@ -33,15 +33,15 @@ class Interrupter:
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the thread or the asyncio task in which the job was started; True before its start. The tasks
-        of an event loop that a sync job runs are others."""
+        """Whether this is the thread or the asyncio task in which the job was started; True before its start. A sync
+        job may run an event loop: the tasks of that are others."""
         if self._task is not None:
             return self._task[1] is current_task()
         return self._thread in (None, threading.get_ident()) and current_task() is None
 
     def cancel_unless_here(self) -> bool:
-        """Cancels the task of an async job, once, where this is another one of its tasks or threads. Returns whether it
-        is. The token stays: the job may not follow, and then has to end for another reason."""
+        """Cancels the first task of an async job, once, if the caller is another task or thread of the job. Returns
+        whether the caller is. The token stays: the job may ignore this, and then has to end for another reason."""
         if self._task is None or self.is_here:
             return False
         if not self._is_leaving:
@@ -58,7 +58,8 @@ class Interrupter:
         self._token.append(None)
 
     def close(self) -> None:
-        """After this call no interruption arrives. One on its way to this thread is caught here: it missed the job."""
+        """After this call no interruption arrives. One that is under way to this thread is caught: it missed the
+        job."""
         try:
             self._token.pop()  # see take()
         except IndexError:

@@ -127,7 +127,7 @@ class Rows:
     def _chunks_by_key(self, at: Position, read: Read) -> Iterator[Iterable[tuple[Any, Position]]]:
         while (left := self._left(at)) is None or left > 0:
             size = CHUNK_ROWS if left is None else min(left, CHUNK_ROWS)
-            # Without a key by the number: at the start of the loop, and where an older version has saved it.
+            # Without a key the number counts: at the start of the loop, and if an older version has saved the position.
             skipped = self._rows.query.low_mark + at.done if at.after is None else 0
             rows = read(self._rows.db, partial(list, self._after(at)[skipped : skipped + size]))
             if not rows:
@@ -225,7 +225,7 @@ def _tie_breakers(rows: QuerySet[Any]) -> tuple[str, ...]:
 
 
 def _is_by_key(rows: QuerySet[Any]) -> bool:
-    """Returns whether the rows are ordered by their primary key alone, it is known of each and no two have the same."""
+    """Returns whether the rows are ordered by their primary key alone, each has it, and no two have the same."""
     query, order, pk = rows.query, _given_order(rows), _pk_of(rows)
     can_be_stored = isinstance(pk, IntegerField | UUIDField | CharField) and not hasattr(pk, "from_db_value")
     if not can_be_stored or query.combinator or query.distinct_fields or _key_reader(rows) is None:

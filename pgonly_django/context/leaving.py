@@ -1,4 +1,4 @@
-"""How a job leaves its run: because that has to end, or because the job waits for an event or a time."""
+"""How a job leaves its run: because the run has to end, or because the job waits for an event or a time."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
 
             answer = context.wait_for_event("approve:7", timeout=timedelta(days=3))
 
-        An answer that came before counts, too. After `timeout`, a timedelta or seconds, it raises EventTimeout. Either
-        is stored, and each later run hears the same. `choices`: the answers that a person may choose from, and
-        `question`: what the person is asked. `keep_concurrency_key`: the job keeps its place among the jobs with its
-        concurrency key until it runs again; by default another one may run while it waits. Raises what sleep()
+        An answer that came before counts, too. After `timeout`, a timedelta or seconds, it raises EventTimeout. Answer
+        or timeout is stored, and each later run gets the same. `choices`: the answers that a person may choose from,
+        and `question`: what the person is asked. `keep_concurrency_key`: the job keeps its place among the jobs with
+        its concurrency key until it runs again; by default another one may run while it waits. Raises what sleep()
         raises."""
         wait = waits.for_event(key, timeout, choices, question, keeps_key=keep_concurrency_key)
         return waits.payload_in(self._wait(wait), key)
@@ -132,8 +132,8 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
         return waits.first_in(await self._await(*first), first)
 
     def _wait(self, *of: waits.NewWait) -> str:
-        """Returns the first answer to these waits, as JSON text. While other threads or asyncio tasks of the job go on,
-        it is awaited here; then it raises JobWaiting."""
+        """Returns the first answer to these waits, as JSON text. While other threads or asyncio tasks of the job
+        continue, this waits for the answer; then it raises JobWaiting."""
         self._begin()
         pending = self._run.begin_wait(of)
         try:
@@ -207,11 +207,11 @@ class Leaving(TaskContext):  # type: ignore[type-arg] # generic in the stubs onl
         return all(wait.until > soon for wait in self._run.waits)
 
     def _cancel_first_task(self) -> bool:
-        """Cancels the first task of an async job that leaves its run to wait. Returns whether it was another one."""
+        """Cancels the first task of an async job that leaves its run to wait. Returns whether this is another task."""
         return self._run.interruption is JobWaiting and self._run.interrupter.cancel_unless_here()
 
     def _goes_on_without(self, pending: PendingWait) -> bool:
-        """Returns whether the run continues after a wait whose await was cancelled: then it has to be withdrawn."""
+        """Returns whether the run continues after a wait whose await was cancelled: then it withdraws the wait."""
         if self._run.interruption is not None or self._run.is_over:
             return False
         self._run.end_wait(pending)

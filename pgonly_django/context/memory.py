@@ -1,5 +1,5 @@
 """What a run saves for later runs: steps, the positions of loops, the checkpoint, and the output of each. A resumed run
-repeats the output of what it need not do again: see output.py."""
+repeats the output of all that it need not do again: see output.py."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Memory:
         self._run.begin_output(UnwrittenOutput(output, job.id, job.lease_epoch))
         return output
 
-    # The checkpoint. What stood there in the output is restored when the job reads it, before it saves another.
+    # The checkpoint. When the job reads it, before it saves another one, the output of that time is restored.
 
     @property
     def checkpoint(self) -> Any:
@@ -117,14 +117,14 @@ class Memory:
         return time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
 
     def end_loop(self, name: str) -> None:
-        """Notes that the loop has come to its end. One that a break left makes that item again in the next run."""
+        """Notes that the loop has come to its end. After a break the next run makes the item of the break again."""
         if name in self._loops_under_way:
             self._loops_under_way.remove(name)
         if self.output is not None:
             self.output.end_loop(name)
 
     def read(self, alias: str, read: Callable[[], T]) -> T:
-        """Reads rows of a loop. Those in the jobs' database wait for it while it is down, as steps do."""
+        """Reads rows of a loop. While the jobs' database is down, reads from it wait, as steps do."""
         return read() if alias != self._run.alias else retry_while_down(self._run, lambda _: read())
 
     def flush(self) -> None:
@@ -242,8 +242,8 @@ class Memory:
         return retry_while_down(self._run, statement, job.id, job.lease_epoch, *values)
 
     def _clear_suspicion(self) -> None:
-        """Called when something was committed. If it is new, this worker need not suspect the job of killing it any
-        more. At a death the stored data decide: queue/rescue.py."""
+        """Called after a commit. If something new was saved, this worker no longer suspects the job of killing it. At a
+        death the stored data decide: queue/rescue.py."""
         run = self._run
         if run.job.crashes and not run.saved_something_new:
             run.saved_something_new = self.state.has_progress

@@ -43,7 +43,7 @@ class PendingWait:
             self._task.cancel()
 
     def note_pause(self, active_at: float) -> None:
-        """Notes that it has paused."""
+        """Notes that the wait has paused."""
         self.pauses = self.pauses + 1 if active_at == self._active_at else 0
         self._active_at = active_at
 

@@ -35,8 +35,8 @@ renewing = threading.Lock()
 
 
 class Counting:
-    """The counting of one run. A run that continues from an earlier one counts from its first report. Where the count
-    starts over, as in a second loop, it is measured again."""
+    """What progress() counts in one run. A run that continues from an earlier one measures from its first report. If
+    the count starts over, as in a second loop, measuring does, too."""
 
     __slots__ = ("_done", "_since", "_total")
 
@@ -64,7 +64,7 @@ def _is_number(value: Any) -> bool:
 
 
 def lease_end(asked_at: float, lease_for: timedelta) -> float:
-    """The moment (monotonic) until which a lease holds for sure, counted from before the statement was sent."""
+    """Returns the moment (monotonic) until which a lease holds for sure, counted from before the statement was sent."""
     return asked_at + lease_for.total_seconds()
 
 
@@ -110,8 +110,8 @@ class Run:
     emitting: set[Run] | None = None  # the worker's: the runs that have emitted
     capacity: Any = None  # the worker's
     needs_report = False
-    saved_something_new = False  # a suspect that no earlier run got so far with: it is none any more
-    got_further = False  # known after it has failed: it has saved what no earlier run had
+    saved_something_new = False  # no earlier run of this suspect got so far: the job is no longer suspected
+    got_further = False  # known after a failure: the run has saved what no earlier run had
     # Between the worker and the thread or event loop that runs it.
     found_task: Any = None  # what the worker knows of its task, after the task's module is imported
     in_thread = False
@@ -185,12 +185,12 @@ class Run:
         return pending
 
     def end_wait(self, pending: PendingWait) -> None:
-        """Called where the run goes on. That of a run which leaves says until when its job waits."""
+        """Called if the run continues. The waits of a run that leaves say until when its job waits."""
         vars(self)["waits"].remove(pending)
         self.calls.active_at = time.monotonic()
 
     def own_names(self, pending: PendingWait) -> list[str]:
-        """Returns the names of what this wait is of, without those that open waits of other branches are of, too."""
+        """Returns the names that this wait is for, without names that open waits of other branches are for as well."""
         open_ones = [each for each in tuple(self.waits) if each is not pending and not each.is_answered]
         others = {wait.name for each in open_ones for wait in each.of}
         return [wait.name for wait in pending.of if wait.name not in others]
@@ -230,11 +230,11 @@ class Run:
         return self.job.id, self.job.lease_epoch
 
     def now(self) -> datetime:
-        """The database's time: see at()."""
+        """Returns the database's time: see at()."""
         return self.at(time.monotonic())
 
     def at(self, moment: float) -> datetime:
-        """The database's time then: the time of the claim plus what this machine's monotonic clock has counted
+        """Returns the database's time at `moment`: the time of the claim plus the seconds that this machine has counted
         since."""
         return time_of(self.job.attempted_timestamp + moment - self.claimed_at)
 

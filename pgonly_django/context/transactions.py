@@ -42,7 +42,7 @@ def retry_while_down(
             raise
         except (OperationalError, InterfaceError, InternalError) as error:
             connection = connections[run.alias]
-            # Its own transaction met another one, as some do under SERIALIZABLE.
+            # The statement's own transaction met another one, as some do under SERIALIZABLE.
             if isinstance(error.__cause__, CONFLICTS) and not connection.in_atomic_block:
                 continue
             if not ((is_transaction and _passes(connection, error)) or _is_down(connection, error)):

@@ -1,4 +1,4 @@
-"""What a run has emitted and its readers do not see yet: the rows that the worker writes next."""
+"""What a run has emitted and readers do not see yet: the rows that the worker writes next."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class UnwrittenOutput:
     the next row; then call `note_written()`, or `put_back()` where it may not have been written.
 
     A resumed run repeats what an earlier one has emitted: as long as it is the same, nothing is written, and readers
-    keep what they have. The first difference cuts it there. A run that succeeds cuts what it has not emitted itself.
+    keep what they have. The first difference cuts it. A run that succeeds cuts what it has not emitted itself.
     """
 
     def __init__(self, output: RunOutput, job_id: str, lease_epoch: int) -> None:
@@ -69,8 +69,8 @@ class UnwrittenOutput:
 
     def _look(self) -> tuple[int, list[str]]:
         """Returns what the run has emitted after this number of characters: all, or only the new text while it only
-        adds to what readers have. A look costs no more than that: the worker's main loop takes four a second at each
-        job that emits."""
+        adds to what readers have. A look costs no more than the new text: the worker's main loop takes four a second at
+        each job that emits."""
         (known, changes), begin = self._looked_at, self._seen_length
         if self._repeats or changes != self.output.changes or self._in_table.is_too_much(begin):
             known, changes, begin = 0, self.output.changes, 0

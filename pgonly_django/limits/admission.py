@@ -90,8 +90,8 @@ class LimiterAdmission:
         if found.is_in:
             return
         with closing(listener_for(self.pool.alias, CHANNEL).watch(str(self.id).encode())) as watch:
-            # Who left just before this caller had its ticket has not woken it: so it looks again, and then waits.
-            # With many before it, those look.
+            # A caller that left just before this one had its ticket has not woken it: so it looks again, and then
+            # waits. Callers before it look, if they are many.
             if found.is_far:
                 yield from self._wait(watch, found, max(give_up_at - time.monotonic(), 0))
             while not (found := (yield from self._look(give_up_at, may_wait=may_wait))).is_in:
@@ -101,7 +101,7 @@ class LimiterAdmission:
                 yield from self._wait(watch, found, remaining)
 
     def _wait(self, watch: Watch, found: EnterAnswer, at_most: float) -> Operation[None]:
-        """Waits until it is notified, or until it is time to look anyway."""
+        """Waits until a NOTIFY comes, or until it is time to look anyway."""
         if not found.is_far:
             yield watch.next(min(at_most, found.wait_seconds or at_most))
             return
@@ -152,13 +152,13 @@ class LimiterAdmission:
 
     def abandon(self) -> None:
         """Called when the caller gave up on the way in: all it may hold is given back in the background. In a process
-        that was forked meanwhile it is the parent's."""
+        that was forked in between, the parent does so."""
         if self.pid != os.getpid():
             return
         leaving = self.pool, self.id, self.name
         if self._is_unanswered:
-            # The slot may be taken only later, also by one whose ticket is there already. The whole reservation is
-            # put back together with a slot.
+            # The slot may still be taken, also by a caller that has its ticket already. The whole reservation is put
+            # back together with a slot.
             back = -self.requests, -self.tokens
             background.undo(lambda: run(give_back(*leaving, True, *back)))
         elif self.is_in or self.id in _tickets:
@@ -168,7 +168,7 @@ class LimiterAdmission:
 
     def leave(self, requests: float, tokens: float) -> Operation[None]:
         """Gives back the slot, after a use that took `requests` and `tokens`. Raises no LimitsError: the work is done.
-        While PostgreSQL is unavailable it is tried again until the lease has ended."""
+        While PostgreSQL is unavailable, this is tried again until the lease has ended."""
         leaving = self.pool, self.id, self.name, self.has_slot, requests - self.requests, tokens - self.tokens
         try:
             yield from give_back(*leaving)
@@ -212,13 +212,13 @@ def give_back(
 def give_back_later(
     pool: Pool, holder: UUID, name: str, has_slot: bool, requests: float, tokens: float
 ) -> None:
-    """Does give_back() in the background, tried again until the lease has ended: then the slot is free anyway."""
+    """Calls give_back() in the background, again and again until the lease has ended: then the slot is free anyway."""
     background.add(lambda: run(give_back(pool, holder, name, has_slot, requests, tokens)), LEASE_SECONDS)
 
 
 def leave_queues() -> None:
-    """Gives back the tickets of all callers that still wait, or have just given up, and wakes who is next without them.
-    Called when the process ends, whatever its threads still do."""
+    """Gives back the tickets of all callers that still wait, or have just given up, and wakes the callers that are next
+    without them. Called when the process ends, whatever its threads still do."""
     tickets = dict(_tickets)
     for pool in set(tickets.values()):
         with contextlib.suppress(Exception):  # whatever is broken, the next database may not be

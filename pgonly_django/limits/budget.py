@@ -44,14 +44,14 @@ from pgonly_django.provider_answers import is_unpaid
 # Where only other calls are in the way, a job waits for them to settle in its slot for the first time. If another job
 # may need the slot, it does not wait, or for the second one after a call that it has paid; and it waits always while a
 # call of its own has a reservation, since its paid calls would be cut off. Then it gives the slot back, and comes again
-# by itself within AGAIN_AT_MOST: of one budget and one process SPACE_SECONDS apart, so that a thousand of them cost as
-# much as a hundred, and of all budgets so far apart that they take a tenth of the slots' time.
+# by itself within AGAIN_AT_MOST. The jobs of one budget and one process come SPACE_SECONDS apart, so that a thousand
+# cost as much as a hundred, and those of all budgets so far apart that they take a tenth of the slots' time.
 WAIT_SECONDS, WAIT_IN_THE_WAY = 10.0, 0.2
 AGAIN_SECONDS, AGAIN_AT_MOST, SPACE_SECONDS, TIMES_APART = 5.0, 60.0, 0.1, 10.0
 AGAIN_SOON, SPACE_SOON = 0.5, 0.03  # where a job has got its reservation in the last AGAIN_SECONDS
 LOOK_SECONDS = 0.1  # after which a job that waits notices that another one may need its slot
 _ALL = ""  # the name of no budget
-_again_at: dict[str, float] = {}  # by the name of the budget: when the last one comes
+_again_at: dict[str, float] = {}  # by the name of the budget: when its last job comes
 _fitted_at: dict[str, float] = {}  # when a job has got its reservation
 # The number of blocks that the caller is in: what it has reserved itself does not end while it waits.
 _inside: ContextVar[int] = ContextVar("pgonly_inside_reservations", default=0)
@@ -86,7 +86,7 @@ def budget(
 
 @dataclass(frozen=True, slots=True)
 class NamedBudget:
-    """The budget that budget() returns. Its row is created at its first use. Two of one name are the same budget."""
+    """The budget that budget() returns. Its row is created at its first use. Objects of one name are one budget."""
 
     name: str
     declaration: BudgetDeclaration | None
@@ -194,7 +194,7 @@ class BudgetReservation:
 
     @property
     def _is_ours(self) -> bool:
-        """Whether it is to be settled here: not in a process that was forked inside the block, whose parent does so."""
+        """Whether this process settles it: not one that was forked inside the block, whose parent does so."""
         return self._opened_by == os.getpid() and not self._is_over
 
     def _make(self) -> Operation[None]:
@@ -239,7 +239,7 @@ class BudgetReservation:
             yield Signal(min(left, LOOK_SECONDS))
 
     def _waiting_job(self, job: CurrentJob | None, answer: ReserveAnswer, waited: float) -> CurrentJob:
-        """Returns the caller. Raises unless it is a job and the calls under way may leave enough of what they have
+        """Returns the caller's job. Raises if it is none, or if the calls under way cannot leave enough of what they
         reserved."""
         usd, spent, reserved = answer.usd, answer.spent, answer.reserved
         if job is None:
@@ -259,7 +259,7 @@ class BudgetReservation:
         raise job.hold(f"{HELD_BY}{self.budget}", reason, again)
 
     def _again_in_seconds(self, share: float = 0.0) -> float:
-        """`share`: the seconds that the next run will take for nothing, of all slots together."""
+        """Returns when the job comes again. `share`: the seconds of all slots that its next run will take in vain."""
         now = time.monotonic()
         is_soon = now - _fitted_at.get(self.budget, -AGAIN_SECONDS) < AGAIN_SECONDS
         again, space = (AGAIN_SOON, SPACE_SOON) if is_soon else (AGAIN_SECONDS, SPACE_SECONDS)
@@ -271,7 +271,7 @@ class BudgetReservation:
         return at - now
 
     def _end_with(self, error: BaseException | None) -> Operation[None]:
-        """Ends a block that did not settle its cost. Where nothing was reserved there is nothing to count."""
+        """Ends a block that did not settle its cost. If nothing was reserved, nothing counts."""
         if self.known_cost is not None:
             return self._settle(self.known_cost)
         if self.usd == 0 or (self.one_call and is_unpaid(error)):
@@ -327,8 +327,8 @@ def costs_database() -> str:
 
 
 def note_cost(step: str, cost: Cost, reservation: BudgetReservation | None) -> None:
-    """Notes what the call of a step has cost, once, also where its reservation is never settled. Where the database is
-    unavailable or refuses, it is kept and tried again in the background: the paid result is still to be saved."""
+    """Notes what the call of a step has cost, once, also where its reservation is never settled. If the database is
+    unavailable or refuses, the note is tried again in the background: the paid result is still to be saved."""
     payer: dict[str, Any] = {"id": uuid4(), "budget": ""}
     if reservation is not None:
         payer = {"id": reservation.id, "budget": reservation.budget}

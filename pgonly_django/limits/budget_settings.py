@@ -43,8 +43,8 @@ class BudgetDeclaration:
 def declaration_of(
     name: str, usd: Any = None, per: str | None = None, timezone: str | None = None
 ) -> BudgetDeclaration | None:
-    """Returns the declaration of the budget `name` by its call and by PGONLY["BUDGETS"]; the call wins. None: it has no
-    cap. Raises BudgetError, AmountError and ImproperlyConfigured."""
+    """Returns the declaration of the budget `name` by its call, or else by PGONLY["BUDGETS"]; None if it has no cap.
+    Raises BudgetError, AmountError and ImproperlyConfigured."""
     given = {"usd": usd, "per": per, "timezone": timezone}
     values = {key: value for key, value in given.items() if value is not None}
     merged = {**_entry_for(name), **values}

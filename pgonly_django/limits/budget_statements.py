@@ -11,9 +11,9 @@ from pgonly_django.database.statement import Statement
 from pgonly_django.models.budget import PERIOD_START, SPENT
 from pgonly_django.tables import qualified
 
-# Index, of every statement here: the primary keys. The row of the budget is where all who spend meet: of two
-# statements the second one waits for the first and judges the row that this leaves. A reservation that is there
-# already was made by this same call, whose answer got lost.
+# Index, of every statement here: the primary keys. All callers that spend meet at the row of the budget: of two
+# statements the second one waits for the first and judges the row that the first one leaves. A reservation that is
+# there already was made by the same call, whose answer got lost.
 RESERVE = Statement(
     qualified(f"""
 WITH taken AS (
@@ -36,7 +36,7 @@ FROM pgonly_budget AS b WHERE b.name = %(name)s::text
 """)
 )
 
-# The reservation's row is deleted once, by the first who comes. One that has expired was counted as spent: that is
+# The first statement deletes the reservation's row. A reservation that has expired was counted as spent: that sum is
 # corrected, and so is its row among the costs.
 SETTLE = Statement(
     qualified(f"""
@@ -76,7 +76,7 @@ ON CONFLICT (reservation) WHERE reservation IS NOT NULL DO UPDATE SET usd = excl
 """)
 )
 
-# Of those that this process holds.
+# Renews the reservations that this process holds.
 RENEW = Statement(
     qualified("""
 UPDATE pgonly_reservation SET expires_at = clock_timestamp() + %(lease)s::float8 * interval '1 second'

@@ -64,8 +64,8 @@ WHERE d.declared = excluded.declared OR {_MAY_REPLACE}""")
     def declare(
         self, pool: Pool, name: str, columns: Mapping[str, Any], *, again: bool = False
     ) -> Operation[None]:
-        """Makes the row say it, unless a newer process says something else: once in a process, for each change, every
-        AGAIN_SECONDS, or with `again`. Raises LimitsError."""
+        """Makes the row say what is declared, unless a newer process says something else. A process does so once, for
+        each change, every AGAIN_SECONDS, and with `again`. Raises LimitsError."""
         key, now = (pool.alias, name), time.monotonic()
         last = self.said.get(key)
         is_same = last is not None and last.columns == columns
@@ -74,7 +74,7 @@ WHERE d.declared = excluded.declared OR {_MAY_REPLACE}""")
         started = STARTED_AT if last is None else last.started if is_same else datetime.now(UTC)
         if len(self.said) >= KEPT_AT_MOST:
             self.said.clear()
-        # Before it is done: of many callers at once one does it.
+        # Noted before it is done: of many callers at once only one does it.
         self.said[key] = LastDeclaration(columns, started, now)
         declared = json.dumps(columns)
         try:

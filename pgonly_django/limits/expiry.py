@@ -16,14 +16,14 @@ from pgonly_django.models import Budget, Job
 from pgonly_django.models.budget import HELD_BY, NEXT_PERIOD, PERIOD, PERIOD_START, SPENT
 from pgonly_django.tables import qualified
 
-ADVISORY_LOCK = 0x70676F6E_10  # "pgon"; two that count at once could wait for each other's budgets
+ADVISORY_LOCK = 0x70676F6E_10  # "pgon"; two workers that count at once could wait for each other's budgets
 BATCH = 1000
 # settle() of a process that stood still corrects what was counted, within this time.
 CORRECTED_DAYS = 1
 
-# After a start of the server the processes get a lease to renew what they hold. What belongs to an earlier period is
-# spent in that. A step that was saved has noted what its call has cost: that counts, not the reserved amount. A budget
-# whose row another transaction holds waits for the next time, and keeps no other waiting. Index:
+# After a start of the server the processes get a lease to renew what they hold. A reservation of an earlier period is
+# spent in that period. A step that was saved has noted what its call has cost: this counts, not the reserved amount. A
+# budget whose row another transaction holds waits for the next time, and keeps no other waiting. Index:
 # pgonly_reservation_expiry, the primary keys, pgonly_cost_reservation.
 EXPIRE = qualified(f"""
 WITH expired AS MATERIALIZED (
@@ -82,8 +82,8 @@ class ExpiredReservation(NamedTuple):
 
 
 def expire(settle_seconds: float = LEASE_SECONDS) -> list[ExpiredReservation]:
-    """Counts one batch of expired reservations as spent. When it is a full one there may be more. None expires within
-    `settle_seconds` of a start of the server."""
+    """Counts one batch of expired reservations as spent. After a full batch there may be more. No reservation expires
+    within `settle_seconds` of a start of the server."""
     alias = router.db_for_write(Budget)
     expired = [
         ExpiredReservation(*row) for row in all_rows(alias, EXPIRE, {"settle_seconds": settle_seconds})
@@ -108,7 +108,7 @@ WITH RECURSIVE holder(name) AS (
 SELECT name FROM holder WHERE starts_with(name, %(prefix)s)
 """)
 
-# Those of the budgets that have room, and since when. Index: the primary key.
+# The budgets that have room, and since when. Index: the primary key.
 HAVE_ROOM = qualified(f"""
 SELECT b.name, greatest(b.resumed_at, {PERIOD}) FROM pgonly_budget AS b
 WHERE b.name = ANY (%(names)s) AND {SPENT} + b.reserved < b.usd AND coalesce(b.resumed_at, {PERIOD}) IS NOT NULL
@@ -133,7 +133,7 @@ def holding_budgets(jobs_alias: str) -> list[str]:
 
 def resume_held(jobs_alias: str, names: list[str]) -> int:
     """Lets the held jobs of these budgets continue whose last run began before the present period, or before the cap
-    was raised: also one that was refused before that and written as held after it. Returns how many."""
+    was raised: also a job that was refused before and written as held afterwards. Returns how many."""
     have_room = all_rows(router.db_for_write(Budget), HAVE_ROOM, {"names": names})
     jobs = Job.objects.using(jobs_alias).alias(began=Coalesce("attempted_at", "enqueued_at"))
     return sum(jobs.filter(began__lt=since).held(f"{HELD_BY}{name}").resume() for name, since in have_room)

@@ -28,7 +28,7 @@ from pgonly_django.provider_answers import seconds_of
 PATIENCE_SECONDS = 5.0  # that a cool_down() waits while PostgreSQL is unavailable
 Duration = float | timedelta  # seconds, or a timedelta
 
-# What this thread, or this task and those that started it, is inside of.
+# The uses that this thread, or this task and the tasks that started it, is inside of.
 _inside: ContextVar[tuple[ref[LimiterAdmission], ...]] = ContextVar(
     "pgonly_django_inside_limiters", default=()
 )
@@ -71,7 +71,7 @@ class StoppableLimiter:
 
     def too_many_requests(self, answer: Any = None) -> float:
         """Cools down for as long as the provider asks with its 429. `answer`: the response, the error or the headers,
-        with Retry-After; without one it is 20 s. Returns the seconds."""
+        with Retry-After; without that header it is 20 s. Returns the seconds."""
         seconds = seconds_of(answer)
         self.cool_down(seconds)
         return seconds

@@ -1,7 +1,7 @@
 """The SQL of limiters: their two buckets, their slots and the queue before them.
 
-A bucket fills at its rate, and holds half a second's worth and one more: so after any pause no more than that comes on
-top of the rate. It may be drawn below zero, by a reservation that is larger than the bucket or by more use than was
+A bucket fills at its rate, and holds half a second's worth and one more: no more than this comes on top of the rate
+after any pause. It may be drawn below zero, by a reservation that is larger than the bucket or by more use than was
 reserved: then all wait until it is filled up again. In the arithmetic `l` is the limiter's row, and `clock` has the
 column `now`. All times are the database's.
 """
@@ -13,14 +13,14 @@ from pgonly_django.tables import qualified
 CHANNEL = "pgonly_limiter"
 # After a restart of PostgreSQL the holders, which are still inside, get some time to renew.
 SETTLE_SECONDS = LEASE_SECONDS / 2
-# A waiter looks every second. One that has not looked for this time counts as dead.
+# A waiter looks every second. A waiter that has not looked for this time counts as dead.
 WAITER_SECONDS = 4
-# With this number before it, it looks every 5 s: a thousand waiters cost as much as two hundred.
+# With this number of waiters before it, a waiter looks every 5 s: a thousand cost as much as two hundred.
 FAR, FAR_SECONDS = 20, 15
 
 
 def _left(bucket: str, limit: str) -> str:
-    """SQL for what is in the bucket now, which holds half a second's worth of a rate per minute; NULL: no limit."""
+    """Returns SQL for what is in the bucket now: half a second's worth of a rate per minute at most. NULL: no limit."""
     capacity = f"(1 + l.{limit} / 120)"
     filled = f"l.{bucket} + l.{limit} / 60 * greatest(extract(epoch FROM now - l.refilled_at), 0)"
     return f"least({capacity}, coalesce({filled}, {capacity}))"
@@ -34,10 +34,10 @@ _REQUESTS_NEEDED = "least(%(requests)s::float8, 1 + l.requests_per_minute / 240)
 _TOKENS_NEEDED = "least(%(tokens)s::float8, 1 + l.tokens_per_minute / 240)"
 _HAS_ENOUGH = f"""(l.requests_per_minute IS NULL OR {_REQUESTS_LEFT} >= {_REQUESTS_NEEDED})
         AND (l.tokens_per_minute IS NULL OR {_TOKENS_LEFT} >= {_TOKENS_NEEDED})"""
-# Until it has; NULL where it has.
+# The seconds until the buckets have enough; NULL if they have.
 _SECONDS_UNTIL_ENOUGH = f"""greatest(({_REQUESTS_NEEDED} - {_REQUESTS_LEFT}) * 60 / l.requests_per_minute,
         ({_TOKENS_NEEDED} - {_TOKENS_LEFT}) * 60 / l.tokens_per_minute)"""
-# For SET, with numbers that are taken out (or put back, where they are negative).
+# For SET: takes numbers out of the buckets (or puts them back, if they are negative).
 _DRAW = f"""requests = {_REQUESTS_LEFT} - %(requests)s::float8, tokens = {_TOKENS_LEFT} - %(tokens)s::float8,
         refilled_at = greatest(l.refilled_at, now)"""
 
@@ -48,23 +48,22 @@ def is_free(slot: str) -> str:
     return f"({slot}.holder IS NULL OR {slot}.expires_at <= clock_timestamp() AND {is_settled})"
 
 
-# Who has waited longest. Index: pgonly_limiter_waiter_next.
+# The caller that has waited longest. Index: pgonly_limiter_waiter_next.
 _NEXT = qualified("""SELECT id FROM pgonly_limiter_waiter
         WHERE limiter = %(name)s::text AND id <> %(id)s::uuid AND expires_at > clock_timestamp()
         ORDER BY ticket LIMIT 1""")
 # What payload() of database/listener.py makes of the waiter's id.
 _NOTIFY = f"pg_notify('{CHANNEL}', left(encode(sha256(id::text::bytea), 'hex'), 32))"
 
-# But for a slot. Asked twice: so that no caller locks a slot that it cannot have (the first one would skip it), and
-# then of the newest version of the limiter's row.
+# Whether a caller may come in, except that it needs a slot. It is asked twice: so that no caller locks a slot that it
+# cannot have (the first caller would skip it), and then of the newest version of the limiter's row.
 _MAY_ENTER = f"""l.name = %(name)s::text AND coalesce(l.blocked_until <= clock_timestamp(), true)
             AND NOT EXISTS (SELECT FROM had) AND NOT EXISTS (SELECT FROM ahead)
             AND {_HAS_ENOUGH}"""
 
 # Lets one caller in, or gives it a ticket in the queue. The rows of slots up to `concurrent` count. Where a limit was
-# lowered and slots above it are still held, as many of the lowest free ones stay empty: so together they are never more
-# than the limit, in whatever order they come.
-# Indexes: the primary keys, pgonly_limiter_slot_number and _holder, pgonly_limiter_waiter_next.
+# lowered and slots above it are still held, as many of the lowest free slots stay empty: so no more than the limit are
+# held, in any order. Indexes: the primary keys, pgonly_limiter_slot_number and _holder, pgonly_limiter_waiter_next.
 ENTER = Statement(
     qualified(f"""WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
 mine AS MATERIALIZED (SELECT ticket FROM pgonly_limiter_waiter WHERE id = %(id)s::uuid),
@@ -161,7 +160,7 @@ LEAVE = Statement(
     SELECT (SELECT count(*) FROM released), (SELECT id FROM woken)""")
 )
 
-# Wakes the first who waits now, if that is not `told`, who may have got another slot that LEAVE did not see yet.
+# Wakes the first waiter, unless it is `told`, which may have got another slot that LEAVE did not see yet.
 WAKE = Statement(qualified(f"SELECT {_NOTIFY} FROM ({_NEXT}) AS next WHERE id <> %(told)s::uuid"))
 
 # The tickets of a process that ends, all at once. Indexes: the key on the waiter's id, pgonly_limiter_waiter_next.
@@ -173,7 +172,7 @@ LEAVE_QUEUES = Statement(
         ORDER BY ticket LIMIT 1) AS next""")
 )
 
-# Index: the primary key. Of two that overlap the longer one counts.
+# Index: the primary key. Of two cool-downs that overlap the longer one counts.
 COOL_DOWN = Statement(
     qualified("""UPDATE pgonly_limiter
     SET blocked_until = greatest(blocked_until, clock_timestamp() + %(seconds)s::float8 * interval '1 second')

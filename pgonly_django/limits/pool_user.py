@@ -1,7 +1,7 @@
 """The connections of limiters and budgets, which are never the caller's, so that they are not part of its transaction.
 
-All callers of a limiter or a budget meet at its row, which any transaction may lock. A wait for it is not an outage,
-and takes neither all connections nor the others' time: see call().
+All callers of a limiter or a budget meet at its row, which any transaction may lock. To wait for this row is no outage,
+and takes neither all connections nor the time of other rows: see call().
 """
 
 import asyncio
@@ -33,8 +33,8 @@ from pgonly_django.models import Limiter
 
 T = TypeVar("T")
 TIMEOUT_SECONDS = 5.0  # that a statement may take, and the time that it may wait for a connection
-# That a statement waits for a row, and how long the row then counts as locked. Among those who only spend from one
-# budget a turn comes sooner: 64 statements of 5 ms each are 0.3 s.
+# The time that a statement waits for a row, and for which the row then counts as locked. Callers that only spend from
+# one budget get their turn sooner: 64 statements of 5 ms each are 0.3 s.
 LOCK_SECONDS = 0.5
 AGAIN_SECONDS = 0.5  # between two tries while the database is unavailable
 LOOK_SECONDS = 0.5  # after which a call that waits for its turn looks by itself

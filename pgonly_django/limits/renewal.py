@@ -1,5 +1,5 @@
-"""Renews the leases of all that this process holds: slots of limiters, and reservations of budgets. One thread does it,
-from the first use on. When its process is killed, or does not get to it for the length of a lease, the rows expire by
+"""Renews the leases of all that this process holds: slots of limiters, and reservations of budgets. One thread does so,
+from the first use on. If its process is killed, or cannot renew for the length of a lease, the rows expire by
 themselves. A process that ends as planned gives the slots back that its threads still hold. A holder that the garbage
 collector takes is not renewed any more.
 """
@@ -57,7 +57,7 @@ class LeaseRenewal:
         self._is_failing = False
 
     def keep(self, held: Held) -> None:
-        """Renews its lease from now on. Does nothing in a TestCase, whose transaction no other thread can use."""
+        """Renews the lease of `held` from now on; not in a TestCase, whose transaction no other thread can use."""
         if testrun.is_on() and testrun.is_any_in_testcase(held.pool.alias):
             return
         with self._lock:
@@ -69,7 +69,7 @@ class LeaseRenewal:
                     self._thread = thread
 
     def drop(self, held: Held) -> None:
-        """Stops the renewal: its row is given back, or about to be."""
+        """Stops the renewal of `held`: its row is given back, or about to be."""
         with self._lock:
             self._held.discard(held)
 

@@ -17,7 +17,7 @@ from pgonly_django.queue.enqueue import OF_SCHEDULE
 from pgonly_django.scheduling.declaration import as_scheduled
 from pgonly_django.tasks.registry import import_task
 
-# Ticks of each outcome that are kept of a schedule; the newest.
+# The number of ticks of each outcome that are kept of a schedule: the newest.
 KEPT = 100
 
 
@@ -39,7 +39,7 @@ class RunRefusedError(PgonlyError):
 
 
 def task_of(schedule: Schedule, database: str) -> Any:
-    """Returns its task, with the schedule's queue, priority and budget. Raises UnknownTaskError and ElsewhereError."""
+    """Returns the schedule's task with its queue, priority and budget. Raises UnknownTaskError and ElsewhereError."""
     task = import_task(schedule.task)
     if getattr(task.get_backend(), "database", None) != database:
         raise ElsewhereError(task, database)
@@ -76,9 +76,9 @@ def run_now(schedules: QuerySet[Schedule]) -> int:
 
 
 def reason_to_skip(schedule: Schedule, queue: str, database: str) -> str | None:
-    """Returns why the present tick does not run; "" when it runs. Cancels the earlier runs where the rule says so.
-    Returns None while one that was asked to stop still has its unique key: the tick's own job can be enqueued after
-    that run has ended. A paused queue takes at most one run of a schedule: it waits there, and runs after the pause.
+    """Returns why the present tick does not run; "" when it runs. Cancels the earlier runs if the rule says so. Returns
+    None while an earlier run that was asked to stop still has the unique key: the tick's job can be enqueued after its
+    end. A paused queue takes at most one run of a schedule: it waits there, and runs after the pause.
     """
     is_paused = Queue.objects.using(database).filter(name=queue, paused_at__isnull=False).exists()
     said_of_pause = f"The queue {queue} is paused."
@@ -97,12 +97,12 @@ def reason_to_skip(schedule: Schedule, queue: str, database: str) -> str | None:
 
 
 def unfinished(schedule: Schedule, database: str) -> Any:
-    """Returns the jobs of its newest ticks that have not finished. A job that was pruned has."""
+    """Returns the unfinished jobs of the newest ticks of a schedule. A job that was pruned has finished."""
     ids = [tick.job_id for tick in newest_runs(schedule, database) if tick.job_id]
     return Job.objects.using(database).filter(pk__in=ids).exclude(state__in=FINISHED)
 
 
 def newest_runs(schedule: Schedule, database: str) -> QuerySet[Tick]:
-    """Returns its newest runs. Index: pgonly_tick_once."""
+    """Returns the newest runs of a schedule. Index: pgonly_tick_once."""
     ticks: QuerySet[Tick] = Tick.objects.using(database).filter(schedule=schedule, job_id__isnull=False)
     return ticks.order_by("-tick_at").only("job_id")[:KEPT]

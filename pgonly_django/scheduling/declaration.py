@@ -80,7 +80,7 @@ class Declaration:
         return found
 
     def validate(self, where: str) -> Declaration:
-        """Raises OptionError, with the place `where`, for all of problems(). Returns itself."""
+        """Raises OptionError, with the place `where`, for all of problems(). Returns the declaration."""
         if problems := self.problems():
             raise OptionError(" ".join(f"{where}: {reason}" for reason in problems.values()))
         return self

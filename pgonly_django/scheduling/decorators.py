@@ -120,7 +120,7 @@ def _refuse_bare(decorator: str, when: Any) -> None:
 
 
 def _note(task: Any, declared: Declaration, where: str) -> None:
-    """Records the declaration. It replaces that of a module that is imported again."""
+    """Records the declaration. If a module is imported again, its declaration is replaced."""
     known = _declared.get(declared.name)
     if known is not None:
         is_same_task = known[1].task == declared.task

@@ -34,21 +34,21 @@ from pgonly_django.scheduling import calls
 from pgonly_django.scheduling.timing import CronLine, Interval, Timing, due
 from pgonly_django.tables import qualified
 
-# So long other schedules wait for one whose turn it is.
+# The time for which other schedules wait for the one whose turn it is.
 TURN_SECONDS = 1.0
 
-# By database: the schedules whose turns take longer. Each has its own thread until it returns.
+# By database: the schedules whose turns take longer. Each has a thread until its call returns.
 in_hand: defaultdict[str, set[str]] = defaultdict(set)
-# A schedule whose job cannot be enqueued here comes again this much later: another worker may know its task by then,
-# and a deploy may bring it. Where there are many, one is tried every TRY_SECONDS, and as much time, or one turn, is
-# theirs after that of the others.
+# A schedule whose job cannot be enqueued here is tried again after this time: another worker may know its task by then,
+# or a deploy may bring it. Of many such schedules one is tried every TRY_SECONDS. They get as much time as the others
+# have taken, or one turn, and come after them.
 PUT_OFF_SECONDS, TRY_SECONDS = 30.0, 0.1
-# Schedules whose first ticks one transaction computes, in about 0.2 s.
+# The number of schedules whose first ticks one transaction computes, in about 0.2 s.
 PLANNED_AT_ONCE = 500
 # All that is due is locked by another worker, which is about to move next_at on, or has died; or a statement was
 # cancelled.
 LOCKED_SECONDS = 0.25
-# Between two looks whether the run has ended that a tick replaces and whose unique key its job needs.
+# The time between two looks at a run that a tick replaces, and whose unique key the job of the tick needs.
 REPLACING_SECONDS = 1.0
 # What a schedule that catches up enqueues within this time, at most, is one transaction; then the others have their
 # turns. After this time of turns we look which others are due by now.
@@ -131,22 +131,22 @@ class Waiting(NamedTuple):
 class DueSchedules:
     """The schedules that are due. `known`: the names that this worker's code declares. A row that other code declares
     is left to the workers with that code, unless a person has edited it; rows that a person made are for all. `go_on`
-    is called in another thread where a schedule hangs, see Turn: it handles the others, and the run() that hangs has to
-    have ended by then."""
+    is called in another thread if a schedule hangs (see Turn), to handle the others; the run() that hangs is over
+    then."""
 
     def __init__(self, database: str, go_on: Callable[[], None] | None = None) -> None:
         self.database = database
         self.known: set[str] = set()
         self._now: Any = Now()
         self._go_on = go_on
-        self._put_off: dict[str, float] = {}  # until when, by time.monotonic()
-        # When, likewise, of those that are still due after it; of those that have failed, the end of being put off.
+        self._put_off: dict[str, float] = {}  # until this time.monotonic()
+        # When schedules that are still due had their turn; of schedules that have failed, the end of being put off.
         self._had_turn: dict[str, float] = {}
         self._reported: dict[str, str] = {}
         self._slow: set[str] = set()
 
     def run(self, is_over: Callable[[], bool]) -> float | None:
-        """Enqueues all that is due. Returns in how many seconds to look again; None means when a row changes. Raises
+        """Enqueues all that is due. Returns the seconds until the next look; None: when a row changes. Raises
         django.db.Error while the database is unavailable."""
         while not is_over():
             due, seconds = self._due_and_seconds()
@@ -169,7 +169,7 @@ class DueSchedules:
         return None
 
     def _due_and_seconds(self) -> tuple[list[Waiting], float | None]:
-        """Returns what is due and not left out, and in how many seconds the first of the others is."""
+        """Returns what is due and not left out, and the seconds until the first of the others is due."""
         rows = [Waiting(*row) for row in self.look()]
         failed = {row.name for row in rows if row.has_problem}
         now = time.monotonic()
@@ -189,8 +189,8 @@ class DueSchedules:
         return due, min(waits, default=None)
 
     def _in_turn(self, due: Iterable[Waiting]) -> list[Waiting]:
-        """Returns them in their order. Those that had a turn just now, or have failed here, come last. One of the
-        others that has just become due comes after each that is late: late are thousands, perhaps."""
+        """Returns the due schedules in their order. Schedules that had a turn just now, or have failed here, come last.
+        After each late one comes one that has just become due: thousands may be late."""
         rows = sorted(due, key=attrgetter("until_due"))
         self._had_turn = {row.name: self._had_turn.get(row.name, 0.0) for row in rows}
         order = [
@@ -211,7 +211,7 @@ class DueSchedules:
         return due.union(later[:1], all=True)
 
     def turn(self, names: Sequence[str]) -> QuerySet[Any]:
-        """Returns those that are still due, locked, with the time `now`. Index: the primary key."""
+        """Locks the schedules that are still due, and returns them with the time `now`. Index: the primary key."""
         rows = self._rows().filter(name__in=names, next_at__lte=self._now)
         return rows.annotate(now=self._now).select_for_update(skip_locked=True)
 
@@ -244,7 +244,7 @@ class DueSchedules:
         return bool(first or failed)
 
     def _run_one(self, name: str) -> bool:
-        """Returns False where it is locked, or another worker was faster."""
+        """Returns False if the schedule is locked, or another worker was faster."""
         turn = None
         # A turn ends after its failure is noted: no other thread takes it before that.
         with ExitStack() as stack:
@@ -266,7 +266,7 @@ class DueSchedules:
         return turn is not None
 
     def _go_on_without(self, name: str) -> None:
-        """Continues without it, in another thread."""
+        """Continues without the schedule, in another thread."""
         if name not in self._slow:
             self._slow.add(name)
             message = (
@@ -307,8 +307,8 @@ class DueSchedules:
         return done
 
     def _come_to_tick(self, schedule: Schedule, task: Any, tick: datetime) -> bool:
-        """Returns False where it has to wait. No other worker makes its row, since the schedule's is locked; otherwise
-        the index pgonly_tick_once would roll all of it back."""
+        """Returns False if the tick has to wait. No other worker makes its row, since the schedule's row is locked;
+        otherwise the index pgonly_tick_once would roll all of this back."""
         ticks, times = Tick.objects.using(self.database), {"schedule": schedule, "tick_at": tick}
         if ticks.filter(**times).exists():
             return True
@@ -318,7 +318,7 @@ class DueSchedules:
         return columns is not None
 
     def _run_tick(self, schedule: Schedule, task: Any, tick: datetime) -> dict[str, Any] | None:
-        """Returns the columns of its row; None where it has to wait."""
+        """Returns the columns of the tick's row; None if the tick has to wait."""
         name = schedule.name
         reason = calls.reason_to_skip(schedule, task.queue_name, self.database)
         if reason is None:

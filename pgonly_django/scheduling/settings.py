@@ -104,7 +104,7 @@ def _belongs(entry: Declaration, database: str) -> bool:
 
 
 def _database_of(task: Any) -> str | None:
-    """Returns the database of its jobs; None for another backend's task, which nothing schedules."""
+    """Returns the database of the task's jobs; None for another backend's task, which nothing schedules."""
     try:
         return getattr(task.get_backend(), "database", None)
     except Exception:  # noqa: BLE001 - TASKS has no such entry (any more), or it cannot be set up
@@ -114,9 +114,9 @@ def _database_of(task: Any) -> str | None:
 def declare(database: str, worker_id: UUID, lease_for: timedelta) -> set[str]:
     """Brings the rows into line with what this process declares, and returns its names. Raises django.db.Error.
 
-    Workers with other code may do the same. A row that the code no longer has ends in two steps. It does not tick any
-    more when no worker has that code (see DueSchedules). It is deleted when no worker has confirmed it for STALE_AFTER,
-    or at once where no other worker is alive; not while one sleeps, which confirms none. During a rolling deploy
+    Workers with other code may do the same. A row that the code no longer has ends in two steps. It no longer ticks
+    when no worker has that code (see DueSchedules). It is deleted when no worker has confirmed it for STALE_AFTER, or
+    at once if no other worker is alive; not while a worker sleeps, which confirms no rows. During a rolling deploy
     neither version deletes what the other one needs. A row that a person paused, edited or made stays.
     """
     mine = declared(database)
@@ -129,7 +129,7 @@ def declare(database: str, worker_id: UUID, lease_for: timedelta) -> set[str]:
 
 
 def needs_confirming(database: str) -> bool:
-    """Returns whether there is a row that some code declares: then declare() every CONFIRM_EVERY."""
+    """Returns whether there is a row that some code declares: then call declare() every CONFIRM_EVERY."""
     return Schedule.objects.using(database).filter(declared__isnull=False).exists()
 
 
@@ -139,7 +139,7 @@ def _delete_stale(database: str, mine: Collection[str], *, is_alone: bool) -> No
         rows = rows.filter(declared__isnull=False, edited_at=None, paused_at=None)
         if not is_alone:
             rows = rows.filter(declared_at__lt=ClockTimestamp() - STALE_AFTER)
-        # Locked first: a worker with the code that has it may be at its tick.
+        # The row is locked first: a worker that has the code may be at its tick.
         names = [row.name for row in rows.select_for_update(skip_locked=True)]
         Schedule.objects.using(database).filter(name__in=names).delete()
     for name in names:

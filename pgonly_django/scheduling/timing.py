@@ -31,7 +31,7 @@ MACROS = {
     "@annually": "0 0 1 1 *",
 }
 AT_ONCE = 100  # ticks that one transaction enqueues
-# To find the latest tick, this number is computed one by one; beyond that the search begins this long before it.
+# To find the latest tick, this number of ticks is computed one by one; beyond it the search begins this long before.
 STEPS = 1000
 WINDOW = timedelta(hours=3)
 # A tick that is older has been missed: its worker was not running. A worker that is replaced takes less.
@@ -143,7 +143,7 @@ class CronLine:
             last, steps = tick, steps + 1
             if steps == STEPS:
                 break
-        # It is far in the past. Backwards is only used to come near: around daylight saving the way forward decides.
+        # The tick is far in the past. Backwards only comes near: around daylight saving the way forward decides.
         near = next(_Line(self.line, until.astimezone(self.zone), reverse=True), first).astimezone(UTC)
         for tick in self._after(max(near - WINDOW, last)):
             if tick > until:
@@ -156,7 +156,7 @@ class CronLine:
         return f"{text} ({self.zone.key})"
 
     def _after(self, moment: datetime) -> Iterator[datetime]:
-        """Returns later ticks. In the hour that comes twice cronsim may begin with ticks that have passed."""
+        """Yields later ticks. In the hour that comes twice cronsim may begin with ticks that have passed."""
         for local in _Line(self.line, moment.astimezone(self.zone)):
             tick = local.astimezone(UTC)
             if tick > moment:
