@@ -68,8 +68,8 @@ SET_MANY_COUNTED = for_both_tables(
 def set_many(
     store: Store, entries: Mapping[bytes, Any], seconds: float | None, tags: Sequence[bytes], stored: set[bytes]
 ) -> Operation[None]:  # fmt: skip
-    """Writes the entries, and puts the keys of those that are written into `stored`. An entry that is too large raises
-    ValueTooLargeError after the others are written.
+    """Writes the entries, and puts the keys of the entries that are written into `stored`. An entry that is too large
+    raises ValueTooLargeError after the others are written.
     """
     refused: dict[bytes, ValueTooLargeError] = {}
     try:
@@ -103,7 +103,7 @@ def _write_many(
 def _encoded(
     store: Store, entries: Mapping[bytes, Any], refused: dict[bytes, ValueTooLargeError]
 ) -> Iterator[Encoded]:
-    """Yields batches in the order of the keys, each small enough for one statement."""
+    """Yields batches of entries in the order of their keys, each small enough for one statement."""
     batch: Encoded = []
     size, encode = 0, store.codec.encode
     for key in sorted(entries):

@@ -58,7 +58,7 @@ def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks
 
 
 def _connections_allowed(database: str) -> int | None:
-    """Returns None where E102 reports the database or the server does not answer: a check may run without it."""
+    """Returns None if E102 reports the database or the server does not answer: a check may run without the server."""
     if database not in connections or connections[database].vendor != "postgresql":
         return None
     try:

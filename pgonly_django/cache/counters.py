@@ -16,8 +16,8 @@ class CacheCounts:
     misses: int = 0
     writes: int = 0
     written: int = 0  # bytes
-    entries: int = 0  # how many more there are
-    bytes: int = 0  # how much larger they are
+    entries: int = 0  # added
+    bytes: int = 0  # added
 
 
 class Counters:
@@ -31,7 +31,7 @@ class Counters:
         """Begins at 0. Called in a forked process, whose parent flushes its own counts."""
         self.counts = CacheCounts()
         self.lock = threading.Lock()
-        # The first cleaning comes after a random share, so that processes which end after a few writes do theirs.
+        # The first cleaning comes after a random share, so that processes that end after a few writes clean, too.
         self._writes_due = random.randint(1, self._writes_allowed)  # noqa: S311 - no secret
         self._bytes_due = self._bytes_allowed
         self._written_due = random.randint(1, BYTES_PER_CLEANING)  # noqa: S311 - no secret
@@ -59,14 +59,14 @@ class Counters:
                 or counts.bytes >= self._bytes_due
                 or counts.written >= self._written_due
             )
-            if due:  # for this writer only, not for all those beside it
+            if due:  # for this writer only, not for all writers beside it
                 self._written_due = counts.written + BYTES_PER_CLEANING
                 self._writes_due = counts.writes + self._writes_allowed
                 self._bytes_due = counts.bytes + self._bytes_allowed
             return due
 
     def removed(self, entries: int, size: int) -> bool:
-        """Counts what was deleted. Returns whether it is so much that other processes should know before they evict."""
+        """Counts what was deleted. Returns whether other processes should know of so much before they evict."""
         with self.lock:
             counts = self.counts
             counts.entries -= entries

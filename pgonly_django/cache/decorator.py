@@ -155,7 +155,7 @@ def _form(value: Any) -> Any:
         return value
     if kind in _FORMS:
         return [kind.__name__, _FORMS[kind](value)]
-    if isinstance(value, Model):  # or a lazy object around one, as request.user is
+    if isinstance(value, Model):  # or a lazy object around a model, as request.user is
         key, label = value.pk, value._meta.label  # noqa: SLF001 - documented by Django
         if key is None or (isinstance(key, tuple) and None in key):
             raise TypeError(f"a {label} without a primary key, as all have that are not saved")
@@ -187,9 +187,9 @@ def _text(form: Any) -> str:
     return json.dumps(form, sort_keys=True)
 
 
-# JSON writes each value of these without loss, and no two alike.
+# JSON writes each value of these types without loss, and no two alike.
 _PLAIN = {type(None), bool, float, str}
-# Of exactly these types: a subclass may hold more than its base shows.
+# Values of exactly these types: a subclass may hold more than its base shows.
 _FORMS: dict[type, Callable[[Any], Any]] = {
     int: hex,  # of any size; as decimals Python writes 4,300 digits
     list: _items,

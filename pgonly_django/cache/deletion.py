@@ -1,7 +1,7 @@
 """Deletes many entries, in batches of rows and of bytes, so that no statement takes long even with large values.
 
 The row is deleted, whether it holds a live value, a stale one, or the claim of a computation, whose value is then not
-stored. It counts the entries that get() would have found.
+stored. The sums count the entries that get() would have found.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ def _deleting(condition: str, *, by_key: bool = True) -> Statements:
 
     It locks rows in the order of their keys, as every write of many rows does, so no two of them deadlock. It collects
     the keys in arrays, because a nested loop would run a subquery again, which would lock another batch. For the same
-    reason only totals are joined in the answer: joined to rows, a total is computed again for each of them. A condition
-    that is not about the key is tested again under the lock; for it, OFFSET 0 forbids a walk along the primary key.
+    reason only totals are joined in the answer: joined to rows, a total is computed again for each. A condition that is
+    not about the key is tested again under the lock; OFFSET 0 then forbids a walk along the primary key.
     """
     offset, again = ("", "") if by_key else (" OFFSET 0", f" AND {condition}")
     return for_both_tables(
@@ -89,7 +89,7 @@ DELETE_RANGE = _deleting(IN_RANGE)
 
 
 def clear(store: Store, prefix: str = "") -> Operation[int]:
-    """Deletes every entry whose made key begins with `prefix`. Without one, all space is free for writes afterwards."""
+    """Deletes every entry whose made key begins with `prefix`. Without one, all space is free for writes."""
     start, end = globs.span(store.namespace + prefix)
     live, deleted = yield from _delete(store, DELETE_RANGE, timeout=store.long_timeout, start=start, end=end)
     yield from store.eviction.reclaim(deleted, waits=not prefix)

@@ -29,7 +29,7 @@ class DjangoCache(BaseCache):
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         if apps.ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The cache needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
-        # Django would read these two wrongly, or fail at them.
+        # Django would read these two options wrongly, or fail at them.
         super().__init__({**params, "timeout": None, "OPTIONS": {}})
         try:
             options = parse(params.get("OPTIONS", {}))
@@ -37,7 +37,7 @@ class DjangoCache(BaseCache):
             self.store = Store(location, options)
             self._on_error = options.on_error
         except ImproperlyConfigured as error:
-            # The first use raises it. Django's checks make every cache, and would end here before ours can speak.
+            # The first use raises. Django's checks make every cache, and would end here before ours can speak.
             self.__class__ = _misconfigured(type(self), str(error))
 
     def validate_key(self, key: str) -> None:
@@ -158,7 +158,7 @@ class DjangoCache(BaseCache):
         """See clear()."""
         await self._ado(deletion.clear(self.store), 0)
 
-    # Operations that the sync and the async method share, where they are more than one call of the store.
+    # Operations that the sync and the async method share: those of more than one call of the store.
 
     def _set(
         self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str],

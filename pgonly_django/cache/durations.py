@@ -13,7 +13,7 @@ MOST = 1_000_000
 
 
 def seconds(value: Any, what: str, kinds: str = "a number of seconds or a timedelta") -> float:
-    """Returns `value` in seconds, maybe infinite. Raises TypeError where it is not a time, ValueError for NaN."""
+    """Returns `value` in seconds, maybe infinite. Raises TypeError if it is no time, and ValueError for NaN."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     # The usual types first: faster.

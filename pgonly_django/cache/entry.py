@@ -22,14 +22,14 @@ from pgonly_django.tables import qualified
 TABLES = ("pgonly_cache", "pgonly_cache_durable")  # indexed by OPTIONS["DURABLE"]
 Statements = tuple[Statement, Statement]  # indexed by OPTIONS["DURABLE"]
 
-# In a statement: wakes those who wait for what payload() of database/listener.py makes of a key.
+# In a statement: wakes the callers that wait for what payload() of database/listener.py makes of a key.
 CHANNEL = "pgonly_cache"
 WAKE_UP = f"pg_notify('{CHANNEL}', %(payload)s::text)"
 
 
 def for_both_tables(sql: str, names: str = "", **flags: bool) -> Statements:
     """Returns the statement for each of the two tables. `sql` has `{table}` where the entries are; see Statement for
-    the rest. Cleaning, and walking over many entries, may take long: then no other call is refused for it.
+    the rest. Cleaning, and walking over many entries, may take long: no other call is refused because of it.
     """
     unlogged, durable = (
         Statement(qualified(sql.replace("{table}", table)), names, **flags) for table in TABLES
@@ -86,7 +86,7 @@ SIZE = f"(octet_length(key) * 2 + coalesce(octet_length(value), 0) + {OVERHEAD_B
 
 
 def size_of(key_bytes: int, value_bytes: int) -> int:
-    """Returns the same sum as SIZE."""
+    """Returns the sum that SIZE computes."""
     return key_bytes * 2 + value_bytes + OVERHEAD_BYTES
 
 
@@ -145,9 +145,9 @@ def _insert(values: dict[str, str], source: str) -> str:
 
 
 INSERT = _insert(_VALUES, f"({_EXPIRY}) AS expiry")
-# The items come as arrays. unnest keeps the order given, so rows are locked in the order of their keys. It stands in a
-# SELECT list: in FROM, all rows are copied into a tuplestore first, and 100 small values take the server 7 % longer.
-# OFFSET 0: the expiry is computed once.
+# The items come as arrays. unnest() keeps the order given, so rows are locked in the order of their keys. unnest()
+# stands in a SELECT list: in FROM, all rows are copied into a tuplestore first, and 100 small values take the server 7
+# % longer. OFFSET 0: the expiry is computed once.
 INSERT_MANY = _insert(
     {**_VALUES, **{column: f"item.{column}" for column in _UNNESTED}},
     f"(SELECT {', '.join(f'unnest({_VALUES[column]}[]) AS {column}' for column in _UNNESTED)}) AS item, "
@@ -156,10 +156,10 @@ INSERT_MANY = _insert(
 # Behind an INSERT: every column is overwritten.
 _CHANGED = [column for column in _VALUES if column != "key"]
 OVERWRITE = "ON CONFLICT (key) DO UPDATE SET " + ", ".join(f"{each} = EXCLUDED.{each}" for each in _CHANGED)
-# In an UPDATE of one row: the same.
+# Behind an UPDATE: every column of one row is overwritten.
 REWRITE = f"SET {', '.join(f'{each} = {_VALUES[each]}' for each in _CHANGED)} FROM ({_EXPIRY}) AS expiry"
 
-# Deleting a value takes as long as it is large (each 2 KB of it is a row): 32 MB take 0.03 to 0.15 s.
+# To delete a value takes time for each 2 KB of it, which are a row: 32 MB take 0.03 to 0.15 s.
 DELETED_BYTES = 32 * 1024 * 1024
 
 
@@ -171,7 +171,7 @@ def first_bytes(rows: str, order: str) -> str:
     )
 
 
-# The column `codec` says how its entry was written: these two added up. An INTEGER is in the column `number`.
+# The column `codec` says how its entry was written: the sum of one of each line. An INTEGER is in the column `number`.
 INTEGER, PICKLE, JSON, OWN = 0, 1, 2, 3
 NONE, ZLIB, ZSTD = 0, 10, 20
 _SERIALIZERS = {"pickle": PICKLE, "json": JSON}
@@ -251,7 +251,7 @@ def unpack(codec: int, data: bytes) -> bytes:
     return zstd().decompress(data) if compressor == ZSTD else data
 
 
-@functools.cache  # to look for a module that is missing takes longer than to compress 10 KB
+@functools.cache  # a look for a missing module takes longer than to compress 10 KB
 def zstd() -> Any:
     """Returns the module with compress() and decompress(): Python 3.14's or its backport. Raises ImportError."""
     for name in ("compression.zstd", "backports.zstd", "zstandard"):

@@ -1,7 +1,7 @@
 """Keeps a cache within MAX_ENTRIES and MAX_BYTES and deletes what expired. Writes do this work, a little at a time.
 
 A process counts its reads and writes (counters.py) and adds them to the cache's row in pgonly_cache_usage. Killed
-processes and rows deleted by other means make those numbers wrong, and a recount corrects them. It comes after a
+processes and rows deleted by other means make those numbers wrong, and a recount corrects them. A recount comes after a
 quarter as many writes as there are entries, so a write's share of its cost does not grow with the table.
 """
 
@@ -39,23 +39,23 @@ from pgonly_django.database.statement import integer
 from pgonly_django.exceptions import CacheError
 from pgonly_django.tables import qualified
 
-# More than was written since the last cleaning, so expired rows cannot pile up.
+# More rows than were written since the last cleaning, so expired rows cannot pile up.
 PRUNE_LIMIT, PRUNE_BYTES = 2 * WRITES_PER_CLEANING, 2 * BYTES_PER_CLEANING
 EVICT_LIMIT = 1000
 # After this many bytes were written, or half of the table if that is more, its dead rows are removed.
 VACUUM_BYTES = 32 * 1024 * 1024
 
-# TRUNCATE gives the empty end of the table back to the disk, and readers wait a moment for it: for large deletions.
-# Without it a full disk stays full. A role that does not own the table gets a warning, no vacuum.
+# TRUNCATE gives the empty end of the table back to the disk after large deletions; readers wait a moment for that.
+# Without TRUNCATE a full disk stays full. A role that does not own the table gets a warning, no vacuum.
 VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE FALSE) {table}"
 VACUUM_AND_SHRINK = "VACUUM (SKIP_LOCKED, TRUNCATE TRUE) {table}"
-# To clean an index may take some pages, which a full disk does not have. First what needs none: the large values, which
-# are in a separate table (PostgreSQL 16 and later), and the rows without their indexes.
+# To clean an index may take some pages, which a full disk does not have. First comes what needs no pages: the large
+# values, which are in a separate table (PostgreSQL 16 and later), and the rows without their indexes.
 WHERE_DISK_IS_FULL = (
     "VACUUM (SKIP_LOCKED, TRUNCATE TRUE, PROCESS_MAIN FALSE) {table}",
     "VACUUM (SKIP_LOCKED, TRUNCATE TRUE, INDEX_CLEANUP FALSE) {table}",
 )
-# Then the whole again. An autovacuum of one of the two tables, which is skipped then, ends within seconds.
+# Then the whole table. If an autovacuum of one of the two makes this skip it, that autovacuum ends within seconds.
 PAUSES_WHERE_DISK_IS_FULL = 0.0, 0.5, 2.0
 
 _Settings = tuple[str, str, int | None, int | None]
@@ -150,10 +150,10 @@ class Eviction:
             gone, freed = integer(result.get_value(0, 0)), integer(result.get_value(0, 1))
             self.counters.removed(gone, freed)
             rows, size = rows + gone, size + freed
-            if freed < DELETED_BYTES:  # then its rows ended the batch, not its bytes
+            if freed < DELETED_BYTES:  # the number of rows ended the batch, not that of bytes
                 return
 
-    # writes = 0 in the answer says that a recount is due: exactly one of those who flush gets it.
+    # writes = 0 in the answer says that a recount is due: exactly one process that flushes gets it.
     FLUSH = for_both_tables(
         """INSERT INTO pgonly_cache_usage AS usage (name, hits, misses, entries, bytes, writes, written)
         VALUES (%(name)s::text, %(hits)s::int8, %(misses)s::int8, %(entries)s::int8, %(bytes)s::int8, 0,
@@ -209,9 +209,9 @@ class Eviction:
             return 0, 0
         return integer(result.get_value(0, 0)), integer(result.get_value(0, 1))
 
-    # The excess is read under the lock of the usage row, so two processes never evict for the same excess. The
-    # average size of an entry says how many rows make up the excess; `factor` times as many are looked at, and those
-    # above the bounds are deleted. coalesce, because a LIMIT of NULL does not limit.
+    # The excess is read under the lock of the usage row, so two processes never evict for the same excess. The average
+    # size of an entry says how many rows make up the excess; `factor` times as many are looked at, and those above the
+    # bounds are deleted. coalesce() stands there because a LIMIT of NULL does not limit.
     EVICT = for_both_tables(
         f"""WITH excess AS MATERIALIZED (
             SELECT entries - %(most_entries)s::int8 AS rows, bytes - %(most_bytes)s::int8 AS size,
@@ -237,7 +237,7 @@ class Eviction:
     )
 
     def _evict(self) -> Operation[None]:
-        """Deletes entries above the bounds. Recounts where the numbers say that there are some, but none is found."""
+        """Deletes entries above the bounds. Recounts if the numbers say that there are some, but none is found."""
         factor = 1
         while True:
             result = yield from self._call(
@@ -258,7 +258,7 @@ class Eviction:
 def _vacuum_in_background(
     alias: str, table: str, statement: str = VACUUM, ended: Callable[[], object] = lambda: None
 ) -> bool:
-    """Starts a vacuum, and calls `ended` after it. Returns False where none is started."""
+    """Starts a vacuum, and calls `ended` after it. Returns False if no vacuum is started."""
     if testrun.is_on() and testrun.is_any_in_testcase(alias):
         return False  # what this test wrote is rolled back
     arguments = alias, table, statement, ended

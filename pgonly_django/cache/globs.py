@@ -6,16 +6,16 @@ from pgonly_django.cache.entry import UNSTORABLE
 
 
 def following(prefix: str) -> bytes:
-    """Returns a key that sorts after all that begin with `prefix`."""
+    """Returns a key that sorts after all keys that begin with `prefix`."""
     return f"{prefix}\U0010ffff".encode()
 
 
 def span(prefix: str) -> tuple[bytes, bytes]:
-    """Returns the first key that may begin with `prefix`, and one after all that do; an empty range if none can."""
+    """Returns the first key that may begin with `prefix`, and a key after all that do; an empty range if none can."""
     return (prefix.encode(), following(prefix)) if UNSTORABLE.search(prefix) is None else (b"", b"")
 
 
-# Possessive, or a class without its "]" would be tried again from each of its characters.
+# The class is possessive: otherwise one without its "]" would be tried again from each of its characters.
 _TOKEN = re.compile(r"\\.|\[\^?(?:\\.|[^]]-.|[^]])*+]?|.", re.DOTALL)
 _MEMBER = re.compile(r"\\.|[^]]-.|[^]]", re.DOTALL)
 _NEVER = "(?!)"

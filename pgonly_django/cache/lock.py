@@ -24,11 +24,11 @@ from pgonly_django.tables import qualified
 
 Duration = float | timedelta  # seconds, or a timedelta
 LEASE_SECONDS = 30.0  # of a lock without a timeout; its holder renews it every 10 s
-RELEASES_PER_CLEANING = 1000  # on average, of all processes together
+RELEASES_PER_CLEANING = 1000  # on average, over all processes
 PRUNE_LIMIT = 2 * RELEASES_PER_CLEANING  # more than were released since the last cleaning
 
-# Deletes free locks, and those of dead holders, after an hour: a TAKE may have got its token long before it meets
-# the row, and where the row is gone it would insert that token, older than those given since. Few rows: no index.
+# Deletes free locks, and those of dead holders, after an hour: a TAKE may have got its token long before it meets the
+# row, and without the row it would insert that token, which is older than tokens given since. Few rows: no index.
 PRUNE_LOCKS = qualified("""
 WITH gone AS (DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
     SELECT name FROM pgonly_cache_lock WHERE expires_at < clock_timestamp() - interval '1 hour'
@@ -124,7 +124,7 @@ class Lock:
     )
 
     def _acquire(self, patience: float) -> Operation[bool]:
-        """Acquires the lock. One that it may have taken before an error (Ctrl+C, say) is given back."""
+        """Acquires the lock. If it may have taken the lock before an error (Ctrl+C, say), it gives the lock back."""
         holder, is_waiting = secrets.token_hex(8).encode(), False
         try:
             if (yield from self._take(holder)):
@@ -169,7 +169,7 @@ class Lock:
                 if not stop.is_set():
                     events.emit("cache.lock_lost", str(error), level=logging.ERROR)
                 return
-            except testrun.Refusal:  # a test that held it is over
+            except testrun.Refusal:  # a test that held the lock is over
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, the lock is held and wants to be renewed
                 message, is_known = f"Lock {self.name!r} not renewed: {error}", isinstance(error, CacheError)
@@ -202,7 +202,7 @@ class Lock:
             self.token, self._holder = 0, b""
             self._stop_renewal.set()
 
-    # Also where it arrives before the TAKE that it gives back: that TAKE is refused then.
+    # It may also arrive before the TAKE that it gives back: that TAKE is refused then.
     GIVE_BACK = Statement(
         qualified(f"""INSERT INTO pgonly_cache_lock AS lock (name, expires_at, refused)
         VALUES (%(name)s::text, clock_timestamp(), ARRAY[%(holder)s::text])
@@ -249,11 +249,11 @@ class Lock:
     )
 
     def _is_held(self, holder: bytes) -> Operation[bool]:
-        """Returns whether this holder has it, or any holder where it is empty."""
+        """Returns whether `holder` has the lock, or any holder if `holder` is empty."""
         result = yield from self._store.call(self.HELD, name=self._key, holder=holder)
         return result.ntuples == 1
 
 
 def _not_below_zero(blocking_timeout: Duration | None) -> float | None:
-    """Returns seconds. A caller may pass the rest of a time, which is negative after its end."""
+    """Returns the seconds as 0 or more: a caller may pass the rest of a time, which is negative after its end."""
     return None if blocking_timeout is None else max(0.0, seconds(blocking_timeout, "blocking_timeout"))

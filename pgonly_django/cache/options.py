@@ -15,7 +15,7 @@ from pgonly_django.database.pool import PoolUser
 from pgonly_django.database.testcase import Advice
 from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnansweredError
 
-# Django's own. CULL_FREQUENCY is accepted and has no effect: eviction deletes the excess only.
+# Django's own options. CULL_FREQUENCY is accepted and has no effect: eviction deletes the excess only.
 _OF_DJANGO = {"MAX_ENTRIES", "CULL_FREQUENCY"}
 _BESIDE = {"BACKEND", "LOCATION", "TIMEOUT", "KEY_PREFIX", "VERSION", "KEY_FUNCTION"}
 LONG_SECONDS = 10.0
@@ -43,7 +43,7 @@ class Options:
     on_error: str | None = None
     # The number of entries above which the least recently used ones are evicted; None: no bound.
     max_entries: int | None = None
-    # The same for bytes, as PostgreSQL stores them.
+    # The number of bytes, as PostgreSQL stores them, above which entries are evicted; None: no bound.
     max_bytes: int | None = None
 
     @property

@@ -11,8 +11,8 @@ from pgonly_django.database.on_django import all_rows
 from pgonly_django.models import CacheEntry
 from pgonly_django.tables import qualified
 
-# Served by <table>_prune: the WITH walks from namespace to namespace, one step each. Waits for no lock: where the
-# row of a cache in pgonly_cache_usage is locked, the next recount corrects its numbers.
+# Served by <table>_prune: the WITH walks from namespace to namespace, one step each. It waits for no lock: if the row
+# of a cache in pgonly_cache_usage is locked, the next recount corrects its numbers.
 PRUNE_EXPIRED = qualified(f"""
 WITH RECURSIVE space (name) AS (
     (SELECT split_part(key, ':', 1) FROM {{table}} ORDER BY split_part(key, ':', 1) LIMIT 1)
@@ -40,7 +40,7 @@ SELECT count(*) FROM gone
 
 
 def prunable_databases(own: str) -> set[str]:
-    """Returns the aliases to prune: `own`, unless a router keeps the tables from it, and those of our caches."""
+    """Returns the aliases to prune: `own`, unless a router keeps the tables from it, and the aliases of our caches."""
     found = {own} if router.allow_migrate_model(own, CacheEntry) else set()
     for cache in our_settings().values():
         try:

@@ -97,9 +97,9 @@ class SingleFlight:
     strict: bool  # ON_ERROR is "raise"
 
     def run(self) -> Operation[Any]:
-        """Returns the value. If the database fails before it is computed, it is computed and not stored (with ON_ERROR
-        "raise" it raises). If the database fails afterwards, the value is returned, and stored later. What the function
-        raises is raised unchanged, even a CacheError.
+        """Returns the value. If the database fails before the computation, the value is computed and not stored (with
+        ON_ERROR "raise" this raises). If the database fails afterwards, the value is returned, and stored later. What
+        the function raises is raised unchanged, even a CacheError.
         """
         try:
             answer = yield from self._look_or_claim()
@@ -113,7 +113,7 @@ class SingleFlight:
         return (yield from self._compute(answer))
 
     def _look_or_claim(self) -> Operation[_Found | int | None]:
-        """Returns the value, or a token to compute it with; None: compute it for this caller only."""
+        """Returns the value, or a token to compute the value with; None: compute it for this caller only."""
         found = yield from self._look()
         yield from self.store.read(hits=found.is_live, misses=not found.is_live)
         if call_log.is_on(call_log.DEBUG):
@@ -225,8 +225,8 @@ class SingleFlight:
         return computation.awaited(value) if isawaitable(value) else value
 
     def _store(self, token: int, value: Any) -> Operation[None]:
-        """Stores the value. Raises what the serializer raises. If the database is unavailable, it is stored in the
-        background: it was paid for."""
+        """Stores the value. Raises what the serializer raises. If the database is unavailable, the value is stored in
+        the background: it was paid for."""
         row: EntryRow | None = None
         arguments = self.key, value, self.timeout, self.tags, self.stale
         try:

@@ -61,7 +61,7 @@ class Store:
         self._timeout, self.long_timeout = options.timeout_seconds, options.long_timeout_seconds
         self.max_entries, self.max_bytes = options.max_entries, options.max_bytes
         self._max_bytes = options.max_bytes or FIELD_LIMIT * 2
-        # Bytes that fit whatever their key: for almost every value this is the only question.
+        # The bytes that fit whatever the key is: for almost every value this is the only question.
         self.fits = min(FIELD_LIMIT, self._max_bytes) - size_of(KEY_LIMIT, 0)
         self.eviction = eviction_for(self.pool, self.namespace, options)
         self.counters = self.eviction.counters
@@ -161,8 +161,8 @@ class Store:
         return (yield from self.write(row, nx, xx))
 
     def write(self, row: EntryRow, nx: bool = False, xx: bool = False) -> Operation[bool]:
-        """Writes what row() made: with `nx` only where there is no live entry, with `xx` only where there is one.
-        Returns whether it was written. Counts the write, and cleans a little once in a while.
+        """Writes what row() made: with `nx` only if there is no live entry, with `xx` only if there is one. Returns
+        whether it was written. Counts the write, and cleans a little once in a while.
         """
         if nx:
             plain, counted = self.ADD, self.ADD_COUNTED
@@ -199,7 +199,7 @@ class Store:
 
     def row_in_thread(self, *arguments: Any) -> InThread:
         """Returns the wait for row(), for a value such as a queryset that asks the database when it is pickled. row()
-        raises SynchronousOnlyOperation for it in the thread of an event loop.
+        raises SynchronousOnlyOperation for such a value in the thread of an event loop.
         """
         return InThread(lambda: self.row(*arguments))
 
@@ -224,7 +224,7 @@ class Store:
         return result.get_value(0, 0) == b"\x01"
 
     def removed(self, entries: int, size: int) -> Operation[None]:
-        """Counts what was deleted, and flushes when it is much: other processes should know before they evict."""
+        """Counts what was deleted, and flushes large sums: other processes should know of these before they evict."""
         if self.counters.removed(entries, size):
             yield from self.eviction.flush()
 

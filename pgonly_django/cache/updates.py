@@ -107,7 +107,7 @@ def expire_at(store: Store, key: bytes, timestamp: float) -> Operation[bool]:
     result = yield from store.call(EXPIRE_AT, key=key, timestamp=timestamp)
     if not result.ntuples:
         return False
-    # Over by the database's clock: deleted, or get_or_set would show it stale.
+    # An entry that is over by the database's clock is deleted, or get_or_set() would show it stale.
     if result.get_value(0, 0) == b"\x01":
         result = yield from store.call(DELETE_EXPIRED, key=key)
         if result.ntuples:

@@ -68,7 +68,7 @@ class JobContext(Gathering):
 
     @property
     def budget(self) -> PayingBudget | None:
-        """The budget() of this job, from the task's option `budget`. It pays for the steps that name none."""
+        """The budget of this job, from the task's option `budget`. It pays for the steps that name none."""
         return None if self._budget_name is None else payer().budget(self._budget_name)
 
     @property

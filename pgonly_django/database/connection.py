@@ -31,12 +31,12 @@ _ENDED = b"57P01", b"57P05"
 # Where PostgreSQL says "cached plan must not change result type", in whatever language.
 _OUTDATED = b"0A000", b"RevalidateCachedQuery"
 
-# The server ends the statement of a client that gave up, even while it waits for a lock. Windows refuses this.
+# The server ends the statement of a client that gave up, even if that waits for a lock. Windows refuses the setting.
 NOTICE_GONE_CLIENTS = {"client_connection_check_interval": "1s"}
 
 # After a large statement glibc may give the server's memory back to the kernel, and get it again page by page for the
-# next one: up to 720 page faults, a third of what 100 values of 10 KB cost the server. It keeps twice as much as the
-# largest block that was freed so far, from now on 8 MB. The statement takes 1 to 5 ms.
+# next one: up to 720 page faults, a third of what 100 values of 10 KB cost the server. glibc keeps twice as much as the
+# largest block that was freed so far: with this statement, which takes 1 to 5 ms, 8 MB.
 KEEP_MEMORY = b"SELECT octet_length(repeat(repeat('x', 4000), 1000))"
 LARGE = 256 * 1024  # bytes of parameters
 
@@ -96,11 +96,11 @@ class Connection:
             self.pgconn.finish()
 
     def disown(self) -> None:
-        """Neither uses nor ends it. Called after a fork, in the child: it is the parent's."""
+        """Neither uses nor ends the connection, which is the parent's. Called after a fork, in the child."""
         self.is_open, self.database = False, NOWHERE
 
     def call(self, statement: Statement, values: Values, timeout: float) -> Operation[pq.abc.PGresult]:
-        """The result of one statement, in binary. Raises DatabaseCallError as PostgreSQL says."""
+        """Returns the result of one statement, in binary. Raises DatabaseCallError as PostgreSQL says."""
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         tried = False
@@ -133,7 +133,7 @@ class Connection:
             self._known.add(KEEP_MEMORY)
 
     def _may_repeat(self, statement: Statement, failed: pq.abc.PGresult) -> Operation[bool]:
-        """Returns whether it failed only because of what was prepared, which it repairs."""
+        """Returns whether the statement failed only because of what was prepared, which this repairs."""
         if _state(failed) == _UNKNOWN_STATEMENT:
             self.prepares = False  # a pooler between us gives every statement another server
         elif (_state(failed), failed.error_field(pq.DiagnosticField.SOURCE_FUNCTION)) == _OUTDATED:
@@ -147,7 +147,7 @@ class Connection:
     def connect(
         self, conninfos: Sequence[bytes], timeout: float, role: str | None, lock_timeout: str = "0"
     ) -> Operation[None]:
-        """Connects to the first of them (hosts.py) that accepts. Each gets its share of `timeout` seconds."""
+        """Connects to the first host (hosts.py) that accepts. Each gets its share of `timeout` seconds."""
         give_up_at, reasons = time.monotonic() + timeout, []
         for number, conninfo in enumerate(conninfos):
             share = max(give_up_at - time.monotonic(), 0) / (len(conninfos) - number)
@@ -173,7 +173,7 @@ class Connection:
             yield from self._ask(b"SET ROLE " + Identifier(role).as_bytes(None))
 
     def _establish(self) -> Operation[None]:
-        """The steps of connecting. The socket may change between them."""
+        """Takes the steps of connecting. The socket may change between them."""
         while (status := self.pgconn.connect_poll()) != pq.PollingStatus.OK:
             if status == pq.PollingStatus.FAILED:
                 raise _unreachable(self.pgconn)
@@ -227,7 +227,7 @@ class Connection:
         self._known.add(statement.name)
 
     def _send_rest(self, values: Values) -> Operation[None]:
-        """Sends what did not fit into the socket. Whenever some of it goes out, the time begins again."""
+        """Sends what did not fit into the socket. Whenever a part goes out, the time begins again."""
         size = _size(values)
         if size > SEND_BUFFER and self.pgconn.host.startswith(b"/"):
             self._enlarge_send_buffer()
@@ -240,16 +240,16 @@ class Connection:
         self._deadline = time.monotonic() + self._timeout + size / BYTES_PER_SECOND
 
     def _enlarge_send_buffer(self) -> None:
-        """Enlarges the buffer of a Unix socket. Each time some of it is sent, libpq moves all that is left: let more be
-        sent at a time. TCP's buffer grows by itself, as long as it is not set.
+        """Enlarges the buffer of a Unix socket. Each time some of it is sent, libpq moves all that is left: a large
+        buffer lets more be sent at a time. TCP's buffer grows by itself, as long as it is not set.
         """
         with socket.fromfd(self.pgconn.socket, socket.AF_UNIX, socket.SOCK_STREAM) as same:
             same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
     def _answer(self) -> Operation[pq.abc.PGresult]:
-        """Reads until PostgreSQL is ready for the next statement. Whenever something comes, the time begins again.
-        psycopg.generators.execute() does the same in C, but not the waiting: with it a cached get took 14 % longer, a
-        set 8 %, a get of 10 KB 7 %, a get_many of 100 3 %.
+        """Reads until PostgreSQL is ready for the next statement. Whenever bytes come, the time begins again.
+        psycopg.generators.execute() does the same in C, except for the waiting: with it a cached get took 14 % longer,
+        a set 8 %, a get of 10 KB 7 %, a get_many of 100 3 %.
         """
         pgconn, before, result = self.pgconn, None, None
         try:
@@ -264,7 +264,7 @@ class Connection:
                     return result
                 before, result = result, latest
         except errors.OperationalError as error:
-            # PostgreSQL says that a statement is complete before it commits it: without that, nothing was committed.
+            # PostgreSQL says "complete" before it commits a statement: if it did not, nothing was committed.
             if before is None and result is not None and _state(result) in _ENDED:
                 raise EndedError(f"The connection was ended: {result.get_error_message()}") from error
             raise

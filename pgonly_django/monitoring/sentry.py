@@ -27,14 +27,14 @@ except ImportError as error:
 
 ORIGIN = "auto.queue.pgonly_django"
 HEADERS = ("sentry-trace", "baggage")
-# Log records that say of a failure what its event says.
+# The events of log records that say the same of a failure as the event that is sent.
 TOLD = ("worker.attempt_failed", "worker.job_ended", "worker.job_cut_off", "queue.rescued")
 SHOWN_CHARACTERS = 4000
 CONTEXT = "sentry"  # in JobRun.notes
-CAPTURED = "_pgonly_captured"  # an attribute of an exception: the scope of which run has sent it
+CAPTURED = "_pgonly_captured"  # an attribute of exceptions: the scope of the run that has sent it
 _scope: contextvars.ContextVar[object] = contextvars.ContextVar("pgonly_django_sentry_scope", default=None)
 
-# The isolation scope of the start: what is set there holds for the jobs of all threads.
+# The isolation scope of the start: its values hold for the jobs of all threads.
 _of_process: list[Scope] = []
 
 
@@ -59,13 +59,13 @@ class PgonlyIntegration(Integration):
         instruments.around_step(_step)
         instruments.on_failed(_failed)
         instruments.on_stop(lambda seconds: sentry_sdk.flush(timeout=seconds))
-        # Before that of Sentry's Dedupe, which is there where an earlier init() was without this integration. It would
-        # remember the error of a log record that is dropped here, and then drop the event of the job.
+        # Before the processor of Sentry's Dedupe, which is there if an earlier init() was without this integration.
+        # Dedupe would remember the error of a log record that is dropped here, and then drop the event of the job.
         sentry_sdk.scope.global_event_processors.insert(0, _unless_told)
 
 
 def _integration() -> PgonlyIntegration | None:
-    """Returns None where the present client has none."""
+    """Returns the integration of the present client, or None."""
     found = sentry_sdk.get_client().get_integration(PgonlyIntegration)
     return found if isinstance(found, PgonlyIntegration) else None
 
@@ -159,7 +159,7 @@ def _failed(run: JobRun) -> None:
 
 
 def _capture_in(transaction: Any, run: JobRun) -> None:
-    """Captures it in its trace, although that has ended."""
+    """Captures the error in its trace, although the trace has ended."""
     with sentry_sdk.new_scope() as scope:
         scope.span = transaction
         _capture(run)
@@ -180,8 +180,8 @@ def _capture(run: JobRun) -> None:
 
 
 def _unless_told(event: Any, hint: Any) -> Any:
-    """Drops an event that another one reports: our log records of a failure, that of Django's for its signal, and an
-    error that was captured already, by the job or here. For one object that several jobs raise each has an event."""
+    """Drops an event that another one reports: our log records of a failure, Django's record for its signal, and an
+    error that was captured already, by the job or here. If several jobs raise one object, each has an event."""
     if _integration() is None:
         return event
     record, (_, error, _) = hint.get("log_record"), hint.get("exc_info") or (None, None, None)
@@ -195,7 +195,7 @@ def _unless_told(event: Any, hint: Any) -> Any:
 
 
 def _describes(run: JobRun, integration: PgonlyIntegration) -> Callable[[Any, Any], Any]:
-    """Returns an event processor that adds the job. It comes after _unless_told()."""
+    """Returns an event processor that adds the job, after _unless_told()."""
 
     def describe(event: Any, hint: Any) -> Any:
         if hint.get("exc_info"):

@@ -32,15 +32,15 @@ from pgonly_django.error_texts import is_raised_again
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-# A value as its serializer wrote it: text from JSON, bytes from any other.
+# A value as its serializer wrote it: text from JSON, bytes from any other serializer.
 Raw = str | bytes
-# By member name.
+# Members by their names.
 Entries = dict[str, Raw]
 
 # A key that cannot be the name of a JSON member gets this and a hash as its name; the value carries the key.
 ESCAPE = "\x01"
 
-SALT = "pgonly_django.sessions.sealing"  # as it was at first: with another one no stored value could be decrypted
+SALT = "pgonly_django.sessions.sealing"  # as it was at first: with another salt no stored value could be decrypted
 NONCE_BYTES = 16
 # The first byte of the encrypted text says what the rest is: JSON text, or the bytes of another serializer.
 _TEXT, _BYTES = b"t", b"b"
@@ -84,7 +84,7 @@ class SessionCodec:
         return _to_json({name: self._member(name, raw) for name, raw in entries.items()})
 
     def decode(self, column: dict[str, Any]) -> tuple[dict[Any, Any], Entries]:
-        """The session and its entries. A member that cannot be read is logged, left out, and stays in the row."""
+        """Returns the session and its entries. An unreadable member is logged, left out, and stays in the row."""
         session: dict[Any, Any] = {}
         entries: Entries = {}
         for name, member in column.items():
@@ -101,7 +101,8 @@ class SessionCodec:
         return session, entries
 
     def reencrypted(self, column: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """The members that would be stored differently now (readable, or under SECRET_KEY), and their new JSON text."""
+        """Returns members that would be stored differently now (readable, or under SECRET_KEY), and the new JSON
+        text."""
         old = {name: member for name, member in column.items() if self._is_stored_otherwise(name, member)}
         _, entries = self.decode(old)
         return {name: old[name] for name in entries}, self.column(entries)
@@ -110,7 +111,7 @@ class SessionCodec:
         encrypted = member.get("sealed") if isinstance(member, dict) else None
         if encrypted is None or not self._encrypts:
             return self._encrypts == (encrypted is None)
-        # None: it is under one of the fallbacks.
+        # None: the value is encrypted under one of the fallbacks.
         return _decrypt(name, encrypted, [django_settings.SECRET_KEY]) is None
 
     def _entry(self, key: Any, value: Any) -> tuple[str, Raw]:
@@ -188,7 +189,7 @@ def encrypt(name: str, raw: str | bytes) -> str:
 
 
 def decrypt(name: str, encrypted: str) -> str | bytes:
-    """What encrypt() was given. Raises signing.BadSignature where no key fits, or where the member had another name."""
+    """Returns what encrypt() was given. Raises signing.BadSignature if no key fits, or the member had another name."""
     plain = _decrypt(name, encrypted, [django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS])
     if plain is None:
         raise signing.BadSignature("No key decrypts it.")
@@ -212,7 +213,7 @@ def _decrypt(name: str, encrypted: str, secrets: list[Any]) -> bytes | None:
 
 @lru_cache(maxsize=16)
 def _cipher(secret: str | bytes) -> tuple[AESSIV, type[Exception]]:
-    """The cipher, and what it raises where the key does not fit. Raises ImproperlyConfigured without the library."""
+    """Returns the cipher, and what it raises if a key does not fit. Raises ImproperlyConfigured without its library."""
     try:
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESSIV

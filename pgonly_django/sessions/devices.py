@@ -20,7 +20,7 @@ from pgonly_django.models.session import hash_key
 
 PER_PAGE = 25
 
-# The first that matches counts: most browsers also name those that they descend from.
+# The first name that matches counts: most browsers also name the browsers that they descend from.
 BROWSERS = (
     ("Edge", r"Edg(?:e|A|iOS)?/(\d+)"),
     ("Opera", r"OPR/(\d+)"),
@@ -56,7 +56,7 @@ def page_of_devices(user: AbstractBaseUser, session_key: str | None, number: Any
     here = hash_key(session_key).hex() if session_key else ""
     sessions = Session.objects.for_user(user).active().defer("data")
     is_here = ExpressionWrapper(Q(key_hash=here), output_field=BooleanField())
-    # By the key at last: without it, sessions of the same time, or of none, could be in another order on each page.
+    # The key comes last: without it, sessions of the same time, or of none, could be in another order on each page.
     found = sessions.order_by(is_here.desc(), *sessions.query.order_by, "pk")
     page: Page[Any] = Paginator(found, PER_PAGE).get_page(number)
     page.object_list = [

@@ -47,7 +47,7 @@ def age(expiry: Any, modification: datetime, default: float) -> float:
 
 
 def date(expiry: Any, modification: datetime, default: float) -> datetime:
-    """Returns the end of that age. A datetime that set_expiry() was given is returned unchanged."""
+    """Returns the end of the age. A datetime that set_expiry() was given is returned unchanged."""
     if isinstance(expiry, datetime):
         return expiry
     if _moment(expiry) is not None:

@@ -77,14 +77,15 @@ def end(session_key: str) -> bool:
 
 
 def _end_there(session_key: str) -> None:
-    """Ends it in a table within the caller's transaction, and in a cache, which cannot roll back, after the commit."""
+    """Ends a session: in a table within the caller's transaction, in a cache, which has no rollback, after its
+    commit."""
     store = _store_of()
     if isinstance(store, TableStore):
         store.delete(session_key)
         return
 
     def delete() -> None:
-        """Deletes it there. An error is only logged: the row without data keeps the session out of here already."""
+        """Deletes the session there. An error is only logged: the row without data keeps the session out of here."""
         try:
             store.delete(session_key)
         except Exception as error:  # noqa: BLE001 - what a cache's client may raise has no bounds
@@ -118,7 +119,7 @@ def _data(store: Any) -> Any:
 
 
 def _raising(cache: Any) -> Any:
-    """`cache`, or a copy that raises errors where it would answer "no such key", which would end sessions."""
+    """Returns `cache`, or a copy that raises errors: the answer "no such key" would end sessions."""
     if hasattr(cache, "raising"):  # ours
         return cache.raising()
     if getattr(cache, "_ignore_exceptions", False):  # django-redis
@@ -128,7 +129,7 @@ def _raising(cache: Any) -> Any:
 
 
 def _seconds_left(store: SessionBase, key: str, data: dict[str, Any]) -> float:
-    """The seconds from the row where the engine has one. A cache does not tell, so there the whole age begins again."""
+    """Returns the seconds from the row if there is one. A cache does not tell, so there the whole age begins again."""
     model = getattr(store, "model", None)
     if model is not None:
         for expire_date in model.objects.filter(session_key=key).values_list("expire_date", flat=True):
@@ -142,7 +143,7 @@ def _until(expire_date: datetime) -> float:
 
 
 def _column_of(session: PreviousSession, codec: SessionCodec) -> tuple[str, int]:
-    """The data as stored here, and how many values are left out: a cache accepts values that no serializer encodes."""
+    """Returns the data as stored here, and how many values are left out: caches accept what no serializer encodes."""
     entries, refused = codec.encode_what_can_be(session.data)
     for key in refused:
         message = f"The session value under {key!r} cannot be encoded here and was left out"
@@ -160,7 +161,7 @@ class ImportCounts:
 def import_sessions(codec: SessionCodec, batch: int = 1000) -> Iterator[ImportCounts]:
     """Moves all live sessions that are left. Yields the counts so far after every batch.
 
-    A row that is here is never changed, so it may be killed and run again at any time. Values that cannot be encoded
+    A row that is here is never changed, so this may be killed and run again at any time. Values that cannot be encoded
     here are logged by their keys and left out.
     """
     counts = ImportCounts()
@@ -171,7 +172,7 @@ def import_sessions(codec: SessionCodec, batch: int = 1000) -> Iterator[ImportCo
 
 
 def _stored_sessions(batch: int) -> Iterator[PreviousSession]:
-    """Yields those of the table of the engines db and cached_db, in batches in the order of their keys."""
+    """Yields the sessions in the table of the engines db and cached_db, in batches in the order of their keys."""
     store = _store_of()
     live, last = store.get_model_class().objects.filter(expire_date__gt=timezone.now()).order_by("pk"), ""
     while rows := list(live.filter(session_key__gt=last)[:batch]):

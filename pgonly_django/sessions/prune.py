@@ -24,7 +24,7 @@ EXPIRED = qualified(f"""
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 """)
-# As an array: in a nested loop a subquery that locks would take another batch each time it starts.
+# An array: in a nested loop a subquery that locks would take another batch each time it starts.
 PRUNE = qualified(f"""
 WITH pruned AS (
     DELETE FROM pgonly_session WHERE key_hash = ANY (ARRAY({EXPIRED}))
@@ -36,7 +36,7 @@ SELECT count(*) FROM pruned
 PRUNE_THESE = qualified(
     f"DELETE FROM pgonly_session WHERE key_hash = ANY (%(keys)s::bytea[]) AND {HAS_EXPIRED} RETURNING 1"
 )
-# Without its data, which would be valid again for that day.
+# The row loses its data, which would be valid again for that day.
 PUT_OFF = qualified(f"""
 UPDATE pgonly_session SET data = NULL, user_id = NULL, expires_at = statement_timestamp() + interval '1 day'
 WHERE key_hash = %(key)s::bytea AND {HAS_EXPIRED} RETURNING 1
@@ -54,7 +54,7 @@ def prune_expired(alias: str, limit: int = 1000) -> int:
         return int(pruned)
     except IntegrityError:
         if connections[alias].in_atomic_block:
-            raise  # that transaction is lost
+            raise  # the caller's transaction is lost
         return _prune_what_can_go(alias, limit)
 
 

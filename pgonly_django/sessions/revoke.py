@@ -35,7 +35,7 @@ def revoke_other_sessions(request: HttpRequest) -> int:
 
 
 def revoke_for(request: HttpRequest, sessions: SessionQuerySet) -> int:
-    """Ends `sessions`. The request's own ends by a logout, so that the request still gets its response."""
+    """Ends `sessions`. The request's own session ends by a logout, so that the request still gets its response."""
     here = own_key_hash(request)
     ends_own = sessions.filter(key_hash=here).exists()
     count = sessions.exclude(key_hash=here).revoke()

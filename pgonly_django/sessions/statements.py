@@ -66,7 +66,7 @@ WHERE key_hash = %(key)s::bytea AND expires_at > statement_timestamp() AND data 
 
 
 def load(session_key: str, *, just_written: bool = False) -> StoredSession | None:
-    """Loads the session. `just_written`: not from a replica, which may not have it yet."""
+    """Loads the session. `just_written`: not from a replica, which may not have the session yet."""
     alias = router.db_for_write(Session) if just_written else router.db_for_read(Session)
     params: Params = {"key": hash_key(session_key)}
     try:
@@ -114,7 +114,7 @@ RETURNING true
 
 
 def insert(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool:
-    """Returns False when the key is taken, also by an expired or ended session."""
+    """Inserts the session. Returns False when its key is taken, also by an expired or ended session."""
     return _write(INSERT, session_key, client, data=data, user=user_id, age=float(age))
 
 
@@ -140,7 +140,7 @@ RETURNING (data IS NOT NULL)::text
 
 
 def move(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool | None:
-    """Returns False when this user's sessions were revoked, so this one is ended, None when the row here stays."""
+    """Returns False when the user's sessions were revoked, so this one is ended; None when the row here stays."""
     bound: Params = {
         "key": hash_key(session_key), "data": data, "user": user_id, "age": float(age),
         "user_key": None if user_id is None else hash_user(user_id),
@@ -202,8 +202,8 @@ def replace(session_key: str, data: str, user_id: str | None, age: float, client
     return _write(REPLACE, session_key, client, data=data, user=user_id, age=float(age))
 
 
-# Does not assign `data`: that would write a large value again. Does not wait for the disk: a crash of the database
-# server in the next 0.6 s loses no more than the time at which the session was seen.
+# It does not assign `data`: that would write a large value again. It does not wait for the disk: a crash of the
+# database server in the next 0.6 s loses no more than the time at which the session was seen.
 TOUCH = Statement(
     qualified(f"""
 UPDATE pgonly_session SET

@@ -188,7 +188,7 @@ class SessionStore(SessionBase):
     def _read(self, stored: StoredSession) -> dict[Any, Any]:
         session, self._stored = self.codec.decode(stored.column)
         self._idle_seconds = NEVER if stored.idle_seconds is None else stored.idle_seconds
-        # As it stands in the row: encoded again it might be another text.
+        # The member as it stands in the row: encoded again it might be another text.
         if EXPIRY_KEY in stored.column:
             self._found_expiry = json.dumps(stored.column[EXPIRY_KEY])
         return session
@@ -219,7 +219,7 @@ class SessionStore(SessionBase):
         return True
 
     def _update(self, write: Callable[[], bool]) -> None:
-        """Raises UpdateError when the session was ended. One whose move was rolled back with a view is moved again."""
+        """Raises UpdateError when the session was ended. If its move was rolled back with a view, it is moved again."""
         if not write() and not (previous_engine.move(self.session_key, self.codec, self.client) and write()):
             raise UpdateError
 

@@ -31,7 +31,7 @@ from pgonly_django.testing.backends import databases_of, postgres_backends
 
 AGED: tuple[type[models.Model], ...] = (Job, Wait, QueueTokens, Limiter)
 NOT_AGED = ("lease_expires_at",)  # a worker of the test that runs a job continues
-# How far the open journeys have gone, together.
+# The time over which all open blocks have travelled.
 _travelled = timedelta()
 
 
@@ -101,7 +101,7 @@ class time_travel:  # noqa: N801 - read as a function, as contextlib's own
         return by
 
     def _known(self, aliases: list[str]) -> dict[str, set[str]]:
-        """Returns the schedules that are wanted, by their databases; their rows are made and planned."""
+        """Returns the schedules that are wanted, by their databases; makes and plans their rows."""
         import_tasks()
         everything = {alias: _declared(alias) for alias in aliases}
         known = set().union(*everything.values())
@@ -147,7 +147,7 @@ def _declared(alias: str) -> set[str]:
 
 
 def _tick(alias: str, names: set[str]) -> None:
-    """Enqueues what is due by now. A tick keeps its time; the jobs of it are as much older as all other jobs."""
+    """Enqueues the ticks that are due by now. A tick keeps its time; its jobs get as much older as all other jobs."""
     ticking = _TravellingSchedules(alias, names)
     with as_in_autocommit():
         ticking.run(lambda: False)
