@@ -28,6 +28,11 @@ def has_listeners() -> bool:
     return bool(_listeners)
 
 
+def is_wanted(name: str, level: int) -> bool:
+    """Returns whether an event is logged, or told to a listener. Of events that come by the thousand, ask once."""
+    return bool(_listeners) or _logger_of(name).isEnabledFor(level)
+
+
 @contextlib.contextmanager
 def handed_to(take: Callable[[Callable[[], None]], None]) -> Iterator[None]:
     """Gives `take` each event of this thread within the block, as a function that logs it and tells the listeners. It
@@ -48,7 +53,7 @@ def emit(
     raises an exception is logged, and so is a filter or a handler, on stderr: the caller continues. `at`: when it
     happened, by time.time(), if not now.
     """
-    if not (_listeners or _logger_of(name).isEnabledFor(level)):
+    if not is_wanted(name, level):
         return
     raised = sys.exc_info() if exc_info is True else exc_info
     take = getattr(_thread, "take", None)

@@ -23,7 +23,6 @@ from pgonly_django.context.run import Run
 from pgonly_django.database import testrun
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.exceptions import JobTimedOut, PgonlyError
-from pgonly_django.models.job import State
 from pgonly_django.models.related import cancel_orphaned
 from pgonly_django.queue import batches
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
@@ -38,7 +37,7 @@ from pgonly_django.testing.autocommit import CommitWatch, as_in_autocommit
 from pgonly_django.worker import job_log, reports
 from pgonly_django.worker.connection import WorkerConnection, load_json
 from pgonly_django.worker.duties import SendDeadLetters, declare
-from pgonly_django.worker.end_calls import FailureCalls, SignalCalls
+from pgonly_django.worker.end_calls import has_failed, is_signalled, send_finished, tell_failure
 from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.exchange import Exchanger, ExchangeResult
 from pgonly_django.worker.maintenance import Maintenance
@@ -150,8 +149,6 @@ class InlineWorker:
         self.exchanger = InlineExchanger(cast("WorkerConnection", self.database), self.claimer)
         self.limited = LimitedClaimer(self.id, LEASE_FOR, THREADS_LIMIT, Turns(queues))
         self.executor = InlineExecutor(alias, str(self.id), _no_delivery)
-        self.failure_calls = FailureCalls(alias, self.executor.tasks)
-        self.signals = SignalCalls(alias)
         self.dead_letters, self.maintenance = SendDeadLetters(), Maintenance(alias, ())
 
     def start(self) -> None:
@@ -241,10 +238,11 @@ class InlineWorker:
 
     def _tell(self, ended: EndedRun) -> None:
         job_log.log_end(ended)
-        self.failure_calls.call_now(ended)
-        if ended.finish is not None and ended.finish.state is State.FAILED:
+        if has_failed(ended):
+            tell_failure(self.alias, self.executor.tasks, ended)
             self.dead_letters.run_once(self.maintenance)
-        self.signals.call_now(ended)
+        if is_signalled(ended):
+            send_finished(self.alias, ended)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import time
 
 from pgonly_django.compat import task_finished
 from pgonly_django.context.run import Run
+from pgonly_django.events import is_wanted
 from pgonly_django.models.job import State
 from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.outcomes import Outcome
@@ -39,7 +40,7 @@ class Following:
 
     def tells_successes(self) -> bool:
         """Returns whether the log or a signal wants to know of successes: not for each one."""
-        return job_log.logs_successes() or has_receivers(task_finished, logging.INFO)
+        return is_wanted("worker.job_ended", logging.INFO) or has_receivers(task_finished, logging.INFO)
 
     def take(self, ended: EndedRun) -> None:
         """Takes a run that has ended in this process. An unwritten finish is sent with the next exchange."""
@@ -105,8 +106,7 @@ class Following:
             job_log.log_fenced(run)
         elif tells_successes or finish.state is not State.SUCCEEDED:
             self._follow(ended, finish.state, finish.delay_seconds or 0.0)
-            self._calls.log.note(ended)
-            self._calls.signals.call_later(ended)
+            self._calls.follow(ended)
 
     def _follow(self, ended: EndedRun, state: State, delay_seconds: float) -> None:
         """Does what the new state of the job needs."""
@@ -116,6 +116,3 @@ class Following:
                 self._claims.promotion.wake()  # its event may have come while it left its run
         elif state is State.READY:
             self._poll_timer.wake()
-        elif state is State.FAILED:
-            self._calls.dead_letters.want()
-            self._calls.failures.call_later(ended)

@@ -11,14 +11,10 @@ import contextvars
 import json
 import logging
 import os
-import queue
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from select import select
 from typing import Any
@@ -33,29 +29,150 @@ from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import UNKNOWN_FOR
 from pgonly_django.queue.finish import Finish
 from pgonly_django.wording import duration
-from pgonly_django.worker import forked_child
 from pgonly_django.worker.ending import EndedRun, how_it_ended
-
-_logger = logging.getLogger("pgonly_django.worker")
+from pgonly_django.worker.lanes import Lane
+from pgonly_django.worker.timers import NEVER, Timer
 
 LEFT_NAMED = 20  # jobs in the line of a worker that leaves some unwritten
 OWN_LINES_PER_SECOND = 100  # of jobs that succeed; where more of them do, none has its own line
-WAITING_AT_MOST = 20_000  # ends
+WAITING_AT_MOST = 20_000  # lines
+WHOLE_AT_MOST = 1_000  # of them with the frames of a traceback, which may be large
 TOO_SLOW = b"A handler of the log is too slow: lines of the last jobs are missing.\n"
-WHOLE_AT_MOST = 1_000  # of them with arguments, results and frames of a traceback, which may be large
 
 # These ends have their line, with a traceback where there is one, from log_failure().
 TOLD_AT_ONCE = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED)
 
 
-def logs_starts() -> bool:
-    """Returns whether starts have a log or listeners. It is asked once for many jobs: no-ops come 20,000 a second."""
-    return _logger.isEnabledFor(logging.DEBUG) or has_listeners()
+class EndLog(Timer):
+    """Makes the lines of the ends in the main loop, and hands them to a separate thread, as all that is emitted within
+    takes_events(): a handler of the project may be slow, or hang, and delays no claim. It keeps the order, and loses
+    nothing at a stop that leaves it the time. While a handler is so slow that WAITING_AT_MOST lines wait, further ends
+    are only counted. As a timer it is due when a second ends of whose successes no line tells yet.
 
+    QueueHandler and QueueListener of the standard library do not replace it: the thread of a listener ends with the
+    first exception of a filter, its stop() waits for a handler that hangs, and the handler takes exception and context
+    away from the records.
+    """
 
-def logs_successes() -> bool:
-    """See logs_starts()."""
-    return _logger.isEnabledFor(logging.INFO) or has_listeners()
+    def __init__(self) -> None:
+        super().__init__(NEVER)
+        self._lane = Lane("pgonly-log", keeps_connections=True)
+        self._noted: list[EndedRun] = []  # since the last send()
+        self._left_out = 0
+        # The successes of a second. While one has more than OWN_LINES_PER_SECOND, those of the next one are held until
+        # its end: then a line for each task tells of them, or each has its own where they were few.
+        self._began, self._count, self._is_busy = 0.0, 0, False  # whether the second before had many
+        self._held: list[EndedRun] = []  # the first ones of those without a line
+        self._run_times: dict[str, list[float]] = {}  # of all without a line, by task
+
+    def takes_events(self) -> AbstractContextManager[None]:
+        """Makes the log's thread log what this thread emits within the block: one that may not wait for a handler, such
+        as that of the main loop or of the heartbeat."""
+        return handed_to(self.say)
+
+    def say(self, event: Callable[[], None]) -> None:
+        """Logs by calling `event`. For any thread."""
+        self._lane.submit(event, "a line")
+
+    def rest(self) -> None:
+        """Closes the connections that handlers have opened."""
+        self._lane.rest()
+
+    def log_failure(self, run: Run, finish: Finish, error: BaseException, *, is_news: bool = True) -> None:
+        """Logs a failure from the thread where it happened, whose context (a trace, a scope) its handlers see. Where so
+        many lines wait that this one is left out, send() counts it."""
+        waiting = self._lane.waiting
+        if waiting < WAITING_AT_MOST:
+            with handed_to(self._say_with_context):
+                log_failure(run, finish, error, is_news=is_news, is_whole=waiting < WHOLE_AT_MOST)
+
+    def note(self, ended: EndedRun) -> None:
+        """Notes that the end of a run is written."""
+        self._noted.append(ended)
+
+    def send(self) -> None:
+        """Lets what was noted be logged: once for many ends, after the jobs that were claimed have begun."""
+        if not self._noted:
+            return
+        noted, self._noted = self._noted, []
+        now = time.monotonic()
+        if now >= self._began + 1.0:
+            self._begin_second(now)
+        has_own_line = settings().log_each_job
+        for ended in noted:
+            if has_own_line or ended.finish is None or ended.finish.state is not State.SUCCEEDED:
+                self._log(ended)
+                continue
+            self._count += 1
+            if not self._is_busy and self._count <= OWN_LINES_PER_SECOND:
+                self._log(ended)
+            else:
+                self._sum_up(ended)
+        self.at = self._began + 1.0 if self._run_times else NEVER
+
+    def run(self) -> None:
+        """Logs what is held, at the end of a second."""
+        self._is_busy, held, run_times = self._count > OWN_LINES_PER_SECOND, self._held, self._run_times
+        self._count, self._held, self._run_times, self.at = 0, [], {}, NEVER
+        for ended in held:
+            (self._tell_of if self._is_busy else self._log)(ended)
+        if self._is_busy:
+            seconds = time.monotonic() - self._began
+            for task, times in run_times.items():
+                if self._has_room(len(times)):
+                    self.say(partial(log_many, task, seconds, times))
+
+    def close(self, timeout: float) -> None:
+        """Waits until all is logged, at most `timeout` seconds."""
+        with self.takes_events():
+            self.send()
+            self.run()
+            self._tell_left_out()
+        if not self._lane.close(timeout):
+            with contextlib.suppress(Exception):  # not by sys.stderr.write(), in which a handler may hang
+                if select([], [sys.stderr], [], 0)[1]:
+                    os.write(sys.stderr.fileno(), TOO_SLOW)
+
+    def _begin_second(self, now: float) -> None:
+        if self._count:
+            self.run()
+        self._is_busy = self._is_busy and now < self._began + 2.0
+        self._began = now
+        if self._lane.waiting < WAITING_AT_MOST:
+            self._tell_left_out()
+
+    def _sum_up(self, ended: EndedRun) -> None:
+        seconds = _seconds_of(ended)
+        if len(self._held) < OWN_LINES_PER_SECOND:
+            ended.at, ended.took_seconds = time.time(), seconds
+            self._held.append(ended)
+        else:
+            self._tell_of(ended)
+        self._run_times.setdefault(ended.run.job.task, []).append(seconds)
+
+    def _log(self, ended: EndedRun) -> None:
+        if self._has_room():
+            log_end(ended)
+
+    def _tell_of(self, ended: EndedRun) -> None:
+        """Tells the listeners of an end that has no line of its own."""
+        if has_listeners() and self._has_room(0):
+            self.say(partial(tell_listeners, "worker.job_ended", _facts_of_end(ended)))
+
+    def _has_room(self, ends: int = 1) -> bool:
+        """Returns whether another line may wait. Without room, counts this number of ends."""
+        has_room = self._lane.waiting < WAITING_AT_MOST
+        self._left_out += 0 if has_room else ends
+        return has_room
+
+    def _tell_left_out(self) -> None:
+        if left_out := self._left_out:
+            self._left_out = 0
+            message = f"The handlers of the log are too slow: {left_out:,} jobs have ended without a line."
+            emit("worker.ends_not_logged", message, level=logging.WARNING, jobs=left_out)
+
+    def _say_with_context(self, event: Callable[[], None]) -> None:
+        self.say(partial(contextvars.copy_context().run, event))
 
 
 def log_start(run: Run) -> None:
@@ -64,206 +181,15 @@ def log_start(run: Run) -> None:
     emit("worker.job_started", message, level=logging.DEBUG, queue=job.queue, **facts_of(run))
 
 
-class EndLog:
-    """Logs the ends of runs in a separate thread, together with all other messages of the main loop: a handler of the
-    project may be slow, or hang, and delays no claim. It keeps the order, and loses nothing at a stop that leaves it
-    the time. While a handler is so slow that WAITING_AT_MOST ends wait, further ones are only counted. Before the
-    thread starts, and after it has ended, messages are logged by their caller. The methods are for the main loop,
-    except takes_events_of_others() and log_failure().
-    """
-
-    def __init__(self) -> None:
-        self._noted: list[EndedRun] = []  # since the last send()
-        self._inbox: queue.SimpleQueue[list[EndedRun] | Callable[[], None] | None] = queue.SimpleQueue()
-        self._second = _Second()  # the thread's
-        self._thread = threading.Thread(target=self._serve, name="pgonly-log", daemon=True)
-        self._sent = self._logged = 0  # ends; the thread counts those that it has logged
-        self._left_out = 0
-
-    def note(self, ended: EndedRun) -> None:
-        """Notes that the end of a run is written."""
-        waiting = self._sent - self._logged
-        if waiting >= WAITING_AT_MOST:
-            self._left_out += 1
-            return
-        # It may wait for long.
-        ended.at, ended.took_seconds = time.time(), ended.took_seconds or ended.run.seconds
-        self._noted.append(ended if waiting < WHOLE_AT_MOST else _without_data(ended))
-        self._sent += 1
-
-    def log_failure(self, run: Run, finish: Finish, error: BaseException, *, is_news: bool = True) -> None:
-        """Logs a failure from the thread where it happened, whose context (a trace, a scope) its handlers see. Where so
-        many ends wait that this one has no line, note() counts it."""
-        waiting = self._sent - self._logged
-        if waiting < WAITING_AT_MOST:
-            with handed_to(self._put_with_context):
-                log_failure(run, finish, error, is_news=is_news, is_whole=waiting < WHOLE_AT_MOST)
-
-    def send(self) -> None:
-        """Lets what was noted be logged: once for many ends, since a wake-up of the thread costs more than an end."""
-        if self._noted:
-            noted, self._noted = self._noted, []
-            self._put(noted)
-            self._tell_left_out()
-
-    @contextlib.contextmanager
-    def takes_events(self) -> Iterator[None]:
-        """Makes the log's thread, which it starts, log what this thread emits within the block."""
-        with contextlib.suppress(RuntimeError):  # it has started, or the system starts no more threads
-            self._thread.start()
-        with handed_to(self.say):
-            yield
-
-    def takes_events_of_others(self) -> AbstractContextManager[None]:
-        """Does the same for another thread that may not wait for a handler, such as that of the heartbeat."""
-        return handed_to(self._put)
-
-    def say(self, event: Callable[[], None]) -> None:
-        """Logs by calling `event`."""
-        self.send()
-        self._put(event)
-
-    def close(self, timeout: float) -> None:
-        """Waits until all is logged, at most `timeout` seconds."""
-        self.send()
-        self._tell_left_out()
-        if not self._thread.is_alive():
-            self._finish()
-            return
-        self._inbox.put(None)
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            with contextlib.suppress(Exception):  # not by sys.stderr.write(), in which a handler may hang
-                if select([], [sys.stderr], [], 0)[1]:
-                    os.write(sys.stderr.fileno(), TOO_SLOW)
-
-    def _put_with_context(self, event: Callable[[], None]) -> None:
-        self._put(partial(contextvars.copy_context().run, event))
-
-    def _put(self, item: list[EndedRun] | Callable[[], None]) -> None:
-        if self._thread.is_alive():
-            self._inbox.put(item)
-        else:
-            self._log(item)
-
-    def _tell_left_out(self) -> None:
-        if left_out := self._left_out:
-            self._left_out = 0
-            message = f"The handlers of the log are too slow: {left_out:,} jobs have ended without a line."
-            self._put(lambda: emit("worker.ends_not_logged", message, level=logging.WARNING, jobs=left_out))
-
-    def _serve(self) -> None:
-        ends = False
-        while True:
-            try:
-                item = self._inbox.get(not ends, self._second.seconds_left)
-            except queue.Empty:
-                self._finish()
-                if ends:
-                    return
-                continue
-            if item is None:
-                ends = True  # after what was said while a handler hung
-            else:
-                self._log(item)
-
-    def _log(self, item: list[EndedRun] | Callable[[], None]) -> None:
-        if callable(item):
-            _shielded(item)
-        else:
-            self._logged += len(item)
-            _shielded(partial(self._second.take, item))
-
-    def _finish(self) -> None:
-        _shielded(self._second.finish)
-
-
-def _shielded(log: Callable[[], None]) -> None:
-    """Survives a handler or listener of the project, which may raise anything, or fork: the next line is logged."""
-    try:
-        log()
-    except BaseException:  # noqa: BLE001 - see above
-        with contextlib.suppress(BaseException):
-            sys.stderr.write(f"A line of the worker could not be logged:\n{traceback.format_exc()}")
-    if forked_child.is_child:
-        forked_child.leave()
-
-
-def _without_data(ended: EndedRun) -> EndedRun:
-    """Returns what the log says of the end, without arguments and result: it may wait for long, and be one of many."""
-    run, finish = ended.run, ended.finish
-    job = run.job._replace(args=[], kwargs={}, errors=[], metadata={})
-    slim = Run(job, run.alias, run.claimed_at, run.lease_until, run.worker, run.worker_id)
-    result = None if finish is None else replace(finish, result=None)
-    return replace(ended, run=slim, finish=result)
-
-
-class _Second:
-    """The successes of one second. While one has more than OWN_LINES_PER_SECOND, those of the next one are held until
-    its end: then a line for each task tells of them, or each has its own where they were few."""
-
-    def __init__(self) -> None:
-        self._began = 0.0
-        self._count = 0
-        self._is_busy = False  # the second before had many
-        self._held: list[EndedRun] = []  # the first ones of those without a line
-        self._run_times: dict[str, list[float]] = {}  # of all without a line, by task
-
-    @property
-    def seconds_left(self) -> float | None:
-        """The seconds until the line of those that are held; None while there are none."""
-        return max(self._began + 1.0 - time.monotonic(), 0.0) if self._run_times else None
-
-    def take(self, ends: list[EndedRun]) -> None:
-        now = time.monotonic()
-        if now >= self._began + 1.0:  # this second is over
-            self.finish()
-            self._is_busy = self._is_busy and now < self._began + 2.0
-            self._began = now
-        has_own_line = settings().log_each_job
-        for ended in ends:
-            if has_own_line or ended.finish is None or ended.finish.state is not State.SUCCEEDED:
-                _log_end_quietly(ended)
-                continue
-            self._count += 1
-            if not self._is_busy and self._count <= OWN_LINES_PER_SECOND:
-                _log_end_quietly(ended)
-                continue
-            if len(self._held) < OWN_LINES_PER_SECOND:
-                self._held.append(ended)
-            else:
-                _tell_of(ended)
-            self._run_times.setdefault(ended.run.job.task, []).append(_seconds_of(ended))
-
-    def finish(self) -> None:
-        """Writes what is held."""
-        self._is_busy, held, run_times = self._count > OWN_LINES_PER_SECOND, self._held, self._run_times
-        self._count, self._held, self._run_times = 0, [], {}
-        for ended in held:
-            (_tell_of if self._is_busy else _log_end_quietly)(ended)
-        if self._is_busy:
-            seconds = time.monotonic() - self._began
-            for task, times in run_times.items():
-                _shielded(partial(_log_many, task, seconds, sorted(times)))
-
-
-def _log_many(task: str, seconds: float, times: list[float]) -> None:
-    """Logs many successes. `times`: how long each took, ascending; they ended within this number of `seconds`."""
+def log_many(task: str, seconds: float, times: list[float]) -> None:
+    """Logs many successes. `times`: how long each took; they ended within this number of `seconds`."""
+    times.sort()
     count = len(times)
     median, percentile = times[count // 2], times[count * 95 // 100]
     message = (
         f"{task}: {count:,} succeeded in {seconds:.1f} s, p50 {duration(median)}, p95 {duration(percentile)}."
     )
     emit("worker.jobs_succeeded", message, task=task, jobs=count, p50_seconds=median, p95_seconds=percentile)
-
-
-def _log_end_quietly(ended: EndedRun) -> None:
-    _shielded(partial(log_end, ended))
-
-
-def _tell_of(ended: EndedRun) -> None:
-    if has_listeners():
-        _shielded(partial(tell_listeners, "worker.job_ended", _facts_of_end(ended)))
 
 
 def log_end(ended: EndedRun) -> None:
@@ -289,11 +215,8 @@ def log_failure(
     """Logs the attempt that failed, with its traceback, or the task that this worker does not know: a warning where
     that `is_news`. One that was cut off has its line by now: what its thread raises in the end changes nothing. With
     `is_whole` False the line has the traceback as text, and keeps no frames."""
-    if not run.abandoned:
-        _shielded(partial(_log_failure, run, finish, error, is_news, is_whole))
-
-
-def _log_failure(run: Run, finish: Finish, error: BaseException, is_news: bool, is_whole: bool) -> None:
+    if run.abandoned:
+        return
     facts = facts_of(run)
     if finish.outcome is Outcome.POSTPONED:
         said = str(error).rstrip(".")

@@ -38,25 +38,27 @@ class Lane(Timer):
         self._keeps_connections = keeps_connections
         self._inbox: queue.SimpleQueue[tuple[Callable[[], object], str] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []  # the last one serves, and the calls of the others hang
+        self._starting = threading.Lock()
         self._busy: tuple[float, str] | None = None  # since when, and with what
         self._is_closed = False
 
     def submit(self, call: Callable[[], object], what: str = "") -> None:
-        """Adds a call; `what` is its name for messages. For one thread, or for any after start(). After close() has
-        ended the thread, the caller makes the call itself."""
+        """Adds a call, for any thread; `what` is its name for messages. Where the system starts no thread, the next one
+        tries again, and close() makes the calls. After close() has ended the thread, the caller makes the call."""
         if self._is_closed and not self._is_alive:
             self._make(call)
             return
         self._inbox.put((call, what))
-        if not self._threads:
-            self.start()
+        if not self._threads and self._starting.acquire(blocking=False):
+            with suppress(RuntimeError):  # the system starts no more threads
+                if not self._threads:
+                    self._start_thread()
+            self._starting.release()
 
-    def start(self) -> None:
-        """Starts a thread. Where the system starts none, the next submit() tries again, and close() makes the calls."""
+    def _start_thread(self) -> None:
         thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
-        with suppress(RuntimeError):  # the system starts no more threads
-            thread.start()
-            self._threads = [*self._threads, thread]
+        thread.start()
+        self._threads = [*self._threads, thread]
 
     @property
     def waiting(self) -> int:
@@ -82,7 +84,8 @@ class Lane(Timer):
         if self._tell_hang is not None:
             self._tell_hang(busy[1], len(self._threads))
         if len(self._threads) < self._threads_at_most:
-            self.start()
+            with suppress(RuntimeError):  # likewise
+                self._start_thread()
 
     def rest(self) -> None:
         """Closes the connections of the thread; the next call opens others. The thread stays: close() waits for it."""

@@ -62,7 +62,7 @@ class WorkerLoop:
         self.threads = self._make_threads()
         self.stats, tasks = self.threads.stats, self.executor.tasks
         self.calls = EndCalls(alias, tasks, self.threads.maintenance, self.threads.batches, tell)
-        self.executor.log = self.calls.log
+        self.executor.log_failure = self.calls.log.log_failure
         self.following = Following(
             self.in_flight, self.claims, self.capacity, end, self.stats, self.calls, tasks
         )
@@ -84,7 +84,7 @@ class WorkerLoop:
         # What the loop does when it is due; while it stops only the first ones.
         self._timers_of_stop = [
             self.cancel_requests, self.stop_requests, self.claims.limited.notice, self.threads.heartbeat.stand_in,
-            self.calls.failures, watchdog, self.threads.batches,
+            self.calls.failures, self.calls.log, watchdog, self.threads.batches,
         ]  # fmt: skip
         self._timers = [*self._timers_of_stop, self.claims.promotion, self.claims.delivery, self.sleep]
         self.turned_at = time.monotonic()
@@ -163,7 +163,7 @@ class WorkerLoop:
         self.ready.set()
 
     def _start_threads(self) -> None:
-        self.threads.start(self.calls.log.takes_events_of_others)
+        self.threads.start(self.calls.log.takes_events)
         if self.options.burst:
             self.threads.begin_burst(self.deadline.at_most(FIRST_SCHEDULES_SECONDS))
 

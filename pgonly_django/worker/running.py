@@ -21,6 +21,7 @@ from pgonly_django.context.run import Run, renewing
 from pgonly_django.context.transactions import retry_while_down
 from pgonly_django.current_job import current_context, current_job
 from pgonly_django.error_texts import cut_our_frames
+from pgonly_django.events import is_wanted
 from pgonly_django.exceptions import JobInterrupt, LeaseLost, TransactionLeftOpenError, UnreadableJobError
 from pgonly_django.models.job import State
 from pgonly_django.outcomes import Outcome
@@ -50,7 +51,7 @@ from pgonly_django.worker.django_connections import (
     leave_thread_of,
 )
 from pgonly_django.worker.ending import EndedRun
-from pgonly_django.worker.job_log import EndLog, log_start, logs_starts
+from pgonly_django.worker.job_log import log_failure, log_start
 from pgonly_django.worker.observing import is_observed, observed
 from pgonly_django.worker.task_lookup import TaskLookup, options_of
 
@@ -76,7 +77,8 @@ class Executor:
     def __init__(self, alias: str, worker_id: str, deliver: Callable[[EndedRun], None]) -> None:
         self.alias, self.worker_id = alias, worker_id
         self.deliver = deliver
-        self.tasks, self.log = TaskLookup(), EndLog()
+        self.tasks = TaskLookup()
+        self.log_failure: Callable[..., None] = log_failure
         self.new_memory: Callable[..., Memory] = Memory
         self._postponed: set[str] = set()  # the tasks of jobs that this worker has postponed
         self._isolation: str | None = None  # of Django's transactions on `alias`
@@ -84,7 +86,7 @@ class Executor:
 
     def look_who_listens(self) -> None:
         """Looks whether starts are logged and signalled: asked before jobs are handed out, once for many of them."""
-        self._logs_starts = logs_starts()
+        self._logs_starts = is_wanted("worker.job_started", logging.DEBUG)
         self._sends_starts = has_receivers(task_started, logging.INFO)
 
     def run(self, run: Run) -> None:
@@ -346,7 +348,7 @@ class Executor:
         is_news = run.job.task not in self._postponed
         if finish.outcome is Outcome.POSTPONED:
             self._postponed.add(run.job.task)
-        self.log.log_failure(run, finish, error, is_news=is_news)
+        self.log_failure(run, finish, error, is_news=is_news)
         return EndedRun(run, finish, run.seconds, error=error)
 
     def give_up(self, run: Run, error: BaseException) -> None:
@@ -356,7 +358,7 @@ class Executor:
     def _last_resort(self, run: Run, error: BaseException) -> EndedRun:
         """Ends a run whose end could not be told. Nothing of the job is called any more."""
         finish = ending.unrecordable(run, error)
-        self.log.log_failure(run, finish, error)
+        self.log_failure(run, finish, error)
         return EndedRun(run, finish, run.seconds, error=error)
 
     def _deliver(self, ended: EndedRun) -> None:

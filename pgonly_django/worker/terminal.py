@@ -148,7 +148,7 @@ def _drops_all(each: object) -> bool:
 
 
 def _handlers_of(logger: logging.Logger | None) -> list[logging.Handler]:
-    """Returns all handlers that get its records."""
+    """Returns all handlers that get the records of this logger."""
     found: list[logging.Handler] = []
     while logger is not None:
         found += logger.handlers

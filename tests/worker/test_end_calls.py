@@ -12,7 +12,7 @@ from pgonly_django.exceptions import OptionError
 from pgonly_django.models.job_rows import CRASHES_ALLOWED
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.tasks.failures import check_on_failure
-from pgonly_django.worker import end_calls
+from pgonly_django.worker import end_calls, lanes
 from pgonly_django.worker.batches import BatchCloser
 from pgonly_django.worker.task_lookup import TaskLookup
 from tests import jobs
@@ -126,7 +126,7 @@ def test_a_transaction_that_the_function_leaves_open_is_rolled_back(work, marks,
 def test_a_function_that_hangs_keeps_one_thread_and_the_next_failures_get_another(
     background_worker, monkeypatch, caplog
 ):
-    monkeypatch.setattr(end_calls, "HANGS_SECONDS", 0.1)
+    monkeypatch.setattr(lanes, "HANGS_SECONDS", 0.1)
     first = telling.fail.using(on_failure=telling.hangs).enqueue()
     background_worker()
     wait_for(lambda: told == [first.id])
@@ -138,7 +138,7 @@ def test_a_function_that_hangs_keeps_one_thread_and_the_next_failures_get_anothe
 
 
 def test_only_so_many_threads_hang(background_worker, monkeypatch, caplog):
-    monkeypatch.setattr(end_calls, "HANGS_SECONDS", 0.05)
+    monkeypatch.setattr(lanes, "HANGS_SECONDS", 0.05)
     background_worker()
     for _ in range(end_calls.THREADS_AT_MOST + 3):
         telling.fail.using(on_failure=telling.hangs).enqueue()
@@ -202,9 +202,9 @@ def test_a_receiver_that_runs_is_asked_and_waited_for(transactional_db, receive)
     batches = BatchCloser("default", lambda message: None)
     calls = end_calls.EndCalls("default", TaskLookup(), None, batches, None)
     job = jobs.add.enqueue(1)
-    calls.signals.call_later(job.id)
+    calls.hear_rescued(job.id, has_failed=False)
     assert begun.wait(10)
-    assert calls.signals.are_going
+    assert calls.are_going
     calls.rest()
     goes_on.set()
     calls.close(time.monotonic() + 10)

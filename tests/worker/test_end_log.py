@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +17,7 @@ from pgonly_django.compat import TaskResultStatus
 from pgonly_django.current_job import current_job
 from pgonly_django.events import subscribe
 from pgonly_django.models import Job, State
-from pgonly_django.worker import job_log
+from pgonly_django.worker import job_log, lanes
 from pgonly_django.worker.duties import Pruning
 from pgonly_django.worker.ending import EndedRun, succeeded
 from pgonly_django.worker.status import ExitCode
@@ -139,10 +141,10 @@ def test_a_handler_that_hangs_keeps_no_failed_job_running(background_worker, han
     assert hanging.reached.is_set()
 
 
-def test_of_many_failures_that_wait_the_log_has_the_traceback_as_text(run_jobs, monkeypatch, events):
+def test_of_many_failures_that_wait_the_log_has_the_traceback_as_text(work, monkeypatch, events):
     monkeypatch.setattr(job_log, "WHOLE_AT_MOST", 0)
     jobs.fail.using(max_attempts=1).enqueue("broken")
-    run_jobs()
+    work()
     (record,) = events("worker.attempt_failed")
     assert record.exc_info is None
     assert "failed with ValueError" in record.message.splitlines()[0]
@@ -233,7 +235,7 @@ def test_without_a_thread_every_end_is_logged_at_the_stop(add_many, monkeypatch,
         def start(self):
             raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(job_log, "threading", SimpleNamespace(Thread=NoThread))
+    monkeypatch.setattr(lanes, "threading", SimpleNamespace(**vars(threading) | {"Thread": NoThread}))
     add_many(300)
     assert sum(own_and_summed()) == 300
 
@@ -247,7 +249,7 @@ def test_what_is_said_while_a_handler_hangs_at_the_end_waits_for_it_in_its_threa
     assert said == []
     is_over.set()
     wait_for(lambda: said == ["pgonly-log"])
-    wait_for(lambda: not log._thread.is_alive(), what="the end of the thread")
+    wait_for(lambda: "pgonly-log" not in {each.name for each in threading.enumerate()})
     log.say(lambda: said.append(threading.current_thread().name))
     assert said[1:] == [threading.current_thread().name]
 
@@ -263,7 +265,7 @@ def test_a_line_has_the_time_at_which_its_job_ended(background_worker, handler):
     worker = background_worker()
     for number in range(2):
         jobs.add.enqueue(number).wait(10)
-    wait_for(lambda: worker.calls.log._sent == 2)
+    wait_for(lambda: worker.calls.log._lane.waiting == 1)
     until = time.time()
     wait_for(lambda: time.time() > until + 0.1)
     is_over.set()
@@ -281,12 +283,17 @@ def test_lines_that_a_slow_handler_leaves_behind_at_a_stop_are_told_of_on_stderr
     assert "A handler of the log is too slow" in capfd.readouterr().err
 
 
-def test_of_many_ends_that_wait_the_data_of_the_jobs_is_not_kept(run_of, monkeypatch):
-    monkeypatch.setattr(job_log, "WHOLE_AT_MOST", 1)
-    log, runs = job_log.EndLog(), [run_of(jobs.add, "large") for _ in range(2)]
-    for run in runs:
+def test_of_ends_that_wait_the_data_of_the_jobs_is_not_kept(run_of, caplog):
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+    is_over, log = threading.Event(), job_log.EndLog()
+    with log.takes_events():
+        log.say(lambda: is_over.wait(20))
+        run = run_of(jobs.add, "large")
         log.note(EndedRun(run, succeeded(run, "large"), 0.5))
-    whole, slim = log._noted
-    assert (whole.run, whole.finish.result) == (runs[0], '"large"')
-    assert (slim.run.job.id, slim.run.job.args, slim.finish.result) == (runs[1].job.id, [], None)
-    assert job_log._facts_of_end(slim) == job_log._facts_of_end(EndedRun(runs[1], whole.finish, 0.5))
+        log.send()
+    kept = weakref.ref(run)
+    del run
+    gc.collect()
+    assert (log._lane.waiting, kept()) == (1, None)
+    is_over.set()
+    log.close(10)

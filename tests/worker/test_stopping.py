@@ -119,7 +119,7 @@ def test_a_receiver_and_an_on_failure_that_hang_delay_the_end_of_a_stop_by_two_s
     telling.fail.using(on_failure=telling.hangs).enqueue()
     try:
         assert reached.wait(20)
-        wait_for(lambda: worker.calls.failures.are_going, what="the on_failure")
+        wait_for(lambda: worker.calls.failures.is_going, what="the on_failure")
         began = time.monotonic()
         worker.stop()
         assert worker.left.wait(20)
