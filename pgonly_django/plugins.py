@@ -11,9 +11,15 @@ from typing import Any, Protocol
 from django.utils.module_loading import import_string
 
 from pgonly_django.amounts import Amount, Cost
+from pgonly_django.duties import Duty
 from pgonly_django.exceptions import BudgetError
 
-PLUGINS = ("pgonly_django.limits.plugin.LimitsPlugin",)
+PLUGINS = (
+    "pgonly_django.cache.plugin.CachePlugin",
+    "pgonly_django.sessions.plugin.SessionsPlugin",
+    "pgonly_django.limits.plugin.LimitsPlugin",
+    "pgonly_django.scheduling.plugin.SchedulingPlugin",
+)
 
 
 class PayingBudget(Protocol):
@@ -28,6 +34,7 @@ class PayingBudget(Protocol):
 class Plugin:
     """What a room plugs in, from its `plugin.py`. A room overrides what it has."""
 
+    duties: tuple[type[Duty], ...] = ()  # what the housekeeper of each worker does for the room
     # Whether it pays for the steps of jobs: it has budget() and note_cost(). Only one room does.
     pays = False
 

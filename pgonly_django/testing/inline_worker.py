@@ -22,6 +22,7 @@ from pgonly_django.compat import uuid7
 from pgonly_django.context.run import Run
 from pgonly_django.database import testrun
 from pgonly_django.database.connect import OwnConnection
+from pgonly_django.duties import Workplace
 from pgonly_django.exceptions import JobTimedOut, PgonlyError
 from pgonly_django.models.related import cancel_orphaned
 from pgonly_django.queue import batches
@@ -33,14 +34,13 @@ from pgonly_django.queue.output import write_output
 from pgonly_django.queue.promote import BATCH, promote
 from pgonly_django.queue.waits import deliver
 from pgonly_django.tasks.batches import callback
+from pgonly_django.tasks.duties import SendDeadLetters, declare
 from pgonly_django.testing.autocommit import CommitWatch, as_in_autocommit
 from pgonly_django.worker import job_log, reports
 from pgonly_django.worker.connection import WorkerConnection, load_json
-from pgonly_django.worker.duties import SendDeadLetters, declare
 from pgonly_django.worker.end_calls import has_failed, is_signalled, send_finished, tell_failure
 from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.exchange import Exchanger, ExchangeResult
-from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.observing import is_observed, observed
 from pgonly_django.worker.options import THREADS_LIMIT
 from pgonly_django.worker.reports import last_row_of
@@ -149,7 +149,7 @@ class InlineWorker:
         self.exchanger = InlineExchanger(cast("WorkerConnection", self.database), self.claimer)
         self.limited = LimitedClaimer(self.id, LEASE_FOR, THREADS_LIMIT, Turns(queues))
         self.executor = InlineExecutor(alias, str(self.id), _no_delivery)
-        self.dead_letters, self.maintenance = SendDeadLetters(), Maintenance(alias, ())
+        self.dead_letters = SendDeadLetters(Workplace(alias))
 
     def start(self) -> None:
         """Writes, before the first claim, the limits of queues that the settings have, as each worker does."""
@@ -240,7 +240,7 @@ class InlineWorker:
         job_log.log_end(ended)
         if has_failed(ended):
             tell_failure(self.alias, self.executor.tasks, ended)
-            self.dead_letters.run_once(self.maintenance)
+            self.dead_letters.run()
         if is_signalled(ended):
             send_finished(self.alias, ended)
 

@@ -20,17 +20,15 @@ from pgonly_django.instruments import JobRun, sends_finished
 from pgonly_django.models.job import FINISHED, Job, State
 from pgonly_django.outcomes import Outcome
 from pgonly_django.tasks.backend import has_receivers
+from pgonly_django.tasks.duties import FAILED
 from pgonly_django.tasks.failures import call_on_failure, on_failure_functions
 from pgonly_django.tasks.result import STATUS
 from pgonly_django.tasks.stored_jobs import result_of
 from pgonly_django.worker import lanes
-from pgonly_django.worker.batches import BatchCloser
-from pgonly_django.worker.duties import DeadLettersWanted
 from pgonly_django.worker.ending import EndedRun, changed_result
-from pgonly_django.worker.inbox import Tell
+from pgonly_django.worker.housekeeper import Housekeeper
 from pgonly_django.worker.job_log import EndLog
 from pgonly_django.worker.lanes import Lane
-from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.observing import note_end
 from pgonly_django.worker.task_lookup import TaskLookup
 
@@ -43,14 +41,11 @@ Ended = EndedRun | str  # a run that ended here, or the id of a job whose finish
 class EndCalls:
     """Tells the project, and this package, of ended runs: log, signals, on_failure, dead letters, batches."""
 
-    def __init__(
-        self, alias: str, tasks: TaskLookup, maintenance: Maintenance, batches: BatchCloser, tell: Tell
-    ) -> None:
+    def __init__(self, alias: str, tasks: TaskLookup, housekeeper: Housekeeper) -> None:
         self._alias, self._tasks = alias, tasks
-        self.log, self.batches = EndLog(), batches
+        self.log, self.housekeeper = EndLog(), housekeeper
         self.signals = Lane("pgonly-task-finished", keeps_connections=True)
         self.failures = Lane("pgonly-on-failure", threads=THREADS_AT_MOST, tell_hang=_tell_hang)
-        self.dead_letters = DeadLettersWanted(maintenance, tell)
 
     def follow(self, ended: EndedRun) -> None:
         """Called when the finish of a run is written."""
@@ -67,7 +62,7 @@ class EndCalls:
             self._follow_failure(job_id)
 
     def _follow_failure(self, ended: Ended) -> None:
-        self.dead_letters.want()
+        self.housekeeper.hear(FAILED)
         if self.failures.waiting < WAITING_AT_MOST:
             self.failures.submit(partial(tell_failure, self._alias, self._tasks, ended), _name_of(ended))
         else:
@@ -81,10 +76,10 @@ class EndCalls:
     @property
     def enqueues(self) -> bool:
         """Whether dead letters or the callbacks of batches may be about to be enqueued."""
-        return self.dead_letters.are_due or self.batches.are_due
+        return self.housekeeper.owes
 
     def rest(self) -> None:
-        for each in (self.signals, self.failures, self.log, self.batches):
+        for each in (self.signals, self.failures, self.log):
             each.rest()
 
     def close(self, until: float) -> None:

@@ -7,6 +7,7 @@ import time
 
 from pgonly_django.compat import task_finished
 from pgonly_django.context.run import Run
+from pgonly_django.database import notify
 from pgonly_django.events import is_wanted
 from pgonly_django.models.job import State
 from pgonly_django.models.job_rows import SUSPECT_FROM
@@ -101,7 +102,9 @@ class Following:
         self._poll_timer.busy_at = time.monotonic()
         self._note(ended)
         if run.job.batch_id is not None and not self._in_flight.has_jobs_of(run.job.batch_id):
-            self._calls.batches.want(run.job.batch_id)  # whoever ends the last one has no more of it
+            self._calls.housekeeper.hear(
+                notify.BATCH, run.job.batch_id
+            )  # whoever ends the last one has no more of it
         if finish is None:
             job_log.log_fenced(run)
         elif tells_successes or finish.state is not State.SUCCEEDED:

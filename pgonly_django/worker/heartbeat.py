@@ -64,7 +64,6 @@ class Heartbeat(threading.Thread):
             back=self.rescue.wait_until_settled,
         )
         self.some_running = True  # a job of any worker, as of the last beat
-        self.stand_in = StandIn(self)
         self.beaten_at = time.monotonic()  # when the last beat was complete
         self._over, self._changed = threading.Event(), threading.Event()
         # Those of this thread: a handler of the log that hangs would cost the leases.

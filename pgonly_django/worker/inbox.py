@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
+from pgonly_django.duties import Duty
+
 # Kinds that only this process and its supervisor send. Wake: look for everything. Retire: end after the jobs are done,
 # and ask for a fresh process. Rescued, with the id of a job: what follows its end is for this worker to do.
 WAKE, RETIRE, RESCUED_FAILED, RESCUED_FINISHED = "wake", "retire", "rescued-failed", "rescued-finished"
@@ -47,24 +49,20 @@ class UnknownClaim:
 
 
 @dataclass(frozen=True, slots=True)
-class LettersSent:
-    """All dead letters that were wanted up to this number are sent."""
+class DutyDone:
+    """The housekeeper has done a duty that the main loop has asked for so often."""
 
-    number: int
+    duty: Duty
+    asked: int
 
 
 @dataclass(frozen=True, slots=True)
-class MaintenanceChecked:
-    """The duties that may not wait until a sleep is over were checked: whether they have found nothing to do, except
-    jobs that a budget holds. `resets_in` is the number of seconds until the first of these budgets begins a new
-    period."""
-
-    is_calm: bool
-    resets_in: float = float("inf")
+class DutiesChecked:
+    """The housekeeper has run the duties that are asked before a sleep."""
 
 
 Message = TypeVar("Message")
-Tell = Callable[[Notification | Requested | UnknownClaim | LettersSent | MaintenanceChecked], None]
+Tell = Callable[[Notification | Requested | UnknownClaim | DutyDone | DutiesChecked | str], None]
 
 WAKEUPS_AT_ONCE = 4096
 

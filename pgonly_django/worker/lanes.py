@@ -22,7 +22,7 @@ HANGS_SECONDS = 60.0
 class Lane(Timer):
     """Makes calls one after the other, in a daemon thread that starts with the first of them.
 
-    A call that takes longer than HANGS_SECONDS keeps its thread, and the next calls get another one, while fewer than
+    A call that takes longer than `hangs_seconds` keeps its thread, and the next calls get another one, while fewer than
     `threads` live. For that the owner of the lane calls run() when it is due, as the main loop does with its timers:
     it calls `tell_hang(what, stuck)` once for each such call, with its name and the number of threads that are stuck.
     `keeps_connections`: while more calls wait, Django's connections of the thread are not put in order after each one.
@@ -30,11 +30,12 @@ class Lane(Timer):
     """
 
     def __init__(
-        self, name: str, *, threads: int = 1, keeps_connections: bool = False,
+        self, name: str, *, threads: int = 1, hangs_seconds: float | None = None, keeps_connections: bool = False,
         tell_hang: Callable[[str, int], None] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(NEVER)
         self.name, self._threads_at_most, self._tell_hang = name, threads, tell_hang
+        self._hangs_seconds = hangs_seconds
         self._keeps_connections = keeps_connections
         self._inbox: queue.SimpleQueue[tuple[Callable[[], object], str] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []  # the last one serves, and the calls of the others hang
@@ -72,12 +73,12 @@ class Lane(Timer):
 
     @property
     def due_at(self) -> float:
-        return NEVER if self._busy is None else self._busy[0] + HANGS_SECONDS
+        return NEVER if self._busy is None else self._busy[0] + (self._hangs_seconds or HANGS_SECONDS)
 
     def run(self) -> None:
         """Tells of a call that hangs, and starts another thread."""
         busy = self._busy
-        if busy is None or time.monotonic() < busy[0] + HANGS_SECONDS:
+        if busy is None or time.monotonic() < self.due_at:
             return
         self._busy = None  # said once
         self._threads = [thread for thread in self._threads if thread.is_alive()]
@@ -105,7 +106,7 @@ class Lane(Timer):
     # The thread.
 
     def _serve(self) -> None:
-        while not (self._is_replaced or (self._is_closed and self._inbox.empty())):
+        while not (self.is_replaced or (self._is_closed and self._inbox.empty())):
             item = take_from(self._inbox)
             if item is None:  # closed: what was submitted since is called, too
                 continue
@@ -114,7 +115,7 @@ class Lane(Timer):
             self._make(call)
             if not self._keeps_connections or self._inbox.empty():
                 clean_up_connections(f"{self.name} of {what}")
-            if not self._is_replaced:
+            if not self.is_replaced:
                 self._busy = None
         _close_connections()
 
@@ -132,7 +133,7 @@ class Lane(Timer):
         return bool(self._threads) and self._threads[-1].is_alive()
 
     @property
-    def _is_replaced(self) -> bool:
+    def is_replaced(self) -> bool:
         """Called by a thread whose call hung, after the call returns."""
         return threading.current_thread() in self._threads[:-1]
 

@@ -6,13 +6,13 @@ Slots, heartbeat and signal handlers put their messages into one inbox. The loop
 import os
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from pgonly_django.compat import uuid7
 from pgonly_django.context.run import Run
 from pgonly_django.database import notify
+from pgonly_django.duties import Workplace
 from pgonly_django.worker import inbox, reports
 from pgonly_django.worker.claiming import Capacity, Claims
 from pgonly_django.worker.connection import ALL, WorkerConnection
@@ -20,15 +20,17 @@ from pgonly_django.worker.end_calls import EndCalls, stop_instruments
 from pgonly_django.worker.ending import EndedRun, never_started
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.following import Following
+from pgonly_django.worker.heartbeat import Heartbeat, StandIn
+from pgonly_django.worker.housekeeper import Housekeeper, declare_first
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import Inbox, Notification
 from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.run_counter import RunCounter
 from pgonly_django.worker.running import Executor
 from pgonly_django.worker.sleep import Sleep
 from pgonly_django.worker.slots import Slots
 from pgonly_django.worker.status import ExitCode, Status, state_of
 from pgonly_django.worker.stopping import LOG_SECONDS, Deadline, Shutdown, StopRequests
-from pgonly_django.worker.threads import Threads
 from pgonly_django.worker.watchdog import CancelRequests, Watchdog
 
 MESSAGES_AT_ONCE = 1000
@@ -59,16 +61,18 @@ class WorkerLoop:
         self.capacity = Capacity(options, self.in_flight, self.claims, self.shutdown, end)
         self.exchanger = Exchanger(self.database, self.claims.claimer)
         self.output = reports.OutputWriter(self.database, self.in_flight)
-        self.threads = self._make_threads()
-        self.stats, tasks = self.threads.stats, self.executor.tasks
-        self.calls = EndCalls(alias, tasks, self.threads.maintenance, self.threads.batches, tell)
+        self.stats, tasks = RunCounter(), self.executor.tasks
+        self.heartbeat = Heartbeat(self.id, options, self.in_flight, self.stats, self.database, tell)
+        self.stand_in = self._make_stand_in()
+        self.housekeeper = self._make_housekeeper()
+        self.calls = EndCalls(alias, tasks, self.housekeeper)
         self.executor.log_failure = self.calls.log.log_failure
         self.following = Following(
             self.in_flight, self.claims, self.capacity, end, self.stats, self.calls, tasks
         )
         self.stop_requests = StopRequests(self.id, self.database, self.stop, self.capacity.drain)
         self.sleep = Sleep(
-            self.id, options, self.database, self.claims, self.threads, self.stop_requests,
+            self.id, options, self.database, self.claims, self.heartbeat, self.housekeeper, self.stop_requests,
             (self.slots, self.calls), is_idle=self._has_nothing_to_do,
         )  # fmt: skip
         watchdog = Watchdog(
@@ -76,23 +80,24 @@ class WorkerLoop:
             not_short=self.claims.prefetch.forget, lost=partial(self.following.close, tells_successes=True),
         )  # fmt: skip
         self.cancel_requests = CancelRequests(self.in_flight, self.database, watchdog)
-        self._hearers: dict[str, Callable[[str], object]] = {
-            notify.CANCEL: lambda _: self.cancel_requests.wake(),
-            notify.SCHEDULES: lambda _: self.threads.scheduler.hear_changed(),
-            notify.WORKER: self.stop_requests.hear_of, notify.BATCH: self.threads.batches.want,
-        }  # fmt: skip
         # What the loop does when it is due; while it stops only the first ones.
         self._timers_of_stop = [
-            self.cancel_requests, self.stop_requests, self.claims.limited.notice, self.threads.heartbeat.stand_in,
-            self.calls.failures, self.calls.log, watchdog, self.threads.batches,
+            self.cancel_requests, self.stop_requests, self.claims.limited.notice, self.stand_in,
+            self.calls.failures, self.calls.log, watchdog,
         ]  # fmt: skip
         self._timers = [*self._timers_of_stop, self.claims.promotion, self.claims.delivery, self.sleep]
         self.turned_at = time.monotonic()
         self.ready, self.left = threading.Event(), threading.Event()
         self._next_report, self._is_leaving, self._is_retiring = 0.0, False, False
 
-    def _make_threads(self) -> Threads:
-        return Threads(self.id, self.options, self.in_flight, self.database, self.inbox.put)
+    def _make_stand_in(self) -> StandIn:
+        return StandIn(self.heartbeat)
+
+    def _make_housekeeper(self) -> Housekeeper:
+        options, listener = self.options, self.database.listener
+        return Housekeeper(
+            Workplace(options.database, self.id, options.lease_for, self.inbox.put, lambda: listener.listens)
+        )
 
     def stop(self) -> None:
         """Stops claiming, tells the jobs, and waits for the grace period. For signal handlers and any thread."""
@@ -144,7 +149,8 @@ class WorkerLoop:
                     self._turn()
                 return self._leave()
         except BaseException:
-            self.threads.end()
+            self.heartbeat.end()
+            self.housekeeper.end()
             self.database.close_all()
             self.calls.close(0.0)
             self.calls.log.close(LOG_SECONDS)
@@ -155,17 +161,19 @@ class WorkerLoop:
     def _start(self) -> None:
         # First of all, on the main connection: it finds out whether a pooler stands between, which the heartbeat asks;
         # and a short burst may be over before the first beat.
-        self.database.ask(self.threads.heartbeat.register)
+        self.database.ask(self.heartbeat.register)
         self.database.listening.connection()
-        self.threads.declare_queues(lambda: self.is_stopping)
+        declare_first(self.options.database, self.database, lambda: self.is_stopping)
         self._start_threads()
         self.claims.poll_timer.busy_at = time.monotonic()  # the start does not count as time without jobs
         self.ready.set()
 
     def _start_threads(self) -> None:
-        self.threads.start(self.calls.log.takes_events)
+        for thread in (self.heartbeat, self.housekeeper):  # they may not wait for a handler of the log
+            thread.takes_events = self.calls.log.takes_events
+            thread.start()
         if self.options.burst:
-            self.threads.begin_burst(self.deadline.at_most(FIRST_SCHEDULES_SECONDS))
+            self.housekeeper.begin_burst(self.deadline.at_most(FIRST_SCHEDULES_SECONDS))
 
     def _turn(self) -> None:
         self.turned_at = time.monotonic()
@@ -175,7 +183,7 @@ class WorkerLoop:
             self.shutdown.ask()
         if self.shutdown.is_asked:
             self.shutdown.obey(now, self.in_flight)
-            self.threads.scheduler.end()
+            self.housekeeper.enqueue_nothing()
             self._timers = self._timers_of_stop
         if self.sleep.goes_on(now):
             return
@@ -213,10 +221,10 @@ class WorkerLoop:
                     self._hear(message)
                 case inbox.Requested(request):
                     self.stop_requests.take(request)
-                case inbox.LettersSent(number):
-                    self.calls.dead_letters.note_sent(number)
-                case inbox.MaintenanceChecked():
-                    self.sleep.note_checked(message)
+                case inbox.DutyDone():
+                    self.housekeeper.note_done(message)
+                case inbox.DutiesChecked():
+                    self.sleep.note_checked()
 
     def _hear(self, heard: Notification) -> None:
         """Handles a notification. One of an unknown kind, from a newer worker or another program, is left out."""
@@ -227,8 +235,10 @@ class WorkerLoop:
             case notify.DUE | notify.EVENT:
                 self.sleep.note_news()
                 self.claims.hear_due(heard.kind)
-            case notify.CANCEL | notify.SCHEDULES | notify.WORKER | notify.BATCH:
-                self._hearers[heard.kind](heard.name)
+            case notify.CANCEL:
+                self.cancel_requests.wake()
+            case notify.WORKER:
+                self.stop_requests.hear_of(heard.name)
             case inbox.RESCUED_FAILED | inbox.RESCUED_FINISHED:
                 self.calls.hear_rescued(heard.name, has_failed=heard.kind == inbox.RESCUED_FAILED)
             case inbox.WAKE:
@@ -237,6 +247,8 @@ class WorkerLoop:
             case inbox.RETIRE:
                 self._is_retiring = True
                 self.capacity.drain()
+            case _:
+                self.housekeeper.hear(heard.kind, heard.name)
 
     def _pause(self, now: float) -> float:
         """Returns for how long there is nothing to do but to wait for messages."""
@@ -377,25 +389,26 @@ class WorkerLoop:
     def _leave(self) -> ExitCode:
         self.database.wake()  # its row says that it has stopped
         self._is_leaving = True
-        self.threads.batches.run()  # of a burst: its last jobs may have ended some
-        for each in (self.threads.maintenance, self.threads.scheduler, self.threads.batches):
-            each.end()
+        self.housekeeper.end()
         self.deadline.leave(self.shutdown)
         until = time.monotonic() + self.deadline.for_calls()
         self.calls.close(until)
         self.calls.log.close(self.deadline.for_log(until - time.monotonic()))
         stop_instruments(self.deadline.for_instruments())
-        self.threads.heartbeat.end()  # first, or it may say again that this worker lives
-        self.threads.join(self.deadline.for_threads(), self.threads.heartbeat)
+        self.heartbeat.end()  # first, or it may say again that this worker lives
+        self._join(self.heartbeat)
         if self.claims.limited.notice.is_wanted:
             self.database.ask(self.claims.limited.notice.ask)
-        self.database.ask(self.threads.heartbeat.note_stopped)
+        self.database.ask(self.heartbeat.note_stopped)
         self.stats.write_last(self.database)
         self.database.close_all()
         self.slots.close(0.0 if self.shutdown.left_behind else self.deadline.for_threads())
-        for thread in (self.threads.maintenance, self.threads.scheduler, self.threads.batches):
-            self.threads.join(self.deadline.for_threads(), thread)  # its round has a connection open
+        self._join(self.housekeeper)  # its lane has a connection open
         self.inbox.close()
         self.left.set()
         is_replaced = self._is_stuck or self._is_retiring or self.capacity.is_used_up
         return ExitCode.REPLACE_ME if is_replaced else ExitCode.STOPPED
+
+    def _join(self, thread: threading.Thread) -> None:
+        if thread.is_alive():
+            thread.join(self.deadline.for_threads())

@@ -15,16 +15,16 @@ from uuid import UUID
 from django.db import connections
 
 from pgonly_django.database import notify
+from pgonly_django.duties import BUSY_SECONDS
 from pgonly_django.events import emit
 from pgonly_django.queue import liveness
 from pgonly_django.wording import duration
 from pgonly_django.worker.claiming import Claims
 from pgonly_django.worker.connection import WorkerConnection
-from pgonly_django.worker.inbox import MaintenanceChecked
-from pgonly_django.worker.maintenance import BUSY_SECONDS
+from pgonly_django.worker.heartbeat import Heartbeat
+from pgonly_django.worker.housekeeper import Housekeeper
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.stopping import StopRequests
-from pgonly_django.worker.threads import Threads
 from pgonly_django.worker.timers import NEVER, Timer
 
 # Between two looks whether it may sleep: while its own timers have something to do, and while a job runs elsewhere.
@@ -43,15 +43,16 @@ class Sleep(Timer):
     """The sleep, used by the main loop alone."""
 
     def __init__(
-        self, worker_id: UUID, options: WorkerOptions, database: WorkerConnection, claims: Claims, threads: Threads,
-        stop_requests: StopRequests, others: Sequence[Rests], *, is_idle: Callable[[], bool],
+        self, worker_id: UUID, options: WorkerOptions, database: WorkerConnection, claims: Claims, heartbeat: Heartbeat,
+        housekeeper: Housekeeper, stop_requests: StopRequests, others: Sequence[Rests], *, is_idle: Callable[[], bool],
     ) -> None:  # fmt: skip
         """`is_idle` says whether the main loop has nothing to do."""
         self.worker_id, self.options, self.database = worker_id, options, database
-        self._claims, self._threads, self._stop_requests = claims, threads, stop_requests
+        self._claims, self._stop_requests = claims, stop_requests
+        self._heartbeat, self._housekeeper = heartbeat, housekeeper
         self._others, self._is_idle = others, is_idle
         self.is_asleep = False
-        self._is_checking = False  # the maintenance thread looks whether it is needed
+        self._is_checking = False  # the housekeeper looks whether it is needed
         self._heard_at = time.monotonic()
         self._only_looks = False  # since it woke up because it was time
         self.wake_at = self._wake_at_clock = NEVER
@@ -78,8 +79,9 @@ class Sleep(Timer):
         self.database.wake()
         self._stop_requests.hear_of(notify.ANY_WORKER)
         self._claims.restart()
-        self._threads.wake()
-        self._threads.maintenance.check()  # jobs that a budget has held may continue
+        self._heartbeat.wake()
+        self._housekeeper.wake()
+        self._housekeeper.check()  # jobs that a budget has held may continue
         emit("worker.awake", f"Awake again: {REASONS[reason]}.", reason=reason)
 
     # How it falls asleep.
@@ -90,45 +92,44 @@ class Sleep(Timer):
         if now < self._quiet_until:
             self.at = self._quiet_until
             return
-        if self._threads.heartbeat.some_running:
+        if self._heartbeat.some_running:
             self.at = now + RUNNING_SECONDS
             return
         self.at = now + LOOK_SECONDS
-        if not self._is_checking and self._may_sleep(now, NEVER):
+        if not self._is_checking and self._may_sleep(now):
             self._is_checking = True
-            self._threads.maintenance.check()
+            self._housekeeper.check()
 
-    def note_checked(self, checked: MaintenanceChecked) -> None:
-        """Notes that the maintenance thread has looked."""
+    def note_checked(self) -> None:
+        """Notes that the housekeeper has looked."""
         if not self._is_checking:
             return
         self._is_checking = False
         now = time.monotonic()
-        resets_at = now + checked.resets_in
-        if not checked.is_calm:
+        if self._housekeeper.needed_at <= now:
             self.at = now + BUSY_SECONDS
-        elif now >= self._quiet_until and self._may_sleep(now, resets_at):
-            self._fall_asleep(resets_at)
+        elif now >= self._quiet_until and self._may_sleep(now):
+            self._fall_asleep()
 
     @property
     def _quiet_until(self) -> float:
         assert self.options.sleep_after is not None
         return max(self._heard_at, self._claims.poll_timer.busy_at) + self.options.sleep_after
 
-    def _may_sleep(self, now: float, resets_at: float) -> bool:
-        return self._is_idle() and self._next_due(resets_at) - now >= SHORTEST_SECONDS
+    def _may_sleep(self, now: float) -> bool:
+        return self._is_idle() and self._next_due() - now >= SHORTEST_SECONDS
 
-    def _next_due(self, resets_at: float) -> float:
-        """Returns when it has to wake up. `resets_at`: when a budget that holds jobs has room again."""
+    def _next_due(self) -> float:
+        """Returns when it has to wake up."""
         poll_at = NEVER if self.options.poll_seconds is None else time.monotonic() + self.options.poll_seconds
         claims = self._claims
         due_at = min(claims.promotion.next_job_at, claims.delivery.due_at, claims.limited.opens_at)
-        return min(poll_at, resets_at, self._threads.scheduler.next_at, due_at)
+        return min(poll_at, self._housekeeper.needed_at, due_at)
 
-    def _fall_asleep(self, resets_at: float) -> None:
+    def _fall_asleep(self) -> None:
         """Falls asleep, unless a NOTIFY came before LISTEN ended. From then on only a POST tells of new jobs."""
         self.at = time.monotonic() + LOOK_SECONDS
-        if not self._threads.heartbeat.sleep():
+        if not self._heartbeat.sleep():
             return
         self.at = time.monotonic() + RUNNING_SECONDS
         answer = self.database.ask(lambda connection: liveness.fall_asleep(connection, self.worker_id))
@@ -136,18 +137,18 @@ class Sleep(Timer):
             if answer.next_due_in_seconds is not None:
                 self._claims.promotion.expect_due(answer.next_due_in_seconds)
             heard = self.database.listening.ask(self.database.listener.close)
-            if heard == [] and self._may_sleep(time.monotonic(), resets_at):
-                self._let_go(self._next_due(resets_at))
+            if heard == [] and self._may_sleep(time.monotonic()):
+                self._let_go(self._next_due())
                 return
             self.database.start_all_anew()
-        self._threads.heartbeat.wake()
+        self._heartbeat.wake()
 
     def _let_go(self, wake_at: float) -> None:
         self.is_asleep = True
         self.at = NEVER
         seconds = wake_at - time.monotonic()
         self.wake_at, self._wake_at_clock = wake_at, time.time() + seconds
-        self._threads.sleep()
+        self._housekeeper.sleep()
         for each in self._others:
             each.rest()
         self.database.sleep()

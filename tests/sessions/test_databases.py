@@ -10,11 +10,10 @@ from django.db.migrations.executor import MigrationExecutor
 
 from pgonly_django.models import Session
 from pgonly_django.tables import TABLES, name_of
-from pgonly_django.worker.duties import duties
-from pgonly_django.worker.maintenance import Maintenance
 from tests.aliases import alias, new_database
 from tests.elsewhere import needs_search_path
 from tests.sql import sql
+from tests.worker.rounds import a_round
 
 CACHE = {"cacheentry", "durablecacheentry", "cacheusage", "cachelock"}
 
@@ -89,5 +88,5 @@ def sessions_elsewhere(settings, transactional_db):
 @pytest.mark.usefixtures("sessions_elsewhere")
 def test_the_worker_prunes_sessions_where_they_are():
     Session.objects.create(key_hash="00" * 32, data={}, expires_at="2020-01-01T00:00Z")
-    assert Maintenance("default", duties()).run_once() == 1
+    a_round()
     assert not Session.objects.exists()

@@ -11,11 +11,10 @@ from model_bakery import baker
 from pgonly_django.database.on_django import all_rows
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore, prune_expired
-from pgonly_django.worker.duties import duties
-from pgonly_django.worker.maintenance import Maintenance
 from tests.sessions.rows import expired, session_of
 from tests.sql import sql
 from tests.waiting import beside
+from tests.worker.rounds import a_round
 
 pytestmark = pytest.mark.django_db
 
@@ -108,5 +107,5 @@ def test_a_session_that_a_row_of_the_projects_refers_to_keeps_no_other_from_goin
 def test_the_worker_prunes_the_sessions_that_can_go(visit):
     expired(3)
     visit(Session.objects.for_key("old-0").get())
-    Maintenance("default", duties()).run_once()
+    a_round()
     assert Session.objects.count() == 1

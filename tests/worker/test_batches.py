@@ -8,16 +8,18 @@ import time
 import pytest
 from django.db import transaction
 
-from pgonly_django import Batch
+from pgonly_django import Batch, duties
 from pgonly_django.database import notify
+from pgonly_django.duties import Workplace
 from pgonly_django.models import Job, JobBatch, State
 from pgonly_django.queue import batches
-from pgonly_django.worker import duties, maintenance
-from pgonly_django.worker.batches import BatchCloser
-from tests.activity import pids
+from pgonly_django.queue import duties as duties_of_queue
+from pgonly_django.tasks.duties import CloseBatches
+from pgonly_django.worker.housekeeper import Housekeeper
 from tests.jobs import add, batching
 from tests.queue.rows import HOUR, ago, heard, make
 from tests.waiting import wait_for
+from tests.worker import rounds
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,10 +32,6 @@ def is_finished(batch):
     return batch.row.finished_at is not None
 
 
-def threads_of_batches():
-    return [thread for thread in threading.enumerate() if thread.name == "pgonly-batches"]
-
-
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_burst_closes_its_batches_and_runs_their_callbacks(work, marks, threads):
     with Batch(on_success=note("first")) as first, Batch(on_failure=note("second")) as second:
@@ -42,7 +40,6 @@ def test_a_burst_closes_its_batches_and_runs_their_callbacks(work, marks, thread
     work(threads=threads)
     assert sorted(marks()) == ["first", "once", "second"]
     assert is_finished(first)
-    assert threads_of_batches() == [], "it looks itself"
 
 
 def test_a_burst_waits_for_a_batch_that_is_locked_and_runs_its_callback(work, marks, other):
@@ -165,31 +162,27 @@ def test_a_batch_that_a_transaction_adds_to_is_closed_after_its_end(background_w
     assert {job.state for job in batch.jobs} == {State.SUCCEEDED}
 
 
-def test_a_worker_without_batches_has_no_thread_for_them(work, background_worker):
-    background_worker()
-    result = add.enqueue(1)
-    result.wait(10)
-    work()
-    assert threads_of_batches() == []
+class Closer:
+    """A housekeeper with one duty."""
 
+    def __init__(self, tell=lambda _: None):
+        self.thread = Housekeeper(Workplace("default", tell=tell), [CloseBatches])
+        (self.duty,) = self.thread.duties
+        self.thread.start()
 
-def test_a_closer_that_rests_has_no_connection():
-    closer = BatchCloser("default", print)
-    closer.want(notify.ANY_BATCH)
-    wait_for(lambda: pids("application_name = 'pgonly batches'"))
-    closer.rest()
-    wait_for(lambda: not pids("application_name = 'pgonly batches'"))
-    closer.end()
-    closer.join(10)
-    assert not closer.is_alive()
+    def want(self, batch_id):
+        self.thread.hear(notify.BATCH, batch_id)
+
+    def end(self):
+        self.thread.end()
+        self.thread.join(10)
 
 
 @pytest.fixture
 def closer():
-    closer = BatchCloser("default", lambda _: None)
+    closer = Closer()
     yield closer
     closer.end()
-    closer.join(10)
 
 
 @pytest.fixture
@@ -229,7 +222,7 @@ def test_a_batch_that_is_locked_is_looked_at_again_without_a_sweep(other, closer
     with other.transaction():
         other.execute("SELECT FROM pgonly_batch WHERE id = %s FOR SHARE", [batch.id])
         closer.want(batch.id)
-        wait_for(lambda: closer._not_before)
+        wait_for(lambda: closer.duty.has_more)
         assert not is_finished(batch)
     wait_for(lambda: is_finished(batch), 3)
 
@@ -242,8 +235,8 @@ def test_the_beats_of_a_worker_bring_no_sweep_forward(closer, counted):
 
 
 def test_sweeps_become_rarer_while_no_batch_ends(closer, counted, monkeypatch):
-    monkeypatch.setattr("pgonly_django.worker.batches.SWEEP_DUTY", 0)
-    closer._sweep_pause = 0.05
+    monkeypatch.setattr("pgonly_django.tasks.duties.SWEEP_DUTY", 0)
+    closer.duty._sweep_pause = 0.05
     sweeps = counted("sweep")
     open_batch()
     want_for(1.5, closer, notify.ANY_BATCH)
@@ -279,12 +272,11 @@ def test_a_look_that_fails_is_made_again_by_the_sweep(monkeypatch, caplog):
         return close(*args)
 
     monkeypatch.setattr(batches, "close", failing)
-    monkeypatch.setattr("pgonly_django.worker.batches.SWEEP_SECONDS", 0.2)
-    closer = BatchCloser("default", told.append)
+    monkeypatch.setattr("pgonly_django.tasks.duties.SWEEP_SECONDS", 0.2)
+    closer = Closer(told.append)
     closer.want(batch.id)
     wait_for(lambda: is_finished(batch))
     closer.end()
-    closer.join(10)
     assert "Closing batches failed" in caplog.text
 
 
@@ -293,21 +285,19 @@ def test_the_other_workers_hear_of_a_callback(server):
         pass
     server.execute(f"LISTEN {notify.CHANNEL}")
     told = []
-    closer = BatchCloser("default", told.append)
+    closer = Closer(told.append)
     closer.want(batch.id)
     wait_for(lambda: heard(server) == [notify.ready("default")])
-    assert [each.kind for each in told] == [notify.READY]
+    wait_for(lambda: len(told) == 2)
+    assert told[0] == notify.ready("default")
     closer.end()
-    closer.join(10)
 
 
 def test_spared_members_do_not_end_a_round_of_pruning(monkeypatch):
-    for module in (duties, maintenance):
+    for module in (duties_of_queue, duties):
         monkeypatch.setattr(module, "BATCH", 1)
     batch = JobBatch.objects.create()
     spared = make(batch_id=batch.pk, state=State.SUCCEEDED, delete_after=ago(2 * HOUR))
     make(state=State.SUCCEEDED, delete_after=ago(HOUR))
-    thread = maintenance.Maintenance("default", [])
-    duties.PRUNES["Pruning jobs"](thread)
-    thread.connection().close()
+    rounds.run(duties_of_queue.PruneJobs)
     assert Job.objects.get() == spared

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from pgonly_django.worker.batches import BatchCloser
 
 from pgonly_django import task
 from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued, task_finished, task_started
@@ -13,7 +14,6 @@ from pgonly_django.models.job_rows import CRASHES_ALLOWED
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.tasks.failures import check_on_failure
 from pgonly_django.worker import end_calls, lanes
-from pgonly_django.worker.batches import BatchCloser
 from pgonly_django.worker.task_lookup import TaskLookup
 from tests import jobs
 from tests.jobs import burying, ending, telling

@@ -36,16 +36,16 @@ def worker(transactional_db, settings):
     }  # the server itself has to have been up for half of it
     made = WorkerLoop(WorkerOptions(name="beating"))
     yield made
-    made.threads.heartbeat.end()
-    if made.threads.heartbeat.ident is not None:
-        made.threads.heartbeat.join(10)
+    made.heartbeat.end()
+    if made.heartbeat.ident is not None:
+        made.heartbeat.join(10)
 
 
 @pytest.fixture
 def beat(worker, server):
     """Let the worker, which has registered, beat once."""
-    worker.threads.heartbeat.register(server)
-    return lambda: worker.threads.heartbeat.beat(server)
+    worker.heartbeat.register(server)
+    return lambda: worker.heartbeat.beat(server)
 
 
 @pytest.fixture
@@ -93,13 +93,13 @@ def test_a_worker_whose_row_is_locked_says_so_renews_all_the_same_and_can_regist
     with other.transaction():
         other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [worker.id])
         assert not beat()
-        worker.threads.heartbeat.register(server)
+        worker.heartbeat.register(server)
     assert beat()
     assert WorkerRow.objects.filter(pk=worker.id).count() == 1
 
 
 def test_it_does_not_fall_asleep_in_the_middle_of_a_beat(worker, beat, monkeypatch):
-    heartbeat, said = worker.threads.heartbeat, []
+    heartbeat, said = worker.heartbeat, []
     write = liveness.heartbeat
     monkeypatch.setattr(liveness, "heartbeat", lambda *args: said.append(heartbeat.sleep()) or write(*args))
     beat()
@@ -165,7 +165,7 @@ def test_no_worker_is_declared_dead_right_after_a_beat_that_failed(worker, other
     job = orphan()
     with other.transaction():
         other.execute("LOCK TABLE pgonly_job")
-        worker.threads.heartbeat.start()
+        worker.heartbeat.start()
         wait_for(lambda: "Heartbeat: " in caplog.text)
         WorkerRow.objects.filter(pk=worker.id).update(heartbeat_at=ago(HOUR))
     wait_for(lambda: WorkerRow.objects.get(pk=worker.id).heartbeat_at > ago(HOUR / 2))
@@ -210,7 +210,7 @@ def test_where_it_may_not_end_a_transaction_it_says_so_once_and_ends_the_others(
 
 def test_a_worker_that_stops_before_its_first_heartbeat_is_seen_as_stopped(transactional_db):
     worker = WorkerLoop(WorkerOptions(burst=True))
-    worker.threads.heartbeat.end()  # so that its thread ends before it has connected
+    worker.heartbeat.end()  # so that its thread ends before it has connected
     worker.run()
     assert WorkerRow.objects.get(pk=worker.id).stopped_at is not None
 
@@ -271,7 +271,7 @@ def test_no_worker_is_declared_dead_by_a_beat_that_hung(beat, other):
 
 
 def test_a_worker_back_from_a_long_silence_declares_no_other_dead_at_once(worker, beat):
-    first, rescue = orphan(), worker.threads.heartbeat.rescue
+    first, rescue = orphan(), worker.heartbeat.rescue
     beat()
     assert fresh(first).state == State.READY
     second = orphan()

@@ -174,7 +174,8 @@ def claiming(transactional_db):
             worker = WorkerLoop(WorkerOptions(threads=1, **options))
             stack.callback(worker.slots.close, 0.0)
             stack.callback(worker.database.close_all)
-            stack.callback(worker.threads.end)
+            stack.callback(worker.heartbeat.end)
+            stack.callback(worker.housekeeper.end)
             worker._start()
             worker._turn()
             worker.claims.look_from_head()
@@ -283,10 +284,10 @@ def test_claims_that_have_not_begun_go_back_at_a_stop_and_do_not_start_in_the_gr
 
 def test_maintenance_runs_as_long_as_the_worker(background_worker):
     worker = background_worker()
-    assert worker.threads.maintenance.is_alive()
+    assert worker.housekeeper.is_alive()
     worker.stop()
-    worker.threads.maintenance.join(10)
-    assert not worker.threads.maintenance.is_alive()
+    worker.housekeeper.join(10)
+    assert not worker.housekeeper.is_alive()
 
 
 def test_a_worker_that_breaks_down_renews_no_lease(transactional_db):
@@ -294,10 +295,10 @@ def test_a_worker_that_breaks_down_renews_no_lease(transactional_db):
     worker.inbox.put(EndedRun(None, None))  # which its loop cannot make head nor tail of
     with pytest.raises(AttributeError):
         worker.run()
-    worker.threads.heartbeat.join(5)
-    assert not worker.threads.heartbeat.is_alive()
-    worker.threads.maintenance.join(5)
-    assert not worker.threads.maintenance.is_alive()
+    worker.heartbeat.join(5)
+    assert not worker.heartbeat.is_alive()
+    worker.housekeeper.join(5)
+    assert not worker.housekeeper.is_alive()
 
 
 def test_of_two_ends_of_a_run_the_first_counts(background_worker, marks):

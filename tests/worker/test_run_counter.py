@@ -187,10 +187,10 @@ def test_a_lost_connection_loses_no_counts(stats, ended, server):
 def test_a_heartbeat_writes_when_the_last_time_is_long_enough_ago(work, server, ended):
     worker = work()
     count(worker.stats, ended())
-    worker.threads.heartbeat.beat(server)
+    worker.heartbeat.beat(server)
     assert not JobStats.objects.exists()
     worker.stats._written_at -= run_counter.WRITE_SECONDS
-    worker.threads.heartbeat.beat(server)
+    worker.heartbeat.beat(server)
     assert totals()["succeeded"] == 1
 
 
@@ -201,8 +201,8 @@ def test_a_beat_is_complete_whatever_becomes_of_the_statistics(work, server, oth
     server.execute("SET lock_timeout = '50ms'")
     with other.transaction():
         other.execute("LOCK TABLE pgonly_job_stats")
-        worker.threads.heartbeat.beat(server)
-        assert worker.threads.heartbeat.beat(server)
+        worker.heartbeat.beat(server)
+        assert worker.heartbeat.beat(server)
 
 
 def test_a_worker_with_a_long_lease_writes_between_its_beats(background_worker, settings, monkeypatch):
@@ -217,15 +217,15 @@ def test_an_error_in_the_statistics_ends_no_heartbeats(background_worker, settin
     monkeypatch.setattr(run_counter, "WRITE_SECONDS", 0.05)
     settings.PGONLY = {"LEASE_SECONDS": 3600}
     worker = background_worker()
-    wait_for(lambda: worker.threads.heartbeat._beat_at > time.monotonic(), what="the first beat")
+    wait_for(lambda: worker.heartbeat._beat_at > time.monotonic(), what="the first beat")
 
     def write(_connection):
-        if threading.current_thread() is worker.threads.heartbeat:
+        if threading.current_thread() is worker.heartbeat:
             raise MemoryError
 
     monkeypatch.setattr(worker.stats, "write", write)
-    wait_for(lambda: worker.threads.heartbeat.database.is_away, what="the error")
-    assert worker.threads.heartbeat.is_alive()
+    wait_for(lambda: worker.heartbeat.database.is_away, what="the error")
+    assert worker.heartbeat.is_alive()
 
 
 def test_a_worker_writes_before_it_sleeps(background_worker):
@@ -234,7 +234,7 @@ def test_a_worker_writes_before_it_sleeps(background_worker):
     wait_for(lambda: worker.following.jobs_done == 1, what="the job to end")
     assert fresh(result.job).state == State.SUCCEEDED
     assert not JobStats.objects.exists()
-    worker.threads.heartbeat.sleep()
+    worker.heartbeat.sleep()
     wait_for(JobStats.objects.exists, what="the counts")
 
 
@@ -255,7 +255,7 @@ def test_a_rescue_counts_deaths_and_what_has_failed_by_them(work, server, settin
     stopped = make_worker(silent_for=HOUR, stopped_at=ago(HOUR))
     make_running(stopped.id, lease_expires_at=ago(HOUR), queue="nowhere")
     worker = work(queues=("elsewhere",))
-    worker.threads.heartbeat.beat(server)
+    worker.heartbeat.beat(server)
     worker.stats.write(server)
     assert set(Job.objects.values_list("state", flat=True)) == {State.READY, State.FAILED}
     assert totals() == {"failed": 1, "crashed": 3, "interrupted": 1}

@@ -265,7 +265,7 @@ def test_no_beat_says_of_a_worker_that_has_just_fallen_asleep_that_it_is_awake(
     def beat_after(connection, worker_id):
         answer = fall_asleep(connection, worker_id)
         if answer.is_asleep:
-            worker.threads.heartbeat.beat(connection)
+            worker.heartbeat.beat(connection)
         return answer
 
     monkeypatch.setattr(liveness, "fall_asleep", beat_after)
@@ -280,7 +280,7 @@ def test_a_worker_that_cannot_fall_asleep_beats_on(background_worker, monkeypatc
     monkeypatch.setattr(liveness, "fall_asleep", lambda *_: asked.append(time.monotonic()) or stays_awake)
     worker = background_worker(sleep_after=0.2)
     wait_for(lambda: len(asked) > 1)
-    wait_for(lambda: worker.threads.heartbeat.beaten_at > asked[1], seconds=5, what="a beat")
+    wait_for(lambda: worker.heartbeat.beaten_at > asked[1], seconds=5, what="a beat")
     assert not is_asleep(worker)
 
 

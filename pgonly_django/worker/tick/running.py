@@ -22,19 +22,17 @@ from django.db import connections
 
 from pgonly_django.compat import call_before_threads_are_joined
 from pgonly_django.database.connect import OwnConnection
+from pgonly_django.duties import NEVER, Workplace, in_seconds, tried
 from pgonly_django.events import emit
 from pgonly_django.exceptions import DatabaseAwayError, PgonlyError
 from pgonly_django.queue import health, liveness, promote
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.django_connections import name_connections_of_thread
-from pgonly_django.worker.duties import duties
 from pgonly_django.worker.heartbeat import StandIn
-from pgonly_django.worker.inbox import Tell
-from pgonly_django.worker.loop import WorkerLoop
-from pgonly_django.worker.maintenance import Maintenance, tried
+from pgonly_django.worker.housekeeper import Housekeeper
+from pgonly_django.worker.loop import FIRST_SCHEDULES_SECONDS, WorkerLoop
 from pgonly_django.worker.options import WorkerOptions, database_of_jobs
 from pgonly_django.worker.status import ExitCode
-from pgonly_django.worker.threads import Threads
 
 NAME = "tick"
 MAINTENANCE_EVERY = timedelta(minutes=5)  # of all ticks together, by the clock
@@ -45,46 +43,46 @@ RELEASE_SECONDS = 2.0  # for the jobs of a process that is about to end
 LEFT_AT_MOST = 4  # threads of earlier ticks, whose jobs ignore their interruption
 
 
-class Until(threading.Event):
-    """An event that is set at a time of time.monotonic() at the latest."""
+class TickHousekeeper(Housekeeper):
+    """The same duties as a worker's. Schedules, in which code of the project may hang, have a thread; the others run in
+    the thread of the tick, on its connection."""
 
-    def __init__(self, at: float) -> None:
-        super().__init__()
-        self.at = at
+    def __init__(self, workplace: Workplace, connect: Callable[[], OwnConnection]) -> None:
+        super().__init__(workplace)
+        self._of_tick = connect
 
-    def is_set(self) -> bool:
-        return super().is_set() or time.monotonic() >= self.at
+    def connect(self) -> OwnConnection:
+        return self._of_tick()
 
-    def wait(self, timeout: float | None = None) -> bool:
-        left = max(self.at - time.monotonic(), 0.0)
-        super().wait(left if timeout is None else min(timeout, left))
-        return self.is_set()
+    def start(self) -> None:
+        """Starts no thread."""
 
+    def begin_burst(self, seconds: float) -> None:
+        self._turn()
+        until = time.monotonic() + seconds
+        while not self.has_looked.wait(min(self._pause(), in_seconds(until))) and time.monotonic() < until:
+            self._changed.clear()
+            self._turn()
+        self._lane.submit(self._close)
+        super().begin_burst(0.0)
 
-class TickMaintenance(Maintenance):
-    """The same duties as a worker's, in the thread of the tick. `connection` returns that of the tick, or raises."""
+    @property
+    def asked_at(self) -> float:
+        """When a duty is due that the main loop has asked for."""
+        return min(map(self._due_at, self._still_asked), default=NEVER)
 
-    hurried_seconds = 0.0
-
-    def __init__(self, alias: str, tell: Tell, connection: Callable[[], OwnConnection], until: float) -> None:
-        super().__init__(alias, duties(), tell)
-        self._of_tick = connection
-        self.over = self._end = Until(until)
-
-    def run_for(self, seconds: float) -> None:
-        """Does all duties once. Duties that do not fit into these seconds are left for the next time."""
-        self.over = Until(time.monotonic() + seconds)
-        self.run_once()
-        self.over = self._end
-
-    def run_wanted(self) -> None:
-        """Does those that run_soon() asked for."""
-        if self._hurried:
-            self._run_hurried()
+    def run_asked(self) -> None:
+        """Does those that are due."""
+        due = [duty for duty in self._still_asked if self._due_at(duty) <= time.monotonic()]
+        for duty in due:
+            self._do(duty, None)
+        if due:
             self._close()
 
-    def connection(self) -> OwnConnection:
-        return self._of_tick()
+    def end(self) -> None:
+        super().end()
+        self.run_asked()
+        self._lane.close(0.0)
 
     def _close(self) -> None:
         tried("Closing Django's connections", connections.close_all)
@@ -159,12 +157,13 @@ class TickLoop(WorkerLoop):
             "next_due_seconds": round(max(min(due), 0.0), 1) if due else None,
         }
 
-    def _make_threads(self) -> Threads:
-        threads = super()._make_threads()
-        alias, until = self.options.database, self.deadline.stop_at
-        self.maintenance = TickMaintenance(alias, self.inbox.put, self._connection, until)
-        threads.maintenance, threads.heartbeat.stand_in = self.maintenance, TickBeat(threads.heartbeat)
-        return threads
+    def _make_stand_in(self) -> StandIn:
+        return TickBeat(self.heartbeat)
+
+    def _make_housekeeper(self) -> Housekeeper:
+        workplace = Workplace(self.options.database, self.id, self.options.lease_for, self.inbox.put)
+        self.maintenance = TickHousekeeper(workplace, self._connection)
+        return self.maintenance
 
     def _start(self) -> None:
         """Raises DatabaseAwayError, and django.db.Error where the tables are not there."""
@@ -173,19 +172,24 @@ class TickLoop(WorkerLoop):
 
     def _start_threads(self) -> None:
         """Does once what the threads of a worker do."""
-        self._next_tick_in_seconds = self.threads.scheduler.look_once()
-        self.threads.heartbeat.stand_in.run()  # which also rescues
+        self.maintenance.begin_burst(self.deadline.at_most(FIRST_SCHEDULES_SECONDS))
+        next_at = self.maintenance.needed_at
+        self._next_tick_in_seconds = in_seconds(next_at) if 0.0 < next_at < NEVER else None
+        self.stand_in.run()  # which also rescues
         if self.database.ask(lambda it: liveness.is_first_of_its_name(it, self.id, MAINTENANCE_EVERY)):
             seconds = self.deadline.ends_at - time.monotonic()
-            self.maintenance.run_for(max(seconds * MAINTENANCE_SHARE, 0.0))
+            self.maintenance.run_once(max(seconds * MAINTENANCE_SHARE, 0.0))
 
     def _run_timers(self, now: float) -> None:
         if self._server.is_stopping and not self.shutdown.is_asked:  # a planned stop, in half of its patience
             grace = self.shutdown.grace_seconds
             self.shutdown.grace_seconds = min(grace, self._server.seconds_left(otherwise=2 * grace) / 2)
             self.stop()
-        self.maintenance.run_wanted()
+        self.maintenance.run_asked()
         super()._run_timers(now)
+
+    def _times_awake(self, now: float) -> list[float]:
+        return [*super()._times_awake(now), self.maintenance.asked_at]
 
     def _leave(self) -> ExitCode:
         self.database.ask(lambda it: liveness.forget(it, FORGOTTEN_AFTER, stopped_named=NAME))

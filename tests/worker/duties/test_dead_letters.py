@@ -9,13 +9,14 @@ from django.db import connections
 from django.utils import timezone
 
 from pgonly_django import redrive
+from pgonly_django.duties import Workplace
 from pgonly_django.models import Job, State
 from pgonly_django.tasks.failures import check_dead_letter_tasks, send_dead_letters
-from pgonly_django.worker.duties import duties
-from pgonly_django.worker.maintenance import Maintenance
+from pgonly_django.worker.housekeeper import Housekeeper
 from tests.jobs import burying
 from tests.limits.crowd import together
 from tests.queue.rows import make
+from tests.worker.rounds import a_round
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +34,6 @@ def failed(**facts):
     return make(
         **{"state": State.FAILED, "dead_letter_queue": "dead", "finished_at": timezone.now(), **facts}
     )
-
-
-def a_round():
-    Maintenance("default", duties()).run_once()
 
 
 def letters():
@@ -170,7 +167,7 @@ def test_a_queue_whose_task_is_broken_keeps_no_other_from_its_letters(dead, capl
 def test_letters_of_a_queue_that_no_setting_names_wait_and_are_warned_about_once(dead, settings, caplog):
     settings.PGONLY = {**settings.PGONLY, "QUEUES": {}}
     failed()
-    thread = Maintenance("default", duties())
+    thread = Housekeeper(Workplace("default"))
     thread.run_once()
     thread.run_once()
     warned = [record for record in caplog.records if record.event == "queue.dead_letters_unsent"]

@@ -10,10 +10,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from pgonly_django.database import notify
+from pgonly_django.limits.duties import DeclareBudgets
 from pgonly_django.models import Budget, Queue, declared
 from pgonly_django.models.declared import STALE_AFTER, STARTED_AT
-from pgonly_django.worker.duties import Declare
-from pgonly_django.worker.maintenance import Maintenance
+from pgonly_django.tasks.duties import DeclareQueues
+from tests.worker.rounds import a_round
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -22,16 +23,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def run(settings):
     def declare(**declared):
         settings.PGONLY = {**settings.PGONLY, **declared}
-        return Declare().run_once(Maintenance("default", ()))
+        a_round("default", DeclareQueues, DeclareBudgets)
 
     return declare
 
 
 def test_queues_and_budgets_are_declared_before_they_are_used(run):
-    assert (
-        run(BUDGETS={"p": {"usd": 5, "per": "month"}, "q*": {"usd": 1}}, QUEUES={"ai": {"max_running": 8}})
-        == 0
-    )
+    run(BUDGETS={"p": {"usd": 5, "per": "month"}, "q*": {"usd": 1}}, QUEUES={"ai": {"max_running": 8}})
     assert Queue.objects.get(name="ai").max_running == 8
     assert list(Budget.objects.values_list("name", "usd", "per")) == [("p", 5, "month")]
 

@@ -1,27 +1,29 @@
 from __future__ import annotations
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from queue import SimpleQueue
 
 import pytest
 from django.db import connection, connections
 from django.utils import timezone
 from model_bakery import baker
 
+from pgonly_django.duties import NEVER, Duty, Workplace
 from pgonly_django.models import CacheEntry, Checkpoint, Job, JobStats, Session, State, Step, Worker
 from pgonly_django.sessions import SessionStore
-from pgonly_django.worker import maintenance
-from pgonly_django.worker.duties import duties
-from pgonly_django.worker.maintenance import Maintenance
+from pgonly_django.worker import housekeeper
+from pgonly_django.worker.housekeeper import Housekeeper
+from pgonly_django.worker.inbox import DutiesChecked
+from tests.activity import pids
 from tests.elsewhere import needs_search_path
 from tests.waiting import wait_for
+from tests.worker.rounds import a_round
 
 PAST, FUTURE = timedelta(days=-2), timedelta(days=2)
 PAST_DATE = "2020-01-01T00:00Z"
-
-
-def a_round():
-    return Maintenance("default", duties()).run_once()
 
 
 def finished(expires_in, **values):
@@ -46,7 +48,7 @@ def test_a_round_prunes_what_is_over(cache):
     CacheEntry.objects.filter(key__contains="old").update(expires_at=now + PAST, prune_minute=0)
     ended, session = Session.objects.order_by("created_at")
     Session.objects.filter(pk=ended.pk).update(expires_at=now + PAST)
-    assert a_round() == 5
+    a_round()
     assert set(Job.objects.values_list("pk", flat=True)) == {young.pk, kept.pk}
     assert [row.job_id for row in (Step.objects.get(), Checkpoint.objects.get())] == [young.pk] * 2
     assert JobStats.objects.get().queue == "2"
@@ -60,7 +62,7 @@ def test_a_round_goes_on_until_nothing_is_left(transactional_db):
     Job.objects.bulk_create(
         Job(task="t", state=State.FAILED, delete_after=timezone.now() + PAST) for _ in range(2500)
     )
-    assert a_round() == 2500
+    a_round()
     assert not Job.objects.exists()
 
 
@@ -98,7 +100,7 @@ def expired_entry(alias):
 def test_a_round_prunes_every_database_that_one_of_our_caches_uses_and_its_own():
     for alias in ("default", "elsewhere"):
         expired_entry(alias)
-    assert a_round() == 2
+    a_round()
     with connection.cursor() as cursor:
         cursor.execute("SELECT key FROM pgonly_cache UNION ALL SELECT key FROM elsewhere.pgonly_cache")
         assert cursor.fetchall() == []
@@ -112,7 +114,8 @@ def test_a_database_that_cannot_be_pruned_keeps_nothing_else_from_it(caplog):
     expired_entry("elsewhere")
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE elsewhere.pgonly_cache")
-    assert a_round() == 2
+    a_round()
+    assert not (Job.objects.exists() or CacheEntry.objects.exists())
     assert "Pruning the cache in 'elsewhere' failed" in caplog.text
 
 
@@ -123,7 +126,8 @@ def test_while_the_jobs_database_is_away_sessions_and_caches_of_another_are_prun
     monkeypatch.setitem(connections.settings, "away", away)
     expired_session()
     expired_entry("default")
-    assert Maintenance("away", duties()).run_once() == 2
+    a_round("away")
+    assert not (Session.objects.exists() or CacheEntry.objects.exists())
     assert "Pruning jobs failed" in caplog.text
 
 
@@ -136,7 +140,8 @@ def test_a_database_without_the_caches_tables_is_not_pruned_of_them(transactiona
     settings.DATABASE_ROUTERS = [f"{__name__}.CacheNotHere"]
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
     expired_entry("default")
-    assert a_round() == 0
+    a_round()
+    assert CacheEntry.objects.count() == 1
     assert not caplog.records
 
 
@@ -204,8 +209,9 @@ def test_a_timeout_that_is_meant_for_requests_cancels_no_batch(caplog):
     expired_session()
     expired_entry("default")
     with ThreadPoolExecutor(1) as thread:  # with connections of its own, as the worker's
-        assert thread.submit(a_round).result(30) == 3
-    assert not caplog.records
+        thread.submit(a_round).result(30)
+    assert not (Job.objects.exists() or Session.objects.exists() or CacheEntry.objects.exists())
+    assert {record.levelname for record in caplog.records} <= {"INFO"}
 
 
 class Exits:
@@ -220,31 +226,169 @@ class Exits:
 def test_a_router_that_fails_or_exits_keeps_the_other_duties_from_nothing(transactional_db, settings, caplog):
     settings.DATABASE_ROUTERS = [Exits()]
     finished(PAST)
-    assert a_round() == 1
+    a_round()
+    assert not Job.objects.exists()
     for what in ("sessions", "caches"):
         assert f"Pruning {what} failed" in caplog.text
 
 
-class Counted:
+class Counted(Duty):
     """A duty that finds so many rows each time."""
 
-    name, interval = "Counting", 300.0
+    name, rows = "Counting", 0
 
-    def __init__(self, rows):
-        self.rows, self.times = rows, 0
+    def __init__(self, workplace):
+        super().__init__(workplace)
+        self.times = 0
 
-    def run_once(self, thread):
-        assert thread.connection().execute("SELECT 1").fetchone() == (1,)
+    def run(self):
+        assert self.workplace.connect().execute("SELECT 1").fetchone() == (1,)
         self.times += 1
-        return self.rows
+        return self.again_in(self.rows)
 
 
-def test_a_duty_that_has_found_something_comes_again_sooner_than_the_others(transactional_db, monkeypatch):
-    monkeypatch.setattr(maintenance, "BUSY_SECONDS", 0.02)
-    busy, idle = Counted(1), Counted(0)
-    thread = Maintenance("default", [busy, idle])
-    thread.start()
+class Busy(Counted):
+    rows = 1
+
+
+@pytest.fixture
+def housekeeping(transactional_db, monkeypatch):
+    """Starts a housekeeper with duties of these kinds, which are due soon, and returns it with them."""
+    monkeypatch.setattr("pgonly_django.duties.BUSY_SECONDS", 0.02)
+    monkeypatch.setattr(housekeeper, "BUSY_SECONDS", 0.02)
+    started = []
+
+    def start(*kinds, tell=lambda _: None):
+        started.append(Housekeeper(Workplace("default", tell=tell), kinds))
+        started[-1].start()
+        return started[-1], *started[-1].duties
+
+    yield start
+    for each in started:
+        each.end()
+        each.join(10)
+
+
+def test_a_duty_that_has_found_something_comes_again_sooner_than_the_others(housekeeping):
+    _, busy, idle = housekeeping(Busy, Counted)
     wait_for(lambda: busy.times >= 3)
-    thread.end()
-    thread.join(10)
     assert idle.times == 1
+
+
+class Hangs(Counted):
+    """A duty that hangs until `released`, which a test sets."""
+
+    name, released = "Hanging", threading.Event()
+
+    def run(self):
+        self.times += 1
+        self.released.wait(60)
+        return self.interval
+
+
+@pytest.fixture
+def released(monkeypatch):
+    event = threading.Event()
+    monkeypatch.setattr(Hangs, "released", event)
+    yield event
+    event.set()
+
+
+def test_a_duty_that_hangs_holds_up_no_other_and_is_named(housekeeping, released, caplog):
+    caplog.set_level("INFO")
+    thread, hanging, busy = housekeeping(Hangs, Busy)
+    wait_for(lambda: hanging.times)
+    before = busy.times
+    wait_for(lambda: busy.times >= before + 3)
+    wait_for(lambda: "Hanging takes longer than 1 s. The other duties continue." in caplog.text)
+    assert hanging.times == 1
+    released.set()
+    wait_for(lambda: hanging not in thread._running)
+
+
+class Raises(Counted):
+    """A duty that raises each time, and may be tried again at once."""
+
+    name, interval = "Raising", 0.05
+
+    def run(self):
+        self.times += 1
+        raise SystemExit("not today")
+
+
+def test_a_duty_that_raises_each_time_is_tried_again_and_holds_up_no_other(housekeeping, caplog):
+    _, raising, busy = housekeeping(Raises, Busy)
+    wait_for(lambda: raising.times >= 3 and busy.times >= 3)
+    assert "Raising failed, trying again later: not today" in caplog.text
+
+
+class Due(Hangs):
+    """A duty that is due when it starts."""
+
+    name, is_first = "First", True
+
+
+class Late(Counted):
+    """A duty that is due a moment later, as a schedule is while another duty takes its time."""
+
+    name, enqueues, is_first = "Late", True, True
+
+    def run(self):
+        super().run()
+        return 0.3 if self.times < 3 else NEVER
+
+
+def test_one_that_takes_long_delays_what_is_due_meanwhile_by_a_second_at_most(housekeeping, released):
+    _, due, late = housekeeping(Due, Late)
+    began = time.monotonic()
+    wait_for(lambda: late.times == 3, seconds=30)
+    assert time.monotonic() - began < 10
+    assert due.times == 1
+
+
+def test_what_the_main_loop_asks_for_is_owed_until_it_is_done(housekeeping):
+    class Asked(Counted):
+        hears, interval = ("news",), NEVER
+
+        def hear(self, name):
+            self.heard = name
+
+    told = SimpleQueue()
+    thread, asked = housekeeping(Asked, tell=told.put)
+    thread.hear("other news")
+    assert not thread.owes
+    thread.hear("news", "a")
+    assert thread.owes
+    thread.note_done(told.get(timeout=10))
+    assert (thread.owes, asked.heard, asked.times) == (False, "a", 1)
+
+
+def test_a_sleep_asks_first_and_leaves_no_connection(housekeeping, server):
+    class AskedFirst(Counted):
+        asks_before_sleep, interval = True, 300.0
+
+    told = SimpleQueue()
+    thread, asked, busy = housekeeping(AskedFirst, Busy, tell=told.put)
+    wait_for(lambda: busy.times)
+    thread.check()
+    assert isinstance(told.get(timeout=10), DutiesChecked)
+    assert asked.times
+    thread.sleep()
+    wait_for(lambda: not pids("application_name = 'pgonly housekeeper'"))
+    before = busy.times
+    thread.check()
+    assert isinstance(told.get(timeout=10), DutiesChecked)
+    assert busy.times == before
+    thread.wake()
+    wait_for(lambda: busy.times > before, seconds=20)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05])
+def test_the_thread_ends_whenever_it_is_asked_to(transactional_db, seconds):
+    for _ in range(10):
+        thread = Housekeeper(Workplace("default"), [Busy])
+        thread.start()
+        time.sleep(seconds)
+        thread.end()
+        thread.join(10)
+        assert not thread.is_alive()

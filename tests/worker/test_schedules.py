@@ -8,14 +8,13 @@ import pytest
 from django.db import connection, connections
 from django.utils import timezone
 
+from pgonly_django.duties import NEVER, Workplace
 from pgonly_django.models import Job, Schedule, State
 from pgonly_django.models.schedule import UNPLANNED
 from pgonly_django.scheduling import decorators, due
 from pgonly_django.scheduling.due import DueSchedules
-from pgonly_django.worker.connection import JobsListener
-from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.scheduler import BLIND_SECONDS, Scheduler
-from pgonly_django.worker.timers import NEVER
+from pgonly_django.scheduling.plugin import BLIND_SECONDS, RunSchedules
+from pgonly_django.worker.housekeeper import Housekeeper
 from tests import activity
 from tests.elsewhere import missing
 from tests.scheduling import tasks
@@ -31,33 +30,33 @@ def only_those_of_the_test(monkeypatch):
 
 
 @pytest.fixture
-def make_scheduler(transactional_db):
-    def scheduler(*, listens=True):
-        return Scheduler(uuid4(), WorkerOptions(), JobsListener("default", listens=listens))
+def make_duty(transactional_db):
+    def duty(*, listens=True):
+        return RunSchedules(Workplace("default", uuid4(), listens=lambda: listens))
 
-    return scheduler
+    return duty
 
 
-def test_without_schedules_it_never_comes_again_by_itself(make_scheduler, django_assert_max_num_queries):
-    scheduler = make_scheduler()
-    assert scheduler.run_once() == NEVER
+def test_without_schedules_it_never_comes_again_by_itself(make_duty, django_assert_max_num_queries):
+    duty = make_duty()
+    assert duty.run() == NEVER
     with django_assert_max_num_queries(1):  # after a NOTIFY
-        assert scheduler.run_once() == NEVER
+        assert duty.run() == NEVER
 
 
-def test_it_comes_again_exactly_at_the_next_tick(make_scheduler):
+def test_it_comes_again_exactly_at_the_next_tick(make_duty):
     make(next_at=timezone.now() + timedelta(seconds=100))
-    assert 99 < make_scheduler().run_once() <= 100
+    assert 99 < make_duty().run() <= 100
 
 
-def test_without_listen_it_looks_for_changes_now_and_then(make_scheduler):
-    assert make_scheduler(listens=False).run_once() == BLIND_SECONDS
+def test_without_listen_it_looks_for_changes_now_and_then(make_duty):
+    assert make_duty(listens=False).run() == BLIND_SECONDS
 
 
-def test_declared_schedules_are_confirmed_now_and_then(make_scheduler, settings):
+def test_declared_schedules_are_confirmed_now_and_then(make_duty, settings):
     settings.PGONLY = {"SCHEDULES": {"nightly": {"task": "tests.jobs.add", "cron": "0 3 * * *", "args": [1]}}}
-    scheduler = make_scheduler()
-    assert 0 < scheduler.run_once() <= 3600
+    duty = make_duty()
+    assert 0 < duty.run() <= 3600
     assert Schedule.objects.get().is_planned
 
 
@@ -74,7 +73,7 @@ def test_a_job_starts_when_its_tick_is_due(background_worker):
 def test_a_change_is_heard_at_once(background_worker):
     schedule = make(next_at=timezone.now() + HOUR)
     worker = background_worker(poll_seconds=600.0)
-    worker.threads.scheduler.has_looked.wait(10)
+    worker.housekeeper.has_looked.wait(10)
     Schedule.objects.all().edit(every_seconds=0.3)
     wait_for(lambda: len(ticks(schedule)) > 1)
     Schedule.objects.all().pause()
@@ -83,7 +82,7 @@ def test_a_change_is_heard_at_once(background_worker):
 
 def test_a_change_that_is_rolled_back_is_not_heard(background_worker):
     worker = background_worker(poll_seconds=600.0)
-    worker.threads.scheduler.has_looked.wait(10)
+    worker.housekeeper.has_looked.wait(10)
     connection.set_autocommit(False)
     make()
     connection.rollback()
@@ -107,7 +106,7 @@ def test_a_connection_that_breaks_before_the_tick_costs_a_second(background_work
     due_at = timezone.now() + timedelta(seconds=1.5)
     make(next_at=due_at)
     worker = background_worker()
-    worker.threads.scheduler.has_looked.wait(10)
+    worker.housekeeper.has_looked.wait(10)
     activity.end("query LIKE '%pgonly_schedule%'", server)
     connections.close_all()
     job = wait_for(Job.objects.first)
@@ -117,15 +116,15 @@ def test_a_connection_that_breaks_before_the_tick_costs_a_second(background_work
 def test_the_thread_ends_with_its_worker_and_leaves_no_connection(background_worker):
     make(next_at=timezone.now() + timedelta(seconds=5), every_seconds=5.0)
     worker = background_worker()
-    worker.threads.scheduler.has_looked.wait(10)
+    worker.housekeeper.has_looked.wait(10)
     worker.stop()
     wait_for(worker.left.is_set)
-    assert not worker.threads.scheduler.is_alive()
+    assert not worker.housekeeper.is_alive()
 
 
-def test_an_unplanned_schedule_is_planned_by_whoever_looks_first(make_scheduler):
+def test_an_unplanned_schedule_is_planned_by_whoever_looks_first(make_duty):
     schedule = make(next_at=UNPLANNED)
-    make_scheduler().run_once()
+    make_duty().run()
     assert fresh(schedule).is_planned
 
 
@@ -136,32 +135,29 @@ def test_a_job_finds_its_tick_and_the_budget_of_its_schedule(work):
     assert job.result == [schedule.next_at.isoformat(), "nightly"]
 
 
-def test_while_the_table_cannot_be_read_it_tries_ever_more_seldom_and_says_so_once(
-    make_scheduler, server, caplog
-):
-    scheduler = make_scheduler()
+def test_while_the_table_cannot_be_read_it_tries_ever_more_seldom_and_says_so_once(make_duty, server, caplog):
+    duty = make_duty()
+
+    def tried():
+        try:
+            return duty.run()
+        except Exception as error:
+            connections.close_all()
+            return duty.failed(error)
+
     with missing(server.execute, "pgonly_schedule"):
-        assert [scheduler._tried() for _ in range(8)] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+        assert [tried() for _ in range(8)] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     assert len(caplog.records) == 1
     assert "pgonly_schedule" in caplog.records[0].message
-    assert scheduler._tried() == NEVER
-
-
-def test_the_thread_ends_whenever_it_is_asked_to(make_scheduler):
-    for _ in range(20):
-        scheduler = make_scheduler()
-        scheduler.start()
-        scheduler.end()
-        scheduler.join(10)
-        assert not scheduler.is_alive()
+    assert tried() == NEVER
 
 
 def test_without_schedules_it_keeps_no_connection_open(background_worker, server):
     worker = background_worker()
-    assert worker.threads.scheduler.has_looked.wait(10)
+    assert worker.housekeeper.has_looked.wait(10)
     connection.close()
     wait_for(lambda: not activity.pids("query LIKE '%pgonly_schedule%'", server))
-    assert worker.threads.scheduler._declare_at == NEVER
+    assert duty_of(worker)._declare_at == NEVER
 
 
 @pytest.fixture
@@ -172,6 +168,11 @@ def hanging(monkeypatch, transactional_db):
     yield make("hanging", task="tests.scheduling.tasks.hangs", next_at=timezone.now() - HOUR)
     tasks.released.set()
     wait_for(lambda: not due.in_hand["default"])
+
+
+def duty_of(worker):
+    (duty,) = (duty for duty in worker.housekeeper.duties if isinstance(duty, RunSchedules))
+    return duty
 
 
 def is_hanging():
@@ -187,7 +188,7 @@ def test_one_that_hangs_keeps_no_other_from_ticking_and_runs_when_it_returns(bac
     since = clock()
     wait_for(lambda: len(ticks(neighbour, tick_at__gt=since)) >= 3)
     assert due.in_hand["default"] == {"hanging", "another"}
-    assert worker.threads.scheduler.is_alive()
+    assert worker.housekeeper.is_alive()
     tasks.released.set()
     wait_for(lambda: len(ticks(hanging)) == 1)
     since = clock()
@@ -196,9 +197,9 @@ def test_one_that_hangs_keeps_no_other_from_ticking_and_runs_when_it_returns(bac
 
 def test_once_one_that_hung_returns_its_next_tick_is_waited_for(background_worker, hanging):
     worker = background_worker()
-    wait_for(lambda: is_hanging() and worker.threads.scheduler.next_at == NEVER)
+    wait_for(lambda: is_hanging() and duty_of(worker).needed_at == NEVER)
     tasks.released.set()
-    wait_for(lambda: worker.threads.scheduler.next_at < NEVER)
+    wait_for(lambda: duty_of(worker).needed_at < NEVER)
 
 
 def test_one_whose_connection_the_server_ends_while_it_hangs_says_so(
@@ -223,11 +224,15 @@ def test_one_whose_connection_the_server_ends_while_it_hangs_says_so(
     wait_for(lambda: len(ticks(neighbour, tick_at__gt=since)) >= 3)
 
 
-def test_a_look_ends_though_one_hangs(make_scheduler, hanging):
+def test_a_look_ends_though_one_hangs(hanging):
     make("neighbour", args=[2])
-    assert 3590 < make_scheduler().look_once() < 3600
+    housekeeper = Housekeeper(Workplace("default", uuid4()), [RunSchedules])
+    housekeeper.start()
+    assert housekeeper.has_looked.wait(10)
+    assert 3590 < housekeeper.needed_at - time.monotonic() < 3600
     assert Job.objects.count() == 1
     assert is_hanging()
+    housekeeper.end()
 
 
 def test_a_worker_stops_while_one_hangs(background_worker, hanging):
@@ -237,4 +242,4 @@ def test_a_worker_stops_while_one_hangs(background_worker, hanging):
     worker.stop()
     wait_for(worker.left.is_set)
     assert time.monotonic() - begin < 10
-    assert not worker.threads.scheduler.is_alive()
+    assert not worker.housekeeper.is_alive()
