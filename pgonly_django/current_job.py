@@ -12,9 +12,8 @@ class CurrentJob(Protocol):
     job: Any  # its row as it was claimed: id, task, queue, attempt
     worker: str  # the name of its worker
 
-    reservations: list[
-        None
-    ]  # one entry for each that calls of this run have made of budgets, and not settled
+    # One entry for each that calls of this run have made of budgets, and not settled.
+    reservations: list[None]
 
     @property
     def is_in_the_way(self) -> bool:

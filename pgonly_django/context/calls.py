@@ -7,11 +7,11 @@ import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
 from itertools import chain
 from typing import Any
 
 from pgonly_django.amounts import Amount, Cost, Costed
+from pgonly_django.context.output import StepCall, calls_around
 from pgonly_django.events import emit
 from pgonly_django.exceptions import JobInterrupt, WrongArgumentsError
 from pgonly_django.plugins import PayingBudget, payer
@@ -20,8 +20,6 @@ from pgonly_django.queue.checkpoints import StepCost
 # A call may take longer than the longest so far, and its result has to be stored.
 MARGIN, STORE_SECONDS = 1.2, 0.05
 
-# The calls that the code is inside of.
-_inside: ContextVar[tuple[object, ...]] = ContextVar("pgonly_step_calls", default=())
 # All pauses of one step together. Ending the run and beginning another one costs two transactions and the place in the
 # queue, and the backoff of a first snooze alone takes longer: 7.5 to 15 s.
 SHORT_SECONDS = 5.0
@@ -49,7 +47,7 @@ class Calls:
         # Whether another thread or asyncio task than the job's first one has called the context.
         self.are_in_branches = False
         # One entry each. A lock would not do: the job may be interrupted between two bytecodes, and leave it held.
-        self._under_way: list[object] = []
+        self._under_way: list[StepCall] = []
         self._around: list[None] = []
 
     @contextmanager
@@ -63,13 +61,13 @@ class Calls:
             self.active_at = time.monotonic()
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self, step: str) -> Iterator[StepCall]:
         """Stands around one call."""
-        began, call = time.monotonic(), object()
-        token = _inside.set((*_inside.get(), call))
+        call = StepCall(step)
+        token = calls_around.set((*calls_around.get(), call))
         self._under_way.append(call)
         try:
-            yield
+            yield call
             self.completed += 1
         except (JobInterrupt, CancelledError):
             self.was_cut_off = True
@@ -77,8 +75,8 @@ class Calls:
         finally:
             self._under_way.remove(call)
             self.active_at = time.monotonic()
-            self.longest_seconds = max(self.longest_seconds, self.active_at - began)
-            _inside.reset(token)
+            self.longest_seconds = max(self.longest_seconds, self.active_at - call.began)
+            calls_around.reset(token)
 
     def lacks_time(self, seconds: float | None = None) -> bool:
         """Returns whether the process ends before something is done that takes `seconds`, or as long as the longest
@@ -104,9 +102,9 @@ class Calls:
         return bool(self._around)
 
     @property
-    def around_here(self) -> tuple[object, ...]:
-        """The calls that this code is inside of."""
-        return _inside.get()
+    def around_here(self) -> tuple[StepCall, ...]:
+        """The calls that this code is inside of, the innermost one last."""
+        return calls_around.get()
 
     def others_under_way(self, around_waits: Iterable[tuple[object, ...]]) -> bool:
         """Returns whether other threads or asyncio tasks of the job are in the middle of a call. The calls that are

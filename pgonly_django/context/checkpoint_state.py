@@ -56,10 +56,6 @@ class CheckpointState:
         return self._values
 
     @property
-    def is_unwritten(self) -> bool:
-        return self.to_write != self._values.in_row
-
-    @property
     def to_write(self) -> Saved:
         """Returns everything reached, except positions that were reached in an open transaction of another database,
         which may still be rolled back."""

@@ -62,8 +62,8 @@ class DetachedMemory(Memory):
         return self._steps.get(name)
 
     @contextmanager
-    def call(self, name: str) -> Iterator[None]:  # noqa: ARG002 - its output goes to the log
-        with self.calls.one():
+    def call(self, name: str) -> Iterator[None]:
+        with self.calls.one(name):
             yield
 
     def keep_step(self, name: str, value: Any, spending: Spending) -> str:

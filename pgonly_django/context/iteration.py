@@ -150,24 +150,20 @@ class Rows:
 
     def _after(self, at: Position) -> QuerySet[Any]:
         """Returns the rows after a position, without the limits of a slice."""
-        rows = self._rows.all()
+        rows, pk = self._rows.all(), _pk_of(self._rows)
         rows.query.clear_limits()
-        is_descending = _is_descending(rows)
+        is_descending = str(rows.query.order_by[0]).startswith("-") == rows.query.standard_ordering
         if at.after is not None:
-            key = self._pk.to_python(at.after)
+            key = pk.to_python(at.after)
             rows = rows.filter(pk__lt=key) if is_descending else rows.filter(pk__gt=key)
         if at.until is not None:
-            key = self._pk.to_python(at.until)
+            key = pk.to_python(at.until)
             rows = rows.filter(pk__gte=key) if is_descending else rows.filter(pk__lte=key)
         return rows
 
     def _last_key(self) -> int | str | None:
         keys = self._after(Position()).prefetch_related(None).reverse().values_list("pk", flat=True)
         return next((key if type(key) is int else str(key) for key in keys[:1]), None)
-
-    @property
-    def _pk(self) -> Any:
-        return _pk_of(self._rows)
 
 
 def _pk_of(rows: QuerySet[Any]) -> Any:
@@ -176,11 +172,6 @@ def _pk_of(rows: QuerySet[Any]) -> Any:
     while getattr(field, "remote_field", None) is not None:
         field = field.target_field
     return field
-
-
-def _is_descending(rows: QuerySet[Any]) -> bool:
-    first = str(rows.query.order_by[0])
-    return first.startswith("-") == rows.query.standard_ordering
 
 
 def _given_order(rows: QuerySet[Any]) -> tuple[Any, ...]:

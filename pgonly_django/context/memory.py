@@ -17,7 +17,7 @@ from django.db import connections
 from pgonly_django.conf import settings
 from pgonly_django.context.calls import Spending
 from pgonly_django.context.checkpoint_state import CheckpointState
-from pgonly_django.context.output import RunOutput, current_step_call, in_step
+from pgonly_django.context.output import RunOutput
 from pgonly_django.context.pending_wait import PendingWait
 from pgonly_django.context.run import Run
 from pgonly_django.context.transactions import is_in_transaction, retry_while_down
@@ -142,7 +142,7 @@ class Memory:
 
     @property
     def _is_unwritten(self) -> bool:
-        return self.state.is_unwritten and not self._run.lease_lost
+        return self.state.to_write != self.state.values.in_row and not self._run.lease_lost
 
     def _write(self, saved: Saved) -> None:
         said: list[PartRow] = []
@@ -171,7 +171,7 @@ class Memory:
         """Stands around one call of a step."""
         seen = self._run.seen
         observed = nullcontext() if seen is None or not steps.functions else around(steps, seen, name)
-        with observed, self._run.calls.one(), in_step(name) as call:
+        with observed, self._run.calls.one(name) as call:
             if self.output is not None:
                 self.output.begin_step(call)
             try:
@@ -185,7 +185,7 @@ class Memory:
         text = to_json(spending.take(value), f"The result of step {name!r}")
         alias = self._run.alias
         paid = spending.stored(alias, is_in_transaction=is_in_transaction(connections[alias]))
-        call, output = current_step_call(), self.output
+        call, output = self._run.calls.around_here[-1], self.output
         said = output.keep_step(call) if output is not None else []
         kept, is_new = self._fenced(checkpoints.save_step, name, text, paid, said, call.began)
         if output is not None:

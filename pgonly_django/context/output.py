@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -39,9 +38,9 @@ class Chunk:
         self.text = text
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class StepCall:
-    """The chunks that one call of a step has emitted."""
+    """One call of a step, and the chunks that it has emitted."""
 
     name: str
     began: float = field(default_factory=time.monotonic)
@@ -68,23 +67,8 @@ class Loop:
     end: int | None = None  # likewise; None: it is under way, or was left by a break
 
 
-_calls: ContextVar[tuple[StepCall, ...]] = ContextVar("pgonly_step_calls", default=())
-
-
-def current_step_call() -> StepCall:
-    """Returns the innermost call of a step around the code that asks."""
-    return _calls.get()[-1]
-
-
-@contextmanager
-def in_step(name: str) -> Iterator[StepCall]:
-    """Assigns what is emitted inside to this call of the step, and to the steps around it."""
-    call = StepCall(name)
-    token = _calls.set((*_calls.get(), call))
-    try:
-        yield call
-    finally:
-        _calls.reset(token)
+# The calls that the code is inside of. What it emits belongs to all of them.
+calls_around: ContextVar[tuple[StepCall, ...]] = ContextVar("pgonly_step_calls", default=())
 
 
 class RunOutput:
@@ -105,7 +89,7 @@ class RunOutput:
         self._withdrawn: list[int] = []  # from which chunks on
         self._steps: dict[str, int] = {}  # whose text is in it, with the places of their rows
         self._steps_reached: set[str] = set()  # by this run
-        self._step_calls = {call.name: call for call in _calls.get()}  # made by this run
+        self._step_calls = {call.name: call for call in calls_around.get()}  # made by this run
         self._restored_at: int | None = None  # the place of the checkpoint that it was restored to
 
     # What the job says.
@@ -122,7 +106,7 @@ class RunOutput:
         if not text:
             return
         chunk = Chunk(text)
-        for call in _calls.get():
+        for call in calls_around.get():
             call.chunks.append(chunk)
         self.chunks.append(chunk)
         self._length += len(text)  # two threads at once may count too little: the limit is not exact
@@ -162,7 +146,8 @@ class RunOutput:
     def take_back(self, call: StepCall) -> None:
         if not call.chunks:
             return
-        index = self._index_of(call.chunks[0])
+        first = call.chunks[0]  # which a loop may have cut off
+        index = next((at for at, each in enumerate(self.chunks) if each is first), 0)
         for chunk in call.chunks:
             self._length -= len(chunk.text)
             chunk.text = ""
@@ -320,10 +305,6 @@ class RunOutput:
         self.chunks[kept:] = [Chunk(rest)] if rest else []
         self._length = length
         self._note_change()
-
-    def _index_of(self, chunk: Chunk) -> int:
-        """Returns the index of the chunk; 0 where it is not there any more."""
-        return next((at for at, each in enumerate(self.chunks) if each is chunk), 0)
 
     def _note_change(self) -> None:
         self._measured = (0, 0)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgonly_django.context.calls import Calls
-from pgonly_django.context.interrupter import Interrupter, current_task
+from pgonly_django.context.interrupter import Interrupter, current_task, take
 from pgonly_django.context.pending_wait import PendingWait
 from pgonly_django.context.unwritten import UnwrittenOutput
 from pgonly_django.error_texts import RunKey
@@ -146,13 +146,8 @@ class Run:
         return self._calls
 
     def take(self) -> bool:
-        """Returns True for the first caller only: either a slot starts the job, or the worker gives it back. See
-        take()."""
-        try:
-            self._token.pop()
-        except IndexError:
-            return False
-        return True
+        """Returns True for the first caller only: either a slot starts the job, or the worker gives it back."""
+        return take(self._token)
 
     def renew_lease(self, asked_at: float, lease_for: timedelta) -> None:
         """Notes that PostgreSQL has renewed the lease, by a statement that was sent at `asked_at`."""
@@ -209,9 +204,8 @@ class Run:
         """Called by the job's threads: from now on the worker looks whether something is new."""
         if self.emitting is not None:
             self.emitting.add(self)
-        self.unwritten = (
-            unwritten  # last: an interruption in between leaves no output that the worker does not see
-        )
+        # Last: an interruption in between leaves no output that the worker does not see.
+        self.unwritten = unwritten
 
     def log(self, text: str) -> None:
         if self.log_lines is None:

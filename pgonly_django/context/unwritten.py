@@ -26,9 +26,8 @@ class UnwrittenOutput:
         self._seen_length = len(seen.text) if seen else 0  # at most
         self._repeats = bool(seen)  # the run has not said anything else yet
         self._looked_at = (0, 0)  # the number of chunks, and of changes
-        self._taken: tuple[SeenRow, int, list[str]] | None = (
-            None  # its text is after this number of pieces of `_seen`
-        )
+        # The row; its text comes after this number of pieces of `_seen`.
+        self._taken: tuple[SeenRow, int, list[str]] | None = None
 
     @property
     def has_news(self) -> bool:

@@ -22,7 +22,7 @@ def test_a_call_fits_in_by_the_longest_so_far_with_a_margin():
 def test_calls_are_measured_also_when_they_fail():
     calls = Calls()
     try:
-        with calls.one():
+        with calls.one("step"):
             time.sleep(0.02)
             raise ValueError
     except ValueError:
@@ -34,7 +34,7 @@ def test_calls_are_measured_also_when_they_fail():
 def test_inside_a_call_no_other_one_is_waited_for_and_nothing_lacks_time():
     calls = Calls()
     calls.until, calls.longest_seconds = time.monotonic(), 5.0
-    with calls.one():
+    with calls.one("step"):
         assert not calls.others_under_way(())
         assert not calls.lacks_time()
         seen = []
