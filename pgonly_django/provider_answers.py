@@ -117,7 +117,7 @@ def is_unpaid(error: BaseException | None) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and the errors that it was made of, but not its context, which may be an earlier call's."""
+    """Yields the error and the errors that it was made of, but not its context, which may be an earlier call's."""
     for _ in range(CHAIN_LIMIT):
         if error is None:
             return

@@ -68,7 +68,7 @@ class Charts:
         return parts(self.alias, self.period, self.queue)
 
     def runs(self) -> dict[str, Any]:
-        """The number of runs that ended, and how they ended."""
+        """Counts the runs that ended, and how they ended."""
         bars = []
         for part in self.parts:
             numbers = [getattr(part.ended, name) for name in NUMBERS]
@@ -89,7 +89,7 @@ class Charts:
         return self._chart(tuple(PERCENTILES), bars, sums, lambda top: formats.duration(top * MICROSECOND))
 
     def times(self) -> dict[str, Any]:
-        """The tasks that ran most often: how many runs ended, and how long they waited and took."""
+        """Returns the tasks that ran most often: how many runs ended, and how long they waited and took."""
         rows = [
             {
                 "figures": each,
@@ -166,8 +166,8 @@ def chart(series: Sequence[Series], bars: Sequence[Bar], top_label: Callable[[in
 def stacked(
     colours: Sequence[str], numbers: Sequence[int], left: float, width: float, top: int
 ) -> list[dict[str, str]]:
-    """The parts of one bar, from the bottom up. Coordinates as text: a template would write them as the reader's
-    language writes numbers."""
+    """Returns the parts of one bar, from the bottom up. Coordinates as text: a template would write them as the
+    reader's language writes numbers."""
     rects = []
     lower = HEIGHT
     for kind, number in zip(colours, numbers, strict=True):

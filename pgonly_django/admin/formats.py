@@ -127,7 +127,7 @@ def second(text: str, title: str = "") -> SafeString:
 
 
 def progress_bar(done: float, total: float) -> SafeString:
-    """A <progress>: no inline style, so that it works under a strict CSP."""
+    """Returns a <progress>: no inline style, so that it works under a strict CSP."""
     html = '<progress class="pgonly-progress" value="{}" max="{}">{}</progress>'
     return format_html(html, done, total, f"{int(100 * min(max(done, 0), total) / total)}%")
 

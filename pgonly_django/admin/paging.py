@@ -46,7 +46,7 @@ class CappedPaginator(QuerySetPaginator):
 
 
 def capped_counts(alias: str, rows: Mapping[str, models.QuerySet[Any]]) -> dict[str, int]:
-    """How many rows each of these has, in one statement: at most one more than the cap, which label_of() shows."""
+    """Counts the rows of each of these, in one statement: at most one more than the cap, which label_of() shows."""
     counts, names, parameters = dict.fromkeys(rows, 0), [], []
     for name, of_name in rows.items():
         limited = of_name.order_by().values("pk")[: COUNTED_AT_MOST + 1]

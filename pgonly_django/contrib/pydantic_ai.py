@@ -144,7 +144,7 @@ class JobSteps(AbstractCapability[Any]):
         return DeferredToolResults(approvals=dict(zip(ids, answers, strict=True)))
 
     def cost_of(self, step: str, stored: Any) -> Cost:
-        """What a response has cost. A price that is not known counts as `reserve`."""
+        """Returns what a response has cost. A price that is not known counts as `reserve`."""
         response = _response(stored)
         usage = response.usage
         try:
@@ -253,8 +253,8 @@ def _stored_answers(alias: str, job_id: str) -> set[str]:
 
 
 def _request(messages: Any, model_settings: Any, parameters: Any) -> list[Any]:
-    """What a request says, without what is other in each run: times, and the ids of runs. The ids of calls become
-    numbers: they differ where a model is asked again, and answers the same."""
+    """Returns what a request says, without what is other in each run: times, and the ids of runs. The ids of calls
+    become numbers: they differ where a model is asked again, and answers the same."""
     numbers: dict[str, int] = {}
     sent = []
     for message in ModelMessagesTypeAdapter.dump_python(messages, mode="json", fallback=_kind):
@@ -273,7 +273,7 @@ def _response(stored: Any) -> ModelResponse:
 
 
 async def _call_tool(handler: Callable[..., Any], args: Any) -> dict[str, Any]:
-    """How the call of a tool ended, to be stored. What it asks of the model is a result, too."""
+    """Returns how the call of a tool ended, to be stored. What it asks of the model is a result, too."""
     try:
         returned = await handler(args)
     except (ModelRetry, ToolRetryError) as error:
@@ -314,7 +314,7 @@ def _text_in(event: Any) -> str:
 
 
 async def _approval(context: Any, call: Any) -> Any:
-    """What a person has answered. JobWaiting ends the run if that is still open."""
+    """Returns what a person has answered. JobWaiting ends the run if that is still open."""
     args = call.args_as_dict()
     question = _question(call.tool_name, args)
     with _names().name(f"approve {context.job_id} {call.tool_name}", args) as key:

@@ -63,7 +63,7 @@ NOTICE_DEAD_PEERS = {
 
 
 def parameters(pid: int | None, **more: str) -> Params:
-    """The parameters of SET, for SETTINGS and `more`. Without the announced process id, it sets them anyway."""
+    """Returns the parameters of SET, for SETTINGS and `more`. Without the announced process id, it sets them anyway."""
     wanted = SETTINGS | more
     return {"names": list(wanted), "values": list(wanted.values()), "pid": pid}
 

@@ -60,12 +60,12 @@ class Statement:
         self.name = f"pgonly_{digest[:24]}".encode()
 
     def values(self, params: Params) -> Values:
-        """The parameters as they travel. Raises psycopg.DataError for text with NUL."""
+        """Returns the parameters as they travel. Raises psycopg.DataError for text with NUL."""
         return [None if (value := params[name]) is None else encode(value) for name, encode in self._encoders]
 
 
 def integer(raw: bytes | None) -> int:
-    """An integer column of any width, as it comes in binary."""
+    """Returns an integer column of any width, as it comes in binary."""
     assert raw is not None
     return int.from_bytes(raw, "big", signed=True)
 

@@ -173,7 +173,7 @@ def refuse_unknown(alias: str, flags: dict[str, Any]) -> None:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """The end of a message about a name that there is not."""
+    """Returns the end of a message about a name that there is not."""
     by_last_part = {each.rpartition(".")[2]: each for each in known}
     near = difflib.get_close_matches(name, known, n=1) or [
         by_last_part[each] for each in difflib.get_close_matches(name, by_last_part, n=1)

@@ -36,7 +36,7 @@ MAY_REPLACE = """coalesce(d.declarer_started_at <= {started}
 
 
 def _declarer() -> dict[str, Any]:
-    """The columns that say which process declares. A clock that is ahead makes no process newer than those to come."""
+    """Returns the columns that say which process declares. A clock that is ahead makes none newer than later ones."""
     started = Least(Value(STARTED_AT), ClockTimestamp(), output_field=TimestampField())
     return {"declared_at": ClockTimestamp(), "declarer_started_at": started}
 

@@ -416,7 +416,7 @@ class Job(models.Model):
 
 
 def _recorded_seconds(entries: list[dict[str, Any]]) -> float | None:
-    """The length of the last run in `errors`."""
+    """Returns the length of the last run in `errors`."""
     for entry in reversed(entries):
         if "started_at" in entry and entry.get("outcome") not in NOT_RUN:
             return seconds_between(entry["started_at"], entry.get("finished_at"))

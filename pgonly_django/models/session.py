@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def hash_key(session_key: str) -> bytes:
-    """The hash of the cookie in the table. SHA-256 needs no salt and no stretching: a key has 165 random bits."""
+    """Returns the hash of the cookie in the table. SHA-256 needs no salt or stretching: a key has 165 random bits."""
     return hashlib.sha256(session_key.encode("utf-8", "surrogatepass")).digest()
 
 
 def hash_user(user_id: str) -> bytes:
-    """The key of the row that keeps a user's sessions of another engine out. No text, so no cookie, has this byte."""
+    """Returns the key of the row that keeps a user's sessions of another engine out. No text or cookie has its byte."""
     return hashlib.sha256(b"\xffuser:" + user_id.encode("utf-8", "surrogatepass")).digest()
 
 

@@ -36,7 +36,7 @@ def own_version() -> str:
 
 
 def silent_after() -> timedelta:
-    """How long a live worker may be silent: 30 s with the usual lease. After a whole lease its jobs are rescued."""
+    """Returns how long a live worker may be silent: 30 s by default. After a whole lease its jobs are rescued."""
     return timedelta(seconds=settings().lease_seconds * SILENT_AFTER)
 
 

@@ -161,7 +161,7 @@ ORDER BY most.runs DESC, queue, task
 
 
 def times(alias: str, period: Period, queue: str = "") -> list[Times]:
-    """The times of the TASKS_AT_MOST pairs of queue and task that ran most often in the period, in that order."""
+    """Returns the times of the TASKS_AT_MOST pairs of queue and task that ran most often in the period, by that."""
     within = str(period.length * period.count)
     facts = {"granularity": period.granularity, "within": within, "queue": queue}
     with connections[alias].cursor() as cursor:
@@ -304,8 +304,8 @@ class FailedGroup(NamedTuple):
 
 
 def failed_since(alias: str, since: float) -> list[FailedGroup]:
-    """The jobs that failed after `since`, an epoch, and have not been retried: the largest group first. Reads the
-    errors of at most 500 jobs, the newest of each task, of the 5,000 failed jobs that were enqueued last."""
+    """Returns the jobs that failed after `since`, an epoch, and have not been retried: the largest group first. Reads
+    the errors of at most 500 jobs, the newest of each task, of the 5,000 failed jobs that were enqueued last."""
     return [
         FailedGroup(task, error, Counted(number, has_more), newest_at, seconds)
         for task, error, number, newest_at, seconds, has_more in all_rows(

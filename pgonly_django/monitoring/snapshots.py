@@ -50,7 +50,7 @@ def old_snapshots(
 
 
 def _holders(alias: str, application_name: str, seconds: float) -> tuple[str, tuple[Job, ...]]:
-    """The worker, and its jobs that run since the transaction began, the latest first. Index: pgonly_job_running."""
+    """Returns the worker and its jobs that run since the transaction began, latest first. Index: pgonly_job_running."""
     if (found := _UUID.search(application_name)) is None:
         return "", ()
     worker_id = UUID(found.group())

@@ -72,8 +72,8 @@ class Template:
         object.__setattr__(self, "insert", self.insert_with(()))
 
     def insert_with(self, own: Sequence[str]) -> Statement:
-        """The INSERT of a job with the columns `own` of its call. The values of the template are written into it once,
-        quoted by psycopg: to bind and parse ten parameters and empty columns less saves 60 of 560 us for every job."""
+        """Returns the INSERT of a job with the columns `own` of its call. The values of the template are written into
+        it once, quoted by psycopg: ten parameters and empty columns less save 60 of 560 us for every job."""
         values = {name: getattr(self, name) for name in TEMPLATE_COLUMNS}
         quoted = {n: sql.quote(value).replace("%", "%%") for n, value in values.items() if value is not None}
         state = READY_OR_SCHEDULED.format(**quoted) if self.run_at else "'ready'"

@@ -175,7 +175,7 @@ WHERE finished_at >= statement_timestamp() - %(within)s::interval
 
 
 def failures(alias: str, within: timedelta, queues: Sequence[str] = ()) -> int:
-    """How many jobs failed for the last time `within` that time, of the 5,000 failed ones that were enqueued last."""
+    """Returns how many jobs failed permanently `within` that time, of the 5,000 failed ones that were enqueued last."""
     ((count,),) = all_rows(alias, FAILURES, {"within": within, "queues": list(queues)})
     return int(count)
 

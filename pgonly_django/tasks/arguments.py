@@ -52,7 +52,7 @@ class CallSignature:
     def arguments(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], *, with_defaults: bool = True
     ) -> dict[str, Any]:
-        """The values of the parameters of a call that check() passes, by name; those of `**kwargs` by their names."""
+        """Returns the parameters of a call that check() passes, by name; those of `**kwargs` by their names."""
         bound = self.signature.bind(*args, **kwargs)
         if with_defaults:
             bound.apply_defaults()
@@ -62,8 +62,8 @@ class CallSignature:
     def replaced(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], new: Mapping[str, Any]
     ) -> tuple[list[Any], dict[str, Any]]:
-        """The call with the values of `new`, by the names of parameters. Each argument is passed as it was, by its
-        place or by its name, and further ones by name: a callable that makes a key may take them only in that way."""
+        """Returns the call with the values of `new`, by the names of parameters. Each argument is passed as it was, by
+        its place or by its name, and further ones by name: a callable that makes a key may take them only so."""
         args, kwargs = list(args), dict(kwargs)
         for name, value in new.items():
             place = self.places.get(name, len(args))
@@ -100,7 +100,7 @@ def refuse_long(texts: tuple[str, str], what: str) -> None:
 def texts_of(
     all_args: Sequence[Sequence[Any]], all_kwargs: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, str] | None]:
-    """What CallSignature.to_json() makes of many calls, encoded together; None where it has to look at one itself."""
+    """Returns what CallSignature.to_json() makes of many calls, encoded together; None for calls that it has to see."""
     kwargs: Iterable[str | None] = repeat("{}", len(all_kwargs))
     if any(all_kwargs):
         # As one call does: the items() of a QueryDict, which JSON would take, have the last value of each list only.

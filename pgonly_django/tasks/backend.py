@@ -228,8 +228,8 @@ class PostgresBackend(BaseTaskBackend):
         return results
 
     def get_result(self, result_id: str) -> JobResult:
-        """The result of the job. Raises TaskResultDoesNotExist when this backend has no job of this id (any more). If
-        the code of the task does not exist any more, the result's task is a stand-in that raises when it is called."""
+        """Returns the result of the job. Raises TaskResultDoesNotExist when this backend has no job of this id (any
+        more). If the code of the task is gone, the result's task is a stand-in that raises when it is called."""
         from pgonly_django.models import Job
 
         try:

@@ -87,7 +87,7 @@ def edit(alias: str, job_id: Any, version: str, changes: Mapping[str, Any]) -> l
 
 
 def _state(job: Job, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The state for a new time: the database's clock decides, which also promotes the job. A held job stays held."""
+    """Returns the state for a new time, by the database's clock, which also promotes the job. A held job stays held."""
     if "run_at" not in changes or job.state == State.HELD:
         return {}
     now_ready = {"state": State.READY, **READY_AGAIN} if job.state == State.SCHEDULED else {}

@@ -30,7 +30,7 @@ def _is_error_class(value: Any) -> bool:
 
 
 def stored_errors(value: Any) -> list[str]:
-    """The paths of these classes, as the row of a job keeps them. A class need not be importable by its path."""
+    """Returns the paths of the classes, as a job's row keeps them. A class need not be importable by its path."""
     return [each if isinstance(each, str) else _path(each) for each in _error_classes(value)]
 
 

@@ -149,7 +149,7 @@ def _redrive_rows(
 
 
 def _changed(row: Job, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a call with the new arguments, as JSON. Raises PgonlyError where the row's do not fit."""
+    """Returns the columns of a call with the new arguments, as JSON. Raises PgonlyError where the row's do not fit."""
     task = find_task(row.task, row.backend, row.queue, row.priority)
     args, kwargs = call_signature(task.func, task.takes_context).replaced(row.args, row.kwargs, arguments)
     calls = [(task, row.args, row.kwargs, None), (task, args, kwargs, None)]
@@ -190,7 +190,7 @@ def _checked_rate(per_minute: float | None) -> float:
 
 
 def _unsliced(jobs: JobQuerySet, alias: str) -> JobQuerySet:
-    """A queryset that takes filters and locks: a sliced one takes no filter, one with DISTINCT or a join no lock."""
+    """Returns a queryset that takes filters and locks: a slice takes no filter, DISTINCT and joins take no lock."""
     if jobs.query.is_sliced:
         return Job.objects.using(alias).filter(pk__in=list(jobs.values_list("pk", flat=True)))
     if jobs.query.distinct or jobs.query.combinator:

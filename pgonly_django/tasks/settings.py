@@ -57,7 +57,7 @@ class TasksEntry:
         return chosen
 
     def resolve(self, queue: str, *layers: Mapping[str, Any]) -> TaskOptions:
-        """The options of a call on `queue`. The layers: .using() > @task(...) > the queue's > OPTIONS > built in."""
+        """Returns options of a call on `queue`. Layers: .using() > @task(...) > the queue's > OPTIONS > built in."""
         merged: dict[str, Any] = {**self.defaults, **self.queue_defaults.get(queue, {})}
         for layer in layers:
             merged.update(layer)

@@ -38,7 +38,7 @@ def labelled(html: str, changelist: Any) -> SafeString:
 
 @register.filter
 def exact(moment: datetime | None) -> SafeString:
-    """A time as all our pages show it, such as 2026-11-30 05:58:11."""
+    """Returns a time as all our pages show it, such as 2026-11-30 05:58:11."""
     from pgonly_django.admin import formats
 
     return formats.exact(moment)

@@ -116,7 +116,7 @@ class _SimulatedCommits:
         self._calls_at: dict[str, int] = {}
 
     def attributes(self) -> dict[str, Any]:
-        """The attributes of the connection while the code runs. The lists are others: Django's keep their entries."""
+        """Returns the connection's attributes while the code runs. Its lists are new: Django's keep their entries."""
         connection = self.connection
         return _NO_TRANSACTION | {
             # Those of the test stay: the cache and others look for the mark of a TestCase in them.

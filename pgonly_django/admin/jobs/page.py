@@ -140,7 +140,7 @@ def _times(job: Job, *, is_due: bool) -> list[tuple[str, str]]:
 
 
 def _kept(job: Job) -> list[tuple[str, str]]:
-    """How long its row is kept: what holds for it, and of an unfinished job also what would hold if it fails."""
+    """Returns how long its row is kept: what holds now, and for an unfinished job also what holds if it fails."""
     if_it_fails = job.failed_retention or (job.retention and max(job.retention, FAILED_RETENTION))
     if job.state == State.FAILED:
         label = _("Kept after it finished") if job.failed_retention is None else _("Kept if it fails")

@@ -164,7 +164,7 @@ class Waterfall:
         return row
 
     def _rest(self) -> Iterator[Row]:
-        """The time since the last run of a job that waits, or that ended without another run."""
+        """Yields the time since the last run of a job that waits, or that ended without another run."""
         rest = self._end - self._passed
         if self._job.state == State.RUNNING or (self._job.is_finished and rest < AT_ONCE):
             return
