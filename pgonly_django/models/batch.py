@@ -63,9 +63,9 @@ def batches_of(jobs: models.QuerySet[Any], limit: int | None = None) -> list[Any
 
 
 def lock(alias: str, ids: Collection[Any]) -> None:
-    """Keeps these batches as they are until the transaction ends: no worker closes them in between. Whoever writes
-    members of batches that may be closed, or cancels, locks them first, before any job, or two could wait for each
-    other."""
+    """Keeps these batches as they are until the transaction ends: no worker closes them in between. A transaction that
+    writes members of batches that may be closed, or cancels, locks the batches first, before any job, or two could wait
+    for each other."""
     if ids:
         rows = JobBatch.objects.using(alias).filter(pk__in=ids).order_by("pk")
         list(rows.select_for_update(no_key=True).values_list("pk"))

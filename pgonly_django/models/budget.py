@@ -25,12 +25,12 @@ TIME_ZONE_LENGTH = 64
 
 # When the present period of the budget `b` began; NULL without one. All of a statement sees the same moment.
 PERIOD = "date_trunc(b.per, statement_timestamp(), b.timezone)"
-# When the next one begins. Hours have no date: the clock may be set back in one.
+# When the next period begins. Hours have no date: the clock may be set back in one.
 NEXT_PERIOD = f"""CASE b.per WHEN 'hour' THEN {PERIOD} + interval '1 hour'
     ELSE (({PERIOD}) AT TIME ZONE b.timezone + ('1 ' || b.per)::interval) AT TIME ZONE b.timezone END"""
-# What is spent in the present one.
+# What is spent in the present period.
 SPENT = f"CASE WHEN b.period_start < {PERIOD} THEN 0 ELSE b.spent END"
-# For SET, beside `spent`. A statement that began before midnight may come after one that began later.
+# For SET, beside `spent`. A statement that began before midnight may come after a statement that began later.
 PERIOD_START = f"greatest(b.period_start, {PERIOD})"
 
 
@@ -134,7 +134,7 @@ class Budget(Declared):
         help_text=_("Reserved by calls under way."),
     )
     period_start = TimestampField(null=True, editable=False, help_text=_("When the period of `spent` began."))
-    # Jobs that it holds and whose run began before this continue.
+    # Held jobs of the budget whose run began before this time continue.
     resumed_at = TimestampField(null=True, editable=False)
 
     objects: ClassVar[Any] = BudgetQuerySet.as_manager()
@@ -223,7 +223,7 @@ class CostEntry(models.Model):
             )
         ]
         indexes = [
-            # For pruning and for sums of a time. That of the running month reads no row of the table.
+            # For pruning and for sums of a time. The sum of the running month reads no row of the table.
             models.Index("at", name="pgonly_cost_at", include=["usd"]),
             # For a budget's page.
             models.Index("budget", "at", condition=~Q(budget=""), name="pgonly_cost_budget"),

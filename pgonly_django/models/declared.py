@@ -25,7 +25,7 @@ NAME_LENGTH = 255
 # When this process, or the one that it was forked from, loaded its code, by the clock of its machine.
 STARTED_AT = datetime.now(UTC)
 STALE_AFTER = timedelta(minutes=15)
-# How often in that time, at most; a worker declares all five minutes, and a user of a row each minute.
+# How often a row is confirmed in that time, at most; a worker declares every five minutes, a user each minute.
 CONFIRMED = 6
 # Of a row `d`, and a process that started at {started}; `stale_after` in seconds. A process no older than this one has
 # said lately what the row says; and: the process may let it say something else.
@@ -68,7 +68,7 @@ class DeclaredQuerySet(models.QuerySet[Any]):
         return count
 
     def _confirm(self, names: Iterable[str]) -> None:
-        """Leaves out what another process has locked: it confirms the row, too, or is done by the next time."""
+        """Leaves out rows that another process has locked: it confirms them, too, or is done by the next time."""
         now = _declarer()
         newest = Greatest("declarer_started_at", now["declarer_started_at"])
         with transaction.atomic(using=self.db):

@@ -84,7 +84,7 @@ RESUMABLE = (State.HELD,)
 STARTABLE = (State.SCHEDULED,)
 BY_A_PERSON = "a person"  # held_by, where no budget and no error holds the job
 HELD_BY_LENGTH = 255
-BATCHES_TOLD = 100  # of more, a sweep finds those that are over
+BATCHES_TOLD = 100  # of more batches, a sweep finds those that are over
 
 # The finished rows that retry() and redrive() would bring back into it.
 COMES_BACK = (
@@ -134,7 +134,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self.failed().alias(last_error=Cast(last, models.TextField())).filter(condition)
 
     def held(self, by: str | None = None) -> JobQuerySet:
-        """Returns the jobs that wait for a person; with `by` those that it holds, such as "budget:project:7"."""
+        """Returns the jobs that wait for a person; with `by` the jobs that this holds, such as "budget:project:7"."""
         held = self.filter(state=State.HELD, held_by__isnull=False)
         return held if by is None else held.filter(held_by=by)
 
@@ -191,7 +191,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def _cancel(self) -> int:
         running = Q(state=State.RUNNING)
-        # In one statement, so that the newest version of each row decides: a job may be claimed at this moment.
+        # It is one statement, so that the newest version of each row decides: a job may be claimed at this moment.
         return self._update_and_wake(
             CANCELLABLE,
             notify.cancel(notify.ANY_QUEUE),
@@ -256,9 +256,9 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def _free_kept_keys(self) -> Q:
         """Notes that the jobs which resume() or retry() is about to write keep no concurrency key any more. Another job
-        may have started with it since they were held, or ended. (A scheduled one has it still.) Returns a condition
-        without those that still keep one: they are held, or end, at this moment. Index: pgonly_wait_kept, which is
-        empty most of the time."""
+        may have started with the key since they were held, or ended. (A scheduled job still has its key.) Returns a
+        condition without jobs that still keep a key: they are held, or end, at this moment. Index: pgonly_wait_kept,
+        which is empty most of the time."""
         self._for_write = True
         waits: Any = apps.get_model("pgonly_django", "Wait")
         kept = waits.objects.using(self.db).filter(kept_key__isnull=False)

@@ -41,7 +41,7 @@ _SINCE: Shape = {"done": is_figure, "seconds": is_figure}
 PROGRESS: Shape = {"done": is_figure, "total": is_figure, "message": str, "since": _SINCE}
 # When the retention of a job that ends now is over; longer than LONGEST is forever.
 DELETE_AFTER = f"CASE WHEN retention <= interval '{LONGEST.days} days' THEN clock_timestamp() + retention END"
-# The same of a job that fails now: it stays as long as a job that succeeded, and 90 days at least.
+# The same for a job that fails now: it stays as long as a job that succeeded, and 90 days at least.
 FAILED_FOR = f"""CASE WHEN failed_retention IS NOT NULL THEN failed_retention
     WHEN retention IS NOT NULL THEN greatest(retention, interval '{FAILED_RETENTION.days} days') END"""
 FAILED_DELETE_AFTER = f"""CASE WHEN {FAILED_FOR} <= interval '{LONGEST.days} days'
@@ -55,12 +55,12 @@ TAKEN_BACK = {"attempt": 0, "crashes": 0, **dict.fromkeys((*_EMPTIED, *_EMPTIED_
 # For `state IN (...)`, as pgonly_job_finished and pgonly_job_batch_unfinished have them.
 FINISHED_STATES = "'succeeded', 'failed', 'cancelled'"
 UNFINISHED_STATES = "'scheduled', 'ready', 'running', 'held'"
-# Of a scheduled job, as text: it is due some day. One that waits without a deadline has LONGEST until then.
+# Whether a scheduled job is due some day, as text. A job that waits without a deadline has LONGEST until then.
 IS_DUE_ONCE = f"run_at < statement_timestamp() + interval '{LONGEST.days // 2} days'"
 # As text: when a job has become ready.
 WAITING_SINCE = "greatest(ready_at, ready_again_at)"
 # The rows of pgonly_job_unique: no two of them have the same unique_key. A key that counts while its job is waiting is
-# gone with the first claim: the job may be released or tried again, and another one may have the key by then.
+# gone with the first claim: the job may be released or tried again, and another job may have the key by then.
 UNIQUE_ROW = Q(unique_key__isnull=False) & (
     Q(unique_while="retained")
     | Q(state__in=("scheduled", "ready", "running", "held"))
@@ -119,7 +119,7 @@ INDEXES = [
     _index("pgonly_job_finished", "delete_after", when=_FINISHED),
     # For the admin: the newest failed jobs among millions that succeeded. Written only when a job fails.
     _index("pgonly_job_failed", "id", when=_FAILED),
-    # The same of the cancelled ones, which are counted and listed.
+    # The same for cancelled jobs, which are counted and listed.
     _index("pgonly_job_cancelled", "id", when=Q(state="cancelled")),
 ]
 CONSTRAINTS: list[models.BaseConstraint] = [

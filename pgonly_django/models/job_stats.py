@@ -36,7 +36,7 @@ TIMED = ("succeeded", "failed", "retried")  # the runs that say how long a task 
 
 
 class Granularity(models.TextChoices):
-    """The length of time that a row counts. Each run counts in one row of each."""
+    """The length of time that a row counts. Each run counts in one row of each length."""
 
     MINUTE = "minute", _("Minute")
     HOUR = "hour", _("Hour")

@@ -95,8 +95,8 @@ class LimiterSlot(models.Model):
 
 
 class LimiterWaiter(models.Model):
-    """A caller that waits for a limiter; the lowest ticket is first. One that is not renewed is dead, and delays no
-    other."""
+    """A caller that waits for a limiter; the lowest ticket is first. A caller that is not renewed is dead, and delays
+    no other."""
 
     ticket = models.BigAutoField(primary_key=True)
     id = models.UUIDField(unique=True)

@@ -31,8 +31,8 @@ class Pruned(NamedTuple):
 def delete_what_can_go(
     ids: Sequence[str], delete: Callable[[Sequence[str]], int], put_off: Callable[[str], object]
 ) -> Pruned:
-    """Deletes `ids` in one statement, or else each half by itself, down to single rows that cannot be deleted. Those
-    are put off: otherwise they would stand at the head of every batch."""
+    """Deletes `ids` in one statement, or else each half by itself, down to single rows that cannot be deleted. Such
+    rows are put off: otherwise they would stand at the head of every batch."""
     if not ids:
         return Pruned(0, [])
     try:

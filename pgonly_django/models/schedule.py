@@ -76,11 +76,11 @@ class ScheduleQuerySet(DeclaredQuerySet):
         return {"next_at": Case(When(same, then=F("next_at")), default=Value(UNPLANNED)), "problem": None}
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """Deletes them with their ticks. Waits until the ticks that are being enqueued have their rows."""
+        """Deletes the schedules with their ticks. Waits until the ticks that are being enqueued have their rows."""
         self._for_write = True
         with transaction.atomic(using=self.db):
             locked = [row.pk for row in lock(self.db, list(self.values_list("pk", flat=True)))]
-            # Not one that matches only since then: its tick may be at work.
+            # Not a schedule that matches only since then: its tick may be at work.
             deleted = super(ScheduleQuerySet, self.filter(pk__in=locked)).delete()
             self._result_cache = None  # as Django's own
             return deleted
@@ -97,8 +97,8 @@ class ScheduleQuerySet(DeclaredQuerySet):
 
 
 def lock(alias: str, names: Sequence[str]) -> list[Schedule]:
-    """Waits for whoever is at these schedules, and keeps others away until the transaction ends. Returns those that
-    are there then."""
+    """Waits for transactions that have locked these schedules, and keeps others away until this transaction ends.
+    Returns the schedules that are there then."""
     return list(Schedule.objects.using(alias).filter(pk__in=names).order_by("pk").select_for_update())
 
 
@@ -205,7 +205,7 @@ class Schedule(Declared):
         notify.send_at_commit(self._state.db or DEFAULT_DB_ALIAS, notify.SCHEDULES)
 
     def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
-        """Deletes it with its ticks. See ScheduleQuerySet.delete()."""
+        """Deletes the schedule with its ticks. See ScheduleQuerySet.delete()."""
         using = using or router.db_for_write(type(self), instance=self)
         with transaction.atomic(using=using):
             lock(using, [self.pk])

@@ -79,7 +79,7 @@ class WaitQuerySet(models.QuerySet["Wait"]):
         return asked
 
     def answerable(self) -> WaitQuerySet:
-        """Returns those of them that are known to be heard."""
+        """Returns the waits that are known to be heard."""
         asked: Any = self.asked()
         answerable: WaitQuerySet = asked.filter(runs_again=False)
         return answerable
@@ -97,7 +97,7 @@ class WaitQuerySet(models.QuerySet["Wait"]):
         return self.annotate(is_answered=Exists(events.filter(fits)))
 
     def open(self) -> WaitQuerySet:
-        """Returns those of them without an answer."""
+        """Returns the waits without an answer."""
         current: Any = self.current()
         open_ones: WaitQuerySet = current.filter(is_answered=False)
         return open_ones
@@ -107,7 +107,7 @@ class WaitQuerySet(models.QuerySet["Wait"]):
         return self.filter(FOR_PEOPLE)
 
     def with_jobs(self) -> WaitQuerySet:
-        """Reads of each job what names it."""
+        """Reads what names the job of each wait, too."""
         return self.select_related("job").only(*WITH_JOB)
 
 

@@ -47,11 +47,11 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         return self.filter(has_beaten | Q(sleeping_since__isnull=False), stopped_at=None)
 
     def claiming(self) -> WorkerQuerySet:
-        """Returns the live workers that were not asked to end: those take jobs."""
+        """Returns the live workers that were not asked to end: they take jobs."""
         return self.live().filter(stop_requested_at=None, drain_requested_at=None)
 
     def serving(self, queue: str) -> WorkerQuerySet:
-        """Returns those that take jobs of this queue: by its name, or of all queues."""
+        """Returns the workers that take jobs of this queue: by its name, or of all queues."""
         return self.filter(Q(queues=[]) | Q(queues__contains=[queue]))
 
     def stoppable(self) -> WorkerQuerySet:

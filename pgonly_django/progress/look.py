@@ -68,7 +68,7 @@ def database_of(backend: str) -> str | None:
 
 
 def look(wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
-    """Returns what is shown of each, in the same order. Statements: see read()."""
+    """Returns what is shown of each job, in the same order. For the statements see read()."""
     seen = {alias: read(alias, part) for alias, part in by_database(wanted).items()}
     return in_words(wanted, seen)
 

@@ -46,13 +46,13 @@ def ask(alias: str, question: Question) -> tuple[Looker, Future[Any]]:
 
 
 def give_up(looker: Looker) -> None:
-    """Called when it has not answered in time. Its thread ends after its statement; later questions go elsewhere."""
+    """Called when this has not answered in time. Its thread ends after its statement; later questions go elsewhere."""
     with _lock:
         _forget(looker)
 
 
 def _forget(looker: Looker) -> None:
-    """Forgets it, unless another one has taken its place."""
+    """Forgets the looker, unless another one has taken its place."""
     if _lookers.get(looker.alias) is looker:
         del _lookers[looker.alias]
 
@@ -73,7 +73,7 @@ class Looker(threading.Thread):
                         answer.set_result(self._answer(function))
 
     def _asked(self) -> list[tuple[Question, Future[Any]]]:
-        """Returns what was asked within GATHER_SECONDS; nothing where the thread has to end."""
+        """Returns what was asked within GATHER_SECONDS; nothing if the thread has to end."""
         try:
             first = self.questions.get(timeout=IDLE_SECONDS)
         except Empty:

@@ -23,7 +23,7 @@ from pgonly_django.progress.tokens import is_signed_in_still
 from pgonly_django.queue.output import Cursor
 
 LOOK_SECONDS = 1.0
-# A look reads the jobs alone. So often the session of the user is read again, too.
+# A look reads the jobs alone. After this time the session of the user is read again, too.
 SESSION_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 15.0
 LONGEST_SECONDS = 300.0
@@ -121,7 +121,7 @@ def with_tokens(
 
 
 def _without_output(each: dict[str, Any]) -> dict[str, Any]:
-    """Returns it as it looks when nothing has been emitted since."""
+    """Returns the event as it looks when nothing has been emitted since."""
     if "output" not in each:
         return each
     return {**each, "output": {"text": "", "keep": None, "offset": each["output"]["offset"]}}
@@ -137,7 +137,7 @@ async def _answer(looker: Looker, answer: Future[Any]) -> Any:
 
 
 def server_stops() -> bool:
-    """Returns whether the server stops. uvicorn waits for open responses without telling them. Its server, whose method
-    handles SIGTERM, knows."""
+    """Returns whether the server stops. uvicorn waits for open responses without telling them. Its server object, whose
+    method handles SIGTERM, knows."""
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return bool(getattr(server, "should_exit", False))

@@ -69,7 +69,7 @@ def cancel_job(request: HttpRequest) -> HttpResponseBase:
 
 @login_not_required
 async def events(request: HttpRequest) -> HttpResponseBase:
-    """Answers the same as progress(), as events: for up to 5 minutes, while its user is signed in, and only under ASGI.
+    """Answers what progress() does, as events: for up to 5 minutes, while its user is signed in, and only under ASGI.
     All streams of a process share one thread and one connection to the database."""
     if not isinstance(request, ASGIRequest):
         return HttpResponse("Server-sent events need ASGI.", status=501, content_type="text/plain")
@@ -97,7 +97,7 @@ def _wanted(request: HttpRequest, after: Sequence[str]) -> tuple[list[Wanted], s
 
 
 async def _apart(question: Callable[[], Any]) -> Any:
-    """Runs it in a thread of the event loop's pool, which is free again afterwards; connections are closed there."""
+    """Runs a function in a thread of the event loop's pool, which is free afterwards, and closes connections there."""
 
     def ask() -> Any:
         try:

@@ -50,10 +50,10 @@ def _of_entry(condition: str) -> str:
     return _OF_ENTRY.sub(r"entry.\1", condition)
 
 
-# One that is full by the snapshot stays full until its first time is over, so a refusal needs no lock and writes
-# nothing. No row comes back where another request took the last place since the snapshot.
-# At most one time is dropped a request, since each request adds at most one. clock_timestamp() is read under the lock
-# of the row, so times are in order. Served by the primary key.
+# A window that is full by the snapshot stays full until its first time is over, so a refusal needs no lock and writes
+# nothing. No row comes back where another request took the last place since the snapshot. At most one time is dropped a
+# request, since each request adds at most one. clock_timestamp() is read under the lock of the row, so times are in
+# order. Served by the primary key.
 ADMIT = for_both_tables(
     f"""WITH refused AS MATERIALIZED (
         SELECT substring(value FOR 8) AS oldest, number FROM {{table}} WHERE key = %(key)s::text AND {_IS_FULL}),
