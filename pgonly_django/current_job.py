@@ -19,23 +19,19 @@ class CurrentJob(Protocol):
     def is_in_the_way(self) -> bool:
         """Whether it only waits while another job may need its slot, or its place in a limit: none of its other calls
         is under way, and the worker has no other free slot, or a limit counts the job."""
-        ...
 
     has_reserved: bool  # a call of this run has had a reservation
 
     def share_of_slots(self, waited: float) -> float:
         """Returns the seconds that the run has taken of all slots of its worker together, and that the next run takes
         again. Without those for which it has `waited`, and 0 after a step, which is not repeated."""
-        ...
 
     def hold(self, by: str, reason: str, again_in_seconds: float | None = None) -> BaseException:
         """Makes the run end and holds the job. With `again_in_seconds` the job continues by itself after that time.
         Returns what to raise in the job's code."""
-        ...
 
     def raise_if_interrupted(self) -> None:
         """Raises the interruption of a run that has to end."""
-        ...
 
 
 # Set in the job's thread or asyncio task. Copied to the tasks that it creates and to sync_to_async(); a thread that it
