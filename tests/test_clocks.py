@@ -24,7 +24,7 @@ REVIEWED = {
     ("scheduling/timing.py", "__init__"): "Any time does to see whether a cron line is right.",
     ("scheduling/timing.py", "is_empty"): "Whether a cron line has a tick at all, within decades.",
     ("scheduling/timing.py", "words"): "Any time does to say a cron line in words.",
-    ("worker/job_log.py", "_sum_up"): "Of a line of the log, as of all others there.",
+    ("worker/job_log.py", "send"): "Of a line of the log, as of all others there.",
     ("sessions/store.py", "get_expiry_age"): "Django's own: from now on, unless the caller says from when.",
     ("sessions/store.py", "get_expiry_date"): "Django's own: from now on, unless the caller says from when.",
     (

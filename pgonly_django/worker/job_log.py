@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from select import select
 from typing import Any
@@ -36,7 +37,7 @@ from pgonly_django.worker.timers import NEVER, Timer
 LEFT_NAMED = 20  # jobs in the line of a worker that leaves some unwritten
 OWN_LINES_PER_SECOND = 100  # of jobs that succeed; where more of them do, none has its own line
 WAITING_AT_MOST = 20_000  # lines
-WHOLE_AT_MOST = 1_000  # of them with the frames of a traceback, which may be large
+WHOLE_AT_MOST = 1_000  # of them with arguments, results and frames of a traceback, which may be large
 TOO_SLOW = b"A handler of the log is too slow: lines of the last jobs are missing.\n"
 
 # These ends have their line, with a traceback where there is one, from log_failure().
@@ -44,14 +45,14 @@ TOLD_AT_ONCE = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED)
 
 
 class EndLog(Timer):
-    """Makes the lines of the ends in the main loop, and hands them to a separate thread, as all that is emitted within
-    takes_events(): a handler of the project may be slow, or hang, and delays no claim. It keeps the order, and loses
+    """Hands the ends of runs, and what is emitted within takes_events(), to a separate thread, which logs it: a handler
+    of the project may be slow, or hang, and delays no claim. It keeps the order, and loses
     nothing at a stop that leaves it the time. While a handler is so slow that WAITING_AT_MOST lines wait, further ends
     are only counted. As a timer it is due when a second ends of whose successes no line tells yet.
 
-    QueueHandler and QueueListener of the standard library do not replace it: the thread of a listener ends with the
-    first exception of a filter, its stop() waits for a handler that hangs, and the handler takes exception and context
-    away from the records.
+    The QueueHandler and QueueListener of the standard library do not replace it: an exception of a filter ends the
+    thread of the listener, its stop() waits for a handler that hangs, and a record in the queue has neither its
+    exception nor its context.
     """
 
     def __init__(self) -> None:
@@ -95,11 +96,12 @@ class EndLog(Timer):
         if not self._noted:
             return
         noted, self._noted = self._noted, []
-        now = time.monotonic()
+        at, now = time.time(), time.monotonic()
         if now >= self._began + 1.0:
             self._begin_second(now)
         has_own_line = settings().log_each_job
         for ended in noted:
+            ended.at, ended.took_seconds = at, _seconds_of(ended)  # it may wait for long
             if has_own_line or ended.finish is None or ended.finish.state is not State.SUCCEEDED:
                 self._log(ended)
                 continue
@@ -142,25 +144,23 @@ class EndLog(Timer):
             self._tell_left_out()
 
     def _sum_up(self, ended: EndedRun) -> None:
-        seconds = _seconds_of(ended)
         if len(self._held) < OWN_LINES_PER_SECOND:
-            ended.at, ended.took_seconds = time.time(), seconds
             self._held.append(ended)
         else:
             self._tell_of(ended)
-        self._run_times.setdefault(ended.run.job.task, []).append(seconds)
+        self._run_times.setdefault(ended.run.job.task, []).append(ended.took_seconds)
 
     def _log(self, ended: EndedRun) -> None:
         if self._has_room():
-            log_end(ended)
+            self.say(partial(log_end, ended if self._lane.waiting < WHOLE_AT_MOST else _without_data(ended)))
 
     def _tell_of(self, ended: EndedRun) -> None:
         """Tells the listeners of an end that has no line of its own."""
-        if has_listeners() and self._has_room(0):
+        if has_listeners() and self._lane.waiting < WAITING_AT_MOST:
             self.say(partial(tell_listeners, "worker.job_ended", _facts_of_end(ended)))
 
     def _has_room(self, ends: int = 1) -> bool:
-        """Returns whether another line may wait. Without room, counts this number of ends."""
+        """Returns whether another line may wait. Counts its ends if not."""
         has_room = self._lane.waiting < WAITING_AT_MOST
         self._left_out += 0 if has_room else ends
         return has_room
@@ -173,6 +173,15 @@ class EndLog(Timer):
 
     def _say_with_context(self, event: Callable[[], None]) -> None:
         self.say(partial(contextvars.copy_context().run, event))
+
+
+def _without_data(ended: EndedRun) -> EndedRun:
+    """Returns what the log says of the end, without arguments and result of the job."""
+    run, finish = ended.run, ended.finish
+    job = run.job._replace(args=[], kwargs={}, errors=[], metadata={})
+    slim = Run(job, run.alias, run.claimed_at, run.lease_until, run.worker, run.worker_id)
+    result = None if finish is None else replace(finish, result=None)
+    return replace(ended, run=slim, finish=result)
 
 
 def log_start(run: Run) -> None:

@@ -147,6 +147,21 @@ def test_only_so_many_threads_hang(background_worker, monkeypatch, caplog):
     assert len(told) == end_calls.THREADS_AT_MOST
 
 
+def test_failures_that_are_too_many_to_wait_are_left_out_and_named(background_worker, monkeypatch, caplog):
+    monkeypatch.setattr(end_calls, "WAITING_AT_MOST", 1)
+    worker = background_worker()
+    first = telling.fail.using(on_failure=telling.hangs).enqueue()
+    wait_for(lambda: told == [first.id])
+    second = telling.fail.enqueue()
+    wait_for(lambda: worker.calls.failures.waiting == 1)
+    third = telling.fail.enqueue()
+    wait_for(
+        lambda: f"1 failures wait for their on_failure; {third.task.module_path} {third.id}" in caplog.text
+    )
+    telling.hanging.set()
+    wait_for(lambda: [entry[0] for entry in told[1:]] == [second.id])
+
+
 def takes_one(result): ...
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from pgonly_django import enqueue_many
 from pgonly_django.compat import TaskResultStatus
+from pgonly_django.context.run import Run
 from pgonly_django.current_job import current_job
 from pgonly_django.events import subscribe
 from pgonly_django.models import Job, State
@@ -91,6 +92,35 @@ def test_where_many_jobs_succeed_a_line_tells_of_all_that_did_within_a_second(
     )
     assert (line.task, line.levelname) == ("tests.jobs.add", "INFO")
     assert 0 < line.p50_seconds <= line.p95_seconds
+
+
+def test_while_each_second_has_many_only_the_first_one_has_own_lines(run_of, own_and_summed):
+    run, log = run_of(jobs.add, 1), job_log.EndLog()
+
+    def succeed():
+        for number in range(150):
+            job = run.job._replace(id=f"{log.due_at}-{number}")
+            again = Run(job, run.alias, claimed_at=0.0, lease_until=float("inf"))
+            log.note(EndedRun(again, succeeded(run, 1), 0.5))
+        log.send()
+
+    succeed()
+    wait_for(lambda: log.due_at <= time.monotonic(), what="the end of the second")
+    log.run()
+    succeed()
+    log.close(10)
+    assert own_and_summed() == (100, 200)
+
+
+def test_a_job_after_many_has_its_own_line_with_the_time_of_its_end(background_worker, events):
+    background_worker()
+    enqueue_many((jobs.add, (1,)) for _ in range(300))
+    wait_for(lambda: events("worker.jobs_succeeded"), what="the line of many")
+    result = jobs.add.enqueue(1)
+    result.wait(10)
+    until = time.time()
+    line = wait_for(lambda: [each for each in events("worker.job_ended") if each.job_id == result.id])
+    assert line[0].created <= until + 0.1
 
 
 def test_each_failure_keeps_its_line_among_many_successes(work, events, own_and_summed):
@@ -282,17 +312,24 @@ def test_lines_that_a_slow_handler_leaves_behind_at_a_stop_are_told_of_on_stderr
     assert "A handler of the log is too slow" in capfd.readouterr().err
 
 
-def test_of_ends_that_wait_the_data_of_the_jobs_is_not_kept(run_of, caplog):
-    caplog.set_level(logging.INFO, "pgonly_django.worker")
+def test_of_many_ends_that_wait_the_data_of_the_jobs_is_not_kept(run_of, events, monkeypatch):
+    monkeypatch.setattr(job_log, "WHOLE_AT_MOST", 1)
     is_over, log = threading.Event(), job_log.EndLog()
-    with log.takes_events():
-        log.say(lambda: is_over.wait(20))
+    log.say(lambda: is_over.wait(20))
+    wait_for(lambda: log._lane.waiting == 0)
+    kept, ids = [], []
+    for _ in range(3):
         run = run_of(jobs.add, "large")
         log.note(EndedRun(run, succeeded(run, "large"), 0.5))
         log.send()
-    kept = weakref.ref(run)
+        ids.append(run.job.id)
+        kept.append(weakref.ref(run))
     del run
     gc.collect()
-    assert (log._lane.waiting, kept()) == (1, None)
+    assert [ref() is not None for ref in kept] == [True, False, False]
     is_over.set()
     log.close(10)
+    lines = events("worker.job_ended")
+    assert [(line.job_id, line.seconds, line.outcome) for line in lines] == [
+        (job_id, 0.5, "succeeded") for job_id in ids
+    ]
