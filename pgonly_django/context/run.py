@@ -108,7 +108,6 @@ class Run:
     log_lines: deque[dict[str, str]] | None = None
     unwritten: UnwrittenOutput | None = None  # what it has emitted, after it has
     emitting: set[Run] | None = None  # the worker's: the runs that have emitted
-    capacity: Any = None  # the worker's
     needs_report = False
     saved_something_new = False  # no earlier run of this suspect got so far: the job is no longer suspected
     got_further = False  # known after a failure: the run has saved what no earlier run had
@@ -126,13 +125,16 @@ class Run:
 
     def __init__(
         self, job: ClaimedJob, alias: str, claimed_at: float, lease_until: float, worker: str = "", worker_id: str = "",
+        plan: Any = None,
     ) -> None:  # fmt: skip
+        """`plan`: the worker's ClaimPlan."""
         self.job = job
         self.alias = alias
         self.claimed_at = claimed_at
         self.lease_until = lease_until
         self.worker = worker  # its name
         self.worker_id = worker_id
+        self._plan = plan
         self.interrupter = Interrupter()
         self._token: list[None] = [None]
         self.reservations: list[None] = []
@@ -164,13 +166,13 @@ class Run:
         """See CurrentJob."""
         if self._calls is not None and self._calls.are_several:
             return False
-        return self.is_limited or (self.capacity is not None and not self.capacity.has_free_slot)
+        return self.is_limited or (self._plan is not None and self._plan.spare_slots <= 0)
 
     def share_of_slots(self, waited: float) -> float:
         """See CurrentJob."""
         if self._calls is not None and self._calls.completed:
             return 0.0
-        threads = 1 if self.capacity is None else self.capacity.threads
+        threads = 1 if self._plan is None else self._plan.threads
         return max(self.seconds - waited, 0.0) / threads
 
     def begin_wait(self, of: Sequence[NewWait]) -> PendingWait:

@@ -22,7 +22,7 @@ What it means when a claim returns fewer jobs than it may take:
 Neither takes jobs of a queue that is paused or limited, nor jobs with a concurrency key or several slots: for those see
 queue/limited/claim.py.
 
-`Claimer.looked_from_head` tells the first two apart. worker/claiming.py decides when the next claim is due.
+`Claim.from_head` tells the first two apart. worker/claim_plan.py decides when the next claim is due.
 """
 
 from __future__ import annotations
@@ -275,6 +275,7 @@ class Claim:
     free_slots: int  # this many of each queue
     prefetch_limits: dict[str, int]  # and this many instead of queues whose jobs are short
     take_suspect: bool  # one at most
+    from_head: bool = True  # not from the floors: see Claimer.is_head_due
 
     @property
     def limit(self) -> int:
@@ -294,23 +295,25 @@ class Claimer:
     queues: Sequence[str] = ()
     floors: dict[Band, float] = field(default_factory=dict)
     head_due_at: float = 0.0
-    looked_from_head: bool = True  # the last claim was a head claim
     unknown: UnknownTasks = field(default_factory=UnknownTasks)
     left_early: AbstractSet[str] = frozenset()  # ids of jobs that this process has too little time for
     _band_seen_at: dict[Band, float] = field(default_factory=dict)
     _last_queue: str = ""
     _head_wanted_at: float = float("-inf")
 
+    @property
+    def is_head_due(self) -> bool:
+        """Whether the next claim has to be a head claim."""
+        return time.monotonic() >= self.head_due_at or not self.floors
+
     def statement(self, claim: Claim) -> tuple[Statement, Params]:
-        """Returns the next claim, from the head or from the floors."""
-        self.looked_from_head = time.monotonic() >= self.head_due_at or not self.floors
         unknown, left_early = self.unknown.names(), list(self.left_early)
         leaves_some = bool(unknown or left_early)
         common = {
             "worker": self.worker_id, "lease_for": self.lease_for, "limit": claim.limit,
             "unknown": unknown, "left_early": left_early,
         }  # fmt: skip
-        if self.looked_from_head:
+        if claim.from_head:
             return claim_statement(HEAD, bool(self.queues), leaves_some), {
                 **common,
                 "free_slots": claim.free_slots,
@@ -329,11 +332,11 @@ class Claimer:
             "job_limits": [claim.limit_of(queue) for queue, _ in bands],
         }
 
-    def absorb(self, jobs: list[ClaimedJob], took_seconds: float) -> None:
-        """Learns from the answer of the last claim: raises the floors to what was claimed, and after a head claim sets
+    def absorb(self, claim: Claim, jobs: list[ClaimedJob], took_seconds: float) -> None:
+        """Learns from the answer of a claim: raises the floors to what was claimed, and after a head claim sets
         the time of the next one."""
         now = time.monotonic()
-        if self.looked_from_head:
+        if claim.from_head:
             if now - took_seconds >= self._head_wanted_at:
                 self.head_due_at = now + DUTY * took_seconds
             for band, seen_at in tuple(self._band_seen_at.items()):
@@ -361,7 +364,7 @@ class Claimer:
         self.head_due_at, self._head_wanted_at = 0.0, time.monotonic()
 
     def _in_order(self, bands: Collection[Band]) -> list[Band]:
-        """Returns the bands in the order of service: see GIVEN_QUEUES and ALL_QUEUES."""
+        """Returns the bands in the order of service, see GIVEN_QUEUES and ALL_QUEUES."""
         if self.queues:
             return sorted(bands, key=lambda band: (self.queues.index(band[0]), -band[1]))
         return sorted(bands, key=lambda band: (-band[1], band[0] <= self._last_queue, band[0]))

@@ -27,7 +27,6 @@ from pgonly_django.exceptions import JobTimedOut, PgonlyError
 from pgonly_django.models.related import cancel_orphaned
 from pgonly_django.queue import batches
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
-from pgonly_django.queue.finish import Finish, Report
 from pgonly_django.queue.limited.claim import LimitedClaimer
 from pgonly_django.queue.limited.turns import Turns
 from pgonly_django.queue.output import write_output
@@ -40,7 +39,7 @@ from pgonly_django.worker import job_log, reports
 from pgonly_django.worker.connection import WorkerConnection, load_json
 from pgonly_django.worker.end_calls import has_failed, is_signalled, send_finished, tell_failure
 from pgonly_django.worker.ending import EndedRun
-from pgonly_django.worker.exchange import Exchanger, ExchangeResult
+from pgonly_django.worker.exchange import Exchange, Exchanger, ExchangeResult
 from pgonly_django.worker.observing import is_observed, observed
 from pgonly_django.worker.options import THREADS_LIMIT
 from pgonly_django.worker.reports import last_row_of
@@ -93,7 +92,6 @@ class DjangoDatabase:
     """Stands where a worker has its WorkerConnection: the same calls, on Django's connection."""
 
     is_direct = False
-    before_question: Any = None
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
@@ -110,6 +108,11 @@ class DjangoDatabase:
             )
         return DjangoConnection(raw)
 
+    def wait_for_answers(self) -> None:
+        """Does nothing: no answer is to come."""
+
+    read_answers = wait_for_answers
+
     def lose(self, error: Exception) -> None:
         raise error
 
@@ -117,12 +120,9 @@ class DjangoDatabase:
 class InlineExchanger(Exchanger):
     """Each exchange is a savepoint: one that fails leaves the test's transaction usable."""
 
-    def _pipeline(
-        self, connection: Any, finishes: Sequence[Finish], reported: Sequence[Report], claim: Claim | None,
-        result: ExchangeResult | None = None,
-    ) -> ExchangeResult:  # fmt: skip
-        with connection.transaction():
-            return super()._pipeline(connection, finishes, reported, claim, result)
+    def _pipeline(self, exchange: Exchange, result: ExchangeResult | None = None) -> ExchangeResult:
+        with exchange.connection.transaction():
+            return super()._pipeline(exchange, result)
 
 
 class InlineExecutor(Executor):
@@ -181,7 +181,6 @@ class InlineWorker:
         connection = self.database.connection()
         self._promote(connection)
         claimed_at = time.monotonic()
-        self.claimer.look_from_head_next()
         result = self.exchanger.exchange([], [], Claim(1, {}, take_suspect=True))
         if result is not None and result.jobs:
             return self._run_of(result.jobs[0], claimed_at)

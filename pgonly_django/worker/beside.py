@@ -128,7 +128,7 @@ class Beside(threading.Thread):
     def why_to_retire(self) -> str | None:
         """Returns why a fresh process has to take the place of this one; None: it continues."""
         jobs, most = self.worker.options.max_jobs_per_process, self.worker.options.max_memory_mb
-        if self.worker.capacity.is_used_up:
+        if self.worker.plan.is_used_up:
             return f"{jobs} job(s) claimed (--max-jobs-per-process {jobs})"
         taken = None if most is None else own_rss_mb()
         if most is not None and taken is not None and taken > most:

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from json.scanner import make_scanner
 from selectors import EVENT_READ
 from typing import Any
@@ -18,9 +18,10 @@ from psycopg.types.json import set_json_loads
 
 from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection, connect
+from pgonly_django.database.libpq import Sent, prepare, send_together, take_answers
 from pgonly_django.database.listener import listen_alias
 from pgonly_django.database.reconnecting import Answer, Reconnecting
-from pgonly_django.database.statement import Statement
+from pgonly_django.database.statement import Params, Statement
 from pgonly_django.events import emit
 from pgonly_django.queue.claim import Unreadable
 from pgonly_django.worker.inbox import wait_for
@@ -28,6 +29,7 @@ from pgonly_django.worker.inbox import wait_for
 # A row that another transaction has locked must not delay all the others: a statement waits this long at most. Shorter
 # than the commit of a heartbeat takes would be too short.
 LOCK_WAIT = "50ms"
+ANSWER_SLICE_SECONDS = 0.1
 SELF_TEST_SECONDS = 2.0
 
 # Without the search for white space around it.
@@ -55,8 +57,9 @@ class WorkerConnection(Reconnecting):
                 lost=self._emit_cut,
                 back=lambda: None,
             )
-        self.prepared: set[Statement] = set()  # on the open connection
-        self.before_question: Callable[[], None] = lambda: None
+        # On the open connection.
+        self._prepared: set[Statement] = set()
+        self._unanswered: list[Sent] = []
         self._is_asleep = False
 
     def connection(self) -> OwnConnection | None:
@@ -64,9 +67,41 @@ class WorkerConnection(Reconnecting):
         return None if self._is_asleep else super().connection()
 
     def ask(self, question: Callable[[OwnConnection], Answer]) -> Answer | None:
-        """See Reconnecting.ask(). It waits for the answers of exchanges that are under way."""
-        self.before_question()
+        """See Reconnecting.ask(). It waits for the answers of what was sent."""
+        self.wait_for_answers()
         return super().ask(question)
+
+    def send(self, connection: OwnConnection, statements: Sequence[tuple[Statement, Params, bool]]) -> Sent:
+        """See send_together(), and is_direct. `connection`: the open one. Raises psycopg.Error."""
+        for statement, _, _ in statements:
+            if statement not in self._prepared:
+                self.wait_for_answers()
+                prepare(connection, statement)
+                self._prepared.add(statement)
+        sent = send_together(connection, statements)
+        self._unanswered.append(sent)
+        return sent
+
+    def read_answers(self) -> bool:
+        """Reads what has come. Returns whether answers are still to come."""
+        if self._connection is None:
+            self._unanswered.clear()
+        elif self._unanswered:
+            try:
+                take_answers(self._connection, self._unanswered)
+            except psycopg.Error as error:
+                self.lose(error)
+            self._unanswered = [sent for sent in self._unanswered if not sent.is_answered]
+        return self._connection is not None and bool(self._unanswered)
+
+    def wait_to_read(self, seconds: float) -> None:
+        if (socket := self.open_socket) is not None:
+            wait_for({socket: EVENT_READ}, seconds)
+
+    def wait_for_answers(self) -> None:
+        """Waits until all have come. Before that the connection takes nothing but send()."""
+        while self.read_answers():
+            self.wait_to_read(ANSWER_SLICE_SECONDS)
 
     def sleep(self) -> None:
         """Closes what is open, and opens nothing before wake()."""
@@ -99,7 +134,8 @@ class WorkerConnection(Reconnecting):
         self.listening.close()
 
     def _prepare(self, connection: OwnConnection) -> None:
-        self.prepared.clear()
+        self._prepared.clear()
+        self._unanswered.clear()
         set_json_loads(load_json, connection)
         if self.listening is self:
             self.listener.open(connection)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from selectors import EVENT_READ
 from typing import Any, TypeVar
 
 import psycopg
@@ -20,7 +19,7 @@ from psycopg.pq.abc import PGresult
 
 from pgonly_django.database import notify
 from pgonly_django.database.connect import TRY_AGAIN, OwnConnection, one_send_pipeline
-from pgonly_django.database.libpq import Sent, good, prepare, send_together, take_answers
+from pgonly_django.database.libpq import Sent, good
 from pgonly_django.database.statement import Params, Statement
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
@@ -28,11 +27,9 @@ from pgonly_django.outcomes import Outcome
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import REPORT, Finish, Report, finish_statements, report_parameters, whose
 from pgonly_django.worker.connection import WorkerConnection
-from pgonly_django.worker.inbox import wait_for
 
 # After a statement has waited for a locked row for as long as it may, locked rows are skipped for the next seconds.
 SKIP_LOCKED_SECONDS = 5.0
-ANSWER_SLICE_SECONDS = 0.1
 Row = TypeVar("Row")
 # What one row's content can cause, as opposed to the state of the database.
 ROW_ERRORS = (
@@ -57,7 +54,8 @@ class ExchangeResult:
     states: dict[str, str] = field(default_factory=dict)  # as written, of ends that are not successes
     replaced: dict[str, Finish] = field(default_factory=dict)  # refused, and what was written instead
     reported: set[str] = field(default_factory=set)  # whose rows took the report, or can never take it
-    claimed: bool = False  # whether the claim was made at all
+    claim: Claim | None = None  # that was made
+    began: float = 0.0  # when it was sent, by time.monotonic()
     was_refused: bool = False  # nothing was done: the whole table is locked, or the statement was cancelled
 
     def as_written(self, finish: Finish) -> Finish:
@@ -69,15 +67,14 @@ class ExchangeResult:
 
 @dataclass(slots=True)
 class Exchange:
-    """An exchange that was sent."""
+    """What one exchange carries. `sent`: where it is sent in two halves."""
 
-    finishes: Sequence[Finish]
-    reports: Sequence[Report]
-    claim: Claim | None
-    began: float  # time.monotonic()
-    from_head: bool  # of the claim
     connection: OwnConnection
-    sent: Sent
+    finishes: Sequence[Finish] = ()
+    reports: Sequence[Report] = ()
+    claim: Claim | None = None
+    began: float = field(default_factory=time.monotonic)
+    sent: Sent = field(default_factory=Sent)
 
     @property
     def is_over(self) -> bool:
@@ -97,7 +94,6 @@ class Exchanger:
         self.claimer = claimer
         self.under_way: deque[Exchange] = deque()
         self.finishing: set[str] = set()  # the jobs whose finishes are under way
-        database.before_question = self.wait_for_answers
         self._skips_locked_until = 0.0
 
     @property
@@ -114,126 +110,87 @@ class Exchanger:
         the claim.
         """
         if self.send(finishes, reports, claim):
-            self.wait_for_answers()
-            return next(self.received())[1]
+            self.database.wait_for_answers()
+            return next(self.received())
         connection = self.database.connection()
-        return None if connection is None else self._by_psycopg(connection, finishes, reports, claim)
+        return (
+            None if connection is None else self._by_psycopg(Exchange(connection, finishes, reports, claim))
+        )
 
     # The two halves.
 
     def send(self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None) -> bool:
         """Does the first half. Returns False where it cannot be done now, see exchange()."""
-        connection, database = self.database.connection(), self.database
-        if connection is None or not database.is_direct or self._skips_locked:
+        connection = self.database.connection()
+        if connection is None or not self.database.is_direct or self._skips_locked:
             return False
+        exchange = Exchange(connection, finishes, reports, claim)
         try:
-            statements = self._statements(finishes, reports, claim)
-            for statement, _, _ in statements:
-                if statement not in database.prepared:
-                    self.wait_for_answers()
-                    prepare(connection, statement)
-                    database.prepared.add(statement)
-            began, sent = time.monotonic(), send_together(connection, statements)
+            exchange.sent = self.database.send(connection, self._statements(exchange))
         except (*TRY_AGAIN, *ROW_ERRORS):
             return False
         except psycopg.Error as error:
-            database.lose(error)
+            self.database.lose(error)
             return False
         self.finishing.update([finish.id for finish in finishes])
-        from_head = self.claimer.looked_from_head
-        self.under_way.append(Exchange(finishes, reports, claim, began, from_head, connection, sent))
+        self.under_way.append(exchange)
         return True
 
     def wait(self, seconds: float) -> None:
         """Waits until something of an answer has come, or `seconds` have passed."""
-        if self._next_answer() is not None and not self.under_way[0].is_over:
-            _wait_for(self.under_way[0], seconds)
+        if self.database.read_answers() and not self.under_way[0].is_over:
+            self.database.wait_to_read(seconds)
 
-    def wait_for_answers(self) -> None:
-        """Waits until all have come. Before that the connection takes nothing but another exchange."""
-        while (exchange := self._next_answer()) is not None:
-            _wait_for(exchange, ANSWER_SLICE_SECONDS)
-
-    def received(self) -> Iterator[tuple[Exchange, ExchangeResult | None]]:
+    def received(self) -> Iterator[ExchangeResult | None]:
         """Does the second half, for all that are answered by now. For the results see exchange()."""
-        self._next_answer()
+        self.database.read_answers()
         while self.under_way and self.under_way[0].is_over:
             exchange = self.under_way.popleft()
             self.finishing.difference_update([finish.id for finish in exchange.finishes])
-            yield exchange, self._result_of(exchange) if exchange.sent.is_answered else None
-
-    def _next_answer(self) -> Exchange | None:
-        """Reads what has come. Returns the first exchange whose answer is still to come."""
-        waiting = [exchange for exchange in self.under_way if not exchange.is_over]
-        try:
-            if waiting:
-                take_answers(waiting[0].connection, [exchange.sent for exchange in waiting])
-        except psycopg.Error as error:
-            self.database.lose(error)
-        return next((exchange for exchange in waiting if not exchange.is_over), None)
+            yield self._result_of(exchange) if exchange.sent.is_answered else None
 
     def _result_of(self, exchange: Exchange) -> ExchangeResult | None:
-        finishes, reports, claim = exchange.finishes, exchange.reports, exchange.claim
         try:
-            answers = [good(each) for each in exchange.sent.results]
-            result = self._read(exchange.connection, finishes, reports, claim, answers)
+            return self._read(exchange, [good(each) for each in exchange.sent.results])
         except (*TRY_AGAIN, *ROW_ERRORS) as error:
-            self.wait_for_answers()
+            self.database.wait_for_answers()
             self._note_refused(error)
-            return self._by_psycopg(exchange.connection, finishes, reports, claim)
+            return self._by_psycopg(replace(exchange, began=time.monotonic()))
         except psycopg.Error as error:
             self.database.lose(error)
             return None
-        self.claimer.looked_from_head = exchange.from_head
-        return self._learn(result, exchange.began)
 
     # By psycopg.
 
-    def _by_psycopg(
-        self,
-        connection: OwnConnection,
-        finishes: Sequence[Finish],
-        reports: Sequence[Report],
-        claim: Claim | None,
-    ) -> ExchangeResult | None:
-        began = time.monotonic()
+    def _by_psycopg(self, exchange: Exchange) -> ExchangeResult | None:
         try:
-            result = self._together_or_apart(connection, finishes, reports, claim)
+            return self._together_or_apart(exchange)
         except psycopg.Error as error:
             self.database.lose(error)
             return None
-        return self._learn(result, began)
 
-    def _together_or_apart(
-        self,
-        connection: OwnConnection,
-        finishes: Sequence[Finish],
-        reports: Sequence[Report],
-        claim: Claim | None,
-    ) -> ExchangeResult:
+    def _together_or_apart(self, exchange: Exchange) -> ExchangeResult:
         try:
             try:
-                return self._pipeline(connection, finishes, reports, claim)
+                return self._pipeline(exchange)
             except TRY_AGAIN as error:
                 self._note_refused(error)
-                return self._pipeline(connection, finishes, reports, claim)
+                return self._pipeline(exchange)
         except TRY_AGAIN:
-            return ExchangeResult(locked=list(finishes), was_refused=True)
+            return ExchangeResult(locked=list(exchange.finishes), was_refused=True)
         except ROW_ERRORS:
-            return self._one_by_one(connection, finishes, reports)
+            return self._one_by_one(exchange)
 
-    def _pipeline(
-        self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report],
-        claim: Claim | None, result: ExchangeResult | None = None,
-    ) -> ExchangeResult:  # fmt: skip
+    def _pipeline(self, exchange: Exchange, result: ExchangeResult | None = None) -> ExchangeResult:
         """Runs one transaction, and adds its results to `result`."""
+        connection = exchange.connection
         with one_send_pipeline(connection), connection.session_settings():
             cursors = [
                 connection.cursor(binary=is_binary).execute(statement.sql, parameters, prepare=True)
-                for statement, parameters, is_binary in self._statements(finishes, reports, claim)
+                for statement, parameters, is_binary in self._statements(exchange)
             ]
         answers = [cursor.pgresult for cursor in cursors if cursor.pgresult is not None]
-        return self._read(connection, finishes, reports, claim, answers, result)
+        return self._read(exchange, answers, result)
 
     # Of both.
 
@@ -245,65 +202,59 @@ class Exchanger:
         if isinstance(error, TRY_AGAIN):
             self._skips_locked_until = time.monotonic() + SKIP_LOCKED_SECONDS
 
-    def _statements(
-        self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None
-    ) -> list[tuple[Statement, Params, bool]]:
-        """Returns each statement with its parameters, and whether its rows come in binary."""
-        statements = [(REPORT, report_parameters(reports), False)] if reports else []
-        for statement, parameters in finish_statements(finishes, skip_locked=self._skips_locked):
+    def _statements(self, exchange: Exchange) -> list[tuple[Statement, Params, bool]]:
+        """Returns each with its parameters, and whether its rows come in binary."""
+        statements = [(REPORT, report_parameters(exchange.reports), False)] if exchange.reports else []
+        for statement, parameters in finish_statements(exchange.finishes, skip_locked=self._skips_locked):
             statements.append((statement, parameters, False))
-        if claim is not None:
-            statements.append((*self.claimer.statement(claim), True))
+        if exchange.claim is not None:
+            statements.append((*self.claimer.statement(exchange.claim), True))
         return statements
 
     def _read(
-        self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None,
-        answers: list[PGresult], result: ExchangeResult | None = None,
-    ) -> ExchangeResult:  # fmt: skip
+        self, exchange: Exchange, answers: list[PGresult], result: ExchangeResult | None = None
+    ) -> ExchangeResult:
         """Returns the results of these statements. Raises psycopg.Error."""
-        result = result or ExchangeResult()
-        if claim is not None:
-            result.claimed, result.jobs = True, _rows(connection, answers.pop(), MAKE_JOB)
-        if reports:
+        connection, finishes, result = exchange.connection, exchange.finishes, result or ExchangeResult()
+        claimed = _rows(connection, answers.pop(), MAKE_JOB) if exchange.claim is not None else []
+        if exchange.reports:
             result.reported |= {job_id for (job_id,) in _rows(connection, answers.pop(0), tuple)}
         for answer in answers:
             result.states |= dict(_rows(connection, answer, tuple))
         if sum(answer.command_tuples or 0 for answer in answers) == len(finishes):
             result.finished += [finish.id for finish in finishes]
         else:
-            self.wait_for_answers()
+            self.database.wait_for_answers()
             _judge(connection, finishes, result)
         if payloads := _payloads(finishes):
-            self.wait_for_answers()
+            self.database.wait_for_answers()
             _notify(connection, payloads)
+        if exchange.claim is not None:
+            result.claim, result.jobs, result.began = exchange.claim, claimed, exchange.began
+            self.claimer.absorb(
+                exchange.claim, self.claimer.in_order(claimed), time.monotonic() - exchange.began
+            )
         return result
 
-    def _learn(self, result: ExchangeResult, began: float) -> ExchangeResult:
-        if result.claimed:
-            self.claimer.absorb(self.claimer.in_order(result.jobs), time.monotonic() - began)
-        return result
-
-    def _one_by_one(
-        self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report]
-    ) -> ExchangeResult:
+    def _one_by_one(self, exchange: Exchange) -> ExchangeResult:
         """The slow way after a batch failed: each write alone, so that the bad one harms no other (promise 8)."""
         self._skips_locked_until = time.monotonic() + SKIP_LOCKED_SECONDS  # not one wait for each of them
         whole = ExchangeResult()
-        for report in reports:
+        for report in exchange.reports:
             try:
-                self._pipeline(connection, (), [report], None, whole)
+                self._pipeline(Exchange(exchange.connection, reports=[report]), whole)
             except TRY_AGAIN:
                 continue
             except ROW_ERRORS as error:
                 whole.reported.add(report.id)
                 message = f"Progress of {report.id} not stored: {error}"
                 emit("worker.report_refused", message, level=logging.WARNING)
-        for finish in finishes:
+        for finish in exchange.finishes:
             try:
                 try:
-                    self._pipeline(connection, [finish], (), None, whole)
+                    self._pipeline(Exchange(exchange.connection, [finish]), whole)
                 except ROW_ERRORS as error:
-                    self._write_refused(connection, finish, error, whole)
+                    self._write_refused(exchange.connection, finish, error, whole)
             except TRY_AGAIN:
                 whole.locked.append(finish)  # it stays ours, is tried again, and delays no other
         return whole
@@ -321,7 +272,7 @@ class Exchanger:
         # Without the entry, where the row's own errors take no entry any more.
         for attempt in (failure, replace(failure, entry=None)):
             with suppress(*ROW_ERRORS):
-                self._pipeline(connection, [attempt], (), None, whole)
+                self._pipeline(Exchange(connection, [attempt]), whole)
                 whole.replaced[finish.id] = attempt
                 return
         whole.locked.append(finish)
@@ -341,10 +292,6 @@ def _judge(connection: OwnConnection, finishes: Sequence[Finish], result: Exchan
             result.locked.append(finish)
         else:
             result.lost.append(finish)
-
-
-def _wait_for(exchange: Exchange, seconds: float) -> None:
-    wait_for({exchange.connection.pgconn.socket: EVENT_READ}, seconds)
 
 
 def _rows(connection: OwnConnection, answer: PGresult, make: Callable[[Sequence[Any]], Row]) -> list[Row]:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from pgonly_django.compat import task_finished
 from pgonly_django.context.run import Run
 from pgonly_django.database import notify
 from pgonly_django.events import is_wanted
 from pgonly_django.models.job import State
-from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.outcomes import Outcome
-from pgonly_django.queue.claim import Claim
 from pgonly_django.tasks.backend import has_receivers
 from pgonly_django.worker import job_log
-from pgonly_django.worker.claiming import Capacity, Claims
+from pgonly_django.worker.claim_plan import ClaimPlan
 from pgonly_django.worker.end_calls import EndCalls
 from pgonly_django.worker.ending import EndedRun
 from pgonly_django.worker.exchange import ExchangeResult
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.run_counter import RunCounter
-from pgonly_django.worker.stopping import Deadline
 from pgonly_django.worker.task_lookup import TaskLookup
 
 
@@ -29,12 +25,9 @@ class Following:
     """Used by the main loop alone; other threads may read the counters."""
 
     def __init__(
-        self, in_flight: InFlight, claims: Claims, capacity: Capacity, deadline: Deadline, stats: RunCounter,
-        calls: EndCalls, tasks: TaskLookup,
-    ) -> None:  # fmt: skip
-        self._in_flight, self._claims, self._capacity = in_flight, claims, capacity
-        self._poll_timer, self._prefetch = claims.poll_timer, claims.prefetch
-        self._deadline, self._calls, self._tasks = deadline, calls, tasks
+        self, in_flight: InFlight, plan: ClaimPlan, stats: RunCounter, calls: EndCalls, tasks: TaskLookup
+    ) -> None:
+        self._in_flight, self._plan, self._calls, self._tasks = in_flight, plan, calls, tasks
         self._note = stats.note
         self.jobs_done = self.jobs_failed = self.jobs_released = 0
         self.has_news = False  # a job has ended since the last look of a burst
@@ -56,66 +49,42 @@ class Following:
             return  # an end was delivered before and counts: see Executor._deliver()
         finish = ended.finish
         if not run.is_limited and (finish is None or finish.outcome.has_run):
-            self._prefetch.note(run.job.queue, ended.took_seconds)
+            self._plan.note_run_seconds(run.job.queue, ended.took_seconds)
         if finish is not None and finish.outcome is Outcome.POSTPONED and run.job.task in self._tasks.missing:
-            self._claims.claimer.unknown.note(run.job.task)
+            self._plan.claimer.unknown.note(run.job.task)
         if run.leaves_early:  # before the exchange that writes its end, and claims
-            self._deadline.left_early.add(run.job.id)
+            self._plan.pass_over(run.job.id)
         if finish is None or ended.committed:
             self.close(ended, tells_successes=True)
         else:
             in_flight.end(ended)
 
-    def take_result(self, result: ExchangeResult, claim: Claim | None, began: float) -> list[Run]:
-        """Takes the result of an exchange that was sent at `began`. Returns the claimed runs, which may start."""
-        if result.was_refused:
-            self._poll_timer.put_off()
-        if claim is not None and result.claimed:
-            self._poll_timer.looked(result.jobs, claim, self._claims.claimer, began=began)
-            self._claims.limited.note_ordinary_claim(len(result.jobs))
+    def take_result(self, result: ExchangeResult) -> list[Run]:
+        """Takes the result of an exchange. Returns the claimed runs, which may start."""
+        runs = self._plan.take(result)
         # First the ends: a job that went back may have been claimed again in the same exchange.
         tells_successes = self.tells_successes()
         for ended in self._in_flight.settle(result):
             self.close(ended, tells_successes=tells_successes)
-        return self._claims.runs_of(result.jobs, claimed_at=began)
+        return runs
 
     def close(self, ended: EndedRun, *, tells_successes: bool) -> None:
         """Closes a job whose finish is written, or that belongs to another worker. `tells_successes` False: neither log
         nor signals want to know of a success."""
         run, finish = ended.run, ended.finish
         self._in_flight.forget(run)
-        self._deadline.note_end(run)
         self.has_news = True
-        if run.started_at is None:
-            self._capacity.jobs_left += 1
-        elif finish is not None and finish.outcome is Outcome.RELEASED:
-            self.jobs_released += 1
-        else:
+        self._plan.note_end(run, finish)
+        if finish is not None and finish.outcome is Outcome.RELEASED:
+            self.jobs_released += run.started_at is not None
+        elif run.started_at is not None:
             self.jobs_done += 1
             self.jobs_failed += finish is not None and finish.state is State.FAILED
-        if finish is not None and finish.outcome is Outcome.WAITING:
-            self._capacity.note_wait()
-        if run.is_limited:
-            self._claims.limited.note_end()
-        if run.job.crashes >= SUSPECT_FROM:
-            self._claims.look_from_head()
-        self._poll_timer.busy_at = time.monotonic()
         self._note(ended)
         if run.job.batch_id is not None and not self._in_flight.has_jobs_of(run.job.batch_id):
-            self._calls.housekeeper.hear(
-                notify.BATCH, run.job.batch_id
-            )  # whoever ends the last one has no more of it
+            # Whoever ends the last one has no more of it.
+            self._calls.housekeeper.hear(notify.BATCH, run.job.batch_id)
         if finish is None:
             job_log.log_fenced(run)
         elif tells_successes or finish.state is not State.SUCCEEDED:
-            self._follow(ended, finish.state, finish.delay_seconds or 0.0)
             self._calls.follow(ended)
-
-    def _follow(self, ended: EndedRun, state: State, delay_seconds: float) -> None:
-        """Does what the new state of the job needs."""
-        if state is State.SCHEDULED:
-            self._claims.promotion.expect_due(delay_seconds)
-            if ended.finish is not None and ended.finish.outcome is Outcome.WAITING:
-                self._claims.promotion.wake()  # its event may have come while it left its run
-        elif state is State.READY:
-            self._poll_timer.wake()

@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pgonly_django.context.run import Run
 from pgonly_django.models.job_rows import SUSPECT_FROM
@@ -37,7 +36,6 @@ class InFlight:
         self.superseded: list[Run] = []
         # Those that have emitted something: their threads put them in, worker/reports.py takes them out.
         self.emitting: set[Run] = set()
-        self.capacity: Any = None  # of the worker, which sets it: see Capacity
         self._suspects: set[Run] = set()
         self._heavy: dict[str, Run] = {}  # those that take up several slots
         self._of_batches: Counter[str] = Counter()  # how many are jobs of each batch
@@ -56,7 +54,7 @@ class InFlight:
                     self.superseded.append(older)
             self._unknown_claims.pop(job_id, None)
             self._locked.pop(job_id, None)
-            run.emitting, run.capacity = self.emitting, self.capacity
+            run.emitting = self.emitting
             self.runs[job_id] = run
             if run.slots > 1:
                 self._heavy[job_id] = run

@@ -14,7 +14,7 @@ from pgonly_django.context.run import Run
 from pgonly_django.database import notify
 from pgonly_django.duties import Workplace
 from pgonly_django.worker import inbox, reports
-from pgonly_django.worker.claiming import Capacity, Claims
+from pgonly_django.worker.claim_plan import ClaimPlan
 from pgonly_django.worker.connection import ALL, WorkerConnection
 from pgonly_django.worker.end_calls import EndCalls, stop_instruments
 from pgonly_django.worker.ending import EndedRun, never_started
@@ -53,13 +53,11 @@ class WorkerLoop:
         self.in_flight = InFlight()
         self.database = WorkerConnection(alias, self.id, options.name, listen=options.listen)
         self.executor = Executor(alias, str(self.id), tell)
-        self.slots = Slots(self.executor, options.threads)
+        self.slots = Slots(self.executor, options.threads, self._begin_slot)
         self.deadline = end = Deadline(options, ends_at)
         self.shutdown = Shutdown(end.grace_seconds, jobs_until=end.jobs_until, gives_up_at=end.gives_up_at)
-        self.claims = Claims(options, self.id, self.database)
-        self.claims.claimer.left_early = end.left_early
-        self.capacity = Capacity(options, self.in_flight, self.claims, self.shutdown, end)
-        self.exchanger = Exchanger(self.database, self.claims.claimer)
+        self.plan = ClaimPlan(options, self.id, self.database, self.in_flight, self.shutdown, end)
+        self.exchanger = Exchanger(self.database, self.plan.claimer)
         self.output = reports.OutputWriter(self.database, self.in_flight)
         self.stats, tasks = RunCounter(), self.executor.tasks
         self.heartbeat = Heartbeat(self.id, options, self.in_flight, self.stats, self.database, tell)
@@ -67,28 +65,29 @@ class WorkerLoop:
         self.housekeeper = self._make_housekeeper()
         self.calls = EndCalls(alias, tasks, self.housekeeper)
         self.executor.log_failure = self.calls.log.log_failure
-        self.following = Following(
-            self.in_flight, self.claims, self.capacity, end, self.stats, self.calls, tasks
-        )
-        self.stop_requests = StopRequests(self.id, self.database, self.stop, self.capacity.drain)
+        self.following = Following(self.in_flight, self.plan, self.stats, self.calls, tasks)
+        self.stop_requests = StopRequests(self.id, self.database, self.stop, self.plan.drain)
         self.sleep = Sleep(
-            self.id, options, self.database, self.claims, self.heartbeat, self.housekeeper, self.stop_requests,
+            self.id, options, self.database, self.plan, self.heartbeat, self.housekeeper, self.stop_requests,
             (self.slots, self.calls), is_idle=self._has_nothing_to_do,
         )  # fmt: skip
         watchdog = Watchdog(
             self.in_flight, self.slots, end.grace_seconds,
-            not_short=self.claims.prefetch.forget, lost=partial(self.following.close, tells_successes=True),
+            not_short=self.plan.forget_run_seconds, lost=partial(self.following.close, tells_successes=True),
         )  # fmt: skip
         self.cancel_requests = CancelRequests(self.in_flight, self.database, watchdog)
         # What the loop does when it is due; while it stops only the first ones.
         self._timers_of_stop = [
-            self.cancel_requests, self.stop_requests, self.claims.limited.notice, self.stand_in,
+            self.cancel_requests, self.stop_requests, self.plan.room_notice, self.stand_in,
             self.calls.failures, self.calls.log, watchdog,
         ]  # fmt: skip
-        self._timers = [*self._timers_of_stop, self.claims.promotion, self.claims.delivery, self.sleep]
+        self._timers = [*self._timers_of_stop, self.plan.promotion, self.plan.delivery, self.sleep]
         self.turned_at = time.monotonic()
         self.ready, self.left = threading.Event(), threading.Event()
         self._next_report, self._is_leaving, self._is_retiring = 0.0, False, False
+
+    def _begin_slot(self) -> None:
+        """Called by each thread that runs jobs, before its first job."""
 
     def _make_stand_in(self) -> StandIn:
         return StandIn(self.heartbeat)
@@ -124,7 +123,7 @@ class WorkerLoop:
     def status(self) -> Status:
         """Returns the status, to any thread, at once."""
         running = len(self.in_flight.ids)
-        is_stopping, ended = self.capacity.is_closed or self._is_leaving, self.following
+        is_stopping, ended = self.plan.is_closed or self._is_leaving, self.following
         return Status(
             worker_id=str(self.id), name=self.options.name, pid=os.getpid(), threads=self.options.threads,
             state=state_of(
@@ -133,7 +132,7 @@ class WorkerLoop:
             ),
             running=running, jobs_done=ended.jobs_done, jobs_failed=ended.jobs_failed,
             jobs_released=ended.jobs_released, stuck_slots=self.slots.stuck, turned_at=self.turned_at,
-            idle_since=None if running else self.claims.poll_timer.busy_at,
+            idle_since=None if running else self.plan.busy_at,
         )  # fmt: skip
 
     def run(self) -> ExitCode:
@@ -165,7 +164,7 @@ class WorkerLoop:
         self.database.listening.connection()
         declare_first(self.options.database, self.database, lambda: self.is_stopping)
         self._start_threads()
-        self.claims.poll_timer.busy_at = time.monotonic()  # the start does not count as time without jobs
+        self.plan.begin()
         self.ready.set()
 
     def _start_threads(self) -> None:
@@ -189,16 +188,16 @@ class WorkerLoop:
             return
         self._run_timers(now)
         if self.in_flight.forget_cleared():
-            self.claims.look_from_head()
+            self.plan.look_from_head()
         self._exchange(now)
-        self._claim_limited(time.monotonic())
+        self._claim_limited()
         self.stats.count()
         self.calls.log.send()
         if self.options.burst and self.following.has_news and self.in_flight.is_empty:
             # The jobs that have ended may have enqueued others that no NOTIFY tells of: without LISTEN none does, and
             # one in close succession is held back.
             self.following.has_news = False
-            self.claims.look_now()
+            self.plan.look_now()
 
     # The inbox.
 
@@ -229,12 +228,9 @@ class WorkerLoop:
     def _hear(self, heard: Notification) -> None:
         """Handles a notification. One of an unknown kind, from a newer worker or another program, is left out."""
         match heard.kind:
-            case notify.READY | notify.LIMITED if self.claims.serve(heard.name):
+            case notify.READY | notify.LIMITED | notify.DUE | notify.EVENT if self.plan.serves(heard.name):
                 self.sleep.note_news()
-                self.claims.hear(heard.kind, heard.name)
-            case notify.DUE | notify.EVENT:
-                self.sleep.note_news()
-                self.claims.hear_due(heard.kind)
+                self.plan.hear(heard.kind, heard.name)
             case notify.CANCEL:
                 self.cancel_requests.wake()
             case notify.WORKER:
@@ -246,7 +242,7 @@ class WorkerLoop:
                     self._hear(Notification.parse(payload))
             case inbox.RETIRE:
                 self._is_retiring = True
-                self.capacity.drain()
+                self.plan.drain()
             case _:
                 self.housekeeper.hear(heard.kind, heard.name)
 
@@ -255,23 +251,16 @@ class WorkerLoop:
         if self.database.is_away:
             return AWAY_SECONDS
         times = [now + LONGEST_PAUSE_SECONDS, self.shutdown.next_step(now), self.deadline.next_step(now)]
-        times += [self.sleep.wake_at] if self.sleep.is_asleep else self._times_awake(now)
+        if self.sleep.is_asleep:
+            times.append(self.sleep.wake_at)
+        else:
+            times += [timer.due_at for timer in self._timers]
+            times += [self.in_flight.next_write(now), self.plan.next_look()]
+            if self.database.listening.is_away:
+                times.append(now + AWAY_SECONDS)
         if self.options.max_idle_seconds is not None and not self._is_busy:
-            times.append(self.claims.poll_timer.busy_at + self.options.max_idle_seconds)
+            times.append(self.plan.busy_at + self.options.max_idle_seconds)
         return max(min(times) - now, 0.0)
-
-    def _times_awake(self, now: float) -> list[float]:
-        times = [self.in_flight.next_write(now), *(timer.due_at for timer in self._timers)]
-        if self.database.listening.is_away:
-            times.append(now + AWAY_SECONDS)
-        if not self.capacity.is_closed:
-            times.append(self.claims.limited.next_look(self.capacity.idle_slots))
-            if self.capacity.wants_more():
-                times.append(self._next_look())
-        return times
-
-    def _next_look(self) -> float:
-        return self.claims.poll_timer.next_look(has_slot=self.capacity.has_free_slot)
 
     def _run_timers(self, now: float) -> None:
         for timer in self._timers:
@@ -288,7 +277,7 @@ class WorkerLoop:
         self._follow_up(waits=True)
         self.output.run(now)
         finishes = self.in_flight.finishes(now)
-        claim = self.capacity.claim() if now >= self._next_look() else None
+        claim = self.plan.may_claim_now()
         with reports.being_written:
             is_due = now >= self._next_report or finishes
             reported = reports.reports_of(self.in_flight.runs.values()) if is_due else []
@@ -296,12 +285,11 @@ class WorkerLoop:
                 return
             if reported:
                 self._next_report = now + REPORT_SECONDS
-            began = time.monotonic()
             result = self.exchanger.exchange(finishes, reported, claim)
             written = () if result is None else result.reported
             reports.put_back(self.in_flight.runs, [each for each in reported if each.id not in written])
         if result is not None:
-            self._hand_out(self.following.take_result(result, claim, began))
+            self._hand_out(self.following.take_result(result))
 
     def _send_ahead(self, now: float) -> bool:
         """Sends the first half of an exchange of many finishes, or of a second one. Returns whether not to wait."""
@@ -309,7 +297,7 @@ class WorkerLoop:
         has_many = len(self.in_flight.ended) - len(finishing) >= MANY
         if not (under_way or has_many):
             return False
-        claim = self.capacity.claim(self.exchanger.claims) if now >= self._next_look() else None
+        claim = self.plan.may_claim_now(self.exchanger.claims)
         if len(under_way) == AT_ONCE or not (has_many or claim):
             return True
         if any(run.needs_report for run in self.in_flight.runs.values()):
@@ -320,25 +308,15 @@ class WorkerLoop:
     def _follow_up(self, *, waits: bool = False) -> None:
         """Takes the results of the exchanges that are under way."""
         if waits:
-            self.exchanger.wait_for_answers()
-        for exchange, result in self.exchanger.received():
+            self.database.wait_for_answers()
+        for result in self.exchanger.received():
             if result is not None:
-                self._hand_out(self.following.take_result(result, exchange.claim, exchange.began))
+                self._hand_out(self.following.take_result(result))
 
-    def _claim_limited(self, now: float) -> None:
-        limited = self.claims.limited
-        if self.capacity.is_closed or now < limited.next_look(self.capacity.idle_slots):
-            return
-        self._follow_up(waits=True)  # they may bring jobs for these slots
-        free_slots, left = self.capacity.idle_slots, self.capacity.jobs_left
-        suspect = not self.in_flight.has_suspect
-        claimed = self.database.ask(
-            lambda connection: limited.claim(connection, free_slots, jobs_at_most=left, take_suspect=suspect)
-        )
-        if claimed is None:
-            limited.put_off()
-        elif claimed.jobs:
-            self._hand_out(self.claims.runs_of(claimed.jobs, now, claimed.slots))
+    def _claim_limited(self) -> None:
+        if time.monotonic() >= self.plan.next_limited_look():
+            self._follow_up(waits=True)  # they may bring jobs for these slots
+            self._hand_out(self.plan.claim_limited())
 
     def _hand_out(self, runs: list[Run]) -> None:
         self.executor.look_who_listens()
@@ -348,16 +326,15 @@ class WorkerLoop:
                 self.slots.submit(run)
             elif run.take():
                 self.in_flight.end(EndedRun(run, never_started(run.job.id, run.job.lease_epoch)))
-        self.capacity.jobs_left -= len(runs)
 
     # The end.
 
     def _has_nothing_to_do(self) -> bool:
         """Returns whether nothing is held, wanted or owed, and the last looks have found nothing."""
         is_empty = not (self._holds_jobs or self.in_flight.superseded or self.slots.stuck)
-        has_told = not (self.claims.limited.notice.is_wanted or self.calls.are_going)
-        may_end = self.options.burst or self.capacity.is_closed
-        return is_empty and self.claims.found_nothing and has_told and not may_end
+        has_told = not (self.plan.room_notice.is_wanted or self.calls.are_going)
+        may_end = self.options.burst or self.plan.is_closed
+        return is_empty and self.plan.found_nothing and has_told and not may_end
 
     @property
     def _holds_jobs(self) -> bool:
@@ -374,11 +351,11 @@ class WorkerLoop:
             return self.shutdown.gives_up(self.in_flight, is_away=self.database.is_away)
         if self._is_busy:
             return False
-        idle_seconds = time.monotonic() - self.claims.poll_timer.busy_at
+        idle_seconds = time.monotonic() - self.plan.busy_at
         return (
-            self.capacity.is_closed
+            self.plan.is_closed
             or self._is_stuck
-            or (self.options.burst and self.claims.found_nothing)
+            or (self.options.burst and self.plan.found_nothing)
             or (self.options.max_idle_seconds is not None and idle_seconds >= self.options.max_idle_seconds)
         )
 
@@ -397,8 +374,8 @@ class WorkerLoop:
         stop_instruments(self.deadline.for_instruments())
         self.heartbeat.end()  # first, or it may say again that this worker lives
         self._join(self.heartbeat)
-        if self.claims.limited.notice.is_wanted:
-            self.database.ask(self.claims.limited.notice.ask)
+        if self.plan.room_notice.is_wanted:
+            self.plan.room_notice.run()
         self.database.ask(self.heartbeat.note_stopped)
         self.stats.write_last(self.database)
         self.database.close_all()
@@ -406,7 +383,7 @@ class WorkerLoop:
         self._join(self.housekeeper)  # its lane has a connection open
         self.inbox.close()
         self.left.set()
-        is_replaced = self._is_stuck or self._is_retiring or self.capacity.is_used_up
+        is_replaced = self._is_stuck or self._is_retiring or self.plan.is_used_up
         return ExitCode.REPLACE_ME if is_replaced else ExitCode.STOPPED
 
     def _join(self, thread: threading.Thread) -> None:

@@ -19,7 +19,7 @@ from pgonly_django.duties import BUSY_SECONDS
 from pgonly_django.events import emit
 from pgonly_django.queue import liveness
 from pgonly_django.wording import duration
-from pgonly_django.worker.claiming import Claims
+from pgonly_django.worker.claim_plan import ClaimPlan
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.housekeeper import Housekeeper
@@ -43,12 +43,13 @@ class Sleep(Timer):
     """The sleep, used by the main loop alone."""
 
     def __init__(
-        self, worker_id: UUID, options: WorkerOptions, database: WorkerConnection, claims: Claims, heartbeat: Heartbeat,
-        housekeeper: Housekeeper, stop_requests: StopRequests, others: Sequence[Rests], *, is_idle: Callable[[], bool],
+        self, worker_id: UUID, options: WorkerOptions, database: WorkerConnection, plan: ClaimPlan,
+        heartbeat: Heartbeat, housekeeper: Housekeeper, stop_requests: StopRequests, others: Sequence[Rests], *,
+        is_idle: Callable[[], bool],
     ) -> None:  # fmt: skip
         """`is_idle` says whether the main loop has nothing to do."""
         self.worker_id, self.options, self.database = worker_id, options, database
-        self._claims, self._stop_requests = claims, stop_requests
+        self._plan, self._stop_requests = plan, stop_requests
         self._heartbeat, self._housekeeper = heartbeat, housekeeper
         self._others, self._is_idle = others, is_idle
         self.is_asleep = False
@@ -78,7 +79,7 @@ class Sleep(Timer):
         self.at = time.monotonic() + LOOK_SECONDS
         self.database.wake()
         self._stop_requests.hear_of(notify.ANY_WORKER)
-        self._claims.restart()
+        self._plan.restart()
         self._heartbeat.wake()
         self._housekeeper.wake()
         self._housekeeper.check()  # jobs that a budget has held may continue
@@ -114,7 +115,7 @@ class Sleep(Timer):
     @property
     def _quiet_until(self) -> float:
         assert self.options.sleep_after is not None
-        return max(self._heard_at, self._claims.poll_timer.busy_at) + self.options.sleep_after
+        return max(self._heard_at, self._plan.busy_at) + self.options.sleep_after
 
     def _may_sleep(self, now: float) -> bool:
         return self._is_idle() and self._next_due() - now >= SHORTEST_SECONDS
@@ -122,9 +123,7 @@ class Sleep(Timer):
     def _next_due(self) -> float:
         """Returns when it has to wake up."""
         poll_at = NEVER if self.options.poll_seconds is None else time.monotonic() + self.options.poll_seconds
-        claims = self._claims
-        due_at = min(claims.promotion.next_job_at, claims.delivery.due_at, claims.limited.opens_at)
-        return min(poll_at, self._housekeeper.needed_at, due_at)
+        return min(poll_at, self._housekeeper.needed_at, self._plan.next_known)
 
     def _fall_asleep(self) -> None:
         """Falls asleep, unless a NOTIFY came before LISTEN ended. From then on only a POST tells of new jobs."""
@@ -135,7 +134,7 @@ class Sleep(Timer):
         answer = self.database.ask(lambda connection: liveness.fall_asleep(connection, self.worker_id))
         if answer is not None and answer.is_asleep:
             if answer.next_due_in_seconds is not None:
-                self._claims.promotion.expect_due(answer.next_due_in_seconds)
+                self._plan.promotion.expect_due(answer.next_due_in_seconds)
             heard = self.database.listening.ask(self.database.listener.close)
             if heard == [] and self._may_sleep(time.monotonic()):
                 self._let_go(self._next_due())

@@ -21,11 +21,12 @@ LATE = "An exception was raised in a slot's thread between two jobs, as by a tim
 class Slots:
     """Threads start when the first jobs come. One whose job was cut off is replaced, and ends when the job returns."""
 
-    def __init__(self, executor: Executor, threads: int) -> None:
+    def __init__(self, executor: Executor, threads: int, begin_thread: Callable[[], None]) -> None:
+        """`begin_thread` is what a thread does first."""
         self.executor = executor
         self.threads = threads
         self.stuck = 0
-        self.begin_thread: Callable[[], None] = lambda: None  # what a thread does first
+        self._begin_thread = begin_thread
         self._inbox: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
         self._started = 0
         self._threads: list[threading.Thread] = []
@@ -103,7 +104,7 @@ class Slots:
         thread when the job has ended, even between two jobs: one that was just taken has not begun then, and goes back
         to the others.
         """
-        self.begin_thread()
+        self._begin_thread()
         while True:
             try:
                 run = take_from(self._inbox)

@@ -69,6 +69,10 @@ class Shutdown:
         self._is_over = False  # the grace; the jobs that still ran have been given back
         self._until = NEVER  # the end of the grace
 
+    def hurry(self, grace_seconds: float) -> None:
+        """Makes the grace period shorter, if it is longer than this."""
+        self.grace_seconds = min(self.grace_seconds, grace_seconds)
+
     def ask(self, *, at_once: bool = False) -> None:
         """Asks for a stop. The grace period begins here, also while the main loop waits for the database."""
         self._at_once = self._at_once or at_once
@@ -218,9 +222,7 @@ class Deadline:
         return True
 
     def note_end(self, run: Run) -> None:
-        """Notes that the run has ended here."""
-        if self.ends_at == NEVER:
-            return
+        """Notes that the run has ended here, with --max-seconds."""
         self._longest[run.job.task] = max(self._longest.get(run.job.task, 0.0), run.calls.longest_seconds)
         if not run.leaves_early and run.calls.outlast_their_run and run.stop_requested:
             message = (

@@ -11,7 +11,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.queue.promote import promote
 from pgonly_django.queue.waits import Delivered, deliver
-from pgonly_django.worker.connection import JobsListener, WorkerConnection
+from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.options import WorkerOptions
 
 NEVER = float("inf")
@@ -51,9 +51,9 @@ class Timer:
         if began >= self.again_at:
             self.again_at = NEVER
 
-    def put_off(self) -> None:
-        """Leaves it alone for a moment, because the database refused."""
-        self.not_before = time.monotonic() + REFUSED_SECONDS
+    def put_off(self, seconds: float = REFUSED_SECONDS) -> None:
+        """Leaves it alone for so many seconds, as after the database has refused."""
+        self.not_before = time.monotonic() + seconds
 
     def run(self) -> None:
         raise NotImplementedError
@@ -75,48 +75,102 @@ class DatabaseTimer(Timer):
         raise NotImplementedError
 
 
-class Pauses:
-    """Growing pauses, up to the longest that the options allow."""
+class LookTimer(DatabaseTimer):
+    """Looks at the database. While they find nothing the pauses between them grow, up to the longest that the options
+    allow."""
 
-    def __init__(self, options: WorkerOptions, listener: JobsListener) -> None:
-        self._options, self._listener = options, listener
-        self.restart()
-
-    def restart(self) -> None:
-        self._next = FIRST_PAUSE_SECONDS if self._listener.listens else BLIND_FIRST_PAUSE_SECONDS
-
-    def next(self) -> float:
-        listens = self._listener.listens
-        pause = min(self._next, self._options.longest_pause(listening=listens))
-        self._next = pause * (GROWTH if listens else BLIND_GROWTH)
-        return pause
-
-
-class LookTimer(Timer):
-    """The next look for jobs that may start."""
-
-    def __init__(self, options: WorkerOptions, listener: JobsListener) -> None:
-        super().__init__()
-        self.drained = False  # the last look has found all that this worker may take now
-        self._pauses = Pauses(options, listener)
+    def __init__(self, options: WorkerOptions, database: WorkerConnection) -> None:
+        super().__init__(database)
+        self._options = options
+        self.begin_pauses()
 
     def hear(self) -> None:
         super().hear()
-        self.drained = False
-        self._pauses.restart()
+        self.begin_pauses()
+
+    def restart(self) -> None:
+        """Called after a sleep."""
+        self.begin_pauses()
+        self.wake()
+
+    def begin_pauses(self) -> None:
+        """Called when there is something to find: the next pause is the shortest."""
+        self._next_pause = (
+            FIRST_PAUSE_SECONDS if self.database.listener.listens else BLIND_FIRST_PAUSE_SECONDS
+        )
+
+    def pause(self) -> float:
+        """Returns the seconds until the next look."""
+        listens = self.database.listener.listens
+        pause = min(self._next_pause, self._options.longest_pause(listening=listens))
+        self._next_pause = pause * (GROWTH if listens else BLIND_GROWTH)
+        return pause
+
+
+class ClaimTimer(LookTimer):
+    """The next look for jobs that may start: see worker/claim_plan.py, which makes it."""
+
+    was_told = True  # since the last look, that there may be a job
+    _saw_all = False  # as of the last look
+    _more_from = NEVER  # with this number of free slots more may be taken at once, as of the last look
+    _rests_until = 0.0  # while no slot is free
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the last look has found all that this worker may take now."""
+        return self._saw_all and not self.was_told
+
+    @property
+    def has_more(self) -> bool:
+        return self._more_from < NEVER
+
+    def hear(self) -> None:
+        super().hear()
+        self.was_told = True
 
     def wake(self) -> None:
         """Makes a look due: there may be a job that no NOTIFY tells of, by the worker's own doing."""
         super().wake()
-        self.drained = False
+        self.was_told = True
 
-    def restart(self) -> None:
-        """Called after a sleep."""
-        self._pauses.restart()
-        self.wake()
+    def next_at(self, free_slots: int) -> float:
+        if free_slots >= self._more_from:
+            return self.not_before
+        return self.due_at if free_slots > 0 else max(self.due_at, self._rests_until)
+
+    def looked(
+        self, began: float, at: float, *, saw_all: bool, more_from: float, rests_until: float = 0.0
+    ) -> None:
+        """Plans the look after one that began then. It is due `at` this time, if it was not woken since."""
+        self.was_told = began < self.woken_at
+        self._saw_all, self._more_from, self._rests_until = saw_all, more_from, rests_until
+        self.plan(at, began=began)
 
 
-class Promotion(DatabaseTimer):
+class RoomNotice(DatabaseTimer):
+    """Tells the other workers that there is room for a limited job, at most once in COALESCE_SECONDS."""
+
+    def __init__(self, database: WorkerConnection) -> None:
+        super().__init__(database, NEVER)
+        self._told_at = 0.0
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.at < NEVER
+
+    def want(self) -> None:
+        self.at = min(self.at, self._told_at + notify.COALESCE_SECONDS)
+
+    def drop(self) -> None:
+        self.at = NEVER
+
+    def ask(self, connection: OwnConnection) -> bool:
+        notify.send(connection, notify.limited(notify.ANY_QUEUE))
+        self.at, self._told_at = NEVER, time.monotonic()
+        return True
+
+
+class Promotion(LookTimer):
     """Makes scheduled jobs ready at exactly the moment when they are due, and then calls `look`. It calls `deliver`
     where it finds events that are not delivered."""
 
@@ -124,15 +178,9 @@ class Promotion(DatabaseTimer):
         self, options: WorkerOptions, database: WorkerConnection, look: Callable[[], None],
         deliver: Callable[[], None],
     ) -> None:  # fmt: skip
-        super().__init__(database)
+        super().__init__(options, database)
         self._look, self._deliver = look, deliver
-        self._pauses = Pauses(options, database.listener)
         self.next_job_at = NEVER  # as far as is known
-
-    def hear(self) -> None:
-        """Called when another process has scheduled a job."""
-        super().hear()
-        self._pauses.restart()
 
     def expect_due(self, in_seconds: float) -> None:
         """Called when this process has scheduled a job."""
@@ -141,17 +189,17 @@ class Promotion(DatabaseTimer):
 
     def restart(self) -> None:
         """Called after a sleep."""
-        self._pauses.restart()
-        self.at = min(self.next_job_at, time.monotonic() + self._pauses.next())
+        self.begin_pauses()
+        self.at = min(self.next_job_at, time.monotonic() + self.pause())
 
     def ask(self, connection: OwnConnection) -> int:
         began = time.monotonic()
         promoted, next_due_in_seconds, has_events = promote(connection)
         now = time.monotonic()
         if promoted or began >= self.next_job_at:
-            self._pauses.restart()
+            self.begin_pauses()
         self.next_job_at = NEVER if next_due_in_seconds is None else now + next_due_in_seconds
-        self.plan(min(self.next_job_at, now + self._pauses.next()), began=began)
+        self.plan(min(self.next_job_at, now + self.pause()), began=began)
         if promoted:
             self._look()
         if has_events:

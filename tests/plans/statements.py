@@ -58,8 +58,7 @@ def claimer_of(queues, unknown):
 def floor_claim(unknown=()):
     claimer = claimer_of((), unknown)
     claimer.floors = dict.fromkeys(ALL_BANDS, time.time() - 10)
-    claimer.head_due_at = float("inf")
-    return texts(claimer.statement(Claim(50, {}, take_suspect=False)))
+    return texts(claimer.statement(Claim(50, {}, take_suspect=False, from_head=False)))
 
 
 def texts(claim):

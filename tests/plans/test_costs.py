@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from pgonly_django.queue.claim import BAND_LIMIT
-from pgonly_django.worker.claiming import AHEAD_LIMIT
+from pgonly_django.worker.claim_plan import AHEAD_LIMIT
 from pgonly_django.worker.options import THREADS_LIMIT
 from tests.plans.statements import STATEMENTS, asked
 from tests.plans.table import filled, jobs, rows_before_indexes

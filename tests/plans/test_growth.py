@@ -60,7 +60,8 @@ def test_claims_and_finishes():
     exchanger = make_exchanger()
     finishes: list[Finish] = []
     for _ in range(CALLS):
-        answer = exchanger.exchange(finishes, [], Claim(1, {}, take_suspect=True))
+        claim = Claim(1, {}, take_suspect=True, from_head=exchanger.claimer.is_head_due)
+        answer = exchanger.exchange(finishes, [], claim)
         finishes = [
             Finish(job.id, job.lease_epoch, Outcome.SUCCEEDED, State.SUCCEEDED) for job in answer.jobs
         ]

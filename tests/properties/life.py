@@ -167,10 +167,11 @@ class Life(RuleBasedStateMachine):
         by.head_due_at = 0.0 if from_head else float("inf")
         suspects_held = any(job.crashes >= SUSPECT_FROM for job in self._held_by(worker).values())
         ready = {job_id for job_id, job in self.jobs.items() if job.state == "ready"}
+        is_from_head = by.is_head_due
         claimed = claim(self.server, by, free, take_suspect=not suspects_held)
         self._note_claimed(worker, claimed, free)
         assert not any(self._is_limited(self.jobs[row.id]) for row in claimed)
-        if by.looked_from_head and len(claimed) < free:
+        if is_from_head and len(claimed) < free:
             left = [self.jobs[job_id] for job_id in ready if self.jobs[job_id].state == "ready"]
             plain = [job for job in left if not self._is_limited(job)]
             assert all(job.crashes >= SUSPECT_FROM for job in plain), "a ready job was not seen from the head"

@@ -125,10 +125,11 @@ def claim(
     connection, by: Claimer, free_slots=10, prefetch_limits=None, *, take_suspect=True, took_seconds=0.0
 ):
     """One claim of `by`. `took_seconds` in the hours keeps the next ones on the floors."""
-    statement, parameters = by.statement(Claim(free_slots, prefetch_limits or {}, take_suspect))
+    wanted = Claim(free_slots, prefetch_limits or {}, take_suspect, from_head=by.is_head_due)
+    statement, parameters = by.statement(wanted)
     rows = connection.execute(statement.sql, parameters, prepare=True)
     jobs = by.in_order([ClaimedJob._make(row) for row in rows])
-    by.absorb(jobs, took_seconds)
+    by.absorb(wanted, jobs, took_seconds)
     return jobs
 
 

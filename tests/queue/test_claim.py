@@ -195,8 +195,8 @@ def test_on_the_floors_a_claim_starts_where_the_last_one_ended(server):
     by = claimer()
     claim(server, by, took_seconds=ON_THE_FLOORS)
     hidden, seen = make(ready_at=ago(HOUR)), make()
+    assert not by.is_head_due
     assert ids(claim(server, by)) == ids([seen])
-    assert not by.looked_from_head
     assert fresh(hidden).state == State.READY
 
 
@@ -206,8 +206,8 @@ def test_what_a_floor_hides_is_found_from_the_head(server):
     claim(server, by, took_seconds=ON_THE_FLOORS)
     hidden = make(ready_at=ago(HOUR))
     by.look_from_head_next()
+    assert by.is_head_due
     assert ids(claim(server, by)) == ids([hidden])
-    assert by.looked_from_head
 
 
 def test_a_floor_does_not_hide_jobs_of_the_same_moment(server):
@@ -222,11 +222,11 @@ def test_the_head_is_looked_at_again_after_ten_times_what_it_took(server):
     make()
     by = claimer()
     claim(server, by, took_seconds=0.5)
+    assert not by.is_head_due
     claim(server, by)
-    assert not by.looked_from_head
+    assert not by.is_head_due
     by.head_due_at -= 5.0
-    claim(server, by)
-    assert by.looked_from_head
+    assert by.is_head_due
 
 
 def test_a_band_that_gave_nothing_for_long_is_forgotten_at_the_head(server):

@@ -123,14 +123,14 @@ def test_a_worker_that_breaks_down_does_not_tell_that_it_holds_nothing(supervise
 
 def test_a_process_retires_by_itself_and_tells_why(supervised):
     beside, supervisor = supervised
-    beside.worker.capacity.jobs_left = 0
+    beside.worker.plan.jobs_left = 0
     with beside:
         assert told(supervisor, "retire") == ["1 job(s) claimed (--max-jobs-per-process 1)"]
         assert "retire" in beside.worker.inbox.take(10, 0.0)
 
 
 def test_a_worker_without_a_supervisor_retires_too(idle_worker, caplog):
-    idle_worker.capacity.jobs_left = 0
+    idle_worker.plan.jobs_left = 0
     with caplog.at_level("INFO", "pgonly_django"), Beside(idle_worker, Health(), owns_process=False):
         wait_for(lambda: "so that a fresh one can be started: 1 job(s) claimed" in caplog.text)
     assert idle_worker.inbox.take(10, 0.0) == ["retire"]

@@ -101,7 +101,7 @@ def test_the_self_test_leaves_nothing_behind_in_a_connection_of_a_pooler(pooler,
 
 def test_an_idle_worker_that_loses_its_connection_listens_again_at_once(background_worker):
     worker = background_worker(poll_seconds=60.0)
-    wait_for(lambda: worker.claims.poll_timer.drained)
+    wait_for(lambda: worker.plan.ordinary.is_drained)
     lost = worker.database.connection()
     cut()
     wait_for(lambda: worker.database._connection not in (lost, None), what="the new connection")
@@ -131,7 +131,7 @@ def test_without_listen_a_cancel_is_looked_for(background_worker, marks, setting
 
 def test_a_job_enqueued_while_the_connection_was_lost_is_found(background_worker):
     worker = background_worker(poll_seconds=60.0)
-    wait_for(lambda: worker.claims.poll_timer.drained)
+    wait_for(lambda: worker.plan.ordinary.is_drained)
     with cut_off():
         result = jobs.add.enqueue(1)
     assert result.wait(10).return_value == 2

@@ -33,8 +33,7 @@ def run(worker, number):
 
 def run_here(worker, claim):
     with counted_calls() as counts:
-        claimed = worker.exchanger.exchange((), (), claim).jobs
-        runs = worker.claims.runs_of(claimed, time.monotonic())
+        runs = worker.plan.take(worker.exchanger.exchange((), (), claim))
         worker.executor.look_who_listens()
         worker.in_flight.hold(runs)
         for each in runs:
@@ -46,7 +45,7 @@ def run_here(worker, claim):
         for ended in worker.in_flight.settle(result):
             worker.following.close(ended, tells_successes=False)
         worker.stats.count()
-    assert len(claimed) == claim.limit
+    assert len(runs) == claim.limit
     assert worker.in_flight.is_empty
     return counts
 

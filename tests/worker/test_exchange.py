@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from datetime import timedelta
 
 import pytest
@@ -20,7 +19,7 @@ from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Report
 from pgonly_django.queue.liveness import cancel_requested, stopped
 from pgonly_django.queue.promote import promote
-from pgonly_django.worker import exchange
+from pgonly_django.worker import connection
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.timers import NEVER
@@ -54,13 +53,11 @@ def other(transactional_db):
 @pytest.mark.parametrize("beside_an_end", [True, False])
 def test_each_kind_of_claim_takes_jobs_alone_and_beside_ends(exchanger, from_head, beside_an_end):
     first, second = make(), make()
-    one = Claim(free_slots=1, prefetch_limits={}, take_suspect=False)
-    exchanger.exchange([], [], one)
-    exchanger.claimer.head_due_at = 0.0 if from_head else math.inf
+    exchanger.exchange([], [], Claim(free_slots=1, prefetch_limits={}, take_suspect=False))
+    one = Claim(free_slots=1, prefetch_limits={}, take_suspect=False, from_head=from_head)
     ends = [finish_of(make_running())] if beside_an_end else []
     answer = exchanger.exchange(ends, [], one)
     assert [job.id for job in answer.jobs] == [str(second.id)]
-    assert exchanger.claimer.looked_from_head is from_head
     assert fresh(first).state == State.RUNNING
 
 
@@ -80,7 +77,7 @@ def test_ends_whose_rows_are_locked_keep_no_other_end_and_no_claim_waiting(excha
             answer = exchanger.exchange(batch, [], CLAIM)
             assert [finish.id for finish in answer.locked] == [str(job.id) for job in locked]
             assert (answer.finished, answer.lost) == ([str(free.id)], [])
-            assert answer.claimed
+            assert answer.claim is CLAIM
         assert fresh(ready).state == State.RUNNING
     assert exchanger.exchange(batch, [], None).locked == []
     assert {fresh(job).state for job in (*locked, free)} == {state}
@@ -115,7 +112,7 @@ def test_a_locked_table_is_no_lost_database(exchanger, other, caplog):
         report = Report(str(job.id), job.lease_epoch, "{}", None)
         answer = exchanger.exchange([finish_of(job)], [report], CLAIM)
         assert [finish.id for finish in answer.locked] == [str(job.id)]
-        assert (answer.was_refused, answer.claimed, answer.reported) == (True, False, set())
+        assert (answer.was_refused, answer.claim, answer.reported) == (True, None, set())
         assert exchanger.exchange([], [], CLAIM).was_refused
         assert exchanger.database.ask(promote) is None
         assert exchanger.database.ask(lambda own: cancel_requested(own, [str(job.id)])) is None
@@ -132,7 +129,7 @@ def test_a_statement_that_is_cancelled_is_no_lost_database(exchanger, other, cap
     with other.transaction():
         lock(other, slow)
         answer = exchanger.exchange([finish_of(slow), finish_of(quick)], [], CLAIM)
-    assert (answer.finished, answer.claimed) == ([str(quick.id)], True)
+    assert (answer.finished, answer.claim) == ([str(quick.id)], CLAIM)
     assert (exchanger.database.connection(), exchanger.database.is_away) == (own, False)
     assert "away" not in caplog.text
 
@@ -209,8 +206,8 @@ def test_a_job_that_a_stopped_worker_releases_starts_in_one_that_listens(backgro
     jobs.sleep_in_slices.enqueue("k")
     wait_for(lambda: marks() == ["k:started"])
     second = background_worker(threads=1, poll_seconds=300.0)
-    wait_for(lambda: second.claims.poll_timer.drained)
-    second.claims.poll_timer.at = second.claims.poll_timer.again_at = NEVER  # it looks when it is told to
+    wait_for(lambda: second.plan.ordinary.is_drained)
+    second.plan.ordinary.at = second.plan.ordinary.again_at = NEVER  # it looks when it is told to
     first.stop()
     wait_for(lambda: marks().count("k:started") == 2, what="the second start")
 
@@ -252,8 +249,8 @@ def ids(*rows):
 
 
 def all_received(exchanger):
-    exchanger.wait_for_answers()
-    return [result for _, result in exchanger.received()]
+    exchanger.database.wait_for_answers()
+    return list(exchanger.received())
 
 
 def test_two_exchanges_are_under_way_and_each_has_its_own_answer(exchanger):
@@ -298,12 +295,12 @@ def test_a_wait_for_the_second_of_two_answers_sleeps(exchanger, other, monkeypat
     exchanger.exchange([finish_of(make_running())], [], None)  # prepares the statement
     first, second, reads = make_running(), make_running(), []
     exchanger.database.connection().execute("SET lock_timeout = '500ms'")
-    monkeypatch.setattr(exchange, "take_answers", lambda *args: reads.append(take_answers(*args)))
+    monkeypatch.setattr(connection, "take_answers", lambda *args: reads.append(take_answers(*args)))
     with other.transaction():
         lock(other, second)
         assert exchanger.send([finish_of(first)], (), None)
         assert exchanger.send([finish_of(second)], (), None)
-        exchanger.wait_for_answers()
+        exchanger.database.wait_for_answers()
     assert len(reads) < 20
     assert [result.finished for result in all_received(exchanger)] == [ids(first), ids(second)]
 
@@ -314,7 +311,6 @@ def test_exchanges_whose_connection_is_lost_are_made_again(exchanger, other):
     first, second, ready = make_running(), make_running(), make()
     own = exchanger.database.connection()
     own.execute("SET lock_timeout = 0")
-    exchanger.claimer.look_from_head_next()
     with other.transaction():
         lock(other, first)
         assert exchanger.send([finish_of(first)], (), None)

@@ -227,11 +227,11 @@ def test_an_idle_worker_beats_each_quarter_of_a_lease_and_does_not_look_for_jobs
             at for name, _, at in activity.backends(before) if name.startswith(f"pgonly worker {worker.id}")
         ]
 
-    claims = worker.claims
-    wait_for(lambda: claims.poll_timer.drained)
-    wait_for(lambda: claims.poll_timer.next_look(has_slot=True) > time.monotonic() + 20)
-    wait_for(lambda: claims.promotion.due_at > time.monotonic() + 15)
-    wait_for(lambda: worker.claims.limited.next_look(4) > time.monotonic() + 15)
+    plan = worker.plan
+    wait_for(lambda: plan.ordinary.is_drained)
+    wait_for(lambda: plan.ordinary.next_at(1) > time.monotonic() + 20)
+    wait_for(lambda: plan.promotion.due_at > time.monotonic() + 15)
+    wait_for(lambda: plan.limited.next_at(4) > time.monotonic() + 15)
     last, beats = statements(), set()
     until = time.monotonic() + 2 * LEASE.total_seconds()
     wait_for(lambda: beats.add(WorkerRow.objects.get(pk=worker.id).heartbeat_at) or time.monotonic() > until)

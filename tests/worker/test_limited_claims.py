@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from uuid import uuid4
 
 import pytest
 from django.db.models import Max
@@ -13,19 +12,17 @@ from pgonly_django.database import notify
 from pgonly_django.models import Job, Limiter, Queue, State
 from pgonly_django.models.job import FINISHED
 from pgonly_django.models.job_rows import SUSPECT_FROM
-from pgonly_django.queue.claim import UnknownTasks
 from pgonly_django.queue.limited.look import KEYS_AT_MOST, OVERDUE_SECONDS
-from pgonly_django.worker.connection import WorkerConnection
-from pgonly_django.worker.limited_claims import FULL_SECONDS, LimitedClaims
+from pgonly_django.worker.claim_plan import FULL_SECONDS
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.timers import NEVER
 from tests import jobs
 from tests.jobs import ending, waiting, watched
 from tests.jobs.limited import IN_USE, count_beside, pay, take_slots
 from tests.queue import rows
 from tests.queue.rows import ago, fresh, make, make_keyed, make_running
 from tests.waiting import wait_for
+from tests.worker.test_claim_plan import plan_of, run_of
 
 IDLE = {"poll_seconds": 600.0}  # so that nothing is found by polling
 
@@ -33,7 +30,7 @@ IDLE = {"poll_seconds": 600.0}  # so that nothing is found by polling
 @pytest.fixture
 def only_when_told(monkeypatch):
     """The workers find nothing by looking again, however long it takes on a busy machine: somebody tells them."""
-    monkeypatch.setattr("pgonly_django.worker.limited_claims.FULL_SECONDS", 600.0)
+    monkeypatch.setattr("pgonly_django.worker.claim_plan.FULL_SECONDS", 600.0)
     monkeypatch.setattr("pgonly_django.worker.timers.FIRST_PAUSE_SECONDS", 600.0)
 
 
@@ -43,7 +40,7 @@ def limit(transactional_db):
 
 
 def wait_until_it_rests(worker):
-    wait_for(lambda: worker.claims.limited.next_look(4) > time.monotonic() + 0.5, what="the worker to rest")
+    wait_for(lambda: worker.plan.limited.next_at(4) > time.monotonic() + 0.5, what="the worker to rest")
 
 
 def test_a_burst_runs_all_limited_jobs_as_far_as_they_have_room(work, limit):
@@ -224,7 +221,7 @@ def test_the_slots_of_running_jobs_never_pass_the_threads(work):
 
 def test_no_short_job_is_claimed_ahead_beside_a_heavy_one(background_worker, marks):
     worker = background_worker(threads=4)
-    worker.claims.prefetch.note("default", 0.0001)
+    worker.plan.note_run_seconds("default", 0.0001)
     heavy = jobs.hold_on.using(slots=3).enqueue("heavy")
     wait_for(lambda: "heavy:started" in marks())
     IN_USE.most = 0
@@ -284,62 +281,73 @@ def test_a_burst_ends_where_more_keys_are_full_than_a_look_walks_over(work):
     for number in range(KEYS_AT_MOST + 5):
         key = f"full {number}"
         make_keyed(key), make_running(concurrency_key=key, concurrency_limit=1, slots=1)
-    assert work(max_idle_seconds=10.0).claims.poll_timer.busy_at > time.monotonic() - 9
+    assert work(max_idle_seconds=10.0).plan.busy_at > time.monotonic() - 9
 
 
-def limited_claims(**options) -> LimitedClaims:
-    database = WorkerConnection("default", uuid4(), "tests")
-    return LimitedClaims(WorkerOptions(**options), uuid4(), database, UnknownTasks())
+@pytest.fixture
+def claim_limited(transactional_db):
+    """A plan that claims limited jobs with this number of free slots: `claim_limited(plan, 1)`."""
+
+    def claim(plan, free_slots):
+        plan._in_flight.runs.clear()
+        plan._in_flight.hold(run_of("busy") for _ in range(plan.threads - free_slots))
+        return plan.claim_limited()
+
+    return claim
 
 
-def test_a_second_look_follows_each_notify(server):
-    """As for jobs without a limit: see test_poll_timer.py."""
-    limited = limited_claims()
+def test_a_second_look_follows_each_notify(claim_limited):
+    """As for jobs without a limit: see test_claim_plan.py."""
     waits = []
-    for _ in range(20):  # where the process is not held up, the first look is over before the second is due
-        limited.hear_queue(notify.LIMITED, "default")
-        heard_at = time.monotonic()
-        limited.claim(server, 1, jobs_at_most=9, take_suspect=True)
-        waits.append(limited.next_look(1) - heard_at)
+    with plan_of() as plan:
+        for _ in range(
+            20
+        ):  # where the process is not held up, the first look is over before the second is due
+            plan.hear(notify.LIMITED, "default")
+            heard_at = time.monotonic()
+            claim_limited(plan, 1)
+            waits.append(plan.limited.next_at(1) - heard_at)
     assert min(waits) <= notify.COALESCE_SECONDS + 0.01
 
 
 def test_a_job_whose_limit_is_full_is_looked_at_again_since_the_worker_in_the_way_may_have_died(
-    server, limit
+    claim_limited, limit
 ):
     limit(max_running=1)
     make_running()
-    limited = limited_claims(poll_seconds=600.0)
-    for _ in range(8):  # the pauses grow to ten minutes
-        limited.claim(server, 1, jobs_at_most=9, take_suspect=True)
-    assert limited.next_look(1) > time.monotonic() + 60, "nothing waits"
-    make()
-    limited.claim(server, 1, jobs_at_most=9, take_suspect=True)
-    assert limited.next_look(1) <= time.monotonic() + FULL_SECONDS
+    with plan_of(poll_seconds=600.0) as plan:
+        for _ in range(8):  # the pauses grow to ten minutes
+            claim_limited(plan, 1)
+        assert plan.limited.next_at(1) > time.monotonic() + 60, "nothing waits"
+        make()
+        claim_limited(plan, 1)
+        assert plan.limited.next_at(1) <= time.monotonic() + FULL_SECONDS
 
 
 @pytest.mark.parametrize("slots", [2, 5])
-def test_other_workers_are_told_of_room_that_this_one_has_too_few_free_slots_for(server, limit, slots):
+def test_other_workers_are_told_of_room_that_this_one_has_too_few_free_slots_for(claim_limited, limit, slots):
     limit(max_running=9)
-    limited = limited_claims(threads=4)
     make_keyed("a", slots=slots)
-    limited.note_end()
-    limited.claim(server, 1, jobs_at_most=9, take_suspect=True)
-    assert limited.drained
-    assert limited.notice.at < NEVER
-    Job.objects.update(slots=1)
-    limited.claim(server, 1, jobs_at_most=9, take_suspect=True)
-    limited.claim(server, 0, jobs_at_most=9, take_suspect=True)
-    assert limited.notice.at == NEVER
+    with plan_of(threads=4) as plan:
+        ended = run_of("default")
+        ended.is_limited = True
+        plan.note_end(ended, None)
+        claim_limited(plan, 1)
+        assert plan.limited.is_drained
+        assert plan.room_notice.is_wanted
+        Job.objects.update(slots=1)
+        claim_limited(plan, 1)
+        claim_limited(plan, 0)
+        assert not plan.room_notice.is_wanted
 
 
 @pytest.mark.slow
 def test_where_nothing_is_limited_a_wake_causes_no_look(background_worker):
     worker = background_worker(**IDLE)
-    wait_for(lambda: worker.claims.limited.next_look(4) > time.monotonic() + 5, what="the worker to rest")
-    due = worker.claims.limited.next_look(4)
+    wait_for(lambda: worker.plan.limited.next_at(4) > time.monotonic() + 5, what="the worker to rest")
+    due = worker.plan.limited.next_at(4)
     assert jobs.add.enqueue(1).wait(10).return_value == 2
-    assert worker.claims.limited.next_look(4) == due
+    assert worker.plan.limited.next_at(4) == due
 
 
 def test_what_the_database_refuses_is_asked_for_again_a_moment_later(transactional_db, other, limit):
@@ -348,9 +356,9 @@ def test_what_the_database_refuses_is_asked_for_again_a_moment_later(transaction
     worker = WorkerLoop(WorkerOptions(threads=1))
     with other.transaction():
         other.execute("LOCK TABLE pgonly_queue IN ACCESS EXCLUSIVE MODE")
-        worker._claim_limited(time.monotonic())
-        assert worker.claims.limited.next_look(1) > time.monotonic()
-    wait_for(lambda: worker._claim_limited(time.monotonic()) or fresh(result.job).attempt == 1)
+        worker._claim_limited()
+        assert worker.plan.limited.next_at(1) > time.monotonic()
+    wait_for(lambda: worker._claim_limited() or fresh(result.job).attempt == 1)
     worker.in_flight.runs.clear()
     worker.database.close()
     worker.slots.close(2.0)
@@ -368,9 +376,9 @@ def test_a_worker_that_brings_limits_tells_those_that_run_already(
 ):
     older = background_worker(queues=("other",), **IDLE)
     wait_until_it_rests(older)
-    due = older.claims.limited.next_look(4)
+    due = older.plan.limited.next_at(4)
     settings.PGONLY = {**settings.PGONLY, "QUEUES": {"other": {"max_running": 1}}}
     background_worker(queues=("default",), **IDLE)
-    wait_for(lambda: older.claims.limited.next_look(4) != due)
+    wait_for(lambda: older.plan.limited.next_at(4) != due)
     result = jobs.add.using(queue_name="other").enqueue(1)
     wait_for(lambda: result.job.state == State.SUCCEEDED)

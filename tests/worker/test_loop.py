@@ -178,8 +178,8 @@ def claiming(transactional_db):
             stack.callback(worker.housekeeper.end)
             worker._start()
             worker._turn()
-            worker.claims.look_from_head()
-            assert worker.exchanger.send([], (), worker.capacity.claim())
+            worker.plan.look_from_head()
+            assert worker.exchanger.send([], (), worker.plan.may_claim_now())
             return worker
 
         yield start
@@ -190,7 +190,7 @@ def test_what_a_claim_brings_after_a_stop_does_not_begin(claiming, marks):
     worker = claiming()
     result = jobs.hold_on.using(max_attempts=1).enqueue("k")
     claim = Claim(1, {}, take_suspect=False)
-    worker.exchanger.wait_for_answers()
+    worker.exchanger.database.wait_for_answers()
     assert worker.exchanger.send([], (), claim)
     worker.stop()
     while not worker._is_done():
@@ -204,11 +204,11 @@ def test_a_wake_up_that_comes_while_a_claim_is_under_way_counts(claiming):
     """The claim has not seen what has become ready since."""
     worker = claiming(burst=True, listen=False)
     make(state=State.SCHEDULED, run_at=timezone.now())
-    worker.claims.promotion.wake()
-    worker.claims.promotion.run()
+    worker.plan.promotion.wake()
+    worker.plan.promotion.run()
     worker._exchange(time.monotonic())
     assert not worker._is_done()
-    assert worker.claims.poll_timer.next_look(has_slot=True) <= time.monotonic()
+    assert worker.plan.ordinary.next_at(1) <= time.monotonic()
 
 
 @pytest.mark.sample(2)
@@ -265,7 +265,7 @@ def test_suspects_never_run_side_by_side_in_a_process(work, marks):
 def prefetched(background_worker, marks):
     """A stopped worker's jobs: one that runs until it is told to stop, and five that were claimed ahead."""
     worker = background_worker(threads=1, grace_seconds=10.0)
-    worker.claims.prefetch.note("default", 0.0001)
+    worker.plan.note_run_seconds("default", 0.0001)
     jobs.hold_on.enqueue("long")
     wait_for(lambda: "long:started" in marks())
     results = [jobs.mark_once.enqueue(f"ahead {i}") for i in range(5)]
@@ -382,7 +382,7 @@ def seldom(monkeypatch):
 
 def test_a_worker_that_polls_runs_a_ready_and_a_due_job_once_it_is_woken(background_worker, seldom):
     worker = background_worker(listen=False, poll_seconds=3600.0)
-    wait_for(lambda: worker.claims.poll_timer.drained)
+    wait_for(lambda: worker.plan.ordinary.is_drained)
     due = make(state=State.SCHEDULED, run_at=ago(HOUR), task="tests.jobs.add", args=[1])
     ready = add.enqueue(2)
     worker.wake()

@@ -180,7 +180,7 @@ def test_a_worker_that_drains_can_be_asked_to_stop(background_worker, marks):
     first = jobs.hold_on.enqueue("first", 60.0)
     wait_for(lambda: "first:started" in marks())
     row_of(worker).drain()
-    wait_for(lambda: worker.capacity.jobs_left < 0, what="the drain")
+    wait_for(lambda: worker.plan.jobs_left < 0, what="the drain")
     row_of(worker).stop()
     assert worker.left.wait(10)
     assert fresh(first.job).state == State.READY

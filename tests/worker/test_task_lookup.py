@@ -60,7 +60,7 @@ def test_a_job_that_no_code_has_run_does_not_say_that_the_jobs_of_its_queue_are_
     Job.objects.filter(pk=result.id).update(task="tests.jobs.not_deployed_yet")
     worker = work()
     assert Job.objects.get(pk=result.id).state == State.SCHEDULED
-    assert worker.claims.prefetch.ahead("default") == 0
+    assert worker.plan._run_seconds == {}
 
 
 @pytest.mark.parametrize(("others", "met"), [(1, 1), (0, 4)])

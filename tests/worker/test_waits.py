@@ -229,7 +229,7 @@ def test_an_event_that_comes_while_the_job_leaves_its_run_is_not_lost(background
     result = waiting.leave_slowly.enqueue("k")
     wait_for(lambda: "k:leaving" in marks())
     send_event("k", 7)
-    wait_for(lambda: worker.claims.delivery.at == NEVER)
+    wait_for(lambda: worker.plan.delivery.at == NEVER)
     assert (result.job.state, Event.objects.get().is_delivered) == (State.RUNNING, False)
     mark("k:go")
     wait_for(lambda: result.job.state == State.SUCCEEDED, 5)
@@ -260,7 +260,7 @@ def test_a_run_that_ends_waiting_is_followed_by_a_look_for_its_event(
 
 
 def test_a_job_whose_row_is_locked_when_its_event_comes_is_woken_soon_after(seldom_polling, other):
-    delivery = seldom_polling().claims.delivery
+    delivery = seldom_polling().plan.delivery
     result = waiting.wait.enqueue("k")
     wait_for(lambda: waits_in(State.SCHEDULED).exists())
     with while_locked(result.job, other):
@@ -308,12 +308,12 @@ def test_ten_thousand_waiting_jobs_make_an_idle_worker_send_nothing_more(transac
     )
     worker = WorkerLoop(WorkerOptions(threads=1))
     try:
-        worker.claims.promotion.run()
-        assert worker.claims.delivery.due_at == worker.claims.promotion.next_job_at == NEVER
+        worker.plan.promotion.run()
+        assert worker.plan.delivery.due_at == worker.plan.promotion.next_job_at == NEVER
         send_event("k 7")
-        worker.claims.promotion.run()
-        worker.claims.delivery.run()
-        assert worker.claims.delivery.due_at == NEVER
+        worker.plan.promotion.run()
+        worker.plan.delivery.run()
+        assert worker.plan.delivery.due_at == NEVER
     finally:
         worker.database.close_all()
         worker.inbox.close()

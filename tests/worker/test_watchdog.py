@@ -55,7 +55,7 @@ def test_a_job_that_was_cut_off_waits_for_its_own_backoff(background_worker, mar
 
 def test_unstarted_claims_go_back_while_a_long_job_holds_the_slot(background_worker, marks):
     worker = background_worker(threads=1)
-    worker.claims.prefetch.note(
+    worker.plan.note_run_seconds(
         "default", 0.0001
     )  # jobs here are known to be short, so the worker claims ahead
     long_one = jobs.hold_on.enqueue("long", 30)

@@ -33,6 +33,7 @@ from pgonly_django.worker.housekeeper import Housekeeper
 from pgonly_django.worker.loop import FIRST_SCHEDULES_SECONDS, WorkerLoop
 from pgonly_django.worker.options import WorkerOptions, database_of_jobs
 from pgonly_django.worker.status import ExitCode
+from pgonly_django.worker.timers import Timer
 
 NAME = "tick"
 MAINTENANCE_EVERY = timedelta(minutes=5)  # of all ticks together, by the clock
@@ -88,6 +89,21 @@ class TickHousekeeper(Housekeeper):
         tried("Closing Django's connections", connections.close_all)
 
 
+class AskedDuties(Timer):
+    """Is due when a duty is that the main loop has asked for."""
+
+    def __init__(self, housekeeper: TickHousekeeper) -> None:
+        super().__init__()
+        self._housekeeper = housekeeper
+
+    @property
+    def due_at(self) -> float:
+        return self._housekeeper.asked_at
+
+    def run(self) -> None:
+        self._housekeeper.run_asked()
+
+
 class TickBeat(StandIn):
     """The heartbeat of a worker, on the connection of the main loop."""
 
@@ -133,7 +149,8 @@ class TickLoop(WorkerLoop):
             database=alias, name=NAME, threads=1, burst=True, listen=False, max_seconds=seconds
         )
         super().__init__(options)
-        self.slots.begin_thread = lambda: name_connections_of_thread(self.id)
+        for timers in (self._timers_of_stop, self._timers):
+            timers.append(AskedDuties(self.maintenance))
         self.answer: Future[dict[str, Any]] = Future()
         self.answer.set_running_or_notify_cancel()  # a request that waits no more does not cancel it
         self._next_tick_in_seconds: float | None = None  # of a schedule
@@ -156,6 +173,9 @@ class TickLoop(WorkerLoop):
             "oldest_seconds": None if oldest is None else round(oldest.seconds, 1),
             "next_due_seconds": round(max(min(due), 0.0), 1) if due else None,
         }
+
+    def _begin_slot(self) -> None:
+        name_connections_of_thread(self.id)
 
     def _make_stand_in(self) -> StandIn:
         return TickBeat(self.heartbeat)
@@ -183,20 +203,16 @@ class TickLoop(WorkerLoop):
     def _run_timers(self, now: float) -> None:
         if self._server.is_stopping and not self.shutdown.is_asked:  # a planned stop, in half of its patience
             grace = self.shutdown.grace_seconds
-            self.shutdown.grace_seconds = min(grace, self._server.seconds_left(otherwise=2 * grace) / 2)
+            self.shutdown.hurry(self._server.seconds_left(otherwise=2 * grace) / 2)
             self.stop()
-        self.maintenance.run_asked()
         super()._run_timers(now)
-
-    def _times_awake(self, now: float) -> list[float]:
-        return [*super()._times_awake(now), self.maintenance.asked_at]
 
     def _leave(self) -> ExitCode:
         self.database.ask(lambda it: liveness.forget(it, FORGOTTEN_AFTER, stopped_named=NAME))
         return super()._leave()
 
     def _connection(self) -> OwnConnection:
-        self.exchanger.wait_for_answers()
+        self.database.wait_for_answers()
         connection = self.database.connection()
         if connection is None:
             raise DatabaseAwayError(self.options.database)
