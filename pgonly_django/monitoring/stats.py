@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -49,38 +49,8 @@ from pgonly_django.queue.known_names import queue_count
 logger = logging.getLogger("pgonly_django.monitoring")
 SECONDS = 5.0  # for all parts together
 PART_LIMIT = timedelta(seconds=1)  # of one statement
-YOUNG_SECONDS = 1.0  # a transaction that is younger is not told of: the reading itself is one
 NO_TIME = "There was no time left for it."
-
-
-@dataclass(slots=True, kw_only=True)
-class Stats:
-    """The figures that stats() returns. A part is None where it was not asked for or could not be read; `missing` says
-    why it could not."""
-
-    database: str  # the alias
-    is_up: bool = False  # it answers
-    states: Mapping[State, Counted] | None = None
-    queues: list[QueueFigures] | None = None
-    queue_count: int | None = None  # there may be more than `queues` has
-    served: Served | None = None
-    open_batches: Counted | None = None
-    workers: list[WorkerFigures] | None = None
-    worker_totals: WorkerTotals | None = None
-    throughput: list[EndedRuns] | None = None  # of the last hour, by minute
-    times: list[Times] | None = None  # of the last hour
-    failed: Failed | None = None
-    runs: RunsToday | None = None
-    schedules: list[Any] | None = None  # rows of Schedule, with `now`
-    failing_schedules: list[Any] | None = None  # those whose last tick could not be enqueued
-    snapshots: list[OldSnapshot] | None = None  # the oldest, if it is older than a second
-    limiters: list[Any] | None = None  # rows of Limiter, with `held` and `waiters`
-    budgets: list[Any] | None = None  # rows of Budget, with `spent_now` and `held_jobs`
-    caches: list[CacheFigures] | None = None
-    sessions: SessionFigures | None = None
-    missing: dict[str, str] = field(default_factory=dict)  # the reason by the name of the part
-    database_of: Mapping[str, str] = field(default_factory=dict)  # the alias that a part is read from
-    seconds: float = 0.0  # that the reading took
+OLDEST = partial(old_snapshots, older_than_seconds=1.0)  # the reading itself is a younger one
 
 
 class StatsPart(NamedTuple):
@@ -91,26 +61,45 @@ class StatsPart(NamedTuple):
     keeps_its_time: bool = False  # its connections are not that of the alias
 
 
-# In the order in which they are read: what wakes a person comes first.
+def _part(*facts: Any, **more: Any) -> Any:
+    return field(default=None, metadata={"part": StatsPart(*facts, **more)})
+
+
+@dataclass(slots=True, kw_only=True)
+class Stats:
+    """The figures that stats() returns. A part is None where it was not asked for or could not be read; `missing` says
+    why it could not."""
+
+    database: str  # the alias
+    is_up: bool = False  # it answers
+    # fmt: off
+    # In the order in which they are read: what wakes a person comes first.
+    worker_totals: WorkerTotals | None = _part(worker_totals)
+    served: Served | None = _part(served_queues)
+    queues: list[QueueFigures] | None = _part(queues)
+    queue_count: int | None = _part(queue_count)  # there may be more than `queues` has
+    failed: Failed | None = _part(failed_jobs)
+    runs: RunsToday | None = _part(runs_today)
+    states: Mapping[State, Counted] | None = _part(jobs_by_state)
+    open_batches: Counted | None = _part(open_batches)
+    workers: list[WorkerFigures] | None = _part(workers)
+    snapshots: list[OldSnapshot] | None = _part(OLDEST)  # the oldest, if it is older than a second
+    schedules: list[Any] | None = _part(schedules, Schedule)  # rows of Schedule, with `now`
+    failing_schedules: list[Any] | None = _part(with_problem, Schedule)  # those whose last tick could not be enqueued
+    budgets: list[Any] | None = _part(budgets, Budget)  # rows of Budget, with `spent_now` and `held_jobs`
+    limiters: list[Any] | None = _part(limiters, Limiter)  # rows of Limiter, with `held` and `waiters`
+    sessions: SessionFigures | None = _part(sessions, Session)
+    throughput: list[EndedRuns] | None = _part(partial(throughput, period=Period.HOUR))  # of the last hour, by minute
+    times: list[Times] | None = _part(partial(times, period=Period.HOUR))  # of the last hour
+    caches: list[CacheFigures] | None = _part(lambda _alias: caches(PART_LIMIT), keeps_its_time=True)
+    # fmt: on
+    missing: dict[str, str] = field(default_factory=dict)  # the reason by the name of the part
+    database_of: Mapping[str, str] = field(default_factory=dict)  # the alias that a part is read from
+    seconds: float = 0.0  # that the reading took
+
+
 PARTS: dict[str, StatsPart] = {
-    "worker_totals": StatsPart(worker_totals),
-    "served": StatsPart(served_queues),
-    "queues": StatsPart(queues),
-    "queue_count": StatsPart(queue_count),
-    "failed": StatsPart(failed_jobs),
-    "runs": StatsPart(runs_today),
-    "states": StatsPart(jobs_by_state),
-    "open_batches": StatsPart(open_batches),
-    "workers": StatsPart(workers),
-    "snapshots": StatsPart(partial(old_snapshots, older_than_seconds=YOUNG_SECONDS)),
-    "schedules": StatsPart(schedules, Schedule),
-    "failing_schedules": StatsPart(with_problem, Schedule),
-    "budgets": StatsPart(budgets, Budget),
-    "limiters": StatsPart(limiters, Limiter),
-    "sessions": StatsPart(sessions, Session),
-    "throughput": StatsPart(partial(throughput, period=Period.HOUR)),
-    "times": StatsPart(partial(times, period=Period.HOUR)),
-    "caches": StatsPart(lambda _alias: caches(PART_LIMIT), keeps_its_time=True),
+    each.name: each.metadata["part"] for each in fields(Stats) if "part" in each.metadata
 }
 
 
