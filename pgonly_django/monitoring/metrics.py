@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from heapq import nsmallest
 from itertools import accumulate
 from math import inf
 from typing import Any
 
+from pgonly_django.exposition import Buckets, Metric, Rows, Source
 from pgonly_django.models.job_stats import BOUNDS, BUCKETS, NUMBERS
 from pgonly_django.models.worker import own_version
 from pgonly_django.monitoring.queues import QueueFigures
@@ -18,46 +18,6 @@ QUEUES_AT_MOST = 100
 OTHERS = "(other)"  # the label of what is counted together since it is beyond a cap
 # Each is twice the one before: 4 ms to 4 h 40 min. Those of the statistics are closer, and reach further.
 SHOWN_BOUNDS = tuple(range(4, 49, 2))
-
-# What a metric has a sample for: the values of its labels, in their order, and the figures.
-Rows = Iterable[tuple[tuple[str, ...], Any]]
-# Of a histogram, cumulative: the bound in seconds and the number.
-Buckets = Sequence[tuple[float, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A source of several metrics. `rows` is called where none of the `parts` of the Stats is missing."""
-
-    labels: str  # beside "database"
-    parts: str
-    rows: Callable[[Stats], Rows]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A metric. `value_of` is called with the figures of each row; None: it has no sample."""
-
-    name: str  # as it is in a query; of a histogram without _bucket
-    text: str
-    source: Source
-    value_of: Callable[[Any], float | Buckets | None]
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return ("database", *self.source.labels.split())
-
-    @property
-    def kind(self) -> str:
-        if self.name.endswith("_duration_seconds"):
-            return "histogram"
-        return "counter" if self.name.endswith("_total") else "gauge"
-
-    def samples_of(self, stats: Stats) -> Iterator[tuple[tuple[str, ...], float | Buckets]]:
-        if all(getattr(stats, part) is not None for part in self.source.parts.split()):
-            for labels, figures in self.source.rows(stats):
-                if (value := self.value_of(figures)) is not None:
-                    yield labels, value
 
 
 def shown_queues(stats: Stats) -> list[QueueFigures]:
@@ -75,18 +35,10 @@ def buckets(counts: Sequence[int]) -> Buckets:
     return [*((BOUNDS[number], upto[number]) for number in SHOWN_BOUNDS), (inf, upto[-1])]
 
 
-def _whole(stats: Stats) -> Rows:
-    return [((stats.database,), stats)]
-
-
 def _missing(stats: Stats) -> Rows:
     for part in PARTS:
         if part in stats.missing or getattr(stats, part) is not None:
             yield (stats.database, part), part in stats.missing
-
-
-def _queues(stats: Stats) -> Rows:
-    return (((stats.database, queue.name), queue) for queue in shown_queues(stats))
 
 
 def _runs(stats: Stats) -> Rows:
@@ -99,27 +51,14 @@ def _outcomes(stats: Stats) -> Rows:
         yield from (((*labels, outcome), getattr(runs, outcome)) for outcome in NUMBERS)
 
 
-def _named(part: str) -> Callable[[Stats], Rows]:
-    return lambda stats: (((stats.database_of[part], row.name), row) for row in getattr(stats, part))
+def _part(part: str) -> Source:
+    return Source("database", part, lambda stats: [((stats.database_of[part],), getattr(stats, part))])
 
 
-def _caches(stats: Stats) -> Rows:
-    return (((cache.database, cache.alias), cache) for cache in stats.caches or ())
-
-
-def _caches_with_numbers(stats: Stats) -> Rows:
-    return ((labels, cache) for labels, cache in _caches(stats) if not cache.problem)
-
-
-def _cache_tables(stats: Stats) -> Rows:
-    """Returns each table once, since caches share tables."""
-    return {
-        (cache.database, cache.table): cache.table_bytes for _, cache in _caches_with_numbers(stats)
-    }.items()
-
-
-def _of(part: str) -> Callable[[Stats], Rows]:
-    return lambda stats: [((stats.database_of[part],), getattr(stats, part))]
+def _named(label: str, part: str) -> Source:
+    return Source(f"database {label}", part, lambda stats: [
+        ((stats.database_of[part], row.name), row) for row in getattr(stats, part)
+    ])  # fmt: skip
 
 
 def _overdue_seconds(schedules: Iterable[Any]) -> float:
@@ -133,28 +72,39 @@ def _cools_down_seconds(limiter: Any) -> Any:
     return max((limiter.blocked_until - limiter.now).total_seconds(), 0.0) if limiter.blocked_until else 0.0
 
 
-READING = Source("", "", _whole)
-QUEUES = Source("queue", "queues", _queues)
-SERVED = Source("queue", "queues served", lambda stats: (
-    (labels, stats.served and stats.served.has(queue.name)) for labels, queue in _queues(stats)
-))  # fmt: skip
-STATES = Source("state", "states", lambda stats: (
-    ((stats.database, state.value), count.number) for state, count in (stats.states or {}).items()
-))  # fmt: skip
-TIMED_RUNS = Source("queue task", "runs", lambda stats: (row for row in _runs(stats) if row[1].task))
-WORKERS = Source("", "worker_totals", _of("worker_totals"))
-LIMITERS = Source("limiter", "limiters", _named("limiters"))
-BUDGETS = Source("budget", "budgets", _named("budgets"))
-CACHES = Source("cache", "caches", _caches_with_numbers)
-SESSIONS = Source("", "sessions", _of("sessions"))
+READING = Source("database", "", lambda stats: [((stats.database,), stats)])
+VERSION = Source("database version", "", lambda stats: [((stats.database, own_version()), 1)])
+QUEUES = Source("database queue", "queues", lambda stats: [
+    ((stats.database, queue.name), queue) for queue in shown_queues(stats)
+])  # fmt: skip
+SERVED = Source("database queue", "queues served", lambda stats: [
+    ((stats.database, queue.name), stats.served.has(queue.name)) for queue in shown_queues(stats)
+])  # fmt: skip
+STATES = Source("database state", "states", lambda stats: [
+    ((stats.database, state.value), count.number) for state, count in stats.states.items()
+])  # fmt: skip
+TIMED_RUNS = Source("database queue task", "runs", lambda stats: (row for row in _runs(stats) if row[1].task))
+WORKERS = _part("worker_totals")
+LIMITERS = _named("limiter", "limiters")
+BUDGETS = _named("budget", "budgets")
+CACHES_UP = Source("database cache", "caches", lambda stats: [
+    ((cache.database, cache.alias), not cache.problem) for cache in stats.caches
+])  # fmt: skip
+CACHES = Source("database cache", "caches", lambda stats: [
+    ((cache.database, cache.alias), cache) for cache in stats.caches if not cache.problem
+])  # fmt: skip
+# Each once, since caches share tables.
+TABLES = Source("database table", "caches", lambda stats: {
+    (cache.database, cache.table): cache.table_bytes for cache in stats.caches if not cache.problem
+}.items())  # fmt: skip
+SESSIONS = _part("sessions")
 
 METRICS = (
     Metric("pgonly_up", "1 where the database answered.", READING, lambda stats: stats.is_up),
     Metric("pgonly_stats_missing", "1 where this part of the statistics could not be read; the log says why.",
-           Source("part", "", _missing), float),
+           Source("database part", "", _missing), float),
     Metric("pgonly_stats_read_seconds", "How long this reading took.", READING, lambda stats: stats.seconds),
-    Metric("pgonly_build_info", "1, with the version of pgonly-django.",
-           Source("version", "", lambda stats: [((stats.database, own_version()), 1)]), float),
+    Metric("pgonly_build_info", "1, with the version of pgonly-django.", VERSION, float),
 
     Metric("pgonly_queue_waiting_jobs", "Jobs that are ready, or due, counted up to 1,000 of each queue.",
            QUEUES, lambda queue: queue.waiting.number),
@@ -171,23 +121,23 @@ METRICS = (
            "How many jobs of the queue may run at a time; only of queues that have this limit.",
            QUEUES, lambda queue: queue.row and queue.row.max_running),
     Metric("pgonly_queues_left_out", "Queues that have no metrics, since there are more than 100.",
-           Source("", "queues queue_count", _whole),
+           READING._replace(parts="queues queue_count"),
            lambda stats: max(stats.queue_count - len(shown_queues(stats)), 0)),
 
     Metric("pgonly_jobs", "Jobs by state, counted up to 10,000 of each.", STATES, float),
     Metric("pgonly_batches_open", "Batches that have not finished, counted up to 10,000.",
-           Source("", "open_batches", _of("open_batches")), lambda count: count.number),
+           _part("open_batches"), lambda count: count.number),
     Metric("pgonly_jobs_failed_last_hour", "Jobs that failed for the last time within the last hour.",
-           Source("", "failed", _whole), lambda stats: stats.failed.last_hour),
+           _part("failed"), lambda failed: failed.last_hour),
     Metric("pgonly_runs_total", "Runs that have ended, by what came of them. It begins again at midnight, UTC.",
-           Source("queue task outcome", "runs", _outcomes), float),
+           Source("database queue task outcome", "runs", _outcomes), float),
     Metric("pgonly_wait_duration_seconds", "From ready to the start of the run. It begins again at midnight, UTC.",
            TIMED_RUNS, lambda runs: buckets(runs.waiting_times)),
     Metric("pgonly_run_duration_seconds", "How long runs took. It begins again at midnight, UTC.",
            TIMED_RUNS, lambda runs: buckets(runs.run_times)),
     Metric("pgonly_tasks_left_out",
            'Pairs of a queue and a task that are counted together as "(other)", since there are more than 100.',
-           Source("", "runs", _whole), lambda stats: stats.runs.left_out),
+           _part("runs"), lambda runs: runs.left_out),
 
     Metric("pgonly_workers_live", "Workers that are live.", WORKERS, lambda totals: totals.live),
     Metric("pgonly_workers_asleep", "Live workers that sleep (--sleep-after).",
@@ -197,7 +147,7 @@ METRICS = (
            WORKERS, lambda totals: totals.silent),
     Metric("pgonly_workers_late",
            "Workers that hold jobs and whose heartbeat is late; of the 100 that were heard of last.",
-           Source("", "workers", _whole), lambda stats: sum(worker.is_late for worker in stats.workers)),
+           _part("workers"), lambda workers: sum(worker.is_late for worker in workers)),
     Metric("pgonly_workers_threads", "Jobs that the live workers may run at a time.",
            WORKERS, lambda totals: totals.threads),
     Metric("pgonly_workers_last_heartbeat_age_seconds",
@@ -205,12 +155,11 @@ METRICS = (
            WORKERS, lambda totals: totals.newest_heartbeat_seconds),
     Metric("pgonly_oldest_snapshot_seconds",
            "Since the oldest transaction began that keeps vacuum from cleaning up; 0 where none is older than 1 s.",
-           Source("", "snapshots", _whole),
-           lambda stats: max((each.seconds for each in stats.snapshots), default=0.0)),
+           _part("snapshots"), lambda snapshots: max((each.seconds for each in snapshots), default=0.0)),
     Metric("pgonly_schedules_failing", "Schedules whose last tick could not be enqueued, counted up to 20.",
-           Source("", "failing_schedules", _of("failing_schedules")), len),
+           _part("failing_schedules"), len),
     Metric("pgonly_schedule_overdue_seconds", "Since the tick was due that is due for longest; 0 where none is.",
-           Source("", "schedules", _of("schedules")), _overdue_seconds),
+           _part("schedules"), _overdue_seconds),
 
     # Of 50 limiters, those that cool down first; and of 20 budgets, those that hold jobs first, then the fullest.
     Metric("pgonly_limiter_slots_used", "Slots of the limiter that are taken.", LIMITERS, lambda row: row.held),
@@ -227,7 +176,7 @@ METRICS = (
            BUDGETS, lambda row: row.held_jobs.number),
 
     Metric("pgonly_cache_up", "1 where the figures of the cache could be read.",
-           Source("cache", "caches", _caches), lambda cache: not cache.problem),
+           CACHES_UP, float),
     Metric("pgonly_cache_entries", "Entries, from 5,000 on an estimate.", CACHES, lambda cache: cache.entries),
     Metric("pgonly_cache_bytes", "Bytes of the entries, from 5,000 entries on an estimate.",
            CACHES, lambda cache: cache.bytes),
@@ -238,7 +187,7 @@ METRICS = (
     Metric("pgonly_cache_hits_total", "Reads that found an entry.", CACHES, lambda cache: cache.hits),
     Metric("pgonly_cache_misses_total", "Reads that found none.", CACHES, lambda cache: cache.misses),
     Metric("pgonly_cache_table_bytes", "Size on disk of a table of entries, with its indexes.",
-           Source("table", "caches", _cache_tables), float),
+           TABLES, float),
     Metric("pgonly_sessions_active", "Sessions that have not expired or ended, counted up to 5,000.",
            SESSIONS, lambda found: found.active.number),
     Metric("pgonly_sessions_logged_in", "Those of them that belong to a user, of the 5,000 that expire last.",

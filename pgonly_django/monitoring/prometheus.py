@@ -13,8 +13,9 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django.events import emit
+from pgonly_django.exposition import Metric
 from pgonly_django.monitoring.in_time import stats_in_time
-from pgonly_django.monitoring.metrics import METRICS, Metric
+from pgonly_django.monitoring.metrics import METRICS
 from pgonly_django.monitoring.stats import Stats
 from pgonly_django.tasks.backend import job_databases
 
@@ -56,12 +57,7 @@ class PgonlyCollector(Collector):
         of_each = stats_in_time(databases, PARTS, self.seconds)
         for stats in of_each:
             _tell_of_missing(stats)
-        for metric in METRICS:
-            family = _family(metric)
-            for stats in of_each:
-                _add(family, metric, stats)
-            if family.samples:
-                yield family
+        yield from (family for metric in METRICS if (family := _family(metric, of_each)).samples)
 
 
 def exposition(accept: str, names: Iterable[str] = (), seconds: float = SECONDS) -> tuple[bytes, str]:
@@ -76,18 +72,18 @@ def exposition(accept: str, names: Iterable[str] = (), seconds: float = SECONDS)
 FAMILIES = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
 
 
-def _family(metric: Metric) -> Any:
-    return FAMILIES[metric.kind](metric.name, metric.text, labels=metric.labels)
-
-
-def _add(family: Any, metric: Metric, stats: Stats) -> None:
-    """Adds a metric. Bounds are written as programs in Go do, so that they are the same label everywhere."""
-    for labels, value in metric.samples_of(stats):
-        if isinstance(value, Sequence):
-            bounds = [(str(floatToGoString(bound)), count) for bound, count in value]  # type: ignore[no-untyped-call] # of the library
-            family.add_metric(labels, bounds, sum_value=None)  # the statistics have no sums
-        else:
-            family.add_metric(labels, value)
+def _family(metric: Metric, of_each: Iterable[Stats] = ()) -> Any:
+    """Returns the samples of a metric. Bounds are written as programs in Go do, so that they are the same label
+    everywhere."""
+    family: Any = FAMILIES[metric.kind](metric.name, metric.text, labels=metric.labels)
+    for stats in of_each:
+        for labels, value in metric.samples_of(stats):
+            if metric.kind == "histogram":
+                bounds = [(str(floatToGoString(bound)), count) for bound, count in value]  # type: ignore[no-untyped-call] # of the library
+                family.add_metric(labels, bounds, sum_value=None)  # the statistics have no sums
+            else:
+                family.add_metric(labels, value)
+    return family
 
 
 _told: dict[str, frozenset[str]] = {}

@@ -16,8 +16,9 @@ import promql_parser as promql
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from pgonly_django.monitoring.prometheus import exposition
-from pgonly_django.worker.health.health import exposition as exposition_of_worker
+from pgonly_django import exposition
+from pgonly_django.monitoring.prometheus import exposition as exposition_of_site
+from pgonly_django.worker.health.health import METRICS
 from tests.guards import ROOT, refuse
 from tests.monitoring.test_prometheus import fill
 from tests.worker.health.statuses import seen, status
@@ -53,9 +54,9 @@ def exposed(db, settings):
     bounded = {"LOCATION": "bounded", "OPTIONS": {"MAX_BYTES": 10_000_000, "MAX_ENTRIES": 1000}}
     settings.CACHES = {**settings.CACHES, "bounded": {**settings.CACHES["answers"], **bounded}}
     fill()
-    of_worker = exposition_of_worker(seen(status(pid=1), memory={1: 1}))
+    of_worker = exposition.exposition(METRICS, seen(status(pid=1), memory={1: 1}))
     found = {}
-    for text in (exposition("")[0].decode(), of_worker):
+    for text in (exposition_of_site("")[0].decode(), of_worker):
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 labels = found.setdefault(sample.name, {})

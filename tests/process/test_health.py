@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -91,6 +92,21 @@ def test_a_supervisor_answers_for_all_also_while_their_database_is_away(workers,
     with socket.socket() as again:  # its children do not hold the port
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("0.0.0.0", port))
+
+
+def test_clients_of_a_supervisor_keep_no_process_from_being_forked(workers):
+    """It answers in threads, and a process with other threads is not forked."""
+    port = free_port()
+    flags = ["--processes", "2", "--max-jobs-per-process", "2", "--health-port", str(port)]
+    worker = workers.start(*flags, ready=False)
+    wait_for(lambda: is_ready(port, processes=2))
+    with contextlib.ExitStack() as held:
+        for number in range(6):
+            held.enter_context(socket.create_connection(("127.0.0.1", port)))
+            result = jobs.add.enqueue(number, 1)
+            wait_for(lambda result=result: result.job.is_finished)
+        wait_for(lambda: worker.output.count(", forked.") >= 4)
+    assert "spawned" not in worker.output
 
 
 def test_the_port_of_a_platform_is_taken_where_it_is_free(workers):

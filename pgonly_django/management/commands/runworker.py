@@ -23,8 +23,7 @@ from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks.registry import import_tasks
 from pgonly_django.worker import process
 from pgonly_django.worker.beside import Beside, is_database_there
-from pgonly_django.worker.health.health import Health
-from pgonly_django.worker.health.server import PortTakenError
+from pgonly_django.worker.health.health import Health, PortTakenError
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import (
     RULES,

@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, NamedTuple, Self
+from selectors import EVENT_READ
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pgonly_django.database import wake_urls
 from pgonly_django.events import emit
 from pgonly_django.exceptions import OptionError
-from pgonly_django.worker.health.server import Events, ProbeRequest, ProbeServer, Response
+from pgonly_django.exposition import Metric, Source, exposition
 from pgonly_django.worker.options import EVERYWHERE
 from pgonly_django.worker.status import Status, Statuses
 from pgonly_django.worker.timers import NEVER
 
+if TYPE_CHECKING:  # the import takes milliseconds, which only a worker with a port needs
+    from pgonly_django.worker.health.server import ProbeServer
+
 TOUCH_SECONDS = 5.0
+PROBE_SECONDS = 0.2
 REFUSAL = (
     "Send a token in the header Authorization, signed with the SECRET_KEY of this worker, within a minute."
 )
+
+
+class PortTakenError(OptionError):
+    """The port cannot be opened."""
+
+
+class Response(NamedTuple):
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = {}
+
+    @classmethod
+    def of(cls, status: int, facts: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+        """Returns `facts` as JSON, in one line."""
+        return cls(status, json.dumps(facts, default=str).encode() + b"\n", headers=headers or {})
 
 
 def _reason_or_ok(name: str, reason: str | None, **facts: Any) -> Response:
@@ -51,7 +73,7 @@ def busy(seen: Statuses) -> Response:
 
 
 def metrics(seen: Statuses) -> Response:
-    return Response(200, exposition(seen).encode(), CONTENT_TYPE)
+    return Response(200, exposition(METRICS, seen).encode(), CONTENT_TYPE)
 
 
 # What is asked with GET; /wake is a POST.
@@ -66,21 +88,32 @@ PATHS = sorted([*ANSWERS, "/wake"])
 
 
 class Health:
-    """The health port and the heartbeat file. A loop of selectors drives it: wait for sockets() until next_deadline(),
-    then call handle() with what is ready. `port` 0 or None: no server. Raises OptionError when the port cannot be
-    opened, or the file cannot be written.
+    """The health port and the heartbeat file. A loop drives it: wait for sockets() until next_deadline(), then call
+    handle() with what is ready. `port` 0 or None: no server. Raises OptionError when the port cannot be opened, or the
+    file cannot be written.
     """
 
     def __init__(self, host: str = EVERYWHERE, port: int | None = None, file: str | None = None) -> None:
         self.statuses: Callable[[], Statuses] = Statuses  # until there is a worker
-        self.wake: Callable[[], None] = lambda: None  # of the workers; it must not block
+        self.wake: Callable[[], None] = lambda: None  # of the workers; for any thread
         self.host = host
-        self.server = ProbeServer(host, port, self.respond) if port else None
+        self.server = self._open(host, port) if port else None
         try:
             self.file = HeartbeatFile(file) if file else None
         except BaseException:
             self.forget()
             raise
+
+    def _open(self, host: str, port: int) -> ProbeServer:
+        from pgonly_django.worker.health.server import ProbeServer
+
+        try:
+            return ProbeServer(host, port, self.respond)
+        except OSError as error:
+            raise PortTakenError(
+                f"--health-port {port} cannot be opened on {host}: {error.strerror or error}. Choose another port, or "
+                "0 for none."
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -98,52 +131,65 @@ class Health:
         if self.server is None:
             return None
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.server.port}"
+        return f"http://{host}:{self.server.server_address[1]}"
 
-    def sockets(self) -> Events:
+    def sockets(self) -> dict[int, int]:
         """Returns the events of `selectors` to wait for, by file descriptor."""
-        return {} if self.server is None else self.server.sockets()
+        return {} if self.server is None else {self.server.fileno(): EVENT_READ}
 
     def next_deadline(self) -> float:
         """Returns when to call handle() although nothing is ready, as time.monotonic(); infinite: never."""
-        of_server = NEVER if self.server is None else self.server.next_deadline()
-        return min(of_server, NEVER if self.file is None else self.file.due_at)
+        return NEVER if self.file is None else self.file.due_at
 
-    def handle(self, ready: Events) -> None:
-        """Answers what is ready. It does not block."""
-        if self.server is not None:
-            self.server.handle(ready)
+    def handle(self, ready: Iterable[int]) -> None:
+        """Answers, in threads, and touches the file. It does not block."""
+        if self.server is not None and self.server.fileno() in ready:
+            self.server.handle_request()
         if self.file is not None and time.monotonic() >= self.file.due_at:
             self.file.touch(is_live=self.statuses().why_not_live() is None)
 
-    def respond(self, request: ProbeRequest) -> Response:
-        if request.path not in PATHS:
-            return Response.of(
-                404, {"error": f"There is no {request.path} here. Known are: {', '.join(PATHS)}"}
-            )
-        answer = ANSWERS.get(request.path)
-        allowed = ("POST",) if answer is None else ("GET", "HEAD")
-        if request.method not in allowed:
-            names = ", ".join(allowed)
-            return Response.of(405, {"error": f"{request.path} takes {names}."}, {"Allow": names})
-        return self._wake(request) if answer is None else answer(self.statuses())
+    def respond(self, method: str, path: str, authorization: str = "") -> Response:
+        """Returns the response to a request. It raises nothing."""
+        try:
+            return self._respond(method, path, authorization)
+        except Exception as error:  # noqa: BLE001 - one answer that cannot be made ends no process
+            message = f"{method} {path} of the health port failed: {error!r}"
+            emit("worker.health_failed", message, level=logging.ERROR, exc_info=True)
+            return Response.of(500, {"error": "The log says why."})
 
-    def _wake(self, request: ProbeRequest) -> Response:
+    def _respond(self, method: str, path: str, authorization: str) -> Response:
+        if path not in PATHS:
+            return Response.of(404, {"error": f"There is no {path} here. Known are: {', '.join(PATHS)}"})
+        answer = ANSWERS.get(path)
+        allowed = ("POST",) if answer is None else ("GET", "HEAD")
+        if method not in allowed:
+            names = ", ".join(allowed)
+            return Response.of(405, {"error": f"{path} takes {names}."}, {"Allow": names})
+        return self._wake(authorization) if answer is None else answer(self.statuses())
+
+    def _wake(self, authorization: str) -> Response:
         """Answers POST /wake, which PGONLY["WAKE_URLS"] of other processes name."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not wake_urls.is_valid(token.strip()):
             return Response.of(401, {"error": REFUSAL}, {"WWW-Authenticate": "Bearer"})
         self.wake()
         return Response.of(202, {"woken": True})
 
+    def end_clients(self) -> None:
+        """Gives clients PROBE_SECONDS for their answers, and ends their threads: a process with others may not fork."""
+        if self.server is not None:
+            self.server.end_clients(PROBE_SECONDS)
+
     def forget(self) -> None:
         """Closes the sockets of this process alone: for a forked child."""
         if self.server is not None:
-            self.server.close()
+            self.server.forget()
             self.server = None
 
     def close(self) -> None:
         """Stops answering and removes the file. A second call does nothing."""
+        if self.server is not None:
+            self.server.end_clients()
         self.forget()
         if self.file is not None:
             with suppress(OSError):
@@ -189,57 +235,37 @@ class HeartbeatFile:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class HealthMetric(NamedTuple):
-    """A metric. `values_of` gives its value for each value of its only label, or for ""; None: no sample."""
-
-    name: str
-    text: str
-    labels: tuple[str, ...]
-    values_of: Callable[[Statuses], Mapping[str, float | None]]
-
-    @property
-    def kind(self) -> str:
-        return "counter" if self.name.endswith("_total") else "gauge"
-
-
-def _of_worker(name: str, text: str, value_of: Callable[[Status], float]) -> HealthMetric:
-    return HealthMetric(
-        f"pgonly_worker_{name}", text, ("worker",), lambda seen: {each.name: value_of(each) for each in seen.workers}
-    )  # fmt: skip
-
-
 def _idle_seconds(status: Status) -> float:
     since = status.idle_since
     return 0.0 if since is None else round(max(time.monotonic() - since, 0.0), 3)
 
 
+WORKERS = Source("worker", "", lambda seen: (((each.name,), each) for each in seen.workers))
+MEMORY = Source(
+    "worker", "", lambda seen: (((each.name,), seen.memory.get(each.pid)) for each in seen.workers)
+)
+STATES = Source("state", "", lambda seen: (((state,), number) for state, number in seen.by_state().items()))
+
 METRICS = (
-    HealthMetric("pgonly_workers", "Worker processes by state.", ("state",), Statuses.by_state),
-    HealthMetric("pgonly_workers_replaced_total", "Worker processes that were started in place of one that ended.", (),
-        lambda seen: {"": seen.replaced}),
-    _of_worker("threads", "Jobs that may run at a time.", lambda status: status.threads),
-    _of_worker("running_jobs", "Jobs that were claimed and have not ended.", lambda status: status.running),
-    _of_worker("jobs_done_total", "Runs that ended, whatever came of them.", lambda status: status.jobs_done),
-    _of_worker("jobs_failed_total", "Runs that ended their job as failed.", lambda status: status.jobs_failed),
-    _of_worker("jobs_released_total", "Runs that a stop gave back to the queue.",
-        lambda status: status.jobs_released),
-    _of_worker("stuck_slots", "Slots held by jobs that ignored their interruption.",
-        lambda status: status.stuck_slots),
-    _of_worker("last_turn_age_seconds", "Since the main loop turned last; above 90 it is stalled.",
-        lambda status: round(status.turned_seconds_ago, 3)),
-    _of_worker("idle_seconds", "Since a job ended or began last; 0 while jobs run.", _idle_seconds),
-    HealthMetric("pgonly_worker_resident_memory_bytes",
-        "Resident memory of the process, with what it shares with others; on Linux.", ("worker",),
-        lambda seen: {each.name: seen.memory.get(each.pid) for each in seen.workers}),
+    Metric("pgonly_workers", "Worker processes by state.", STATES, int),
+    Metric("pgonly_workers_replaced_total", "Worker processes that were started in place of one that ended.",
+           Source("", "", lambda seen: [((), seen)]), lambda seen: seen.replaced),
+    Metric("pgonly_worker_threads", "Jobs that may run at a time.", WORKERS, lambda status: status.threads),
+    Metric("pgonly_worker_running_jobs", "Jobs that were claimed and have not ended.",
+           WORKERS, lambda status: status.running),
+    Metric("pgonly_worker_jobs_done_total", "Runs that ended, whatever came of them.",
+           WORKERS, lambda status: status.jobs_done),
+    Metric("pgonly_worker_jobs_failed_total", "Runs that ended their job as failed.",
+           WORKERS, lambda status: status.jobs_failed),
+    Metric("pgonly_worker_jobs_released_total", "Runs that a stop gave back to the queue.",
+           WORKERS, lambda status: status.jobs_released),
+    Metric("pgonly_worker_stuck_slots", "Slots held by jobs that ignored their interruption.",
+           WORKERS, lambda status: status.stuck_slots),
+    Metric("pgonly_worker_last_turn_age_seconds", "Since the main loop turned last; above 90 it is stalled.",
+           WORKERS, lambda status: round(status.turned_seconds_ago, 3)),
+    Metric("pgonly_worker_idle_seconds", "Since a job ended or began last; 0 while jobs run.",
+           WORKERS, _idle_seconds),
+    Metric("pgonly_worker_resident_memory_bytes",
+           "Resident memory of the process, with what it shares with others; on Linux.",
+           MEMORY, lambda resident: resident),
 )  # fmt: skip
-
-
-def exposition(seen: Statuses) -> str:
-    lines = []
-    for metric in METRICS:
-        lines += [f"# HELP {metric.name} {metric.text}", f"# TYPE {metric.name} {metric.kind}"]
-        for of, value in metric.values_of(seen).items():
-            escaped = of.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-            labels = "".join(f'{{{label}="{escaped}"}}' for label in metric.labels)
-            lines += [] if value is None else [f"{metric.name}{labels} {value}"]
-    return "\n".join(lines) + "\n"

@@ -1,5 +1,4 @@
-"""A small HTTP server for probes, scrapers and schedulers: one request without a body and one response per connection.
-It starts no thread: a loop of selectors elsewhere drives it.
+"""The HTTP server of the health port: one request without a body and one response per connection, each in a thread.
 
 Probes must be answered while other clients do their worst: one that is slow, silent or greedy is dropped, and where
 there are too many the oldest makes room for the newest.
@@ -8,222 +7,166 @@ there are too many the oldest makes room for the newest.
 from __future__ import annotations
 
 import json
-import logging
-import selectors
+import re
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from socketserver import TCPServer
 from typing import Any
 
-from pgonly_django.events import emit
-from pgonly_django.exceptions import OptionError
 from pgonly_django.worker import forked_child
-from pgonly_django.worker.timers import NEVER
 
 REQUEST_LIMIT = 4096  # bytes
+REQUEST_LINE = re.compile(rb"[A-Za-z]+ /\S* HTTP/1\.")
 CLIENTS_AT_MOST = 64
 CLIENT_SECONDS = 2.0  # from its connection to its end
-ACCEPT_AGAIN_SECONDS = 1.0  # after an accept() that failed, as where the process has no descriptor left
-BACKLOG = 128
+ACCEPT_AGAIN_SECONDS = 0.1  # after an accept() that failed, as where the process has no descriptor left
+END_SECONDS = 1.0  # in which the threads of clients end that were dropped
 
-Events = dict[int, int]  # by file descriptor, the events of `selectors`
+# From the method, the path and the header Authorization to the status, the body, its type, and more headers.
+Respond = Callable[[str, str, str], tuple[int, bytes, str, Mapping[str, str]]]
 
 
-@dataclass(frozen=True)
-class Response:
-    status: int
-    body: bytes = b""
-    content_type: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict)
+class ProbeServer(ThreadingHTTPServer):
+    """A server whose listener some loop waits for: it calls handle_request(), which does not block, when the listener
+    is ready. Raises OSError when the port cannot be opened."""
 
-    @classmethod
-    def of(cls, status: int, facts: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-        """Returns `facts` as JSON, in one line."""
-        return cls(status, json.dumps(facts, default=str).encode() + b"\n", headers=headers or {})
+    request_queue_size = 128
+    allow_reuse_port = False  # a port that is taken is an error
 
-    def encode(self, *, with_body: bool) -> bytes:
+    def __init__(self, host: str, port: int, respond: Respond) -> None:
+        self.respond = respond
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._threads_of: dict[socket.socket, threading.Thread] = {}  # by client, the oldest first
+        super().__init__((host, port), Probe)
+        self.socket.setblocking(False)
+        forked_child.detach(self.socket)
+
+    def server_bind(self) -> None:
+        """Binds it. `::` serves IPv4 as well. HTTPServer's own would ask the DNS for the name of the host."""
+        if self.address_family == socket.AF_INET6 and socket.has_dualstack_ipv6():
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        TCPServer.server_bind(self)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(ACCEPT_AGAIN_SECONDS)  # the listener stays ready: the loop would turn without a pause
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        forked_child.detach(request)
+        self._threads_of = {each: thread for each, thread in self._threads_of.items() if _is_there(thread)}
+        if len(self._threads_of) >= CLIENTS_AT_MOST:
+            oldest = next(iter(self._threads_of))
+            del self._threads_of[oldest]
+            _drop(oldest)
+        serve, args = self.process_request_thread, (request, client_address)
+        thread = threading.Thread(target=serve, args=args, name="pgonly-probe", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system starts no more threads
+            serve(*args)
+        else:
+            self._threads_of[request] = thread
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a client that has left, or whose time is over."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+    def end_clients(self, seconds: float = 0.0) -> None:
+        """Drops the clients that have no answer within `seconds`, and waits until their threads have ended."""
+        until = time.monotonic() + seconds
+        for thread in self._threads_of.values():
+            thread.join(max(until - time.monotonic(), 0.0))
+        for client in self._threads_of:
+            _drop(client)
+        while any(map(_is_there, self._threads_of.values())) and time.monotonic() < until + END_SECONDS:
+            time.sleep(0.005)
+
+    def forget(self) -> None:
+        """Closes the sockets of this process alone: for a forked child."""
+        self.server_close()
+        for client in self._threads_of:
+            client.close()
+
+
+def _is_there(thread: threading.Thread) -> bool:
+    """Returns whether the thread lives, also for the system, which ends it a moment after Python has."""
+    return thread.is_alive() or Path(f"/proc/self/task/{thread.native_id}").exists()
+
+
+def _drop(client: socket.socket) -> None:
+    """Ends all calls of its thread on the socket."""
+    with suppress(OSError):  # it is closed
+        client.shutdown(socket.SHUT_RDWR)
+
+
+class Probe(BaseHTTPRequestHandler):
+    """A request and its response, within CLIENT_SECONDS."""
+
+    server: ProbeServer
+    request: socket.socket
+    wfile: BytesIO
+    protocol_version = default_request_version = request_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        """Receives the request. Raises OSError for a client that has left or is late."""
+        self.until = time.monotonic() + CLIENT_SECONDS
+        self.received, self.wfile = b"", BytesIO()
+        while b"\r\n\r\n" not in self.received and len(self.received) < REQUEST_LIMIT:
+            if not (data := self._in_time().recv(REQUEST_LIMIT)):
+                raise ConnectionResetError
+            self.received += data
+
+    def handle(self) -> None:
+        self.rfile = BytesIO(self.received)
+        self.raw_requestline = self.rfile.readline()
+        if b"\r\n\r\n" not in self.received:
+            self.send_error(431, f"A request may have {REQUEST_LIMIT} bytes.")
+        elif not REQUEST_LINE.match(self.received):
+            self.send_error(400, "This is not an HTTP request.")
+        elif self.parse_request():
+            path = self.path.partition("?")[0].rstrip("/") or "/"
+            self._send(
+                *self.server.respond(self.command.upper(), path, self.headers.get("Authorization", ""))
+            )
+
+    def finish(self) -> None:
+        self._in_time().sendall(self.wfile.getvalue())
+        self.request.shutdown(socket.SHUT_WR)
+        while self._in_time().recv(REQUEST_LIMIT):  # a close before the client's end would cut the answer off
+            pass
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 - its signature
+        self._send(code, json.dumps({"error": message}).encode() + b"\n", "application/json", {})
+
+    def _send(self, status: int, body: bytes, content_type: str, headers: Mapping[str, str]) -> None:
         head = {
-            "Content-Type": self.content_type,
-            "Content-Length": str(len(self.body)),
+            "Content-Type": content_type,
+            "Content-Length": str(len(body)),
             "Cache-Control": "no-store",
             "Connection": "close",
-            **self.headers,
+            **headers,
         }
-        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
-        lines += [f"{name}: {value}" for name, value in head.items()]
-        return "\r\n".join((*lines, "", "")).encode("latin-1") + (self.body if with_body else b"")
+        self.send_response_only(status)
+        for name, value in head.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if not self.received.startswith(b"HEAD "):
+            self.wfile.write(body)
 
-
-@dataclass(frozen=True)
-class ProbeRequest:
-    method: str
-    path: str  # without the query, and without a slash at its end
-    headers: Mapping[str, str] = field(default_factory=dict)  # their names in lower case
-
-
-class BadRequestError(Exception):
-    """The client sent something that is not a request that is served here."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.response = Response.of(status, {"error": reason})
-
-
-def parse(received: bytes) -> ProbeRequest | None:
-    """Returns the request, or None while it is incomplete. Raises BadRequestError."""
-    head, end, _ = received.partition(b"\r\n\r\n")
-    if not end:
-        if len(received) >= REQUEST_LIMIT:
-            raise BadRequestError(431, f"A request may have {REQUEST_LIMIT} bytes.")
-        return None
-    first, *lines = head.decode("latin-1").split("\r\n")
-    method, _, rest = first.partition(" ")
-    target, _, version = rest.rpartition(" ")
-    if not method.isalpha() or not version.startswith("HTTP/1.") or not target.startswith("/"):
-        raise BadRequestError(400, "This is not an HTTP request.")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return ProbeRequest(method.upper(), target.partition("?")[0].rstrip("/") or "/", headers)
-
-
-class PortTakenError(OptionError):
-    """The port cannot be opened."""
-
-
-class ProbeClient:
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.until = time.monotonic() + CLIENT_SECONDS
-        self.received = b""
-        self.unsent = b""
-        self.is_answered = False
-
-    @property
-    def events(self) -> int:
-        return selectors.EVENT_WRITE if self.unsent else selectors.EVENT_READ
-
-
-class ProbeServer:
-    """A server for one thread. Raises PortTakenError when the port cannot be opened."""
-
-    def __init__(self, host: str, port: int, respond: Callable[[ProbeRequest], Response]) -> None:
-        self._respond = respond
-        self._clients: dict[int, ProbeClient] = {}  # by file descriptor, the oldest first
-        self._accepts_at = 0.0
-        try:
-            self._listener = _listen(host, port)
-        except OSError as error:
-            reason = (error.strerror or str(error)).partition(" (while")[0]
-            raise PortTakenError(
-                f"--health-port {port} cannot be opened on {host}: {reason}. Choose another port, or 0 for none."
-            ) from error
-        forked_child.detach(self._listener)
-
-    @property
-    def port(self) -> int:
-        number: int = self._listener.getsockname()[1]
-        return number
-
-    def sockets(self) -> Events:
-        """Returns the sockets to wait for."""
-        found = {descriptor: client.events for descriptor, client in self._clients.items()}
-        if time.monotonic() >= self._accepts_at:
-            found[self._listener.fileno()] = selectors.EVENT_READ
-        return found
-
-    def next_deadline(self) -> float:
-        """Returns when handle() has to be called at the latest, as time.monotonic()."""
-        deadlines = [client.until for client in self._clients.values()]
-        if self._accepts_at > time.monotonic():
-            deadlines.append(self._accepts_at)
-        return min(deadlines, default=NEVER)
-
-    def handle(self, ready: Mapping[int, int]) -> None:
-        """Serves those of `ready` that are of the sockets(). It does not block, and raises nothing."""
-        for descriptor in ready:
-            if descriptor == self._listener.fileno():
-                self._accept()
-            elif descriptor in self._clients:
-                self._serve(descriptor)
-        now = time.monotonic()
-        for descriptor in [each for each, client in self._clients.items() if now >= client.until]:
-            self._drop(descriptor)
-
-    def close(self) -> None:
-        """Closes it, also in a forked child: what its parent has open stays open."""
-        for descriptor in tuple(self._clients):
-            self._drop(descriptor)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError:
-            self._accepts_at = time.monotonic() + ACCEPT_AGAIN_SECONDS
-            return
-        connection.setblocking(False)
-        forked_child.detach(connection)
-        if len(self._clients) >= CLIENTS_AT_MOST:
-            self._drop(next(iter(self._clients)))
-        self._clients[connection.fileno()] = ProbeClient(connection)
-        self._serve(connection.fileno())  # a probe has usually sent its request
-
-    def _serve(self, descriptor: int) -> None:
-        client = self._clients[descriptor]
-        try:
-            if not client.unsent:
-                data = client.connection.recv(REQUEST_LIMIT)
-                if not data:
-                    self._drop(descriptor)
-                elif not client.is_answered:  # else drop it: a close before its end would cut the answer off
-                    client.received += data
-                    self._answer(client)
-            if client.unsent:
-                client.unsent = client.unsent[client.connection.send(client.unsent) :]
-                if not client.unsent:
-                    client.connection.shutdown(socket.SHUT_WR)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._drop(descriptor)
-
-    def _answer(self, client: ProbeClient) -> None:
-        """Answers when the request is complete."""
-        try:
-            request = parse(client.received)
-            if request is None:
-                return
-            response = self._response_to(request)
-        except BadRequestError as error:
-            response = error.response
-        client.unsent = response.encode(with_body=not client.received.startswith(b"HEAD "))
-        client.is_answered = True
-
-    def _response_to(self, request: ProbeRequest) -> Response:
-        try:
-            return self._respond(request)
-        except Exception as error:  # noqa: BLE001 - one answer that cannot be made ends no process
-            message = f"{request.method} {request.path} of the health port failed: {error!r}"
-            emit("worker.health_failed", message, level=logging.ERROR, exc_info=True)
-            return Response.of(500, {"error": "The log says why."})
-
-    def _drop(self, descriptor: int) -> None:
-        with suppress(OSError):
-            self._clients.pop(descriptor).connection.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Listens. `::` serves IPv4 as well. Raises OSError."""
-    is_ipv6 = ":" in host
-    listener = socket.create_server(
-        (host, port),
-        family=socket.AF_INET6 if is_ipv6 else socket.AF_INET,
-        backlog=BACKLOG,
-        dualstack_ipv6=is_ipv6 and socket.has_dualstack_ipv6(),
-    )
-    listener.setblocking(False)
-    return listener
+    def _in_time(self) -> socket.socket:
+        """Returns the connection, whose next call may take what is left of the time. Raises TimeoutError."""
+        if (left := self.until - time.monotonic()) <= 0.0:
+            raise TimeoutError
+        self.request.settimeout(left)
+        return self.request

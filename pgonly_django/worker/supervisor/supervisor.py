@@ -22,7 +22,6 @@ from django.db import connections
 from pgonly_django.events import emit
 from pgonly_django.worker.django_connections import close_pools
 from pgonly_django.worker.health.health import Health
-from pgonly_django.worker.health.server import Events
 from pgonly_django.worker.inbox import RETIRE, WAKE, Inbox
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import ExitCode, Status, Statuses, Systemd, WorkerState
@@ -106,9 +105,8 @@ class Supervisor:
         return [process.status for process in self.processes if process.status is not None]
 
     def wake(self) -> None:
-        """Lets all workers look for jobs now. For the supervisor's thread, which serves the health port."""
-        for process in self.processes:
-            process.channel.send({"payload": WAKE})
+        """Lets all workers look for jobs now. For any thread."""
+        self.inbox.put(WAKE)
 
     def seen(self) -> Statuses:
         statuses = self.statuses()
@@ -142,7 +140,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         self._start_due(time.monotonic())
-        self.health.handle(self._wait())
+        self._wait()
         now = time.monotonic()
         # While this process itself did not run, as on a machine that sleeps, no child could be heard.
         elapsed, self._turned_at = min(now - self._turned_at, COUNTED_SECONDS), now
@@ -160,8 +158,8 @@ class Supervisor:
         if self._systemd is not None:
             self._systemd.tell(self.statuses(), is_stopping=self._is_closed)
 
-    def _wait(self) -> Events:
-        """Returns those of the health port's sockets that are ready."""
+    def _wait(self) -> None:
+        """Waits, and serves the health port."""
         now = time.monotonic()
         longest = TURN_SECONDS if self._systemd is None else min(TURN_SECONDS, self._systemd.interval_seconds)
         times = [now + longest, self.taking_back.next_turn(now), self.health.next_deadline()]
@@ -173,10 +171,11 @@ class Supervisor:
             times += [place.start_at for place in self.places]
         # One that is closed: the process is about to end, or a job has closed it.
         channels = [each.channel.fileno() for each in self.processes if not each.channel.is_closed]
-        of_health = self.health.sockets()
-        ready = self.inbox.wait(max(min(times) - now, 0.0), dict.fromkeys(channels, EVENT_READ) | of_health)
-        self.inbox.take(100, 0.0)
-        return {descriptor: events for descriptor, events in ready.items() if descriptor in of_health}
+        sockets = dict.fromkeys(channels, EVENT_READ) | self.health.sockets()
+        self.health.handle(self.inbox.wait(max(min(times) - now, 0.0), sockets))
+        if WAKE in self.inbox.take(100, 0.0):
+            for process in self.processes:
+                process.channel.send({"payload": WAKE})
 
     @property
     def _is_closed(self) -> bool:
@@ -210,6 +209,8 @@ class Supervisor:
             connections.close_all()
             close_pools()
         try:
+            if self.method != "spawn":
+                self.health.end_clients()
             if forks(self.method):
                 process = fork(place.name, self._processes_end_at, self._live)
             else:

@@ -11,10 +11,10 @@ import pytest
 from pgonly_django.database import wake_urls
 from pgonly_django.events import subscribe
 from pgonly_django.exceptions import OptionError
+from pgonly_django.exposition import exposition
 from pgonly_django.management.commands import runworker
 from pgonly_django.worker.health import health as module
-from pgonly_django.worker.health.health import METRICS, Health, HeartbeatFile, exposition
-from pgonly_django.worker.health.server import ProbeRequest
+from pgonly_django.worker.health.health import METRICS, Health, HeartbeatFile
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import WorkerState
 from tests.waiting import wait_for
@@ -31,7 +31,7 @@ def test_without_port_and_file_there_is_nothing():
         assert not health.is_on
         assert (health.sockets(), health.next_deadline()) == ({}, float("inf"))
     with Health("127.0.0.1", free_port()) as health:
-        assert health.next_deadline() == float("inf")  # while no client is there
+        assert health.next_deadline() == float("inf")
 
 
 def test_a_file_that_cannot_be_written_leaves_no_port_open(tmp_path):
@@ -70,7 +70,7 @@ def test_a_variable_that_names_no_port_is_said(text, is_said, monkeypatch):
 def answer(statuses, path, method="GET"):
     health = Health()
     health.statuses = lambda: statuses
-    response = health.respond(ProbeRequest(method, path))
+    response = health.respond(method, path)
     return response.status, json.loads(response.body)
 
 
@@ -140,8 +140,7 @@ def test_other_paths_and_methods_say_what_there_is():
 def post(authorization, woken):
     health = Health()
     health.wake = lambda: woken.append(1)
-    headers = {} if authorization is None else {"authorization": authorization}
-    return health.respond(ProbeRequest("POST", "/wake", headers))
+    return health.respond("POST", "/wake", authorization)
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
@@ -153,11 +152,11 @@ def test_a_valid_token_wakes(scheme):
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, "", "Bearer", "Bearer ", "Bearer wake:x:y", "Basic {token}", "{token}", "Bearer é"],
+    ["", "Bearer", "Bearer ", "Bearer wake:x:y", "Basic {token}", "{token}", "Bearer é"],
 )
 def test_nothing_else_wakes(authorization):
     woken = []
-    response = post(authorization and authorization.format(token=wake_urls.token()), woken)
+    response = post(authorization.format(token=wake_urls.token()), woken)
     assert (response.status, response.headers["WWW-Authenticate"], woken) == (401, "Bearer", [])
     assert "SECRET_KEY" in json.loads(response.body)["error"]
 
@@ -241,7 +240,7 @@ def test_another_current_directory_changes_nothing(tmp_path, monkeypatch):
 def samples(statuses):
     """By name and label value. Every line is a comment of its family or matches the format."""
     found, declared = {}, set()
-    for line in exposition(statuses).splitlines():
+    for line in exposition(METRICS, statuses).splitlines():
         if line.startswith("# "):
             _, word, name, rest = line.split(" ", 3)
             if word == "TYPE":
@@ -294,7 +293,9 @@ def test_without_a_worker_it_is_valid():
 def test_the_library_of_prometheus_reads_it():
     parser = pytest.importorskip("prometheus_client.parser")
     statuses = seen(status('a"} 1\n\\', pid=11), status("b"), memory={11: 5})
-    found = {family.name: family for family in parser.text_string_to_metric_families(exposition(statuses))}
+    found = {
+        family.name: family for family in parser.text_string_to_metric_families(exposition(METRICS, statuses))
+    }
     named = {each.name.removesuffix("_total"): (each.kind, set(each.labels)) for each in METRICS}
     assert set(found) == set(named)
     for name, family in found.items():

@@ -16,17 +16,8 @@ from pgonly_django.events import subscribe
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.health import health as health_module
 from pgonly_django.worker.health import server as module
-from pgonly_django.worker.health.health import ANSWERS, Health
-from pgonly_django.worker.health.server import (
-    CLIENTS_AT_MOST,
-    REQUEST_LIMIT,
-    BadRequestError,
-    PortTakenError,
-    ProbeRequest,
-    ProbeServer,
-    Response,
-    parse,
-)
+from pgonly_django.worker.health.health import ANSWERS, Health, PortTakenError, Response
+from pgonly_django.worker.health.server import CLIENTS_AT_MOST, REQUEST_LIMIT, ProbeServer
 from pgonly_django.worker.inbox import wait_for as wait_for_sockets
 from tests.waiting import wait_for
 
@@ -71,7 +62,7 @@ def served(monkeypatch):
 
 
 def ask(health, method, path, body=None, headers=None):
-    connection = http.client.HTTPConnection("127.0.0.1", health.server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", health.server.server_address[1], timeout=10)
     with contextlib.closing(connection):
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
@@ -79,7 +70,12 @@ def ask(health, method, path, body=None, headers=None):
 
 
 def connect(health):
-    return socket.create_connection(("127.0.0.1", health.server.port), timeout=10)
+    return socket.create_connection(("127.0.0.1", health.server.server_address[1]), timeout=10)
+
+
+def threads():
+    """Those that serve clients."""
+    return [thread for thread in threading.enumerate() if thread.name == "pgonly-probe"]
 
 
 def read_all(client):
@@ -127,12 +123,24 @@ def test_a_client_that_sends_nothing_more_is_dropped(served, monkeypatch):
         assert read_all(client) == b""
 
 
+def test_a_client_that_sends_a_little_again_and_again_has_no_more_time_than_others(served, monkeypatch):
+    monkeypatch.setattr(module, "CLIENT_SECONDS", 0.3)
+    for request in (b"GET /live HTTP/1.1\r\nA: ", b"GET /live HTTP/1.1\r\n\r\n"):
+        with connect(served) as client, contextlib.suppress(ConnectionError):
+            client.sendall(request)
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                client.sendall(b"x")
+                time.sleep(0.01)
+        assert time.monotonic() < deadline
+
+
 def test_a_client_that_reads_nothing_is_dropped(served, monkeypatch):
     monkeypatch.setattr(module, "CLIENT_SECONDS", 0.2)
     with connect(served) as client:
         client.sendall(b"GET /big HTTP/1.1\r\n\r\n")
-        wait_for(lambda: served.server._clients)
-        wait_for(lambda: not served.server._clients)
+        wait_for(threads)
+        wait_for(lambda: not threads())
 
 
 def test_clients_that_reset_their_connections_harm_nobody(served):
@@ -148,10 +156,10 @@ def test_a_probe_is_served_though_others_hold_every_place(served, monkeypatch):
     monkeypatch.setattr(module, "CLIENT_SECONDS", 60.0)
     with contextlib.ExitStack() as held:
         slow = [held.enter_context(connect(served)) for _ in range(CLIENTS_AT_MOST + 20)]
-        wait_for(lambda: len(served.server._clients) == CLIENTS_AT_MOST)
+        wait_for(lambda: len(threads()) == CLIENTS_AT_MOST)
         assert ask(served, "GET", "/live")[0] == 200
         assert slow[0].recv(10) == b""  # the oldest made room
-        assert len(served.server._clients) <= CLIENTS_AT_MOST
+        wait_for(lambda: len(threads()) <= CLIENTS_AT_MOST)
 
 
 def test_without_a_free_descriptor_it_rests_and_goes_on(served, monkeypatch):
@@ -172,9 +180,29 @@ def test_without_a_free_descriptor_it_rests_and_goes_on(served, monkeypatch):
         def __getattr__(self, name):
             return getattr(self.listener, name)
 
-    full = served.server._listener = Full(served.server._listener)
+    full = served.server.socket = Full(served.server.socket)
     assert ask(served, "GET", "/live")[0] == 200
     assert full.tries >= 4
+
+
+def test_without_a_free_thread_it_answers_all_the_same(served, monkeypatch):
+    class Thread(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module.threading, "Thread", Thread)
+    assert ask(served, "GET", "/live")[0] == 200
+
+
+def test_before_a_fork_clients_get_their_answers_or_are_dropped(served):
+    with connect(served) as silent, connect(served) as probe:
+        wait_for(lambda: len(threads()) == 2)
+        probe.sendall(b"GET /live HTTP/1.1\r\n\r\n")
+        served.end_clients()
+        assert not threads()
+        assert read_all(probe).startswith(b"HTTP/1.1 200 ")
+        assert read_all(silent) == b""
+    assert ask(served, "GET", "/live")[0] == 200
 
 
 def test_a_port_that_is_taken_is_an_error_that_says_what_to_do():
@@ -184,14 +212,14 @@ def test_a_port_that_is_taken_is_an_error_that_says_what_to_do():
             PortTakenError,
             match=rf"--health-port {port} cannot be opened on 127.0.0.1: Address already in use. Choose an",
         ):
-            ProbeServer("127.0.0.1", port, Response)
+            Health("127.0.0.1", port)
 
 
 def test_an_ipv6_address_serves_both(monkeypatch):
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
     with in_thread(Health("::", free_port())) as health:
-        assert health.address == f"http://[::]:{health.server.port}"
+        assert health.address == f"http://[::]:{health.server.server_address[1]}"
         assert ask(health, "GET", "/live")[0] == 200
 
 
@@ -199,7 +227,7 @@ def test_an_ipv6_address_serves_both(monkeypatch):
 def test_a_forked_child_of_a_job_keeps_no_port_taken(served):
     """With a client connected, whose connection the child would keep open as well."""
     client = connect(served)
-    wait_for(lambda: served.server._clients)
+    wait_for(threads)
     reading, writing = os.pipe()
     with forked_child.as_worker({}):
         pid = os.fork()
@@ -207,13 +235,13 @@ def test_a_forked_child_of_a_job_keeps_no_port_taken(served):
         os.read(reading, 1)  # until the parent has looked
         os._exit(0)
     try:
-        port = served.server.port
+        port = served.server.server_address[1]
         served.close()
         assert client.recv(1) == b""
 
         def is_free():  # once the thread has noticed
             with contextlib.suppress(PortTakenError):
-                ProbeServer("127.0.0.1", port, Response).close()
+                Health("127.0.0.1", port).close()
                 return True
 
         wait_for(is_free, 5.0)
@@ -225,15 +253,41 @@ def test_a_forked_child_of_a_job_keeps_no_port_taken(served):
         client.close()
 
 
+# Requests and responses.
+
+
+def exchange(health, *parts):
+    """The status, the lines of the head and the body of the answer."""
+    with connect(health) as client:
+        for part in parts:
+            client.sendall(part)
+        head, _, body = read_all(client).partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    return int(first.removeprefix(b"HTTP/1.1 ").split()[0]), [first, *lines], body
+
+
 def test_a_request_is_parsed():
-    received = b"POST /wake/?a=1 HTTP/1.1\r\nHost: x\r\nAuthorization:  Bearer t \r\n\r\nhi"
-    headers = {"host": "x", "authorization": "Bearer t"}
-    assert parse(received) == ProbeRequest("POST", "/wake", headers)
+    asked = []
+
+    def respond(*request):
+        asked.append(request)
+        return Response.of(200, {})
+
+    health = Health()
+    health.server = ProbeServer("127.0.0.1", free_port(), respond)
+    with in_thread(health):
+        exchange(health, b"POST /wake/?a=1 HTTP/1.1\r\nHost: x\r\nauthorization:  Bearer t\r\n\r\nhi")
+        exchange(health, b"GET / HTTP/1.0\r\n\r\n")
+    assert asked == [("POST", "/wake", "Bearer t"), ("GET", "/", "")]
 
 
 @pytest.mark.parametrize("received", [b"", b"GET /live HTTP/1.1\r\n"])
-def test_an_incomplete_request_waits(received):
-    assert parse(received) is None
+def test_an_incomplete_request_waits(served, received):
+    with connect(served) as client:
+        client.sendall(received)
+        assert ask(served, "GET", "/live")[0] == 200
+        client.sendall(b"GET /live HTTP/1.1\r\n\r\n".removeprefix(received))
+        assert read_all(client).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize(
@@ -242,24 +296,24 @@ def test_an_incomplete_request_waits(received):
         (b"x" * REQUEST_LIMIT, 431),
         (b"hello\r\n\r\n", 400),
         (b"\x16\x03\x01\r\n\r\n", 400),
+        (b"\r\n\r\n", 400),
         (b"GET live HTTP/1.1\r\n\r\n", 400),
+        (b"GET /live\r\n\r\n", 400),
         (b"GET /live HTTP/2\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     ],
 )  # fmt: skip
-def test_what_is_no_request_is_refused(received, status):
-    with pytest.raises(BadRequestError) as caught:
-        parse(received)
-    assert caught.value.response.status == status
-    assert json.loads(caught.value.response.body)["error"]
+def test_what_is_no_request_is_refused(served, received, status):
+    found, _, body = exchange(served, received)
+    assert found == status
+    assert json.loads(body)["error"]
 
 
-def test_a_response_says_its_length_and_that_nobody_may_keep_it():
-    head, _, body = (
-        Response.of(405, {"error": "no"}, {"Allow": "GET"}).encode(with_body=True).partition(b"\r\n\r\n")
-    )
-    assert head.split(b"\r\n") == [
-        b"HTTP/1.1 405 Method Not Allowed", b"Content-Type: application/json", b"Content-Length: 16",
-        b"Cache-Control: no-store", b"Connection: close", b"Allow: GET",
+def test_a_response_says_its_length_and_that_nobody_may_keep_it(served):
+    of_get, of_head = (exchange(served, method + b" /wake HTTP/1.1\r\n\r\n") for method in (b"GET", b"HEAD"))
+    assert of_get[1] == [
+        b"HTTP/1.1 405 Method Not Allowed", b"Content-Type: application/json", b"Content-Length: 31",
+        b"Cache-Control: no-store", b"Connection: close", b"Allow: POST",
     ]  # fmt: skip
-    assert json.loads(body) == {"error": "no"}
-    assert Response.of(200, {}).encode(with_body=False).endswith(b"close\r\n\r\n")
+    assert json.loads(of_get[2]) == {"error": "/wake takes POST."}
+    assert of_head == (405, of_get[1], b"")
