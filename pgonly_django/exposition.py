@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 # What a metric has a sample for: the values of its labels, in their order, and the figures.
@@ -37,22 +38,28 @@ class Metric(NamedTuple):
             return "histogram"
         return "counter" if self.name.endswith("_total") else "gauge"
 
-    def samples_of(self, figures: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-        if all(getattr(figures, part) is not None for part in self.source.parts.split()):
-            for labels, row in self.source.rows(figures):
-                if (value := self.value_of(row)) is not None:
-                    yield labels, value
+    def samples_of(self, figures: Any) -> Iterator[tuple[str, dict[str, str], float]]:
+        """Yields the name, the labels and the value of each sample."""
+        if any(getattr(figures, part) is None for part in self.source.parts.split()):
+            return
+        for values, row in self.source.rows(figures):
+            value, labels = self.value_of(row), dict(zip(self.labels, values, strict=True))
+            if isinstance(value, Sequence):
+                for bound, number in value:
+                    le = "+Inf" if bound == inf else str(bound)
+                    yield f"{self.name}_bucket", {**labels, "le": le}, number
+            elif value is not None:
+                yield self.name, labels, value
 
 
 def exposition(metrics: Iterable[Metric], figures: Any) -> str:
-    """Returns gauges and counters in the text format."""
+    """Returns the text format."""
     lines = []
     for metric in metrics:
         lines += [f"# HELP {metric.name} {metric.text}", f"# TYPE {metric.name} {metric.kind}"]
-        for values, value in metric.samples_of(figures):
-            pairs = zip(metric.labels, map(_escaped, values), strict=True)
-            labels = ",".join(f'{name}="{text}"' for name, text in pairs)
-            lines.append(f"{metric.name}{labels and f'{{{labels}}}'} {value}")
+        for name, labels, value in metric.samples_of(figures):
+            pairs = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+            lines.append(f"{name}{pairs and f'{{{pairs}}}'} {value}")
     return "\n".join(lines) + "\n"
 
 

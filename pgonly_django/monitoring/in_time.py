@@ -16,13 +16,13 @@ from dataclasses import replace
 from django.db import connections
 
 from pgonly_django.database.connect import NOTICE_DEAD_PEERS
-from pgonly_django.monitoring.stats import Stats, as_far_as_read, read, unread
+from pgonly_django.monitoring.stats import PARTS, Stats, as_far_as_read, read, unread
 
 CONNECT_SECONDS = 2
 # A reading that still has no answer so long after its time gets none any more, and another one begins.
 GIVEN_UP_SECONDS = 60.0
 # These are the same for each database of jobs, so only the first Stats has them.
-OF_THE_SITE = ("budgets", "caches", "failing_schedules", "limiters", "schedules", "sessions")
+OF_THE_SITE = [name for name, part in PARTS.items() if part.model or part.keeps_its_time]
 
 
 def stats_in_time(aliases: Sequence[str], parts: Sequence[str], seconds: float) -> list[Stats]:

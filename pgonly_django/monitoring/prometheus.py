@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -21,15 +20,9 @@ from pgonly_django.tasks.backend import job_databases
 
 try:
     from prometheus_client import CollectorRegistry
-    from prometheus_client.core import (
-        CounterMetricFamily,
-        GaugeMetricFamily,
-        HistogramMetricFamily,
-    )
     from prometheus_client.exposition import choose_encoder
     from prometheus_client.metrics_core import Metric as Family
     from prometheus_client.registry import Collector
-    from prometheus_client.utils import floatToGoString
 except ImportError as error:
     raise ImproperlyConfigured(
         "The metrics of pgonly_django need prometheus-client: pip install prometheus-client."
@@ -69,20 +62,11 @@ def exposition(accept: str, names: Iterable[str] = (), seconds: float = SECONDS)
     return encode(registry.restricted_registry(chosen) if chosen else registry), content_type
 
 
-FAMILIES = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
-
-
-def _family(metric: Metric, of_each: Iterable[Stats] = ()) -> Any:
-    """Returns the samples of a metric. Bounds are written as programs in Go do, so that they are the same label
-    everywhere."""
-    family: Any = FAMILIES[metric.kind](metric.name, metric.text, labels=metric.labels)
+def _family(metric: Metric, of_each: Iterable[Stats] = ()) -> Family:
+    family = Family(metric.name.removesuffix("_total"), metric.text, metric.kind)
     for stats in of_each:
-        for labels, value in metric.samples_of(stats):
-            if metric.kind == "histogram":
-                bounds = [(str(floatToGoString(bound)), count) for bound, count in value]  # type: ignore[no-untyped-call] # of the library
-                family.add_metric(labels, bounds, sum_value=None)  # the statistics have no sums
-            else:
-                family.add_metric(labels, value)
+        for sample in metric.samples_of(stats):
+            family.add_sample(*sample)
     return family
 
 
