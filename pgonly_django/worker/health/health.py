@@ -189,8 +189,8 @@ class Health:
     def close(self) -> None:
         """Stops answering and removes the file. A second call does nothing."""
         if self.server is not None:
-            self.server.end_clients()
-        self.forget()
+            self.server.close()
+            self.server = None
         if self.file is not None:
             with suppress(OSError):
                 os.unlink(self.file.path)  # noqa: PTH108 - beside os.open()

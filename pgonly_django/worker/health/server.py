@@ -64,10 +64,7 @@ class ProbeServer(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         forked_child.detach(request)
         self._threads_of = {each: thread for each, thread in self._threads_of.items() if _is_there(thread)}
-        if len(self._threads_of) >= CLIENTS_AT_MOST:
-            oldest = next(iter(self._threads_of))
-            del self._threads_of[oldest]
-            _drop(oldest)
+        self._drop(*list(self._threads_of)[: 1 - CLIENTS_AT_MOST])
         serve, args = self.process_request_thread, (request, client_address)
         thread = threading.Thread(target=serve, args=args, name="pgonly-probe", daemon=True)
         try:
@@ -82,15 +79,24 @@ class ProbeServer(ThreadingHTTPServer):
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
-    def end_clients(self, seconds: float = 0.0) -> None:
+    def _drop(self, *clients: socket.socket) -> None:
+        """Ends all calls of their threads on these sockets, and so the threads."""
+        for client in clients:
+            with suppress(OSError):  # it is closed
+                client.shutdown(socket.SHUT_RDWR)
+
+    def end_clients(self, seconds: float) -> None:
         """Drops the clients that have no answer within `seconds`, and waits until their threads have ended."""
         until = time.monotonic() + seconds
         for thread in self._threads_of.values():
             thread.join(max(until - time.monotonic(), 0.0))
-        for client in self._threads_of:
-            _drop(client)
+        self._drop(*self._threads_of)
         while any(map(_is_there, self._threads_of.values())) and time.monotonic() < until + END_SECONDS:
             time.sleep(0.005)
+
+    def close(self) -> None:
+        self._drop(*self._threads_of)
+        self.forget()
 
     def forget(self) -> None:
         """Closes the sockets of this process alone: for a forked child."""
@@ -102,12 +108,6 @@ class ProbeServer(ThreadingHTTPServer):
 def _is_there(thread: threading.Thread) -> bool:
     """Returns whether the thread lives, also for the system, which ends it a moment after Python has."""
     return thread.is_alive() or Path(f"/proc/self/task/{thread.native_id}").exists()
-
-
-def _drop(client: socket.socket) -> None:
-    """Ends all calls of its thread on the socket."""
-    with suppress(OSError):  # it is closed
-        client.shutdown(socket.SHUT_RDWR)
 
 
 class Probe(BaseHTTPRequestHandler):
