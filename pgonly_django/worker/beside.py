@@ -37,6 +37,8 @@ class Beside(threading.Thread):
         health.statuses, health.wake = lambda: Statuses.of([worker.status()]), worker.wake
         self._inbox: Inbox[None] = Inbox()
         self.systemd = Systemd.from_environment() if owns_process and channel is None else None
+        limits = worker.options.max_jobs_per_process, worker.options.max_memory_mb
+        self._may_retire = limits != (None, None)
         self._has_retired = self._is_over = False
         self._told: Status | None = None
         self._told_at = 0.0
@@ -79,11 +81,10 @@ class Beside(threading.Thread):
         sockets = self.health.sockets()
         if self.channel is not None and not self.channel.is_closed:
             sockets[self.channel.fileno()] = EVENT_READ
-        ready = self._inbox.wait(self._pause(), sockets)
-        self._inbox.take(100, 0.0)
+        self._inbox.wait(self._pause(), sockets)
         if self._is_over:
             return
-        self.health.handle(ready)
+        self.health.handle()
         if self.channel is not None and not self.channel.is_closed:
             self._speak(self.channel)
         if self.systemd is not None:
@@ -119,11 +120,6 @@ class Beside(threading.Thread):
         if self._may_retire:
             times.append(RETIREMENT_SECONDS)
         return max(min(times), 0.0)
-
-    @property
-    def _may_retire(self) -> bool:
-        options = self.worker.options
-        return options.max_jobs_per_process is not None or options.max_memory_mb is not None
 
     def why_to_retire(self) -> str | None:
         """Returns why a fresh process has to take the place of this one; None: it continues."""

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from selectors import EVENT_READ
@@ -89,8 +89,8 @@ PATHS = sorted([*ANSWERS, "/wake"])
 
 class Health:
     """The health port and the heartbeat file. A loop drives it: wait for sockets() until next_deadline(), then call
-    handle() with what is ready. `port` 0 or None: no server. Raises OptionError when the port cannot be opened, or the
-    file cannot be written.
+    handle(). `port` 0 or None: no server. Raises OptionError when the port cannot be opened, or the file cannot be
+    written.
     """
 
     def __init__(self, host: str = EVERYWHERE, port: int | None = None, file: str | None = None) -> None:
@@ -141,9 +141,9 @@ class Health:
         """Returns when to call handle() although nothing is ready, as time.monotonic(); infinite: never."""
         return NEVER if self.file is None else self.file.due_at
 
-    def handle(self, ready: Iterable[int]) -> None:
-        """Answers, in threads, and touches the file. It does not block."""
-        if self.server is not None and self.server.fileno() in ready:
+    def handle(self) -> None:
+        """Answers a client that waits, in a thread, and touches the file when it is due. It does not block."""
+        if self.server is not None:
             self.server.handle_request()
         if self.file is not None and time.monotonic() >= self.file.due_at:
             self.file.touch(is_live=self.statuses().why_not_live() is None)

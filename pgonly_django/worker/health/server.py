@@ -34,8 +34,8 @@ Respond = Callable[[str, str, str], tuple[int, bytes, str, Mapping[str, str]]]
 
 
 class ProbeServer(ThreadingHTTPServer):
-    """A server whose listener some loop waits for: it calls handle_request(), which does not block, when the listener
-    is ready. Raises OSError when the port cannot be opened."""
+    """A server whose listener some loop waits for, which then calls handle_request(): it does not block. Raises OSError
+    when the port cannot be opened."""
 
     request_queue_size = 128
     allow_reuse_port = False  # a port that is taken is an error

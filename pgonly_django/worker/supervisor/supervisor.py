@@ -172,7 +172,8 @@ class Supervisor:
         # One that is closed: the process is about to end, or a job has closed it.
         channels = [each.channel.fileno() for each in self.processes if not each.channel.is_closed]
         sockets = dict.fromkeys(channels, EVENT_READ) | self.health.sockets()
-        self.health.handle(self.inbox.wait(max(min(times) - now, 0.0), sockets))
+        self.inbox.wait(max(min(times) - now, 0.0), sockets)
+        self.health.handle()
         if WAKE in self.inbox.take(100, 0.0):
             for process in self.processes:
                 process.channel.send({"payload": WAKE})

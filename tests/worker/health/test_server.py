@@ -35,7 +35,8 @@ def in_thread(health):
     def turn():
         while not is_over.is_set():
             seconds = min(health.next_deadline() - time.monotonic(), 0.02)
-            health.handle(wait_for_sockets(health.sockets(), max(seconds, 0.0)))
+            wait_for_sockets(health.sockets(), max(seconds, 0.0))
+            health.handle()
 
     thread = threading.Thread(target=turn)
     thread.start()
