@@ -195,15 +195,19 @@ def test_without_a_free_thread_it_answers_all_the_same(served, monkeypatch):
     assert ask(served, "GET", "/live")[0] == 200
 
 
-def test_before_a_fork_clients_get_their_answers_or_are_dropped(served):
-    with connect(served) as silent, connect(served) as probe:
-        wait_for(lambda: len(threads()) == 2)
+def test_before_a_fork_clients_get_their_answers_or_are_dropped(monkeypatch):
+    """In the thread of the loop, as a supervisor calls it."""
+    monkeypatch.setattr(health_module, "PROBE_SECONDS", 1.0)
+    with Health("127.0.0.1", free_port()) as health, connect(health) as silent, connect(health) as probe:
         probe.sendall(b"GET /live HTTP/1.1\r\n\r\n")
-        served.end_clients()
+        for _ in range(2):
+            wait_for_sockets(health.sockets(), 10.0)
+            health.handle()
+        assert len(threads()) == 2
+        health.end_clients()
         assert not threads()
         assert read_all(probe).startswith(b"HTTP/1.1 200 ")
         assert read_all(silent) == b""
-    assert ask(served, "GET", "/live")[0] == 200
 
 
 def test_a_port_that_is_taken_is_an_error_that_says_what_to_do():
