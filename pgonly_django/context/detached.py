@@ -17,6 +17,7 @@ from pgonly_django.context.memory import Memory, text_of
 from pgonly_django.context.run import Run
 from pgonly_django.events import emit
 from pgonly_django.exceptions import CannotWaitError, LoopNameError
+from pgonly_django.queue.carried import SHOWN
 from pgonly_django.queue.checkpoints import Position
 from pgonly_django.queue.values import to_json
 
@@ -84,8 +85,9 @@ class DetachedContext(JobContext):
     nothing asks its run to stop."""
 
     def __init__(self, task_result: TaskResult[Any, Any]) -> None:
-        metadata = json.loads(getattr(task_result.task, "stored_metadata", None) or "{}")
-        job: Any = SimpleNamespace(id=str(task_result.id), attempt=task_result.attempts, metadata=metadata)
+        given = dict(getattr(task_result.task, "carried", ()))
+        carried = {name: json.loads(given.get(name, "null")) for name in SHOWN}
+        job: Any = SimpleNamespace(id=str(task_result.id), attempt=task_result.attempts, **carried)
         run = Run(job, alias="", claimed_at=0.0, lease_until=math.inf)
         super().__init__(task_result, run, DetachedMemory(run.calls))
 

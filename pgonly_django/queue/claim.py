@@ -44,6 +44,7 @@ from pgonly_django.models.job_rows import IS_READY, IS_SUSPECT, SUSPECT_FROM
 from pgonly_django.models.queue import LIMITED_QUEUES
 from pgonly_django.models.worker import SILENT_AFTER
 from pgonly_django.queue.candidates import READY_ROW, claimable, of, sql_of, where
+from pgonly_django.queue.carried import JSON_CARRIED
 from pgonly_django.tables import qualified
 
 # After a head claim that took d seconds the next comes no sooner than DUTY * d later.
@@ -125,7 +126,7 @@ def time_of(timestamp: float) -> datetime:
     return EPOCH + timedelta(microseconds=round(timestamp * 1_000_000))
 
 
-JSON_COLUMNS = ("args", "kwargs", "options", "errors", "metadata", "then_job")
+JSON_COLUMNS = ("args", "kwargs", "options", "errors", *JSON_CARRIED)
 # The id as text, as it is used; NULL for what is empty in most rows, which saves parsing it.
 SHORTER = {
     "id": "job.id::text", "batch_id": "job.batch_id::text",

@@ -31,8 +31,8 @@ BACKSLASH, ESCAPED = "\\", "\\\\"
 COPY_ESCAPES = str.maketrans({BACKSLASH: ESCAPED, "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# What every new job has alike. Its other columns are id, args and kwargs, the fields of Template, those that depend on
-# its arguments (NewJob.own), and what follows from run_at; no other statement makes a job.
+# What every new job has alike. Its other columns are id, args and kwargs, the fields of Template, those of NewJob.more,
+# and what follows from run_at; no other statement makes a job.
 NEW = {"lease_epoch": "0", "attempt": "0", "interruptions": "0", "crashes": "0", "errors": "[]", "log": "[]"}
 NEW_COLUMNS, NEW_VALUES = ", ".join(NEW), ", ".join(f"'{value}'" for value in NEW.values())
 
@@ -114,30 +114,27 @@ class Unique(NamedTuple):
 
 
 class NewJob(NamedTuple):
-    """A job before it has a row. Its arguments and metadata are JSON text. `own`: some of CALL_COLUMNS, and enqueued_by
-    where that is not the job that runs here. `own`, `unique` and `metadata` are None for most jobs."""
+    """A job before it has a row. Its arguments are JSON text. `more`: further columns: some of CALL_COLUMNS, and what
+    it carries (carried.py), without enqueued_by where that is the job that runs here. It and `unique` are None for most
+    jobs."""
 
     template: Template
     args: str
     kwargs: str
-    own: Mapping[str, Any] | None = None
+    more: Mapping[str, Any] | None = None
     unique: Unique | None = None
-    metadata: str | None = None
 
-    @property
-    def more(self) -> Mapping[str, Any]:
-        """The columns that its template does not have: those of `own`, and its metadata."""
-        own = self.own or {}
-        return own if self.metadata is None else {**own, "metadata": self.metadata}
+    def carrying(self, **columns: str | None) -> NewJob:
+        return self._replace(more={**(self.more or {}), **columns})
 
     def enqueued_by(self, origin: str) -> NewJob:
         """Returns this job as enqueued by `origin`, not by the job that may run here."""
-        return self._replace(own={**(self.own or {}), "enqueued_by": origin})
+        return self.carrying(enqueued_by=origin)
 
     @property
     def ready(self) -> str:
         """The notification that the job is ready. A job with `slots` is taken by limited claims."""
-        return (notify.limited if self.own and "slots" in self.own else notify.ready)(self.template.queue)
+        return (notify.limited if self.more and "slots" in self.more else notify.ready)(self.template.queue)
 
     def payloads(self, enqueued_at: datetime) -> tuple[str, ...]:
         """See Template.payloads()."""
@@ -162,8 +159,8 @@ def insert(connection: Any, job: NewJob, follow_up: FollowUp | None = None) -> t
     and its enqueue time: see moment_of(). The caller wakes the workers, unless the `follow_up` did: see first_row()."""
     (job_id,) = new_ids(1)
     params, statement = {"id": job_id, "args": job.args, "kwargs": job.kwargs}, job.template.insert
-    if job.own or job.metadata is not None or current_job.get() is not None:
-        params |= (more := {**running_job(), **job.more})
+    if job.more or current_job.get() is not None:
+        params |= (more := {**running_job(), **(job.more or {})})
         statement = _insert_with(job.template, tuple(more))
     row = first_row_on(connection, statement, params, follow_up)
     assert row is not None
@@ -174,8 +171,9 @@ def insert_beside(connection: psycopg.Connection[Any], job: NewJob) -> tuple[str
     """Writes one job on a connection of a worker, in its transaction, and returns its id and the notifications to send
     after the commit."""
     (job_id,) = new_ids(1)
-    statement = _insert_with(job.template, tuple(job.more))
-    params = {"id": job_id, "args": job.args, "kwargs": job.kwargs, **job.more}
+    more = job.more or {}
+    statement = _insert_with(job.template, tuple(more))
+    params = {"id": job_id, "args": job.args, "kwargs": job.kwargs, **more}
     ((enqueued_at,),) = connection.execute(statement.sql, params, prepare=False).fetchall()
     return job_id, job.payloads(moment_of(enqueued_at))
 
@@ -228,7 +226,7 @@ def templates_of(jobs: Iterable[NewJob]) -> list[Template]:
 
 def payloads_of(jobs: Sequence[NewJob], templates: Sequence[Template], enqueued_at: datetime) -> set[str]:
     """See NewJob.payloads(): those of all `jobs`."""
-    if not any(job.own for job in jobs):
+    if not any(job.more for job in jobs):
         return {payload for template in templates for payload in template.payloads(enqueued_at)}
     kinds = {(id(job.template), job.ready): job for job in jobs}.values()
     return {payload for job in kinds for payload in job.payloads(enqueued_at)}
@@ -243,7 +241,7 @@ def _copy_text(
 ) -> tuple[str, Iterator[str]]:
     """Returns the columns that are not NULL in every row, and the rows in COPY's text format, made piece by piece.
     psycopg's write_row() takes four times as long."""
-    more = sorted({name for job in jobs if job.own or job.metadata for name in job.more})
+    more = sorted({name for job in jobs if job.more for name in job.more})
     alike = {name: value for name, value in given.items() if name not in more}
     columns = [n for n in TEMPLATE_COLUMNS if any(getattr(each, n) is not None for each in templates)]
     ends = {id(template): _end_of_line(template, now, columns, alike) for template in templates}
@@ -253,10 +251,12 @@ def _copy_text(
         # JSON has no line breaks and no tabs.
         lines = [
             f"{job_id}\t{args.replace(BACKSLASH, ESCAPED)}\t{kwargs.replace(BACKSLASH, ESCAPED)}\t{ends[id(template)]}"
-            for job_id, (template, args, kwargs, _, _, _) in zip(ids[some], jobs[some], strict=True)
+            for job_id, (template, args, kwargs, _, _) in zip(ids[some], jobs[some], strict=True)
         ]
         if more:
-            lines = [_with_more(line, job.more, more) for line, job in zip(lines, jobs[some], strict=True)]
+            lines = [
+                _with_more(line, job.more or {}, more) for line, job in zip(lines, jobs[some], strict=True)
+            ]
         return "".join(lines)
 
     return ", ".join([*columns, *alike, *more]), map(rows, range(0, len(jobs), SENT_TOGETHER))

@@ -10,6 +10,7 @@ from django.db import IntegrityError, connections, transaction
 
 from pgonly_django.database.on_django import all_rows
 from pgonly_django.models.job_rows import TAKEN_BACK
+from pgonly_django.queue.carried import IN_DEAD_LETTER
 from pgonly_django.tables import qualified
 
 # The rows of pgonly_job_dead_letter.
@@ -17,7 +18,7 @@ UNSENT_ROW = "dead_letter_queue IS NOT NULL AND state = 'failed' AND dead_letter
 
 # Index: pgonly_job_dead_letter, one range of it. Two workers that look at once get different rows.
 UNSENT = qualified(f"""
-SELECT id::text, metadata::text
+SELECT id::text, {", ".join(f"{name}::text" for name in IN_DEAD_LETTER)}
 FROM pgonly_job WHERE {UNSENT_ROW} AND dead_letter_queue = %(queue)s
 ORDER BY id LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
 """)
@@ -38,9 +39,14 @@ SELECT queue FROM unsent WHERE queue IS NOT NULL
 """)
 
 
-def unsent(alias: str, queue: str, limit: int) -> dict[str, str | None]:
-    """Returns the ids and metadata of the oldest, and locks their rows until the caller's transaction ends."""
-    return dict(all_rows(alias, UNSENT, {"queue": queue, "limit": limit}))
+def unsent(alias: str, queue: str, limit: int) -> dict[str, dict[str, str]]:
+    """Returns the ids of the oldest, whose rows are locked until the caller's transaction ends, with what their letters
+    carry."""
+    rows = all_rows(alias, UNSENT, {"queue": queue, "limit": limit})
+    return {
+        job_id: {name: text for name, text in zip(IN_DEAD_LETTER, texts, strict=True) if text is not None}
+        for job_id, *texts in rows
+    }
 
 
 def mark_sent(alias: str, ids: Iterable[str]) -> None:

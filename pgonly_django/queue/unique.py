@@ -17,6 +17,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.on_django import first_row, repeat_after_conflict
 from pgonly_django.database.statement import Params, Statement
 from pgonly_django.exceptions import UniqueKeyError
+from pgonly_django.queue.carried import CARRIED_COLUMNS, JSON_CARRIED, LATEST
 from pgonly_django.queue.enqueue import (
     CALL_COLUMNS,
     EPOCH,
@@ -40,8 +41,9 @@ TRIES = 100
 # The limits of one statement. Its parameter may have 1 GB.
 JOBS_AT_ONCE, CHARACTERS_AT_ONCE = 1000, 100_000_000
 
-_REPLACED = (*CALL_COLUMNS, "then_job")
-_COLUMNS = [name for name in (*TEMPLATE_COLUMNS, *_REPLACED) if name != "run_at"]
+_COLUMNS = [name for name in (*TEMPLATE_COLUMNS, *CALL_COLUMNS, *CARRIED_COLUMNS) if name != "run_at"]
+_REPLACED = (*CALL_COLUMNS, *LATEST)
+_JSON = ("args", "kwargs", "options", *JSON_CARRIED)
 # Index: pgonly_job_unique, the primary key. `expired` gives up the keys whose period is over, before any row is
 # inserted; their rows are locked in the order of the keys, and inserted in that order too, so that two batches do not
 # wait for each other. The times are the same for all rows: a batch keeps its order by the ids.
@@ -57,9 +59,9 @@ expired AS MATERIALIZED (
 freed AS (UPDATE pgonly_job SET unique_key = NULL WHERE id = ANY (ARRAY (SELECT id FROM expired)) RETURNING id),
 written AS (
     INSERT INTO pgonly_job AS job (id, args, kwargs, {", ".join(_COLUMNS)}, run_at, state, ready_at, enqueued_at,
-        metadata, enqueued_by, unique_key, unique_while, unique_until, {NEW_COLUMNS})
+        unique_key, unique_while, unique_until, {NEW_COLUMNS})
     SELECT id, args, kwargs, {", ".join(_COLUMNS)}, due.run_at, {READY_OR_SCHEDULED.format(run_at="due.run_at")},
-        now, now, metadata, enqueued_by, unique_key, unique_while, now + %(period)s::interval, {NEW_VALUES}
+        now, now, unique_key, unique_while, now + %(period)s::interval, {NEW_VALUES}
     FROM wanted CROSS JOIN moment CROSS JOIN (SELECT count(*) FROM freed) AS all_freed
     CROSS JOIN LATERAL (SELECT greatest(wanted.run_at, now + %(debounce)s::interval) AS run_at) AS due
     ORDER BY unique_key
@@ -70,7 +72,7 @@ SELECT coalesce(json_agg(json_build_array(
     unique_key, id, (extract(epoch FROM enqueued_at) * 1000000)::int8)), '[]')::text FROM written
 """)
 # A job that was claimed is not changed: it is not in the index any more, or, where its key counts for longer, it stays
-# as it is. A held one stays held. The metadata and enqueued_by stay those of the call which made the row.
+# as it is. A held one stays held. What it carries stays that of the call which made the row, except LATEST.
 REPLACE = f"""UPDATE SET args = excluded.args, kwargs = excluded.kwargs, run_at = excluded.run_at,
         {", ".join(f"{name} = excluded.{name}" for name in _REPLACED)},
         state = CASE job.state WHEN 'held' THEN 'held' ELSE excluded.state END
@@ -135,7 +137,9 @@ def _unique(job: NewJob) -> Unique:
 def _merged(first: NewJob, last: NewJob) -> NewJob:
     if _unique(last).debounce is None:
         return first
-    return first._replace(args=last.args, kwargs=last.kwargs, own=last.own, unique=last.unique)
+    more = {name: value for name, value in (last.more or {}).items() if name in _REPLACED}
+    more |= {name: value for name, value in (first.more or {}).items() if name not in _REPLACED}
+    return last._replace(template=first.template, more=more)
 
 
 Row = tuple[str, NewJob]
@@ -188,22 +192,14 @@ def _statement(*, replaces: bool) -> Statement:
 
 
 def _json_of(job_id: str, job: NewJob) -> str:
-    """Returns the row as a JSON object; its arguments, metadata, options and then_job are JSON already."""
-    template, unique, own = job.template, _unique(job), dict(job.own or {})
-    then = own.pop("then_job", "null")
-    assert set(own) <= {*CALL_COLUMNS, "enqueued_by"}, "INSERT_UNIQUE would leave a column out"
-    values = {name: getattr(template, name) for name in TEMPLATE_COLUMNS if name != "options"}
-    values |= {
-        "id": job_id,
-        "unique_key": unique.key,
-        "unique_while": unique.until,
-        **running_job(),
-        **own,
-    }
+    """Returns the row as a JSON object, of which some values are JSON already."""
+    unique = _unique(job)
+    values = {name: getattr(job.template, name) for name in TEMPLATE_COLUMNS}
+    values |= {"id": job_id, "args": job.args, "kwargs": job.kwargs, **running_job(), **(job.more or {})}
+    values |= {"unique_key": unique.key, "unique_while": unique.until}
+    texts = [f'"{name}": {values.pop(name, None) or "null"}' for name in _JSON]
     scalars = json.dumps(values, default=as_text, ensure_ascii=False)
-    options, metadata = template.options or "null", job.metadata or "null"
-    call = f'"args": {job.args}, "kwargs": {job.kwargs}, "metadata": {metadata}'
-    return f'{scalars[:-1]}, {call}, "options": {options}, "then_job": {then}}}'
+    return f"{scalars[:-1]}, {', '.join(texts)}}}"
 
 
 def _winners(alias: str, keys: list[str]) -> dict[str, Enqueued]:

@@ -48,7 +48,7 @@ from pgonly_django.queue.enqueue import (
 )
 from pgonly_django.queue.unique import Enqueued, insert_unique
 from pgonly_django.tasks.arguments import CallSignature, call_signature, texts_of
-from pgonly_django.tasks.bound import stored
+from pgonly_django.tasks.bound import carried_by
 from pgonly_django.tasks.failures import check_dead_letter_queue
 from pgonly_django.tasks.keys import Columns, UniqueFunction, call_columns, kept_for_its_key, uniqueness
 from pgonly_django.tasks.metadata import Call, instrumented
@@ -77,15 +77,14 @@ _decode = json.JSONDecoder().decode
 
 
 class Prepared(NamedTuple):
-    """The parts that all calls of a task share. The last four are None for most tasks."""
+    """The parts that all calls of a task share. The last three are None for most tasks."""
 
     task: Any
     signature: CallSignature
     template: Template
     columns: Columns | None
     unique: UniqueFunction | None
-    metadata: str | None
-    then: str | None  # the job after it: see tasks/bound.py
+    carried: Mapping[str, Any] | None
 
 
 class PostgresBackend(BaseTaskBackend):
@@ -252,7 +251,7 @@ class PostgresBackend(BaseTaskBackend):
         task: Any,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        metadata: str | None = None,
+        carried: Mapping[str, Any] | None = None,
         texts: tuple[str, str] | None = None,
     ) -> NewJob:
         """Returns the job of a call. Raises as enqueue() does. What is checked of a task is kept: it takes longer than
@@ -263,16 +262,15 @@ class PostgresBackend(BaseTaskBackend):
                 self._prepared.clear()
             # It holds the task, so no other object gets the same id.
             prepared = self._prepared[id(task)] = self._prepare(task)
-        _, signature, template, columns, unique, usual, then = prepared
+        _, signature, template, columns, unique, usual = prepared
         signature.check(args, kwargs)
         texts = texts or signature.to_json(args, kwargs)
-        metadata = metadata or usual
-        if columns is None and unique is None and then is None:
-            return NewJob(template, *texts, None, None, metadata)
+        carried = {**(usual or {}), **carried} if carried else usual
+        if columns is None and unique is None:
+            return NewJob(template, *texts, carried)
         # Each decodes for itself: a callable may change what it gets.
-        own = columns(*map(_decode, texts)) if columns else None
-        own = own if then is None else {**(own or {}), "then_job": then}
-        return NewJob(template, *texts, own, unique(*map(_decode, texts)) if unique else None, metadata)
+        more = {**columns(*map(_decode, texts)), **(carried or {})} if columns else carried
+        return NewJob(template, *texts, more, unique(*map(_decode, texts)) if unique else None)
 
     def _prepare(self, task: Any) -> Prepared:
         if self.entry.problems:
@@ -298,10 +296,8 @@ class PostgresBackend(BaseTaskBackend):
         )
         signature = call_signature(task.func, task.takes_context)
         unique = uniqueness(first_path(task), signature, options)
-        columns, metadata = call_columns(signature, options), getattr(task, "stored_metadata", None)
-        after = getattr(task, "then", None)
-        then = None if after is None else stored(after, self.database)
-        return Prepared(task, signature, template, columns, unique, metadata, then)
+        columns, carried = call_columns(signature, options), carried_by(task, self.database)
+        return Prepared(task, signature, template, columns, unique, carried)
 
     def _tell_after_commit(
         self,

@@ -15,6 +15,7 @@ from django.utils.dateparse import parse_duration
 from django.utils.duration import duration_iso_string
 
 from pgonly_django.exceptions import OptionError
+from pgonly_django.queue.carried import texts_of, values_of
 from pgonly_django.queue.enqueue import TEMPLATE_COLUMNS, NewJob, Template, Unique
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import refuse_long
@@ -54,6 +55,12 @@ class BoundCall(NamedTuple):
         return self._replace(args=args, kwargs=kwargs)
 
 
+def carried_by(task: Any, database: str) -> dict[str, str] | None:
+    """Returns what the jobs of the task carry, in this database. Raises as stored()."""
+    chosen = dict(getattr(task, "carried", ()))
+    return {n: stored(v, database) if isinstance(v, BoundCall) else v for n, v in chosen.items()} or None
+
+
 def stored(call: BoundCall, database: str) -> str:
     """Returns the job of the call as JSON, for the column then_job of a job in this database. Raises as enqueue() does,
     and OptionError where the job would be in another database, or has a key that depends on RESULT."""
@@ -63,42 +70,32 @@ def stored(call: BoundCall, database: str) -> str:
     arguments = (*enumerate(call.args), *call.kwargs.items())
     result_at = [place for place, value in arguments if value is RESULT]
     new = call.with_result(None).new_job()
-    if result_at and (new.own or new.unique):
+    if result_at and (new.more or new.unique):
         _refuse_keys_of_result(call, new, what)
     row = {name: _plain(getattr(new.template, name)) for name in TEMPLATE_COLUMNS}
-    own = dict(new.own or {})
-    if "then_job" in own:
-        own["then_job"] = json.loads(own["then_job"])
-    row |= {
-        "args": json.loads(new.args),
-        "kwargs": json.loads(new.kwargs),
-        "metadata": new.metadata,
-        "own": own,
-    }
-    row |= {"unique": new.unique and [*map(_plain, new.unique)], "result_at": result_at}
+    row |= {"args": json.loads(new.args), "kwargs": json.loads(new.kwargs), "result_at": result_at}
+    row |= {"own": values_of(new.more), "unique": new.unique and [*map(_plain, new.unique)]}
     return to_json({name: value for name, value in row.items() if value is not None}, what)
 
 
 def _refuse_keys_of_result(call: BoundCall, new: NewJob, what: str) -> None:
     """Raises OptionError where another result would give the job other keys."""
     other = call.with_result("another").new_job()
-    if (new.own, new.unique) != (other.own, other.unique):
+    if (new.more, new.unique) != (other.more, other.unique):
         raise OptionError(f"{what} has a key that depends on RESULT, which is not known before.")
 
 
 def next_job(row: Mapping[str, Any], result: str | None, of: str) -> NewJob:
     """Returns the stored job with `result`, which is JSON, in the place of RESULT. `of`: the task that has returned it.
     Raises NotStorableError where the arguments are too large with it."""
-    args, kwargs, own = list(row["args"]), dict(row["kwargs"]), dict(row["own"])
+    args, kwargs = list(row["args"]), dict(row["kwargs"])
     for place in row["result_at"]:
         values: Any = kwargs if isinstance(place, str) else args
         values[place] = json.loads(result or "null")
     what = f"The return value of {of}, as an argument of {row['task']}"
     texts = to_json(args, what), to_json(kwargs, what)
     refuse_long(texts, what)
-    if "then_job" in own:
-        own["then_job"] = json.dumps(own["then_job"])
-    return NewJob(_template(row), *texts, own or None, _unique(row.get("unique")), row.get("metadata"))
+    return NewJob(_template(row), *texts, texts_of(row["own"]), _unique(row.get("unique")))
 
 
 def _template(row: Mapping[str, Any]) -> Template:

@@ -82,7 +82,8 @@ def _call(place: int, entry: Any) -> Call:
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         reason = f"the kwargs of call {place} must be a dict, got {kwargs!r}"
         raise WrongArgumentsError("enqueue_many()", reason)
-    return task, args, kwargs, metadata_text(metadata, f"enqueue_many(), call {place}")
+    text = metadata_text(metadata, f"enqueue_many(), call {place}")
+    return task, args, kwargs, None if text is None else {"metadata": text}
 
 
 def _backend(task: Any) -> PostgresBackend:

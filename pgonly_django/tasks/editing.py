@@ -23,6 +23,7 @@ from pgonly_django.exceptions import PgonlyError
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import READY_AGAIN, ClockTimestamp
 from pgonly_django.models.job_rows import UNIQUE_ROW
+from pgonly_django.queue.carried import RUNS_AGAIN, texts_of
 from pgonly_django.queue.enqueue import CALL_COLUMNS, OF_COPY, NewJob, Template, aware
 from pgonly_django.tasks.failures import dead_letter_tasks
 from pgonly_django.tasks.keys import kept_for_its_key
@@ -159,7 +160,7 @@ def _refusals_in_words(args: Any, kwargs: Any) -> Iterator[None]:
 
 
 def _own(new: NewJob) -> dict[str, Any]:
-    return {name: (new.own or {}).get(name) for name in CALL_COLUMNS}
+    return {name: (new.more or {}).get(name) for name in CALL_COLUMNS}
 
 
 def _unique(job: Job, new: NewJob) -> dict[str, Any]:
@@ -203,21 +204,18 @@ def run_again(
     job: Job, *, queue: str, priority: int, run_at: datetime | None, args: Any, kwargs: Any
 ) -> JobResult:
     """Enqueues the task of `job` once more; `run_at` None: now. The options of .using() that its row has are those of
-    the new job, too: all except `unique` and its related options and `idempotency_key`; and its metadata. Unique keys
-    hold: the result may be that of another job (`is_duplicate`). Raises UnfitCallError, in words, for what enqueue()
-    refuses."""
+    the new job, too: all except `unique` and its related options and `idempotency_key`; and so is what it carries, if
+    that RUNS_AGAIN. Unique keys hold: the result may be that of another job (`is_duplicate`). Raises UnfitCallError, in
+    words, for what enqueue() refuses."""
     result: JobResult
     with _refusals_in_words(args, kwargs):
         task = find_task(job.task, job.backend, queue, priority)
         backend = backend_of(task)
         call = task.using(run_after=None if run_at is None else aware(run_at))
-        metadata = json.dumps(job.metadata) if job.metadata else None
-        ((_task, new),) = backend.prepare_many([(call, args, kwargs, metadata)])
+        carried = texts_of({name: getattr(job, name) for name in RUNS_AGAIN})
+        ((_task, new),) = backend.prepare_many([(call, args, kwargs, None)])
         template = _template_of(job, new, backend.options_of(task))
-        own = _own_of(job, new)
-        if job.then_job is not None:
-            own = {**(own or {}), "then_job": json.dumps(job.then_job)}
-        new = new._replace(template=template, own=own)
+        new = new._replace(template=template, more={**_own_of(job, new), **carried})
         result = backend.insert(call, new.enqueued_by(f"{OF_COPY}{job.pk}"))
     return result
 
@@ -239,12 +237,12 @@ def _template_of(job: Job, new: NewJob, usual: TaskOptions) -> Template:
     return replace(new.template, **columns)
 
 
-def _own_of(job: Job, new: NewJob) -> dict[str, Any] | None:
+def _own_of(job: Job, new: NewJob) -> dict[str, Any]:
     """Returns the columns of the concurrency key: those that were chosen for `job` alone stay, the others follow the
     new call. Of arguments that do not fit any more nothing is known."""
     try:
         columns, _ = keys_that_follow(job, _prepared(job, {}), new)
+        own = {name: columns.get(name, getattr(job, name)) for name in CALL_COLUMNS}
     except EditError:
-        return None if new.own is None else dict(new.own)
-    own = {name: columns.get(name, getattr(job, name)) for name in CALL_COLUMNS}
-    return {name: value for name, value in own.items() if value is not None} or None
+        own = _own(new)
+    return {name: value for name, value in own.items() if value is not None}

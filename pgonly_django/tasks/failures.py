@@ -107,7 +107,7 @@ def dead_letter_task(queue: str) -> PostgresTask:
 
 def send_dead_letters(alias: str, queue: str, limit: int) -> int:
     """Sends the letters of at most `limit` failed jobs: exactly once for each failure, since one transaction enqueues
-    and marks them. A letter has the metadata of its job. Returns how many. Raises as dead_letter_task()."""
+    and marks them. Returns how many. Raises as dead_letter_task()."""
     from pgonly_django.queue.failed_jobs import mark_sent, unsent
 
     task = dead_letter_task(queue)
@@ -119,7 +119,7 @@ def send_dead_letters(alias: str, queue: str, limit: int) -> int:
     with transaction.atomic(using=alias):
         letters = unsent(alias, queue, limit)
         if letters:
-            calls: Iterator[Call] = ((task, [job_id], {}, meta) for job_id, meta in letters.items())
+            calls: Iterator[Call] = ((task, [job_id], {}, texts) for job_id, texts in letters.items())
             prepared = zip(letters, backend.prepare_many(calls), strict=True)
             backend.insert_many(
                 [(task, new.enqueued_by(f"{OF_JOB}{job_id}")) for job_id, (task, new) in prepared]

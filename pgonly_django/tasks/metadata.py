@@ -20,8 +20,8 @@ SHOWN = 100
 METADATA_LIMIT = 8192
 # What carries a trace: of no interest to a person who looks at a list.
 TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
-# Task, args, kwargs, and the metadata as JSON; None: that of the task.
-Call = tuple[Any, Sequence[Any], Mapping[str, Any], str | None]
+# Task, args, kwargs, and what the job carries besides what those of the task do.
+Call = tuple[Any, Sequence[Any], Mapping[str, Any], Mapping[str, Any] | None]
 Jobs = Sequence[tuple[Any, NewJob]]
 BAGGAGE = "baggage"
 
@@ -52,18 +52,22 @@ def _shown(value: Any) -> str:
 def instrumented(jobs: Jobs, write: Callable[[Jobs], list[Any]], *, is_bulk: bool) -> list[Any]:
     """Calls `write(jobs)`: the jobs with what they carry. Returns their results, and raises what it raises."""
     seen = [
-        EnqueuedJob(new.template.task, new.template.queue, json.loads(new.metadata or "{}"))
+        EnqueuedJob(new.template.task, new.template.queue, json.loads(_text_in(new) or "{}"))
         for _, new in jobs
     ]
     enqueue = Enqueue(list(seen), is_bulk)
     with around(instruments.enqueues, enqueue):
         if headers := _headers(enqueue):
             merged = cache(lambda metadata: _merged(metadata, headers))
-            jobs = [(task, new._replace(metadata=merged(new.metadata))) for task, new in jobs]
+            jobs = [(task, new.carrying(metadata=merged(_text_in(new)))) for task, new in jobs]
         results = write(jobs)
         for job, result in zip(seen, results, strict=True):
             job.id, job.is_duplicate = result.id, result.is_duplicate
     return results
+
+
+def _text_in(new: NewJob) -> str | None:
+    return (new.more or {}).get("metadata")
 
 
 def _headers(enqueue: Enqueue) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pgonly_django.compat import InvalidTask
 from pgonly_django.conf import FAILED_RETENTION, LONGEST, unknown_key
 from pgonly_django.database.statement import printable
 from pgonly_django.exceptions import OptionError
+from pgonly_django.queue.carried import CARRIED_OPTIONS
 from pgonly_django.queue.enqueue import TEMPLATE_COLUMNS, aware
 from pgonly_django.queue.retry import BACKOFF_RULE, Backoff, BackoffFunction, backoff_parameters, described
 from pgonly_django.tasks.error_policies import (
@@ -147,7 +148,7 @@ class CallOptions(JobOptions, total=False):
 
 
 # Those that belong to one call: .using() alone takes them.
-OF_ONE_CALL = ("idempotency_key", "metadata", "then")
+OF_ONE_CALL = ("idempotency_key", *CARRIED_OPTIONS)
 OPTION_NAMES = tuple(f.name for f in fields(TaskOptions) if f.name not in OF_ONE_CALL)
 # Those whose value stands in a column of all jobs of the task.
 OF_TEMPLATE = tuple(name for name in OPTION_NAMES if name in TEMPLATE_COLUMNS)

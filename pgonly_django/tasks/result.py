@@ -17,6 +17,7 @@ from asgiref.sync import sync_to_async
 from pgonly_django.compat import GenericTaskResult, T, TaskError, TaskResult, TaskResultStatus
 from pgonly_django.exceptions import WaitTimeoutError, WrongArgumentsError
 from pgonly_django.outcomes import NOT_RUN
+from pgonly_django.queue.carried import values_of
 from pgonly_django.queue.enqueue import Moment, NewJob, moment_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class JobResult(GenericTaskResult[T]):
 
     _attempts: int = 0
     _is_duplicate: bool = False
-    _metadata: Any = None
+    _carried: Mapping[str, Any]
 
     if not TYPE_CHECKING:
         __class_getitem__ = classmethod(GenericAlias)
@@ -57,7 +58,7 @@ class JobResult(GenericTaskResult[T]):
     @property
     def metadata(self) -> Mapping[str, Any]:
         """The dict that `.using(metadata=...)` gave the job, with the headers of traces. Read-only, and never None."""
-        return MappingProxyType(self._metadata or {})
+        return MappingProxyType(self._carried.get("metadata") or {})
 
     @property
     def job(self) -> Job:
@@ -173,6 +174,7 @@ MADE_WHEN_READ: dict[str, Callable[[Any], Any]] = {
     "kwargs": lambda result: json.loads(vars(result)["_json_kwargs"]),
     "enqueued_at": lambda result: moment_of(vars(result)["_enqueued_at"]),
     "errors": lambda _: [],
+    "_carried": lambda result: values_of(vars(result).get("_more")),
     "worker_ids": lambda _: [],
 }
 for _name, _make in MADE_WHEN_READ.items():
@@ -192,8 +194,8 @@ def new_result(task: Any, job_id: str, enqueued_at: Moment, new: NewJob) -> JobR
         "_json_kwargs": new.kwargs,
         "_enqueued_at": enqueued_at,
     }
-    if new.metadata is not None:
-        values["_metadata"] = json.loads(new.metadata)
+    if new.more:
+        values["_more"] = new.more
     result = object.__new__(JobResult)
     object.__setattr__(result, "__dict__", values)
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from pgonly_django.queue.carried import shown_of
 from pgonly_django.tasks.registry import UnknownTaskError, find_task, unvalidated, with_fields
 from pgonly_django.tasks.result import STATUS, JobResult, build_result
 from pgonly_django.tasks.task import PostgresTask
@@ -31,7 +32,7 @@ def result_of(job: Job) -> JobResult:
         worker_id=None if is_recorded else str(job.worker_id),
         _return_value=job.result,
         _attempts=job.attempt,
-        _metadata=job.metadata,
+        _carried=shown_of(job),
     )
 
 

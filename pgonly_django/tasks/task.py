@@ -66,8 +66,7 @@ class PostgresTask(GenericTask[P, T]):
     debounce: timedelta | None = UNSET
     aliases: Sequence[str] = ()
     overrides: tuple[tuple[str, Any], ...] = ()
-    stored_metadata: str | None = None  # JSON, of .using(metadata=...)
-    then: BoundCall | None = None
+    carried: tuple[tuple[str, Any], ...] = ()  # by column: text, or the call of .using(then=...)
 
     if TYPE_CHECKING:
 
@@ -130,11 +129,12 @@ class PostgresTask(GenericTask[P, T]):
         metadata that are not JSON or too large."""
         given = {"priority": priority, "queue_name": queue_name, "run_after": run_after, "backend": backend}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        place = f"{self.func.__qualname__}.using()"
+        place, carried = f"{self.func.__qualname__}.using()", dict(self.carried)
         if metadata is not UNSET:
-            changes["stored_metadata"] = metadata_text(metadata, place)
+            carried["metadata"] = metadata_text(metadata, place)
         if then is not UNSET:
-            changes["then"] = _bound(then, place)
+            carried["then_job"] = _bound(then, place)
+        changes["carried"] = tuple((name, value) for name, value in carried.items() if value is not None)
         if options:
             if "aliases" in options:
                 raise OptionError(f"{place}: aliases belong to the task. Set them there: @task(aliases=...).")

@@ -33,6 +33,7 @@ from pgonly_django.exceptions import (
 from pgonly_django.models.job import HELD_BY_LENGTH, State
 from pgonly_django.outcomes import Outcome
 from pgonly_django.provider_answers import asked_seconds
+from pgonly_django.queue.carried import shown_of
 from pgonly_django.queue.claim import UNKNOWN_FOR
 from pgonly_django.queue.finish import Finish
 from pgonly_django.queue.retry import Backoff, delay_seconds
@@ -364,7 +365,7 @@ def result_of(run: Run) -> Any:
             id=job.id, status=TaskResultStatus.RUNNING, backend=job.backend,
             args=job.args, kwargs=job.kwargs or {}, errors=job.errors or (), worker_id=run.worker_id,
             enqueued_at=job.enqueued_at, started_at=job.started_at, last_attempted_at=job.attempted_at,
-            _attempts=job.attempt, _metadata=job.metadata,
+            _attempts=job.attempt, _carried=shown_of(job),
         )  # fmt: skip
     return run.result
 

@@ -36,6 +36,7 @@ from pgonly_django.models.job_rows import CAUSE
 from pgonly_django.models.readable import JsonField
 from pgonly_django.monitoring.progress import progress_for_page
 from pgonly_django.monitoring.waiting import waits_of
+from pgonly_django.queue.carried import SHOWN
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.tasks.metadata import TRACE_HEADERS
 
@@ -51,12 +52,13 @@ def _stored_size(column: str) -> Func:
     return Func(F(column), function="pg_column_size", output_field=IntegerField())
 
 
-def _unless_large(column: str, of: type) -> Case:
+def _unless_large(column: str) -> Case:
     """SQL for the value, or NULL. The length of its text is asked only where its stored size is small."""
     text = Length(Cast(column, TextField()))
     is_short = When(LessThanOrEqual(text, ARGUMENTS_READ), then=F(column))
     is_small = When(LessThanOrEqual(_stored_size(column), ARGUMENTS_READ), then=Case(is_short))
-    return Case(is_small, output_field=JsonField(of=of))
+    field: Any = Job._meta.get_field(column)  # noqa: SLF001 - documented
+    return Case(is_small, output_field=field)
 
 
 # PostgreSQL computes these for the rows of one page, and where it sorts, for those that it sorts.
@@ -67,9 +69,7 @@ LISTED = {
         template="""(jsonb_path_query_first(%(expressions)s, '$[last] ? (@.type() == "object")') - 'traceback')""",
         output_field=JsonField(of=CAUSE),
     ),
-    "small_args": _unless_large("args", list),
-    "small_kwargs": _unless_large("kwargs", dict),
-    "small_metadata": _unless_large("metadata", dict),
+    **{f"small_{column}": _unless_large(column) for column in ("args", "kwargs", *SHOWN)},
     "stored_size": _stored_size("args") + _stored_size("kwargs"),
 }
 
@@ -91,7 +91,7 @@ def prepare(jobs: Sequence[Any], links: Links, *, sees_data: bool) -> None:
         job.sees_data = sees_data
         has_cause = job.last_error and job.state not in PAST_ERRORS
         job.cause = cause_of(job.last_error, sees_data=sees_data) if has_cause else ""
-        job.call = _call_and_metadata(job, mask) if sees_data else ""
+        job.call = _call_and_carried(job, mask) if sees_data else ""
         job.worker_name = names.get(job.worker_id, "")
         job.cost = costs.get(job.pk)
         job.wait = wait_of.get(job.pk)
@@ -105,11 +105,14 @@ def _costs(ids: list[UUID]) -> dict[UUID, Decimal]:
     return in_time(entries.db, COSTS_LIMIT, lambda: dict(sums)) or {}
 
 
-def _call_and_metadata(job: Any, mask: JobMask) -> str:
-    """Returns them as in a call, secrets masked, and the metadata after them: 5, project_id=7 · tenant="acme". The
+def _call_and_carried(job: Any, mask: JobMask) -> str:
+    """Returns them as in a call, secrets masked, and what it carries after them: 5, project_id=7 · tenant="acme". The
     columns that cannot be read come last, as they stand in the row."""
-    metadata = mask.value(job.small_metadata or {})
-    shown = {name: value for name, value in metadata.items() if name not in TRACE_HEADERS}
+    shown: dict[str, Any] = {}
+    for name in SHOWN:
+        value = mask.value(getattr(job, f"small_{name}")) or {}
+        shown |= value if isinstance(value, dict) else {name: value}
+    shown = {name: value for name, value in shown.items() if name not in TRACE_HEADERS}
     odd = [f"{name}: {formats.brief(str(value), VALUE_SHOWN)}" for name, value in mask.odd(job).items()]
     return " · ".join(filter(None, (_call(job, mask), ", ".join(_named(shown)), *odd)))
 

@@ -10,12 +10,12 @@ from django.utils.translation import gettext as _
 from pgonly_django.admin.formats import SECOND, brief, progress_bar, whole
 from pgonly_django.models import Job
 from pgonly_django.monitoring.progress import BatchProgress, job_progress
+from pgonly_django.queue.carried import JSON_CARRIED
 
 VIEW_DATA = "pgonly_django.view_job_data"
 # What a filter in the address could tell letter by letter, by trying values.
 DATA_COLUMNS = (
-    "args", "kwargs", "metadata", "options", "then_job", "result", "errors", "log", "progress", "unique_key",
-    "concurrency_key",
+    "args", "kwargs", *JSON_CARRIED, "options", "result", "errors", "log", "progress", "unique_key", "concurrency_key",
 )  # fmt: skip
 MESSAGE_SHOWN = 1_000
 

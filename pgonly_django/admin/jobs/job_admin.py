@@ -35,13 +35,14 @@ from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY,
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import CostEntry, Job, State, Step
+from pgonly_django.queue.carried import SHOWN
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.editing import EDITABLE
 from pgonly_django.tasks.registry import known_tasks
 
 # What the search reads, as text.
-SEARCHED = ("args", "kwargs", "metadata")
+SEARCHED = ("args", "kwargs", *SHOWN)
 # What the form above the list sends, also where it is empty.
 OF_THE_FORM = {SEARCH_VAR, "queue", "task", "error", "worker", "time", "from", "until", "late", "stuck"}
 
@@ -199,7 +200,8 @@ def _has(name: str, value: str) -> Q:
     """Finds jobs whose argument or metadata `name` is `value`, as JSON or as a string without its quotes."""
     places, condition = _places(name), Q()
     for each in (value, _as_json(value)):
-        condition |= Q(kwargs__contains={name: each}) | Q(metadata__contains={name: each})
+        for column in ("kwargs", *SHOWN):
+            condition |= Q(**{f"{column}__contains": {name: each}})
         for place, paths in places.items():
             condition |= Q(**{f"args__{place}": each}, task__in=paths)
     return condition

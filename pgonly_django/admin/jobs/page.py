@@ -24,6 +24,7 @@ from pgonly_django.masking import MASK
 from pgonly_django.models import Checkpoint, CostEntry, Job, State, Worker
 from pgonly_django.models.budget import HELD_BY
 from pgonly_django.models.readable import read_json
+from pgonly_django.queue.carried import SHOWN
 from pgonly_django.queue.output import read_output
 from pgonly_django.tasks.masking import JobMask
 
@@ -192,12 +193,12 @@ def values_of(job: Job, mask: JobMask) -> list[tuple[str, str, str]]:
     has_result = job.state == State.SUCCEEDED or job.result is not None
     no_result = _("None.") if job.is_finished else _("None yet.")
     args, kwargs = mask.args(job.task, job.args), mask.value(job.kwargs)
-    metadata = mask.value(job.metadata)
     odd = mask.odd(job)
+    carried = {name: mask.value(getattr(job, name)) for name in SHOWN}
     readable = [
         ("args", _("Positional arguments"), pretty_json(args) if args else "", _("None.")),
         ("kwargs", _("Keyword arguments"), pretty_json(kwargs) if kwargs else "", _("None.")),
-        *([("metadata", _("Metadata"), pretty_json(metadata), "")] if metadata else []),
+        *((name, _(name.capitalize()), pretty_json(each), "") for name, each in carried.items() if each),
         *([("options", _("Options set for this job"), pretty_json(job.options), "")] if job.options else []),
         ("result", _("Result"), pretty_json(mask.value(job.result)) if has_result else "", no_result),
     ]
