@@ -23,7 +23,7 @@ from django.utils.dateparse import parse_datetime
 
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import JobQuerySet
-from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS, known_names
+from pgonly_django.queue.known_names import KNOWN, known_names
 
 LENGTH = re.compile(r"(\d+)\s*(s|min|m|h|d|w)$")
 UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -165,8 +165,8 @@ def refuse_unknown(alias: str, flags: dict[str, Any]) -> None:
         raise CommandError(
             f"There is no job {', '.join(missing[:10])}: it was pruned, or is in another database."
         )
-    for flag, statement in (("queue", KNOWN_QUEUES), ("task", KNOWN_TASKS), ("error", KNOWN_ERRORS)):
-        for name in flags[flag] or ():
+    for flag, statement in KNOWN.items():
+        for name in flags.get(flag) or ():
             known = known_names(alias, statement)
             if not any(each == name or each.endswith(f".{name}") for each in known):
                 raise CommandError(f"No recent job has the {flag} {name!r}{nearest(name, known)}")

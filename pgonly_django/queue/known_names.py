@@ -55,6 +55,9 @@ SELECT DISTINCT left(coalesce(errors -> -1 ->> 'exception', errors -> -1 ->> 'ou
 FROM recent ORDER BY error LIMIT 101
 """)
 
+# By the names of the filters of the list in the admin, which most flags of pgonly_jobs have too.
+KNOWN = {"queue": KNOWN_QUEUES, "task": KNOWN_TASKS, "error": KNOWN_ERRORS}
+
 
 def known_names(alias: str, statement: str) -> list[str]:
     """Returns the names that one of the statements above finds."""

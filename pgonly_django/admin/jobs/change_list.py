@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -35,6 +35,12 @@ TIME_ORDERS: dict[str, str] = {
     State.RUNNING: "attempted_at", State.SCHEDULED: "run_at", State.FAILED: "finished_at",
     State.CANCELLED: "finished_at",
 }  # fmt: skip
+# Columns by which the links of other pages choose jobs, with their words in the title of the list.
+LINKED: dict[str, Callable[[str], str]] = {
+    "held_by": lambda holder: _("held by %s") % holder,
+    "enqueued_by": in_words,
+    "batch_id": lambda batch: _("of batch %s") % batch,
+}
 COUNTS_LIMIT, SEARCH_COUNTS_LIMIT = timedelta(milliseconds=150), timedelta(milliseconds=40)
 
 
@@ -203,11 +209,8 @@ class JobChangeList(TimedChangeList):
         """Which list it is, as "Failed jobs: queue ai"."""
         in_state = State(self.state).label if self.state in State else None
         jobs = _("%s jobs") % in_state if in_state else _("Jobs")
-        chosen = [heading for spec in self.selects if (heading := spec.heading)]
-        held_by, origin = self.params.get("held_by"), self.params.get("enqueued_by")
-        parts = [*chosen, *([_("held by %s") % held_by] if held_by else [])]
-        parts += [in_words(str(origin))] if origin else []
-        parts += [_("of batch %s") % self.params["batch_id"]] if "batch_id" in self.params else []
+        parts = [heading for spec in self.selects if (heading := spec.heading)]
+        parts += [words(str(self.params[name])) for name, words in LINKED.items() if self.params.get(name)]
         if self.query:
             parts.append(_("with “%s”") % self.query)
         return f"{jobs}: {', '.join(parts)}" if parts else str(jobs)

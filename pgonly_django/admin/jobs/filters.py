@@ -23,7 +23,7 @@ from pgonly_django.admin.formats import duration, short_name
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.queue.enqueue import aware
-from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS, known_names
+from pgonly_django.queue.known_names import KNOWN, known_names
 
 # In the words of the partial indexes of ready rows: PostgreSQL uses them when the query names their conditions.
 PLAIN_READY = Q(state=State.READY, slots__isnull=True, crashes__lt=SUSPECT_FROM)
@@ -61,6 +61,7 @@ class SelectFilter(SimpleListFilter):
     """A filter that is shown as a field of the form above the list."""
 
     is_rare = False  # it stands under "More filters"
+    bounds: tuple[str, ...] = ()  # the parameters of further fields
 
     @property
     def opens_more(self) -> bool:
@@ -69,6 +70,8 @@ class SelectFilter(SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
         value = self.value()
+        if value and value not in dict(self.lookup_choices):
+            raise IncorrectLookupParameters
         return self.narrowed(queryset, value) if value else queryset
 
     def narrowed(self, jobs: Any, value: str) -> Any:
@@ -85,13 +88,12 @@ class SelectFilter(SimpleListFilter):
 
 
 class KnownValueFilter(SelectFilter):
-    """Offers the values of a column that the statement `known` finds, and the one that is chosen."""
+    """Offers the names that jobs have in a column, and the one that is chosen."""
 
-    known: str
     label: staticmethod[[str], str] = staticmethod(str)
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
-        values = set(known_names(router.db_for_read(Job), self.known))
+        values = set(known_names(router.db_for_read(Job), KNOWN[str(self.parameter_name)]))
         chosen = self.value()
         return [(value, self.label(value)) for value in sorted(values | ({chosen} if chosen else set()))]
 
@@ -105,13 +107,11 @@ class KnownValueFilter(SelectFilter):
 class QueueFilter(KnownValueFilter):
     title = gettext_lazy("queue")
     parameter_name = "queue"
-    known = KNOWN_QUEUES
 
 
 class TaskFilter(KnownValueFilter):
     title = gettext_lazy("task")
     parameter_name = "task"
-    known = KNOWN_TASKS
     label = staticmethod(short_name)
 
 
@@ -120,7 +120,6 @@ class ErrorFilter(KnownValueFilter):
 
     title = gettext_lazy("failed with")
     parameter_name = "error"
-    known = KNOWN_ERRORS
     label = staticmethod(short_name)
 
     def narrowed(self, jobs: Any, value: str) -> Any:
@@ -167,8 +166,6 @@ class LateFilter(SelectFilter):
 
     def narrowed(self, jobs: Any, value: str) -> Any:
         """Filters by parts, each in the words of an index: pgonly_job_ready, _suspect, _limited and _scheduled."""
-        if value not in dict(self.lookup_choices):
-            raise IncorrectLookupParameters
         before = Now() - timedelta(seconds=int(value))
         ready = Q(ready_at__lt=before) & (Q(ready_again_at=None) | Q(ready_again_at__lt=before))
         due = Q(state=State.SCHEDULED, run_at__lt=before)
@@ -199,8 +196,6 @@ class StuckFilter(SelectFilter):
         last_sign = Greatest("attempted_at", "reported_at", Subquery(saved), Subquery(steps))
         is_silent = Q(LessThan(last_sign, Now() - NO_PROGRESS_FOR))
         conditions = {"any": is_over | is_silent, "lease": is_over, "progress": is_silent}
-        if value not in conditions:
-            raise IncorrectLookupParameters
         return jobs.running().filter(conditions[value])
 
 
@@ -261,12 +256,14 @@ class TimeFilter(SelectFilter):
         return " ".join([event, *(f"{word} {text.replace('T', ' ')}" for word, text in ends if text)])
 
     def narrowed(self, jobs: Any, value: str) -> Any:
-        if value not in dict(self.lookup_choices):
-            raise IncorrectLookupParameters
         event, _dash, period = value.partition("-")
         if period:
             return between(jobs, event, timezone.now() - PERIODS[period], None)
         return between(jobs, event, _moment(self.start), _moment(self.end))
+
+
+# The fields of the form, in their order.
+FORM_FILTERS = (QueueFilter, TaskFilter, ErrorFilter, WorkerFilter, TimeFilter, LateFilter, StuckFilter)
 
 
 def between(jobs: Any, event: str, start: datetime | None, end: datetime | None) -> Any:

@@ -24,12 +24,13 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin.base import delete_selected, stylesheets
 from pgonly_django.admin.formats import short_name
-from pgonly_django.admin.jobs import cells, filters
+from pgonly_django.admin.jobs import cells
 from pgonly_django.admin.jobs.answers import answer_view
 from pgonly_django.admin.jobs.bulk import bulk_action, bulk_view, redrive_jobs
 from pgonly_django.admin.jobs.calls import again_view, edit_view
 from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.data import DATA_COLUMNS, may_see_data
+from pgonly_django.admin.jobs.filters import FORM_FILTERS, JobStateFilter
 from pgonly_django.admin.jobs.page import page_context
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW, buttons_of
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
@@ -44,7 +45,7 @@ from pgonly_django.tasks.registry import known_tasks
 # What the search reads, as text.
 SEARCHED = ("args", "kwargs", *SHOWN)
 # What the form above the list sends, also where it is empty.
-OF_THE_FORM = {SEARCH_VAR, "queue", "task", "error", "worker", "time", "from", "until", "late", "stuck"}
+OF_THE_FORM = {SEARCH_VAR, *(n for each in FORM_FILTERS for n in (each.parameter_name, *each.bounds))}
 
 
 @admin.register(Job)
@@ -55,10 +56,7 @@ class JobAdmin(VerbAdmin):
     )  # fmt: skip
     list_display_links = (cells.state_badge,)  # the name of the task is a separate link
     empty_value_display = ""
-    list_filter = (
-        ("state", filters.JobStateFilter), filters.QueueFilter, filters.TaskFilter, filters.ErrorFilter,
-        filters.WorkerFilter, filters.TimeFilter, filters.LateFilter, filters.StuckFilter,
-    )  # fmt: skip
+    list_filter = (("state", JobStateFilter), *FORM_FILTERS)
     sortable_by = ()  # JobChangeList knows more
     ordering = ("-pk",)  # ids are ordered by time: newest first without a sort
     search_fields = ("task",)  # shows the box; get_search_results does the search
