@@ -100,6 +100,8 @@ _insert_with = lru_cache(maxsize=1024)(Template.insert_with)
 
 # The columns that may depend on the arguments of a call. None of them is a column of the template.
 CALL_COLUMNS = ("concurrency_key", "concurrency_limit", "slots")
+UNIQUE_COLUMNS = ("unique_key", "unique_while", "unique_until")
+KEY_COLUMNS = (*CALL_COLUMNS, *UNIQUE_COLUMNS)
 
 
 class Unique(NamedTuple):

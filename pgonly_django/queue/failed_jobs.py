@@ -11,6 +11,7 @@ from django.db import IntegrityError, connections, transaction
 from pgonly_django.database.on_django import all_rows
 from pgonly_django.models.job_rows import TAKEN_BACK
 from pgonly_django.queue.carried import IN_DEAD_LETTER
+from pgonly_django.queue.enqueue import KEY_COLUMNS
 from pgonly_django.tables import qualified
 
 # The rows of pgonly_job_dead_letter.
@@ -60,11 +61,8 @@ def queues_with_unsent(alias: str) -> list[str]:
 
 
 # Index: the primary key.
-WRITE_CALLS = qualified("""
-UPDATE pgonly_job AS job SET
-    args = call.args, kwargs = call.kwargs, concurrency_key = call.concurrency_key,
-    concurrency_limit = call.concurrency_limit, slots = call.slots, unique_key = call.unique_key,
-    unique_while = call.unique_while, unique_until = call.unique_until
+WRITE_CALLS = qualified(f"""
+UPDATE pgonly_job AS job SET {", ".join(f"{name} = call.{name}" for name in ("args", "kwargs", *KEY_COLUMNS))}
 FROM json_populate_recordset(NULL::pgonly_job, %(calls)s::json) AS call WHERE job.id = call.id
 """)
 _TAKEN_BACK = ", ".join(

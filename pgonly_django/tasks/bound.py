@@ -71,18 +71,13 @@ def stored(call: BoundCall, database: str) -> str:
     result_at = [place for place, value in arguments if value is RESULT]
     new = call.with_result(None).new_job()
     if result_at and (new.more or new.unique):
-        _refuse_keys_of_result(call, new, what)
+        other = call.with_result("another").new_job()
+        if (new.more, new.unique) != (other.more, other.unique):
+            raise OptionError(f"{what} has a key that depends on RESULT, which is not known before.")
     row = {name: _plain(getattr(new.template, name)) for name in TEMPLATE_COLUMNS}
     row |= {"args": json.loads(new.args), "kwargs": json.loads(new.kwargs), "result_at": result_at}
     row |= {"own": values_of(new.more), "unique": new.unique and [*map(_plain, new.unique)]}
     return to_json({name: value for name, value in row.items() if value is not None}, what)
-
-
-def _refuse_keys_of_result(call: BoundCall, new: NewJob, what: str) -> None:
-    """Raises OptionError where another result would give the job other keys."""
-    other = call.with_result("another").new_job()
-    if (new.more, new.unique) != (other.more, other.unique):
-        raise OptionError(f"{what} has a key that depends on RESULT, which is not known before.")
 
 
 def next_job(row: Mapping[str, Any], result: str | None, of: str) -> NewJob:

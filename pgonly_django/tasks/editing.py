@@ -24,7 +24,15 @@ from pgonly_django.models import Job, State
 from pgonly_django.models.job import READY_AGAIN, ClockTimestamp
 from pgonly_django.models.job_rows import UNIQUE_ROW
 from pgonly_django.queue.carried import RUNS_AGAIN, texts_of
-from pgonly_django.queue.enqueue import CALL_COLUMNS, OF_COPY, NewJob, Template, aware
+from pgonly_django.queue.enqueue import (
+    CALL_COLUMNS,
+    KEY_COLUMNS,
+    OF_COPY,
+    UNIQUE_COLUMNS,
+    NewJob,
+    Template,
+    aware,
+)
 from pgonly_django.tasks.failures import dead_letter_tasks
 from pgonly_django.tasks.keys import kept_for_its_key
 from pgonly_django.tasks.options import (
@@ -39,8 +47,7 @@ from pgonly_django.tasks.result import JobResult
 
 EDITABLE = (State.SCHEDULED, State.READY, State.HELD)
 FIELDS = ("queue", "priority", "run_at", "args", "kwargs")
-UNIQUE_COLUMNS = ("unique_key", "unique_while", "unique_until")
-READ = (*FIELDS, "state", "lease_epoch", "task", "backend", "enqueued_at", *CALL_COLUMNS, *UNIQUE_COLUMNS)
+READ = (*FIELDS, "state", "lease_epoch", "task", "backend", "enqueued_at", *KEY_COLUMNS)
 NOTES = {
     "concurrency_key": _("Its concurrency key was chosen for this job alone and stays."),
     "unique_key": _("Its unique key was chosen for this job alone and stays."),
@@ -111,7 +118,7 @@ def _keys(job: Job, changes: Mapping[str, Any]) -> tuple[list[str], dict[str, An
         old = _prepared(job, {})
     except EditError as error:
         if job.unique_key is None and job.concurrency_key is None:
-            return [], {**columns, **_own(new), **_unique(job, new)}
+            return [], {**columns, **_keys_of(job, new)}
         raise UnfitCallError(
             _("Its keys were made of its present arguments, which do not fit the task any more: %s") % error
         ) from error
@@ -124,10 +131,10 @@ def keys_that_follow(job: Job, old: NewJob, new: NewJob) -> tuple[dict[str, Any]
     the keys that were chosen for this job alone, by .using(), and stay."""
     columns: dict[str, Any] = {}
     stay = []
-    of_unique = ("unique_key", _unique(job, old), _unique(job, new))
-    for key, was, now in (("concurrency_key", _own(old), _own(new)), of_unique):
+    was, now = _keys_of(job, old), _keys_of(job, new)
+    for key, group in (("concurrency_key", CALL_COLUMNS), ("unique_key", UNIQUE_COLUMNS)):
         if getattr(job, key) == was[key]:
-            columns |= {name: value for name, value in now.items() if getattr(job, name) == was[name]}
+            columns |= {name: now[name] for name in group if getattr(job, name) == was[name]}
         else:
             stay.append(key)
     return columns, stay
@@ -159,17 +166,13 @@ def _refusals_in_words(args: Any, kwargs: Any) -> Iterator[None]:
         raise UnfitCallError(f"{type(error).__name__}: {error}") from error
 
 
-def _own(new: NewJob) -> dict[str, Any]:
-    return {name: (new.more or {}).get(name) for name in CALL_COLUMNS}
-
-
-def _unique(job: Job, new: NewJob) -> dict[str, Any]:
-    """Returns the key as INSERT_UNIQUE (queue/unique.py) writes it."""
-    unique = new.unique
-    if unique is None:
-        return dict.fromkeys(UNIQUE_COLUMNS)
-    until = None if unique.period is None else job.enqueued_at + unique.period
-    return {"unique_key": unique.key, "unique_while": unique.until, "unique_until": until}
+def _keys_of(job: Job, new: NewJob) -> dict[str, Any]:
+    """Returns KEY_COLUMNS as the INSERT writes them."""
+    columns = {name: (new.more or {}).get(name) for name in KEY_COLUMNS}
+    if (unique := new.unique) is not None:
+        until = None if unique.period is None else job.enqueued_at + unique.period
+        columns |= {"unique_key": unique.key, "unique_while": unique.until, "unique_until": until}
+    return columns
 
 
 def _write(alias: str, job: Job, columns: Mapping[str, Any]) -> None:
@@ -244,5 +247,5 @@ def _own_of(job: Job, new: NewJob) -> dict[str, Any]:
         columns, _ = keys_that_follow(job, _prepared(job, {}), new)
         own = {name: columns.get(name, getattr(job, name)) for name in CALL_COLUMNS}
     except EditError:
-        own = _own(new)
+        own = dict(new.more or {})
     return {name: value for name, value in own.items() if value is not None}

@@ -21,18 +21,17 @@ from pgonly_django.exceptions import PgonlyError, WrongArgumentsError
 from pgonly_django.models import Job, State
 from pgonly_django.models.batch import lock, reopen
 from pgonly_django.models.job import COMES_BACK, JobQuerySet, key_is_free
-from pgonly_django.queue.enqueue import CALL_COLUMNS, aware
+from pgonly_django.queue.enqueue import KEY_COLUMNS, aware
 from pgonly_django.queue.failed_jobs import Again, redrive_batch
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import CallSignature, call_signature
-from pgonly_django.tasks.editing import UNIQUE_COLUMNS, keys_that_follow
+from pgonly_django.tasks.editing import keys_that_follow
 from pgonly_django.tasks.registry import find_task
 
 BATCH = 1000
 KEPT_NAMED = 100
 # What new arguments are made of, and what depends on them.
-KEYS = (*CALL_COLUMNS, *UNIQUE_COLUMNS)
-CALL = ("task", "backend", "queue", "priority", "args", "kwargs", "enqueued_at", *KEYS)
+CALL = ("task", "backend", "queue", "priority", "args", "kwargs", "enqueued_at", *KEY_COLUMNS)
 TAKEN = "Another job has its unique_key by now."
 
 
@@ -154,7 +153,7 @@ def _changed(row: Job, arguments: Mapping[str, Any]) -> dict[str, Any]:
     args, kwargs = call_signature(task.func, task.takes_context).replaced(row.args, row.kwargs, arguments)
     calls = [(task, row.args, row.kwargs, None), (task, args, kwargs, None)]
     (_, old), (_, new) = task.get_backend().prepare_many(calls)
-    keys = {name: getattr(row, name) for name in KEYS} | keys_that_follow(row, old, new)[0]
+    keys = {name: getattr(row, name) for name in KEY_COLUMNS} | keys_that_follow(row, old, new)[0]
     until = keys["unique_until"]
     keys["unique_until"] = None if until is None else aware(until).isoformat()
     return {"args": json.loads(new.args), "kwargs": json.loads(new.kwargs), **keys}
