@@ -22,7 +22,7 @@ from tests.jobs.carrying import fail_with_letter
 pytestmark = pytest.mark.django_db
 # Two values of each option.
 GIVEN = {"metadata": ({"tenant": "acme"}, {"tenant": "zenith"}), "then": (add.bind(1), add.bind(2))}
-of_using = pytest.mark.parametrize("each", [each for each in CARRIED if each.option], ids=str)
+of_using = pytest.mark.parametrize("each", [each for each in CARRIED if each.option], ids=CARRIED_OPTIONS)
 
 
 def with_value(task, each, number=0):
