@@ -35,6 +35,10 @@ READY, LIMITED, DUE, CANCEL, SCHEDULES = "ready", "limited", "due", "cancel", "s
 EVENT, WORKER, BATCH = "event", "worker", "batch"
 ANY_QUEUE = ANY_WORKER = ANY_BATCH = "*"
 
+# Tells workers of `rows`, which have the queue and the slots of jobs that a statement makes ready.
+WAKE_WORKERS_OF = f"""(SELECT count(pg_notify('{CHANNEL}', kind || ' ' || queue)) FROM (
+        SELECT DISTINCT queue, CASE WHEN slots IS NULL THEN '{READY}' ELSE '{LIMITED}' END AS kind
+        FROM {{rows}}) AS told)"""
 NOTIFY = Statement("SELECT pg_notify(%(channel)s, %(payload)s)")
 
 _last_sent: dict[tuple[str, str], float] = {}

@@ -32,7 +32,6 @@ from pgonly_django.models.job_rows import (
     INDEXES,
     LOG_LINE,
     PROGRESS,
-    TAKEN_BACK,
     UNIQUE_ROW,
     errors_and,
 )
@@ -98,9 +97,14 @@ COMES_BACK = (
 KEPT_ITS_PLACE = Q(attempted_at__gte=F("ready_at"))
 # What becomes of a job that waited or was held, and is ready now.
 READY_AGAIN = {
+    "state": State.READY,
     "ready_at": Case(When(KEPT_ITS_PLACE, then=F("ready_at")), default=ClockTimestamp()),
     "ready_again_at": Case(When(KEPT_ITS_PLACE, then=ClockTimestamp()), default=None),
 }
+# What retry() and redrive() set besides the state: the job runs again with all its attempts, at the end of its queue.
+FROM_THE_START = {"attempt": 0, "crashes": 0, "ready_at": ClockTimestamp()} | dict.fromkeys((
+    "ready_again_at", "held_by", "result", "cancel_requested_at", "finished_at", "delete_after", "dead_lettered_at",
+))  # fmt: skip
 
 
 class JobQuerySet(models.QuerySet["Job"]):
@@ -159,7 +163,6 @@ class JobQuerySet(models.QuerySet["Job"]):
         self._for_write = True
         require_autocommit(self.db, "retry()")  # atomic() would hide it
         ready = notify.ready(notify.ANY_QUEUE)
-        changes = {"state": State.READY, "ready_at": ClockTimestamp(), **TAKEN_BACK}
 
         def retry() -> int:
             with transaction.atomic(using=self.db):
@@ -168,7 +171,7 @@ class JobQuerySet(models.QuerySet["Job"]):
                 needed = needed_by(rows) if members == "retry" else self.none()
                 if forget:
                     rows = self.model.objects.using(self.db).filter(pk__in=forget_steps(rows, forget))
-                count = rows._update_and_wake(RETRYABLE, ready, **changes)  # noqa: SLF001 - our own class
+                count = rows._update_and_wake(RETRYABLE, ready, state=State.READY, **FROM_THE_START)  # noqa: SLF001 - our own class
                 if needed.exists():
                     needed.retry()
                 return count
@@ -245,13 +248,12 @@ class JobQuerySet(models.QuerySet["Job"]):
         many. A job whose run_at is in the future waits until then, except one that waits for an event or a time: its
         event may have come since it was held, so it looks again."""
         is_ahead = Q(run_at__gt=ClockTimestamp()) & ~_waits_now()
+        state = Case(When(is_ahead, then=Value(State.SCHEDULED.value)), default=Value(State.READY.value))
         return self.filter(self._free_kept_keys())._update_and_wake(  # noqa: SLF001 - our own class
             RESUMABLE,
             notify.ready(notify.ANY_QUEUE),
             notify.DUE,
-            state=Case(When(is_ahead, then=Value(State.SCHEDULED.value)), default=Value(State.READY.value)),
-            held_by=None,
-            **READY_AGAIN,
+            **READY_AGAIN | {"state": state, "held_by": None},
         )
 
     def _free_kept_keys(self) -> Q:
@@ -269,8 +271,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         """Makes scheduled jobs ready before their time: jobs that wait for their run_at, their next attempt or the end
         of a snooze. Returns how many. Everything else is as at that time: attempts, crashes, steps and checkpoint stay,
         and limits and pauses apply."""
-        ready = notify.ready(notify.ANY_QUEUE)
-        return self._update_and_wake(STARTABLE, ready, state=State.READY, **READY_AGAIN)
+        return self._update_and_wake(STARTABLE, notify.ready(notify.ANY_QUEUE), **READY_AGAIN)
 
     def _update_and_wake(self, states: Sequence[State], *payloads: str, **changes: Any) -> int:
         """Tells the workers after the commit, also of batches. Raises ManualCommitError where `payloads` were lost."""

@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import F, Func, Q
 from django.db.models.expressions import RawSQL
 from django.db.models.lookups import Exact
+from psycopg.sql import quote
 
 from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.error_texts import as_reason
@@ -48,13 +49,9 @@ FAILED_DELETE_AFTER = f"""CASE WHEN {FAILED_FOR} <= interval '{LONGEST.days} day
     THEN clock_timestamp() + {FAILED_FOR} END"""
 # `errors` with room for one more entry.
 EARLIER_ERRORS = f"CASE WHEN jsonb_array_length(errors) >= {ERRORS_KEPT} THEN errors - 0 ELSE errors END"
-# What retry() and redrive() take back, so that a job runs again with all its attempts.
-_EMPTIED = "ready_again_at", "held_by", "result", "cancel_requested_at"
-_EMPTIED_AT_ITS_END = "finished_at", "delete_after", "dead_lettered_at"
-TAKEN_BACK = {"attempt": 0, "crashes": 0, **dict.fromkeys((*_EMPTIED, *_EMPTIED_AT_ITS_END))}
 # For `state IN (...)`, as pgonly_job_finished and pgonly_job_batch_unfinished have them.
-FINISHED_STATES = "'succeeded', 'failed', 'cancelled'"
-UNFINISHED_STATES = "'scheduled', 'ready', 'running', 'held'"
+_FINISHED, _UNFINISHED = ["succeeded", "failed", "cancelled"], ["scheduled", "ready", "running", "held"]
+FINISHED_STATES, UNFINISHED_STATES = (", ".join(map(quote, states)) for states in (_FINISHED, _UNFINISHED))
 # Whether a scheduled job is due some day, as text. A job that waits without a deadline has LONGEST until then.
 IS_DUE_ONCE = f"run_at < statement_timestamp() + interval '{LONGEST.days // 2} days'"
 # As text: when a job has become ready.
@@ -63,8 +60,7 @@ WAITING_SINCE = "greatest(ready_at, ready_again_at)"
 # gone with the first claim: the job may be released or tried again, and another job may have the key by then.
 UNIQUE_ROW = Q(unique_key__isnull=False) & (
     Q(unique_while="retained")
-    | Q(state__in=("scheduled", "ready", "running", "held"))
-    & (Q(unique_while="unfinished") | Q(lease_epoch=0))
+    | Q(state__in=(*_UNFINISHED,)) & (Q(unique_while="unfinished") | Q(lease_epoch=0))
 )
 
 
@@ -89,10 +85,8 @@ def _index(name: str, *columns: Any, when: Q) -> models.Index:
 
 
 _BAND = "queue", F("priority").desc()
-_RUNNING, _FAILED = Q(state="running"), Q(state="failed")
-_UNSENT = Q(dead_letter_queue__isnull=False) & _FAILED & Q(dead_lettered_at__isnull=True)
-_FINISHED = Q(state__in=["succeeded", "failed", "cancelled"])
-_MEMBER, _UNFINISHED = Q(batch_id__isnull=False), Q(state__in=["scheduled", "ready", "running", "held"])
+_RUNNING, _FAILED, _MEMBER = Q(state="running"), Q(state="failed"), Q(batch_id__isnull=False)
+IS_UNSENT = Q(dead_letter_queue__isnull=False) & _FAILED & Q(dead_lettered_at__isnull=True)
 
 INDEXES = [
     # For claims: one range per queue and priority. They also find those pairs by a loose scan of it.
@@ -110,13 +104,13 @@ INDEXES = [
     _index("pgonly_job_enqueued_by", "enqueued_by", "id", when=Q(enqueued_by__isnull=False)),
     # The members of a batch, in the order of their enqueue; and whether one of them is unfinished.
     _index("pgonly_job_batch", "batch_id", "id", when=_MEMBER),
-    _index("pgonly_job_batch_unfinished", "batch_id", when=_MEMBER & _UNFINISHED),
+    _index("pgonly_job_batch_unfinished", "batch_id", when=_MEMBER & Q(state__in=_UNFINISHED)),
     # Failed jobs whose dead letter is still to be sent.
-    _index("pgonly_job_dead_letter", "dead_letter_queue", "id", when=_UNSENT),
+    _index("pgonly_job_dead_letter", "dead_letter_queue", "id", when=IS_UNSENT),
     _index("pgonly_job_scheduled", "run_at", when=Q(state="scheduled")),
     # For rescues, the heartbeat's search for unknown claims, and the admin. A renewal changes no column of it.
     _index("pgonly_job_running", "queue", when=_RUNNING),
-    _index("pgonly_job_finished", "delete_after", when=_FINISHED),
+    _index("pgonly_job_finished", "delete_after", when=Q(state__in=_FINISHED)),
     # For the admin: the newest failed jobs among millions that succeeded. Written only when a job fails.
     _index("pgonly_job_failed", "id", when=_FAILED),
     # The same for cancelled jobs, which are counted and listed.

@@ -1,4 +1,4 @@
-"""The jobs that a worker may claim, in Django's ORM: conditions and querysets, compiled into the text of statements.
+"""Conditions, querysets and changes of jobs in Django's ORM, compiled into the text of statements.
 
 A claim locks its candidates with `select_for_update(skip_locked=True)` and updates them in the same statement, which
 the ORM cannot say. So the queryset is compiled once, with its values as literals, and stands inside that statement.
@@ -7,12 +7,13 @@ the ORM cannot say. So the queryset is compiled once, with its values as literal
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.models import BooleanField, Field, Q, QuerySet
 from django.db.models.expressions import RawSQL
-from django.db.models.sql import Query
+from django.db.models.sql import Query, UpdateQuery
 from psycopg.sql import quote
 
 from pgonly_django.models import Job
@@ -59,6 +60,14 @@ def condition_of(rows: Q) -> str:
     query = Query(Job, alias_cols=False)
     compiler = query.get_compiler(connection=_unconnected)
     return _with_literals(*query.build_where(rows).as_sql(compiler, _unconnected))
+
+
+def changes_of(changes: Mapping[str, Any]) -> str:
+    """Returns what stands after SET in an UPDATE of pgonly_job."""
+    query = UpdateQuery(Job, alias_cols=False)
+    query.add_update_values(changes)
+    update = query.get_compiler(connection=_unconnected).as_sql()
+    return _with_literals(*update).partition(" SET ")[2]
 
 
 def _with_literals(sql: str, parameters: Any) -> str:

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 from django.db import IntegrityError, connections, transaction
 
 from pgonly_django.database.on_django import all_rows
-from pgonly_django.models.job_rows import TAKEN_BACK
+from pgonly_django.models.job import FROM_THE_START
+from pgonly_django.models.job_rows import IS_UNSENT
+from pgonly_django.queue.candidates import changes_of, condition_of
 from pgonly_django.queue.carried import IN_DEAD_LETTER
 from pgonly_django.queue.enqueue import KEY_COLUMNS
 from pgonly_django.tables import qualified
 
 # The rows of pgonly_job_dead_letter.
-UNSENT_ROW = "dead_letter_queue IS NOT NULL AND state = 'failed' AND dead_lettered_at IS NULL"
+UNSENT_ROW = condition_of(IS_UNSENT)
 
 # Index: pgonly_job_dead_letter, one range of it. Two workers that look at once get different rows.
 UNSENT = qualified(f"""
@@ -65,15 +67,12 @@ WRITE_CALLS = qualified(f"""
 UPDATE pgonly_job AS job SET {", ".join(f"{name} = call.{name}" for name in ("args", "kwargs", *KEY_COLUMNS))}
 FROM json_populate_recordset(NULL::pgonly_job, %(calls)s::json) AS call WHERE job.id = call.id
 """)
-_TAKEN_BACK = ", ".join(
-    f"{name} = {'NULL' if value is None else value}" for name, value in TAKEN_BACK.items()
-)
 # Index: the primary key (for "state || ''" see queue/finish.py).
 REDRIVE = qualified(f"""
 UPDATE pgonly_job AS job SET
     state = CASE WHEN again.delay > 0 THEN 'scheduled' ELSE 'ready' END,
     run_at = CASE WHEN again.delay > 0 THEN clock_timestamp() + make_interval(secs => again.delay) ELSE job.run_at END,
-    ready_at = clock_timestamp(), {_TAKEN_BACK}
+    {changes_of(FROM_THE_START)}
 FROM unnest(%(ids)s::uuid[], %(delays)s::float8[]) AS again(id, delay)
 WHERE job.id = again.id AND job.state || '' = 'failed'
 RETURNING job.id::text

@@ -8,17 +8,15 @@ import psycopg
 
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import all_rows
+from pgonly_django.models.job import READY_AGAIN
 from pgonly_django.models.job_rows import IS_DUE_ONCE
-from pgonly_django.queue.candidates import LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.queue.candidates import LIMITED_ROW, READY_ROW, SUSPECT_ROW, changes_of
 from pgonly_django.queue.claim import BANDS_OF_ALL
 from pgonly_django.tables import qualified
 
 BATCH = 1000
 
-# A job whose last run left `ready_at` alone keeps its place: see queue/finish.py, and READY_AGAIN in models/job.py.
-READY_AGAIN = """state = 'ready',
-        ready_at = CASE WHEN attempted_at >= ready_at THEN ready_at ELSE clock_timestamp() END,
-        ready_again_at = CASE WHEN attempted_at >= ready_at THEN clock_timestamp() END"""
+SET_READY_AGAIN = changes_of(READY_AGAIN)
 # Index: pgonly_job_scheduled, then the primary key; pgonly_event_undelivered, which is empty most of the time. Two
 # workers that promote at once take different rows. The NOTIFY is sent at the commit. statement_timestamp() makes a
 # range of the index; clock_timestamp() is volatile, and every promotion would walk over all scheduled jobs.
@@ -28,14 +26,12 @@ WITH due AS MATERIALIZED (
     ORDER BY run_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
 ),
 promoted AS (
-    UPDATE pgonly_job SET {READY_AGAIN}
+    UPDATE pgonly_job SET {SET_READY_AGAIN}
     WHERE id = ANY (ARRAY (SELECT id FROM due)) RETURNING queue, slots
 )
 SELECT
     (SELECT count(*) FROM promoted),
-    (SELECT count(pg_notify('{notify.CHANNEL}', kind || ' ' || queue)) FROM (
-        SELECT DISTINCT queue, CASE WHEN slots IS NULL THEN '{notify.READY}' ELSE '{notify.LIMITED}' END AS kind
-        FROM promoted) AS woken),
+    {notify.WAKE_WORKERS_OF.format(rows="promoted")},
     (SELECT date_part('epoch', run_at) - date_part('epoch', clock_timestamp()) FROM pgonly_job
      WHERE state = 'scheduled' AND run_at > statement_timestamp() AND {IS_DUE_ONCE} ORDER BY run_at LIMIT 1),
     coalesce((SELECT true FROM pgonly_event WHERE NOT is_delivered ORDER BY sent_at LIMIT 1), false)

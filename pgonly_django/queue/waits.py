@@ -33,7 +33,7 @@ from pgonly_django.exceptions import (
 )
 from pgonly_django.models.waits import FITS, KEY_LENGTH, Event
 from pgonly_django.queue.checkpoints import check_step_name
-from pgonly_django.queue.promote import READY_AGAIN
+from pgonly_django.queue.promote import SET_READY_AGAIN
 from pgonly_django.queue.values import to_json
 from pgonly_django.tables import qualified
 
@@ -384,7 +384,7 @@ WITH due AS MATERIALIZED (
     LIMIT {BATCH}
 ),
 woken AS (
-    UPDATE pgonly_job SET run_at = clock_timestamp(), {READY_AGAIN}
+    UPDATE pgonly_job SET run_at = clock_timestamp(), {SET_READY_AGAIN}
     WHERE id = ANY (ARRAY (SELECT id FROM due)) RETURNING queue, slots
 ),
 delivered AS (
@@ -399,9 +399,7 @@ SELECT
     (SELECT count(*) FROM delivered),
     coalesce((SELECT true FROM pgonly_event AS event
         WHERE NOT is_delivered AND {_WAITS_ON.format("'scheduled'")} LIMIT 1 FOR UPDATE SKIP LOCKED), false),
-    (SELECT count(pg_notify('{notify.CHANNEL}', kind || ' ' || queue)) FROM (
-        SELECT DISTINCT queue, CASE WHEN slots IS NULL THEN '{notify.READY}' ELSE '{notify.LIMITED}' END AS kind
-        FROM woken) AS told),
+    {notify.WAKE_WORKERS_OF.format(rows="woken")},
     set_config('synchronous_commit', 'off', true)
 """)
 

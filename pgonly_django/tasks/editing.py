@@ -98,7 +98,7 @@ def _state(job: Job, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the state for a new time, by the database's clock, which also promotes the job. A held job stays held."""
     if "run_at" not in changes or job.state == State.HELD:
         return {}
-    now_ready = {"state": State.READY, **READY_AGAIN} if job.state == State.SCHEDULED else {}
+    now_ready = READY_AGAIN if job.state == State.SCHEDULED else {}
     moment = changes["run_at"]
     if moment is None:
         return now_ready

@@ -21,15 +21,10 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin.formats import duration, short_name
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
-from pgonly_django.models.job_rows import SUSPECT_FROM
+from pgonly_django.models.job_rows import IS_LIMITED, IS_READY, IS_SUSPECT
 from pgonly_django.queue.enqueue import aware
 from pgonly_django.queue.known_names import KNOWN, known_names
 
-# In the words of the partial indexes of ready rows: PostgreSQL uses them when the query names their conditions.
-PLAIN_READY = Q(state=State.READY, slots__isnull=True, crashes__lt=SUSPECT_FROM)
-SUSPECT_READY = Q(state=State.READY, slots__isnull=True, crashes__gte=SUSPECT_FROM)
-LIMITED_READY = Q(state=State.READY, slots__isnull=False)
-ANY_READY = PLAIN_READY | SUSPECT_READY | LIMITED_READY
 WORKERS_OFFERED = 100
 NO_PROGRESS_FOR = timedelta(minutes=10)
 COLUMNS = {"enqueued": "enqueued_at", "finished": "finished_at"}
@@ -41,9 +36,9 @@ LAST_ID_AT = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def in_state(state: str) -> Q:
-    """Filters by `state` alone, so that PostgreSQL finds the index of that state."""
+    """Filters by `state` alone, in the words of the partial indexes, so that PostgreSQL uses the one of that state."""
     conditions: dict[str, Q] = {
-        State.READY: ANY_READY,
+        State.READY: IS_READY | IS_SUSPECT | IS_LIMITED,
         State.HELD: Q(state=State.HELD, held_by__isnull=False),
     }
     return conditions.get(state, Q(state=state))
@@ -169,7 +164,7 @@ class LateFilter(SelectFilter):
         before = Now() - timedelta(seconds=int(value))
         ready = Q(ready_at__lt=before) & (Q(ready_again_at=None) | Q(ready_again_at__lt=before))
         due = Q(state=State.SCHEDULED, run_at__lt=before)
-        return jobs.filter(PLAIN_READY & ready | SUSPECT_READY & ready | LIMITED_READY & ready | due)
+        return jobs.filter(IS_READY & ready | IS_SUSPECT & ready | IS_LIMITED & ready | due)
 
 
 class StuckFilter(SelectFilter):
