@@ -49,10 +49,7 @@ def get_many(store: Store, wanted: Sequence[bytes], *, strict: bool) -> Operatio
                 if strict:
                     raise
                 events.emit("cache.failed", str(error), level=logging.WARNING)
-    yield from store.read(hits=len(found), misses=len(wanted) - len(found))
-    if call_log.is_on(call_log.DEBUG):
-        call_log.say("hit", *found)
-        call_log.say("miss", *(key for key in wanted if key not in found))
+    yield from store.count(wanted, found)
     return found
 
 

@@ -115,10 +115,8 @@ class SingleFlight:
     def _look_or_claim(self) -> Operation[_Found | int | None]:
         """Returns the value, or a token to compute the value with; None: compute it for this caller only."""
         found = yield from self._look()
-        yield from self.store.read(hits=found.is_live, misses=not found.is_live)
-        if call_log.is_on(call_log.DEBUG):
-            is_stale = found.is_shown and not found.is_live
-            call_log.say("hit" if found.is_live else "miss", self.key, detail="stale" if is_stale else "")
+        hits, is_stale = [self.key] if found.is_live else [], found.is_shown and not found.is_live
+        yield from self.store.count([self.key], hits, "stale" if is_stale else "")
         if found.is_shown:
             return found
         self._refuse_circular()

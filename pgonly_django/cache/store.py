@@ -3,7 +3,7 @@
 Many at once are in bulk.py, deletions in deletion.py, sums and times to live in updates.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
@@ -99,17 +99,21 @@ class Store:
 
     def get(self, key: bytes, default: Any) -> Operation[Any]:
         result = yield from self.send(self.GET, [key])
+        return (yield from self.value_or(default, key, result))
+
+    def value_or(self, default: Any, key: bytes, result: PGresult) -> Operation[Any]:
+        """Returns the value that a statement has read, which is a hit, or the default."""
         hit = result.ntuples == 1
-        if self.counters.read(hits=hit, misses=not hit):
-            yield from self.eviction.flush()
-        if call_log.is_on(call_log.DEBUG):
-            call_log.say("hit" if hit else "miss", key)
+        yield from self.count([key], [key] if hit else [])
         return self.value(result, 0) if hit else default
 
-    def read(self, *, hits: int, misses: int) -> Operation[None]:
-        """Counts reads, and flushes the counts once in a while."""
-        if self.counters.read(hits=hits, misses=misses):
+    def count(self, keys: Sequence[bytes], found: Collection[bytes], detail: str = "") -> Operation[None]:
+        """Counts what was read as hits and misses, and logs it. Flushes the counts once in a while."""
+        if self.counters.read(hits=len(found), misses=len(keys) - len(found)):
             yield from self.eviction.flush()
+        if call_log.is_on(call_log.DEBUG):
+            call_log.say("hit", *found, detail=detail)
+            call_log.say("miss", *(key for key in keys if key not in found), detail=detail)
 
     def value(self, result: PGresult, row: int, column: int = 0) -> Any:
         """Returns the Python value of three columns: number, codec, value. Raises UnreadableEntryError."""

@@ -136,7 +136,4 @@ def get_and_touch(store: Store, key: bytes, default: Any, seconds: float | None)
         yield from store.delete(key)
         return value
     result = yield from store.send(GET_AND_TOUCH, [key, seconds_param(seconds)])
-    hit = result.ntuples == 1
-    yield from store.read(hits=hit, misses=not hit)
-    call_log.say("hit" if hit else "miss", key)
-    return store.value(result, 0) if hit else default
+    return (yield from store.value_or(default, key, result))
