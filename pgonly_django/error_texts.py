@@ -17,7 +17,7 @@ from pgonly_django.exceptions import JobInterrupt
 REASON_LIMIT = 2_000
 TRACEBACK_LIMIT = 20_000
 CHAIN_LIMIT = 100
-OF_STEP = "pgonly_step"  # an attribute of an error
+STEP_ATTRIBUTE = "pgonly_step"  # an attribute of an error
 RunKey = tuple[str, int]  # the id and the lease epoch of its job
 PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
@@ -55,9 +55,9 @@ def traceback_text(error: BaseException) -> str:
 def note_step(error: BaseException, run: RunKey, name: str, started_at: datetime) -> None:
     """Remembers that a call of this step raised `error`, which other calls and runs may raise again. The call that
     began last counts: of nested steps that is the innermost."""
-    noted_run, _, began_at = error.__dict__.get(OF_STEP, (None, "", started_at))
+    noted_run, _, began_at = error.__dict__.get(STEP_ATTRIBUTE, (None, "", started_at))
     if noted_run != run or began_at < started_at:
-        error.__dict__[OF_STEP] = (run, name, started_at)  # no __setattr__ of the project's
+        error.__dict__[STEP_ATTRIBUTE] = (run, name, started_at)  # no __setattr__ of the project's
 
 
 def step_of(error: BaseException, run: RunKey) -> dict[str, str]:
@@ -66,7 +66,7 @@ def step_of(error: BaseException, run: RunKey) -> dict[str, str]:
     interruption."""
     with suppress(BaseException):  # likewise
         for each in _with_causes(error, (JobInterrupt, asyncio.CancelledError)):
-            noted_run, name, started_at = each.__dict__.get(OF_STEP, (None, "", None))
+            noted_run, name, started_at = each.__dict__.get(STEP_ATTRIBUTE, (None, "", None))
             if noted_run == run:
                 return {"step": name, "step_started_at": started_at.isoformat()}
     return {}

@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pgonly_django.tables import TABLES, table
 
 SETTING = "CACHALOT_UNCACHABLE_TABLES"  # the one that also wins over CACHALOT_ONLY_CACHABLE_TABLES
-OURS = frozenset({*TABLES, *map(table, TABLES)})
+OUR_TABLES = frozenset({*TABLES, *map(table, TABLES)})
 SESSION_ENGINE = "pgonly_django.sessions"
 
 
@@ -30,9 +30,9 @@ def leave_our_tables_alone() -> None:
         from cachalot.settings import Settings, cachalot_settings
 
         convert = Settings.converters[SETTING]
-        Settings.converters[SETTING] = lambda value: convert(value) | OURS
+        Settings.converters[SETTING] = lambda value: convert(value) | OUR_TABLES
         if cachalot_settings.patched:  # its ready() ran before ours
-            setattr(cachalot_settings, SETTING, getattr(cachalot_settings, SETTING) | OURS)
+            setattr(cachalot_settings, SETTING, getattr(cachalot_settings, SETTING) | OUR_TABLES)
 
 
 def check_cachalot(**_: Any) -> list[checks.CheckMessage]:
@@ -41,7 +41,7 @@ def check_cachalot(**_: Any) -> list[checks.CheckMessage]:
         return []
     from cachalot.utils import is_cachable
 
-    if not any(map(is_cachable, OURS)):
+    if not any(map(is_cachable, OUR_TABLES)):
         return []
     message = "django-cachalot caches the tables of pgonly_django, whose rows change without the ORM."
     hint = 'Add "pgonly_django" to CACHALOT_UNCACHABLE_APPS. See docs/reference/neighbours.md.'

@@ -40,9 +40,9 @@ TABLES = (
 )
 # Sequences that statements name. All belong to a column of a table, and move with it.
 SEQUENCES = ("pgonly_cache_lock_token",)
-INDEXES = ("pgonly_job_pkey",)  # that statements name
+NAMED_INDEXES = ("pgonly_job_pkey",)  # that statements name
 
-_names = "|".join((*TABLES, *SEQUENCES, *INDEXES))
+_names = "|".join((*TABLES, *SEQUENCES, *NAMED_INDEXES))
 # A whole name that is not qualified yet. FOR UPDATE OF and RENAME TO take no schema. In quotes it is a value, unless it
 # is cast to regclass: pg_notify('pgonly_cache', ...) names a channel.
 _NAME = re.compile(

@@ -21,7 +21,7 @@ from pgonly_django.admin import formats
 from pgonly_django.admin.base import Links
 from pgonly_django.models import Job
 from pgonly_django.models.job_stats import NUMBERS
-from pgonly_django.monitoring.runs import Part, Period, parts, percentile, times
+from pgonly_django.monitoring.runs import Period, PeriodPart, parts, percentile, times
 
 PERIODS = {
     Period.HOUR: (gettext_lazy("Hour"), gettext_lazy("the last hour")),
@@ -64,7 +64,7 @@ class Charts:
         self.label, self.url = cache(self._label), cache(self._url)  # both charts have the same
 
     @cached_property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[PeriodPart]:
         return parts(self.alias, self.period, self.queue)
 
     def runs(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Charts:
         ]
         return {"rows": rows, "within": PERIODS[self.period][1]}
 
-    def _bar(self, part: Part, numbers: list[int], cells: list[str]) -> Bar:
+    def _bar(self, part: PeriodPart, numbers: list[int], cells: list[str]) -> Bar:
         """Returns a bar that is a link if jobs ended: a run that is retried ends none."""
         start = part.ended.starts_at
         return Bar(self.label(start), numbers, cells, self.url(start) if part.ended.ended_jobs else "")

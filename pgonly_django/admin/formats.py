@@ -23,7 +23,7 @@ from pgonly_django.models.readable import OddValue
 from pgonly_django.queue.enqueue import aware
 
 TEXT_SHOWN, LINE_SHOWN = 50_000, 300
-SECOND = timedelta(seconds=1)
+ONE_SECOND = timedelta(seconds=1)
 CENT = Decimal("0.01")
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -39,7 +39,7 @@ def duration(time: timedelta | float) -> str:
 
 def whole(time: timedelta) -> str:
     """Formats a duration in whole seconds: on a page that refreshes itself, fractions would only flicker."""
-    return duration(time // SECOND)
+    return duration(time // ONE_SECOND)
 
 
 def age(since: datetime, now: datetime | None = None) -> str:

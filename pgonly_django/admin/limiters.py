@@ -20,10 +20,10 @@ from pgonly_django.admin.base import Links
 from pgonly_django.admin.declared import RESET, DeclaredAdmin, ModelForm, origin_badge
 from pgonly_django.admin.verbs import Verb
 from pgonly_django.conf import settings
-from pgonly_django.limits.declarations import KEYS, what_is_wrong
+from pgonly_django.limits.declarations import LIMITER_KEYS, what_is_wrong
 from pgonly_django.models import Job, Limiter, LimiterSlot, LimiterWaiter
 from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.monitoring.limits import HELD, IN_USE, LIVE_WAITERS
+from pgonly_django.monitoring.limits import HELD, LIMITER_USE, LIVE_WAITERS
 
 SHOWN = 100
 _JOB = re.compile(r"job ([0-9a-f-]{36}) ")
@@ -111,13 +111,13 @@ def _bucket(limiter: Any, level: float | None, limit: float | None) -> str:
 class LimiterForm(ModelForm):
     class Meta:
         model = Limiter
-        fields = ("name", *KEYS)
+        fields = ("name", *LIMITER_KEYS)
         labels = {
             "concurrent": gettext_lazy("At a time"),
             "requests_per_minute": gettext_lazy("Requests per minute"),
             "tokens_per_minute": gettext_lazy("Tokens per minute"),
         }
-        help_texts = dict.fromkeys(KEYS, gettext_lazy("Empty: no limit."))
+        help_texts = dict.fromkeys(LIMITER_KEYS, gettext_lazy("Empty: no limit."))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Shows whole numbers without ".0"."""
@@ -129,7 +129,7 @@ class LimiterForm(ModelForm):
     def clean(self) -> dict[str, Any]:
         """Applies the same rules as PGONLY["LIMITERS"]."""
         values: dict[str, Any] = super().clean() or self.cleaned_data
-        for key in KEYS:
+        for key in LIMITER_KEYS:
             if key not in self.errors and (reason := what_is_wrong(key, values.get(key))):
                 self.add_error(key, _("It must be %s.") % reason)
         return values
@@ -138,12 +138,12 @@ class LimiterForm(ModelForm):
 @admin.register(Limiter)
 class LimiterAdmin(DeclaredAdmin):
     form = LimiterForm
-    annotations = IN_USE
+    annotations = LIMITER_USE
     list_display = (state_badge, name, in_use, waiting, requests, tokens)
     list_display_links = (state_badge, name)
     verbs = (COOL_DOWN, COOL_DOWN_LONG, END_COOL_DOWN, RESET)
     actions = tuple(verb.as_action("limiters") for verb in verbs)
-    fields = ("name", *KEYS)
+    fields = ("name", *LIMITER_KEYS)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Allows it one by one, and only for limiters that the settings do not declare: those would come back with

@@ -23,7 +23,7 @@ from pgonly_django.conf import settings
 from pgonly_django.database.on_django import in_time
 from pgonly_django.models import Job, Limiter, Queue, QueueTokens, Worker
 from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.monitoring.queues import COUNTED_AT_MOST, IN_USE, QueueFigures
+from pgonly_django.monitoring.queues import COUNTED_AT_MOST, QUEUE_USE, QueueFigures
 from pgonly_django.monitoring.workers import served_queues
 from pgonly_django.queue.declared_queues import what_is_wrong
 from pgonly_django.queue.health import oldest_waiting
@@ -146,7 +146,7 @@ class QueueForm(ModelForm):
 @admin.register(Queue)
 class QueueAdmin(DeclaredAdmin):
     form = QueueForm
-    annotations = IN_USE
+    annotations = QUEUE_USE
     list_display = (state_badge, name, waiting, running, rate, "limiter")
     list_display_links = (state_badge, name)
     verbs = (PAUSE, RESUME, RESET)

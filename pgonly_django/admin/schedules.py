@@ -28,7 +28,7 @@ from pgonly_django.scheduling import calls
 from pgonly_django.scheduling.calls import RunRefusedError, run_now
 from pgonly_django.scheduling.declaration import Declaration
 from pgonly_django.scheduling.due import timing_of
-from pgonly_django.scheduling.settings import STALE_AFTER
+from pgonly_django.scheduling.settings import FORGOTTEN_AFTER
 from pgonly_django.scheduling.timing import TimingError
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.masking import JobMask
@@ -78,7 +78,7 @@ def is_stale(schedule: Any) -> bool:
     """Returns whether no worker has declared it lately, though code or settings once did."""
     if schedule.declared is None:
         return False
-    return schedule.declared_at is None or schedule.now - schedule.declared_at > STALE_AFTER
+    return schedule.declared_at is None or schedule.now - schedule.declared_at > FORGOTTEN_AFTER
 
 
 @admin.display(description=gettext_lazy("state"))

@@ -19,7 +19,7 @@ from django.utils.module_loading import import_string
 from pgonly_django.database.statement import Statement
 from pgonly_django.tables import qualified
 
-TABLES = ("pgonly_cache", "pgonly_cache_durable")  # indexed by OPTIONS["DURABLE"]
+CACHE_TABLES = ("pgonly_cache", "pgonly_cache_durable")  # indexed by OPTIONS["DURABLE"]
 Statements = tuple[Statement, Statement]  # indexed by OPTIONS["DURABLE"]
 
 # In a statement: wakes the callers that wait for what payload() of database/listener.py makes of a key.
@@ -32,7 +32,7 @@ def for_both_tables(sql: str, names: str = "", **flags: bool) -> Statements:
     the rest. Cleaning, and walking over many entries, may take long: no other call is refused because of it.
     """
     unlogged, durable = (
-        Statement(qualified(sql.replace("{table}", table)), names, **flags) for table in TABLES
+        Statement(qualified(sql.replace("{table}", table)), names, **flags) for table in CACHE_TABLES
     )
     return unlogged, durable
 
@@ -101,7 +101,7 @@ def after(seconds: str) -> str:
     return f"(SELECT clock_timestamp() + {seconds} * interval '1 second') AS x (e)"
 
 
-EXPIRE = f"SET expires_at = e, prune_minute = {minute_of('e')}"
+SET_EXPIRY = f"SET expires_at = e, prune_minute = {minute_of('e')}"
 
 
 class EntryRow(NamedTuple):

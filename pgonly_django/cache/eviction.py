@@ -23,9 +23,9 @@ from pgonly_django import events
 from pgonly_django.cache import globs
 from pgonly_django.cache.counters import BYTES_PER_CLEANING, WRITES_PER_CLEANING, CacheCounts, Counters
 from pgonly_django.cache.entry import (
+    CACHE_TABLES,
     DELETED_BYTES,
     SIZE,
-    TABLES,
     Statements,
     first_bytes,
     for_both_tables,
@@ -75,7 +75,7 @@ def eviction_for(pool: Pool, namespace: str, options: Options) -> Eviction:
 
 def cache_name(durable: bool, namespace: str) -> str:
     """Returns the name of a cache in pgonly_cache_usage."""
-    return f"{TABLES[durable]}:{namespace}"
+    return f"{CACHE_TABLES[durable]}:{namespace}"
 
 
 class Eviction:
@@ -99,7 +99,7 @@ class Eviction:
         deletion, and the caller waits for up to TIMEOUT_SECONDS."""
         if deleted < (1 if waits else VACUUM_BYTES):
             return
-        signal, table = Signal(self._options.timeout_seconds), TABLES[self._options.durable]
+        signal, table = Signal(self._options.timeout_seconds), CACHE_TABLES[self._options.durable]
         if _vacuum_in_background(self._pool.alias, table, VACUUM_AND_SHRINK, signal.set) and waits:
             yield signal
 
@@ -179,7 +179,7 @@ class Eviction:
             vacuum_bytes=VACUUM_BYTES,
         )  # fmt: skip
         if result.get_value(0, 3) == b"\x01":
-            _vacuum_in_background(self._pool.alias, TABLES[self._options.durable])
+            _vacuum_in_background(self._pool.alias, CACHE_TABLES[self._options.durable])
         if not self.counters.bounded:
             return
         entries, size, writes = (integer(result.get_value(0, column)) for column in range(3))

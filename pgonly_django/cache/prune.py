@@ -4,7 +4,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
 from pgonly_django.cache.backend import our_settings
-from pgonly_django.cache.entry import SIZE, TABLES, first_bytes, minute_of
+from pgonly_django.cache.entry import CACHE_TABLES, SIZE, first_bytes, minute_of
 from pgonly_django.cache.lock import PRUNE_LOCKS
 from pgonly_django.cache.options import parse
 from pgonly_django.database.on_django import all_rows
@@ -55,7 +55,10 @@ def prune_expired(alias: str, limit: int = 1000) -> int:
     Call it again until it returns less than `limit`.
     """
     pruned = 0
-    for statement in (*(qualified(PRUNE_EXPIRED.replace("{table}", each)) for each in TABLES), PRUNE_LOCKS):
+    for statement in (
+        *(qualified(PRUNE_EXPIRED.replace("{table}", each)) for each in CACHE_TABLES),
+        PRUNE_LOCKS,
+    ):
         gone = 1
         while gone and pruned < limit:  # a batch may end early, at DELETED_BYTES
             ((gone,),) = all_rows(alias, statement, {"limit": limit - pruned})

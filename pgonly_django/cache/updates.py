@@ -6,7 +6,7 @@ from psycopg.errors import NumericValueOutOfRange
 
 from pgonly_django.cache import call_log
 from pgonly_django.cache.durations import LONGEST_SECONDS
-from pgonly_django.cache.entry import EXPIRE, LIVE, SIZE, VALUE, after, for_both_tables
+from pgonly_django.cache.entry import LIVE, SET_EXPIRY, SIZE, VALUE, after, for_both_tables
 from pgonly_django.cache.store import Store, seconds_param
 from pgonly_django.database.operation import Operation
 from pgonly_django.database.statement import integer
@@ -77,7 +77,9 @@ def pttl(store: Store, key: bytes) -> Operation[int | None]:
     return None if result.get_value(0, 0) == b"\x01" else max(1, integer(result.get_value(0, 1)))
 
 
-_TOUCH = f"UPDATE {{table}} {EXPIRE} FROM {after('%(seconds)s::float8')} WHERE key = %(key)s::text AND {LIVE}"
+_TOUCH = (
+    f"UPDATE {{table}} {SET_EXPIRY} FROM {after('%(seconds)s::float8')} WHERE key = %(key)s::text AND {LIVE}"
+)
 TOUCH = for_both_tables(_TOUCH, "key seconds")
 
 
@@ -90,7 +92,7 @@ def touch(store: Store, key: bytes, seconds: float | None) -> Operation[bool]:
 
 
 EXPIRE_AT = for_both_tables(
-    f"""UPDATE {{table}} {EXPIRE} FROM (SELECT to_timestamp(%(timestamp)s::float8)) AS x (e)
+    f"""UPDATE {{table}} {SET_EXPIRY} FROM (SELECT to_timestamp(%(timestamp)s::float8)) AS x (e)
     WHERE key = %(key)s::text AND {LIVE} RETURNING e <= clock_timestamp()"""
 )
 DELETE_EXPIRED = for_both_tables(

@@ -25,14 +25,14 @@ _SAVEPOINT = re.compile(
 
 
 @dataclass(slots=True)
-class Values:
+class CheckpointValues:
     reached: Saved  # by the job
     in_row: Saved  # as the open transaction sees the row
     loop_names: set[str] = field(default_factory=set)  # of the loops that have begun
     has_new_step: bool = False
     steps_with_text: tuple[str, ...] = ()  # the names of those that are new
 
-    def copy(self) -> Values:
+    def copy(self) -> CheckpointValues:
         return replace(self, reached=self.reached.copy(), loop_names=self.loop_names.copy())
 
 
@@ -42,7 +42,7 @@ class CheckpointState:
     def __init__(self, alias: str, saved: Saved, on_commit: Callable[[], None]) -> None:
         self.alias = alias
         self.loaded = saved.copy()
-        self._values = Values(saved, self.loaded)
+        self._values = CheckpointValues(saved, self.loaded)
         self._on_commit = on_commit
         # By the names of loops: the connections of each loop's thread. A rollback on one of these may take back what
         # the body of the loop does.
@@ -50,7 +50,7 @@ class CheckpointState:
         self._trackers: list[RollbackTracker] = []  # in the order in which their transactions began
 
     @property
-    def values(self) -> Values:
+    def values(self) -> CheckpointValues:
         if self._trackers:
             self._apply_rollbacks()
         return self._values
@@ -144,10 +144,10 @@ class CheckpointState:
         ended = {id(tracker) for tracker in reversed(self._trackers) if tracker.has_ended()}
         self._trackers = [tracker for tracker in self._trackers if id(tracker) not in ended]
 
-    def snapshot(self) -> Values:
+    def snapshot(self) -> CheckpointValues:
         return self._values.copy()
 
-    def restore(self, snapshot: Values, alias: str) -> None:
+    def restore(self, snapshot: CheckpointValues, alias: str) -> None:
         """Restores the values after a rollback in the database `alias`. The checkpoint stays unless that is the jobs'
         database."""
         values = snapshot.copy()
@@ -180,7 +180,7 @@ class RollbackTracker:
     def __init__(self, state: CheckpointState, connection: Any) -> None:
         self.connection, self._state = connection, state
         self.before = state.snapshot()  # without anything that this transaction may take back
-        self._savepoints: list[tuple[str, Values]] = []
+        self._savepoints: list[tuple[str, CheckpointValues]] = []
         self._has_ended = False
         self._has_failed = _has_failed(connection)
         self._mark, self._wrapper = self._commit, self._watch  # bound once: the mark is found by identity

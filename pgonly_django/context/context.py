@@ -14,7 +14,7 @@ from asgiref.sync import sync_to_async
 from pgonly_django.amounts import Amount
 from pgonly_django.compat import TaskResult
 from pgonly_django.context.calls import CostOf, Spending, StepPauses
-from pgonly_django.context.gathering import Calls, Gathering
+from pgonly_django.context.gathering import Gathering, MemberCalls
 from pgonly_django.context.iteration import aitems_from, count, items_from, require_order
 from pgonly_django.context.leaving import POLL_SECONDS
 from pgonly_django.context.memory import Memory
@@ -44,7 +44,7 @@ class JobContext(Gathering):
         memory: Memory,
         budget_name: str | None = None,
         short_pause: Callable[[BaseException], float | None] = lambda _: None,
-        members: Callable[[Calls, str], Members] | None = None,
+        members: Callable[[MemberCalls, str], Members] | None = None,
     ) -> None:
         self.task_result, self._run, self._memory, self._members = task_result, run, memory, members
         self._budget_name, self._short_pause, self._calls = budget_name, short_pause, run.calls

@@ -22,7 +22,7 @@ from pgonly_django.queue.checkpoints import Position
 from pgonly_django.queue.values import to_json
 
 T = TypeVar("T")
-NO_WORKER = "its task does not run in a worker of this package"
+NOT_IN_A_WORKER = "its task does not run in a worker of this package"
 
 
 class DetachedMemory(Memory):
@@ -74,7 +74,7 @@ class DetachedMemory(Memory):
 
     def refuse_wait(self, name: str) -> None:
         """See Memory."""
-        raise CannotWaitError(name, NO_WORKER)
+        raise CannotWaitError(name, NOT_IN_A_WORKER)
 
     def find_batch(self, name: str) -> None:
         self.refuse_wait(name)

@@ -19,8 +19,8 @@ from pgonly_django.queue.enqueue import Members
 
 PAGE = 1000
 COLUMNS = ("pk", "state", "result", "task", "errors")
-Failed = Literal["raise", "return"]
-Calls = Iterable[tuple[Any, ...]]
+IfFailed = Literal["raise", "return"]
+MemberCalls = Iterable[tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Gathering(Leaving):
     """The part of the job context by which a job waits for others."""
 
     # Makes members of calls, in the database of an alias; None: without a worker.
-    _members: Callable[[Calls, str], Members] | None
+    _members: Callable[[MemberCalls, str], Members] | None
 
-    def gather(self, name: str, calls: Calls, *, failed: Failed = "raise") -> list[Any]:
+    def gather(self, name: str, calls: MemberCalls, *, failed: IfFailed = "raise") -> list[Any]:
         """Enqueues many calls as jobs of a batch, lets this job wait until all have ended, and returns what they have
         returned, in the order of the calls.
 
@@ -64,7 +64,7 @@ class Gathering(Leaving):
             gathered = self._ended(name, gathered)
         return self._results(name, gathered, failed)
 
-    async def agather(self, name: str, calls: Calls, *, failed: Failed = "raise") -> list[Any]:
+    async def agather(self, name: str, calls: MemberCalls, *, failed: IfFailed = "raise") -> list[Any]:
         """See gather()."""
         _check(name, failed)
         await self._abegin()
@@ -74,7 +74,7 @@ class Gathering(Leaving):
             gathered = await sync_to_async(self._ended)(name, gathered)
         return await sync_to_async(self._results)(name, gathered, failed)
 
-    def _begun(self, name: str, calls: Calls) -> Gathered:
+    def _begun(self, name: str, calls: MemberCalls) -> Gathered:
         with self._calls.around():
             if (found := self._memory.find_batch(name)) is not None:
                 return found
@@ -89,7 +89,7 @@ class Gathering(Leaving):
             raise GatherError(name, "it was not the end of its batch that has answered for it")
         return gathered
 
-    def _results(self, name: str, gathered: Gathered, failed: Failed) -> list[Any]:
+    def _results(self, name: str, gathered: Gathered, failed: IfFailed) -> list[Any]:
         with self._calls.around():
             results = [_result_of(*row) for row in self._rows(gathered.batch_id)]
         if len(results) != gathered.size:

@@ -202,7 +202,7 @@ class Memory:
         if self._is_atomic or is_in_transaction(connections[self._run.alias]):
             raise CannotWaitError(name, "it is in a transaction, which leaving the run would roll back")
 
-    def look_for(self, wait: PendingWait) -> waits.Look:
+    def look_for(self, wait: PendingWait) -> waits.WaitLook:
         """Returns the answer. If there is none yet, notes that the job waits, and only then looks whether it has to."""
         self.refuse_wait(wait.name)
         look = self.look_again(wait)
@@ -213,7 +213,7 @@ class Memory:
             look = self.look_again(wait)
         return look
 
-    def look_again(self, wait: PendingWait) -> waits.Look:
+    def look_again(self, wait: PendingWait) -> waits.WaitLook:
         """Returns the answer to waits that have begun, if there is one by now."""
         names = [each.name for each in wait.of]
         look = self._fenced(waits.look, wait.name, names, self._run.own_names(wait))

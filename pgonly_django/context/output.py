@@ -19,7 +19,7 @@ from itertools import pairwise
 
 from pgonly_django.queue.output import (
     CHECKPOINT,
-    OF_STEP,
+    STEP_PREFIX,
     PartRow,
     StoredPart,
     epoch_of,
@@ -211,8 +211,8 @@ class RunOutput:
             return None
         self._restored_at, self.was_cut = part.last_place, False
         for name, step in self.earlier.items():
-            if name.startswith(OF_STEP) and step.first_place < part.last_place:
-                self._steps[name.removeprefix(OF_STEP)] = step.first_place
+            if name.startswith(STEP_PREFIX) and step.first_place < part.last_place:
+                self._steps[name.removeprefix(STEP_PREFIX)] = step.first_place
         bounds = sorted({0, *(at for loop in loops.values() for at in loop.bounds), len(part.text)})
         self.chunks[:] = [Chunk(part.text[begin:end]) for begin, end in pairwise(bounds)]
         self._length = len(part.text)

@@ -53,7 +53,7 @@ WHERE current_setting(name, true) IS NOT NULL AND pg_backend_pid() = coalesce(%(
 AND (name <> 'client_connection_check_interval' OR current_setting(name, true) = '0')
 """)
 
-OURS = "pgonly "  # how the application_name of a connection of ours begins
+OUR_NAME = "pgonly "  # how the application_name of a connection of ours begins
 # Options of Django's that psycopg's connect() does not know, and those we set ourselves.
 _NOT_OURS = ("context", "cursor_factory", "prepare_threshold")
 # In seconds; tcp_user_timeout in ms: keepalives say nothing while sent data is unanswered.
@@ -81,7 +81,7 @@ def connection_params(alias: str, *, application_name: str) -> dict[str, Any]:
     params: dict[str, Any] = dict(wrapper.get_connection_params())
     for name in _NOT_OURS:
         params.pop(name, None)
-    if params.get("application_name", OURS).startswith(OURS):
+    if params.get("application_name", OUR_NAME).startswith(OUR_NAME):
         params["application_name"] = application_name
     params.setdefault("connect_timeout", 10)
     return {**NOTICE_DEAD_PEERS, **params}

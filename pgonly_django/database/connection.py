@@ -38,7 +38,7 @@ NOTICE_GONE_CLIENTS = {"client_connection_check_interval": "1s"}
 # next one: up to 720 page faults, a third of what 100 values of 10 KB cost the server. glibc keeps twice as much as the
 # largest block that was freed so far: with this statement, which takes 1 to 5 ms, 8 MB.
 KEEP_MEMORY = b"SELECT octet_length(repeat(repeat('x', 4000), 1000))"
-LARGE = 256 * 1024  # bytes of parameters
+LARGE_BYTES = 256 * 1024  # bytes of parameters
 
 NOWHERE = object()  # equals no NAME
 
@@ -107,7 +107,7 @@ class Connection:
         try:
             if self.prepares and statement.name not in self._known:
                 yield from self._prepare(statement)
-            if statement.may_be_large and self.prepares and _size(values) > LARGE:
+            if statement.may_be_large and self.prepares and _size(values) > LARGE_BYTES:
                 yield from self._keep_memory()
             while True:
                 if self._send(statement, values):

@@ -28,7 +28,7 @@ _VARIABLES = {
     "target_session_attrs": "PGTARGETSESSIONATTRS", "load_balance_hosts": "PGLOADBALANCEHOSTS",
 }  # fmt: skip
 
-Params = dict[str, Any]
+ConnectParams = dict[str, Any]
 _Addresses = Future[list[str]]
 # Under way, by name: a thread for each, and when it began. An answer that comes when every call has given up is for
 # the next call, for this many seconds: else a slow name server would keep this process without a connection forever.
@@ -36,10 +36,10 @@ _lookups: dict[str, tuple[float, _Addresses]] = {}
 KEPT_SECONDS = 30.0
 
 
-def conninfos(params: Params, timeout: float) -> Operation[list[bytes]]:
+def conninfos(params: ConnectParams, timeout: float) -> Operation[list[bytes]]:
     """Returns a connection string for each address of each host, in the order in which they are to be tried. Names are
     looked up within `timeout` seconds. Raises DatabaseUnavailableError where no host has an address."""
-    found: list[Params] = []
+    found: list[ConnectParams] = []
     failure: DatabaseUnavailableError | None = None
     give_up_at = time.monotonic() + timeout
     for host in _hosts(params):
@@ -57,7 +57,7 @@ def _given(params: Mapping[str, Any], name: str) -> str:
     return str(params[name]) if name in params else os.environ.get(_VARIABLES[name], "")
 
 
-def _hosts(params: Params) -> list[Params]:
+def _hosts(params: ConnectParams) -> list[ConnectParams]:
     lists = {
         name: given.split(",") for name in ("host", "hostaddr", "port") if (given := _given(params, name))
     }
@@ -69,7 +69,7 @@ def _hosts(params: Params) -> list[Params]:
     return [{**params, **{name: values[at] for name, values in lists.items()}} for at in range(count)]
 
 
-def _in_order(params: Params, found: list[Params]) -> list[Params]:
+def _in_order(params: ConnectParams, found: list[ConnectParams]) -> list[ConnectParams]:
     if _given(params, "load_balance_hosts") == "random":
         random.shuffle(found)
     if _given(params, "target_session_attrs") == "prefer-standby":
@@ -77,7 +77,7 @@ def _in_order(params: Params, found: list[Params]) -> list[Params]:
     return found
 
 
-def _with_addresses(host: Params, seconds: float) -> Operation[list[Params]]:
+def _with_addresses(host: ConnectParams, seconds: float) -> Operation[list[ConnectParams]]:
     name = str(host.get("host", ""))
     # A comma: _hosts() left a mistake to libpq.
     if not name or name.startswith(("/", "@")) or host.get("hostaddr") or "," in name or _is_address(name):

@@ -25,7 +25,6 @@ CHANNEL = "pgonly_jobs"
 COALESCE_SECONDS = 0.010
 # Jobs further apart than this wake the workers one by one: a NOTIFY costs 0.1 ms, a held back one up to 12.
 DENSE_SECONDS = 0.002
-LONG_AGO = float("-inf")  # not nought, which is when the machine started
 
 # Payloads: "ready <queue>", "limited <queue>" (there is a job for a limited claim, or room for one), "due" (a new
 # scheduled row), "event" (one was sent), "cancel <job id>", "schedules" (one of them has changed), "worker <worker id>"
@@ -104,7 +103,7 @@ def send_coalesced(alias: str, payload: str, sent: FollowUp | None = None) -> No
         is_held_back = _is_held_back(key, now)
     else:
         # follow_up() has decided. But no second look after an earlier NOTIFY sees what was committed too late.
-        is_held_back = sent is None and now - _last_sent.get(key, LONG_AGO) < COALESCE_SECONDS
+        is_held_back = sent is None and now - _last_sent.get(key, wake_urls.LONG_AGO) < COALESCE_SECONDS
         _took[key] = now - began
     _last_asked[key] = now
     if sent is not None and sent.is_done:
@@ -124,8 +123,8 @@ def send_coalesced(alias: str, payload: str, sent: FollowUp | None = None) -> No
 def _is_held_back(key: tuple[str, str], now: float) -> bool:
     if key[1].startswith((CANCEL, WORKER)):
         return False
-    is_dense = now - _last_asked.get(key, LONG_AGO) < DENSE_SECONDS
-    return is_dense and now - _last_sent.get(key, LONG_AGO) < COALESCE_SECONDS
+    is_dense = now - _last_asked.get(key, wake_urls.LONG_AGO) < DENSE_SECONDS
+    return is_dense and now - _last_sent.get(key, wake_urls.LONG_AGO) < COALESCE_SECONDS
 
 
 def _params(payload: str) -> Params:

@@ -19,19 +19,19 @@ T = TypeVar("T")
 READ, WRITE = 1, 4  # POLLIN and POLLOUT, the same everywhere
 
 
-class Wait(Protocol):
+class Awaited(Protocol):
     """Something that an operation waits for. Both methods return the same answer."""
 
     def block(self) -> Any: ...
     async def ready(self) -> Any: ...
 
 
-Operation = Generator[Wait, Any, T]
+Operation = Generator[Awaited, Any, T]
 
 
 def run(operation: Operation[T]) -> T:
     """Returns the operation's result. This thread is blocked at each wait."""
-    step: Callable[[Any], Wait] = operation.send
+    step: Callable[[Any], Awaited] = operation.send
     value: Any = None
     while True:
         try:
@@ -46,7 +46,7 @@ def run(operation: Operation[T]) -> T:
 
 async def arun(operation: Operation[T]) -> T:
     """See run()."""
-    step: Callable[[Any], Wait] = operation.send
+    step: Callable[[Any], Awaited] = operation.send
     value: Any = None
     while True:
         try:

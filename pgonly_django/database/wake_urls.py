@@ -35,7 +35,7 @@ RETRY_SECONDS = (1.0, 3.0, 10.0, 30.0)
 TOKEN_SECONDS = 60
 SALT = "pgonly_django.wake"
 SUBJECT = "wake"
-LONG_AGO = float("-inf")
+LONG_AGO = float("-inf")  # not nought, which is when the machine started
 
 # No process forks while a thread of ours makes an opener, for which OpenSSL reads its certificates: its lock would stay
 # locked in the child forever. So would that of an import, which is why a POST imports nothing.

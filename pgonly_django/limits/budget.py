@@ -33,7 +33,7 @@ from pgonly_django.exceptions import (
     UnknownBudgetError,
 )
 from pgonly_django.limits import budget_settings
-from pgonly_django.limits.budget_settings import BudgetDeclaration, Period
+from pgonly_django.limits.budget_settings import BudgetDeclaration, BudgetPeriod
 from pgonly_django.limits.budget_statements import NOTE, RENEW, RESERVE, SETTLE, ReserveAnswer, answer_in
 from pgonly_django.limits.declared_rows import FOLLOWS, DeclaredRows
 from pgonly_django.limits.pool_user import LIMITS, background, call, pool, refuse_event_loop, while_away
@@ -69,7 +69,7 @@ ROWS = DeclaredRows(
 
 
 def budget(
-    name: str, usd: Amount | None = None, *, per: Period | None = None, timezone: str | None = None
+    name: str, usd: Amount | None = None, *, per: BudgetPeriod | None = None, timezone: str | None = None
 ) -> NamedBudget:
     """Returns the budget `name` with a cap of `usd` US dollars, in total or `per` hour, day, week, month or year of
     `timezone`, which is TIME_ZONE by default. A call reserves what it may cost at most, and settles what it has cost:

@@ -20,8 +20,8 @@ from pgonly_django.conf import nearest_zone, settings, unknown_key
 from pgonly_django.exceptions import AmountError, BudgetError
 
 KEYS = ("usd", "per", "timezone")
-Period = Literal["hour", "day", "week", "month", "year"]
-PERIODS = get_args(Period)
+BudgetPeriod = Literal["hour", "day", "week", "month", "year"]
+BUDGET_PERIODS = get_args(BudgetPeriod)
 WILDCARDS = "*?["
 NAME_LENGTH = 240  # with "budget:" before it, it is a job's held_by
 
@@ -84,9 +84,9 @@ def validated(entry: Any, where: str) -> BudgetDeclaration:
     if entry.get("usd") is None:
         raise BudgetError(f'{where} needs "usd", its cap in US dollars.')
     per = entry.get("per")
-    if per is not None and per not in PERIODS:
+    if per is not None and per not in BUDGET_PERIODS:
         raise BudgetError(
-            f'{where}: "per" must be one of {", ".join(PERIODS)}, or None for no period, got {per!r}.'
+            f'{where}: "per" must be one of {", ".join(BUDGET_PERIODS)}, or None for no period, got {per!r}.'
         )
     usd = amounts.usd(entry["usd"], f'{where}: "usd"')
     return BudgetDeclaration(usd, per, _timezone(entry.get("timezone"), where))

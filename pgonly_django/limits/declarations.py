@@ -20,7 +20,7 @@ from pgonly_django.tables import qualified
 Limits = dict[str, float | None]
 MOST_SLOTS = 10_000
 MOST_PER_MINUTE = 1e12
-KEYS = ("concurrent", "requests_per_minute", "tokens_per_minute")
+LIMITER_KEYS = ("concurrent", "requests_per_minute", "tokens_per_minute")
 
 
 def limits_of(name: Any, entry: Any) -> Limits:
@@ -33,11 +33,11 @@ def limits_of(name: Any, entry: Any) -> Limits:
     if not isinstance(entry, dict):
         raise ImproperlyConfigured(f'{where} must be a dict, such as {{"concurrent": 5}}, got {entry!r}.')
     for key, value in entry.items():
-        if key not in KEYS:
-            raise ImproperlyConfigured(unknown_key(f'{where}["%s"]', key, KEYS))
+        if key not in LIMITER_KEYS:
+            raise ImproperlyConfigured(unknown_key(f'{where}["%s"]', key, LIMITER_KEYS))
         if reason := what_is_wrong(key, value):
             raise ImproperlyConfigured(f'{where}["{key}"] must be {reason}, got {value!r}.')
-    return {key: entry.get(key) for key in KEYS}
+    return {key: entry.get(key) for key in LIMITER_KEYS}
 
 
 def what_is_wrong(key: str, value: Any) -> str | None:

@@ -15,12 +15,12 @@ from django.utils import timezone
 from pgonly_django.masking import MASK
 from pgonly_django.models import Checkpoint, State, Wait
 from pgonly_django.models.job import JobQuerySet
+from pgonly_django.models.job_rows import LARGE_COLUMNS
 from pgonly_django.models.readable import OddValue
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.wording import duration
 
 # Columns that may be megabytes: only `show` reads them.
-LARGE = ("args", "kwargs", "options", "then_job", "result", "errors", "log")
 CUT = 500
 LAST = {
     f"last_{key}": Left(KeyTextTransform(key, KeyTransform(-1, "errors")), CUT, output_field=TextField())
@@ -52,7 +52,7 @@ def with_last_error(jobs: JobQuerySet) -> JobQuerySet:
     """Adds what a line and its JSON need: no large columns, but the arguments that a key was made of."""
     has_key = Q(unique_key__isnull=False) | Q(concurrency_key__isnull=False)
     of_key = {f"key_{name}": Case(When(has_key, then=F(name))) for name in ("args", "kwargs")}
-    rows: JobQuerySet = jobs.defer(*LARGE).annotate(**LAST, **WAIT, **of_key).order_by("-pk")
+    rows: JobQuerySet = jobs.defer(*LARGE_COLUMNS).annotate(**LAST, **WAIT, **of_key).order_by("-pk")
     return rows
 
 

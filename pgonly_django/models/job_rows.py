@@ -26,7 +26,9 @@ IS_SUSPECT = _PLAIN & _READY & Q(crashes__gte=SUSPECT_FROM)
 # The rows of pgonly_job_limited: jobs with a concurrency key, or of a task that takes several slots.
 IS_LIMITED = _LIMITED & _READY
 ERRORS_KEPT = 10
-TIMES = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))  # that a person may set
+# What lists do not read.
+LARGE_COLUMNS = ("args", "kwargs", "options", "then_job", "result", "errors", "log")
+TIMES_ALLOWED = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))  # that a person may set
 LOG_LINES_KEPT = 100
 # What the JSON columns have in them: an entry of `errors`, a line of `log`, and `progress`.
 _TEXTS = "outcome", "exception", "message", "reason", "traceback", "worker", "worker_id", "step"
@@ -128,6 +130,7 @@ CONSTRAINTS: list[models.BaseConstraint] = [
     # A time that Python cannot hold, such as infinity, would break every list with the row. There is no constraint for
     # the kinds of the JSON columns: it costs each INSERT 40 us of 350.
     models.CheckConstraint(
-        condition=Q(run_at__range=TIMES) & Q(delete_after__range=TIMES), name="pgonly_job_times"
+        condition=Q(run_at__range=TIMES_ALLOWED) & Q(delete_after__range=TIMES_ALLOWED),
+        name="pgonly_job_times",
     ),
 ]

@@ -17,7 +17,7 @@ from pgonly_django.tables import table
 # last one also those that are longer, of more than a month.
 BUCKETS = 64
 BOUNDS = tuple(0.001 * 2 ** (number / 2) for number in range(BUCKETS))
-KEPT = {"minute": timedelta(hours=3), "hour": timedelta(days=35)}
+STATS_KEPT = {"minute": timedelta(hours=3), "hour": timedelta(days=35)}
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from django.utils.dateparse import parse_datetime
 # A day within Python's own bounds, so that every time zone can show them.
 FIRST, LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 # PostgreSQL counts a month as 30 days and psycopg a year as 365: by both counts this fits into a timedelta.
-LONGEST = "980000000 days"
+LONGEST_INTERVAL = "980000000 days"
 LARGEST_FIGURE = 1e300  # so that figures can be divided by each other
 MOST_SECONDS = 1e13  # 317,000 years: a timedelta can hold it
 MOST_USD = 10**12
@@ -113,7 +113,7 @@ class DayField(_Bounded, models.DateField):  # type: ignore[type-arg] # generic 
 
 
 class _IntervalField(_Bounded, models.DurationField):  # type: ignore[type-arg] # generic in the stubs only
-    bounds = "interval_", f"-{LONGEST}", LONGEST
+    bounds = "interval_", f"-{LONGEST_INTERVAL}", LONGEST_INTERVAL
 
 
 class _NumberField(_Bounded, models.FloatField):  # type: ignore[type-arg] # generic in the stubs only

@@ -18,7 +18,7 @@ from pgonly_django.models.readable import JsonField, TimestampField
 from pgonly_django.tables import table
 
 WITH_JOB = "job", "name", "key", "question", "choices", "began_at", "until", "job__task", "job__queue"
-KEY_LENGTH = 240  # with "event " before it, it is the name of a step
+EVENT_KEY_LENGTH = 240  # with "event " before it, it is the name of a step
 
 
 class EventKeyField(models.CharField):  # type: ignore[type-arg] # Django's own CharField takes no parameters
@@ -31,7 +31,7 @@ class EventKeyField(models.CharField):  # type: ignore[type-arg] # Django's own 
 class Event(models.Model):
     """The durable answer to a key. The first one counts, and every job that waits for the key gets it."""
 
-    key: models.CharField[str, str] = EventKeyField(primary_key=True, max_length=KEY_LENGTH)
+    key: models.CharField[str, str] = EventKeyField(primary_key=True, max_length=EVENT_KEY_LENGTH)
     payload = JsonField(null=True, help_text=_("What the jobs get that wait for it."))
     sent_at = TimestampField(db_default=ClockTimestamp())
     expires_at = TimestampField(help_text=_("After this it is deleted, unless a job waits for it."))
@@ -52,7 +52,7 @@ class Event(models.Model):
 
 
 # The key under which gather() waits: end_of() of queue/batches.py.
-OF_BATCH = r"^batch ([0-9a-f-]{36}) [0-9]+$"
+KEY_OF_BATCH = r"^batch ([0-9a-f-]{36}) [0-9]+$"
 # What a person may answer: the rows of pgonly_wait_asked.
 FOR_PEOPLE = Q(key__isnull=False) & ~Q(question="", choices=[])
 
@@ -73,7 +73,9 @@ class WaitQuerySet(models.QuerySet["Wait"]):
         is_ahead = Q(job__state__in=[State.READY, State.SCHEDULED, State.HELD]) & ~Exists(of_run)
         is_woken = Q(job__state=State.READY, lease_epoch=F("job__lease_epoch"))
         runs_again = Q(job__state=State.RUNNING, lease_epoch__lt=F("job__lease_epoch"))
-        waits: Any = self.filter(IS_WAITING | is_woken | is_ahead | runs_again).exclude(key__regex=OF_BATCH)
+        waits: Any = self.filter(IS_WAITING | is_woken | is_ahead | runs_again).exclude(
+            key__regex=KEY_OF_BATCH
+        )
         waits = waits.annotate(runs_again=ExpressionWrapper(runs_again, models.BooleanField()))
         asked: WaitQuerySet = waits.with_answers().filter(is_answered=False)
         return asked
@@ -119,7 +121,9 @@ class Wait(models.Model):
     job = models.ForeignKey(Job, models.CASCADE, related_name="waits", db_index=False)
     name = models.CharField(max_length=STEP_NAME_LENGTH, help_text=_("The step that keeps the answer."))
     key = models.CharField(  # noqa: DJ001 - NULL keeps the row out of the index
-        max_length=KEY_LENGTH, null=True, help_text=_("The key of the event; empty: it waits for a time.")
+        max_length=EVENT_KEY_LENGTH,
+        null=True,
+        help_text=_("The key of the event; empty: it waits for a time."),
     )
     until = TimestampField(null=True, help_text=_("The deadline; empty: none."))
     began_at = TimestampField(db_default=ClockTimestamp())
@@ -150,5 +154,5 @@ class Wait(models.Model):
     @property
     def batch_id(self) -> str | None:
         """The batch of the gather() that waits for its jobs."""
-        found = re.match(OF_BATCH, self.key or "")
+        found = re.match(KEY_OF_BATCH, self.key or "")
         return found and found[1]

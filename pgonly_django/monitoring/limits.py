@@ -32,14 +32,14 @@ def _count_of(rows: Any) -> Coalesce:
 HELD = LimiterSlot.objects.filter(holder__isnull=False, expires_at__gt=ClockTimestamp())
 LIVE_WAITERS = LimiterWaiter.objects.filter(expires_at__gt=ClockTimestamp())
 # For annotate(): what is in use of a row of Limiter. `now` is the database's clock.
-IN_USE = {"now": ClockTimestamp(), "held": _count_of(HELD), "waiters": _count_of(LIVE_WAITERS)}
+LIMITER_USE = {"now": ClockTimestamp(), "held": _count_of(HELD), "waiters": _count_of(LIVE_WAITERS)}
 
 
 def limiters(alias: str) -> list[Any]:
-    """Returns LIMITERS_AT_MOST rows, annotated with IN_USE: those that cool down first. Index:
+    """Returns LIMITERS_AT_MOST rows, annotated with LIMITER_USE: those that cool down first. Index:
     pgonly_limiter_slot_number and pgonly_limiter_waiter_next, one range for each limiter; pgonly_limiter is small."""
     cools_down = Case(When(blocked_until__gt=ClockTimestamp(), then=Value(0)), default=Value(1))
-    rows: Sequence[Any] = Limiter.objects.using(alias).annotate(**IN_USE).order_by(cools_down, "name")
+    rows: Sequence[Any] = Limiter.objects.using(alias).annotate(**LIMITER_USE).order_by(cools_down, "name")
     return list(rows[:LIMITERS_AT_MOST])
 
 

@@ -11,10 +11,9 @@ from typing import Any
 from pgonly_django.exposition import Buckets, Metric, Rows, Source
 from pgonly_django.models.job_stats import BOUNDS, BUCKETS, NUMBERS
 from pgonly_django.models.worker import own_version
-from pgonly_django.monitoring.queues import QueueFigures
+from pgonly_django.monitoring.queues import QUEUES_AT_MOST, QueueFigures
 from pgonly_django.monitoring.stats import PARTS, Stats
 
-QUEUES_AT_MOST = 100
 OTHERS = "(other)"  # the label of what is counted together since it is beyond a cap
 # Each is twice the one before: 4 ms to 4 h 40 min. Those of the statistics are closer, and reach further.
 SHOWN_BOUNDS = tuple(range(4, 49, 2))

@@ -30,7 +30,7 @@ except ImportError as error:
 
 SECONDS = 8.0  # below the 10 s that Prometheus usually waits for
 # What the metrics are made of.
-PARTS = tuple(dict.fromkeys(part for metric in METRICS for part in metric.source.parts.split()))
+NEEDED_PARTS = tuple(dict.fromkeys(part for metric in METRICS for part in metric.source.parts.split()))
 
 
 class PgonlyCollector(Collector):
@@ -47,7 +47,7 @@ class PgonlyCollector(Collector):
 
     def collect(self) -> Iterator[Family]:
         databases = self.databases or job_databases()
-        of_each = stats_in_time(databases, PARTS, self.seconds)
+        of_each = stats_in_time(databases, NEEDED_PARTS, self.seconds)
         for stats in of_each:
             _tell_of_missing(stats)
         yield from (family for metric in METRICS if (family := _family(metric, of_each)).samples)

@@ -136,7 +136,7 @@ def _of_row(sql: str, **options: Any) -> RawSQL:
 
 _NAME = qualified("pgonly_queue") + ".name"
 # For annotate(): what a row of Queue has waiting and running, and what holds it back.
-IN_USE = {
+QUEUE_USE = {
     "waiting": _of_row(_waiting_of(_NAME), output_field=IntegerField()),
     "running": _of_row(count_of(_NAME, RUNNING_ROW), output_field=IntegerField()),
     "tokens": _of_row(_TOKENS),
@@ -154,7 +154,7 @@ class QueueFigures(NamedTuple):
     running: Counted
     oldest_seconds: float | None  # of the job that has waited longest; None: none waits
     paused_at: datetime | None
-    row: Queue | None  # annotated with IN_USE; None: it has no limits
+    row: Queue | None  # annotated with QUEUE_USE; None: it has no limits
 
 
 # Index: pgonly_job_ready, pgonly_job_limited, pgonly_job_suspect and pgonly_job_running, one range for each queue.
@@ -167,7 +167,7 @@ FROM unnest(%(queues)s::text[]) AS given(queue)
 def queues(alias: str) -> list[QueueFigures]:
     """Returns the queues that have a row, QUEUES_AT_MOST, the paused ones first, those with jobs that KNOWN_QUEUES
     finds, and those in which a job has waited longest, QUEUES_AT_MOST. Counts up to 1,000 jobs of each kind in each."""
-    of_rows: Any = Queue.objects.using(alias).annotate(**IN_USE)
+    of_rows: Any = Queue.objects.using(alias).annotate(**QUEUE_USE)
     rows = list(of_rows.order_by(F("paused_at").asc(nulls_last=True), "name")[:QUEUES_AT_MOST])
     oldest, by_name = oldest_per_queue(alias), {row.name: row for row in rows}
     longest = nlargest(QUEUES_AT_MOST, oldest, key=oldest.__getitem__)

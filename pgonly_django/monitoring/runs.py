@@ -45,7 +45,7 @@ class EndedRuns(Counts):
         return self.failed + self.succeeded
 
 
-class Part(NamedTuple):
+class PeriodPart(NamedTuple):
     """One part of a period."""
 
     ended: EndedRuns
@@ -62,7 +62,7 @@ def _sums(column: str) -> str:
 
 
 # The parts are told apart by epochs: without USE_TZ the hour that a change of the clocks repeats has one name twice.
-PARTS = """
+PARTS_OF_PERIOD = """
 SELECT date_part('epoch', start), start
 FROM (SELECT date_bin(%(length)s::interval, clock_timestamp(), timestamptz '2000-01-01 00:00+00') AS last) AS present,
     generate_series(last - %(length)s::interval * %(earlier)s::int, last, %(length)s::interval) AS start
@@ -90,11 +90,11 @@ def throughput(alias: str, period: Period, queue: str = "") -> list[EndedRuns]:
     return [EndedRuns(*numbers, starts_at=start) for start, numbers in found]
 
 
-def parts(alias: str, period: Period, queue: str = "") -> list[Part]:
+def parts(alias: str, period: Period, queue: str = "") -> list[PeriodPart]:
     """Returns one entry for each part of the period, the present one last. `queue`: of its runs alone."""
     found = _by_part(alias, ENDED_AND_WAITED, period, queue)
     return [
-        Part(EndedRuns(*columns[:-1], starts_at=start), columns[-1] if columns else ())
+        PeriodPart(EndedRuns(*columns[:-1], starts_at=start), columns[-1] if columns else ())
         for start, columns in found
     ]
 
@@ -102,7 +102,7 @@ def parts(alias: str, period: Period, queue: str = "") -> list[Part]:
 def _by_part(alias: str, statement: str, period: Period, queue: str) -> list[tuple[datetime, list[Any]]]:
     length = str(period.length)
     with connections[alias].cursor() as cursor:
-        cursor.execute(PARTS, {"length": length, "earlier": period.count - 1})
+        cursor.execute(PARTS_OF_PERIOD, {"length": length, "earlier": period.count - 1})
         parts = cursor.fetchall()
         facts = {"length": length, "granularity": period.granularity, "since": parts[0][0], "queue": queue}
         cursor.execute(statement, facts)

@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connections
 
 from pgonly_django.cache.backend import PostgresCache, our_caches
-from pgonly_django.cache.entry import LIVE, SIZE, TABLES
+from pgonly_django.cache.entry import CACHE_TABLES, LIVE, SIZE
 from pgonly_django.cache.eviction import cache_name
 from pgonly_django.database.on_django import time_limit
 from pgonly_django.monitoring.queues import Counted, capped
@@ -30,7 +30,7 @@ FROM (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS size, count(*) FI
     WHERE key >= %(start)s::text AND key < %(end)s::text ORDER BY key LIMIT %(most)s::int8) AS entry) AS counted
 LEFT JOIN pgonly_cache_usage ON name = %(name)s::text
 """)
-    for table in TABLES
+    for table in CACHE_TABLES
 )
 
 
@@ -66,7 +66,7 @@ def caches(limit: timedelta | None = None, *, counts_all: bool = False) -> list[
 
 
 def _figures(alias: str, cache: PostgresCache, limit: timedelta | None, most: int | None) -> CacheFigures:
-    store, table = cache.store, TABLES[cache.store.durable]
+    store, table = cache.store, CACHE_TABLES[cache.store.durable]
     database, start = store.pool.alias, store.namespace
     none = CacheFigures(alias, database, store.location, table, store.max_entries, store.max_bytes)
     range_of = {"start": start, "end": f"{start}\U0010ffff", "most": None if most is None else most + 1}

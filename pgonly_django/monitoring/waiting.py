@@ -16,9 +16,9 @@ from pgonly_django.models import Budget, Job, Queue, State, Wait, Worker
 from pgonly_django.models.budget import HELD_BY
 from pgonly_django.models.job import WAITING, ClockTimestamp
 from pgonly_django.models.job_rows import SUSPECT_FROM
-from pgonly_django.models.waits import OF_BATCH
+from pgonly_django.models.waits import KEY_OF_BATCH
 from pgonly_django.monitoring.conditions import QUEUE_UNSERVED, WAITS_FORGOTTEN, WAITS_READ
-from pgonly_django.monitoring.queues import IN_USE, capped
+from pgonly_django.monitoring.queues import QUEUE_USE, capped
 from pgonly_django.queue.candidates import LIMITED_ROW, READY_ROW
 from pgonly_django.tables import qualified
 
@@ -100,7 +100,7 @@ def forgotten_waits(
     end it. Reads all waits."""
     waits: Any = Wait.objects.using(alias).open().annotate(now=ClockTimestamp())
     latest = ClockTimestamp() - timedelta(seconds=seconds)
-    waits = waits.filter(key__isnull=False, until=None, began_at__lt=latest).exclude(key__regex=OF_BATCH)
+    waits = waits.filter(key__isnull=False, until=None, began_at__lt=latest).exclude(key__regex=KEY_OF_BATCH)
     waits = waits.filter(job__queue__in=queues) if queues else waits
     return list(waits.order_by("began_at")[: WAITS_READ + 1])
 
@@ -146,7 +146,7 @@ def _of_workers(alias: str, job: Job) -> Iterator[Reason]:
 
 
 def _of_queue(alias: str, job: Job) -> Iterator[Reason]:
-    queue = Queue.objects.using(alias).annotate(**IN_USE).filter(name=job.queue).first()
+    queue = Queue.objects.using(alias).annotate(**QUEUE_USE).filter(name=job.queue).first()
     if queue is None:
         return
     if queue.paused_at is not None:

@@ -22,7 +22,7 @@ from pgonly_django.monitoring.progress import JobProgress, job_progress, progres
 from pgonly_django.monitoring.waiting import waits_of
 from pgonly_django.monitoring.workers import Served, served_queues
 from pgonly_django.progress.tokens import Grant
-from pgonly_django.queue.output import Cursor, Piece, Question, read_pieces
+from pgonly_django.queue.output import Cursor, Piece, PieceWanted, read_pieces
 
 MESSAGE_LENGTH = 300
 COLUMNS = (
@@ -43,15 +43,15 @@ class Wanted(NamedTuple):
     size: int = WHOLE
 
     @property
-    def question(self) -> Question:
-        return Question(self.grant.job_id, self.cursor, self.size)
+    def question(self) -> PieceWanted:
+        return PieceWanted(self.grant.job_id, self.cursor, self.size)
 
 
 class Seen(NamedTuple):
     """What one look has read of a database: jobs, their output, what keeps them waiting, and the silent ones."""
 
     jobs: dict[str, Any]  # by id; each with `now`: the clock of this machine may differ from that of the rows
-    pieces: dict[Question, Piece]
+    pieces: dict[PieceWanted, Piece]
     served: Served
     paused: set[str]  # names of queues
     waits: dict[object, Any]  # what scheduled jobs wait for, by their ids
@@ -88,7 +88,7 @@ def read(alias: str, wanted: Sequence[Wanted]) -> Seen:
     found = rows.in_bulk({UUID(each.grant.job_id) for each in wanted})
     jobs = {str(job_id): job for job_id, job in found.items()}
     questions = list({each.question for each in wanted if each.grant.shows_output and _row(jobs, each)})
-    pieces: dict[Question, Piece] = {}
+    pieces: dict[PieceWanted, Piece] = {}
     for at in range(0, len(questions), PIECES_AT_ONCE):
         pieces |= read_pieces(alias, questions[at : at + PIECES_AT_ONCE])
     return Seen(jobs, pieces, *_surroundings(alias, list(jobs.values())))

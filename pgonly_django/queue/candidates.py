@@ -7,7 +7,6 @@ the ORM cannot say. So the queryset is compiled once, with its values as literal
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from django.db.backends.postgresql.base import DatabaseWrapper
@@ -62,7 +61,7 @@ def condition_of(rows: Q) -> str:
     return _with_literals(*query.build_where(rows).as_sql(compiler, _unconnected))
 
 
-def changes_of(changes: Mapping[str, Any]) -> str:
+def changes_of(changes: dict[str, Any]) -> str:
     """Returns what stands after SET in an UPDATE of pgonly_job."""
     query = UpdateQuery(Job, alias_cols=False)
     query.add_update_values(changes)
@@ -78,3 +77,5 @@ def _with_literals(sql: str, parameters: Any) -> str:
 # The rows of pgonly_job_ready, pgonly_job_suspect and pgonly_job_limited. The values are literals in every statement:
 # with a parameter the planner cannot use the partial index after the prepared plan is generic.
 READY_ROW, SUSPECT_ROW, LIMITED_ROW = map(condition_of, (IS_READY, IS_SUSPECT, IS_LIMITED))
+# Of one band of pgonly_job_limited.
+FIRST_BY_KEY = "ORDER BY concurrency_key, ready_at, id LIMIT 1"

@@ -31,7 +31,7 @@ import time
 from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -45,10 +45,11 @@ from pgonly_django.models.queue import LIMITED_QUEUES
 from pgonly_django.models.worker import SILENT_AFTER
 from pgonly_django.queue.candidates import READY_ROW, claimable, of, sql_of, where
 from pgonly_django.queue.carried import JSON_CARRIED
+from pgonly_django.queue.enqueue import EPOCH
 from pgonly_django.tables import qualified
 
-# After a head claim that took d seconds the next comes no sooner than DUTY * d later.
-DUTY = 10
+# After a head claim that took d seconds the next comes no sooner than HEAD_DUTY * d later.
+HEAD_DUTY = 10
 # No worker holds more jobs: its threads, and what it prefetches. Without this literal the planner, which cannot know
 # band.job_limit, expects a tenth of all ready jobs, and from a cost of 100,000 on compiles the claim (200,000 jobs: 32
 # ms each time).
@@ -57,7 +58,6 @@ BAND_LIMIT = 1000
 BAND_MEMORY_SECONDS = 60.0
 UNKNOWN_FOR = timedelta(hours=1)  # a rolling deploy: then a job fails that no worker knows
 LEFT_SECONDS = 60.0
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ TIMESTAMPS = {
     for name in ClaimedJob._fields
     if name.endswith("_timestamp")
 }
-COLUMNS = ", ".join((SHORTER | TIMESTAMPS).get(name, f"job.{name}") for name in ClaimedJob._fields)
+CLAIMED_COLUMNS = ", ".join((SHORTER | TIMESTAMPS).get(name, f"job.{name}") for name in ClaimedJob._fields)
 
 # The bands of all queues, or of given `{queues}`, by a loose scan of the index of `{row}`: each step is one probe, for
 # the next lower priority of the queue, else for the next queue.
@@ -232,7 +232,7 @@ def claim_statement(template: str, given_queues: bool, leaves_some: bool) -> Sta
     known = [where(NOT_LEFT_EARLY), where(NOT_LEFT_TO_OTHERS)] if leaves_some else []
     served = [where("queue = ANY (%(queues)s::text[])")] if given_queues else []
     suspect, oldest = _suspect(*served, *known), _oldest(*known)
-    return Statement(template.format(suspect=suspect, oldest=oldest, columns=COLUMNS, **parts))
+    return Statement(template.format(suspect=suspect, oldest=oldest, columns=CLAIMED_COLUMNS, **parts))
 
 
 def _suspect(*conditions: RawSQL) -> str:
@@ -339,7 +339,7 @@ class Claimer:
         now = time.monotonic()
         if claim.from_head:
             if now - took_seconds >= self._head_wanted_at:
-                self.head_due_at = now + DUTY * took_seconds
+                self.head_due_at = now + HEAD_DUTY * took_seconds
             for band, seen_at in tuple(self._band_seen_at.items()):
                 if now - seen_at > BAND_MEMORY_SECONDS:
                     del self._band_seen_at[band]

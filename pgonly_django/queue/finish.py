@@ -116,7 +116,7 @@ UNLOCKED = qualified("""ARRAY (
     SELECT held.id FROM pgonly_job AS held WHERE held.id = ANY ({ids}) AND held.state || '' = 'running'
     FOR NO KEY UPDATE SKIP LOCKED)""")
 TEXT, LIST = "%(ids)s::text::uuid[]", "%(ids)s::uuid[]"
-WAITING = Statement(SUCCEED.format(ids=TEXT)), Statement(FINISH.format(and_unlocked=""))
+BLOCKING = Statement(SUCCEED.format(ids=TEXT)), Statement(FINISH.format(and_unlocked=""))
 SKIPPING = (
     Statement(SUCCEED.format(ids=UNLOCKED.format(ids=TEXT))),
     Statement(FINISH.format(and_unlocked=f"AND job.id = ANY ({UNLOCKED.format(ids=LIST)}) ")),
@@ -137,7 +137,7 @@ def finish_statements(
             succeeded.setdefault(finish.lease_epoch, []).append(finish)
         else:
             others.append(finish)
-    succeed, end = SKIPPING if skip_locked else WAITING
+    succeed, end = SKIPPING if skip_locked else BLOCKING
     successes = [each for lease_epoch, part in succeeded.items() for each in _successes(lease_epoch, part)]
     statements = [(succeed, parameters) for parameters in successes]
     return [*statements, (end, _finish_parameters(others))] if others else statements

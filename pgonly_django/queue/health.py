@@ -13,7 +13,7 @@ from uuid import UUID
 from pgonly_django.database.on_django import all_rows
 from pgonly_django.models import Queue, Worker
 from pgonly_django.models.job_rows import WAITING_SINCE
-from pgonly_django.queue.candidates import LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.queue.candidates import FIRST_BY_KEY, LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue.claim import BANDS_OF_ALL, BANDS_OF_GIVEN
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
 from pgonly_django.tables import qualified
@@ -35,16 +35,15 @@ def unknown_queues(alias: str, queues: Sequence[str]) -> list[str]:
 _AGE = "date_part('epoch', clock_timestamp()) - date_part('epoch', {since})"
 _HEAD = "queue, priority, concurrency_key, since, id"
 _KEY_HEAD = f"queue, priority, concurrency_key, {WAITING_SINCE} AS since, id"
-_BY_KEY = "ORDER BY concurrency_key, ready_at, id LIMIT 1"
 _BY_BAND = "ORDER BY queue, priority DESC, concurrency_key, ready_at, id LIMIT 1"
 _OF_READY_BAND = f"{READY_ROW} AND queue = bands.queue AND priority = bands.priority"
 _OF_BAND = f"{LIMITED_ROW} AND queue = heads.queue AND priority = heads.priority"
 # The next of the same band, then of the same queue, then of the next queue.
 _NEXT_HEAD = qualified(f"""
-        (SELECT {_KEY_HEAD} FROM pgonly_job WHERE {_OF_BAND} AND concurrency_key > heads.concurrency_key {_BY_KEY})
+        (SELECT {_KEY_HEAD} FROM pgonly_job WHERE {_OF_BAND} AND concurrency_key > heads.concurrency_key {FIRST_BY_KEY})
         UNION ALL
         (SELECT {_KEY_HEAD} FROM pgonly_job WHERE {_OF_BAND} AND concurrency_key IS NULL
-             AND heads.concurrency_key IS NOT NULL {_BY_KEY})
+             AND heads.concurrency_key IS NOT NULL {FIRST_BY_KEY})
         UNION ALL
         (SELECT {_KEY_HEAD} FROM pgonly_job
          WHERE {LIMITED_ROW} AND queue = heads.queue AND priority < heads.priority {_BY_BAND})""")

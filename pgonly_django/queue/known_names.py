@@ -76,17 +76,17 @@ SAMPLE = 20_000
 # Calls of a task with the same number of arguments and the same names are of one kind.
 KINDS_AT_MOST = 1000
 
-UNFINISHED = (READY_ROW, SUSPECT_ROW, LIMITED_ROW, "state = 'scheduled'", "state = 'running'",
+UNFINISHED_ROWS = (READY_ROW, SUSPECT_ROW, LIMITED_ROW, "state = 'scheduled'", "state = 'running'",
               "state = 'held' AND held_by IS NOT NULL")  # fmt: skip
 _ROWS = " UNION ALL ".join(
     qualified(
         f"(SELECT task, backend, options, args, kwargs, then_job FROM pgonly_job WHERE {rows} LIMIT %(limit)s)"
     )
-    for rows in UNFINISHED
+    for rows in UNFINISHED_ROWS
 )
-# Index: one for each of UNFINISHED: pgonly_job_ready, _suspect, _limited, _scheduled, _running and _held. All of these
-# rows are read, and none of the finished ones. The keys of a JSONB object have their own order. The job that follows
-# one of them (tasks/bound.py) is a call, too.
+# Index: one for each of UNFINISHED_ROWS: pgonly_job_ready, _suspect, _limited, _scheduled, _running and _held. All of
+# these rows are read, and none of the finished ones. The keys of a JSONB object have their own order. The job that
+# follows one of them (tasks/bound.py) is a call, too.
 STORED_CALLS = qualified(f"""
 WITH unfinished AS ({_ROWS})
 SELECT call.task, call.backend,

@@ -28,14 +28,14 @@ from pgonly_django.tables import qualified
 
 SEEN = ""  # the part that readers see
 CHECKPOINT = "checkpoint"
-OF_STEP = "step "
+STEP_PREFIX = "step "
 # The rows of a job are replaced by one that has it all above these numbers of rows, and of characters beyond that.
 ROWS_AT_MOST = 5000
 CHARACTERS_AT_MOST = 2_000_000
 
 
 def part_of_step(name: str) -> str:
-    return OF_STEP + name
+    return STEP_PREFIX + name
 
 
 def part_of_loop(name: str) -> str:
@@ -250,7 +250,7 @@ class Cursor:
         return cls(*(int(number or 0) for number in found.groups())) if found else cls()
 
 
-class Question(NamedTuple):
+class PieceWanted(NamedTuple):
     """A question for one piece of what a job has emitted."""
 
     job_id: str
@@ -281,7 +281,7 @@ CROSS JOIN LATERAL (
 """)
 
 
-def read_pieces(alias: str, questions: Sequence[Question]) -> dict[Question, Piece]:
+def read_pieces(alias: str, questions: Sequence[PieceWanted]) -> dict[PieceWanted, Piece]:
     """Returns the next piece for each question: not much more than `size` characters, however much there is."""
     asked = list(dict.fromkeys(questions))
     parameters = {
@@ -298,11 +298,11 @@ def read_pieces(alias: str, questions: Sequence[Question]) -> dict[Question, Pie
 
 def read_output(alias: str, job_id: str | UUID, after: int = 0) -> Output:
     """Returns what readers see; see JobResult.output()."""
-    question = Question(str(job_id), Cursor(after), ALL_CHARACTERS)
+    question = PieceWanted(str(job_id), Cursor(after), ALL_CHARACTERS)
     return read_pieces(alias, [question])[question].output
 
 
-def _piece(question: Question, rows: Sequence[tuple[int, int, int, str, int]]) -> Piece:
+def _piece(question: PieceWanted, rows: Sequence[tuple[int, int, int, str, int]]) -> Piece:
     at, size = question.cursor, question.size
     if not rows:
         return Piece(Output("", None, at.after), Cursor(at.after), False)

@@ -52,30 +52,31 @@ def promote(connection: psycopg.Connection[Any]) -> Promoted:
     return Promoted(count, 0.0 if count >= BATCH else next_due_in, has_events)
 
 
-COUNTED = 1000  # of each kind
+COUNTED_AT_MOST = 1000  # of each kind
 
 # Index: pgonly_job_ready, pgonly_job_suspect and pgonly_job_limited, the first 1,000 entries; pgonly_job_scheduled, the
 # first one. Limited jobs are counted by band: without statistics PostgreSQL would sort all to count the first ones.
-WAITING = qualified(f"""
+COUNT_WAITING = qualified(f"""
 WITH RECURSIVE limited_bands(queue, priority) AS ({BANDS_OF_ALL.format(row=LIMITED_ROW, bands="limited_bands")})
 SELECT
     (SELECT count(*) FROM (SELECT FROM pgonly_job WHERE {READY_ROW}
-        ORDER BY queue, priority DESC, ready_at, id LIMIT {COUNTED}) AS plain)
-    + (SELECT count(*) FROM (SELECT FROM pgonly_job WHERE {SUSPECT_ROW} ORDER BY ready_at LIMIT {COUNTED}) AS suspects)
+        ORDER BY queue, priority DESC, ready_at, id LIMIT {COUNTED_AT_MOST}) AS plain)
+    + (SELECT count(*) FROM (SELECT FROM pgonly_job WHERE {SUSPECT_ROW}
+        ORDER BY ready_at LIMIT {COUNTED_AT_MOST}) AS suspects)
     + (SELECT count(*) FROM (SELECT FROM limited_bands AS band CROSS JOIN LATERAL (
         SELECT FROM pgonly_job WHERE {LIMITED_ROW} AND queue = band.queue AND priority = band.priority
-        LIMIT {COUNTED}) AS of_band LIMIT {COUNTED}) AS limited),
+        LIMIT {COUNTED_AT_MOST}) AS of_band LIMIT {COUNTED_AT_MOST}) AS limited),
     (SELECT date_part('epoch', run_at) - date_part('epoch', clock_timestamp()) FROM pgonly_job
      WHERE state = 'scheduled' AND {IS_DUE_ONCE} ORDER BY run_at LIMIT 1)
 """)
 
 
 class WaitingJobs(NamedTuple):
-    ready: int  # at most COUNTED of each kind: plain ones, suspects, limited ones
+    ready: int  # at most COUNTED_AT_MOST of each kind: plain ones, suspects, limited ones
     next_due_in_seconds: float | None  # below zero: it is overdue
 
 
 def count_waiting(alias: str) -> WaitingJobs:
     """Counts the jobs that are ready, and finds when the next one is due, for callers that ask now and then."""
-    (row,) = all_rows(alias, WAITING)
+    (row,) = all_rows(alias, COUNT_WAITING)
     return WaitingJobs(*row)

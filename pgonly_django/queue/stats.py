@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from pgonly_django.models.job import State
-from pgonly_django.models.job_stats import KEPT, NUMBERS, Counts
+from pgonly_django.models.job_stats import NUMBERS, STATS_KEPT, Counts
 from pgonly_django.queue.rescue import Rescued
 from pgonly_django.tables import qualified
 
@@ -25,7 +25,7 @@ class RunCounts(Counts):
     run_times: list[int] = field(default_factory=list)
 
 
-TIMES = ("waiting_times", "run_times")
+TIME_ARRAYS = ("waiting_times", "run_times")
 
 
 def counts_of_rescued(rescued: Iterable[Rescued]) -> list[RunCounts]:
@@ -42,13 +42,18 @@ def counts_of_rescued(rescued: Iterable[Rescued]) -> list[RunCounts]:
 
 
 # As '{1,2}', which unnest() makes no rows of.
-_ARRAYS = {"queue": "text", "task": "text", **dict.fromkeys(NUMBERS, "int8"), **dict.fromkeys(TIMES, "text")}
+_ARRAYS = {
+    "queue": "text",
+    "task": "text",
+    **dict.fromkeys(NUMBERS, "int8"),
+    **dict.fromkeys(TIME_ARRAYS, "text"),
+}
 _COLUMNS = ", ".join(_ARRAYS)
 _ADDED = [f"{name} = stats.{name} + excluded.{name}" for name in NUMBERS]
 _ADDED += [
     f"""{name} = ARRAY (SELECT coalesce(own, 0) + coalesce(added, 0)
         FROM unnest(stats.{name}, excluded.{name}) WITH ORDINALITY AS bucket(own, added, number) ORDER BY number)"""
-    for name in TIMES
+    for name in TIME_ARRAYS
 ]
 
 # Index: pgonly_job_stats_once. The rows come in its order, so that no two workers wait for each other. The database's
@@ -56,7 +61,7 @@ _ADDED += [
 ADD = qualified(f"""
 INSERT INTO pgonly_job_stats AS stats (granularity, starts_at, {_COLUMNS})
 SELECT part.granularity, date_bin(part.width, statement_timestamp(), timestamptz '2000-01-01 00:00+00'),
-    queue, task, {", ".join(NUMBERS)}, {", ".join(f"{name}::int[]" for name in TIMES)}
+    queue, task, {", ".join(NUMBERS)}, {", ".join(f"{name}::int[]" for name in TIME_ARRAYS)}
 FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in _ARRAYS.items())}) AS counted({_COLUMNS})
 CROSS JOIN (VALUES ('minute', interval '1 minute'), ('hour', interval '1 hour')) AS part(granularity, width)
 ORDER BY 1, 2, queue, task
@@ -71,7 +76,7 @@ def add(connection: psycopg.Connection[Any], counted: Iterable[RunCounts]) -> No
         "queue": [each.queue for each in rows],
         "task": [each.task for each in rows],
         **{name: _array(getattr(each, name) for each in rows) for name in NUMBERS},
-        **{name: [_array(_without_zeros(getattr(each, name))) for each in rows] for name in TIMES},
+        **{name: [_array(_without_zeros(getattr(each, name))) for each in rows] for name in TIME_ARRAYS},
     }
     connection.execute(ADD, parameters, prepare=True)
 
@@ -104,10 +109,10 @@ DELETE FROM pgonly_job_stats WHERE id = ANY (ARRAY (
 
 
 def prune(connection: psycopg.Connection[Any]) -> int:
-    """Deletes rows that are older than KEPT says, of each granularity a BATCH at most. Returns how many rows of one
-    granularity it has deleted at most: if these are fewer than a BATCH, no more are left."""
+    """Deletes rows that are older than STATS_KEPT says, of each granularity a BATCH at most. Returns how many rows of
+    one granularity it has deleted at most: if these are fewer than a BATCH, no more are left."""
     counts = [
         connection.execute(PRUNE, {"granularity": name, "older_than": age}).rowcount
-        for name, age in KEPT.items()
+        for name, age in STATS_KEPT.items()
     ]
     return max(counts)

@@ -142,12 +142,12 @@ def _merged(first: NewJob, last: NewJob) -> NewJob:
     return last._replace(template=first.template, more=more)
 
 
-Row = tuple[str, NewJob]
+RowToInsert = tuple[str, NewJob]
 
 
-def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def _batches(rows: Sequence[RowToInsert]) -> Iterator[list[RowToInsert]]:
     """Yields the jobs of one period and debounce together, in an order that is the same in every process."""
-    same: dict[tuple[str, str], list[Row]] = {}
+    same: dict[tuple[str, str], list[RowToInsert]] = {}
     for row in rows:
         unique = _unique(row[1])
         same.setdefault((repr(unique.period), repr(unique.debounce)), []).append(row)
@@ -162,7 +162,7 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield batch[start:]
 
 
-def _write(alias: str, batch: Sequence[Row]) -> dict[str, Enqueued]:
+def _write(alias: str, batch: Sequence[RowToInsert]) -> dict[str, Enqueued]:
     """Returns, by their keys, the jobs that are in a row now."""
     by_key = {_unique(job).key: (job_id, job) for job_id, job in batch}
     answer = first_row(alias, *statement(batch))
@@ -175,7 +175,7 @@ def _write(alias: str, batch: Sequence[Row]) -> dict[str, Enqueued]:
     return written
 
 
-def statement(batch: Sequence[Row]) -> tuple[Statement, Params]:
+def statement(batch: Sequence[RowToInsert]) -> tuple[Statement, Params]:
     """Returns a statement that writes the jobs whose keys are free. All have the same period and debounce."""
     unique, rows = _unique(batch[0][1]), ",".join(_json_of(job_id, job) for job_id, job in batch)
     params = {"jobs": f"[{rows}]", "period": unique.period, "debounce": unique.debounce}

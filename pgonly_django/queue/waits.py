@@ -31,14 +31,14 @@ from pgonly_django.exceptions import (
     WrongArgumentsError,
     as_timedelta,
 )
-from pgonly_django.models.waits import FITS, KEY_LENGTH, Event
+from pgonly_django.models.waits import EVENT_KEY_LENGTH, FITS, Event
 from pgonly_django.queue.checkpoints import check_step_name
 from pgonly_django.queue.promote import SET_READY_AGAIN
 from pgonly_django.queue.values import to_json
 from pgonly_django.tables import qualified
 
 BATCH = 1000
-KEPT = timedelta(days=30)
+EVENT_KEPT = timedelta(days=30)
 Delay = timedelta | float
 # What for_first() may wait for at a key: an event, an event with `choices` and `question`, or a time.
 Asked = Mapping[str, Any] | Delay | None
@@ -105,9 +105,9 @@ def name_of(of: Sequence[NewWait]) -> str:
     if len(of) == 1:
         return of[0].name
     names = ", ".join(json.dumps(label, ensure_ascii=False) for label in sorted(wait.label for wait in of))
-    if len(names) > KEY_LENGTH:
+    if len(names) > EVENT_KEY_LENGTH:
         digest = sha256(names.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        names = f"{names[: KEY_LENGTH - 35]}... {digest}"
+        names = f"{names[: EVENT_KEY_LENGTH - 35]}... {digest}"
     return f"first of {names}"
 
 
@@ -140,7 +140,7 @@ def payload_in(answer: str, key: str) -> Any:
 
 
 def _check_key(key: object) -> None:
-    check_step_name(key, KEY_LENGTH, "The key of an event")
+    check_step_name(key, EVENT_KEY_LENGTH, "The key of an event")
 
 
 def _bounded(delay: Delay, where: str) -> timedelta:
@@ -204,7 +204,7 @@ WHERE job.id = %(id)s AND job.lease_epoch = %(lease_epoch)s AND job.state = 'run
 )
 
 
-class Look(NamedTuple):
+class WaitLook(NamedTuple):
     """What a job has found: the stored answer (JSON text), or the seconds that it waits at most; None: forever."""
 
     answer: str | None
@@ -218,7 +218,7 @@ def begin(alias: str, job_id: str, lease_epoch: int, wait: NewWait) -> None:
         raise LeaseLost
 
 
-def look(alias: str, job_id: str, lease_epoch: int, name: str, names: list[str], own: list[str]) -> Look:
+def look(alias: str, job_id: str, lease_epoch: int, name: str, names: list[str], own: list[str]) -> WaitLook:
     """Looks for the first answer to the waits of these `names`, and stores it under `name`. With the first answer those
     of them that are its `own` end. Raises LeaseLost when the job belongs to another run by now."""
     require_autocommit(alias, "wait_for_event() or sleep()")
@@ -227,7 +227,7 @@ def look(alias: str, job_id: str, lease_epoch: int, name: str, names: list[str],
     if row is None:
         raise LeaseLost
     answer, seconds_left, is_new, _ = row
-    return Look(answer, None if seconds_left is None else float(seconds_left), is_new is not None)
+    return WaitLook(answer, None if seconds_left is None else float(seconds_left), is_new is not None)
 
 
 # After it nobody is asked any more, and no event wakes the job for this wait. Index: pgonly_wait_once, the primary key.
@@ -288,7 +288,9 @@ RETURNING 1
 )
 
 
-def send_event(key: str, payload: Any = None, *, keep: timedelta = KEPT, using: str | None = None) -> bool:
+def send_event(
+    key: str, payload: Any = None, *, keep: timedelta = EVENT_KEPT, using: str | None = None
+) -> bool:
     """Answers all jobs that wait for `key`, and those that will, in the caller's transaction. Returns whether this is
     the answer: False where the key has one already, which stays. A text is no answer for a job
     whose wait has choices, and not this one among them.
@@ -312,7 +314,9 @@ def send_event(key: str, payload: Any = None, *, keep: timedelta = KEPT, using: 
     return True
 
 
-def send_events(events: Mapping[str, Any], *, keep: timedelta = KEPT, using: str | None = None) -> set[str]:
+def send_events(
+    events: Mapping[str, Any], *, keep: timedelta = EVENT_KEPT, using: str | None = None
+) -> set[str]:
     """Sends many events in one statement: their payloads by their keys. Returns the keys whose answer this is. Two
     transactions that send some of the same keys wait for each other, and do not deadlock, as they may with several
     calls of send_event(). All events are sent, or none. See send_event()."""
@@ -340,14 +344,14 @@ def send_events(events: Mapping[str, Any], *, keep: timedelta = KEPT, using: str
 
 
 async def asend_events(
-    events: Mapping[str, Any], *, keep: timedelta = KEPT, using: str | None = None
+    events: Mapping[str, Any], *, keep: timedelta = EVENT_KEPT, using: str | None = None
 ) -> set[str]:
     """See send_events()."""
     return await sync_to_async(send_events)(events, keep=keep, using=using)
 
 
 async def asend_event(
-    key: str, payload: Any = None, *, keep: timedelta = KEPT, using: str | None = None
+    key: str, payload: Any = None, *, keep: timedelta = EVENT_KEPT, using: str | None = None
 ) -> bool:
     """See send_event()."""
     return await sync_to_async(send_event)(key, payload, keep=keep, using=using)

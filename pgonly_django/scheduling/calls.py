@@ -18,7 +18,7 @@ from pgonly_django.scheduling.declaration import as_scheduled
 from pgonly_django.tasks.registry import import_task
 
 # The number of ticks of each outcome that are kept of a schedule: the newest.
-KEPT = 100
+TICKS_SEEN = 100
 
 
 class ElsewhereError(PgonlyError):
@@ -105,4 +105,4 @@ def unfinished(schedule: Schedule, database: str) -> Any:
 def newest_runs(schedule: Schedule, database: str) -> QuerySet[Tick]:
     """Returns the newest runs of a schedule. Index: pgonly_tick_once."""
     ticks: QuerySet[Tick] = Tick.objects.using(database).filter(schedule=schedule, job_id__isnull=False)
-    return ticks.order_by("-tick_at").only("job_id")[:KEPT]
+    return ticks.order_by("-tick_at").only("job_id")[:TICKS_SEEN]

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from django.utils import timezone as django_timezone
 
-from pgonly_django.conf import LONGEST
+from pgonly_django.conf import LONGEST, LONGEST_SECONDS
 from pgonly_django.exceptions import NotStorableError, OptionError
 from pgonly_django.queue.values import to_json
 from pgonly_django.scheduling.timing import CronLine, TimingError, zone_of
@@ -24,7 +24,6 @@ Overlap = Literal["skip", "allow", "replace"]
 CATCH_UP, OVERLAP = get_args(CatchUp), get_args(Overlap)
 NAME_LENGTH = 255
 SHORTEST_SECONDS = 0.1
-LONGEST_SECONDS = LONGEST.total_seconds()
 SKIPS_ALL_BUT_ONE = (
     'catch_up="all" runs every tick that was missed, and overlap="skip" would skip all but the first of them. '
     'Write overlap="allow".'

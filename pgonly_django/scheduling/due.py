@@ -64,7 +64,7 @@ PRUNE_TICKS = Statement(
 WITH pruned AS (
     DELETE FROM pgonly_tick WHERE schedule_id = %(schedule)s::text AND outcome = %(outcome)s::text AND tick_at < (
         SELECT tick_at FROM pgonly_tick WHERE schedule_id = %(schedule)s::text AND outcome = %(outcome)s::text
-        ORDER BY tick_at DESC OFFSET {calls.KEPT - 1} LIMIT 1
+        ORDER BY tick_at DESC OFFSET {calls.TICKS_SEEN - 1} LIMIT 1
     ) RETURNING id
 )
 SELECT count(*) FROM pruned

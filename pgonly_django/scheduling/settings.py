@@ -31,7 +31,7 @@ from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.registry import UnknownTaskError, import_task
 
 KEYS = tuple(each.name for each in fields(Declaration) if each.name != "name")
-STALE_AFTER = 3 * CONFIRM_EVERY
+FORGOTTEN_AFTER = 3 * CONFIRM_EVERY
 # A service whose only worker was killed may be back within minutes, which is longer than a lease.
 LIVE_WITHIN = timedelta(minutes=6)
 HINT = "See docs/how-to/schedules.md#settings."
@@ -115,7 +115,7 @@ def declare(database: str, worker_id: UUID, lease_for: timedelta) -> set[str]:
     """Brings the rows into line with what this process declares, and returns its names. Raises django.db.Error.
 
     Workers with other code may do the same. A row that the code no longer has ends in two steps. It no longer ticks
-    when no worker has that code (see DueSchedules). It is deleted when no worker has confirmed it for STALE_AFTER, or
+    when no worker has that code (see DueSchedules). It is deleted when no worker has confirmed it for FORGOTTEN_AFTER, or
     at once if no other worker is alive; not while a worker sleeps, which confirms no rows. During a rolling deploy
     neither version deletes what the other one needs. A row that a person paused, edited or made stays.
     """
@@ -138,7 +138,7 @@ def _delete_stale(database: str, mine: Collection[str], *, is_alone: bool) -> No
         rows: QuerySet[Schedule] = Schedule.objects.using(database).exclude(name__in=mine)
         rows = rows.filter(declared__isnull=False, edited_at=None, paused_at=None)
         if not is_alone:
-            rows = rows.filter(declared_at__lt=ClockTimestamp() - STALE_AFTER)
+            rows = rows.filter(declared_at__lt=ClockTimestamp() - FORGOTTEN_AFTER)
         # The row is locked first: a worker that has the code may be at its tick.
         names = [row.name for row in rows.select_for_update(skip_locked=True)]
         Schedule.objects.using(database).filter(name__in=names).delete()

@@ -15,7 +15,7 @@ from pgonly_django.database.connect import check_vendor
 from pgonly_django.models import Session
 from pgonly_django.sessions.codec import REMEDY
 
-OURS = "pgonly_django.sessions"
+OUR_ENGINE = "pgonly_django.sessions"
 OUR_MIDDLEWARE = "pgonly_django.middleware.SessionMiddleware"
 DJANGOS_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
 DOCS = "docs/how-to/sessions.md#checks"
@@ -55,7 +55,7 @@ def _previous_engine() -> list[checks.CheckMessage]:
         return []
     setting = f'PGONLY["SESSION_PREVIOUS_ENGINE"] is {engine!r}, '
     hint = "Name the module that SESSION_ENGINE named before, or remove the setting."
-    if engine == OURS:
+    if engine == OUR_ENGINE:
         return [_error(f"{setting}which is this engine itself.", hint, 202)]
     try:
         store = import_module(engine).SessionStore
@@ -67,7 +67,11 @@ def _previous_engine() -> list[checks.CheckMessage]:
         hint = 'Keep "django.contrib.sessions" in INSTALLED_APPS until the setting is removed.'
         return [_error(f"{setting}whose app is not in INSTALLED_APPS.", hint, 202)]
     if not _is_ours():
-        return [_warning(f"{setting}which has no effect with another SESSION_ENGINE than {OURS}.", hint, 202)]
+        return [
+            _warning(
+                f"{setting}which has no effect with another SESSION_ENGINE than {OUR_ENGINE}.", hint, 202
+            )
+        ]
     return []
 
 
@@ -77,8 +81,8 @@ def _middleware() -> list[checks.CheckMessage]:
         hint = f"Remove {DJANGOS_MIDDLEWARE}: the other one extends it."
         return [_error("MIDDLEWARE names two session middlewares.", hint, 203)]
     if OUR_MIDDLEWARE in used and not _is_ours():
-        message = f"{OUR_MIDDLEWARE} has no effect with another SESSION_ENGINE than {OURS}."
-        return [_warning(message, f'Set SESSION_ENGINE = "{OURS}", or use Django\'s middleware.', 201)]
+        message = f"{OUR_MIDDLEWARE} has no effect with another SESSION_ENGINE than {OUR_ENGINE}."
+        return [_warning(message, f'Set SESSION_ENGINE = "{OUR_ENGINE}", or use Django\'s middleware.', 201)]
     if settings().session_trusted_proxies and OUR_MIDDLEWARE not in used:
         message = 'PGONLY["SESSION_TRUSTED_PROXIES"] has no effect without our middleware.'
         return [_warning(message, f"Put {OUR_MIDDLEWARE} in the place of Django's.", 203)]
@@ -86,7 +90,7 @@ def _middleware() -> list[checks.CheckMessage]:
 
 
 def _is_ours() -> bool:
-    return bool(django_settings.SESSION_ENGINE == OURS)
+    return bool(django_settings.SESSION_ENGINE == OUR_ENGINE)
 
 
 def _error(message: str, hint: str, number: int) -> checks.Error:

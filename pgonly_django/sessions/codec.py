@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 # A value as its serializer wrote it: text from JSON, bytes from any other serializer.
-Raw = str | bytes
+EncodedValue = str | bytes
 # Members by their names.
-Entries = dict[str, Raw]
+EncodedEntries = dict[str, EncodedValue]
 
 # A key that cannot be the name of a JSON member gets this and a hash as its name; the value carries the key.
 ESCAPE = "\x01"
@@ -61,13 +61,13 @@ class SessionCodec:
     def _encrypts(self) -> bool:
         return settings().session_encrypt_data
 
-    def encode(self, session: dict[Any, Any]) -> Entries:
+    def encode(self, session: dict[Any, Any]) -> EncodedEntries:
         """Returns every value as it would be stored now. A value that encodes to something else later has changed."""
         return dict(self._entry(key, value) for key, value in session.items())
 
-    def encode_what_can_be(self, session: dict[Any, Any]) -> tuple[Entries, list[str]]:
+    def encode_what_can_be(self, session: dict[Any, Any]) -> tuple[EncodedEntries, list[str]]:
         """Returns what encode() does, and the keys whose values the serializer refuses."""
-        entries: Entries = {}
+        entries: EncodedEntries = {}
         refused = []
         for key, value in session.items():
             try:
@@ -80,13 +80,13 @@ class SessionCodec:
                 entries[name] = raw
         return entries, refused
 
-    def column(self, entries: Entries) -> str:
+    def column(self, entries: EncodedEntries) -> str:
         return _to_json({name: self._member(name, raw) for name, raw in entries.items()})
 
-    def decode(self, column: dict[str, Any]) -> tuple[dict[Any, Any], Entries]:
+    def decode(self, column: dict[str, Any]) -> tuple[dict[Any, Any], EncodedEntries]:
         """Returns the session and its entries. An unreadable member is logged, left out, and stays in the row."""
         session: dict[Any, Any] = {}
-        entries: Entries = {}
+        entries: EncodedEntries = {}
         for name, member in column.items():
             try:
                 entries[name] = self._read_into(session, name, member)
@@ -114,7 +114,7 @@ class SessionCodec:
         # None: the value is encrypted under one of the fallbacks.
         return _decrypt(name, encrypted, [django_settings.SECRET_KEY]) is None
 
-    def _entry(self, key: Any, value: Any) -> tuple[str, Raw]:
+    def _entry(self, key: Any, value: Any) -> tuple[str, EncodedValue]:
         if self._is_json and not isinstance(key, str):
             key = next(iter(json.loads(_to_json({key: None}))))
         if isinstance(key, str) and key.isprintable():
@@ -122,26 +122,26 @@ class SessionCodec:
         digest = hashlib.sha256(self._bytes(key)).hexdigest()
         return ESCAPE + digest, self._dump([key, value])
 
-    def _dump(self, value: Any) -> Raw:
+    def _dump(self, value: Any) -> EncodedValue:
         return _to_json(value) if self._is_json else self._bytes(value)
 
     def _bytes(self, value: Any) -> bytes:
         return bytes(self._serializer().dumps(value))
 
-    def _member(self, name: str, raw: Raw) -> str | dict[str, str]:
+    def _member(self, name: str, raw: EncodedValue) -> str | dict[str, str]:
         if self._encrypts:
             return {"sealed": encrypt(name, raw)}
         if isinstance(raw, str):
             return raw
         return {"encoded": signing.dumps(raw, salt=self._salt, serializer=_NoSerializer, compress=True)}
 
-    def _read_into(self, session: dict[Any, Any], name: str, member: Any) -> Raw:
+    def _read_into(self, session: dict[Any, Any], name: str, member: Any) -> EncodedValue:
         raw, value = self._read_member(name, member)
         key, value = value if name[:1] == ESCAPE else (name, value)
         session[key] = value
         return raw
 
-    def _read_member(self, name: str, member: str | dict[str, str]) -> tuple[Raw, Any]:
+    def _read_member(self, name: str, member: str | dict[str, str]) -> tuple[EncodedValue, Any]:
         if isinstance(member, str):
             return member, from_json(member)
         if "sealed" in member:

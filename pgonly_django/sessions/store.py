@@ -20,7 +20,7 @@ from django.utils.crypto import get_random_string
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
 from pgonly_django.sessions import expiry, previous_engine, statements
-from pgonly_django.sessions.codec import Entries, SessionCodec, codec_for
+from pgonly_django.sessions.codec import EncodedEntries, SessionCodec, codec_for
 from pgonly_django.sessions.prune import prune_expired
 from pgonly_django.sessions.statements import Client, Expiry, StoredSession
 
@@ -42,9 +42,9 @@ class SessionStore(SessionBase):
     # Set by pgonly_django.middleware.SessionMiddleware.
     client = Client()
     # The members of the row as far as this request knows. None: the next save replaces them all.
-    _stored: Entries | None = None
+    _stored: EncodedEntries | None = None
     # What the last save sent. It becomes _stored at the commit, unless another save or clear() came in between.
-    _sent: Entries | None = None
+    _sent: EncodedEntries | None = None
     _idle_seconds = NEVER
     # Whether the expiry comes from this request, and the row's member of it when it was loaded, as JSON.
     _sets_expiry = False
@@ -193,7 +193,7 @@ class SessionStore(SessionBase):
             self._found_expiry = json.dumps(stored.column[EXPIRY_KEY])
         return session
 
-    def _write_all(self, entries: Entries, must_create: bool) -> None:
+    def _write_all(self, entries: EncodedEntries, must_create: bool) -> None:
         data, user_id, age = self.codec.column(entries), self._user_id(), self.get_expiry_age()
         if not must_create:
             self._update(partial(statements.replace, self.session_key, data, user_id, age, self.client))
@@ -202,7 +202,7 @@ class SessionStore(SessionBase):
         self._sets_expiry = True
         self._wrote(entries)
 
-    def _merge(self, entries: Entries) -> bool:
+    def _merge(self, entries: EncodedEntries) -> bool:
         """Returns False when there is nothing to send."""
         stored = self._stored or {}
         changed = {name: raw for name, raw in entries.items() if stored.get(name) != raw}
@@ -226,7 +226,7 @@ class SessionStore(SessionBase):
     def _expiry(self) -> Expiry:
         return Expiry(float(self.get_expiry_age()), self._sets_expiry, self._found_expiry)
 
-    def _wrote(self, entries: Entries) -> None:
+    def _wrote(self, entries: EncodedEntries) -> None:
         """Notes what was written. Until the commit a rollback may undo it, and the next save has to send it again."""
         self._idle_seconds = 0
         self._sent = entries

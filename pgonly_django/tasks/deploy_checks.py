@@ -44,7 +44,7 @@ RENAMED = (
     "jobs: manage.py pgonly_jobs cancel --task {path}{database}."
 )
 BROKEN = "Fix the import of its module, in the environment in which the workers run."
-FITS = "Give new parameters a default, and keep those that stored jobs pass, until these jobs have run."
+HOW_TO_FIT = "Give new parameters a default, and keep those that stored jobs pass, until these jobs have run."
 BACKEND = "Keep the entry in TASKS until these jobs have run."
 BACKOFF = "Keep the function at that path until these jobs have run."
 LATE = "Import it in the `tasks` module of an app, or in AppConfig.ready()."
@@ -208,5 +208,5 @@ def _what_is_wrong_with_arguments(call: StoredCall, task: Any) -> Problem | None
     try:
         call_signature(task.func, task.takes_context).check(positional, dict.fromkeys(call.names))
     except WrongArgumentsError as error:
-        return Problem(str(error), FITS)
+        return Problem(str(error), HOW_TO_FIT)
     return None

@@ -47,7 +47,7 @@ from pgonly_django.tasks.result import JobResult
 
 EDITABLE = (State.SCHEDULED, State.READY, State.HELD)
 FIELDS = ("queue", "priority", "run_at", "args", "kwargs")
-READ = (*FIELDS, "state", "lease_epoch", "task", "backend", "enqueued_at", *KEY_COLUMNS)
+EDITING_COLUMNS = (*FIELDS, "state", "lease_epoch", "task", "backend", "enqueued_at", *KEY_COLUMNS)
 NOTES = {
     "concurrency_key": _("Its concurrency key was chosen for this job alone and stays."),
     "unique_key": _("Its unique key was chosen for this job alone and stays."),
@@ -79,7 +79,13 @@ def edit(alias: str, job_id: Any, version: str, changes: Mapping[str, Any]) -> l
     """
     require_autocommit(alias, "edit()")
     with transaction.atomic(using=alias):
-        job = Job.objects.using(alias).filter(pk=job_id).select_for_update(no_key=True).only(*READ).first()
+        job = (
+            Job.objects.using(alias)
+            .filter(pk=job_id)
+            .select_for_update(no_key=True)
+            .only(*EDITING_COLUMNS)
+            .first()
+        )
         if job is None:
             raise EditError(_("The job does not exist any more."))
         if job.state not in EDITABLE:

@@ -27,7 +27,7 @@ Columns = Callable[[list[Any], dict[str, Any]], dict[str, Any]]
 # None: the call is not unique.
 UniqueFunction = Callable[[list[Any], dict[str, Any]], Unique | None]
 
-WAITING, UNFINISHED, RETAINED = UNIQUE_WHILE
+WHILE_WAITING, WHILE_UNFINISHED, WHILE_RETAINED = UNIQUE_WHILE
 
 KEY_LENGTH = 255  # of the columns
 _MARK = " #sha256:"
@@ -130,7 +130,7 @@ def uniqueness(path: str, signature: CallSignature, options: TaskOptions) -> Uni
     an argument of it."""
     check_together(options)
     if options.idempotency_key is not None:
-        fixed = Unique(_key(path, "idempotency_key", options.idempotency_key), RETAINED)
+        fixed = Unique(_key(path, "idempotency_key", options.idempotency_key), WHILE_RETAINED)
         return lambda _args, _kwargs: fixed
     rule = options.unique
     if rule is None:
@@ -151,7 +151,7 @@ def uniqueness(path: str, signature: CallSignature, options: TaskOptions) -> Uni
 def kept_for_its_key(retention: timedelta | None, options: TaskOptions) -> timedelta | None:
     """Returns `retention`, or `unique_for` where that is longer and the key counts as long as the row exists: the row
     has to outlast the period."""
-    retains = options.idempotency_key is not None or _until(options) == RETAINED
+    retains = options.idempotency_key is not None or _until(options) == WHILE_RETAINED
     if retention is None or options.unique_for is None or not retains or options.unique is False:
         return retention
     return max(retention, options.unique_for)
@@ -161,8 +161,8 @@ def _until(options: TaskOptions) -> str:
     if options.unique_while is not None:
         return options.unique_while
     if options.debounce is not None:
-        return WAITING
-    return UNFINISHED if options.unique_for is None else RETAINED
+        return WHILE_WAITING
+    return WHILE_UNFINISHED if options.unique_for is None else WHILE_RETAINED
 
 
 def check_together(options: TaskOptions) -> None:
@@ -175,7 +175,7 @@ def check_together(options: TaskOptions) -> None:
         )
     if options.unique is False:
         raise OptionError("debounce needs to know which calls are the same: unique must not be False.")
-    if options.unique_while not in (None, WAITING):
+    if options.unique_while not in (None, WHILE_WAITING):
         rule = "debounce changes the job while it is waiting, so unique_while must be 'waiting' or left out"
         raise OptionError(f"{rule}, got {options.unique_while!r}.")
 

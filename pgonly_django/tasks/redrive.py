@@ -31,7 +31,7 @@ from pgonly_django.tasks.registry import find_task
 BATCH = 1000
 KEPT_NAMED = 100
 # What new arguments are made of, and what depends on them.
-CALL = ("task", "backend", "queue", "priority", "args", "kwargs", "enqueued_at", *KEY_COLUMNS)
+REDRIVEN_COLUMNS = ("task", "backend", "queue", "priority", "args", "kwargs", "enqueued_at", *KEY_COLUMNS)
 TAKEN = "Another job has its unique_key by now."
 
 
@@ -117,7 +117,7 @@ def _redrive_page(
     (number of jobs that run again, the others with the reason)."""
     with transaction.atomic(using=failed.db):
         lock(failed.db, {batch_id for _, batch_id in page if batch_id})
-        rows = list(redrive_rows(failed, [pk for pk, _ in page], CALL if arguments else ()))
+        rows = list(redrive_rows(failed, [pk for pk, _ in page], REDRIVEN_COLUMNS if arguments else ()))
         return _redrive_rows(failed.db, rows, arguments, rate, before)
 
 

@@ -39,7 +39,7 @@ from pgonly_django.testing.resumable_rows import (
     RESULT,
     STATE,
     Comparison,
-    Rows,
+    RowStates,
     Tables,
     ignored_labels,
     result_row,
@@ -151,7 +151,7 @@ class _Round:
     places: list[KillPlace]
     calls: Counter[str]
     cut_off: Counter[str]
-    rows: Rows
+    rows: RowStates
 
 
 class _Rounds:
@@ -165,7 +165,7 @@ class _Rounds:
         self._setup, self._state = setup, state
         self._tables = Tables(aliases, ignored)
         self._pseudo_rows = [label for label in (RESULT, STATE) if label not in ignored]
-        pseudo: Rows = {label: {"": {}} for label in self._pseudo_rows}
+        pseudo: RowStates = {label: {"": {}} for label in self._pseudo_rows}
         self._comparison = Comparison(self._tables.prepared | pseudo)
 
     def report(self, kill_at: Sequence[int], max_kills: int) -> ResumableReport:

@@ -23,19 +23,19 @@ from pgonly_django.models import CacheEntry, DurableCacheEntry, Job
 JOBS, CACHE, RESULT, STATE = "enqueued jobs", "cache entries", "result", "state()"
 JOB_FIELDS = ("task", "queue", "priority", "args", "kwargs")
 CACHE_FIELDS = ("key", "codec", "value", "number", "tags")
-LIVE = "num_nonnulls(value, number) > 0 AND coalesce(expires_at > clock_timestamp(), true)"
+LIVE_ENTRY = "num_nonnulls(value, number) > 0 AND coalesce(expires_at > clock_timestamp(), true)"
 # Of the tables of ours that are compared: how a message calls them, their fields, and which rows.
 OF_OURS: dict[type[models.Model], tuple[str, Collection[str], str]] = {
     Job: (JOBS, JOB_FIELDS, "true"),
-    CacheEntry: (CACHE, CACHE_FIELDS, LIVE),
-    DurableCacheEntry: (f"{CACHE} in the durable table", CACHE_FIELDS, LIVE),
+    CacheEntry: (CACHE, CACHE_FIELDS, LIVE_ENTRY),
+    DurableCacheEntry: (f"{CACHE} in the durable table", CACHE_FIELDS, LIVE_ENTRY),
 }
 IS_A_TABLE = "SELECT FROM pg_class WHERE oid = to_regclass(%s) AND relkind IN ('r', 'p')"
 SHOWN, SHOWN_CHARACTERS = 3, 300  # rows of a model in a message, and how much of a value
 FIELD_PARTS = 3  # app, model, field
 
-Row = dict[str, Any]
-Rows = dict[str, dict[str, Row]]  # by a label, then by the primary key as text
+RowState = dict[str, Any]
+RowStates = dict[str, dict[str, RowState]]  # by a label, then by the primary key as text
 Field = tuple[str, str]  # a label, the name of a field
 
 
@@ -74,11 +74,11 @@ class Tables:
             if connections[alias].vendor == "postgresql":
                 for model in apps.get_models(include_auto_created=True):
                     self._add(alias, model, ignored)
-        self.prepared: Rows = {label: {} for label in self._fields}
+        self.prepared: RowStates = {label: {} for label in self._fields}
         self.prepared = self.read()
 
-    def read(self) -> Rows:
-        rows: Rows = {label: {} for label in self._fields}
+    def read(self) -> RowStates:
+        rows: RowStates = {label: {} for label in self._fields}
         for alias, selects in self._selects.items():
             for label, text in all_rows(alias, " UNION ALL ".join(selects)):
                 row = json.loads(text, parse_float=_rounded)
@@ -120,10 +120,10 @@ class Tables:
 class Comparison:
     """`prepared` are the rows before the job, `unsteady` fields that differ anyway."""
 
-    prepared: Rows
+    prepared: RowStates
     unsteady: frozenset[Field] = frozenset()
 
-    def unsteady_fields(self, one: Rows, two: Rows) -> frozenset[Field]:
+    def unsteady_fields(self, one: RowStates, two: RowStates) -> frozenset[Field]:
         """Returns the fields that differ between two runs without a kill."""
         found = set()
         for label in one.keys() - {STATE}:
@@ -132,7 +132,7 @@ class Comparison:
                     found.add((label, name))
         return frozenset(found)
 
-    def differences(self, expected: Rows, got: Rows) -> list[str]:
+    def differences(self, expected: RowStates, got: RowStates) -> list[str]:
         """Returns the differences in words; empty where the rows are the same."""
         said: list[str] = []
         for label, prepared in self.prepared.items():
@@ -143,7 +143,7 @@ class Comparison:
                 said.append(f"{label}: " + _bags_differ(wanted, found))
         return said
 
-    def _of_row(self, label: str, key: str, expected: Rows, got: Rows) -> Iterator[str]:
+    def _of_row(self, label: str, key: str, expected: RowStates, got: RowStates) -> Iterator[str]:
         where = f"{label} {key}".strip()
         wanted, found = expected[label].get(key), got[label].get(key)
         if wanted is None or found is None:
@@ -157,24 +157,24 @@ class Comparison:
                 place = f"{where}: {name}" if name else where
                 yield f"{place} is {_short(values[1])} instead of {_short(values[0])}."
 
-    def _new_rows(self, rows: Rows, label: str) -> Counter[str]:
+    def _new_rows(self, rows: RowStates, label: str) -> Counter[str]:
         new = (row for key, row in rows[label].items() if key not in self.prepared[label])
         return Counter(json.dumps(self._form(label, row)) for row in new)
 
-    def _column(self, rows: Rows, label: str, name: str) -> Any:
+    def _column(self, rows: RowStates, label: str, name: str) -> Any:
         """Returns the values of a field: of the prepared rows by key, of the new ones in any order."""
         values = {key: json.dumps(row.get(name)) for key, row in rows[label].items()}
         prepared = {key: values.pop(key, "") for key in self.prepared[label]}
         return prepared, Counter(values.values())
 
-    def _form(self, label: str, row: Row) -> Row:
+    def _form(self, label: str, row: RowState) -> RowState:
         shown = {
             name: value and "(some value)" for name, value in row.items() if (label, name) in self.unsteady
         }
         return row | shown
 
 
-def result_row(result: Any) -> Row:
+def result_row(result: Any) -> RowState:
     """Returns the result of a job, or of state(), as the row of a table that always has one."""
     return result if isinstance(result, dict) else {"": result}
 

@@ -21,7 +21,7 @@ from pgonly_django.context.pending_wait import PendingWait
 from pgonly_django.context.transactions import is_in_transaction
 from pgonly_django.database.statement import Statement
 from pgonly_django.queue.checkpoints import Position, Saved
-from pgonly_django.queue.waits import Look
+from pgonly_django.queue.waits import WaitLook
 from pgonly_django.testing.autocommit import CommitWatch
 
 _WRITE = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\s+([\w.\"]+)")
@@ -165,7 +165,7 @@ class WatchedMemory(Memory):
         self._has_saved(f"step {name!r}")
         return kept
 
-    def look_again(self, wait: PendingWait) -> Look:
+    def look_again(self, wait: PendingWait) -> WaitLook:
         """Makes a place only where an answer is saved: how often a run looks depends on how fast it is."""
         with self.watch.quietly():
             look = super().look_again(wait)

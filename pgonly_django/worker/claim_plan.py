@@ -21,7 +21,7 @@ from pgonly_django.events import emit
 from pgonly_django.models.job import State
 from pgonly_django.models.job_rows import SUSPECT_FROM
 from pgonly_django.outcomes import Outcome
-from pgonly_django.queue.claim import DUTY, Claim, ClaimedJob, Claimer
+from pgonly_django.queue.claim import HEAD_DUTY, Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish
 from pgonly_django.queue.limited.claim import Claimed, LimitedClaimer
 from pgonly_django.queue.limited.look import Look
@@ -197,7 +197,7 @@ class ClaimPlan:
         has_backlog = len(jobs) >= claim.limit or _fills_a_band(claim, jobs)
         if not has_backlog and self.claimer.unknown.names():
             # It may have walked over many jobs that it leaves to others (10,000: 10 ms).
-            self.ordinary.put_off(min(DUTY * (now - began), WALKED_SECONDS))
+            self.ordinary.put_off(min(HEAD_DUTY * (now - began), WALKED_SECONDS))
         self.ordinary.looked(
             began, now + self.ordinary.pause() if claim.from_head else self.claimer.head_due_at,
             # Without a free slot it was for queues of short jobs only.

@@ -20,7 +20,7 @@ from django.db.backends.signals import connection_created
 from psycopg.pq import TransactionStatus
 
 from pgonly_django.database import pool
-from pgonly_django.database.connect import NOTICE_DEAD_PEERS, OURS
+from pgonly_django.database.connect import NOTICE_DEAD_PEERS, OUR_NAME
 from pgonly_django.database.on_django import PASSED_BY
 from pgonly_django.events import emit
 
@@ -80,7 +80,7 @@ def _ours() -> list[Any]:
 
 
 def _name(settings: dict[str, Any], worker_id: UUID) -> str:
-    given = settings["OPTIONS"].get("application_name") or os.environ.get("PGAPPNAME") or f"{OURS}jobs"
+    given = settings["OPTIONS"].get("application_name") or os.environ.get("PGAPPNAME") or f"{OUR_NAME}jobs"
     return f"{given.encode('ascii', 'replace').decode()[:NAME_LENGTH]} {worker_id}"
 
 

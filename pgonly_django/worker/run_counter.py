@@ -19,7 +19,7 @@ from pgonly_django.models.job_stats import BOUNDS, BUCKETS, NUMBERS, TIMED
 from pgonly_django.queue import stats
 from pgonly_django.queue.finish import Finish
 from pgonly_django.queue.rescue import Rescued
-from pgonly_django.queue.stats import TIMES, RunCounts, counts_of_rescued
+from pgonly_django.queue.stats import TIME_ARRAYS, RunCounts, counts_of_rescued
 from pgonly_django.worker.ending import EndedRun
 
 WRITE_SECONDS = 15.0
@@ -133,7 +133,7 @@ class RunCounter:
             counts = self._make(added.queue, added.task)
             for name in NUMBERS:
                 setattr(counts, name, getattr(counts, name) + getattr(added, name))
-            for name in TIMES:
+            for name in TIME_ARRAYS:
                 own, others = getattr(counts, name), getattr(added, name)
                 own[: len(others)] = map(add, own, others)
 

@@ -76,7 +76,7 @@ def test_help_names_each_option_of_a_task_with_its_default():
 def test_each_inner_key_of_a_setting_has_a_row():
     known = {
         "QUEUES": declared_queues.KEYS,
-        "LIMITERS": declarations.KEYS,
+        "LIMITERS": declarations.LIMITER_KEYS,
         "BUDGETS": budget_settings.KEYS,
         "SCHEDULES": schedules.KEYS,
     }

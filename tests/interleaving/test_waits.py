@@ -137,8 +137,8 @@ def look_without_saving(self, wait, look_again=Memory.look_again):
 
 
 NOT_CANCELLED = (
-    finish.WAITING[0],
-    Statement(finish.WAITING[1].sql.replace("cancel_requested_at IS NOT", "id IS")),
+    finish.BLOCKING[0],
+    Statement(finish.BLOCKING[1].sql.replace("cancel_requested_at IS NOT", "id IS")),
 )
 LOST = "its event was sent, and the job is scheduled forever"
 BROKEN = {

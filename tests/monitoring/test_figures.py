@@ -145,7 +145,7 @@ def test_the_parts_of_a_period_add_up():
 def test_each_part_has_its_runs_where_naive_times_are_set_back(settings, monkeypatch, period, hours):
     settings.USE_TZ, settings.TIME_ZONE = False, "Europe/Berlin"
     now = "timestamptz '2026-10-25 12:30+00'"  # at 01:00 UTC 03:00 became 02:00
-    monkeypatch.setattr(runs, "PARTS", runs.PARTS.replace("clock_timestamp()", now))
+    monkeypatch.setattr(runs, "PARTS_OF_PERIOD", runs.PARTS_OF_PERIOD.replace("clock_timestamp()", now))
     sql(
         f"INSERT INTO pgonly_job_stats (granularity, starts_at, queue, task, succeeded, failed, retried, interrupted,"
         f" crashed, waiting_times, run_times) SELECT 'hour', date_trunc('hour', {now}) - n * interval '1 hour', 'q',"

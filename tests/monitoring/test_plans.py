@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from pgonly_django.cache.entry import TABLES as CACHE_TABLES
+from pgonly_django.cache.entry import CACHE_TABLES as CACHE_TABLES
 from pgonly_django.database.connect import connect
 from pgonly_django.models.budget import HELD_BY
 from pgonly_django.monitoring import limits, progress, queues, runs, storage, waiting

@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 
 from pgonly_django.database.connect import connect
 from pgonly_django.models import JobStats
-from pgonly_django.models.job_stats import KEPT, NUMBERS
+from pgonly_django.models.job_stats import NUMBERS, STATS_KEPT
 from pgonly_django.monitoring import runs as module
 from pgonly_django.monitoring.runs import PAIRS_AT_MOST, runs_today
 from pgonly_django.queue import stats as written
@@ -103,8 +103,8 @@ def test_where_there_are_too_many_rows_the_others_are_not_counted(monkeypatch):
 
 @pytest.mark.django_db(transaction=True)
 def test_what_is_pruned_is_older_than_what_is_counted():
-    assert KEPT["hour"] > 2 * DAY
-    ended(midnight() - KEPT["hour"] - DAY, succeeded=1), ended(succeeded=2)
+    assert STATS_KEPT["hour"] > 2 * DAY
+    ended(midnight() - STATS_KEPT["hour"] - DAY, succeeded=1), ended(succeeded=2)
     before = runs_today("default")
     with connect("default", application_name="tests") as server:
         assert written.prune(server) == 1
@@ -137,7 +137,7 @@ def test_no_number_falls_while_workers_write(ends):
 
 def _write(counts):
     """As a worker does, but in the transaction of the test."""
-    values = {name: f"{{{','.join(map(str, getattr(counts, name)))}}}" for name in written.TIMES}
+    values = {name: f"{{{','.join(map(str, getattr(counts, name)))}}}" for name in written.TIME_ARRAYS}
     parameters = {
         **{name: [getattr(counts, name)] for name in ("queue", "task", *NUMBERS)},
         **{name: [value] for name, value in values.items()},

@@ -222,7 +222,7 @@ STATEMENTS = {
     "limited, look of given queues": uses(
         LOOKED_AT, look.GROUPS_OF_GIVEN, queues=["queue 3", "keyed", "limited"]
     ),
-    "limited, keys": uses(LIMITED_RUNNING | KEPT | PRIMARY, gates.KEYS),
+    "limited, keys": uses(LIMITED_RUNNING | KEPT | PRIMARY, gates.COUNT_OF_KEYS),
     "limited, candidates of a key": uses(LIMITED, candidates(GroupKind.KEYED), WORKER_ROW, **SOME_KEYS),
     "limited, candidates of a flood": uses(
         LIMITED, candidates(GroupKind.KEYED), WORKER_ROW, **{**SOME_KEYS, "keys": ["flood"]}
@@ -329,7 +329,7 @@ STATEMENTS = {
     "health, oldest per queue": uses(WAITING, health.OLDEST_PER_QUEUE),
     "health, latency": uses(RUNNING | PRIMARY, health.LATENCY, queues=["queue 3"]),
     "health, failures": uses(FAILED, health.FAILURES),
-    "waiting": uses(WAITING, promote.WAITING),
+    "waiting": uses(WAITING, promote.COUNT_WAITING),
     "first of its name": uses(WORKER_ROW, liveness.FIRST_OF_ITS_NAME),
     "forget stopped workers": uses(WORKER_ROW, liveness.FORGET, stopped_named="stopped"),
     "forget workers": uses(WORKER_ROW, liveness.FORGET, older_than=timedelta(days=1), stopped_named=None),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pgonly_django.cache.deletion import DELETE_MANY, DELETE_PATTERN, DELETE_RANGE, DELETE_TAGS
-from pgonly_django.cache.entry import TABLES
+from pgonly_django.cache.entry import CACHE_TABLES
 from tests.plans.found import sql_of
 from tests.plans.table import filled
 from tests.plans.test_plans import explain, walk
@@ -31,17 +31,17 @@ def server(django_db_setup, django_db_blocker):
     """A connection to tables of entries that were never analyzed."""
 
     def fill(cursor):
-        for table in TABLES:
+        for table in CACHE_TABLES:
             cursor.execute(f"TRUNCATE {table}")
             cursor.execute(f"DELETE FROM pg_statistic WHERE starelid = '{table}'::regclass")
             cursor.execute(ENTRIES.format(table))
 
-    with filled(django_db_blocker, TABLES, fill) as server:
+    with filled(django_db_blocker, CACHE_TABLES, fill) as server:
         yield server
 
 
 @pytest.mark.parametrize("kind", ["force_custom_plan", "force_generic_plan"])
-@pytest.mark.parametrize("number", range(len(TABLES)), ids=TABLES)
+@pytest.mark.parametrize("number", range(len(CACHE_TABLES)), ids=CACHE_TABLES)
 @pytest.mark.parametrize("name", DELETIONS)
 def test_nothing_is_evaluated_again_for_each_entry(server, name, number, kind):
     statements, parameters = DELETIONS[name]

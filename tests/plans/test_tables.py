@@ -11,7 +11,7 @@ import re
 import psycopg
 import pytest
 
-from pgonly_django.cache.entry import TABLES as CACHE_TABLES
+from pgonly_django.cache.entry import CACHE_TABLES as CACHE_TABLES
 from pgonly_django.models import State
 from tests.guards import refuse
 from tests.plans.found import TABLES, found, positional, shown, sql_of, where

@@ -9,7 +9,7 @@ from django.core import serializers
 from django.db import connection
 
 from pgonly_django.models import JobStats
-from pgonly_django.models.job_stats import BOUNDS, BUCKETS, KEPT
+from pgonly_django.models.job_stats import BOUNDS, BUCKETS, STATS_KEPT
 from pgonly_django.queue.stats import BATCH, RunCounts, add, prune
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -62,8 +62,8 @@ def test_two_workers_that_write_the_same_rows_at_once_lose_nothing(server, other
 
 
 def test_minutes_are_pruned_after_three_hours_and_hours_after_35_days(server):
-    assert {"minute": timedelta(hours=3), "hour": timedelta(days=35)} == KEPT
-    for granularity, age in KEPT.items():
+    assert {"minute": timedelta(hours=3), "hour": timedelta(days=35)} == STATS_KEPT
+    for granularity, age in STATS_KEPT.items():
         for seconds in (-60, 60):
             starts_at = datetime.now(UTC) - age + timedelta(seconds=seconds)
             JobStats.objects.create(granularity=granularity, starts_at=starts_at, queue=str(seconds), task="")

@@ -20,7 +20,7 @@ from pgonly_django.exceptions import LeaseLost, ManualCommitError, NotStorableEr
 from pgonly_django.models import Event, Job, State, Step, Wait
 from pgonly_django.outcomes import Outcome
 from pgonly_django.queue import waits
-from pgonly_django.queue.waits import Delivered, Look, deliver
+from pgonly_django.queue.waits import Delivered, WaitLook, deliver
 from tests.counting import counted_calls
 from tests.queue.rows import (
     DAY,
@@ -101,7 +101,7 @@ def test_a_later_run_keeps_the_deadline_and_asks_the_new_question(transactional_
 def test_what_has_not_come_is_waited_for_until_the_deadline(transactional_db):
     job = make_running()
     begin(job, for_event())
-    assert look(job, for_event()) == Look(None, None, is_new=False)
+    assert look(job, for_event()) == WaitLook(None, None, is_new=False)
     begin(job, limited := for_event("other", timeout=60))
     answer, seconds, _is_new = look(job, limited)
     assert (answer, 50 < seconds <= 60) == (None, True)
@@ -148,7 +148,7 @@ def test_a_look_beside_another_one_that_stores_the_answer_gets_it_too(other, bes
         second = beside(look, job, wait)
         with connect("default", application_name="pgonly tests, looking") as looking:
             wait_until_blocked(looking)
-    assert second.result(30) == Look('{"event": 7}', None, is_new=False)
+    assert second.result(30) == WaitLook('{"event": 7}', None, is_new=False)
     assert (Step.objects.count(), Wait.objects.count()) == (1, 0)
 
 

@@ -14,7 +14,7 @@ from pgonly_django.models import Job, Schedule, State, Tick
 from pgonly_django.models.schedule import UNPLANNED
 from pgonly_django.queue.enqueue import aware
 from pgonly_django.scheduling import due as due_module
-from pgonly_django.scheduling.calls import KEPT
+from pgonly_django.scheduling.calls import TICKS_SEEN
 from pgonly_django.scheduling.due import DueSchedules, Turn
 from tests.queue.rows import SECOND, while_locked
 from tests.scheduling.rows import DAY, HOUR, MINUTE, clock, fresh, jobs, look, make, make_many, ticks
@@ -298,13 +298,13 @@ def test_the_ticks_of_a_schedule_are_pruned_by_its_later_ones():
     schedule = make(every_seconds=60.0)
     rows = [
         Tick(schedule=schedule, tick_at=schedule.next_at - place * MINUTE, outcome=outcome)
-        for place in range(1, KEPT + 50)
+        for place in range(1, TICKS_SEEN + 50)
         for outcome in (["skipped"] if place < 20 or place % 2 else ["enqueued"])
     ]
     Tick.objects.bulk_create(rows)
     look()
-    assert len(ticks(schedule, outcome="skipped")) <= KEPT
-    assert len(ticks(schedule, outcome="enqueued")) <= KEPT
+    assert len(ticks(schedule, outcome="skipped")) <= TICKS_SEEN
+    assert len(ticks(schedule, outcome="enqueued")) <= TICKS_SEEN
     assert ticks(schedule)[-1].tick_at == schedule.next_at
 
 

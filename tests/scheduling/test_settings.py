@@ -247,7 +247,7 @@ def test_once_the_old_version_is_gone_its_rows_go_too(deploy):
     make_worker()
     deploy(old=NIGHTLY, both=OFTEN)
     deploy(both=OFTEN)
-    Schedule.objects.filter(name="old").update(declared_at=timezone.now() - declare_module.STALE_AFTER)
+    Schedule.objects.filter(name="old").update(declared_at=timezone.now() - declare_module.FORGOTTEN_AFTER)
     deploy(both=OFTEN)
     assert names() == ["both"]
 
@@ -265,7 +265,7 @@ def test_a_service_that_was_killed_may_be_back_within_minutes(deploy):
 def test_the_rows_of_a_worker_that_sleeps_stay(deploy):
     deploy(old=NIGHTLY, both=OFTEN)
     sleeper = make_worker(DAY, sleeping_since=timezone.now())
-    Schedule.objects.filter(name="old").update(declared_at=timezone.now() - declare_module.STALE_AFTER)
+    Schedule.objects.filter(name="old").update(declared_at=timezone.now() - declare_module.FORGOTTEN_AFTER)
     deploy(both=OFTEN)
     assert names() == ["both", "old"]
     sleeper.delete()

@@ -37,7 +37,7 @@ from pgonly_django.tasks.options import NAME_LENGTH, YEARS, is_in_years
 from pgonly_django.tasks.registry import UnknownTaskError, import_task
 from pgonly_django.tasks.result import JobResult
 
-CALL = ("queue", "priority", "args", "kwargs")
+CALL_FIELDS = ("queue", "priority", "args", "kwargs")
 CHARACTERS_AT_MOST = 100_000
 # How long another transaction may lock a row.
 PATIENCE = timedelta(seconds=3)
@@ -112,7 +112,7 @@ def again_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> 
 def _run_again(request: HttpRequest, form: CallForm) -> JobResult | None:
     """Returns None where it was refused, and the form says why."""
     job, given = form.job, form.cleaned_data
-    call = {name: given.get(name, getattr(job, name)) for name in CALL}
+    call = {name: given.get(name, getattr(job, name)) for name in CALL_FIELDS}
     with _refusals(request, form):
         made = run_again(job, run_at=given["run_at"], **call)
         said = _("Run again: the job %s has its unique key.") if made.is_duplicate else _("Run again as %s.")

@@ -16,11 +16,12 @@ from django.utils.translation import gettext as _
 from pgonly_django.admin.jobs.cells import LISTED, OPTIONAL, enqueued, time_cell
 from pgonly_django.admin.jobs.filters import SelectFilter, TimeFilter, in_state
 from pgonly_django.admin.jobs.related import in_words
-from pgonly_django.admin.jobs.verbs import LARGE, JobVerb
+from pgonly_django.admin.jobs.verbs import JobVerb
 from pgonly_django.admin.paging import TimedChangeList, capped_counts, label_of
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.database.on_django import in_time
 from pgonly_django.models import Job, State
+from pgonly_django.models.job_rows import LARGE_COLUMNS
 
 STATE_VAR = "state__exact"
 WHOLE_VAR = "whole"  # read all of the table, however long that takes
@@ -100,7 +101,7 @@ class JobChangeList(TimedChangeList):
         return text % facts
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Job]:
-        jobs: QuerySet[Job] = super().get_queryset(request, exclude_parameters).defer(*LARGE)
+        jobs: QuerySet[Job] = super().get_queryset(request, exclude_parameters).defer(*LARGE_COLUMNS)
         return jobs.annotate(**LISTED)
 
     def get_ordering_field(self, field_name: Any) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.formats import SECOND, brief, progress_bar, whole
+from pgonly_django.admin.formats import ONE_SECOND, brief, progress_bar, whole
 from pgonly_django.models import Job
 from pgonly_django.monitoring.progress import BatchProgress, job_progress
 from pgonly_django.queue.carried import JSON_CARRIED
@@ -38,7 +38,7 @@ def progress_of(job: Job, *, sees_data: bool) -> dict[str, Any] | None:
         "percent": progress.percent,
         "figures": " / ".join(figures),
         "speed": _speed(progress.per_minute),
-        "left": _("%s left") % whole(progress.left) if progress.left and progress.left >= SECOND else "",
+        "left": _("%s left") % whole(progress.left) if progress.left and progress.left >= ONE_SECOND else "",
         "message": message,
     }
 

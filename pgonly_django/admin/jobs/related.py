@@ -21,7 +21,7 @@ from pgonly_django.monitoring.progress import BatchProgress, progress_for_page
 from pgonly_django.queue.enqueue import OF_BATCH, OF_COPY, OF_JOB, OF_SCHEDULE
 
 SHOWN = 20
-READ = ("task", "state", "cancel_requested_at")
+LINKED_COLUMNS = ("task", "state", "cancel_requested_at")
 WORDS = {
     OF_JOB: gettext_lazy("enqueued by job %s"),
     OF_COPY: gettext_lazy("run again from job %s"),
@@ -82,7 +82,7 @@ def _batch(label: str, batch_id: str, job: Job, links: Links, name: str = "") ->
 def _made_by(origin: str, label: str, job: Job, links: Links) -> dict[str, Any]:
     """Index: pgonly_job_enqueued_by."""
     jobs = _jobs_beside(job).filter(enqueued_by=origin)
-    first = list(jobs.order_by("pk").only(*READ)[: SHOWN + 1])
+    first = list(jobs.order_by("pk").only(*LINKED_COLUMNS)[: SHOWN + 1])
     has_more = len(first) > SHOWN
     count = jobs.values("pk")[: COUNTED_AT_MOST + 1].count() if has_more else len(first)
     return {
@@ -116,7 +116,7 @@ def _origin_of(job: Job, links: Links) -> dict[str, Any] | None:
 
 def _job(key: str, job: Job) -> Job | None:
     try:
-        return _jobs_beside(job).filter(pk=UUID(key)).only(*READ).first()
+        return _jobs_beside(job).filter(pk=UUID(key)).only(*LINKED_COLUMNS).first()
     except ValueError:
         return None
 

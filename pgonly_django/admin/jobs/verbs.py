@@ -26,13 +26,13 @@ from pgonly_django.models.job import (
     STARTABLE,
     key_is_free,
 )
+from pgonly_django.models.job_rows import LARGE_COLUMNS
 
 # On a job's page: the first is the primary button, the next one stands beside it, and the others are in a menu.
-ORDER = ("resume", "run_now", "cancel", "edit", "retry", "again", "hold", "discard", "delete")
+BUTTON_ORDER = ("resume", "run_now", "cancel", "edit", "retry", "again", "hold", "discard", "delete")
 BESIDE_EACH_OTHER = 2
 ALWAYS_IN_MENU = ("discard", "delete")
 # Columns that may be megabytes; neither the list nor a verb reads them.
-LARGE = ("args", "kwargs", "options", "then_job", "result", "errors", "log")
 IS_CANCELLING = Q(state=State.RUNNING, cancel_requested_at__isnull=False)
 
 
@@ -55,7 +55,7 @@ def _verb(states: Sequence[State], *, condition: Q | None = None, **texts_and_me
         allowed=reduce(or_, map(in_state, states)) & (condition or Q()),
         allows=lambda job: job.state in states and not is_cancelling(job),
         only_asks=lambda job: job.state == State.RUNNING,
-        deferred=LARGE,
+        deferred=LARGE_COLUMNS,
     )
 
 
@@ -145,7 +145,11 @@ def buttons_of(
         for may, name, label, hint in pages
         if may
     ]
-    made.sort(key=lambda button: ORDER.index(button.name) if button.name in ORDER else len(ORDER))
+    made.sort(
+        key=lambda button: (
+            BUTTON_ORDER.index(button.name) if button.name in BUTTON_ORDER else len(BUTTON_ORDER)
+        )
+    )
     beside = [button for button in made if button.name not in ALWAYS_IN_MENU][:BESIDE_EACH_OTHER]
     return {"beside": beside, "menu": [button for button in made if button not in beside]}
 

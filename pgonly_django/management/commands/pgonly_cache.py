@@ -9,7 +9,7 @@ from django.db import connections
 
 from pgonly_django.cache import deletion
 from pgonly_django.cache.backend import PostgresCache, our_caches
-from pgonly_django.cache.entry import TABLES
+from pgonly_django.cache.entry import CACHE_TABLES
 from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
 from pgonly_django.monitoring.storage import CacheFigures, caches
@@ -39,7 +39,7 @@ class Command(BaseCommand):
             self._clear(self._cache(options["cache"]), options["prefix"], options["tag"])
         else:
             store = self._cache(options["cache"]).store
-            name = TABLES[store.durable]
+            name = CACHE_TABLES[store.durable]
             with connections[store.pool.alias].cursor() as cursor:
                 cursor.execute(f"ALTER TABLE {table(name)} SET {action.upper()}")
             self.stdout.write(f"{name} is {action} now; every cache in that table with it.")

@@ -27,7 +27,7 @@ from pgonly_django.models.job_rows import IS_LIMITED, IS_READY, IS_SUSPECT
 from pgonly_django.queue.candidates import claimable, of, sql_of, where
 from pgonly_django.queue.claim import (
     BAND_LIMIT,
-    COLUMNS,
+    CLAIMED_COLUMNS,
     NOT_LEFT_TO_OTHERS,
     UPDATE,
     ClaimedJob,
@@ -51,7 +51,7 @@ FROZEN = "2s"  # a claim that stands still for this long is rolled back
 # This many jobs without a key, which need more slots than are free, do not hide a smaller one after them.
 PASSED_OVER = 10
 
-_KEPT = f"""ARRAY (SELECT kept.id FROM {gates.KEPT.format(key="wanted.key", states="'ready'")})"""
+_KEPT = f"""ARRAY (SELECT kept.id FROM {gates.KEPT_JOBS.format(key="wanted.key", states="'ready'")})"""
 _ROWS = {
     GroupKind.SUSPECT: claimable(IS_SUSPECT).order_by("ready_at"),
     GroupKind.PLAIN: claimable(IS_READY),
@@ -88,7 +88,7 @@ CANDIDATES_OF = {
 CLAIM = qualified(f"{UPDATE} (SELECT unnest(%(ids)s::uuid[])))")
 # Index: the primary key (for "state || ''" see queue/finish.py).
 CLAIMED = qualified(f"""
-SELECT {COLUMNS} FROM pgonly_job AS job
+SELECT {CLAIMED_COLUMNS} FROM pgonly_job AS job
 WHERE job.id = ANY (%(ids)s::uuid[]) AND job.worker_id = %(worker)s AND job.state || '' = 'running'
 """)
 

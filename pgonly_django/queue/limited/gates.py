@@ -114,14 +114,15 @@ WHERE pg_try_advisory_xact_lock({ADVISORY_CLASS}, hashtext(gate))
 
 # The jobs that keep their concurrency key while they wait (queue/waits.py), and from then on until they run. Index:
 # pgonly_wait_kept, then the primary key. Whether there are any is asked once in a statement: mostly there are none.
-KEPT = qualified("""pgonly_wait AS wait JOIN pgonly_job AS kept
+KEPT_JOBS = qualified("""pgonly_wait AS wait JOIN pgonly_job AS kept
         ON kept.id = wait.job_id AND kept.lease_epoch = wait.lease_epoch AND kept.state || '' IN ({states})
     WHERE wait.kept_key = {key}""")
 ARE_KEPT = qualified("(SELECT true FROM pgonly_wait WHERE kept_key IS NOT NULL ORDER BY kept_key LIMIT 1)")
 KEEPING = f"""CASE WHEN {ARE_KEPT} THEN (
-        SELECT count(DISTINCT kept.id) FROM {KEPT.format(key="{key}", states="'scheduled', 'ready'")}) ELSE 0 END"""
+        SELECT count(DISTINCT kept.id)
+        FROM {KEPT_JOBS.format(key="{key}", states="'scheduled', 'ready'")}) ELSE 0 END"""
 # Index: pgonly_job_limited_running.
-KEYS = qualified(f"""
+COUNT_OF_KEYS = qualified(f"""
 SELECT key, (SELECT count(*) FROM pgonly_job
     WHERE slots IS NOT NULL AND state = 'running' AND concurrency_key = k.key) + {KEEPING.format(key="k.key")}
 FROM unnest(%(keys)s::text[]) AS k(key)
@@ -130,7 +131,7 @@ FROM unnest(%(keys)s::text[]) AS k(key)
 
 def ask_keys(connection: OwnConnection, keys: Collection[str]) -> psycopg.Cursor[Any]:
     """Asks how many jobs of each key run, or keep it. Raises psycopg.Error."""
-    return connection.execute(KEYS, {"keys": list(keys)}, prepare=True)
+    return connection.execute(COUNT_OF_KEYS, {"keys": list(keys)}, prepare=True)
 
 
 # Index: the primary key of pgonly_queue_tokens. It runs under the queue's gate, so no other claim writes the row.

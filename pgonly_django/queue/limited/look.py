@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.database.statement import Params
 from pgonly_django.models.job_rows import SUSPECT_FROM, WAITING_SINCE
-from pgonly_django.queue.candidates import LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.queue.candidates import FIRST_BY_KEY, LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue.claim import BAND_LIMIT, BANDS_OF_ALL, BANDS_OF_GIVEN, NOT_LEFT_TO_OTHERS, Band
 from pgonly_django.queue.limited import gates
-from pgonly_django.queue.limited.gates import ARE_KEPT, KEEPING, KEPT, Gate
+from pgonly_django.queue.limited.gates import ARE_KEPT, KEEPING, KEPT_JOBS, Gate
 from pgonly_django.queue.limited.turns import GroupKind, LimitedGroup, Turns
 from pgonly_django.tables import qualified
 
@@ -28,7 +28,6 @@ OVERDUE_SECONDS = 60.0
 _SINCE = f"date_part('epoch', {WAITING_SINCE})"
 _HEAD = f"concurrency_key, coalesce(concurrency_limit, 1), slots, {_SINCE}, task, crashes"
 _OF_BAND = f"{LIMITED_ROW} AND queue = band.queue AND priority = band.priority AND {NOT_LEFT_TO_OTHERS}"
-_BY_KEY = "ORDER BY concurrency_key, ready_at, id LIMIT 1"
 KEYED = qualified(f"""
 SELECT CASE WHEN mine.slots IS NULL THEN 'keyed' ELSE 'kept' END, band.queue, band.priority, head.key, head.key_limit,
     ((SELECT count(*) FROM (
@@ -44,10 +43,10 @@ FROM limited_band AS band
         FROM (VALUES (1, coalesce(last.key, ''), NULL), (2, '', last.key)) AS stretch(turn, after, until)
         CROSS JOIN LATERAL (
             WITH RECURSIVE heads(place, key, key_limit, slots, since, task, crashes) AS (
-                (SELECT 1, {_HEAD} FROM pgonly_job WHERE {_OF_BAND} AND concurrency_key > stretch.after {_BY_KEY})
+                (SELECT 1, {_HEAD} FROM pgonly_job WHERE {_OF_BAND} AND concurrency_key > stretch.after {FIRST_BY_KEY})
                 UNION ALL
                 SELECT heads.place + 1, next.* FROM heads CROSS JOIN LATERAL (
-                    SELECT {_HEAD} FROM pgonly_job WHERE {_OF_BAND} AND concurrency_key > heads.key {_BY_KEY}
+                    SELECT {_HEAD} FROM pgonly_job WHERE {_OF_BAND} AND concurrency_key > heads.key {FIRST_BY_KEY}
                 ) AS next
                 WHERE heads.place < %(keys_at_most)s::int AND (stretch.until IS NULL OR heads.key < stretch.until)
             )
@@ -57,7 +56,7 @@ FROM limited_band AS band
         LIMIT %(keys_at_most)s::int
     ) AS head
     CROSS JOIN LATERAL (SELECT CASE WHEN {ARE_KEPT} THEN (
-        SELECT kept.slots FROM {KEPT.format(key="head.key", states="'ready'")}
+        SELECT kept.slots FROM {KEPT_JOBS.format(key="head.key", states="'ready'")}
             AND kept.queue = band.queue AND kept.priority = band.priority AND {NOT_LEFT_TO_OTHERS} LIMIT 1
     ) END AS slots) AS mine
 """)

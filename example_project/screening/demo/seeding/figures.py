@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from example_project.screening.demo.seeding.rows import MODULE, Run, runs_of
 from pgonly_django.models import Job, JobStats, State
-from pgonly_django.models.job_stats import BOUNDS, BUCKETS, KEPT, TIMED
+from pgonly_django.models.job_stats import BOUNDS, BUCKETS, STATS_KEPT, TIMED
 from pgonly_django.outcomes import Outcome
 
 Stats = dict[tuple[str, datetime, str, str], JobStats]
@@ -37,7 +37,7 @@ def _count(stats: Stats, row: Job, run: Run, kind: str, since: datetime) -> None
     waited = (run.began - since) / timedelta(seconds=1) if since == row.ready_at else 0.05
     minute = run.ended.replace(second=0, microsecond=0)
     for granularity, at in (("minute", minute), ("hour", minute.replace(minute=0))):
-        if timezone.now() - at > KEPT[granularity]:
+        if timezone.now() - at > STATS_KEPT[granularity]:
             continue
         counts = stats.setdefault(
             (granularity, at, row.queue, row.task),
