@@ -27,7 +27,7 @@ BADGES = {
 }
 # SQL up to its semicolon, a command up to the end of its flags.
 CODE = re.compile(
-    r"((?:SELECT|ALTER|VACUUM|GRANT|DROP|CREATE|REINDEX|ROLLBACK|SET) [^;]+;"
+    r"((?:SELECT|ALTER|GRANT|CREATE) [^;]+;"
     r"|manage\.py [a-z_]+(?: (?!(?:and|it)\b)[\w.&*-]*[\w&*-])*)"
 )
 
@@ -62,19 +62,13 @@ def databases() -> list[str]:
 def _shown(report: Examination) -> dict[str, Any]:
     titles = {subject.name: subject.title for subject in report.subjects}
     return {
-        "server": report.server,
-        "seconds": report.seconds,
+        "report": report,
         "counts": [(*BADGES[level], number) for level in ORDER if (number := report.count(level))],
         "findings": [
-            {
-                "finding": finding,
-                "badge": BADGES[finding.level],
-                "title": titles[finding.subject],
-                "advice": parts_of(finding.advice),
-            }
+            (finding, BADGES[finding.level], titles[finding.subject], parts_of(finding.advice))
             for finding in report.findings
         ],
-        "healthy": [subject.title for subject in report.subjects if not subject.findings],
+        "healthy": [subject.title for subject, findings in report.subjects.items() if not findings],
     }
 
 

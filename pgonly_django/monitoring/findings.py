@@ -10,7 +10,6 @@ from math import inf
 from typing import Any
 
 from django.utils.functional import Promise
-from psycopg.sql import quote
 
 from pgonly_django.wording import duration
 
@@ -98,7 +97,7 @@ def _ago(seconds: float | None) -> str:
 
 
 FORMATS: dict[str, Callable[[Any], str]] = {
-    "time": _time, "ago": _ago, "names": named, "sql": identifier, "literal": quote,
+    "time": _time, "ago": _ago, "names": named, "sql": identifier,
 }  # fmt: skip
 
 

@@ -115,8 +115,8 @@ def declare(database: str, worker_id: UUID, lease_for: timedelta) -> set[str]:
     """Brings the rows into line with what this process declares, and returns its names. Raises django.db.Error.
 
     Workers with other code may do the same. A row that the code no longer has ends in two steps. It no longer ticks
-    when no worker has that code (see DueSchedules). It is deleted when no worker has confirmed it for FORGOTTEN_AFTER, or
-    at once if no other worker is alive; not while a worker sleeps, which confirms no rows. During a rolling deploy
+    when no worker has that code (see DueSchedules). It is deleted when no worker has confirmed it for FORGOTTEN_AFTER,
+    or at once if no other worker is alive; not while a worker sleeps, which confirms no rows. During a rolling deploy
     neither version deletes what the other one needs. A row that a person paused, edited or made stays.
     """
     mine = declared(database)

@@ -20,7 +20,7 @@ PAGE = f"{HOME}doctor/"
 
 def found(response):
     """What the page shows above a note, as (id, fact)."""
-    findings = [row["finding"] for row in response.context_data["findings"]]
+    findings = [finding for finding, *_ in response.context_data["findings"]]
     return [(each.id, each.fact) for each in findings if each.level != Level.INFO]
 
 

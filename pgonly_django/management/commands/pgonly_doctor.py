@@ -57,7 +57,11 @@ class Command(JobCommand):
         try:
             found = examine(alias, only, skip)
         except DatabaseError as error:
-            raise self._could_not_look(alias, error, as_json=flags["json"]) from error
+            reason = f"Cannot ask the database {alias!r}: {str(error).strip()}"
+            if flags["json"]:
+                self.stdout.write(json.dumps({"database": alias, "error": reason, "findings": []}))
+            hint = f"Try: manage.py dbshell --database {alias}"
+            raise CommandError(f"{reason}\n{hint}", returncode=COULD_NOT_LOOK) from error
         if flags["json"]:
             self.stdout.write(json.dumps(found.as_dict(), default=str))
         else:
@@ -66,21 +70,14 @@ class Command(JobCommand):
         if limit != NEVER and found.has(Level(limit)):
             raise SystemExit(1)
 
-    def _could_not_look(self, alias: str, error: Exception, *, as_json: bool) -> CommandError:
-        reason = f"Cannot ask the database {alias!r}: {str(error).strip()}"
-        if as_json:
-            self.stdout.write(json.dumps({"database": alias, "error": reason, "findings": []}))
-        hint = f"Try: manage.py dbshell --database {alias}"
-        return CommandError(f"{reason}\n{hint}", returncode=COULD_NOT_LOOK)
-
     def _lines_of(self, found: Examination) -> Iterator[str]:
         """Returns a line for each subject without findings, the findings of the others, and the sum."""
         yield f"{found.server}, database {found.alias!r}"
         yield ""
-        for subject in found.subjects:
-            if not subject.findings:
+        for subject, findings in found.subjects.items():
+            if not findings:
                 yield f"{self.style.SUCCESS('ok')}       {subject.title}"
-            for finding in subject.findings:
+            for finding in findings:
                 mark = getattr(self.style, STYLES[finding.level])(finding.level.value.ljust(8))
                 yield f"{mark} {finding.id} {subject.title}"
                 yield from _wrapped(finding.fact, INDENT, INDENT)

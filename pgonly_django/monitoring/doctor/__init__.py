@@ -1,5 +1,2 @@
-"""Finds problems of the database, the settings and the workers, and says what to do about them.
-
-One file per subject has conditions and the parts that find them: functions that take the alias of a database and yield
-a Finding each. `examination.py` lists them. For `manage.py pgonly_doctor` and its page in the admin.
-"""
+"""The doctor finds what only this package can know to be wrong, and says what to do about it. `examination.py` lists
+its parts: functions that take the alias of a database and yield findings."""

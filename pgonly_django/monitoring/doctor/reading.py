@@ -1,11 +1,10 @@
-"""The reading of the doctor: in transactions that change nothing, within a time; and its finding where it cannot
-read."""
+"""The reading of the doctor, in transactions that change nothing, and its findings where it cannot read."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -14,7 +13,7 @@ from django.db import DatabaseError, connections, models, router
 from psycopg import errors
 
 from pgonly_django.conf import schema
-from pgonly_django.database.on_django import is_in_transaction, time_limit
+from pgonly_django.database.on_django import all_rows, is_in_transaction, time_limit
 from pgonly_django.monitoring.findings import Condition, Finding, Level, identifier
 from pgonly_django.tables import TABLES
 
@@ -23,14 +22,6 @@ logger = logging.getLogger("pgonly_django.doctor")
 TIME_LIMIT = timedelta(seconds=3)
 # While a session waits for an exclusive lock of a table, every look at it would take all of its time.
 LOCK_LIMIT = timedelta(milliseconds=500)
-
-# For WITH: our tables, in PGONLY["SCHEMA"], else where the search_path finds them. Index: pg_class_relname_nsp_index.
-OUR_TABLES = """our_tables AS (
-    SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.reloptions AS options, c.reltuples AS rows
-    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE c.relname = ANY (%(our_tables)s) AND c.relkind IN ('r', 'p')
-        AND CASE WHEN %(our_schema)s = '' THEN pg_table_is_visible(c.oid) ELSE n.nspname = %(our_schema)s END
-)"""
 
 Part = Callable[[str], Iterable[Finding]]
 
@@ -48,24 +39,12 @@ def reading(alias: str) -> Iterator[Any]:
         yield cursor
 
 
-def rows(alias: str, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Returns all rows of one statement, by the names of their columns. It may name our tables by OUR_TABLES."""
-    ours = {"our_tables": list(TABLES), "our_schema": schema()}
+def rows(alias: str, sql: str) -> list[dict[str, Any]]:
+    """Returns all rows of one statement, by the names of their columns."""
     with reading(alias) as cursor:
-        cursor.execute(sql, {**ours, **(parameters or {})})
+        cursor.execute(sql)
         names = [column.name for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-
-def by_sql(condition: Condition, sql: str) -> Part:
-    """Returns a part that finds the condition in each row of a statement, whose columns are the facts; it gets the
-    `limit`."""
-
-    def part(alias: str) -> Iterator[Finding]:
-        for facts in rows(alias, sql, {"limit": condition.limit}):
-            yield condition.finding(**facts)
-
-    return part
 
 
 def belongs_to(alias: str, model: type[models.Model]) -> bool:
@@ -73,31 +52,20 @@ def belongs_to(alias: str, model: type[models.Model]) -> bool:
     return bool(router.allow_migrate_model(alias, model))
 
 
+# fmt: off
 DENIED = Condition("D001", Level.INFO, "This role may not look there: {error}.", "{_grant}")
 TOO_SLOW = Condition(
-    "D002",
-    Level.INFO,
-    "A look took longer than {_seconds:g} s and was stopped: {error}.",
-    "Try again when the server has less to do.",
-)
+    "D002", Level.INFO, "A look took longer than {_seconds:g} s and was stopped: {error}.",
+    "Try again when the server has less to do.")
 NO_ANSWER = Condition(
-    "D003",
-    Level.INFO,
-    "The server refused a look: {error}.",
-    "If tables are missing, D051 or D052 says so; else this server leaves out what PostgreSQL has there.",
-)
+    "D003", Level.INFO, "The server refused a look: {error}.",
+    "If tables are missing, D051 or D052 says so; else this server leaves out what PostgreSQL has there.")
 FAILED = Condition(
-    "D004",
-    Level.WARNING,
-    "A part of the examination failed: {_kind}: {error}",
-    "The log has the traceback.",
-)
+    "D004", Level.WARNING, "A part of the examination failed: {_kind}: {error}", "The log has the traceback.")
 LOCKED = Condition(
-    "D006",
-    Level.WARNING,
-    "A table was locked for longer than {_milliseconds:g} ms, and could not be read.",
-    "D025 says who has locked it.",
-)
+    "D006", Level.WARNING, "A table was locked for longer than {_milliseconds:g} ms, and could not be read.",
+    "docs/how-to/database_health.md#who-waits-for-a-lock shows who has locked it.")
+# fmt: on
 
 
 def not_read(alias: str, error: Exception) -> Finding:
@@ -126,13 +94,11 @@ _DENIED = re.compile(r"permission denied for (\w+(?: \w+)??) (\S+)$", re.MULTILI
 
 def _grant(alias: str, message: str) -> str:
     """Returns the GRANT of a right that is missing, to the role that privileges are checked for."""
-    (row,) = rows(alias, "SELECT current_user::text AS role")
-    role = identifier(row["role"])
+    ((role,),) = all_rows(alias, "SELECT current_user::text")
     denied = _DENIED.search(message)
     kind, name = denied.groups() if denied else ("", "")
     if kind == "table":
         place = (schema(), name) if schema() and name in TABLES else (name,)
-        return f"GRANT SELECT ON {identifier(*place)} TO {role};"
-    if kind == "schema":
-        return f"GRANT USAGE ON SCHEMA {identifier(name)} TO {role};"
-    return f"GRANT pg_monitor TO {role};"
+        return f"GRANT SELECT ON {identifier(*place)} TO {identifier(role)};"
+    right = f"USAGE ON SCHEMA {identifier(name)}" if kind == "schema" else "pg_monitor"
+    return f"GRANT {right} TO {identifier(role)};"

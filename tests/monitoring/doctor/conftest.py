@@ -124,3 +124,26 @@ def server_to_ruin(transactional_db, any_database):
     with new_server(options=OPTIONS) as server, as_alias(server):
         migrate()
         yield OwnServer(server)
+
+
+@pytest.fixture
+def pretend(own_server):
+    """`pretend(statement, ...)`: makes these things in a schema that comes before pg_catalog for the alias "fake"."""
+    own_server.execute("DROP SCHEMA IF EXISTS fake CASCADE", "CREATE SCHEMA fake")
+    options = {"options": "-c search_path=fake,pg_catalog,public"}
+    with as_alias(own_server.server, "fake", OPTIONS=options):
+
+        def make(*statements, **settings):
+            in_fake = "SET search_path = fake, pg_catalog, public"
+            own_server.execute("; ".join([in_fake, *statements]))
+            if settings:
+                chosen = "".join(f" -c {name.replace('__', '.')}={value}" for name, value in settings.items())
+                connections["fake"].close()
+                connections["fake"].settings_dict["OPTIONS"]["options"] = options["options"] + chosen
+
+        yield make
+    own_server.execute("DROP SCHEMA fake CASCADE")
+
+
+def version(text):
+    return f"CREATE FUNCTION version() RETURNS text LANGUAGE sql AS $$ SELECT '{text}'::text $$"

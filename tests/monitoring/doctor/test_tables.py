@@ -1,4 +1,4 @@
-"""Tables and indexes that are missing or invalid, and migrations that are not applied."""
+"""Tables and indexes that are missing, and migrations that are not applied."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.sql import value
 
 @pytest.mark.django_db
 def test_the_models_declare_every_index_that_the_database_has():
-    wanted = {index.name for index in declared_indexes("default")}
+    wanted = {name for _, name, _ in declared_indexes("default")}
     there = value("SELECT array_agg(indexname::text) FROM pg_indexes WHERE indexname LIKE 'pgonly%'")
     assert {name for name in there if not name.endswith("_like")} - wanted == set()
     assert found("indexes") == {}
@@ -47,36 +47,6 @@ def test_a_primary_key_that_was_dropped(sql):
     assert found("indexes") == {}
 
 
-def invalid(name):
-    return f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{at(name)}'::regclass"
-
-
-def test_an_invalid_index_is_mended_by_the_sql_of_the_advice(sql):
-    """Also while a copy of the database, where the index has the same OID, builds its own."""
-    sql(
-        invalid("pgonly_job_failed"),
-        "CREATE TEMP VIEW pg_stat_progress_create_index AS "
-        "SELECT 'another'::name AS datname, 'pgonly_job_failed'::regclass::oid AS index_relid",
-    )
-    finding = found("indexes")["D043"]
-    assert finding.level == Level.ERROR
-    sql(
-        "CREATE OR REPLACE TEMP VIEW pg_stat_progress_create_index AS "
-        "SELECT current_database() AS datname, 'pgonly_job_failed'::regclass::oid AS index_relid"
-    )
-    assert found("indexes") == {}  # it is being built here
-    sql("DROP VIEW pg_temp.pg_stat_progress_create_index", finding.advice)
-    assert found("indexes") == {}
-
-
-def test_a_left_over_of_an_interrupted_build_is_dropped(sql):
-    sql("CREATE INDEX pgonly_job_ready_ccnew ON pgonly_job (queue)", invalid("pgonly_job_ready_ccnew"))
-    finding = found("indexes")["D043"]
-    assert finding.level == Level.WARNING
-    sql(finding.advice.rpartition(": ")[2])
-    assert found("indexes") == {}
-
-
 @pytest.fixture
 def recorder(transactional_db):
     return MigrationRecorder(connection)
@@ -93,7 +63,7 @@ def test_an_empty_database_is_told_to_migrate(server_to_ruin):
     assert [each.id for each in report.findings] == ["D052"]
     named = {each.name for each in report.subjects}
     assert not named & {"indexes", "queues", "workers"}
-    assert {"server", "listen", "vacuum", "dead-rows", "settings"} <= named
+    assert {"server", "listen", "vacuum", "settings"} <= named
     assert "D003" in server_to_ruin.found("queues")  # where D052 is not asked for
 
 
