@@ -197,7 +197,7 @@ def _json_of(job_id: str, job: NewJob) -> str:
     values = {name: getattr(job.template, name) for name in TEMPLATE_COLUMNS}
     values |= {"id": job_id, "args": job.args, "kwargs": job.kwargs, **running_job(), **(job.more or {})}
     values |= {"unique_key": unique.key, "unique_while": unique.until}
-    texts = [f'"{name}": {values.pop(name, None) or "null"}' for name in _JSON]
+    texts = [f'"{name}": {text}' for name in _JSON if (text := values.pop(name, None))]
     scalars = json.dumps(values, default=as_text, ensure_ascii=False)
     return f"{scalars[:-1]}, {', '.join(texts)}}}"
 

@@ -73,7 +73,8 @@ class Lane(Timer):
 
     @property
     def due_at(self) -> float:
-        return NEVER if self._busy is None else self._busy[0] + (self._hangs_seconds or HANGS_SECONDS)
+        busy = self._busy  # which the thread may set at any time
+        return NEVER if busy is None else busy[0] + (self._hangs_seconds or HANGS_SECONDS)
 
     def run(self) -> None:
         """Tells of a call that hangs, and starts another thread."""

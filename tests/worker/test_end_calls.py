@@ -5,15 +5,16 @@ import threading
 import time
 
 import pytest
-from pgonly_django.worker.batches import BatchCloser
 
 from pgonly_django import task
 from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued, task_finished, task_started
+from pgonly_django.duties import Workplace
 from pgonly_django.exceptions import OptionError
 from pgonly_django.models.job_rows import CRASHES_ALLOWED
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.tasks.failures import check_on_failure
 from pgonly_django.worker import end_calls, lanes
+from pgonly_django.worker.housekeeper import Housekeeper
 from pgonly_django.worker.task_lookup import TaskLookup
 from tests import jobs
 from tests.jobs import burying, ending, telling
@@ -214,8 +215,7 @@ def test_a_receiver_that_runs_is_asked_and_waited_for(transactional_db, receive)
         seen.append(task_result.id)
 
     receive(task_finished, receiver)
-    batches = BatchCloser("default", lambda message: None)
-    calls = end_calls.EndCalls("default", TaskLookup(), None, batches, None)
+    calls = end_calls.EndCalls("default", TaskLookup(), Housekeeper(Workplace("default"), []))
     job = jobs.add.enqueue(1)
     calls.hear_rescued(job.id, has_failed=False)
     assert begun.wait(10)
