@@ -5,15 +5,20 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from django.utils import timezone
 
 from pgonly_django import plugins
-from pgonly_django.models import Budget, CostEntry, State
+from pgonly_django.models import Budget, CacheEntry, CostEntry, Session, State
 from pgonly_django.models.checkpoint import Step
-from tests.jobs import priced
+from tests.jobs import add, priced
 from tests.limits.rows import money, state
-from tests.worker.conftest import work, worked
+from tests.scheduling.rows import make, ticks
+from tests.worker.conftest import background_worker, work, worked
+from tests.worker.rounds import a_round
 
-__all__ = ["work", "worked"]
+__all__ = ["background_worker", "work", "worked"]
+
+PAST = "2001-01-01T00:00Z"
 
 
 @pytest.fixture
@@ -60,3 +65,40 @@ def test_without_limits_no_step_is_called_that_a_budget_has_to_pay(
     job = worked(task.using(max_attempts=1), **arguments).job
     assert (job.state, marks(), state()) == (State.FAILED, [], money(0, 0))
     assert message in job.errors[-1]["message"]
+
+
+@pytest.mark.parametrize(
+    ("room", "model"), [("cache", CacheEntry), ("sessions", Session), ("limits", CostEntry)]
+)
+def test_without_a_room_its_rows_are_not_pruned_and_those_of_others_are(
+    without, room, model, transactional_db
+):
+    def over():
+        CacheEntry.objects.create(key="a:old", codec=0, expires_at=PAST, prune_minute=0)
+        Session.objects.create(key_hash="00" * 32, data={}, expires_at=PAST, expires_hour=0)
+        CostEntry.objects.create(usd=1, at=PAST)
+
+    over()
+    a_round()
+    rooms = (CacheEntry, Session, CostEntry)
+    assert not any(each.objects.exists() for each in rooms)
+    without(room)
+    over()
+    a_round()
+    assert [each for each in rooms if each.objects.exists()] == [model]
+
+
+def test_without_schedules_none_ticks_and_jobs_run(without, background_worker):
+    without("scheduling")
+    schedule = make(next_at=timezone.now())
+    background_worker()
+    assert add.enqueue(1, b=2).wait(30).return_value == 3
+    assert ticks(schedule) == []
+
+
+def test_without_any_room_the_worker_runs_jobs(without, work):
+    for room in ("cache", "sessions", "limits", "scheduling"):
+        without(room)
+    result = add.enqueue(1, b=2)
+    work()
+    assert result.job.state == State.SUCCEEDED
