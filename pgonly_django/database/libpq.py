@@ -103,6 +103,7 @@ class Sent:
 
     results: list[pq.abc.PGresult] = field(default_factory=list)
     is_answered: bool = False
+    began: float = field(default_factory=time.monotonic)
 
 
 def send_together(raw: Raw, statements: Sequence[tuple[Statement, Params, bool]]) -> Sent:
@@ -113,13 +114,14 @@ def send_together(raw: Raw, statements: Sequence[tuple[Statement, Params, bool]]
     """
     pgconn = raw.pgconn
     parameters = [statement.values(params) for statement, params, _ in statements]
+    sent = Sent()
     with raw.lock:
         pgconn.enter_pipeline_mode()  # does nothing within one
         for (statement, _, binary), values in zip(statements, parameters, strict=True):
             pgconn.send_query_prepared(statement.name, values, statement.formats, int(binary))
         pgconn.pipeline_sync()
         _flushed(pgconn, None)
-    return Sent()
+    return sent
 
 
 def take_answers(raw: Raw, sent: Sequence[Sent]) -> None:

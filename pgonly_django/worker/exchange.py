@@ -73,7 +73,6 @@ class Exchange:
     finishes: Sequence[Finish] = ()
     reports: Sequence[Report] = ()
     claim: Claim | None = None
-    began: float = field(default_factory=time.monotonic)
     sent: Sent = field(default_factory=Sent)
 
     @property
@@ -155,7 +154,7 @@ class Exchanger:
         except (*TRY_AGAIN, *ROW_ERRORS) as error:
             self.database.wait_for_answers()
             self._note_refused(error)
-            return self._by_psycopg(replace(exchange, began=time.monotonic()))
+            return self._by_psycopg(replace(exchange, sent=Sent()))
         except psycopg.Error as error:
             self.database.lose(error)
             return None
@@ -230,9 +229,9 @@ class Exchanger:
             self.database.wait_for_answers()
             _notify(connection, payloads)
         if exchange.claim is not None:
-            result.claim, result.jobs, result.began = exchange.claim, claimed, exchange.began
+            result.claim, result.jobs, result.began = exchange.claim, claimed, exchange.sent.began
             self.claimer.absorb(
-                exchange.claim, self.claimer.in_order(claimed), time.monotonic() - exchange.began
+                exchange.claim, self.claimer.in_order(claimed), time.monotonic() - exchange.sent.began
             )
         return result
 

@@ -145,7 +145,7 @@ def test_what_breaks_the_loop_comes_out(transactional_db, monkeypatch):
         return {t.name for t in threading.enumerate() if t.name.startswith("pgonly-") and t not in before}
 
     def terminate():
-        wait_for(lambda: "pgonly-scheduler" in threads_of_the_worker())  # the last one that its start needs
+        wait_for(lambda: "pgonly-housekeeper" in threads_of_the_worker())  # the last one that its start needs
         time.sleep(1.0)  # now it waits for work
         signal.raise_signal(signal.SIGTERM)
 
