@@ -207,7 +207,7 @@ BROKEN = {
         LOST,
     ),
     "a cancelled job waits": (
-        [(finish, "WAITING", NOT_CANCELLED)],
+        [(finish, "BLOCKING", NOT_CANCELLED)],
         "a person cancels the job",
         "the job was cancelled, and is scheduled",
     ),
