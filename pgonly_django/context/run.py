@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgonly_django.context.calls import Calls
-from pgonly_django.context.interrupter import Interrupter, current_task, take
+from pgonly_django.context.interrupter import Interrupter, current_task
 from pgonly_django.context.pending_wait import PendingWait
 from pgonly_django.context.unwritten import UnwrittenOutput
 from pgonly_django.error_texts import RunKey
@@ -149,7 +149,11 @@ class Run:
 
     def take(self) -> bool:
         """Returns True for the first caller only: either a slot starts the job, or the worker gives it back."""
-        return take(self._token)
+        try:  # as take() of interrupter.py, in one call less for each job
+            self._token.pop()
+        except IndexError:
+            return False
+        return True
 
     def renew_lease(self, asked_at: float, lease_for: timedelta) -> None:
         """Notes that PostgreSQL has renewed the lease, by a statement that was sent at `asked_at`."""

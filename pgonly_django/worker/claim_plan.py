@@ -277,7 +277,7 @@ class ClaimPlan:
         )  # fmt: skip
 
     def _aheads(self) -> dict[str, int]:
-        """Returns how many jobs to hold beyond the slots, of the queues whose jobs are known to be short."""
+        """Returns the queues whose jobs are known to be short, with how many of each to hold beyond the slots."""
         share = SHARE_BESIDE_LIMITED if self.limited.has_more else 1.0
         aheads = {
             queue: int(min(AHEAD_SECONDS / max(seconds, 1e-6), AHEAD_LIMIT) * share)
