@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 
 import pytest
@@ -10,6 +11,7 @@ from django.utils import timezone
 from pgonly_django import plugins
 from pgonly_django.models import Budget, CacheEntry, CostEntry, Session, State
 from pgonly_django.models.checkpoint import Step
+from pgonly_django.worker.loop import FIRST_SCHEDULES_SECONDS
 from tests.jobs import add, priced
 from tests.limits.rows import money, state
 from tests.scheduling.rows import make, ticks
@@ -99,6 +101,7 @@ def test_without_schedules_none_ticks_and_jobs_run(without, background_worker):
 def test_without_any_room_the_worker_runs_jobs(without, work):
     for room in ("cache", "sessions", "limits", "scheduling"):
         without(room)
-    result = add.enqueue(1, b=2)
+    result, began = add.enqueue(1, b=2), time.monotonic()
     work()
     assert result.job.state == State.SUCCEEDED
+    assert time.monotonic() - began < FIRST_SCHEDULES_SECONDS, "it waited for a look at schedules"

@@ -76,7 +76,9 @@ class Housekeeper(threading.Thread):
         self._is_asleep = self._is_over = self._enqueues_nothing = False
         self._used_at = NEVER
         self._opened = threading.local()
-        self.has_looked = threading.Event()  # the duty that is first has run
+        self.has_looked = threading.Event()  # the duty that is first has run, if there is one
+        if not any(duty.is_first for duty in self.duties):
+            self.has_looked.set()
 
     # For the main loop.
 
