@@ -122,11 +122,11 @@ class Housekeeper(threading.Thread):
 
     def check(self) -> None:
         """Runs the duties that are asked before a sleep, also in a sleep, and tells DutiesChecked."""
-        with self._lock:
-            self._unchecked = {duty for duty in self.duties if duty.asks_before_sleep}
-        for duty in tuple(self._unchecked):
+        asked = {duty for duty in self.duties if duty.asks_before_sleep}
+        self._unchecked = set(asked)
+        for duty in asked:
             self._plan(duty, time.monotonic())
-        if not self._unchecked:
+        if not asked:
             self._tell(DutiesChecked())
 
     @property
@@ -286,13 +286,10 @@ class Housekeeper(threading.Thread):
 
 
 def _first_time(duty: Duty) -> float:
-    if duty.is_first:
-        return time.monotonic()
-    return (
-        time.monotonic() + min(duty.interval, BUSY_SECONDS) * out_of_step()
-        if duty.interval < NEVER
-        else NEVER
-    )
+    if duty.interval == NEVER:
+        return NEVER
+    wait = 0.0 if duty.is_first else min(duty.interval, BUSY_SECONDS) * out_of_step()
+    return time.monotonic() + wait
 
 
 def _tell_long(what: str, _: int) -> None:

@@ -173,9 +173,8 @@ def claiming(transactional_db):
         def start(**options):
             worker = WorkerLoop(WorkerOptions(threads=1, **options))
             stack.callback(worker.slots.close, 0.0)
-            stack.callback(worker.database.close_all)
-            stack.callback(worker.heartbeat.end)
-            stack.callback(worker.housekeeper.end)
+            for end in (worker.database.close_all, worker.heartbeat.end, worker.housekeeper.end):
+                stack.callback(end)
             worker._start()
             worker._turn()
             worker.plan.look_from_head()
