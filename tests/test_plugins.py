@@ -93,7 +93,8 @@ def test_without_a_room_its_rows_are_not_pruned_and_those_of_others_are(
 def test_without_schedules_none_ticks_and_jobs_run(without, background_worker):
     without("scheduling")
     schedule = make(next_at=timezone.now())
-    background_worker()
+    worker = background_worker()
+    assert worker.housekeeper.has_looked.wait(30)
     assert add.enqueue(1, b=2).wait(30).return_value == 3
     assert ticks(schedule) == []
 
