@@ -111,6 +111,16 @@ def test_an_unknown_option_names_the_nearest_known_one():
         add.using(atomc=True)
 
 
+def test_an_option_of_celery_names_its_counterpart():
+    with pytest.raises(InvalidTask, match=r"max_retries is Celery's name\. Did you mean 'max_attempts'"):
+        task(max_retries=3)(linear)
+    with pytest.raises(InvalidTask, match="Did you mean 'takes_context'"):
+        task(bind=True)(linear)
+    for name in ("countdown", "eta"):
+        with pytest.raises(OptionError, match=rf"{name} is Celery's name\. Did you mean 'run_after'"):
+            add.using(**{name: MINUTE})
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"), [("DATABASE", "database"), ("QUEUES", "queues"), ("Atomic", "atomic")]
 )
