@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from django.core.management import call_command
 from django.utils import timezone
 
 from pgonly_django.masking import MASK
@@ -157,3 +158,11 @@ def test_what_a_job_has_written_does_not_steer_the_terminal(jobs):
     job = failed(errors=[{**ERROR, "message": "\x1b[2Jgone\r\nnext", "traceback": "a\n\x1b]0;x\x07b"}])
     assert "\x1b" not in jobs("list") + jobs("show", job.pk)
     assert "\\x1b[2Jgone" in jobs("list")
+
+
+def test_a_list_says_that_there_are_more_jobs(capsys):
+    make()
+    make()
+    for flags, says in ((["--limit", "1"], True), (["--limit", "2"], False), (["--limit", "0"], False)):
+        call_command("pgonly_jobs", "list", *flags)
+        assert ("There are more jobs: --limit 0 lists all." in capsys.readouterr().err) is says

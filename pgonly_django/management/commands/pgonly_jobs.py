@@ -150,6 +150,8 @@ class Command(selection.JobCommand):
         else:
             self.say([job_output.HEADS, first])
             self.say(lines)
+            if flags["limit"] and jobs[flags["limit"] :].exists():
+                self.stderr.write(self.style.WARNING("There are more jobs: --limit 0 lists all."))
 
     def _show(self, alias: str, flags: dict[str, Any]) -> None:
         selection.refuse_unknown(alias, flags)
