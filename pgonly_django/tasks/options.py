@@ -28,6 +28,7 @@ from pgonly_django.tasks.error_policies import (
     is_error_classes,
     stored_errors,
 )
+from pgonly_django.tasks.of_celery import option_answer
 
 NAME_LENGTH, PATH_LENGTH = 64, 255  # of the columns
 NAME_RULE = f"a str of 1 to {NAME_LENGTH} characters without NUL"
@@ -223,13 +224,6 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-# Options of Celery's that have a counterpart of another name, which is not always the nearest one.
-OF_CELERY = {
-    "max_retries": "max_attempts", "countdown": "run_after", "eta": "run_after", "bind": "takes_context",
-    "queue": "queue_name",
-}  # fmt: skip
-
-
 def validated(
     options: Mapping[str, Any],
     where: str,
@@ -242,10 +236,10 @@ def validated(
     `beside`: other names that are allowed in the same place, for the message about an unknown one."""
     for name, value in options.items():
         if name not in RULES:
-            known = (*OPTION_NAMES, *beside)
-            if OF_CELERY.get(name) in known:
-                raise error(f"{where}: {name} is Celery's name. Did you mean {OF_CELERY[name]!r}?")
-            raise error(unknown_key(where + ": %s", name, known))
+            message = option_answer(where, name) or unknown_key(
+                where + ": %s", name, (*OPTION_NAMES, *beside)
+            )
+            raise error(message)
         if name in OF_ONE_CALL and not of_one_call:
             raise error(
                 f"{where}: {name} belongs to one call. Set it there: .using({name}=...).enqueue(...)."

@@ -16,6 +16,7 @@ from pgonly_django.tasks.bound import BoundCall
 from pgonly_django.tasks.error_policies import ErrorClasses
 from pgonly_django.tasks.keys import call_columns, uniqueness
 from pgonly_django.tasks.metadata import metadata_text
+from pgonly_django.tasks.of_celery import attribute_error
 from pgonly_django.tasks.options import (
     OF_ONE_CALL,
     OPTION_NAMES,
@@ -76,6 +77,10 @@ class PostgresTask(GenericTask[P, T]):
         async def aget_result(self, result_id: str) -> JobResult[T]: ...
     else:
         __class_getitem__ = classmethod(GenericAlias)
+
+        def __getattr__(self, name: str) -> Any:
+            """Answers .delay() and other habits of Celery: called for an attribute that is missing."""
+            raise attribute_error(self, name)
 
     def __post_init__(self) -> None:
         """Raises InvalidTask, also for an option that names an argument which the function does not have, and for

@@ -111,16 +111,6 @@ def test_an_unknown_option_names_the_nearest_known_one():
         add.using(atomc=True)
 
 
-def test_an_option_of_celery_names_its_counterpart():
-    with pytest.raises(InvalidTask, match=r"max_retries is Celery's name\. Did you mean 'max_attempts'"):
-        task(max_retries=3)(linear)
-    with pytest.raises(InvalidTask, match="Did you mean 'takes_context'"):
-        task(bind=True)(linear)
-    for name in ("countdown", "eta"):
-        with pytest.raises(OptionError, match=rf"{name} is Celery's name\. Did you mean 'run_after'"):
-            add.using(**{name: MINUTE})
-
-
 @pytest.mark.parametrize(
     ("typed", "meant"), [("DATABASE", "database"), ("QUEUES", "queues"), ("Atomic", "atomic")]
 )
@@ -133,7 +123,7 @@ def test_what_is_known_includes_what_stands_beside_our_options():
     with pytest.raises(ImproperlyConfigured, match=r"Known are: .*database.*queues"):
         defaults(x=1)
     with pytest.raises(InvalidTask, match="Did you mean 'queue_name'"):
-        task(queue="ai")(linear)
+        task(queue_nam="ai")(linear)
     with pytest.raises(InvalidTask, match=r"Known are: .*backend.*priority, queue_name.*takes_context"):
         task(x=1)(linear)
     with pytest.raises(OptionError, match="Did you mean 'run_after'"):
