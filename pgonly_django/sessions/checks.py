@@ -9,6 +9,7 @@ from django.conf import settings as django_settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
+from django.urls import reverse
 
 from pgonly_django.conf import settings
 from pgonly_django.database.connect import check_vendor
@@ -18,11 +19,12 @@ from pgonly_django.sessions.codec import REMEDY
 OUR_ENGINE = "pgonly_django.sessions"
 OUR_MIDDLEWARE = "pgonly_django.middleware.SessionMiddleware"
 DJANGOS_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
+PUT_OURS = f"Put {OUR_MIDDLEWARE} in the place of Django's."
 DOCS = "docs/how-to/sessions.md#checks"
 
 
 def check_sessions(**_: object) -> list[checks.CheckMessage]:
-    """E201 to E205, W201 to W203: see docs/how-to/sessions.md."""
+    """E201 to E205, W201 to W204: see docs/how-to/sessions.md."""
     try:
         settings()
     except ImproperlyConfigured:
@@ -85,8 +87,20 @@ def _middleware() -> list[checks.CheckMessage]:
         return [_warning(message, f'Set SESSION_ENGINE = "{OUR_ENGINE}", or use Django\'s middleware.', 201)]
     if settings().session_trusted_proxies and OUR_MIDDLEWARE not in used:
         message = 'PGONLY["SESSION_TRUSTED_PROXIES"] has no effect without our middleware.'
-        return [_warning(message, f"Put {OUR_MIDDLEWARE} in the place of Django's.", 203)]
+        return [_warning(message, PUT_OURS, 203)]
+    if DJANGOS_MIDDLEWARE in used and _is_ours() and _has_devices_page():
+        message = (
+            "The devices page names no browser, address or time: Django's session middleware notes none."
+        )
+        return [_warning(message, PUT_OURS, 204)]
     return []
+
+
+def _has_devices_page() -> bool:
+    try:
+        return bool(reverse("pgonly_sessions:devices"))
+    except Exception:  # noqa: BLE001 - of the project's URLs: Django's own check tells of them
+        return False
 
 
 def _is_ours() -> bool:

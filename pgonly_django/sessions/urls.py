@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -20,6 +21,7 @@ from django.views.decorators.http import require_GET, require_POST
 from pgonly_django.models import Session
 from pgonly_django.sessions.devices import page_of_devices
 from pgonly_django.sessions.revoke import own_key_hash, revoke_other_sessions
+from pgonly_django.sessions.statements import Client
 
 
 @require_GET
@@ -28,7 +30,12 @@ from pgonly_django.sessions.revoke import own_key_hash, revoke_other_sessions
 @csrf_protect  # also on a site without Django's middleware
 def devices(request: HttpRequest) -> HttpResponse:
     page = page_of_devices(_user(request), request.session.session_key, request.GET.get("page"))
-    context = {"devices": page.object_list, "page": page, "namespace": _namespace(request)}
+    context = {
+        "devices": page.object_list,
+        "page": page,
+        "namespace": _namespace(request),
+        "lacks_middleware": settings.DEBUG and getattr(request.session, "client", Client()) == Client(),
+    }
     return render(request, "pgonly_django/sessions/devices.html", context)
 
 

@@ -15,6 +15,11 @@ def found() -> list[str]:
     return [message.id.removeprefix("pgonly_django.") for message in check_sessions()]
 
 
+@pytest.fixture(autouse=True)
+def _no_devices_page(settings):
+    settings.ROOT_URLCONF = "tests.progress.urls_without_ours"
+
+
 def test_a_site_as_documented_is_fine(settings):
     settings.MIDDLEWARE = [OUR_MIDDLEWARE]
     settings.PGONLY = {"SESSION_PREVIOUS_ENGINE": DB, "SESSION_TRUSTED_PROXIES": 1}
@@ -56,6 +61,10 @@ class ToOther:
         ({"MIDDLEWARE": [OUR_MIDDLEWARE, DJANGOS_MIDDLEWARE]}, ["E203"]),
         ({"MIDDLEWARE": [OUR_MIDDLEWARE], "SESSION_ENGINE": DB}, ["W201"]),
         ({"PGONLY": {"SESSION_TRUSTED_PROXIES": 1}}, ["W203"]),
+        ({"ROOT_URLCONF": "tests.sessions.urls"}, ["W204"]),
+        ({"ROOT_URLCONF": "tests.sessions.urls", "MIDDLEWARE": [OUR_MIDDLEWARE]}, []),
+        ({"ROOT_URLCONF": "tests.sessions.urls", "SESSION_ENGINE": DB}, []),
+        ({"ROOT_URLCONF": "no.such.module"}, []),
         ({"PGONLY": {"SESSION_TUCH_SECONDS": 1}}, []),
     ],
 )

@@ -14,6 +14,7 @@ from model_bakery import baker
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, user_id_of
 from pgonly_django.sessions import devices
+from pgonly_django.sessions.checks import DJANGOS_MIDDLEWARE
 from pgonly_django.sessions.devices import device_name, page_of_devices, place_of
 from tests.contract import django_source
 from tests.sessions.urls import urlpatterns
@@ -91,6 +92,17 @@ def test_a_device_used_within_the_last_minute_was_active_just_now(ada):
     text = laptop.get("/devices/").content.decode()
     assert "active 5\xa0minutes ago" in text
     assert "just now" not in text
+
+
+def test_while_debugging_the_page_says_that_djangos_middleware_notes_no_devices(ada, settings):
+    hint = "pgonly_django.middleware.SessionMiddleware"
+    settings.DEBUG = True
+    assert hint not in browser_of(ada, CHROME).get("/devices/").content.decode()
+    settings.MIDDLEWARE = [DJANGOS_MIDDLEWARE, *settings.MIDDLEWARE[1:]]
+    browser = browser_of(ada, CHROME)
+    assert hint in browser.get("/devices/").content.decode()
+    settings.DEBUG = False
+    assert hint not in browser.get("/devices/").content.decode()
 
 
 def test_the_page_works_under_a_strict_content_security_policy(ada):
