@@ -6,15 +6,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from django.utils import timezone
-
 from example_project.screening.deciding import decide
 from example_project.screening.models import Paper, Verdict
 from example_project.screening.models.paper import Outcome
 from example_project.screening.reviewers import Decision
 from example_project.screening.summary import summarise
 from example_project.screening.tasks import start_screening
-from pgonly_django.models import Job, State, Wait, Worker
+from pgonly_django.models import Job, State, Wait
 
 if TYPE_CHECKING:
     from example_project.screening.demo.children import Children
@@ -39,12 +37,11 @@ class Headless:
             f"screening-{project.pk}"  # one for this run: its worker claims no other job of this database
         )
         self.killed_at: int | None = None
-        self._pid = self._killed_pid = 0
         self._seen, self._seen_at = -1, time.monotonic()
 
     def run(self) -> dict[str, Any]:
         """Returns the summary. On ScreeningError, ChildDied or Ctrl-C it cancels the job first."""
-        self._pid = self.children.start_worker(self.queue)
+        self.children.start_worker(self.queue)
         begin = time.monotonic()
         start_screening(self.project, queue=self.queue)
         try:
@@ -66,8 +63,6 @@ class Headless:
             time.sleep(POLL_SECONDS)
         self.terminal.show(self._done())
         self.terminal.close()
-        # Its job is done. Otherwise a demo that starts now would take it for a live worker.
-        Worker.objects.filter(pid=self._killed_pid, stopped_at=None).update(stopped_at=timezone.now())
 
     def _decide_the_disputed(self) -> int:
         """Enqueue a job for each disputed paper, and answer what it asks. Returns how many papers were decided."""
@@ -122,7 +117,7 @@ class Headless:
 
     def _kill(self, done: int) -> None:
         self.children.kill("worker")
-        self.killed_at, self._killed_pid = self._done(), self._pid
+        self.killed_at = self._done()
         pid = self.children.start_worker(self.queue)
         self.terminal.say(
             f"Killed the worker (SIGKILL) with {done} papers done; another has started (pid {pid})."
@@ -150,7 +145,11 @@ def as_text(summary: dict[str, Any]) -> str:
     ]
     for name, scores in (summary["quality"] or {}).items():
         lines.append((name, f"precision {_shown(scores['precision'])}, recall {_shown(scores['recall'])}"))
-    lines.append(("reviewer calls", f"{summary['reviewer_calls']} (2 per paper: {2 * summary['papers']})"))
+    calls, needed = summary["reviewer_calls"], 2 * summary["papers"]
+    repeated = (
+        f"; without a stored answer at the kill, so made again: {calls - needed}" if calls > needed else ""
+    )
+    lines.append(("reviewer calls", f"{calls} (2 per paper: {needed}{repeated})"))
     if summary["killed_at"] is not None:
         resumed = (
             f"worker killed with {summary['killed_at']} papers done, resumed from {summary['resumed_from']}"

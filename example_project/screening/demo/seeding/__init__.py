@@ -3,7 +3,10 @@ limits in use, a held budget, cache entries, sessions, a dead worker. A second c
 
 from __future__ import annotations
 
+import os
 import random
+import socket
+from contextlib import suppress
 
 from django.db import transaction
 
@@ -41,12 +44,24 @@ def seed() -> bool:
             f"This database has jobs of {foreign}. Sample rows are written only where no other project works: "
             "unset DATABASE_URL, or name a new database."
         )
-    if Worker.objects.live().exists():
+    if any(map(_runs, Worker.objects.live())):
         return False
     random.seed(SEED)
     with transaction.atomic():
         _write()
     caches.write()  # never part of a transaction
+    return True
+
+
+def _runs(worker: Worker) -> bool:
+    """The row of a worker that was just killed is live until it is silent for long enough."""
+    if worker.hostname != socket.gethostname():
+        return True
+    with suppress(PermissionError):  # somebody else's process
+        try:
+            os.kill(worker.pid, 0)
+        except ProcessLookupError:
+            return False
     return True
 
 
