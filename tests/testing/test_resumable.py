@@ -49,7 +49,9 @@ def of_this_test_module(context):
 def test_a_job_that_a_kill_breaks_is_found(prepared, job, said):
     before = list(Group.objects.values()), list(DurableCacheEntry.objects.values())
     with pytest.raises(AssertionError) as found:
-        report = assert_resumable(job, paid=["tests.testing.broken_jobs.pay"] if "outside" in job.name else ())
+        report = assert_resumable(
+            job, paid=["tests.testing.broken_jobs.pay"] if "outside" in job.name else ()
+        )
         pytest.fail(f"It was taken for resumable: {report}. Before it there were {before}.")
     assert said in str(found.value)
 
