@@ -45,7 +45,7 @@ def load_atomically(number):
     return {"number": number}
 
 
-@task(takes_context=True, max_attempts=2, backoff=Backoff(base=timedelta(seconds=0.01), cap=HOUR))
+@task(takes_context=True, max_attempts=2, backoff=Backoff(base=timedelta(microseconds=1), cap=HOUR))
 def load_at_the_second_attempt(context, number):
     context.log("began")
     if context.step("first", int) == 0 and context.attempt == 1:
