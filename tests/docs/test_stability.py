@@ -7,6 +7,7 @@ import re
 import tomllib
 
 import pytest
+import yaml
 from django.template import engines
 
 from tests.docs.pages import ROOT
@@ -30,6 +31,20 @@ def test_the_supported_versions_are_those_of_the_classifiers(name, classifier):
         [f"stability.md has {listed}, pyproject.toml has {', '.join(versions)}"]
         * (listed.split(", ") != versions),
         f"Make the row {name} of docs/project/stability.md and the classifiers of pyproject.toml the same.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("Python", "python"), ("Django", "django"), ("PostgreSQL", "postgres")]
+)
+def test_the_workflow_tests_each_supported_version(name, key):
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    tested = {each[key] for each in workflow["jobs"]["versions"]["strategy"]["matrix"]["include"]}
+    (listed,) = re.findall(rf"^\| {name} \| ([\d., ]+)", TEXT, re.MULTILINE)
+    refuse(
+        [f"stability.md has {listed}, tests.yml has {', '.join(sorted(tested))}"]
+        * (set(listed.strip().split(", ")) != tested),
+        f"Make the row {name} of docs/project/stability.md and the matrix of tests.yml the same.",
     )
 
 

@@ -9,6 +9,8 @@ from pgonly_django.testing import drain as drain_now
 from tests.example.conftest import CSV
 
 asked = []
+totals = {}
+told = []
 imported = []
 verdicts = {}
 
@@ -45,6 +47,10 @@ def after(page):
     assert page.report == "a report"
     assert page.cache.get("page:1") is None
     assert imported == ["once"]
+    page.count(project.pk, [paper.pk for paper in papers])
+    drain_now()
+    assert totals == {project.pk: sum(len(paper.abstract.split()) for paper in papers)}
+    assert told == [project.pk]
     (test,) = unittest.defaultTestLoader.loadTestsFromTestCase(page.ScreeningTests)
     test.test_a_project_is_screened()
     assert set(Job.objects.values_list("state", flat=True)) == {"succeeded"}
