@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +18,8 @@ from pgonly_django.models import Checkpoint, State, Wait
 from pgonly_django.models.job import JobQuerySet
 from pgonly_django.models.job_rows import LARGE_COLUMNS
 from pgonly_django.models.readable import OddValue
+from pgonly_django.models.waits import KEY_OF_BATCH
+from pgonly_django.monitoring.situations import RETRYING, SITUATION
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.wording import duration
 
@@ -45,14 +48,16 @@ STEP = ("name", "started_at", "finished_at", "usd", "tokens_in", "tokens_out", "
 DETAILS = ("backend", "args", "kwargs", "options", "then_job", "result", "errors", "log")
 ENDED = ("outcome", "exception", "message", "reason", "step", "finished_at", "worker")
 LINE = "{:36}  {:9}  {:12}  {:28}  {:>8}  {:>7}  {}"
-HEADS = LINE.format("id", "state", "queue", "task", "attempts", "age", "last error")
+HEADS = LINE.format("id", "state", "queue", "task", "attempts", "age", "waits for, or last error")
 
 
 def with_last_error(jobs: JobQuerySet) -> JobQuerySet:
     """Adds what a line and its JSON need: no large columns, but the arguments that a key was made of."""
     has_key = Q(unique_key__isnull=False) | Q(concurrency_key__isnull=False)
     of_key = {f"key_{name}": Case(When(has_key, then=F(name))) for name in ("args", "kwargs")}
-    rows: JobQuerySet = jobs.defer(*LARGE_COLUMNS).annotate(**LAST, **WAIT, **of_key).order_by("-pk")
+    rows: JobQuerySet = (
+        jobs.defer(*LARGE_COLUMNS).annotate(**LAST, **WAIT, **of_key, situation=SITUATION).order_by("-pk")
+    )
     return rows
 
 
@@ -60,13 +65,30 @@ def line(job: Any) -> str:
     name, attempts = job.task.rpartition(".")[2], f"{job.attempt}/{job.max_attempts}"
     exception = (job.last_exception or "").rpartition(".")[2]
     error = ": ".join(filter(None, (exception, job.last_message or job.last_reason)))
-    if job.wait and job.wait["key"]:
-        error = f"waits for {job.wait['key']}"
+    if job.state == State.SCHEDULED:
+        error = _waits(job.wait) if job.wait else _is_due(job, error)
     shown = " ".join(error.split())[:100] if job.state != State.SUCCEEDED else ""
     age = duration((timezone.now() - job.enqueued_at) // timedelta(seconds=1))
     largest = " ".join(age.split()[:2])  # unit, such as "3 h"
     cells = (str(job.pk), job.state, job.queue[:12], name[:28], attempts, largest, shown)
     return harmless(LINE.format(*cells).rstrip())
+
+
+def _waits(wait: dict[str, Any]) -> str:
+    """Returns what a job waits for, from WAIT."""
+    if wait["key"] is None:
+        return f"sleeps until {wait['until']:.19}"
+    if re.match(KEY_OF_BATCH, wait["key"]):
+        return "waits for the jobs that it gathers"
+    asks = wait["question"] or wait["choices"]
+    return f"asks a person: {wait['question'] or wait['key']}" if asks else f"waits for {wait['key']}"
+
+
+def _is_due(job: Any, error: str) -> str:
+    left = max(job.run_at - timezone.now(), timedelta(0)) // timedelta(seconds=1)
+    if job.situation == RETRYING.name:
+        return f"next attempt in {duration(left)}: {error}"
+    return f"starts in {duration(left)}"
 
 
 def harmless(text: str) -> str:

@@ -10,10 +10,10 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from pgonly_django.masking import MASK
-from pgonly_django.models import Checkpoint, Job, Step
+from pgonly_django.models import Checkpoint, Job, State, Step
 from tests.jobs import editing
 from tests.management.calling import ERROR, HOUR, as_json, failed
-from tests.queue.rows import ago, make, make_waiting
+from tests.queue.rows import MINUTE, SECOND, ago, make, make_gathering, make_waiting
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -34,7 +34,8 @@ def test_the_newest_jobs_stand_first_with_what_is_wrong(jobs):
     make(queue="mail")
     failed(queue="ai")
     heads, first, second = jobs("list").splitlines()
-    assert heads.split() == ["id", "state", "queue", "task", "attempts", "age", "last", "error"]
+    assert heads.split()[:6] == ["id", "state", "queue", "task", "attempts", "age"]
+    assert heads.endswith("  waits for, or last error")
     assert first.split()[1:5] == ["failed", "ai", "screen", "4/8"]
     assert first.endswith("ValueError: why")
     assert second.split()[1:5] == ["ready", "mail", "add", "0/8"]
@@ -42,7 +43,7 @@ def test_the_newest_jobs_stand_first_with_what_is_wrong(jobs):
 
 def test_what_a_job_waits_for_is_said_and_never_that_it_is_due_in_a_hundred_years(jobs):
     wait = make_waiting(question="Include paper 7?", choices=["include", "exclude"])
-    assert jobs("list").splitlines()[1].endswith("  waits for approve:7")
+    assert jobs("list").splitlines()[1].endswith("  asks a person: Include paper 7?")
     shown = json.loads(jobs("show", wait.job_id, "--json"))
     for each in (*as_json(jobs, "list"), shown):
         assert each["run_at"] is None
@@ -54,6 +55,24 @@ def test_what_a_job_waits_for_is_said_and_never_that_it_is_due_in_a_hundred_year
     text = jobs("show", wait.job_id)
     assert "Include paper 7?" in text
     assert not re.search(r"\b21\d\d-", text)
+
+
+def test_a_line_says_what_a_scheduled_job_waits_for(jobs):
+    soon = timezone.now() + HOUR + SECOND
+    error = {"outcome": "failed", "attempt": 1, "exception": "httpx.ConnectError", "message": "refused"}
+    tried = {"attempt": 1, "errors": [error]}
+    said = {
+        make_waiting("paid").job: "waits for paid",
+        make_waiting("asked", choices=["yes"]).job: "asks a person: asked",
+        make_waiting(None, until=soon).job: f"sleeps until {soon.isoformat()[:19]}",
+        make_gathering(ready=1).parent: "waits for the jobs that it gathers",
+        make(state=State.SCHEDULED, run_at=soon): "starts in 1 h",
+        make(state=State.SCHEDULED, run_at=soon, **tried): "next attempt in 1 h: ConnectError: refused",
+        make(state=State.SCHEDULED, run_at=ago(MINUTE)): "starts in 0 s",
+    }  # fmt: skip
+    lines = {line.split()[0]: line for line in jobs("list", "--state", "scheduled").splitlines()[1:]}
+    for job, text in said.items():
+        assert lines[str(job.pk)].endswith(f"  {text}")
 
 
 def test_a_wait_with_a_deadline_is_due_then(jobs):

@@ -35,6 +35,7 @@ from pgonly_django.models.job import seconds_between
 from pgonly_django.models.job_rows import CAUSE
 from pgonly_django.models.readable import JsonField
 from pgonly_django.monitoring.progress import progress_for_page
+from pgonly_django.monitoring.situations import RETRYING, SITUATION, situation_named
 from pgonly_django.monitoring.waiting import waits_of
 from pgonly_django.queue.carried import SHOWN
 from pgonly_django.tasks.masking import JobMask
@@ -71,6 +72,7 @@ LISTED = {
     ),
     **{f"small_{column}": _unless_large(column) for column in ("args", "kwargs", *SHOWN)},
     "stored_size": _stored_size("args") + _stored_size("kwargs"),
+    "situation": SITUATION,
 }
 
 
@@ -134,10 +136,12 @@ def _compact(value: Any) -> str:
 
 
 @admin.display(description=gettext_lazy("state"))
-def state_badge(job: Job) -> SafeString:
+def state_badge(job: Any) -> SafeString:
+    """Shows the situation of a job that was read with SITUATION."""
     if is_cancelling(job):
         return formats.badge("cancelling", _("Cancelling"), _("It was asked to stop."))
-    return formats.badge(job.state, job.get_state_display())
+    situation = situation_named(job)
+    return formats.badge(situation.name, str(situation.label))
 
 
 @admin.display(description=gettext_lazy("task"))
@@ -166,7 +170,11 @@ def time_cell(job: Any) -> SafeString:
             asked = _aside(text % name)
             return _since(job.wait.began_at, _("waits %s")) + asked
         case State.SCHEDULED:
-            return formats.until(job.run_at, _("late by %s"))
+            time = formats.until(job.run_at, _("late by %s"))
+            if situation_named(job) is RETRYING:
+                attempts = {"number": job.attempt + 1, "of": job.max_attempts}
+                return time + _aside(_("attempt %(number)d of %(of)d") % attempts)
+            return time
         case State.HELD:
             return formats.one_line(_("by %s") % job.held_by)
     return _ago(job.finished_at) + _aside(_took(job))

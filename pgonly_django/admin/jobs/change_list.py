@@ -14,7 +14,7 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.jobs.cells import LISTED, OPTIONAL, enqueued, time_cell
-from pgonly_django.admin.jobs.filters import SelectFilter, TimeFilter, in_state
+from pgonly_django.admin.jobs.filters import SelectFilter, TimeFilter
 from pgonly_django.admin.jobs.related import in_words
 from pgonly_django.admin.jobs.verbs import JobVerb
 from pgonly_django.admin.paging import TimedChangeList, capped_counts, label_of
@@ -22,19 +22,23 @@ from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.database.on_django import in_time
 from pgonly_django.models import Job, State
 from pgonly_django.models.job_rows import LARGE_COLUMNS
+from pgonly_django.monitoring.situations import (
+    PARTS_OF_SCHEDULED,
+    RETRYING,
+    SCHEDULED,
+    SITUATIONS,
+    Situation,
+    in_state,
+)
 
 STATE_VAR = "state__exact"
 WHOLE_VAR = "whole"  # read all of the table, however long that takes
 NO_FILTERS = {STATE_VAR, PAGE_VAR, WHOLE_VAR, ORDER_VAR}
 STATE_VARS = [STATE_VAR, "state__isnull"]  # as JobStateFilter expects them
-# In the order of a job's life; what needs a person comes before what is done.
-TABS = (
-    State.RUNNING, State.READY, State.SCHEDULED, State.HELD, State.FAILED, State.SUCCEEDED, State.CANCELLED,
-)  # fmt: skip
 # By what the column of times sorts: in these states an index finds the jobs, and they are few or it has their order.
 TIME_ORDERS: dict[str, str] = {
     State.RUNNING: "attempted_at", State.SCHEDULED: "run_at", State.FAILED: "finished_at",
-    State.CANCELLED: "finished_at",
+    State.CANCELLED: "finished_at", RETRYING.name: "run_at",
 }  # fmt: skip
 # Columns by which the links of other pages choose jobs, with their words in the title of the list.
 LINKED: dict[str, Callable[[str], str]] = {
@@ -127,14 +131,25 @@ class JobChangeList(TimedChangeList):
         self.counts = self._counts(request)
 
     def _counts(self, request: HttpRequest) -> dict[str, int]:
-        """Counts the jobs of each state under all other filters. Leaves out states whose count takes too long."""
+        """Counts the jobs of each situation under all other filters. Leaves out those whose count takes too long."""
         jobs = self.get_queryset(request, exclude_parameters=STATE_VARS)
-        by_state = {state.value: jobs.filter(in_state(state)) for state in TABS}
+        counts = self._by_state({state.value: jobs.filter(in_state(state)) for state in State})
+        scheduled = counts.pop(SCHEDULED.name, None)
+        if not scheduled:
+            return counts if scheduled is None else counts | {SCHEDULED.name: 0}
+        parts = self._counted({each.name: jobs.filter(each.rows) for each in PARTS_OF_SCHEDULED})
+        if not parts:
+            return counts
+        if scheduled > self.paginator.counted_at_most:
+            return counts | parts | self._counted({SCHEDULED.name: jobs.filter(SCHEDULED.rows)})
+        return counts | parts | {SCHEDULED.name: max(scheduled - sum(parts.values()), 0)}
+
+    def _by_state(self, jobs: dict[str, QuerySet[Job]]) -> dict[str, int]:
         if not self.is_narrowed:
-            return self._counted(by_state)
+            return self._counted(jobs)
         # No index knows the jobs that succeeded, and they are many.
-        succeeded = by_state.pop(State.SUCCEEDED.value)
-        others = self._counted(by_state)
+        succeeded = jobs.pop(State.SUCCEEDED.value)
+        others = self._counted(jobs)
         known = self._succeeded(others)
         if known is not None:
             return others | {State.SUCCEEDED.value: known}
@@ -157,29 +172,40 @@ class JobChangeList(TimedChangeList):
     def state(self) -> str:
         return str(self.params.get(STATE_VAR) or "")
 
+    @property
+    def situation(self) -> Situation | None:
+        return SITUATIONS.get(self.state)
+
     @cached_property
     def tabs(self) -> list[dict[str, Any]]:
-        """Returns links that keep the other filters: one for all states, and one for each. A link whose count takes
-        too long shows none."""
+        """Returns links that keep the other filters: one for all jobs, and one for each situation. The parts of the
+        scheduled jobs have one where there are some. A link whose count takes too long shows none."""
+        shown = [
+            each for each in SITUATIONS.values() if each not in PARTS_OF_SCHEDULED or self._has_tab(each)
+        ]
         return [
             {
-                "name": state,
+                "name": name,
                 "label": label,
-                "count": label_of(self.counts[state]) if state in self.counts else "",
-                "address": self.get_query_string({STATE_VAR: state or None, PAGE_VAR: None, ORDER_VAR: None}),
-                "is_chosen": self.state == state,
+                "count": label_of(self.counts[name]) if name in self.counts else "",
+                "address": self.get_query_string({STATE_VAR: name or None, PAGE_VAR: None, ORDER_VAR: None}),
+                "is_chosen": self.state == name,
             }
-            for state, label in [("", _("All")), *((state.value, state.label) for state in TABS)]
+            for name, label in [("", _("All")), *((each.name, each.label) for each in shown)]
         ]
+
+    def _has_tab(self, part: Situation) -> bool:
+        return part.name == self.state or self.counts.get(part.name, 0) > 0
 
     @property
     def verbs_for_all(self) -> list[tuple[JobVerb, str]]:
         """What may be done to all jobs of the tab at once, each with the address of the page that asks."""
-        if not (self.may_operate and self.state in State and self.result_count):
+        if not (self.may_operate and self.situation and self.result_count):
             return []
+        state = self.situation.state
         query = self.get_query_string({PAGE_VAR: None})
         verbs: Any = self.model_admin.verbs
-        return [(verb, f"bulk/{verb.name}/{query}") for verb in verbs if self.state in verb.states]
+        return [(verb, f"bulk/{verb.name}/{query}") for verb in verbs if state in verb.states]
 
     @property
     def address_without_filters(self) -> str:
@@ -208,8 +234,9 @@ class JobChangeList(TimedChangeList):
     @property
     def heading(self) -> str:
         """Which list it is, as "Failed jobs: queue ai"."""
-        in_state = State(self.state).label if self.state in State else None
-        jobs = _("%s jobs") % in_state if in_state else _("Jobs")
+        jobs = (
+            (self.situation.heading or _("%s jobs") % self.situation.label) if self.situation else _("Jobs")
+        )
         parts = [heading for spec in self.selects if (heading := spec.heading)]
         parts += [words(str(self.params[name])) for name, words in LINKED.items() if self.params.get(name)]
         if self.query:

@@ -22,6 +22,7 @@ from django.utils.translation import gettext_lazy
 from pgonly_django.admin.formats import duration, short_name
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 from pgonly_django.models.job_rows import IS_LIMITED, IS_READY, IS_SUSPECT
+from pgonly_django.monitoring.situations import SITUATIONS
 from pgonly_django.queue.enqueue import aware
 from pgonly_django.queue.known_names import KNOWN, known_names
 
@@ -35,21 +36,12 @@ FIRST_ID_AT = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_ID_AT = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-def in_state(state: str) -> Q:
-    """Filters by `state` alone, in the words of the partial indexes, so that PostgreSQL uses the one of that state."""
-    conditions: dict[str, Q] = {
-        State.READY: IS_READY | IS_SUSPECT | IS_LIMITED,
-        State.HELD: Q(state=State.HELD, held_by__isnull=False),
-    }
-    return conditions.get(state, Q(state=state))
-
-
 class JobStateFilter(ChoicesFieldListFilter):
-    """The state, which people choose by the tabs above the list."""
+    """The situation, which people choose by the tabs above the list."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job] | None:
-        chosen = request.GET.get("state__exact")
-        return super().queryset(request, queryset.filter(in_state(chosen)) if chosen else queryset)
+        chosen = SITUATIONS.get(request.GET.get("state__exact", ""))
+        return queryset.filter(chosen.rows) if chosen else super().queryset(request, queryset)
 
 
 class SelectFilter(SimpleListFilter):

@@ -36,6 +36,7 @@ from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY,
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import CostEntry, Job, State, Step
+from pgonly_django.monitoring.situations import read_situation
 from pgonly_django.queue.carried import SHOWN
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import call_signature
@@ -126,9 +127,10 @@ class JobAdmin(VerbAdmin):
         allowed = may_see_data(request) or lookup.partition("__")[0] not in DATA_COLUMNS
         return allowed and super().lookup_allowed(lookup, value, request)
 
-    def page_of(self, request: HttpRequest, job: Job) -> dict[str, Any]:
+    def page_of(self, request: HttpRequest, job: Any) -> dict[str, Any]:
         may_operate = self.has_operate_permission(request)
         links = self.links(request)
+        job.situation = read_situation(job)
         shown = page_context(job, links, sees_data=may_see_data(request))
         buttons = buttons_of(
             job,

@@ -18,6 +18,7 @@ from pgonly_django.admin.jobs.data import progress_of_parts
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.models import Job, JobBatch, Schedule
 from pgonly_django.monitoring.progress import BatchProgress, progress_for_page
+from pgonly_django.monitoring.situations import SITUATION
 from pgonly_django.queue.enqueue import OF_BATCH, OF_COPY, OF_JOB, OF_SCHEDULE
 
 SHOWN = 20
@@ -122,7 +123,7 @@ def _job(key: str, job: Job) -> Job | None:
 
 
 def _jobs_beside(job: Job) -> QuerySet[Job]:
-    return Job.objects.using(_alias(job))
+    return Job.objects.using(_alias(job)).annotate(situation=SITUATION)
 
 
 def _alias(job: Job) -> str:

@@ -13,7 +13,6 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.base import Links
-from pgonly_django.admin.jobs.filters import in_state
 from pgonly_django.admin.verbs import Verb
 from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.models import Job, State
@@ -27,6 +26,7 @@ from pgonly_django.models.job import (
     key_is_free,
 )
 from pgonly_django.models.job_rows import LARGE_COLUMNS
+from pgonly_django.monitoring.situations import in_state
 
 # On a job's page: the first is the primary button, the next one stands beside it, and the others are in a menu.
 BUTTON_ORDER = ("resume", "run_now", "cancel", "edit", "retry", "again", "hold", "discard", "delete")

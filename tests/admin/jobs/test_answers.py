@@ -73,7 +73,7 @@ def test_no_page_says_that_a_wait_without_a_deadline_ends_in_a_hundred_years(
     wait = make_waiting(state=state)
     if is_answered:
         send_event("approve:7")
-    pages = [LIST, f"{LIST}?state__exact=scheduled", page_of(wait.job), f"{LIST}{wait.job_id}/edit/"]
+    pages = [LIST, f"{LIST}?state__exact=waits-event", page_of(wait.job), f"{LIST}{wait.job_id}/edit/"]
     for each in (*pages, "/admin/pgonly_django/", "/admin/pgonly_django/wait/?waits=all"):
         html = admin_client.get(each).text
         assert IN_A_CENTURY not in html, each

@@ -44,6 +44,18 @@ def test_every_state_has_its_own_badge(admin_client, state):
     assert str(State(state).label) in badge
 
 
+def test_a_job_that_is_retried_says_which_attempt_comes_when(admin_client):
+    errors = [{"outcome": "failed", "attempt": 6}]
+    soon = timezone.now() + timedelta(minutes=4, seconds=30)
+    job = make_job(State.SCHEDULED, attempt=6, max_attempts=8, errors=errors, run_at=soon)
+    (badge,) = cells(admin_client.get(LIST), "state_badge")
+    (time,) = cells(admin_client.get(LIST), "time_cell")
+    assert ">Retrying</span>" in badge
+    assert "in 4 min" in time
+    assert ">attempt 7 of 8</span>" in time
+    assert 'pgonly-retrying" title="">Retrying<' in admin_client.get(page_of(job)).text
+
+
 def test_a_task_is_named_shortly_and_leads_to_its_job_and_back_to_the_same_list(admin_client):
     job = make_job(queue="ai", task="shop.mail.send_receipt")
     (cell,) = cells(admin_client.get(f"{LIST}?queue=ai"), "task_name")

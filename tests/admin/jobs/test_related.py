@@ -124,7 +124,7 @@ def test_a_job_that_gathers_shows_how_far_its_parts_are_and_leads_to_them(page, 
     assert len(response.context["cl"].result_list) == 1
     assert f"Failed jobs: of batch {batch.pk}" in response.text
     (cell,) = re.findall(
-        r"field-progress_cell[^>]*>(.+?)</td>", admin_client.get(f"{LIST}?state__exact=scheduled").text
+        r"field-progress_cell[^>]*>(.+?)</td>", admin_client.get(f"{LIST}?state__exact=waits-jobs").text
     )
     assert "40%" in words(cell)
     assert "1,204 of 3,000 ended, 1 failed" in cell

@@ -13,7 +13,7 @@ from pgonly_django.admin.jobs import change_list
 from pgonly_django.admin.paging import COUNTED_AT_MOST, CappedPaginator, capped_counts, label_of
 from pgonly_django.models import Job, State
 from tests.admin.conftest import LIST, make_job
-from tests.queue.rows import insert_jobs
+from tests.queue.rows import insert_jobs, make_gathering, make_waiting
 
 pytestmark = pytest.mark.django_db
 
@@ -45,6 +45,31 @@ def test_a_tab_leads_to_its_state_and_keeps_the_other_filters(admin_client):
     assert tabs(response)["ready"] == "1"
     (current,) = re.findall(r'<a class="pgonly-tab [^>]*aria-current="page">([^<]*)', response.text)
     assert current.strip() == "Failed"
+
+
+def test_scheduled_jobs_are_told_apart_where_there_are_some(admin_client):
+    make_job(State.SCHEDULED)
+    assert set(tabs(admin_client.get(LIST))) == {"", *State.values}
+    retried = make_job(State.SCHEDULED, attempt=7, errors=[{"outcome": "failed", "attempt": 7}])
+    make_waiting("a", question="Include?")
+    make_waiting("b")
+    parent = make_gathering(ready=1).parent
+    response = admin_client.get(LIST)
+    names = ["scheduled", "retrying", "asks-person", "waits-event", "waits-jobs"]
+    assert {name: tabs(response)[name] for name in names} == dict.fromkeys(names, "1")
+    for name, job in (("retrying", retried), ("waits-jobs", parent)):
+        listed = admin_client.get(f"{LIST}?state__exact={name}").context["cl"]
+        assert [each.pk for each in listed.result_list] == [job.pk]
+        assert [verb.name for verb, _ in listed.verbs_for_all][:2] == ["run_now", "retry"]
+
+
+def test_of_more_scheduled_jobs_than_are_counted_the_number_is_a_lower_bound(admin_client):
+    soon = {"state": "'scheduled'", "run_at": "now() + interval '1 day'"}
+    with connection.cursor() as cursor:
+        cursor.execute(insert_jobs(f"generate_series(1, {COUNTED_AT_MOST + 5})", **soon))
+    make_waiting("a")
+    counts = tabs(admin_client.get(LIST))
+    assert (counts["scheduled"], counts["waits-event"]) == ("10,000+", "1")
 
 
 def test_all_is_a_tab_as_well_and_leads_back(admin_client):
@@ -136,6 +161,8 @@ def test_counts_of_what_cannot_be_are_zero():
         ("?state__exact=running&stuck=lease", "Running jobs: stuck after the end of its lease"),
         ("?time=finished-day", "Jobs: finished in the last day"),
         ("?state__exact=held&held_by=budget:p:1", "Held jobs: held by budget:p:1"),
+        ("?state__exact=retrying", "Retrying jobs"),
+        ("?state__exact=asks-person&queue=ai", "Jobs that ask a person: queue ai"),
         ("?q=needle", "Jobs: with “needle”"),
         ("?state__exact=mystery", "Jobs"),
     ],
