@@ -272,7 +272,7 @@ TABLES = [
                     "delete_after",
                     when=Q(state__in=["succeeded", "failed", "cancelled"]),
                 ),
-                index("pgonly_job_failed", "id", when=FAILED),
+                index("pgonly_job_failed", "finished_at", "id", when=FAILED),
                 index("pgonly_job_cancelled", "id", when=Q(state="cancelled")),
             ],
             constraints=[

@@ -113,9 +113,9 @@ INDEXES = [
     # For rescues, the heartbeat's search for unknown claims, and the admin. A renewal changes no column of it.
     _index("pgonly_job_running", "queue", when=_RUNNING),
     _index("pgonly_job_finished", "delete_after", when=Q(state__in=_FINISHED)),
-    # For the admin: the newest failed jobs among millions that succeeded. Written only when a job fails.
-    _index("pgonly_job_failed", "id", when=_FAILED),
-    # The same for cancelled jobs, which are counted and listed.
+    # For the admin: the jobs that failed last, among millions that succeeded. Written only when a job fails.
+    _index("pgonly_job_failed", "finished_at", "id", when=_FAILED),
+    # Cancelled jobs are counted and listed, the newest first.
     _index("pgonly_job_cancelled", "id", when=Q(state="cancelled")),
 ]
 CONSTRAINTS: list[models.BaseConstraint] = [

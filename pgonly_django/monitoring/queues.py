@@ -67,7 +67,7 @@ counted AS MATERIALIZED (
             {_STATE_LIMIT}) AS of_band {_STATE_LIMIT}) AS limited) AS ready,
         {_counted("state = 'running' ORDER BY queue")} AS running,
         {_counted("held_by IS NOT NULL ORDER BY held_by, id")} AS held,
-        {_counted("state = 'failed' ORDER BY id")} AS failed,
+        {_counted("state = 'failed' ORDER BY finished_at, id")} AS failed,
         {_counted("state = 'cancelled' ORDER BY id")} AS cancelled
 )
 SELECT *,

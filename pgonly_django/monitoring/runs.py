@@ -275,15 +275,15 @@ def _runs(*row: Any) -> Runs:
 # news: that entry names no worker. Times are epochs, which compare the same whatever the time zone and USE_TZ are.
 FAILED_SINCE = qualified(f"""
 WITH newest AS (
-    SELECT id, task, at, row_number() OVER (PARTITION BY task ORDER BY id DESC) AS number,
+    SELECT id, task, at, row_number() OVER (PARTITION BY task ORDER BY at DESC) AS number,
         count(*) OVER (PARTITION BY task) AS of_task
     FROM (SELECT id, task, date_part('epoch', finished_at) AS at FROM pgonly_job WHERE state = 'failed'
-        ORDER BY id DESC LIMIT {FAILED_SAMPLE}) AS sample
+        ORDER BY finished_at DESC, id DESC LIMIT {FAILED_SAMPLE}) AS sample
     WHERE at > %(since)s::float8 AND at < 'infinity'
 ),
 recent AS (
     SELECT chosen.*, job.errors -> -1 AS error, count(*) OVER (PARTITION BY chosen.task) < of_task AS has_more
-    FROM (SELECT * FROM newest ORDER BY number, id DESC LIMIT {ERRORS_AT_MOST}) AS chosen
+    FROM (SELECT * FROM newest ORDER BY number, at DESC LIMIT {ERRORS_AT_MOST}) AS chosen
     JOIN pgonly_job AS job ON job.id = chosen.id
 )
 SELECT task, left(coalesce(error ->> 'exception', error ->> 'outcome', ''), 255), count(*), max(at),
@@ -305,7 +305,7 @@ class FailedGroup(NamedTuple):
 
 def failed_since(alias: str, since: float) -> list[FailedGroup]:
     """Returns the jobs that failed after `since`, an epoch, and have not been retried: the largest group first. Reads
-    the errors of at most 500 jobs, the newest of each task, of the 5,000 failed jobs that were enqueued last."""
+    the errors of at most 500 jobs, the newest of each task, of the 5,000 jobs that failed last."""
     return [
         FailedGroup(task, error, Counted(number, has_more), newest_at, seconds)
         for task, error, number, newest_at, seconds, has_more in all_rows(

@@ -165,7 +165,8 @@ def latency(
 # Index: pgonly_job_failed, the newest 5,000.
 FAILURES = qualified(f"""
 WITH newest AS (
-    SELECT queue, finished_at FROM pgonly_job WHERE state = 'failed' ORDER BY id DESC LIMIT {FAILED_SAMPLE}
+    SELECT queue, finished_at FROM pgonly_job WHERE state = 'failed'
+    ORDER BY finished_at DESC, id DESC LIMIT {FAILED_SAMPLE}
 )
 SELECT count(*) FROM newest
 WHERE finished_at >= statement_timestamp() - %(within)s::interval
@@ -174,7 +175,7 @@ WHERE finished_at >= statement_timestamp() - %(within)s::interval
 
 
 def failures(alias: str, within: timedelta, queues: Sequence[str] = ()) -> int:
-    """Returns how many jobs failed permanently `within` that time, of the 5,000 failed ones that were enqueued last."""
+    """Returns how many jobs failed permanently `within` that time, of the 5,000 that failed last."""
     ((count,),) = all_rows(alias, FAILURES, {"within": within, "queues": list(queues)})
     return int(count)
 

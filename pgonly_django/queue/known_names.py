@@ -48,9 +48,9 @@ SELECT task FROM recent UNION SELECT task FROM running
 ORDER BY task LIMIT 101
 """)
 
-# The last errors of the newest failed jobs (pgonly_job_failed), as failed_with() takes them. They may be long.
+# The errors of the jobs that failed last (pgonly_job_failed), as failed_with() takes them. They may be long.
 KNOWN_ERRORS = qualified("""
-WITH recent AS (SELECT errors FROM pgonly_job WHERE state = 'failed' ORDER BY id DESC LIMIT 200)
+WITH recent AS (SELECT errors FROM pgonly_job WHERE state = 'failed' ORDER BY finished_at DESC, id DESC LIMIT 200)
 SELECT DISTINCT left(coalesce(errors -> -1 ->> 'exception', errors -> -1 ->> 'outcome'), 255) AS error
 FROM recent ORDER BY error LIMIT 101
 """)

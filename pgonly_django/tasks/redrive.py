@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import BooleanField, ExpressionWrapper, QuerySet
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import repeat_after_conflict, require_autocommit
@@ -30,6 +30,7 @@ from pgonly_django.tasks.registry import find_task
 
 BATCH = 1000
 KEPT_NAMED = 100
+Failed = tuple[UUID, Any, UUID | None]  # id, when it failed, and its batch
 # What new arguments are made of, and what depends on them.
 REDRIVEN_COLUMNS = ("task", "backend", "queue", "priority", "args", "kwargs", "enqueued_at", *KEY_COLUMNS)
 TAKEN = "Another job has its unique_key by now."
@@ -83,13 +84,19 @@ def redrive(
             done.leave(job_id, reason)
         if len(page) < BATCH:
             return done
-        last, _ = page[-1]
+        last = page[-1]
 
 
-def redrive_page(failed: JobQuerySet, last: Any) -> QuerySet[Job, tuple[UUID, UUID | None]]:
-    """Returns the next rows after `last`. Index: pgonly_job_failed, where nothing else is filtered."""
-    page = failed if last is None else failed.filter(pk__gt=last)
-    return page.order_by("pk").values_list("pk", "batch_id")[:BATCH]
+def redrive_page(failed: JobQuerySet, last: Failed | None) -> QuerySet[Job, Failed]:
+    """Returns the next rows after `last`: those that failed first. Index: pgonly_job_failed, where nothing else is
+    filtered."""
+    if last is not None:
+        job_id, failed_at, _ = last
+        later = (
+            Q(finished_at__gte=failed_at) if failed_at else Q(finished_at=None)
+        )  # rows of other code come last
+        failed = failed.filter(later).exclude(finished_at=failed_at, pk__lte=job_id)
+    return failed.order_by("finished_at", "pk").values_list("pk", "finished_at", "batch_id")[:BATCH]
 
 
 def redrive_rows(failed: JobQuerySet, ids: Sequence[Any], more: Sequence[str] = ()) -> JobQuerySet:
@@ -108,7 +115,7 @@ def redrive_rows(failed: JobQuerySet, ids: Sequence[Any], more: Sequence[str] = 
 
 def _redrive_page(
     failed: JobQuerySet,
-    page: Sequence[tuple[UUID, UUID | None]],
+    page: Sequence[Failed],
     arguments: Mapping[str, Any] | None,
     rate: float,
     before: int,
@@ -116,8 +123,8 @@ def _redrive_page(
     """Redrives a page in one transaction, which may be repeated; `before` is the number of jobs before it. Returns
     (number of jobs that run again, the others with the reason)."""
     with transaction.atomic(using=failed.db):
-        lock(failed.db, {batch_id for _, batch_id in page if batch_id})
-        rows = list(redrive_rows(failed, [pk for pk, _ in page], REDRIVEN_COLUMNS if arguments else ()))
+        lock(failed.db, {batch_id for *_, batch_id in page if batch_id})
+        rows = list(redrive_rows(failed, [pk for pk, *_ in page], REDRIVEN_COLUMNS if arguments else ()))
         return _redrive_rows(failed.db, rows, arguments, rate, before)
 
 

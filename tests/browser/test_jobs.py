@@ -30,6 +30,18 @@ def test_a_failed_job_is_retried_on_its_page(person):
     assert Job.objects.get(pk=job.pk).state == State.READY
 
 
+def test_a_failed_job_says_why_in_a_line_that_has_the_width_of_the_list(person):
+    make(state=State.FAILED, errors=[{**ERROR, "message": "The address does not exist: " + "x" * 60}])
+    page = person("admin").goes_to(FAILED)
+    page.set_viewport_size({"width": 1366, "height": 900})
+    row, line = (page.locator(f"#result_list tbody {each}") for each in ("tr", "tr .pgonly-quiet >> nth=0"))
+    assert "x" * 60 in line.inner_text()
+    assert line.bounding_box()["width"] > 0.9 * row.bounding_box()["width"]
+    assert line.evaluate("each => each.scrollWidth <= each.clientWidth"), "nothing of it is cut"
+    below = page.locator("#result_list tbody .field-queue").bounding_box()
+    assert line.bounding_box()["y"] > below["y"] + 10
+
+
 def test_the_selected_jobs_of_the_list_are_retried_and_no_other(person):
     chosen, left = (make(state=State.FAILED, errors=[ERROR]) for _ in range(2))
     operator = person("operator")
@@ -96,18 +108,20 @@ HEIGHTS = (
 )
 
 
-def test_twenty_rows_of_one_line_each_are_seen_on_a_laptop(person):
+@pytest.mark.parametrize(("state", "rows", "height"), [(State.SUCCEEDED, 20, 30), (State.FAILED, 12, 48)])
+def test_as_many_rows_are_seen_on_a_laptop_as_have_room(person, state, rows, height):
+    """A failed job has a second line, which says why."""
     long = "The server answered 429 Too Many Requests to " + "/".join(["projects"] * 40)
     errors = [{**ERROR, "message": long, "exception": "shop." + "Long" * 30}]
     progress = {"done": 3, "total": 9, "message": long}
     Job.objects.bulk_create(
         Job(
-            task=f"shop.{'very_' * number}long", state=State.FAILED, queue="a queue with a long name", errors=errors,
+            task=f"shop.{'very_' * number}long", state=state, queue="a queue with a long name", errors=errors,
             kwargs={"title": long, "n": number}, progress=progress, crashes=2, interruptions=3,
         )
         for number in range(30)
     )  # fmt: skip
-    page = person("operator").goes_to(FAILED)
+    page = person("operator").goes_to(f"{LIST}?state__exact={state}")
     page.set_viewport_size(LAPTOP)
-    assert page.evaluate(WHOLE_ROWS) >= 20
-    assert max(page.evaluate(HEIGHTS)) < 30
+    assert page.evaluate(WHOLE_ROWS) >= rows
+    assert max(page.evaluate(HEIGHTS)) < height

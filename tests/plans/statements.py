@@ -38,7 +38,7 @@ from pgonly_django.scheduling import calls, due
 from pgonly_django.tasks.redrive import redrive_page, redrive_rows
 from tests.plans.found import positional
 from tests.plans.table import WORKER
-from tests.queue.rows import HOUR, LEASE
+from tests.queue.rows import HOUR, LEASE, ago
 
 ALL_BANDS = [(f"queue {queue}", priority) for queue in range(7) for priority in range(3)]
 GONE = "tests.jobs.gone"  # a task that a worker leaves to others
@@ -311,7 +311,9 @@ STATEMENTS = {
         TICK, lambda _: of_queryset(calls.newest_runs(Schedule(name="schedule 7"), "default"))
     ),
     "ticks, prune": uses(TICK, due.PRUNE_TICKS.sql, {"pgonly_tick_pkey"}),
-    "redrive, page": uses(FAILED, lambda _: as_django_sends(redrive_page(Job.objects.failed(), WORKER))),
+    "redrive, page": uses(
+        FAILED, lambda _: as_django_sends(redrive_page(Job.objects.failed(), (WORKER, ago(HOUR), None)))
+    ),
     "redrive, rows": uses(
         NONE,
         lambda _: as_django_sends(redrive_rows(Job.objects.failed(), SOME_BATCHES)),

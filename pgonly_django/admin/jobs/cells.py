@@ -11,7 +11,8 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.db import router
-from django.db.models import Case, F, Func, IntegerField, Sum, TextField, When
+from django.db.models import Case, F, Func, IntegerField, Q, Sum, TextField, When
+from django.db.models.fields.json import HasKey, KeyTransform
 from django.db.models.functions import Cast, Length
 from django.db.models.lookups import LessThanOrEqual
 from django.template.defaultfilters import filesizeformat
@@ -31,9 +32,9 @@ from pgonly_django.database.on_django import in_time
 from pgonly_django.database.statement import printable
 from pgonly_django.masking import MASK
 from pgonly_django.models import CostEntry, Job, State, Wait, Worker
-from pgonly_django.models.job import seconds_between
+from pgonly_django.models.job import FINISHED, seconds_between
 from pgonly_django.models.job_rows import CAUSE
-from pgonly_django.models.readable import JsonField
+from pgonly_django.models.readable import IntervalField, JsonField
 from pgonly_django.monitoring.progress import progress_for_page
 from pgonly_django.monitoring.situations import RETRYING, SITUATION, situation_named
 from pgonly_django.monitoring.waiting import waits_of
@@ -74,6 +75,15 @@ LISTED = {
     "stored_size": _stored_size("args") + _stored_size("kwargs"),
     "situation": SITUATION,
 }
+# How long the last run took, of a job that ended with it.
+RUN_TIME = Case(
+    When(
+        Q(state=State.SUCCEEDED) | Q(HasKey(KeyTransform(-1, "errors"), "started_at")),
+        then=F("finished_at") - F("attempted_at"),
+    ),
+    default=timedelta(0),
+    output_field=IntervalField(),
+)
 
 
 def prepare(jobs: Sequence[Any], links: Links, *, sees_data: bool) -> None:
@@ -177,7 +187,7 @@ def time_cell(job: Any) -> SafeString:
             return time
         case State.HELD:
             return formats.one_line(_("by %s") % job.held_by)
-    return _ago(job.finished_at) + _aside(_took(job))
+    return _ago(job.finished_at)
 
 
 @admin.display(description=gettext_lazy("enqueued"), ordering="pk")
@@ -205,14 +215,17 @@ def _waited(job: Job) -> str:
     return _("waited %s") % formats.duration(job.attempted_at - job.waiting_since)
 
 
-def _took(job: Any) -> str:
-    """Returns "" where no run is known."""
+@admin.display(description=gettext_lazy("took"), ordering=RUN_TIME)
+def took(job: Any) -> str:
+    """Shows "" where no run is known."""
+    if job.state not in FINISHED:
+        return ""
     if job.state == State.SUCCEEDED:
         seconds = job.run_seconds
     else:  # None where the last entry of `errors` is a person's decision, which may come much later than the run
         last = job.last_error or {}
         seconds = seconds_between(last.get("started_at"), last.get("finished_at"))
-    return "" if seconds is None else _("took %s") % formats.duration(seconds)
+    return "" if seconds is None else formats.duration(seconds)
 
 
 @admin.display(description=gettext_lazy("queue"))
@@ -257,5 +270,6 @@ def cost(job: Any) -> SafeString:
     return formats.money(job.cost)
 
 
-# Columns that a page leaves out where none of its jobs has anything in them. They come last: `o` counts columns.
-OPTIONAL = (worker, progress_cell, cost)
+# Columns that a page leaves out where none of its jobs has anything in them. They come last, and of them the one that
+# sorts first: `o` counts columns.
+OPTIONAL = (took, worker, progress_cell, cost)

@@ -13,7 +13,16 @@ from django.utils.functional import cached_property
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.jobs.cells import LISTED, OPTIONAL, enqueued, time_cell
+from pgonly_django.admin.jobs.cells import (
+    LISTED,
+    OPTIONAL,
+    RUN_TIME,
+    enqueued,
+    progress_cell,
+    time_cell,
+    took,
+    worker,
+)
 from pgonly_django.admin.jobs.filters import SelectFilter, TimeFilter
 from pgonly_django.admin.jobs.related import in_words
 from pgonly_django.admin.jobs.verbs import JobVerb
@@ -40,6 +49,10 @@ TIME_ORDERS: dict[str, str] = {
     State.RUNNING: "attempted_at", State.SCHEDULED: "run_at", State.FAILED: "finished_at",
     State.CANCELLED: "finished_at", RETRYING.name: "run_at",
 }  # fmt: skip
+# Of jobs that ended with a run. No index has that order: of very many jobs, the newest are sorted.
+RUN_ORDERS = (State.SUCCEEDED, State.FAILED)
+# What the rows of a tab leave out, which says why each of them failed.
+LEFT_OUT: dict[str, tuple[Any, ...]] = {State.FAILED: (worker, progress_cell)}
 # Columns by which the links of other pages choose jobs, with their words in the title of the list.
 LINKED: dict[str, Callable[[str], str]] = {
     "held_by": lambda holder: _("held by %s") % holder,
@@ -108,10 +121,12 @@ class JobChangeList(TimedChangeList):
         jobs: QuerySet[Job] = super().get_queryset(request, exclude_parameters).defer(*LARGE_COLUMNS)
         return jobs.annotate(**LISTED)
 
-    def get_ordering_field(self, field_name: Any) -> str | None:
+    def get_ordering_field(self, field_name: Any) -> Any:
         """Returns None for a column by which no index sorts, also where the address asks for it."""
         if field_name is time_cell:
             return TIME_ORDERS.get(self.state)
+        if field_name is took and self.state in RUN_ORDERS:
+            return RUN_TIME
         return "pk" if field_name is enqueued else None
 
     def get_results(self, request: HttpRequest) -> None:
@@ -125,7 +140,8 @@ class JobChangeList(TimedChangeList):
         self.list_display = [
             column
             for column in self.list_display
-            if column not in OPTIONAL or any(map(column, self.result_list))
+            if column not in OPTIONAL
+            or (column not in LEFT_OUT.get(self.state, ()) and any(map(column, self.result_list)))
         ]
         self.may_operate = self.model_admin.has_operate_permission(request)
         self.counts = self._counts(request)

@@ -28,7 +28,7 @@ from pgonly_django.admin.jobs import cells
 from pgonly_django.admin.jobs.answers import answer_view
 from pgonly_django.admin.jobs.bulk import bulk_action, bulk_view, redrive_jobs
 from pgonly_django.admin.jobs.calls import again_view, edit_view
-from pgonly_django.admin.jobs.change_list import JobChangeList
+from pgonly_django.admin.jobs.change_list import STATE_VAR, JobChangeList
 from pgonly_django.admin.jobs.data import DATA_COLUMNS, may_see_data
 from pgonly_django.admin.jobs.filters import FORM_FILTERS, JobStateFilter
 from pgonly_django.admin.jobs.page import page_context
@@ -90,6 +90,11 @@ class JobAdmin(VerbAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[JobChangeList]:
         return JobChangeList
+
+    def get_ordering(self, request: HttpRequest) -> Any:
+        """Puts the job that failed last first where failed jobs are listed, as their index does."""
+        is_failed = request.GET.get(STATE_VAR) == State.FAILED
+        return ("-finished_at", "-pk") if is_failed else super().get_ordering(request)
 
     def get_list_display(self, request: HttpRequest) -> Any:
         sees_costs = self.links(request).may_view(CostEntry)

@@ -95,7 +95,7 @@ def test_progress_of_no_total_is_a_figure_and_that_of_a_job_that_succeeded_is_go
             State.SUCCEEDED,
             {"attempted_at": {"minutes": 2, "seconds": 4}, "finished_at": {"minutes": 1, "seconds": 4}},
             "1 min ago",
-            "took 1 min",
+            None,
         ),
     ],
 )
@@ -205,18 +205,19 @@ DISCARDED = {"outcome": "discarded", "finished_at": "2026-01-01T00:00:00+00:00"}
 @pytest.mark.parametrize(
     ("state", "errors", "said"),
     [
-        (State.FAILED, [run_of(0.003)], "took 3 ms"),
+        (State.FAILED, [run_of(0.003)], "3 ms"),
         (State.FAILED, [run_of(0.003), DISCARDED], None),
-        (State.CANCELLED, [run_of(0.003)], "took 3 ms"),
+        (State.CANCELLED, [run_of(0.003)], "3 ms"),
         (State.CANCELLED, [], None),
-        (State.SUCCEEDED, [run_of(0.003)], "took 4 min"),
+        (State.SUCCEEDED, [run_of(0.003)], "4 min"),
     ],
 )
 def test_what_a_run_took_does_not_count_the_wait_for_a_person(admin_client, state, errors, said):
     ago = timezone.now() - timedelta(minutes=4)
     make_job(state, errors=errors, attempted_at=ago, finished_at=timezone.now())
-    (cell,) = cells(admin_client.get(LIST), "time_cell")
-    assert f">{said}<" in cell if said else ("took" not in cell)
+    assert cells(admin_client.get(LIST), "took") == ([said] if said else []), (
+        "empty: the page has no such column"
+    )
 
 
 def test_attempts_are_shown_with_what_interrupted_them(admin_client):

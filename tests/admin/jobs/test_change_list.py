@@ -69,6 +69,35 @@ def test_an_address_does_not_sort_by_what_no_index_finds(admin_client, order):
     assert rows.partition("ORDER BY ")[2].startswith('"pgonly_job"."id" DESC')
 
 
+def test_the_job_that_failed_last_comes_first_among_failed_ones(admin_client):
+    jobs = [make_job(State.FAILED, finished_at=ago(timedelta(hours=hours))).pk for hours in (5, 1, 9)]
+    in_order = [jobs[1], jobs[0], jobs[2]]
+    listed_jobs = admin_client.get(LIST, {"state__exact": "failed"}).context["cl"].result_list
+    assert [job.pk for job in listed_jobs] == in_order
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED])
+def test_a_click_on_took_puts_the_longest_run_first(admin_client, state):
+    error = {"outcome": "failed", "started_at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T00:00:09Z"}
+    end, now = timedelta(hours=1), {"finished_at": ago(timedelta(hours=1)), "errors": [error]}
+    short, long, middle = (
+        make_job(state, attempted_at=ago(end + timedelta(minutes=minutes)), **now).pk for minutes in (1, 9, 5)
+    )
+    address = sorts(admin_client, state__exact=state)["took"]
+    jobs = admin_client.get(LIST + address).context["cl"].result_list
+    assert [job.pk for job in jobs] == [short, middle, long]
+    jobs = admin_client.get(LIST + address.replace("o=", "o=-")).context["cl"].result_list
+    assert [job.pk for job in jobs] == [long, middle, short]
+
+
+def test_failed_jobs_say_why_instead_of_which_worker_and_how_far(admin_client):
+    facts = {"worker_id": make_worker().pk, "progress": {"done": 1, "total": 2, "message": ""}}
+    make_job(State.FAILED, **facts)
+    columns = ("column-worker", "column-progress_cell")
+    assert all(column in admin_client.get(LIST).text for column in columns)
+    assert not any(column in admin_client.get(LIST, {"state__exact": "failed"}).text for column in columns)
+
+
 def test_a_sorted_list_has_no_filter_to_clear_and_another_tab_is_not_sorted(admin_client):
     make_job(State.FAILED)
     response = admin_client.get(LIST, {"o": "5", "state__exact": "failed"})
