@@ -69,7 +69,8 @@ class PostgresCache(DjangoCache):
         return SingleFlight(self.store, stored, function, seconds, spare, limit, names, strict).run()
 
     def delete_tags(self, *tags: str) -> int:
-        """Deletes every entry that has one of the tags, in one statement. Returns the number of entries."""
+        """Deletes every entry that has one of the tags, with a statement for every 100,000 entries or 32 MB. Returns
+        the number of entries."""
         return self._do(deletion.delete_tags(self.store, self._tags(tags)), 0)
 
     async def adelete_tags(self, *tags: str) -> int:

@@ -125,9 +125,9 @@ class DjangoCache(BaseCache):
         self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (),
     ) -> list[Any]:  # fmt: skip
-        """Stores all values in one statement. Returns the keys that are not stored: an empty list, except with ON_ERROR
-        "ignore", since other errors raise. A value that is too large raises ValueTooLargeError after all others are
-        stored, and its key is deleted.
+        """Stores all values, with a statement for every 1,000 entries or 8 MB. Returns the keys that are not stored: an
+        empty list, except with ON_ERROR "ignore", since other errors raise. A value that is too large raises
+        ValueTooLargeError after all others are stored, and its key is deleted.
         """
         return self._do(self._set_many(data, timeout, version, tags), [], write=True)
 

@@ -41,7 +41,7 @@ class Options:
     # When the database fails: None: reads miss and writes raise; "raise": all raise, but get_or_set() returns what it
     # has computed; "ignore": none does.
     on_error: str | None = None
-    # The number of entries above which the least recently used ones are evicted; None: no bound.
+    # The number of entries above which those that expire soonest are evicted; None: no bound.
     max_entries: int | None = None
     # The number of bytes, as PostgreSQL stores them, above which entries are evicted; None: no bound.
     max_bytes: int | None = None

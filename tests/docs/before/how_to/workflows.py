@@ -1,111 +1,128 @@
-"""Functions that stand for slow calls."""
+"""A shop whose calls to others are written down."""
 
 from django.db.models.functions import Now
 from django.test import Client
 
-from pgonly_django import task
 from pgonly_django.models import Job, Wait
 from pgonly_django.testing import drain
 
-pages = []
-
-
-def load_rows(report_id):
-    return [1, 2]
-
-
-def write_text(rows):
-    return f"{len(rows)} rows"
-
-
-def send_text(report_id, text):
-    pages.append(text)
-
-
-def read_paper(paper_id):
-    pages.append(paper_id)
-
-
-def has_rows(report_id):
-    return True
-
-
-@task()
-def publish(report_id):
-    return report_id
-
-
-def render(chapter_id):
-    pages.append(chapter_id)
-
-
-def load_page(url):
-    return {"papers": [f"{url} {number}" for number in range(2)], "next": "two" if url == "one" else None}
-
-
-@task()
-def read_paper_of(paper):
-    return paper
-
-
+done = []
 links = []
 
 
-def mail_reviewer(question, link):
+def charge_card(order_id):
+    done.append(f"charge {order_id}")
+    return "paid"
+
+
+def reserve_stock(order_id):
+    done.append(f"reserve {order_id}")
+
+
+def mail_receipt(order_id, payment):
+    done.append(f"mail {order_id} {payment}")
+
+
+def refund_card(order_id):
+    done.append(f"refund {order_id}")
+
+
+def in_stock(order_id):
+    return True
+
+
+def weigh(item):
+    return len(item)
+
+
+def load_page(page):
+    return {"orders": [page * 10, page * 10 + 1], "next": 2 if page == 1 else None}
+
+
+def ask_price(courier, order_id):
+    if courier == "post" and order_id == 8:
+        raise ConnectionError("no answer")
+    return {"post": 5, "bike": 4}[courier]
+
+
+def ask_for_review(order_id, at):
+    done.append(f"review {order_id} {at}")
+
+
+def book_courier(courier, order_id):
+    done.append(f"{courier} {order_id}")
+
+
+def mail_manager(question, link):
     links.append(link)
 
 
-def after(page):
-    ran = [(result.task.name, result.return_value) for result in drain()]
-    assert [value for name, value in ran if name in ("summarize", "publish")] == [1, 2, 3, 7, 7, 7]
-    assert ("count_words", 3) in ran
+def ran():
+    """The names of the tasks that run now, and what each returned."""
+    return [(result.task.name, result.return_value) for result in drain()]
 
-    page.store_count.enqueue(str(page.counted.id))
-    assert [result.return_value for result in drain()] == [3]
 
-    page.make_report.enqueue(5)
+def sleep_ends():
     drain()
-    assert pages == ["2 rows"]
+    Wait.objects.filter(name__regex="^sleep |delivered:9").update(until=Now())
+    Job.objects.filter(state="scheduled").run_now()
+    drain()
 
-    page.load_atomically.enqueue(4)
-    assert [result.task.name for result in drain()] == ["load_atomically", "summarize"]
 
-    page.read_papers.enqueue(6, [1, 2, 3])
-    assert [result.task.name for result in drain()] == ["read_papers", "summarize"]
-
+def after(page):
+    assert ("send_parcel", "2 kg") in ran()  # of the chain; the batch was cancelled
     assert page.progress_of(page.batch).cancelled == 2
-    page.start(5, ["one", "two", "three"])
-    assert [result.task.name for result in drain()] == ["write_chapter"] * 3 + ["bind_book"]
-    page.start(6, [])
-    assert [result.task.name for result in drain()] == ["bind_book"]
+    assert page.weights == []
+    assert Job.objects.get(task__endswith="tell_customer").queue == "mails"
 
-    batch = page.Batch(on_success=page.bind_book.bind(7))
-    batch.enqueue(page.read_list, "one")
+    page.check_stock.enqueue(4)
+    assert [name for name, _ in ran()] == ["check_stock", "take_order"]
+    assert done == ["charge 4", "reserve 4", "mail 4 paid"]
+    page.return_money.enqueue(4)
+    assert [name for name, _ in ran()] == ["return_money", "tell_customer"]
+
+    page.start(5, ["cup", "tea", "rice"])
+    assert [name for name, _ in ran()] == ["pack_item"] * 3 + ["close_parcel"]
+    batch = page.Batch(on_success=page.close_parcel.bind(7))
+    batch.enqueue(page.read_orders, 1)
     drain()
     assert Job.objects.filter(batch_id=batch.id).count() == 6
-    assert pages == ["2 rows", 1, 2, 3, "one", "two", "three"]
 
-    gathered = page.count_all_pages.enqueue([1, 2, 3])
+    chosen = page.choose_courier.enqueue(7)
     drain()
-    gathered.refresh()
-    assert gathered.return_value == 36
+    chosen.refresh()
+    assert chosen.return_value == "bike"
 
-    approved = page.publish_if_approved.enqueue(7)
-    page.approve(7)
-    for _ in range(2):
-        drain()  # it sleeps, also when it looks again before its time
-        assert Job.objects.filter(pk=approved.id).run_now() == 1
-    Wait.objects.update(until=Now())
+    followed, lost, delivered = page.follow_up.enqueue(7), page.follow_up.enqueue(9), page.deliver.enqueue(7)
     drain()
-    approved.refresh()
-    assert approved.return_value is True
-    assert pages[-1] == "1 rows"
+    page.webhook(7, "noon")
+    drain()
+    assert Wait.objects.filter(key=None, job_id=followed.id).exists()  # two weeks
+    sleep_ends()
+    for result, value in ((followed, "asked"), (lost, "lost"), (delivered, "delivered:7")):
+        result.refresh()
+        assert result.return_value == value
+    assert done[-1] == "review 7 noon"
+    refused = page.deliver.enqueue(10)
+    page.send_event("refused:10")
+    drain()
+    refused.refresh()
+    assert refused.return_value == "refused:10"
+    assert "refund 10" in done
 
-    decided = page.screen.enqueue(7)
+    decided = page.refund.enqueue(11)
     drain()
-    visitor, path = Client(), links[0].removeprefix("https://screening.example")
-    assert "Include paper 7?" in visitor.get(path).text
-    visitor.post(path, {"choice": "exclude"})
+    visitor, path = Client(), links[0].removeprefix("https://shop.example")
+    assert "Refund order 11?" in visitor.get(path).text
+    visitor.post(path, {"choice": "yes"})
     drain()
     decided.refresh()
-    assert decided.return_value == "exclude"
+    assert (decided.return_value, done[-1]) == ("yes", "refund 11")
+
+    whole = page.order.enqueue(12, ["cup", "tea"])
+    drain()
+    page.webhook(12, "noon")
+    sleep_ends()
+    drain()
+    whole.refresh()
+    assert whole.return_value == ["paid", "bike", "asked"]
