@@ -9,7 +9,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import is_dataclass
 from typing import Any
 
-from docs.generate.markdown import documentation, in_one_line, own_doc, paragraphs, signature, table
+from docs.generate.markdown import (
+    described,
+    documentation,
+    in_one_line,
+    own_doc,
+    paragraphs,
+    signature,
+    table,
+)
 from pgonly_django.tasks import PostgresTask
 
 MODULES = {
@@ -94,7 +102,7 @@ def entry(name: str, thing: Any) -> Iterator[str]:
         return
     if not isinstance(thing, type) or name in MADE_BY_PROJECTS or name.islower():
         yield f"```python excerpt\n{declared(thing, name)}\n```"
-    yield documentation(thing)
+    yield paragraphs(without_options(own_doc(thing))) if name == "task" else documentation(thing)
     if is_dataclass(thing) and name not in MADE_BY_PROJECTS:
         yield attributes(thing)
     if isinstance(thing, type) and name not in NO_MEMBERS:
@@ -104,6 +112,12 @@ def entry(name: str, thing: Any) -> Iterator[str]:
         for method in (PostgresTask.using, PostgresTask.bind):
             yield f"```python excerpt\n{declared(method, method.__name__)}\n```"
             yield documentation(method)
+
+
+def without_options(text: str) -> str:
+    """The docstring of @task without its options, which are in the table of another page."""
+    table = "[Options](tasks.md#options) has the others.\n\n"
+    return re.sub(r"The other\s+options,.*?\n\n- .*?\n\n", table, text, flags=re.DOTALL)
 
 
 def declared(thing: Any, name: str) -> str:
@@ -120,12 +134,8 @@ def members(kind: type, owner: str, hidden: Collection[str] = ()) -> str:
         for name, value in vars(base).items()
         if is_public(name, value) and name not in hidden
     }
-    rows = [
-        (shown(name, value), in_one_line(unwrapped(value)))
-        for name, value in found.items()
-        if not is_twin(value)
-    ]
-    return table([f"`{owner}.`", ""], rows) if rows else ""
+    rows = [(shown(name, value), unwrapped(value)) for name, value in found.items() if not is_twin(value)]
+    return described(f"`{owner}.`", rows)
 
 
 def attributes(kind: type) -> str:

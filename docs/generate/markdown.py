@@ -13,6 +13,7 @@ from typing import Any
 
 WIDTH = 100
 GROUPED_FROM = 10_000
+CELL_WORDS = 60  # with more, a text stands below its table
 EXAMPLE = " " * 4  # how its lines begin in a docstring
 PAGE = re.compile(r"\bdocs/(?P<page>(?:how-to|reference|explanation)/(?P<name>\w+\.md)(?:#[\w-]*\w)?)")
 UNITS = (("day", 86_400), ("h", 3600), ("min", 60), ("s", 1))
@@ -64,6 +65,16 @@ def in_one_line(thing: Any) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cell(each) for each in line)} |" for line in lines)
+
+
+def described(head: str, rows: Iterable[tuple[str, Any]]) -> str:
+    """A table of names and their docstrings. One that is long is a paragraph below it."""
+    short, long = [], []
+    for name, thing in rows:
+        (long if len(own_doc(thing).split()) > CELL_WORDS else short).append((name, thing))
+    parts = [table([head, ""], [(name, in_one_line(thing)) for name, thing in short])] if short else []
+    parts += [paragraphs(f"**{name}** {in_one_line(thing)}") for name, thing in long]
+    return "\n\n".join(parts)
 
 
 def cell(text: str) -> str:

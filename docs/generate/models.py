@@ -12,13 +12,20 @@ from django.db import connection, models
 from docs.generate import permissions
 from docs.generate.api import is_public, shown
 from docs.generate.columns import WORDS
-from docs.generate.markdown import comments, documentation, in_one_line, paragraphs, table
+from docs.generate.markdown import comments, described, documentation, paragraphs, table
 from pgonly_django.models import State
 from pgonly_django.outcomes import Outcome
 from pgonly_django.tables import name_of
 
 # What other modules of the package call.
 INTERNAL = {"declare", "follow_from", "with_free_keys"}
+# PostgreSQL's own short names of types.
+ALIASES = {
+    "timestamp with time zone": "timestamptz",
+    "character varying": "varchar",
+    "double precision": "float8",
+}
+SAME_COLUMNS = {"DurableCacheEntry": "CacheEntry"}
 TEXT = """
 # Tables and models
 
@@ -81,16 +88,21 @@ def section(model: type[models.Model]) -> Iterator[str]:
     if model.__name__ in NOTES:
         yield paragraphs(NOTES[model.__name__])
     yield f"Table `{name_of(meta.db_table)}`:"
-    yield table(["column", "type", "null", ""], map(row, meta.concrete_fields))
+    if same := SAME_COLUMNS.get(model.__name__):
+        yield f"Its columns are those of [{same}](#{same.lower()})."
+    else:
+        yield table(["column", "type", ""], map(row, meta.concrete_fields))
     yield verbs(type(model._default_manager.all()))
 
 
-def row(field: models.Field[Any, Any]) -> tuple[str, str, str, str]:
+def row(field: models.Field[Any, Any]) -> tuple[str, str, str]:
     target = f"To `{field.remote_field.model.__name__}`." if field.remote_field else ""
     key = "The primary key." if field.primary_key else ""
     says = " ".join(part for part in (key, target, words(field)) if part)
     kind = str(field.db_type(connection))
-    return f"`{field.column}`", f"`{kind}`", "yes" if field.null else "", says
+    for name, alias in ALIASES.items():
+        kind = kind.replace(name, alias)
+    return f"`{field.column}`", f"`{kind}`" + ", or NULL" * field.null, says
 
 
 def words(field: models.Field[Any, Any]) -> str:
@@ -106,5 +118,4 @@ def verbs(kind: type) -> str:
         for name, value in vars(base).items()
         if is_public(name, value) and name not in INTERNAL
     }
-    rows = [(shown(name, value), in_one_line(value)) for name, value in found.items()]
-    return table(["`.objects.`", ""], rows) if rows else ""
+    return described("`.objects.`", [(shown(name, value), value) for name, value in found.items()])
