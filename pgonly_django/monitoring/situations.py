@@ -83,8 +83,11 @@ SITUATION = Case(
 
 
 def situation_named(job: Any) -> Situation:
-    """Returns the situation of a job that was read with SITUATION."""
-    return SITUATIONS.get(job.situation) or SITUATIONS[job.state]
+    """Returns the situation of a job that was read with SITUATION; of a state that is not known, that with its name."""
+    for name in (job.situation, job.state):
+        if name in SITUATIONS:
+            return SITUATIONS[name]
+    return Situation(job.state, job.state, job.state, in_state(job.state))
 
 
 def read_situation(job: Job) -> str:

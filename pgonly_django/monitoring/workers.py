@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from django.db.models import Q
 
+from pgonly_django.conf import settings
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.worker import silent_after
@@ -53,6 +54,25 @@ def workers(alias: str) -> list[WorkerFigures]:
         WorkerFigures(row, max(row.now - row.heartbeat_at, timedelta(0)), row.is_live(row.now), jobs[row.pk])
         for row in rows
     ]
+
+
+def silences(alias: str, jobs: Iterable[Any]) -> dict[object, timedelta]:
+    """Returns for how long the workers of running jobs have been silent, by the ids of the jobs: where neither the
+    lease of the job nor the heartbeat of its worker was renewed for silent_after(). Each job has `now`, the clock of
+    the database. Index: the primary key of pgonly_worker; without a late lease no statement."""
+    lease = timedelta(seconds=settings().lease_seconds)
+    late = {
+        job.pk: (job.worker_id, silent)
+        for job in jobs
+        if job.state == State.RUNNING and job.lease_expires_at is not None
+        if (silent := lease - (job.lease_expires_at - job.now)) >= silent_after()
+    }
+    if not late:
+        return {}
+    # A job that holds its own row locked is not renewed, and its worker lives.
+    workers = Worker.objects.using(alias).live().filter(pk__in={worker for worker, _silent in late.values()})
+    live = set(workers.values_list("pk", flat=True))
+    return {job_id: silent for job_id, (worker, silent) in late.items() if worker not in live}
 
 
 class Served(NamedTuple):

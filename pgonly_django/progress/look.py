@@ -15,12 +15,11 @@ from django.utils.translation import ngettext
 
 from pgonly_django.compat import InvalidTaskBackend, task_backends
 from pgonly_django.conf import settings
-from pgonly_django.models import Job, Queue, State, Worker
+from pgonly_django.models import Job, Queue, State
 from pgonly_django.models.job import CANCELLABLE, ClockTimestamp
-from pgonly_django.models.worker import silent_after
 from pgonly_django.monitoring.progress import JobProgress, job_progress, progress_for_page
 from pgonly_django.monitoring.waiting import waits_of
-from pgonly_django.monitoring.workers import Served, served_queues
+from pgonly_django.monitoring.workers import Served, served_queues, silences
 from pgonly_django.progress.tokens import Grant
 from pgonly_django.queue.output import Cursor, Piece, PieceWanted, read_pieces
 
@@ -56,7 +55,7 @@ class Seen(NamedTuple):
     paused: set[str]  # names of queues
     waits: dict[object, Any]  # what scheduled jobs wait for, by their ids
     parts: dict[str, Any]  # how far the batches are that they wait for, by the ids of these
-    silent: set[object]  # ids of workers
+    silent: Mapping[object, timedelta]  # for how long the workers of jobs have been, by the ids of these
 
 
 def database_of(backend: str) -> str | None:
@@ -107,18 +106,17 @@ def in_words(wanted: Sequence[Wanted], seen: Mapping[str, Seen]) -> list[dict[st
 
 def _surroundings(alias: str, jobs: Sequence[Any]) -> tuple[Any, ...]:
     """Returns the last fields of Seen."""
-    served, paused, waits = Served(all=True), set(), {}
-    if waiting := {job.queue for job in jobs if job.state in (State.READY, State.SCHEDULED)}:
+    served, paused, waits, silent = Served(all=True), set(), {}, silences(alias, jobs)
+    if waiting := {
+        job.queue for job in jobs if job.state in (State.READY, State.SCHEDULED) or job.pk in silent
+    }:
         served = served_queues(alias)
         queues = Queue.objects.using(alias).filter(name__in=waiting, paused_at__isnull=False)
         paused = set(queues.values_list("name", flat=True))
     if scheduled := [job.pk for job in jobs if job.state == State.SCHEDULED]:
         waits = {wait.job_id: wait for wait in waits_of(alias, scheduled)}
     parts = progress_for_page(alias, {wait.batch_id for wait in waits.values() if wait.batch_id})
-    # A job that holds its own row locked is not renewed, and its worker lives.
-    if late := {job.worker_id for job in jobs if job.worker_id and _silent_seconds(job)}:
-        late -= set(Worker.objects.using(alias).live().filter(pk__in=late).values_list("pk", flat=True))
-    return served, paused, waits, parts, late
+    return served, paused, waits, parts, silent
 
 
 def _shown(wanted: Wanted, seen: Seen | None) -> dict[str, Any]:
@@ -133,9 +131,9 @@ def _shown(wanted: Wanted, seen: Seen | None) -> dict[str, Any]:
     parts = seen.parts.get(wait.batch_id) if wait else None
     shown: dict[str, Any] = {
         "state": job.state,
-        "label": _label(job, seen),
+        "label": _label(job, seen, progress),
         "percent": 100 if job.state == State.SUCCEEDED else (parts or progress).percent,
-        "pace": _pace(progress),
+        "pace": _reached(progress) if job.pk in seen.silent else _pace(progress),
         "message": str(question or (parts and parts.words) or reported.get("message") or "")[:MESSAGE_LENGTH],
         "is_over": job.is_finished,
         "may_cancel": may_cancel and job.cancel_requested_at is None,
@@ -154,14 +152,14 @@ def cancel(grant: Grant) -> bool:
     return alias is not None and bool(rows.cancel())
 
 
-def _label(job: Any, seen: Seen) -> str:
+def _label(job: Any, seen: Seen, progress: JobProgress) -> str:
     match job.state:
         case State.READY:
             return _waiting(job, seen)
         case State.SCHEDULED:
             return _scheduled(job, seen)
         case State.RUNNING:
-            return _running(job, seen)
+            return _running(job, seen, progress)
         case State.HELD:
             return _("On hold")
         case State.SUCCEEDED:
@@ -205,20 +203,25 @@ def _of_event(wait: Any) -> str:
     return _("Waits for %(key)s") % {"key": wait.key}
 
 
-def _running(job: Any, seen: Seen) -> str:
+def _running(job: Any, seen: Seen, progress: JobProgress) -> str:
     if job.cancel_requested_at is not None:
         return _("Stopping")
-    if job.worker_id in seen.silent and (seconds := _silent_seconds(job)):
-        return _("Its worker has been silent for %(seconds)d s. Waiting for takeover") % {"seconds": seconds}
-    return _("Running")
+    if job.pk not in seen.silent:
+        return _("Running")
+    facts: dict[str, Any] = {"percent": progress.percent}
+    facts["time"] = _duration(timedelta(seconds=settings().lease_seconds))
+    opening = _("Interrupted.") if progress.percent is None else _("Interrupted at %(percent)d %%.") % facts
+    facts["opening"] = opening
+    if not seen.served.has(job.queue):
+        return _("%(opening)s It continues when a worker is live") % facts
+    return _("%(opening)s It continues by itself within about %(time)s") % facts
 
 
-def _silent_seconds(job: Any) -> float | None:
-    """Returns for how many seconds its lease has not been renewed, where that is longer than it should be."""
-    if job.state != State.RUNNING or job.lease_expires_at is None:
-        return None
-    silent = settings().lease_seconds - (job.lease_expires_at - job.now).total_seconds()
-    return silent if silent >= silent_after().total_seconds() else None
+def _reached(progress: JobProgress) -> str:
+    """Returns how far a job is whose pace is not known any more."""
+    if progress.done is None or progress.total is None:
+        return ""
+    return _("%(done)s of %(total)s") % {"done": f"{progress.done:,}", "total": f"{progress.total:,}"}
 
 
 def _pace(progress: JobProgress) -> str:

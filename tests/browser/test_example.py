@@ -30,7 +30,7 @@ def test_a_screening_is_seen_to_lose_its_worker_and_to_go_on_and_its_report_is_t
     wait_for(lambda: Verdict.objects.of(project).count() >= 16, what="the first papers")
     first.send_signal(signal.SIGKILL)
     label = page.locator("#job [data-part=label]")
-    expect(label).to_contain_text("Waiting for takeover", timeout=20_000)
+    expect(label).to_contain_text("Interrupted", timeout=20_000)
     workers.start("screening", "second")
     expect(page.get_by_role("heading", name="Result")).to_be_visible(timeout=45_000)
     expect(label).to_have_text("Done", timeout=15_000)

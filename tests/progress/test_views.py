@@ -155,9 +155,15 @@ def test_a_waiting_job_says_that_no_live_worker_serves_its_queue(client, ada, to
 def test_a_job_whose_worker_is_silent_waits_for_takeover(client, ada, token_of):
     expires = timezone.now() + LEASE - timedelta(seconds=30)
     worker = make_worker(silent_for=timedelta(seconds=30))
-    job = make_running(worker.pk, lease_expires_at=expires)
+    progress, times = {"done": 72, "total": 120}, {"attempted_at": expires - LEASE, "reported_at": expires}
+    job = make_running(worker.pk, lease_expires_at=expires, progress=progress, **times)
     query = {"token": token_of(job, ada)}
-    assert "silent for 30 s. Waiting for takeover" in jobs(client.get(URL, query))[0]["label"]
+    (shown,) = jobs(client.get(URL, query))
+    assert shown["label"] == "Interrupted at 60 %. It continues when a worker is live"
+    make_worker()
+    (shown,) = jobs(client.get(URL, query))
+    assert shown["label"] == "Interrupted at 60 %. It continues by itself within about 1 minute"
+    assert shown["pace"] == "72 of 120"
     worker.heartbeat_at = timezone.now()
     worker.save()
     assert jobs(client.get(URL, query))[0]["label"] == "Running"

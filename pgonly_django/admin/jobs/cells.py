@@ -32,12 +32,13 @@ from pgonly_django.database.on_django import in_time
 from pgonly_django.database.statement import printable
 from pgonly_django.masking import MASK
 from pgonly_django.models import CostEntry, Job, State, Wait, Worker
-from pgonly_django.models.job import FINISHED, seconds_between
+from pgonly_django.models.job import FINISHED, ClockTimestamp, seconds_between
 from pgonly_django.models.job_rows import CAUSE
 from pgonly_django.models.readable import IntervalField, JsonField
 from pgonly_django.monitoring.progress import progress_for_page
 from pgonly_django.monitoring.situations import RETRYING, SITUATION, situation_named
 from pgonly_django.monitoring.waiting import waits_of
+from pgonly_django.monitoring.workers import silences
 from pgonly_django.queue.carried import SHOWN
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.tasks.metadata import TRACE_HEADERS
@@ -74,6 +75,7 @@ LISTED = {
     **{f"small_{column}": _unless_large(column) for column in ("args", "kwargs", *SHOWN)},
     "stored_size": _stored_size("args") + _stored_size("kwargs"),
     "situation": SITUATION,
+    "now": ClockTimestamp(),
 }
 # How long the last run took, of a job that ended with it.
 RUN_TIME = Case(
@@ -99,8 +101,10 @@ def prepare(jobs: Sequence[Any], links: Links, *, sees_data: bool) -> None:
     waits = waits_of(router.db_for_read(Wait), scheduled) if scheduled else []
     wait_of = {wait.job_id: wait for wait in for_reader(waits, links) if wait.key is not None}
     parts = progress_for_page(router.db_for_read(Job), {wait.batch_id for wait in waits if wait.batch_id})
+    silent = silences(router.db_for_read(Job), jobs)
     for job in jobs:
         job.sees_data = sees_data
+        job.silent_for = silent.get(job.pk)
         has_cause = job.last_error and job.state not in PAST_ERRORS
         job.cause = cause_of(job.last_error, sees_data=sees_data) if has_cause else ""
         job.call = _call_and_carried(job, mask) if sees_data else ""
@@ -147,7 +151,12 @@ def _compact(value: Any) -> str:
 
 @admin.display(description=gettext_lazy("state"))
 def state_badge(job: Any) -> SafeString:
-    """Shows the situation of a job that was read with SITUATION."""
+    """Shows the situation of a job that was read with SITUATION; of a running one whose worker is silent, that, where
+    `silent_for` is known."""
+    if (silent := getattr(job, "silent_for", None)) is not None:
+        return formats.badge(
+            "dead", _("Silent"), _("Its worker has been silent for %s.") % formats.whole(silent)
+        )
     if is_cancelling(job):
         return formats.badge("cancelling", _("Cancelling"), _("It was asked to stop."))
     situation = situation_named(job)
@@ -255,7 +264,7 @@ def worker(job: Any) -> SafeString:
 @admin.display(description=gettext_lazy("progress"))
 def progress_cell(job: Any) -> SafeString:
     """Shows a bar with its percentage, the figures and the message; nothing after the job has succeeded."""
-    own = progress_of(job, sees_data=job.sees_data)
+    own = progress_of(job, sees_data=job.sees_data, is_silent=job.silent_for is not None)
     progress = progress_of_parts(job.parts) if job.parts else own
     if progress is None or job.state == State.SUCCEEDED:
         return SafeString("")

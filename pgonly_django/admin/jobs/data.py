@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.http import HttpRequest
@@ -24,11 +25,13 @@ def may_see_data(request: HttpRequest) -> bool:
     return request.user.has_perm(VIEW_DATA)
 
 
-def progress_of(job: Job, *, sees_data: bool) -> dict[str, Any] | None:
+def progress_of(job: Job, *, sees_data: bool, is_silent: bool = False) -> dict[str, Any] | None:
     """Returns a `bar` and its `percent` where the total is known; `figures`, `speed` and `left` as words; the
     `message`, only with `sees_data`, since it may have values of the job in it. None when nothing was reported that can
-    be shown."""
+    be shown. `is_silent`: its worker is, so that speed and rest are not known."""
     progress = job_progress(job)
+    if is_silent:
+        progress = replace(progress, per_minute=None, left=None)
     message = brief((job.progress or {}).get("message") or "", MESSAGE_SHOWN) if sees_data else ""
     if progress.done is None and not message:
         return None

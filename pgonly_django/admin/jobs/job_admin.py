@@ -32,6 +32,7 @@ from pgonly_django.admin.jobs.change_list import STATE_VAR, JobChangeList
 from pgonly_django.admin.jobs.data import DATA_COLUMNS, may_see_data
 from pgonly_django.admin.jobs.filters import FORM_FILTERS, JobStateFilter
 from pgonly_django.admin.jobs.page import page_context
+from pgonly_django.admin.jobs.silence import worker_of
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW, buttons_of
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.admin.verbs import VerbAdmin
@@ -136,6 +137,7 @@ class JobAdmin(VerbAdmin):
         may_operate = self.has_operate_permission(request)
         links = self.links(request)
         job.situation = read_situation(job)
+        job.worker_name, job.silent_for = worker_of(job)
         shown = page_context(job, links, sees_data=may_see_data(request))
         buttons = buttons_of(
             job,

@@ -16,12 +16,13 @@ from pgonly_django.admin.formats import duration, exact_time, money, pretty_json
 from pgonly_django.admin.jobs.attempts import attempts_of, folded, log_lines
 from pgonly_django.admin.jobs.data import progress_of
 from pgonly_django.admin.jobs.related import batches_of, gathered_by, related_jobs
+from pgonly_django.admin.jobs.silence import silence_of
 from pgonly_django.admin.jobs.waits import reasons_to_wait
 from pgonly_django.admin.jobs.waterfall import Waterfall
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.masking import MASK
-from pgonly_django.models import Checkpoint, CostEntry, Job, State, Worker
+from pgonly_django.models import Checkpoint, CostEntry, Job, State
 from pgonly_django.models.budget import HELD_BY
 from pgonly_django.models.readable import read_json
 from pgonly_django.queue.carried import SHOWN
@@ -36,10 +37,14 @@ MASKED_AT_MOST = 50_000
 COST = {"usd": Sum("usd"), "tokens_in": Sum("tokens_in"), "tokens_out": Sum("tokens_out")}
 
 
-def page_context(job: Job, links: Links, *, sees_data: bool) -> dict[str, Any]:
-    """Returns the context of change_form.html. `sees_data`: what the job was called with and returned may be shown."""
-    worker, mask, sees_costs = _worker_name(job), JobMask(), links.may_view(CostEntry)
-    attempts = attempts_of(job, worker, sees_data=sees_data)
+def page_context(job: Any, links: Links, *, sees_data: bool) -> dict[str, Any]:
+    """Returns the context of change_form.html. The job has `worker_name` and `silent_for`. `sees_data`: what it was
+    called with and returned may be shown."""
+    mask, sees_costs = JobMask(), links.may_view(CostEntry)
+    is_silent = job.silent_for is not None
+    attempts = attempts_of(job, job.worker_name, sees_data=sees_data)
+    if is_silent and attempts:
+        attempts[-1].finished_at = timezone.now() - job.silent_for
     steps = steps_of(job, mask, sees_data=sees_data, sees_costs=sees_costs)
     hides_keys = not sees_data or mask.hides_of(job.task, job.args, job.kwargs)
     waits = reasons_to_wait(job, links, hides_keys=hides_keys)
@@ -48,12 +53,13 @@ def page_context(job: Job, links: Links, *, sees_data: bool) -> dict[str, Any]:
         "job": job,
         "sees_data": sees_data,
         "facts": facts_of(
-            job, worker, hides_keys=hides_keys, sees_costs=sees_costs, is_due=bool(waits and waits["is_due"])
+            job, hides_keys=hides_keys, sees_costs=sees_costs, is_due=bool(waits and waits["is_due"])
         ),
         "related": related_jobs(job, links, batches),
         "waits": waits,
+        "silence": silence_of(job, links) if is_silent else None,
         "progress": [
-            *filter(None, [progress_of(job, sees_data=sees_data)]),
+            *filter(None, [progress_of(job, sees_data=sees_data, is_silent=is_silent)]),
             *gathered_by(job, links, batches),
         ],
         "timeline": Waterfall(job, attempts, steps["shown"], waits["since"] if waits else None),
@@ -66,17 +72,7 @@ def page_context(job: Job, links: Links, *, sees_data: bool) -> dict[str, Any]:
     }
 
 
-def _worker_name(job: Job) -> str:
-    if job.worker_id is None:
-        return ""
-    workers = Worker.objects.using(router.db_for_read(Worker, instance=job))
-    name = workers.filter(pk=job.worker_id).values_list("name", flat=True).first()
-    return name or _("unknown (%s)") % job.worker_id
-
-
-def facts_of(
-    job: Job, worker: str, *, hides_keys: bool, sees_costs: bool, is_due: bool
-) -> list[tuple[str, Any]]:
+def facts_of(job: Any, *, hides_keys: bool, sees_costs: bool, is_due: bool) -> list[tuple[str, Any]]:
     """Returns labels and values; facts without a value are left out. `hides_keys`: the arguments that keys were made of
     may not be seen. `is_due`: it is scheduled for its run_at, and waits for nothing else."""
     facts: list[tuple[str, Any]] = [
@@ -94,7 +90,7 @@ def facts_of(
         (_("Attempts used"), f"{job.attempt} / {job.max_attempts}"),
         (_("Interruptions"), job.interruptions or None),
         (_("Crashes"), job.crashes or None),
-        (_("Worker"), worker if job.state == State.RUNNING else None),
+        (_("Worker"), job.worker_name if job.state == State.RUNNING else None),
         (_("Lease"), _lease(job)),
         (_("Maximum run time"), job.max_runtime and duration(job.max_runtime)),
         *_times(job, is_due=is_due),

@@ -159,6 +159,8 @@ def _hint(verb: Verb, job: Job, *, waits: bool) -> Promise | str:
         return _("Looks again for what it waits for.")
     if verb is not CANCEL:
         return verb.hint
+    if getattr(job, "silent_for", None) is not None:
+        return _("Its worker does not answer: it is cancelled instead of taken over.")
     if job.state == State.RUNNING:
         return _("Its worker is asked to stop it.")
     return _("It does not run again.") if job.started_at else _("It never runs.")
