@@ -61,3 +61,5 @@ class Outcome(StrEnum):
 
 ERRORS = tuple(outcome for outcome in Outcome if outcome.is_error)
 NOT_RUN = tuple(outcome for outcome in Outcome if not outcome.has_run)
+# After these a job waits for its next attempt.
+TRIED_AGAIN = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.RETRIED)

@@ -95,6 +95,12 @@ NOTIFY_LOST = Condition(
     limit=2.0,  # as in a worker's own test
 )
 JOBS_FAILED = Condition("", Level.ERROR, _("{_jobs} of {task} failed ({error}), {_last}{seconds:ago}."))
+JOBS_RETRIED = Condition(
+    "",
+    Level.WARNING,
+    _("{task}: {_jobs} for another attempt; {attempts} of {max_attempts} are used."),
+    limit=3,  # failures of these jobs together
+)
 BUDGET_HOLDS = Condition("", Level.WARNING, _("The budget “{name}” holds {_jobs}."))
 SCHEDULE_FAILS = Condition("", Level.ERROR, _("The schedule “{name}” could not enqueue its job: {problem}"))
 LIMITER_COOLS_DOWN = Condition(

@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 from django.db import connections
 
 from pgonly_django.database.on_django import all_rows
+from pgonly_django.models.job_rows import CAUSE
 from pgonly_django.models.job_stats import BOUNDS, BUCKETS, NUMBERS, Counts
+from pgonly_django.models.readable import read_json
 from pgonly_django.monitoring.queues import Counted
+from pgonly_django.outcomes import TRIED_AGAIN
 from pgonly_django.queue.health import FAILED_SAMPLE
 from pgonly_django.tables import qualified
 
@@ -270,6 +273,12 @@ def _runs(*row: Any) -> Runs:
     return Runs(*numbers, queue=queue, task=task, waiting_times=waiting or (), run_times=took or ())
 
 
+# What is told of an error, whose texts may be long.
+_TOLD = """jsonb_strip_nulls(jsonb_build_object(
+    'outcome', error ->> 'outcome', 'exception', left(error ->> 'exception', 255),
+    'message', left(error ->> 'message', 300), 'reason', left(error ->> 'reason', 300),
+    'started_at', error -> 'started_at'))::text"""
+
 # Index: pgonly_job_failed, the newest 5,000, then the primary key. Errors may be long, so those of 500 jobs are read:
 # the newest of each task first, so that the failures of one task hide no other task. What a person has discarded is no
 # news: that entry names no worker. Times are epochs, which compare the same whatever the time zone and USE_TZ are.
@@ -287,7 +296,8 @@ recent AS (
     JOIN pgonly_job AS job ON job.id = chosen.id
 )
 SELECT task, left(coalesce(error ->> 'exception', error ->> 'outcome', ''), 255), count(*), max(at),
-    greatest(date_part('epoch', clock_timestamp()) - max(at), 0), bool_or(has_more)
+    greatest(date_part('epoch', clock_timestamp()) - max(at), 0), bool_or(has_more),
+    (array_agg({_TOLD} ORDER BY at DESC))[1]
 FROM recent WHERE error ->> 'outcome' IS DISTINCT FROM 'discarded' OR error -> 'worker_id' IS NOT NULL
 GROUP BY 1, 2 ORDER BY 3 DESC, 4 DESC, 1, 2
 """)
@@ -301,14 +311,50 @@ class FailedGroup(NamedTuple):
     jobs: Counted
     newest_at: float  # an epoch, by the database's clock
     newest_seconds: float  # ago
+    newest: dict[str, Any]  # the entry of `errors` of the newest one, as far as cause_of() reads it
 
 
 def failed_since(alias: str, since: float) -> list[FailedGroup]:
     """Returns the jobs that failed after `since`, an epoch, and have not been retried: the largest group first. Reads
     the errors of at most 500 jobs, the newest of each task, of the 5,000 jobs that failed last."""
     return [
-        FailedGroup(task, error, Counted(number, has_more), newest_at, seconds)
-        for task, error, number, newest_at, seconds, has_more in all_rows(
+        FailedGroup(task, error, Counted(number, has_more), newest_at, seconds, read_json(newest, CAUSE))
+        for task, error, number, newest_at, seconds, has_more, newest in all_rows(
             alias, FAILED_SINCE, {"since": since}
         )
+    ]
+
+
+# Index: pgonly_job_scheduled, the first 5,000, then pgonly_wait_once: what waits for an event or for a time that its
+# task has chosen has a row there.
+RETRIED = qualified(f"""
+WITH retried AS (
+    SELECT task, attempt, max_attempts, error, coalesce(error ->> 'finished_at', '') AS at
+    FROM (SELECT id, lease_epoch, task, attempt, max_attempts, errors -> -1 AS error FROM pgonly_job
+        WHERE state = 'scheduled' ORDER BY run_at LIMIT {FAILED_SAMPLE}) AS job
+    WHERE attempt > 0 AND error ->> 'outcome' = ANY(%(outcomes)s::text[])
+        AND NOT EXISTS (
+            SELECT FROM pgonly_wait AS wait WHERE wait.job_id = job.id AND wait.lease_epoch = job.lease_epoch)
+)
+SELECT task, count(*)::int, max(attempt), (array_agg(max_attempts ORDER BY attempt DESC))[1],
+    (array_agg({_TOLD} ORDER BY at DESC))[1]
+FROM retried GROUP BY 1 HAVING sum(attempt) >= %(failures)s::int ORDER BY 2 DESC, 1
+""")
+
+
+class RetriedGroup(NamedTuple):
+    task: str
+    jobs: int
+    attempts: int  # used by the job that has used most of them
+    max_attempts: int  # of that job
+    newest: dict[str, Any]  # as that of a FailedGroup
+
+
+def retried(alias: str, failures: int) -> list[RetriedGroup]:
+    """Returns the tasks whose jobs wait for another attempt and have failed `failures` times together, the largest
+    group first. Reads the 5,000 scheduled jobs that are due first."""
+    facts = {"failures": failures, "outcomes": list(map(str, TRIED_AGAIN))}
+    return [
+        RetriedGroup(task, jobs, attempts, max_attempts, read_json(newest, CAUSE))
+        for task, jobs, attempts, max_attempts, newest in all_rows(alias, RETRIED, facts)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from django.db.models import Case, Exists, OuterRef, Q, TextField, Value, When
+from django.db.models import Case, Count, Exists, OuterRef, Q, TextField, Value, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 from django.db.models.functions import Coalesce
 from django.db.models.lookups import In
@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.models import Job, State, Wait
 from pgonly_django.models.job_rows import IS_LIMITED, IS_READY, IS_SUSPECT
 from pgonly_django.models.waits import FOR_PEOPLE, KEY_OF_BATCH
-from pgonly_django.outcomes import Outcome
+from pgonly_django.outcomes import TRIED_AGAIN
 
 
 class Situation(NamedTuple):
@@ -47,8 +47,7 @@ _GATHERS = Exists(_open)
 _LAST_OUTCOME = Coalesce(
     KeyTextTransform("outcome", KeyTransform(-1, "errors")), Value(""), output_field=TextField()
 )
-_TRIED_AGAIN = [Outcome.FAILED.value, Outcome.TIMED_OUT.value, Outcome.CRASHED.value, Outcome.RETRIED.value]
-_HAS_FAILED = Q(attempt__gt=0) & Q(In(_LAST_OUTCOME, _TRIED_AGAIN)) & ~Q(Exists(_waits))
+_HAS_FAILED = Q(attempt__gt=0) & Q(In(_LAST_OUTCOME, list(map(str, TRIED_AGAIN)))) & ~Q(Exists(_waits))
 
 
 def _scheduled(name: str, label: Promise | str, rows: Q, heading: Promise | str = "") -> Situation:
@@ -96,3 +95,16 @@ def read_situation(job: Job) -> str:
         return ""
     rows = Job.objects.using(job._state.db).filter(pk=job.pk)  # noqa: SLF001 - Django's own name
     return rows.values_list(SITUATION, flat=True).first() or ""
+
+
+def parts_of_scheduled(alias: str, at_most: int) -> dict[str, int]:
+    """Returns the counts of each situation, by its name, among the scheduled jobs that are due first, `at_most`. Index:
+    pgonly_job_scheduled, and one range of pgonly_wait_once for each job."""
+    names = [each.name for each in PARTS_OF_SCHEDULED]
+    first = Job.objects.using(alias).filter(in_state(State.SCHEDULED)).order_by("run_at")
+    found: dict[str, int] = first.annotate(situation=SITUATION)[:at_most].aggregate(
+        **{f"part_{number}": Count("pk", filter=Q(situation=name)) for number, name in enumerate(names)},
+        of_all=Count("pk"),
+    )
+    of_all, parts = found.pop("of_all"), dict(zip(names, found.values(), strict=True))
+    return {SCHEDULED.name: of_all - sum(parts.values())} | parts

@@ -69,6 +69,12 @@ STATEMENTS = {
         {"pgonly_job_failed"},
         2 * 5_000 + 3 * 501,  # where it sorts a bitmap of so few: their entries and their rows
     ),
+    "monitoring.runs.RETRIED": (
+        runs.RETRIED,
+        {"failures": 3, "outcomes": ["failed"]},
+        {"pgonly_job_scheduled", "pgonly_wait_once"},
+        3 * 5_000,  # where it sorts a bitmap of so few: their entries and their rows
+    ),
     "monitoring.runs.FAILED": (runs.FAILED, {}, STATS, 2 * 60 * 50 + 50),
     "monitoring.runs.HISTOGRAMS": (
         runs.HISTOGRAMS,

@@ -12,6 +12,7 @@ from django.utils.translation import gettext, ngettext
 from pgonly_django.admin.budgets import held_url
 from pgonly_django.admin.charts import local_text
 from pgonly_django.admin.formats import brief, short_name
+from pgonly_django.admin.jobs.attempts import cause_of
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.jobs.verbs import RETRY
 from pgonly_django.admin.overview.overview import OverviewPage, alias_of
@@ -20,7 +21,8 @@ from pgonly_django.models import Budget, Job, Limiter, Queue, Schedule, State, W
 from pgonly_django.monitoring import conditions
 from pgonly_django.monitoring.findings import Finding, Level
 from pgonly_django.monitoring.limits import with_problem
-from pgonly_django.monitoring.runs import failed_since
+from pgonly_django.monitoring.runs import failed_since, retried
+from pgonly_django.monitoring.situations import RETRYING
 from pgonly_django.monitoring.snapshots import old_snapshots
 
 BAD, WARNING = "failed", "held"  # the colour of a badge
@@ -33,6 +35,7 @@ class Alert(NamedTuple):
     url: str = ""
     retry_url: str = ""  # of the page that asks before all of these jobs are retried
     failed_at: float = 0.0  # an epoch: when the newest of the jobs failed
+    newest: str = ""  # the newest error
 
 
 def alerts(overview: OverviewPage) -> list[Alert]:
@@ -70,7 +73,7 @@ def _of_workers(overview: OverviewPage) -> Iterator[Alert]:
 
 
 def _of_failures(overview: OverviewPage) -> Iterator[Alert]:
-    groups = failed_since(alias_of(Job), overview.failures_since)
+    groups, sees_data = failed_since(alias_of(Job), overview.failures_since), may_see_data(overview.request)
     since = local_text(datetime.fromtimestamp(overview.failures_since, UTC))
     all_failed = {"state__exact": State.FAILED.value, "time": "finished", "from": since}
     for group in groups[:GROUPS_SHOWN]:
@@ -84,11 +87,27 @@ def _of_failures(overview: OverviewPage) -> Iterator[Alert]:
         query = {**all_failed, "task": group.task, "error": group.error}
         retry_url = overview.to_bulk(RETRY.name, **query)
         url = overview.to_list(Job, **query)
-        yield _alert(finding, url, retry_url=retry_url, failed_at=group.newest_at)
+        newest = brief(cause_of(group.newest, sees_data=sees_data))
+        yield _alert(finding, url, retry_url=retry_url, failed_at=group.newest_at, newest=newest)
     if others := groups[GROUPS_SHOWN:]:
         text = ngettext("%d more group of failed jobs.", "%d more groups of failed jobs.", len(others))
         newest_at = max(group.newest_at for group in others)
         yield Alert(BAD, text % len(others), overview.to_list(Job, **all_failed), failed_at=newest_at)
+
+
+def _of_retries(overview: OverviewPage) -> Iterator[Alert]:
+    sees_data = may_see_data(overview.request)
+    for group in retried(alias_of(Job), int(conditions.JOBS_RETRIED.limit))[:GROUPS_SHOWN]:
+        finding = conditions.JOBS_RETRIED.finding(
+            task=brief(short_name(group.task)),
+            attempts=group.attempts,
+            max_attempts=group.max_attempts,
+            _jobs=ngettext("%d job waits", "%d jobs wait", group.jobs) % group.jobs,
+        )
+        newest = brief(cause_of(group.newest, sees_data=sees_data))
+        yield _alert(
+            finding, overview.to_list(Job, state__exact=RETRYING.name, task=group.task), newest=newest
+        )
 
 
 def _of_budgets(overview: OverviewPage) -> Iterator[Alert]:
@@ -127,6 +146,7 @@ SOURCES: tuple[Any, ...] = (
     (_of_queues, Queue, Job),
     (_of_workers, Worker),
     (_of_failures, Job),
+    (_of_retries, Job),
     (_of_budgets, Budget),
     (_of_schedules, Schedule),
     (_of_limiters, Limiter),

@@ -38,13 +38,20 @@ from pgonly_django.models import (
     Worker,
 )
 from pgonly_django.monitoring.limits import schedules as newest_schedules
-from pgonly_django.monitoring.queues import jobs_by_state
+from pgonly_django.monitoring.queues import Counted, jobs_by_state
+from pgonly_django.monitoring.situations import (
+    PARTS_OF_SCHEDULED,
+    SCHEDULED,
+    SITUATIONS,
+    parts_of_scheduled,
+)
 from pgonly_django.monitoring.storage import OfUser, sessions
 from pgonly_django.monitoring.waiting import open_questions
 from pgonly_django.monitoring.workers import WorkerFigures
 
 LAST_EPOCH = 1e10  # of the year 2286
 MONTH_LIMIT = timedelta(milliseconds=40)  # about 100,000 calls
+PARTS_LIMIT = timedelta(milliseconds=80)  # for what 10,000 scheduled jobs wait for
 ALERTS_SHOWN, WORKERS_SHOWN, JOBS_OF_A_WORKER, WAITS_SHOWN = 20, 25, 5, 10
 
 
@@ -75,11 +82,18 @@ def _failures_seen(overview: OverviewPage, newest_at: float) -> dict[str, Any]:
 
 
 def states_panel(overview: OverviewPage) -> dict[str, Any]:
-    counts = jobs_by_state(alias_of(Job))
+    """Shows one tile for each state, and for each part of the scheduled jobs that has some."""
+    alias = alias_of(Job)
+    counts = {state.value: count for state, count in jobs_by_state(alias).items()}
+    scheduled = counts[SCHEDULED.name]
+    if scheduled.number:
+        parts = in_time(alias, PARTS_LIMIT, lambda: parts_of_scheduled(alias, scheduled.number)) or {}
+        counts |= {name: Counted(number, scheduled.has_more and number > 0) for name, number in parts.items()}
     return {
         "states": [
-            (state, state.label, count.label, overview.to_list(Job, state__exact=state.value))
-            for state, count in counts.items()
+            (each.name, each.label, count.label, overview.to_list(Job, state__exact=each.name))
+            for each in SITUATIONS.values()
+            if (count := counts.get(each.name)) and (count.number or each not in PARTS_OF_SCHEDULED)
         ],
     }
 

@@ -20,8 +20,11 @@ pytestmark = pytest.mark.django_db
 SEEN = f"{PAGE}overview/seen/"
 
 
-def failed(error="shop.Refused", minutes=5.0, **facts):
-    entry = {"outcome": "failed", "exception": error, "message": "patient 4711"}
+MOMENTS = {"started_at": "2026-12-01T00:00:00+00:00", "finished_at": "2026-12-01T00:00:01+00:00"}
+
+
+def failed(error="shop.Refused", minutes=5.0, message="patient 4711", **facts):
+    entry = {"outcome": "failed", "exception": error, "message": message, **MOMENTS}
     at = ago(timedelta(minutes=minutes))
     return make_job(State.FAILED, errors=[entry], finished_at=at, **facts)
 
@@ -44,7 +47,42 @@ def test_one_failed_job_needs_attention(admin_client):
     text = words(alerts(admin_client))
     assert re.search(r"1 job of add failed \(Refused\), 5 min( \d+ s)? ago\.", text)
     assert "Failures of the last 24 hours." in text
-    assert "4711" not in text
+    assert "Newest: Refused: patient 4711" in text
+
+
+def test_the_newest_error_of_a_group_is_shown_to_who_may_see_data(admin_client, client, person):
+    failed(minutes=9, message="old")
+    failed(minutes=2, message="new")
+    text = words(alerts(admin_client))
+    assert "Newest: Refused: new" in text
+    assert "old" not in text
+    client.force_login(person("view_job"))
+    text = words(alerts(client))
+    assert "Newest: Refused" in text
+    assert "new" not in text
+
+
+def retrying(attempt=1, message="", **facts):
+    entry = {"outcome": "failed", "exception": "httpx.ConnectError", "message": message, **MOMENTS}
+    facts = {"attempt": attempt, "max_attempts": 8, "errors": [entry], **facts}
+    return make_job(State.SCHEDULED, run_at=ago(timedelta(minutes=-4)), **facts)
+
+
+def test_jobs_that_fail_again_and_again_and_are_retried_need_attention(admin_client):
+    mine = [retrying(attempt) for attempt in (1, 6)]
+    html = alerts(admin_client)
+    assert "add: 2 jobs wait for another attempt; 6 of 8 are used." in words(html)
+    assert "Newest: ConnectError" in words(html)
+    link = unescape(re.search(r'<a href="([^"]*)">add: 2 jobs wait', html)[1])
+    assert set(admin_client.get(link).context["cl"].result_list) == set(mine)
+
+
+def test_a_job_that_waits_for_its_second_attempt_is_no_alert(admin_client):
+    retrying(1), make_job(State.SCHEDULED, attempt=7, errors=[{"outcome": "released"}])
+    make_job(State.SCHEDULED, run_at=ago(timedelta(minutes=-4)))
+    assert "for another attempt" not in words(alerts(admin_client))
+    retrying(2)
+    assert "add: 2 jobs wait for another attempt" in words(alerts(admin_client))
 
 
 def test_each_group_leads_to_its_jobs_and_to_the_page_that_retries_them(admin_client):

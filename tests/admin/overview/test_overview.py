@@ -346,3 +346,12 @@ def test_a_panel_that_fails_does_not_take_the_others_away(admin_client, monkeypa
     found = panels(admin_client.get(PAGE))
     assert "pgonly-problem" in found["workers"]
     assert "Failed" in found["states"]
+
+
+def test_the_tiles_tell_what_scheduled_jobs_wait_for(admin_client):
+    make_job(State.SCHEDULED, run_at=ago(timedelta(hours=-1)))
+    make_job(State.SCHEDULED, run_at=ago(timedelta(hours=-1)), attempt=1, errors=[{"outcome": "failed"}])
+    html = panels(admin_client.get(PAGE))["states"]
+    assert "1 Scheduled 1 Retrying" in words(html)
+    assert "Waits for jobs" not in words(html)
+    assert "state__exact=retrying" in html
