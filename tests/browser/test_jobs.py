@@ -49,7 +49,7 @@ def test_the_selected_jobs_of_the_list_are_retried_and_no_other(person):
     page.locator(f"input.action-select[value='{chosen.pk}']").check()
     page.locator("select[name=action]").select_option(label="Retry selected jobs ...")
     page.locator("button[name=index]").click()  # Django 5.2 has another word for it
-    operator.presses("Retry (1)")
+    operator.presses("Retry 1 job")
     wait_for(lambda: Job.objects.get(pk=chosen.pk).state == State.READY)
     assert Job.objects.get(pk=left.pk).state == State.FAILED
 
@@ -61,7 +61,7 @@ def test_all_failed_jobs_of_a_queue_are_retried_also_those_beyond_the_page(perso
     page = operator.goes_to(f"{FAILED}&queue=mail")
     page.get_by_role("link", name=re.compile("^Retry")).first.click()
     expect(page.get_by_text("All that match")).to_be_visible()
-    operator.presses("Retry (70)")
+    operator.presses("Retry 70 jobs")
     expect(page.get_by_text("70 jobs").first).to_be_visible()
     states = Job.objects.order_by("queue").values_list("queue", "state").distinct()
     assert set(states) == {("mail", State.READY), ("other", State.FAILED)}

@@ -50,9 +50,9 @@ def test_slash_goes_to_the_search_where_the_keys_are_letters(person, jobs):
 def test_r_asks_about_the_row_with_the_focus(person, jobs, expect):
     operator = person("operator")
     page = presses(operator.goes_to(FAILED), "j", "j", "r")
-    expect(page.get_by_role("button", name="Retry (1)")).to_be_visible()
+    expect(page.get_by_role("button", name="Retry 1 job")).to_be_visible()
     assert not Job.objects.filter(state=State.READY).exists()
-    operator.presses("Retry (1)")
+    operator.presses("Retry 1 job")
     assert Job.objects.get(state=State.READY) == jobs[1]
 
 
@@ -61,7 +61,7 @@ def test_r_asks_about_the_selected_rows_wherever_the_focus_is(person, jobs, expe
     for job in jobs[1:]:
         page.locator(f"input.action-select[value='{job.pk}']").check()
     presses(page, "r")
-    expect(page.get_by_role("button", name="Retry (2)")).to_be_visible()
+    expect(page.get_by_role("button", name="Retry 2 jobs")).to_be_visible()
 
 
 def test_on_a_jobs_page_r_goes_to_retry_and_enter_presses_it(person, jobs):

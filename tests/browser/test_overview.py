@@ -55,7 +55,7 @@ def test_a_failed_job_is_retried_by_three_clicks_and_a_bar_opens_its_jobs(person
     assert page.locator("#result_list tbody tr").count() == 1
     page.go_back()
     follow(page, page.get_by_role("link", name="Retry: 1 job of add failed").click)
-    operator.presses("Retry (1)")
+    operator.presses("Retry 1 job")
     assert Job.objects.get(pk=job.pk).state == State.READY
     assert "Nothing" in operator.goes_to(APP).locator("#panel-alerts").inner_text()
 

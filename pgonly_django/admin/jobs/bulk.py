@@ -19,6 +19,9 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import ValidationError
 from django.db import OperationalError
 from django.db.models import BooleanField, Case, CharField, F, QuerySet, Value, When
+from django.db.models.fields.json import KeyTextTransform, KeyTransform
+from django.db.models.functions import Coalesce
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
@@ -26,9 +29,10 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from pgonly_django.admin.formats import brief, short_name
 from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.data import may_see_data
-from pgonly_django.admin.jobs.verbs import IS_CANCELLING, JobVerb
+from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, IS_CANCELLING, JobVerb
 from pgonly_django.admin.paging import label_of
 from pgonly_django.admin.verbs import AT_ONCE, Done, VerbAdmin, log_once
 from pgonly_django.database.on_django import in_time, time_limit, timed_out
@@ -37,7 +41,7 @@ from pgonly_django.models import Job, State
 from pgonly_django.tasks.redrive import Redriven, redrive
 from pgonly_django.tasks.registry import UnknownTaskError
 
-REASONS_SHOWN = 5
+REASONS_SHOWN = PARTS_SHOWN = 5
 SEARCH_LIMIT = timedelta(seconds=5)
 NO_JOB = UUID(int=0)  # Django wants a selection, also for "all"
 
@@ -133,6 +137,29 @@ def refusals(verb: JobVerb, jobs: QuerySet[Job]) -> list[str]:
     return [f"{count:,} {_words(reason, count)}" for reason, count in found.most_common()]
 
 
+def breakdown(verb: JobVerb, jobs: QuerySet[Job]) -> list[tuple[str, list[str]]]:
+    """Returns the numbers of jobs of each task, queue and error, as words, of the AT_ONCE newest that `verb`
+    changes."""
+    error = KeyTextTransform("exception", KeyTransform(-1, "errors"))
+    is_failed = When(state=State.FAILED, then=Coalesce(error, Value(""), output_field=CharField()))
+    error_of = Case(is_failed, default=Value(""), output_field=CharField())
+    allowed = jobs.filter(verb.allowed).order_by("-pk").annotate(error=error_of)
+    rows = list(allowed.values_list("task", "queue", "error")[:AT_ONCE])
+    columns = [
+        (_("By task"), [short_name(task) for task, _queue, _error in rows]),
+        (_("By queue"), [queue for _task, queue, _error in rows]),
+        (_("By error"), [short_name(error) for _task, _queue, error in rows if error]),
+    ]
+    return [(label, _parts(Counter(names))) for label, names in columns if names]
+
+
+def _parts(counts: Counter[str]) -> list[str]:
+    parts = [f"{count:,} {brief(name)}" for name, count in counts.most_common(PARTS_SHOWN)]
+    if others := sum(counts.values()) - sum(count for _name, count in counts.most_common(PARTS_SHOWN)):
+        parts.append(_("%s others") % f"{others:,}")
+    return parts
+
+
 def _words(reason: str, count: int) -> str:
     if reason == "cancelling":
         return _("already asked to stop")
@@ -151,8 +178,14 @@ def _page(
 ) -> TemplateResponse:
     """Returns the page that asks. It says how many jobs there are, and why the others are left alone, unless that takes
     too long. `address`: of the list, to which the answer goes."""
-    found = in_time(jobs.db, SEARCH_LIMIT, lambda: (verb.keys_of(jobs).count(), refusals(verb, jobs)))
-    count, refused = found or (0, [])
+    found = in_time(
+        jobs.db,
+        SEARCH_LIMIT,
+        lambda: (verb.keys_of(jobs).count(), refusals(verb, jobs), breakdown(verb, jobs)),
+    )
+    count, refused, parts = found or (0, [], [])
+    shown = min(count, AT_ONCE)
+    named = {"verb": verb.label, "count": f"{shown:,}"}
     is_all = changelist is not None or request.POST.get("select_across") == "1"
     return model_admin.page(
         request,
@@ -164,6 +197,9 @@ def _page(
         has_more=count > AT_ONCE,
         at_once=f"{AT_ONCE:,}",
         refused=refused,
+        breakdown=parts if count > 1 else [],
+        act=ngettext("%(verb)s %(count)s job", "%(verb)s %(count)s jobs", shown) % named,
+        is_end=verb in (CANCEL, DISCARD),
         verb=verb,
         is_all=is_all,
         changelist=changelist,
@@ -182,6 +218,7 @@ class RedriveForm(forms.Form):
     arguments = forms.JSONField(
         label=gettext_lazy("New arguments"),
         required=False,
+        initial=InvalidJSONInput(""),  # without it the box has "null" in it
         widget=forms.Textarea(attrs={"rows": 4, "cols": 60}),
         help_text=gettext_lazy('By name, as JSON: {"model": "deepseek-chat"}. Empty: as they are.'),
     )

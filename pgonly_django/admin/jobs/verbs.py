@@ -163,4 +163,4 @@ def _hint(verb: Verb, job: Job, *, waits: bool) -> Promise | str:
         return _("Its worker does not answer: it is cancelled instead of taken over.")
     if job.state == State.RUNNING:
         return _("Its worker is asked to stop it.")
-    return _("It does not run again.") if job.started_at else _("It never runs.")
+    return _("It does not run again.") if job.started_at else _("It does not run unless a person retries it.")

@@ -67,7 +67,10 @@ def test_an_action_of_the_list_asks_first_and_says_what_will_happen(admin_client
     jobs = [make_job(state) for state in ("failed", "failed", "running", "succeeded")]
     make_job(State.FAILED)
     page = ask(admin_client, "retry", jobs=jobs)
-    assert facts(page) == {"Retry": RETRY.hint, "Jobs": "2", "Left alone": "1 succeeded, 1 running"}
+    of_what = {"By task": "2 add", "By queue": "2 default"}
+    assert facts(page) == {
+        "Retry": RETRY.hint, "Jobs": "2", "Left alone": "1 succeeded, 1 running", **of_what
+    }  # fmt: skip
     assert Job.objects.filter(state=State.FAILED).count() == 3
     answer = confirm(admin_client, page)
     assert told(answer) == ["Retry: 2 jobs. Left alone: 1 succeeded, 1 running."]
@@ -148,7 +151,8 @@ def test_more_than_fit_are_done_in_several_goes_each_offered_by_the_report(admin
     again = unescape(re.search(r'href="([^"]*)">Do it again for the next ones', answer.text)[1])
     assert again == f"{LIST}bulk/retry/?task=shop.a"
     page = admin_client.get(again)
-    assert facts(page) == {"Retry": RETRY.hint, "Jobs": "2", "Left alone": "4 ready"}
+    of_what = {"By task": "2 a", "By queue": "2 default"}
+    assert facts(page) == {"Retry": RETRY.hint, "Jobs": "2", "Left alone": "4 ready", **of_what}
     assert told(confirm(admin_client, page)) == ["Retry: 2 jobs. Left alone: 4 ready."]
     assert Job.objects.filter(state=State.READY).count() == 6
 
@@ -268,3 +272,23 @@ def test_a_page_that_was_narrowed_says_so(admin_client, monkeypatch):
     with connection.cursor() as cursor:
         cursor.execute(insert_jobs("generate_series(1, 20000)", args="jsonb_build_array(repeat('x', 1000))"))
     assert '<p class="pgonly-note"' in ask(admin_client, "cancel", "?q=needle").text
+
+
+def test_the_button_names_the_act_and_the_page_says_of_what(admin_client):
+    entry = {"outcome": "failed", "exception": "shop.Refused"}
+    for queue in ("ai", "ai", "mail"):
+        make_job(State.FAILED, queue=queue, errors=[entry])
+    page = ask(admin_client, "retry")
+    assert facts(page) == facts(page) | {
+        "By task": "3 add",
+        "By queue": "2 ai, 1 mail",
+        "By error": "3 Refused",
+    }
+    assert ">Retry 3 jobs</button>" in page.text
+    assert "pgonly-button-danger" not in page.text
+    make_job()
+    page = ask(admin_client, "cancel")
+    assert ">Cancel 1 job</button>" in page.text
+    assert "pgonly-button-danger" in page.text
+    assert re.search(r"<a [^>]*autofocus>Back to the list</a>", page.text)
+    assert page.text.count("autofocus") == 1

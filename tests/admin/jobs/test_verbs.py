@@ -100,7 +100,7 @@ def test_one_button_is_primary_one_stands_beside_it_and_the_rest_is_in_a_menu(
 @pytest.mark.parametrize(
     ("job", "hint"),
     [
-        (make_job, "It never runs."),
+        (make_job, "It does not run unless a person retries it."),
         (lambda: make_job(started_at=timezone.now()), "It does not run again."),
         (lambda: make_job(State.RUNNING), "Its worker is asked to stop it."),
         (lambda: make_job(State.SCHEDULED), "Ready now instead of at its time"),
