@@ -139,18 +139,23 @@ class WorkerAdmin(VerbAdmin):
         return {
             "state_badge": life(worker),
             "place": place(worker),
-            "jobs": held_jobs(jobs, self.links(request), sees_data=may_see_data(request)),
+            "silent_for": "" if worker.is_live(worker.now) else formats.age(worker.heartbeat_at, worker.now),
+            "jobs": held_jobs(worker, jobs, self.links(request), sees_data=may_see_data(request)),
         }
 
 
-def held_jobs(jobs: Iterable[Job], links: Links, *, sees_data: bool) -> list[dict[str, Any]]:
+def held_jobs(worker: Any, jobs: Iterable[Job], links: Links, *, sees_data: bool) -> list[dict[str, Any]]:
+    """Returns what a page shows of `jobs` of this worker, which has `now`. Of a silent one their times end with its
+    last heartbeat."""
+    is_live = worker.is_live(worker.now)
+    until = worker.now if is_live else worker.heartbeat_at
     return [
         {
             "job": job,
             "task": formats.short_name(job.task),
             "url": links.to_row(job),
-            "progress": progress_of(job, sees_data=sees_data),
-            "time": formats.age(job.attempted_at) if job.attempted_at else "",
+            "progress": progress_of(job, sees_data=sees_data, is_silent=not is_live),
+            "time": formats.age(job.attempted_at, max(until, job.attempted_at)) if job.attempted_at else "",
         }
         for job in jobs
     ]

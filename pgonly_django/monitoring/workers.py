@@ -75,6 +75,12 @@ def silences(alias: str, jobs: Iterable[Any]) -> dict[object, timedelta]:
     return {job_id: silent for job_id, (worker, silent) in late.items() if worker not in live}
 
 
+def is_late() -> Q:
+    """Returns a condition for jobs that silences() looks at: a renewal of the lease is late."""
+    left = timedelta(seconds=settings().lease_seconds) - silent_after()
+    return Q(lease_expires_at__lte=ClockTimestamp() + left)
+
+
 class Served(NamedTuple):
     """The queues that have a live worker that takes jobs of them."""
 

@@ -58,7 +58,7 @@ dead_worker AS (
 )
 """)
 
-# The jobs of all whose id is in dead_worker.
+# The jobs of all whose id is in dead_worker. A run whose end nobody saw has ended when its worker was last heard of.
 TAKE_BACK = qualified(f"""
 orphan AS MATERIALIZED (
     SELECT job.id, job.worker_id, job.cancel_requested_at, {SAVED} AS saved,
@@ -69,7 +69,7 @@ orphan AS MATERIALIZED (
 ),
 judged AS (
     SELECT orphan.*, coalesce(worker.name, 'unknown') AS worker_name, worker.stopped_at IS NOT NULL AS was_stopped,
-        orphan.crashes + (CASE
+        coalesce(worker.stopped_at, worker.heartbeat_at) AS heard_at, orphan.crashes + (CASE
         WHEN worker.stopped_at IS NOT NULL THEN false
         WHEN orphan.crashes >= {SUSPECT_FROM}
         THEN NOT bool_or(orphan.crashes BETWEEN 1 AND {SUSPECT_FROM - 1}) OVER beside
@@ -98,7 +98,8 @@ UPDATE pgonly_job AS job SET
             'worker', worker_name,
             'saved', saved,
             'started_at', attempted_at,
-            'finished_at', clock_timestamp(),
+            'finished_at', CASE WHEN job.lease_expires_at < clock_timestamp()
+                THEN least(clock_timestamp(), greatest(attempted_at, heard_at)) ELSE clock_timestamp() END,
             'reason', CASE WHEN was_stopped THEN 'Its worker was stopped and could not give it back.'
                 WHEN crashes_now >= {CRASHES_ALLOWED}
                 THEN format('Its worker died %%s times while it ran, and nothing new was saved in between; it is not '

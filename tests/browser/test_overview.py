@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 import pytest
@@ -33,6 +34,33 @@ def test_the_overview_shows_live_that_a_worker_was_killed_and_that_another_takes
     expect(page.locator(taken).get_by_role("link", name="make_report")).to_be_visible(timeout=25_000)
     assert page.evaluate("window.isSamePage"), "it was loaded again"
     assert Job.objects.get(pk=job.pk).state == State.RUNNING
+
+
+@pytest.mark.process
+def test_a_job_whose_worker_was_killed_looks_so_on_every_page_until_another_has_it(person, workers, expect):
+    first = workers.start("reports", "first")
+    job = Job.objects.get(pk=sample_tasks.make_report.enqueue("Northwind", 400, 0.1).id)
+    operator, visitor = person("operator"), person(None)
+    box = visitor.goes_to(f"/your-job/{job.pk}/")
+    expect(box.locator("[data-part=percent]")).to_have_text(re.compile(r"[1-9]"), timeout=25_000)
+    page = operator.goes_to(f"{APP}job/{job.pk}/change/")
+    expect(page.get_by_text("per minute").first).to_be_visible(timeout=15_000)
+    first.send_signal(signal.SIGKILL)
+    banner = page.locator(".pgonly-waits-bad")
+    expect(banner).to_contain_text(
+        "the worker first does not answer. No worker is live that could take the job over", timeout=25_000
+    )
+    assert "per minute" not in page.locator("main").inner_text()
+    expect(box.locator("[data-part=label]")).to_contain_text("Interrupted", timeout=25_000)
+    page = operator.goes_to(f"{APP}job/?state__exact=running")
+    expect(page.locator("#result_list tbody tr").first.get_by_text("Silent")).to_be_visible()
+    page = operator.goes_to(f"{APP}worker/{Worker.objects.get(name='first').pk}/change/")
+    expect(page.get_by_text("it does not answer, and its jobs wait for another worker")).to_be_visible()
+    workers.start("reports", "second")
+    page = operator.goes_to(f"{APP}job/{job.pk}/change/")
+    expect(page.get_by_text("last heard of").first).to_be_attached(timeout=25_000)
+    expect(banner).to_have_count(0)
+    expect(box.locator("[data-part=label]")).not_to_contain_text("Interrupted", timeout=25_000)
 
 
 def test_a_queue_without_a_worker_is_said_in_red_and_leads_to_its_jobs(person):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import psycopg
@@ -44,6 +44,21 @@ def test_a_job_of_a_dead_worker_is_ready_again_at_no_cost_and_says_why(server, d
     (error,) = row.errors
     assert (error["outcome"], error["worker"], error["attempt"]) == ("crashed", "the dead one", 2)
     assert "1 of 3" in error["reason"]
+
+
+def test_a_run_whose_end_nobody_saw_ends_when_its_worker_was_last_heard_of(server, dead):
+    began = ago(2 * HOUR)
+    job = orphan(dead, attempted_at=began)
+    rescue(server, LEASE, NONE)
+    (error,) = fresh(job).errors
+    assert datetime.fromisoformat(error["finished_at"]) == dead.heartbeat_at
+    assert fresh(job).run_seconds == (dead.heartbeat_at - began).total_seconds()
+
+
+def test_a_run_that_began_after_the_last_heartbeat_does_not_end_before_it_began(server, dead):
+    job = orphan(dead, attempted_at=ago(HOUR / 2))
+    rescue(server, LEASE, NONE)
+    assert fresh(job).run_seconds == 0
 
 
 def test_jobs_of_a_living_worker_stay_whatever_their_lease_says(server):

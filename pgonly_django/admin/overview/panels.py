@@ -154,7 +154,7 @@ def _worker(overview: OverviewPage, worker: WorkerFigures) -> dict[str, Any]:
         "badge": workers.life(row),
         "served": workers.served(row),
         "silent": formats.whole(worker.silent_for),
-        "jobs": workers.held_jobs(jobs, overview, sees_data=sees_data),
+        "jobs": workers.held_jobs(row, jobs, overview, sees_data=sees_data),
         "more": max(len(worker.jobs) - JOBS_OF_A_WORKER, 0),
         "buttons": overview.buttons(row),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -74,3 +75,35 @@ def test_the_list_has_a_badge_for_it_and_no_rest(admin_client, silent_job):
     assert running.silent_for is None
     html = admin_client.get(LIST, {"state__exact": "running"}).text
     assert html.count("Its worker has been silent for 4") == 1
+
+
+def test_the_list_of_running_jobs_has_the_silent_ones_first(admin_client, silent_job):
+    newer = make_job(State.RUNNING, worker_id=make_worker().pk, lease_expires_at=timezone.now() + SILENT)
+    listed = admin_client.get(LIST, {"state__exact": "running"}).context["cl"].result_list
+    assert [job.pk for job in listed] == [silent_job.pk, newer.pk]
+    listed = admin_client.get(LIST).context["cl"].result_list
+    assert [job.pk for job in listed] == [newer.pk, silent_job.pk]
+
+
+def test_the_overview_and_the_page_of_its_worker_show_no_rest_either(admin_client, silent_job):
+    worker = f"/admin/pgonly_django/worker/{silent_job.worker_id}/change/"
+    for address in ("/admin/pgonly_django/", worker):
+        text = text_of(admin_client.get(address).text)
+        assert re.search("[Ss]ilent (for )?4", text), address
+        assert "72 / 120" in text
+        assert " left" not in text
+        assert "10 min" in text
+        assert "10 min 4" not in text
+
+
+def test_a_run_that_was_killed_says_when_it_was_last_heard_of(page, silent_job):
+    heard_at = timezone.now() - timedelta(minutes=5)
+    entry = {
+        "outcome": "crashed",
+        "reason": "Its worker died.",
+        "started_at": silent_job.started_at.isoformat(),
+    }
+    silent_job.errors = [entry | {"finished_at": heard_at.isoformat()}]
+    silent_job.state = State.READY
+    silent_job.save()
+    assert "last heard of" in text_of(page(silent_job))
