@@ -155,7 +155,8 @@ class Links:
         return self.address(model, "changelist", **query) if self.may_view(model) else ""
 
     def to_page(self, model: type[Model], key: Any) -> str:
-        return self.address(model, "change", quote(key)) if self.may_view(model) else ""
+        """Returns "" for an empty name, too, which no address has in it."""
+        return self.address(model, "change", quote(key)) if key != "" and self.may_view(model) else ""
 
     def to_row(self, row: Model) -> str:
         return self.to_page(type(row), row.pk)
@@ -168,7 +169,7 @@ class Links:
 
     def buttons(self, row: Model, *names: str) -> list[dict[str, Any]]:
         """Returns the buttons for the verbs of these names that the person may use on the row now; by default all."""
-        if row.pk == "" or not self.may_view(type(row)):  # no address has an empty name in it
+        if not self.to_row(row):
             return []
         verbs_for: Any = getattr(self.site.get_model_admin(type(row)), "verbs_for", None)
         return [

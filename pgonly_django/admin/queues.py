@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import unquote
 from django.db import router
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -18,16 +21,16 @@ from pgonly_django.admin import formats, workers
 from pgonly_django.admin.base import Links, stylesheets
 from pgonly_django.admin.charts import Charts
 from pgonly_django.admin.declared import RESET, DeclaredAdmin, ModelForm, origin_badge, pause_and_resume
-from pgonly_django.admin.paging import label_of
+from pgonly_django.admin.paging import TimedChangeList, label_of
+from pgonly_django.admin.verbs import person_at
 from pgonly_django.conf import settings
 from pgonly_django.database.on_django import in_time
-from pgonly_django.models import Job, Limiter, Queue, QueueTokens, Worker
+from pgonly_django.models import Job, Limiter, Queue, QueueTokens, State, Worker
 from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.monitoring.queues import COUNTED_AT_MOST, QUEUE_USE, QueueFigures
-from pgonly_django.monitoring.workers import served_queues
+from pgonly_django.monitoring.queues import COUNTED_AT_MOST, QUEUE_USE, known_queues, unsaved_rows
+from pgonly_django.monitoring.workers import Served, served_queues
 from pgonly_django.queue.declared_queues import what_is_wrong
-from pgonly_django.queue.health import oldest_waiting
-from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
+from pgonly_django.queue.health import oldest_per_queue, oldest_waiting
 
 WORKERS_SHOWN = 25
 HISTORY_LIMIT = timedelta(milliseconds=250)
@@ -36,16 +39,6 @@ PAUSE, RESUME = pause_and_resume(
     gettext_lazy("No further job of it starts; running jobs continue."),
     gettext_lazy("Its jobs start again, as far as its limits allow."),
 )
-
-
-def without_row(figures: QueueFigures) -> Any:
-    """Returns a stand-in for a queue that has jobs and no row, and so no limits."""
-    queue: Any = Queue(name=figures.name)
-    queue.tokens = queue.blocked_until = None
-    # One more than the cap where there are more, as IN_USE counts.
-    queue.waiting = figures.waiting.number + figures.waiting.has_more
-    queue.running = figures.running.number + figures.running.has_more
-    return queue
 
 
 @admin.display(description=gettext_lazy("state"))
@@ -67,26 +60,48 @@ def state_badge(queue: Any) -> SafeString:
 
 @admin.display(description=gettext_lazy("name"))
 def name(queue: Any) -> SafeString:
-    """Nearly every queue has a row without being declared or edited."""
+    """Nearly every queue has a row without being declared or edited. Below the name: who has paused it."""
     is_limited = any((queue.max_running, queue.rate_count, queue.limiter))
-    return formats.named(queue.name, origin_badge(queue) if is_limited or queue.edited_at else "")
+    badge = origin_badge(queue) if is_limited or queue.edited_at else ""
+    return formats.named(queue.name, badge, paused(queue))
+
+
+def paused(queue: Any) -> str:
+    """Returns since when it has been paused, and by whom, where the admin's log says so."""
+    if queue.paused_at is None:
+        return ""
+    text = _("paused since %s") % formats.exact_time(queue.paused_at)
+    person = person_at(Queue, queue.name, queue.paused_at)
+    return _("%(text)s, by %(person)s") % {"text": text, "person": person} if person else text
 
 
 @admin.display(description=gettext_lazy("waiting"))
-def waiting(queue: Any) -> str:
-    return label_of(queue.waiting, COUNTED_AT_MOST)
+def waiting(queue: Any) -> SafeString | str:
+    return _counted(queue.waiting, queue.waiting_url)
+
+
+@admin.display(description=gettext_lazy("oldest"))
+def oldest(queue: Any) -> str:
+    seconds = queue.oldest_seconds
+    return "-" if seconds is None else formats.whole(timedelta(seconds=seconds))
 
 
 @admin.display(description=gettext_lazy("running"))
 def running(queue: Any) -> SafeString | str:
-    count = label_of(queue.running, COUNTED_AT_MOST)
+    count = _counted(queue.running, queue.running_url)
     if not queue.max_running:
         return count
     return formats.used(queue.running, queue.max_running, _of(count, queue.max_running))
 
 
-def _of(running: str, limit: int) -> str:
-    return _("%(running)s of %(all)s") % {"running": running, "all": f"{limit:,}"}
+def _counted(number: int, url: str) -> SafeString | str:
+    """Returns a link to jobs, whose text is their number."""
+    count = label_of(number, COUNTED_AT_MOST)
+    return format_html('<a href="{}">{}</a>', url, count) if url and number else count
+
+
+def _of(running: SafeString | str, limit: int) -> SafeString:
+    return format_html(_("{} of {}"), running, f"{limit:,}")
 
 
 @admin.display(description=gettext_lazy("rate"))
@@ -143,11 +158,36 @@ class QueueForm(ModelForm):
         return values
 
 
+def prepare(queue: Any, links: Links, served: Served, oldest_seconds: float | None) -> None:
+    """Gives it what its cells show beside its columns and QUEUE_USE."""
+    queue.is_served = served.has(queue.name)
+    queue.oldest_seconds = oldest_seconds
+    queue.waiting_url, queue.running_url = (
+        links.to_list(Job, queue=queue.name, state__exact=state) for state in (State.READY, State.RUNNING)
+    )
+
+
+class QueueChangeList(TimedChangeList):
+    """Has the queues that have a worker or jobs and no row below the others."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        if self.scope is not None or self.page_num != self.paginator.num_pages:
+            return
+        alias = router.db_for_read(Job)
+        names = {name for name in known_queues(alias) if self.query.lower() in name.lower()}
+        names -= set(Queue.objects.filter(name__in=names).values_list("name", flat=True))
+        rows = unsaved_rows(alias, names)
+        self.model_admin.prepare_rows(request, rows)
+        self.result_list = sorted([*self.result_list, *rows], key=lambda row: row.name)
+        self.result_count = self.paginator.counted = self.paginator.counted + len(rows)
+
+
 @admin.register(Queue)
 class QueueAdmin(DeclaredAdmin):
     form = QueueForm
     annotations = QUEUE_USE
-    list_display = (state_badge, name, waiting, running, rate, "limiter")
+    list_display = (state_badge, name, waiting, oldest, running, rate, "limiter")
     list_display_links = (state_badge, name)
     verbs = (PAUSE, RESUME, RESET)
     actions = tuple(verb.as_action("queues") for verb in verbs)
@@ -165,25 +205,37 @@ class QueueAdmin(DeclaredAdmin):
         QueueTokens.objects.filter(queue=obj.name).delete()
         super().delete_model(request, obj)
 
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Adds the queues that have jobs and no row yet: a click creates one."""
-        rows = set(Queue.objects.values_list("name", flat=True))
-        others = sorted(set(known_names(router.db_for_read(Job), KNOWN_QUEUES)) - rows)
-        return super().changelist_view(request, {"other_queues": others, **(extra_context or {})})
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[QueueChangeList]:
+        return QueueChangeList
 
-    def operate_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
-        """Creates the row of a queue that has jobs and none yet when a person pauses it."""
-        queue = unquote(object_id)
-        may = self.has_operate_permission(request) and self.has_view_permission(request)
-        is_asked = request.method == "POST" and name == PAUSE.name and may
-        if is_asked and queue in known_names(router.db_for_read(Job), KNOWN_QUEUES):
-            Queue.objects.named(queue)
-        return super().operate_view(request, object_id, name)
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Creates the rows of the selected queues that have none."""
+        self._create_rows(request, request.POST.getlist(ACTION_CHECKBOX_NAME))
+        return super().changelist_view(request, extra_context)
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Returns a stand-in for a queue that has a worker or jobs and no row. What a person sends creates the row."""
+        name = unquote(object_id)
+        self._create_rows(request, [name])
+        alias = router.db_for_read(Job)
+        row = super().get_object(request, object_id, from_field)
+        if row is None and name in known_queues(alias):
+            (row,) = unsaved_rows(alias, [name])
+        return row
+
+    def _create_rows(self, request: HttpRequest, names: Iterable[str]) -> None:
+        may = self.has_view_permission(request) and (
+            self.has_operate_permission(request) or self.has_change_permission(request)
+        )
+        if request.method == "POST" and may:
+            known = known_queues(router.db_for_read(Job))
+            Queue.objects.named(*(name for name in names if name in known))
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
-        served = served_queues(router.db_for_read(Worker))
+        served, links = served_queues(router.db_for_read(Worker)), self.links(request)
+        ages = oldest_per_queue(router.db_for_read(Job))
         for queue in rows:
-            queue.is_served = served.has(queue.name)
+            prepare(queue, links, served, ages.get(queue.name))
 
     def page_of(self, request: HttpRequest, queue: Any) -> dict[str, Any]:
         self.prepare_rows(request, [queue])
@@ -192,6 +244,7 @@ class QueueAdmin(DeclaredAdmin):
             "state_badge": state_badge(queue),
             "waiting": waiting(queue),
             "running": running(queue),
+            "paused": paused(queue),
             "rate": rate(queue) if queue.rate_count else "",
             "jobs_url": links.to_list(Job, queue=queue.name),
             **_oldest(queue, links),
@@ -201,8 +254,8 @@ class QueueAdmin(DeclaredAdmin):
 
 
 def _oldest(queue: Any, links: Links) -> dict[str, Any]:
-    """Returns the job that has waited longest, unless the queue is paused."""
-    found = oldest_waiting(router.db_for_read(Job), [queue.name])
+    """Returns the job that has waited longest."""
+    found = oldest_waiting(router.db_for_read(Job), [queue.name], with_paused=True)
     if found is None:
         return {}
     url = links.to_page(Job, found.job_id) if found.job_id else ""

@@ -118,7 +118,7 @@ METRICS = (
            SERVED, float),
     Metric("pgonly_queue_running_limit",
            "How many jobs of the queue may run at a time; only of queues that have this limit.",
-           QUEUES, lambda queue: queue.row and queue.row.max_running),
+           QUEUES, lambda queue: queue.row.max_running),
     Metric("pgonly_queues_left_out", "Queues that have no metrics, since there are more than 100.",
            READING._replace(parts="queues queue_count"),
            lambda stats: max(stats.queue_count - len(shown_queues(stats)), 0)),

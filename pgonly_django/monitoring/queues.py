@@ -12,7 +12,7 @@ from django.db import connections
 from django.db.models import F, IntegerField, OuterRef, Subquery
 from django.db.models.expressions import RawSQL
 
-from pgonly_django.models import JobBatch, Limiter, Queue
+from pgonly_django.models import JobBatch, Limiter, Queue, Worker
 from pgonly_django.models.job import ClockTimestamp, State
 from pgonly_django.models.job_rows import FINISHED_STATES
 from pgonly_django.queue.candidates import LIMITED_ROW, READY_ROW, SUSPECT_ROW
@@ -154,7 +154,7 @@ class QueueFigures(NamedTuple):
     running: Counted
     oldest_seconds: float | None  # of the job that has waited longest; None: none waits
     paused_at: datetime | None
-    row: Queue | None  # annotated with QUEUE_USE; None: it has no limits
+    row: Any  # with QUEUE_USE; see unsaved_rows()
 
 
 # Index: pgonly_job_ready, pgonly_job_limited, pgonly_job_suspect and pgonly_job_running, one range for each queue.
@@ -174,24 +174,38 @@ def queues(alias: str) -> list[QueueFigures]:
     others = {*known_names(alias, KNOWN_QUEUES), *longest} - set(by_name)
     if len(rows) == QUEUES_AT_MOST:
         by_name |= {row.name: row for row in of_rows.filter(name__in=others)}
-    counts = {row.name: (row.waiting, row.running) for row in by_name.values()}
-    counts |= _counts(alias, others - set(by_name))
+    by_name |= {row.name: row for row in unsaved_rows(alias, others - set(by_name))}
     return [
         QueueFigures(
             name=name,
-            waiting=capped(waiting, COUNTED_AT_MOST),
-            running=capped(running, COUNTED_AT_MOST),
+            waiting=capped(row.waiting, COUNTED_AT_MOST),
+            running=capped(row.running, COUNTED_AT_MOST),
             oldest_seconds=oldest.get(name),
-            paused_at=by_name[name].paused_at if name in by_name else None,
-            row=by_name.get(name),
+            paused_at=row.paused_at,
+            row=row,
         )
-        for name, (waiting, running) in sorted(counts.items())
+        for name, row in sorted(by_name.items())
     ]
 
 
-def _counts(alias: str, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+def known_queues(alias: str) -> set[str]:
+    """Returns the names of queues that have a worker, as far as it names them, or a job that KNOWN_QUEUES finds."""
+    of_workers = Worker.objects.using(alias).live().values_list("queues", flat=True)
+    names = {*known_names(alias, KNOWN_QUEUES), *(name for names in of_workers for name in names)}
+    return names - {""}  # no page has that name
+
+
+def unsaved_rows(alias: str, names: Iterable[str]) -> list[Any]:
+    """Returns stand-ins, with QUEUE_USE, for these queues, which have no row and so no limits."""
     if not (listed := sorted(names)):
-        return {}
+        return []
     with connections[alias].cursor() as cursor:
         cursor.execute(COUNTS, {"queues": listed})
-        return {name: (waiting, running) for name, waiting, running in cursor.fetchall()}
+        return [_unsaved(*counts) for counts in cursor.fetchall()]
+
+
+def _unsaved(name: str, waiting: int, running: int) -> Any:
+    row: Any = Queue(name=name)
+    row.tokens = row.blocked_until = None
+    row.waiting, row.running = waiting, running
+    return row

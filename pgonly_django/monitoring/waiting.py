@@ -44,7 +44,7 @@ class Kind(StrEnum):
     KEY_FULL = "key full"  # key, running, limit
     SUSPECT = "suspect"  # crashes
     AHEAD = "ahead"  # jobs (Counted): those that come first, of its queue or of its key
-    BUSY = "busy"  # workers, threads: all of them run jobs
+    BUSY = "busy"  # queue, threads: all that serve it run jobs
     ASLEEP = "asleep"  # workers: all that serve the queue have no connection
     IGNORED = "ignored"  # queue: none of these, and still no worker has taken it for IGNORED_AFTER
     SOON = "soon"  # none of these
@@ -71,9 +71,9 @@ def _reasons(alias: str, job: Job) -> Iterator[Reason]:
     if job.state == State.SCHEDULED and job.run_at is not None:
         if job.run_at <= timezone.now():
             yield Reason(Kind.OVERDUE, {"run_at": job.run_at})
-            yield from _of_workers(alias, job)
+            yield from _of_its_workers(alias, job)
         elif any(wait.is_answered for wait in waits):
-            yield from _of_workers(alias, job)
+            yield from _of_its_workers(alias, job)
         elif not waits:
             yield Reason(Kind.DUE, {"run_at": job.run_at})
     elif job.state == State.HELD:
@@ -119,9 +119,27 @@ def _held(alias: str, job: Job) -> Reason:
     return Reason(Kind.BUDGET, {"name": name, "budget": budget})
 
 
+def why_queues_wait(alias: str, names: Sequence[str]) -> dict[str, Reason]:
+    """Returns the strongest reason why no job of a queue starts that has no reason of its own, for those of these
+    queues that have one. Reads the live workers and the rows of the queues."""
+    claiming = list(Worker.objects.using(alias).claiming())
+    rows = {row.name: row for row in _queues(alias, names)}
+    order, found = list(Kind), {}
+    for name in names:
+        serving = [worker for worker in claiming if not worker.queues or name in worker.queues]
+        reasons = [*_of_workers(name, 1, serving), *_of_queue(rows.get(name))]
+        if reasons:
+            found[name] = min(reasons, key=lambda reason: order.index(reason.kind))
+    return found
+
+
+def _queues(alias: str, names: Iterable[str]) -> Any:
+    return Queue.objects.using(alias).annotate(**QUEUE_USE).filter(name__in=names)
+
+
 def _of_ready(alias: str, job: Job) -> Iterator[Reason]:
-    yield from _of_workers(alias, job)
-    yield from _of_queue(alias, job)
+    yield from _of_its_workers(alias, job)
+    yield from _of_queue(_queues(alias, [job.queue]).first())
     yield from _of_key(alias, job)
     if job.crashes >= SUSPECT_FROM:
         yield Reason(Kind.SUSPECT, {"crashes": job.crashes})
@@ -129,24 +147,27 @@ def _of_ready(alias: str, job: Job) -> Iterator[Reason]:
         yield Reason(Kind.AHEAD, {"jobs": capped(ahead, COUNTED_AT_MOST)})
 
 
-def _of_workers(alias: str, job: Job) -> Iterator[Reason]:
-    rows = Worker.objects.using(alias).claiming().serving(job.queue)
-    serving = list(rows.values_list("threads", "running", "sleeping_since"))
+def _of_its_workers(alias: str, job: Job) -> Iterator[Reason]:
+    serving = list(Worker.objects.using(alias).claiming().serving(job.queue))
+    return _of_workers(job.queue, job.slots or 1, serving)
+
+
+def _of_workers(queue: str, slots: int, serving: Sequence[Worker]) -> Iterator[Reason]:
     if not serving:
-        yield Reason(Kind.UNSERVED, {"queue": job.queue})
+        yield Reason(Kind.UNSERVED, {"queue": queue})
         return
-    most, needed = max(threads for threads, _, _ in serving), job.slots or 1
-    if most < needed:
-        yield Reason(Kind.TOO_FEW_THREADS, {"slots": needed, "threads": most})
-    elif all(sleeping_since for _, _, sleeping_since in serving):
+    most = max(worker.threads for worker in serving)
+    if most < slots:
+        yield Reason(Kind.TOO_FEW_THREADS, {"slots": slots, "threads": most})
+    elif all(worker.sleeping_since for worker in serving):
         yield Reason(Kind.ASLEEP, {"workers": len(serving)})
-    elif all(running + needed > threads for threads, running, _ in serving):
-        threads = sum(threads for threads, _, _ in serving)
-        yield Reason(Kind.BUSY, {"workers": len(serving), "threads": threads})
+    elif all(worker.running + slots > worker.threads for worker in serving):
+        threads = sum(worker.threads for worker in serving)
+        yield Reason(Kind.BUSY, {"queue": queue, "threads": threads})
 
 
-def _of_queue(alias: str, job: Job) -> Iterator[Reason]:
-    queue = Queue.objects.using(alias).annotate(**QUEUE_USE).filter(name=job.queue).first()
+def _of_queue(queue: Any) -> Iterator[Reason]:
+    """`queue`: its row with QUEUE_USE; None: it has none, and no limits."""
     if queue is None:
         return
     if queue.paused_at is not None:

@@ -82,7 +82,7 @@ waiting(queue, since, id) AS (
 )""")
 OLDEST = qualified(f"""{_WAITING}
 SELECT queue, {_AGE.format(since="since")}, id FROM waiting
-WHERE queue <> ALL (ARRAY (SELECT name FROM pgonly_queue WHERE paused_at IS NOT NULL)){{only}}
+WHERE (%(with_paused)s OR queue <> ALL (ARRAY (SELECT name FROM pgonly_queue WHERE paused_at IS NOT NULL))){{only}}
 ORDER BY since LIMIT 1
 """)
 _OF_ALL = {
@@ -107,10 +107,11 @@ class OldestJob(NamedTuple):
     job_id: UUID | None  # None of a scheduled job that is overdue
 
 
-def oldest_waiting(alias: str, queues: Sequence[str] = ()) -> OldestJob | None:
+def oldest_waiting(alias: str, queues: Sequence[str] = (), *, with_paused: bool = False) -> OldestJob | None:
     """Returns the job that has waited longest since it became ready, or was due; also one that waits for a limit. Jobs
-    of a paused queue wait for a person, and are left out."""
-    rows = all_rows(alias, OLDEST_OF_GIVEN if queues else OLDEST_OF_ALL, {"queues": list(queues)})
+    of a paused queue wait for a person, and are left out unless `with_paused`."""
+    parameters = {"queues": list(queues), "with_paused": with_paused}
+    rows = all_rows(alias, OLDEST_OF_GIVEN if queues else OLDEST_OF_ALL, parameters)
     return next((OldestJob(_seconds(seconds), queue, job_id) for queue, seconds, job_id in rows), None)
 
 

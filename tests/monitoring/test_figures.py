@@ -74,7 +74,7 @@ def test_a_queue_says_what_waits_and_for_how_long():
     assert found["ai"].oldest_seconds == pytest.approx(3600, abs=30)
     assert found["idle"].oldest_seconds is None
     assert found["idle"].paused_at is not None
-    assert found["mail"].row is None
+    assert found["mail"].row.max_running is None
 
 
 def test_jobs_that_are_due_are_counted_among_those_that_wait():

@@ -135,7 +135,7 @@ def test_the_jobs_that_come_first_are_counted():
     reasons = why_it_waits("default", fresh(job))
     assert [reason.kind for reason in reasons] == [Kind.AHEAD, Kind.BUSY]
     assert reasons[0].facts["jobs"].number == 2
-    assert reasons[1].facts == {"workers": 1, "threads": 2}
+    assert reasons[1].facts == {"queue": "default", "threads": 2}
 
 
 def test_the_jobs_of_its_key_that_come_first_are_counted():

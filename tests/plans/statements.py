@@ -324,9 +324,9 @@ STATEMENTS = {
     "dead letters, unsent": uses(DEAD_LETTER, failed_jobs.UNSENT),
     "dead letters, sent": uses(PRIMARY, failed_jobs.MARK),
     "dead letters, queues": uses(DEAD_LETTER, failed_jobs.QUEUES),
-    "health, oldest of all queues": uses(WAITING, health.OLDEST_OF_ALL, QUEUE),
+    "health, oldest of all queues": uses(WAITING, health.OLDEST_OF_ALL, QUEUE, with_paused=False),
     "health, oldest of given queues": uses(
-        WAITING, health.OLDEST_OF_GIVEN, QUEUE, queues=["queue 3", "keyed"]
+        WAITING, health.OLDEST_OF_GIVEN, QUEUE, queues=["queue 3", "keyed"], with_paused=True
     ),
     "health, oldest per queue": uses(WAITING, health.OLDEST_PER_QUEUE),
     "health, latency": uses(RUNNING | PRIMARY, health.LATENCY, queues=["queue 3"]),

@@ -26,6 +26,7 @@ from pgonly_django.admin.jobs.cells import (
 from pgonly_django.admin.jobs.filters import SelectFilter, TimeFilter
 from pgonly_django.admin.jobs.related import in_words
 from pgonly_django.admin.jobs.verbs import JobVerb
+from pgonly_django.admin.jobs.waits import reasons_of_queues
 from pgonly_django.admin.paging import TimedChangeList, capped_counts, label_of
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.database.on_django import in_time
@@ -39,6 +40,7 @@ from pgonly_django.monitoring.situations import (
     Situation,
     in_state,
 )
+from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
 
 STATE_VAR = "state__exact"
 WHOLE_VAR = "whole"  # read all of the table, however long that takes
@@ -130,6 +132,7 @@ class JobChangeList(TimedChangeList):
         return "pk" if field_name is enqueued else None
 
     def get_results(self, request: HttpRequest) -> None:
+        self.request = request
         self.last = next((each.last_id for each in self.filter_specs if isinstance(each, TimeFilter)), None)
         if self.query or self.last:
             self.quick_limit = min(self.quick_limit, self.search_limit)
@@ -145,6 +148,7 @@ class JobChangeList(TimedChangeList):
         ]
         self.may_operate = self.model_admin.has_operate_permission(request)
         self.counts = self._counts(request)
+        self.reasons = self._reasons() if self.state == State.READY and self.result_count else []
 
     def _counts(self, request: HttpRequest) -> dict[str, int]:
         """Counts the jobs of each situation under all other filters. Leaves out those whose count takes too long."""
@@ -183,6 +187,28 @@ class JobChangeList(TimedChangeList):
         alias = self.queryset.db
         limit = limit or (SEARCH_COUNTS_LIMIT if self.query else COUNTS_LIMIT)
         return in_time(alias, limit, lambda: capped_counts(alias, jobs)) or {}
+
+    def _reasons(self) -> list[dict[str, Any]]:
+        """Returns why the listed jobs wait, once for each queue: how many, the reason, and the address of these."""
+        alias = self.queryset.db
+        queues = in_time(alias, COUNTS_LIMIT, lambda: known_names(alias, KNOWN_QUEUES)) or []
+        found = in_time(
+            alias,
+            COUNTS_LIMIT,
+            lambda: reasons_of_queues(alias, queues, self.model_admin.links(self.request)),
+        )
+        counts = self._counted({name: self.queryset.filter(queue=name) for name in found or {}})
+        most = sorted(counts, key=lambda name: -counts[name])
+        return [
+            {
+                "queue": name,
+                "count": label_of(counts[name]),
+                "jobs": self.get_query_string({"queue": name, PAGE_VAR: None}),
+                **found[name],
+            }
+            for name in most
+            if found and counts[name]
+        ]
 
     @property
     def state(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,7 @@ from pgonly_django.database.on_django import in_time
 from pgonly_django.masking import MASK
 from pgonly_django.models import Budget, Job, Limiter, Queue, State, Worker
 from pgonly_django.models.job import BY_A_PERSON, WAITING
-from pgonly_django.monitoring.waiting import Kind, Reason, why_it_waits
+from pgonly_django.monitoring.waiting import Kind, Reason, why_it_waits, why_queues_wait
 from pgonly_django.outcomes import Outcome
 
 TIME_LIMIT = timedelta(milliseconds=250)
@@ -54,9 +54,9 @@ WORDS: dict[Kind, Any] = {
     ),
     Kind.AHEAD: ngettext_lazy("%(label)s job comes first", "%(label)s jobs come first", "number"),
     Kind.BUSY: ngettext_lazy(
-        "all %(threads)d threads of %(workers)d worker run jobs",
-        "all %(threads)d threads of %(workers)d workers run jobs",
-        "workers",
+        "the only thread that serves “%(queue)s” is busy",
+        "all %(threads)d threads that serve “%(queue)s” are busy",
+        "threads",
     ),
     Kind.ASLEEP: gettext_lazy("all workers of its queue are asleep, and the next one that wakes takes it"),
     Kind.IGNORED: gettext_lazy(
@@ -128,11 +128,25 @@ def _url(reason: Reason, links: Links) -> str:
     return links.to_page(model, reason.facts[key])
 
 
+def reasons_of_queues(alias: str, names: Sequence[str], links: Links) -> dict[str, dict[str, Any]]:
+    """Returns why no job of a queue starts, in words, for those of these queues that have a reason."""
+    found = why_queues_wait(alias, names)
+    return {name: {"text": _of_all(reason), "url": _url(reason, links)} for name, reason in found.items()}
+
+
 def _text(reason: Reason, job: Job, *, hides_keys: bool) -> str:
     facts = dict(reason.facts)
     if (tell := OF_THE_JOB.get(reason.kind)) is not None:
         (fact,) = facts.values()
         return tell(fact, job)
+    if reason.kind is Kind.KEY_FULL and hides_keys:
+        facts["key"] = MASK
+    return _of_all(Reason(reason.kind, facts))
+
+
+def _of_all(reason: Reason) -> str:
+    """Returns what is true of every job that the reason keeps from running."""
+    facts = dict(reason.facts)
     match reason.kind:
         case Kind.BUDGET if facts["budget"] is None:
             return _("by the budget “%(name)s”, which does not exist any more") % facts
@@ -144,8 +158,6 @@ def _text(reason: Reason, job: Job, *, hides_keys: bool) -> str:
             return _paused(facts)
         case Kind.COOLS_DOWN:
             facts["time"] = exact_time(facts["until"])
-        case Kind.KEY_FULL if hides_keys:
-            facts["key"] = MASK
         case Kind.AHEAD:
             facts = {"number": facts["jobs"].number, "label": facts["jobs"].label}
     return str(WORDS[reason.kind] % facts)

@@ -109,30 +109,26 @@ def latency_panel(overview: OverviewPage) -> dict[str, Any]:
 def queues_panel(overview: OverviewPage) -> dict[str, Any]:
     rows = []
     for queue in overview.queues:
-        row: Any = queue.row or queues.without_row(queue)
-        row.is_served = overview.served.has(queue.name)
+        row = queue.row
+        queues.prepare(row, overview, overview.served, queue.oldest_seconds)
         rows.append(
             {
                 "queue": queue,
                 "state": queues.state_badge(row),
-                "url": overview.to_row(row) if queue.row else "",
-                "waiting_url": overview.to_list(Job, queue=queue.name),
+                "url": overview.to_row(row),
+                "waiting": queues.waiting(row),
                 "running": queues.running(row),
                 "rate": formats.second(queues.rate(row)) if row.rate_count else "",
-                "oldest": _age(queue.oldest_seconds),
+                "oldest": queues.oldest(row),
                 "buttons": overview.buttons(row, "pause", "resume"),
             }
         )
     oldest = max(
-        (queue for queue in overview.queues if queue.oldest_seconds is not None),
-        key=lambda queue: queue.oldest_seconds or 0,
+        (queue.row for queue in overview.queues if queue.oldest_seconds is not None),
+        key=lambda row: row.oldest_seconds,
         default=None,
     )
-    return {"rows": rows, "oldest": oldest and (oldest.name, _age(oldest.oldest_seconds))}
-
-
-def _age(seconds: float | None) -> str:
-    return "-" if seconds is None else formats.whole(timedelta(seconds=seconds))
+    return {"rows": rows, "oldest": oldest and (oldest.name, queues.oldest(oldest))}
 
 
 def workers_panel(overview: OverviewPage) -> dict[str, Any]:
