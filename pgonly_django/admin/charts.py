@@ -212,8 +212,9 @@ def steps(percentiles: Sequence[float | None]) -> list[int]:
 
 
 def seconds_label(seconds: float | None) -> str:
-    return "-" if seconds is None else formats.duration(seconds)
+    """Formats a percentile, which is not exact: it lies somewhere in a bucket of a histogram."""
+    return "-" if seconds is None else f"≈{formats.NO_BREAK}{formats.duration(seconds)}"
 
 
 def _pair(p50: float | None, p95: float | None) -> str:
-    return "-" if p50 is None or p95 is None else f"{formats.duration(p50)} / {formats.duration(p95)}"
+    return "-" if p50 is None or p95 is None else f"{seconds_label(p50)} / {formats.duration(p95)}"

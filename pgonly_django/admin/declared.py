@@ -58,7 +58,7 @@ def pause_and_resume(pauses: Promise | str, resumes: Promise | str) -> tuple[Ver
 def origin_badge(row: Any) -> SafeString:
     """Returns a badge with its origin, when that is not unchanged code."""
     if row.declared is None:
-        return formats.badge("made", gettext("By hand"), gettext("Made by a person."))
+        return formats.badge("made", gettext("Not declared"), gettext("Neither settings nor code name it."))
     if row.edited_at is not None:
         return formats.badge("edited", gettext("Edited"), formats.exact_time(row.edited_at))
     return SafeString("")

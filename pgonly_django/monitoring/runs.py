@@ -141,7 +141,7 @@ class Times(NamedTuple):
     queue: str
     task: str
     runs: int
-    failed: int
+    failed: int  # runs that failed or crashed, whether another attempt follows or not
     waiting_p50: float | None
     waiting_p95: float | None
     run_p50: float | None
@@ -153,7 +153,7 @@ _KEPT = f"""granularity = %(granularity)s::text AND starts_at > statement_timest
 # Index: pgonly_job_stats_once, the rows of the period, twice: to keep their histograms in between would take longer.
 HISTOGRAMS = qualified(f"""
 WITH most AS MATERIALIZED (
-    SELECT queue, task, sum({" + ".join(NUMBERS)})::int8 AS runs, sum(failed)::int8 AS failed
+    SELECT queue, task, sum({" + ".join(NUMBERS)})::int8 AS runs, sum(failed + crashed + retried)::int8 AS failed
     FROM pgonly_job_stats WHERE {_KEPT} GROUP BY queue, task ORDER BY 3 DESC, queue, task LIMIT {TASKS_AT_MOST}
 )
 SELECT queue, task, most.runs, most.failed, {_sums("waiting_times")}, {_sums("run_times")}

@@ -52,7 +52,7 @@ def test_the_list_says_what_is_in_use_and_who_waits(admin_client):
     assert "Open" in cells(response, "state_badge")[1]
     assert "90,000" in cells(response, "tokens")[0]
     assert cells(response, "tokens")[1] == "no limit"
-    assert "By hand" in cells(response, "name")[1]
+    assert "Not declared" in cells(response, "name")[1]
 
 
 def test_the_list_says_for_how_long_an_overdrawn_bucket_is_closed(admin_client):

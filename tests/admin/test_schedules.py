@@ -55,7 +55,7 @@ def test_the_list_says_what_runs_when_and_how_it_went(admin_client):
         (lambda _now: {"problem": "Cannot import"}, "state_badge", "Problem"),
         (lambda now: {"declared": {}, "declared_at": now - DAY}, "state_badge", "Not in the code"),
         (lambda now: {"declared": {}, "declared_at": now}, "state_badge", "Active"),
-        (lambda _now: {}, "name", "By hand"),
+        (lambda _now: {}, "name", "Not declared"),
         (lambda now: {"declared": {}, "edited_at": now, "declared_at": now}, "name", "Edited"),
     ],
 )

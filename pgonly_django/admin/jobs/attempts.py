@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from pgonly_django.models import Job, State
 from pgonly_django.models.job_rows import ERRORS_KEPT
 from pgonly_django.outcomes import Outcome
 
+# A first claim reads the clock for started_at and for attempted_at, within less than this (see queue/finish.py).
+SAME_CLAIM = timedelta(microseconds=100)
 OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
 # The indent of an exception group's members has bars in it.
@@ -192,10 +194,12 @@ def folded(attempts: list[RecordedAttempt]) -> list[EqualAttempts]:
 
 
 def _number(attempts: list[RecordedAttempt], job: Job) -> None:
-    """Numbers the runs: deaths, stops and snoozes use up no attempt. Where older entries may be gone, the last claim is
-    the last run; the numbers are too high if workers have given claims back before they ran the job."""
+    """Numbers the runs: deaths, stops and snoozes use up no attempt. Where older entries may be gone, or runs were
+    before the first recorded one, the last claim is the last run; the numbers are too high if workers have given claims
+    back before they ran the job."""
     if len(job.errors) < ERRORS_KEPT:
-        runs = 0
+        ran = [each for each in attempts if each.started_at is not None and each.outcome != Outcome.POSTPONED]
+        runs = max(job.lease_epoch - sum(each.in_a_row for each in ran), 0) if _has_waited(job, ran) else 0
         for each in attempts:
             if each.started_at is not None and each.outcome != Outcome.POSTPONED:
                 runs += each.in_a_row
@@ -208,6 +212,12 @@ def _number(attempts: list[RecordedAttempt], job: Job) -> None:
             claims -= each.in_a_row
         if each.outcome == Outcome.POSTPONED:  # of those in a row the entry does not say how many they were
             claims = 0
+
+
+def _has_waited(job: Job, ran: list[RecordedAttempt]) -> bool:
+    """Returns whether it ran before its first recorded run: one that waits for an event or a time leaves no entry."""
+    first = ran[0].started_at if ran else None
+    return first is not None and job.started_at is not None and first - job.started_at > SAME_CLAIM
 
 
 def _recorded(key: int, entry: dict[str, Any], *, sees_data: bool) -> RecordedAttempt:

@@ -259,6 +259,7 @@ def redrive_jobs(
         "job/redrive.html",
         _("Redrive failed jobs"),
         form=form,
+        number=min(count, AT_ONCE),
         count=f"{min(count, AT_ONCE):,}",
         has_jobs=count > 0,
         has_more=count > AT_ONCE,

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from pgonly_django.admin.formats import duration, time_tag
-from pgonly_django.admin.jobs.attempts import EqualAttempts, RecordedAttempt, folded
+from pgonly_django.admin.jobs.attempts import SAME_CLAIM, EqualAttempts, RecordedAttempt, folded
 from pgonly_django.models import Job, State
 from pgonly_django.models.job_rows import ERRORS_KEPT
 
@@ -21,8 +22,6 @@ INTERVALS = 2
 SHORTEST_SCALE = timedelta(milliseconds=1)
 # The last run and its job end in one statement, or at least within this time.
 AT_ONCE = timedelta(seconds=1)
-# A first claim reads the clock for started_at and for attempted_at, within less than this (see queue/finish.py).
-SAME_CLAIM = timedelta(microseconds=100)
 RUNNING, WAIT, LOST = "running", "wait", "lost"
 
 
@@ -116,8 +115,9 @@ class Waterfall:
         note, kind = (_("then it waited"), WAIT) if has_waited else (_("no longer recorded"), LOST)
         if self._waits_since and self._job.lease_epoch == 1:  # the run that waits
             note, kind = "", RUNNING
-        row = Row("earlier-runs", began, _("earlier runs"), note=note)
-        row.count = (first.run - first.in_a_row if first and first.run else 0) or 1
+        runs = first.run - first.in_a_row if first and first.run else self._job.lease_epoch
+        name = ngettext("%d earlier run", "%d earlier runs", runs) % runs if runs > 0 else _("earlier runs")
+        row = Row("earlier-runs", began, name, note=note)
         row.beside = _waited(self._gap(row, WAIT, began))
         row.took = _shown(self._gap(row, kind, known_from))
         yield row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,7 @@ from pgonly_django.admin.formats import brief, short_name
 from pgonly_django.admin.jobs.attempts import cause_of
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.jobs.verbs import RETRY
-from pgonly_django.admin.overview.overview import OverviewPage, alias_of
+from pgonly_django.admin.overview.overview import DAY_SECONDS, OverviewPage, alias_of
 from pgonly_django.admin.schedules import for_reader
 from pgonly_django.models import Budget, Job, Limiter, Queue, Schedule, State, Worker
 from pgonly_django.monitoring import conditions
@@ -108,6 +109,21 @@ def _of_retries(overview: OverviewPage) -> Iterator[Alert]:
         yield _alert(
             finding, overview.to_list(Job, state__exact=RETRYING.name, task=group.task), newest=newest
         )
+
+
+def known_already(overview: OverviewPage) -> list[Alert]:
+    """Returns what is no alert, and still not nothing: failures of the last day that the person has marked as seen, and
+    jobs that wait for another attempt."""
+    if not overview.may_view(Job):
+        return []
+    alias, found = alias_of(Job), []
+    if failed := sum(group.jobs.number for group in failed_since(alias, time.time() - DAY_SECONDS)):
+        text = ngettext("%d failed job is marked as seen.", "%d failed jobs are marked as seen.", failed)
+        found.append(Alert(WARNING, text % failed, overview.to_list(Job, state__exact=State.FAILED)))
+    if waiting := sum(group.jobs for group in retried(alias, 1)):
+        text = ngettext("%d job waits for another attempt.", "%d jobs wait for another attempt.", waiting)
+        found.append(Alert(WARNING, text % waiting, overview.to_list(Job, state__exact=RETRYING.name)))
+    return found
 
 
 def _of_budgets(overview: OverviewPage) -> Iterator[Alert]:

@@ -19,7 +19,7 @@ from pgonly_django import models
 from pgonly_django.admin import budgets, cache_entries, formats, limiters, queues, schedules, waits, workers
 from pgonly_django.admin.base import PageAdmin
 from pgonly_django.admin.jobs.data import may_see_data
-from pgonly_django.admin.overview.alerts import alerts
+from pgonly_django.admin.overview.alerts import alerts, known_already
 from pgonly_django.admin.overview.overview import SEEN_AT, TIME_LIMIT, OverviewPage, Panel, alias_of
 from pgonly_django.admin.sessions import user_names
 from pgonly_django.admin.sums import start_of_today
@@ -62,6 +62,7 @@ def alerts_panel(overview: OverviewPage) -> dict[str, Any]:
         "alerts": found[:ALERTS_SHOWN],
         "more": max(len(found) - ALERTS_SHOWN, 0),
         "is_quiet": not found,
+        "known": [] if found else known_already(overview),
         "sees_waiting": sees_workers and (overview.may_view(Queue) or overview.may_view(Job)),
         "has_worker": found or not sees_workers or any(worker.is_live for worker in overview.workers),
         **_failures_seen(overview, max((alert.failed_at for alert in found[:ALERTS_SHOWN]), default=0.0)),

@@ -32,7 +32,7 @@ def states(*jobs):
 def test_the_page_counts_the_failed_ones_and_changes_nothing(admin_client):
     failed, other = make_failed(), make_job(State.SUCCEEDED)
     page = post(admin_client, [failed, other])
-    assert "from their steps and checkpoints: 1." in page.text
+    assert "1 failed job runs again, with all its attempts, from its steps and checkpoints." in page.text
     assert re.search(r"<textarea[^>]*>\s*</textarea>", page.text)
     assert states(failed, other) == [State.FAILED, State.SUCCEEDED]
 

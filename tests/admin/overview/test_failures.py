@@ -14,7 +14,7 @@ from pgonly_django.admin.formats import exact_time
 from pgonly_django.models import Job, State
 from tests.admin.conftest import make_job
 from tests.admin.overview.test_overview import PAGE, panels, words
-from tests.queue.rows import ago
+from tests.queue.rows import ago, make_worker
 
 pytestmark = pytest.mark.django_db
 SEEN = f"{PAGE}overview/seen/"
@@ -124,6 +124,19 @@ def test_what_failed_while_nobody_looked_is_there_after_days(admin_client):
     session["pgonly_failures_seen_at"] = (ago(timedelta(days=4))).timestamp()
     session.save()
     assert "1 job of add failed (Refused), 3 d ago." in words(alerts(admin_client))
+
+
+def test_where_nothing_is_new_the_page_says_what_was_seen_and_what_is_tried_again(admin_client):
+    make_worker()
+    failed(), failed("shop.Late"), retrying(2)
+    mark_as_seen(admin_client)
+    html = alerts(admin_client)
+    assert "Nothing new. 2 failed jobs are marked as seen. 1 job waits for another attempt." in words(html)
+    for state, count in (("failed", 2), ("retrying", 1)):
+        (link,) = [unescape(each) for each in re.findall(r'href="([^"]*)"', html) if state in each]
+        assert admin_client.get(link).context["cl"].result_count == count
+    Job.objects.all().delete()
+    assert "Nothing. Failed jobs" in words(alerts(admin_client))
 
 
 def test_a_mark_is_of_one_session(admin_client, admin_user, client):

@@ -168,9 +168,9 @@ def test_the_bars_of_a_period_come_from_the_statistics(shown, admin_client):
 def test_waiting_and_run_times_are_shown_per_task(shown):
     JobStats.objects.create(
         granularity="minute", starts_at=ago(timedelta(minutes=5)), queue="ai", task="tests.jobs.add",
-        succeeded=10, failed=3, waiting_times=[0, 0, 10], run_times=[0] * 20 + [10],
+        succeeded=6, failed=3, crashed=3, retried=1, waiting_times=[0, 0, 10], run_times=[0] * 20 + [10],
     )  # fmt: skip
-    assert re.search(r"add ai 13 3 [\d.]+ ms / [\d.]+ ms [\d.]+ ms / [\d.]+ (s|ms)", shown("times"))
+    assert re.search(r"add ai 13 7 ≈ [\d.]+ ms / [\d.]+ ms ≈ [\d.]+ ms / [\d.]+ (s|ms)", shown("times"))
 
 
 def test_a_button_pauses_a_queue_and_comes_back(admin_client):
