@@ -22,11 +22,11 @@ from pgonly_django.admin.base import Links, stylesheets
 from pgonly_django.admin.charts import Charts
 from pgonly_django.admin.declared import RESET, DeclaredAdmin, ModelForm, origin_badge, pause_and_resume
 from pgonly_django.admin.paging import TimedChangeList, label_of
-from pgonly_django.admin.verbs import person_at
 from pgonly_django.conf import settings
 from pgonly_django.database.on_django import in_time
 from pgonly_django.models import Job, Limiter, Queue, QueueTokens, State, Worker
 from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.monitoring.clicks import person_at
 from pgonly_django.monitoring.queues import COUNTED_AT_MOST, QUEUE_USE, known_queues, unsaved_rows
 from pgonly_django.monitoring.workers import Served, served_queues
 from pgonly_django.queue.declared_queues import what_is_wrong

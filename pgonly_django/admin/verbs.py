@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import admin, messages
@@ -31,8 +30,6 @@ from pgonly_django.admin.base import ReadOnlyAdmin
 
 AT_ONCE = 10_000
 BATCH = 1_000
-# What a person's click writes and its entry in the admin's log are made in one request.
-SAME_REQUEST = timedelta(seconds=5)
 
 
 @dataclass(slots=True)
@@ -225,15 +222,6 @@ def log_once(user_id: Any, model: type[Model], what: str, message: str) -> None:
     LogEntry.objects.create(
         user_id=user_id, content_type=kind, object_repr=what[:200], action_flag=CHANGE, change_message=message
     )
-
-
-def person_at(model: type[Model], key: Any, moment: datetime, text: str = "") -> Any:
-    """Returns the person by whose click the row was changed at that moment; None where the log has no entry of it."""
-    kind = ContentType.objects.get_for_model(model)
-    times = moment - SAME_REQUEST, moment + SAME_REQUEST
-    entries = LogEntry.objects.filter(content_type=kind, object_id=str(key), action_time__range=times)
-    entry = entries.filter(change_message__contains=text).select_related("user").order_by("-pk").first()
-    return entry and entry.user
 
 
 def _counted(opts: Options[Any], count: int) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
@@ -24,7 +25,10 @@ from django.views.decorators.clickjacking import xframe_options_deny
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_http_methods
 
-from pgonly_django.models import Event, Wait
+from pgonly_django.current_job import current_job
+from pgonly_django.models import Event, Job, Step, Wait
+from pgonly_django.models.job import FINISHED
+from pgonly_django.monitoring.clicks import person_at
 from pgonly_django.queue.waits import send_event
 
 SALT = "pgonly_django.answer"
@@ -35,16 +39,25 @@ NO_URLS = (
 )
 
 
+class Link(NamedTuple):
+    """What the address says."""
+
+    key: str
+    alias: str
+    until: int  # an epoch
+    job_id: str = ""  # of the job that made the link
+
+
 class Page(NamedTuple):
     title: Promise | str
     text: Promise | str
     status: int = 200
     choices: Sequence[str] = ()
+    chosen: str = ""  # and not confirmed
 
 
 INVALID = Page(gettext_lazy("This link is not valid"), gettext_lazy("Please copy all of it."), 404)
 EXPIRED = Page(gettext_lazy("This link has expired"), gettext_lazy("Please ask for a new one."), 410)
-ANSWERED = Page(gettext_lazy("Already answered"), gettext_lazy("The first answer counts."), 410)
 GONE = Page(
     gettext_lazy("No longer waited for"),
     gettext_lazy("The time for an answer has passed, or the question was withdrawn."),
@@ -52,11 +65,10 @@ GONE = Page(
 )
 SOON = Page(
     gettext_lazy("One moment"),
-    gettext_lazy(
-        "The job runs again, and has not come to its question yet. This page looks again by itself."
-    ),
+    gettext_lazy("The job has not come to its question yet. This page looks again by itself."),
     503,
 )
+FIRST_COUNTS = gettext_lazy("The first answer counts.")
 NO_CHOICES = gettext_lazy("This question has no answers to choose from. It is answered elsewhere.")
 
 
@@ -66,7 +78,9 @@ def answer_url(key: str, expires: timedelta = timedelta(days=7), *, using: str |
     of your site before it. `using`: as for send_event(). Raises ImproperlyConfigured where the site does not include
     pgonly_django.urls."""
     until = int(time.time() + expires.total_seconds())
-    token = signing.dumps([key, using or router.db_for_write(Event), until], salt=SALT)
+    run = current_job.get()
+    link = Link(key, using or router.db_for_write(Event), until, str(run.job.id) if run else "")
+    token = signing.dumps(link, salt=SALT)
     try:
         return reverse("pgonly:answer", args=[token])
     except NoReverseMatch as error:
@@ -80,7 +94,8 @@ def answer_url(key: str, expires: timedelta = timedelta(days=7), *, using: str |
 @require_http_methods(["GET", "HEAD", "POST"])
 def answer(request: HttpRequest, token: str) -> HttpResponse:
     """Shows the question of the link, and takes the answer. A GET changes nothing: programs open the links of mails."""
-    page = _page(token, request.POST.get("choice") if request.method == "POST" else None)
+    post = request.POST if request.method == "POST" else {}
+    page = _page(token, post.get("choice"), is_confirmed="confirmed" in post)
     response = render(request, "pgonly_django/progress/answer.html", page._asdict(), status=page.status)
     # The address is the right to answer. Django's own check of a POST needs it on this site.
     response["Referrer-Policy"] = "same-origin"
@@ -90,23 +105,26 @@ def answer(request: HttpRequest, token: str) -> HttpResponse:
     return response
 
 
-def _page(token: str, choice: str | None) -> Page:
+def _page(token: str, choice: str | None, *, is_confirmed: bool) -> Page:
     try:
-        key, alias, until = signing.loads(token, salt=SALT)
+        link = Link(*signing.loads(token, salt=SALT))
     except signing.BadSignature:
         return INVALID
-    if time.time() > until:
+    if time.time() > link.until:
         return EXPIRED
-    waits = Wait.objects.using(alias).filter(key=key)
+    waits = Wait.objects.using(link.alias).filter(key=link.key)
     found: Any = waits.asked().order_by("began_at")  # one look: at any moment a job may come to its wait
     asked = [wait for wait in found if not wait.runs_again]
     if not asked:
-        is_answered = Event.objects.using(alias).filter(key=key).exists()
-        return ANSWERED if is_answered else SOON if found else GONE
-    if not any(choice in wait.choices for wait in asked):
+        return _answered(link) or (SOON if found or _is_early(link) else GONE)
+    offering = next((wait for wait in asked if choice in wait.choices), None)
+    if choice is None or offering is None:
         return _question(asked[0])
-    if not send_event(key, choice, using=alias):
-        return ANSWERED
+    if not is_confirmed:
+        text = _("Your answer is “%s”. It is final.") % choice
+        return _question(offering)._replace(text=text, choices=(), chosen=choice)
+    if not send_event(link.key, choice, using=link.alias):
+        return _answered(link) or GONE
     text = _("Your answer is: %s.") % choice
     if waits.answerable().exists():
         text = _("%s Another job asks the same with other answers, and still waits for one of them.") % text
@@ -118,7 +136,42 @@ def _question(wait: Any) -> Page:
     if not wait.choices:
         return Page(title, NO_CHOICES)
     if wait.until is None:
-        return Page(title, ANSWERED.text, choices=wait.choices)
-    until = timezone.localtime(wait.until) if timezone.is_aware(wait.until) else wait.until
-    text = _("Please answer before %s.") % date_format(until, "DATETIME_FORMAT")
-    return Page(title, text, choices=wait.choices)
+        return Page(title, FIRST_COUNTS, choices=wait.choices)
+    return Page(title, _("Please answer before %s.") % _in_its_zone(wait.until), choices=wait.choices)
+
+
+def _answered(link: Link) -> Page | None:
+    """Says what was answered, when, and by whom, as far as that was a click in the admin. Only the text of a choice is
+    shown: what code has sent may be meant for the job alone."""
+    event = Event.objects.using(link.alias).filter(key=link.key).first()
+    if event is None:
+        return None
+    waits = Wait.objects.using(link.alias).filter(key=link.key)
+    jobs = {link.job_id, *map(str, waits.values_list("job_id", flat=True))} - {""}
+    people = (person_at(Job, job_id, event.sent_at, f"“{link.key}”") for job_id in sorted(jobs))
+    person = next(filter(None, people), None)
+    is_choice = isinstance(event.payload, str) and not waits.filter(choices=[]).exists()
+    facts = {"time": _in_its_zone(event.sent_at), "person": person, "answer": event.payload}
+    said = _("It was answered on %(time)s by %(person)s.") if person else _("It was answered on %(time)s.")
+    what = [_("The answer is “%(answer)s”.")] if is_choice else []
+    text = " ".join(each % facts for each in (said, *what))
+    return Page(_("Already answered"), f"{text} {FIRST_COUNTS}", 410)
+
+
+def _is_early(link: Link) -> bool:
+    """Returns whether the job that made the link has not come to its question yet."""
+    if not link.job_id:
+        return False
+    rows = {"job": link.job_id}
+    is_open = Job.objects.using(link.alias).filter(pk=link.job_id).exclude(state__in=FINISHED).exists()
+    return (
+        is_open
+        and not Wait.objects.using(link.alias).filter(key=link.key, **rows).exists()
+        and not Step.objects.using(link.alias).filter(name=f"event {link.key}", **rows).exists()
+    )
+
+
+def _in_its_zone(moment: datetime) -> str:
+    """Formats date and time with the zone in parentheses, after which no text of a language has a full stop."""
+    local = timezone.localtime(moment) if timezone.is_aware(moment) else moment
+    return f"{date_format(local, 'DATETIME_FORMAT')} ({local.tzname() or settings.TIME_ZONE})"

@@ -63,6 +63,7 @@ def test_a_visitor_answers_by_a_link_on_a_phone_without_scripts_once(person, exp
     page = visitor.goes_to(answer_url("approve:7"))
     expect(page.get_by_role("heading", name="Include paper 7?")).to_be_visible()
     visitor.presses("include")
+    visitor.presses("Send “include”")
     expect(page.get_by_role("heading", name="Thank you")).to_be_visible()
     assert Event.objects.get().payload == "include"
     visitor.goes_to(answer_url("approve:7"), status=410)

@@ -60,6 +60,7 @@ def test_a_link_takes_an_answer_only_where_a_job_hears_it_whichever_worker_is_ki
         workers.start(*FLAGS, lease=LEASE_SECONDS, ready=False)
     for number in range(KILLS):
         keys = [(f"old {name} {number}", f"new {name} {number}") for name in "abcd"]
+        yes = {"choice": "yes", "confirmed": "yes"}
         results = [jobs.ask_anew.enqueue(*pair) for pair in keys]
         first_waits = Wait.objects.current().filter(key__startswith="old ", key__endswith=f" {number}")
         wait_for(lambda waits=first_waits: waits.count() == 4)
@@ -68,8 +69,11 @@ def test_a_link_takes_an_answer_only_where_a_job_hears_it_whichever_worker_is_ki
         Job.objects.filter(pk__in=[result.id for result in results]).retry()
         for result, (old, new) in zip(results, keys, strict=True):
             wait_for(lambda key=new: Wait.objects.filter(key=key).exists(), 60)
-            assert client.post(answer_url(old), {"choice": "no"}).status_code in (410, 503)
-            while (answer := client.post(answer_url(new), {"choice": "yes"})).status_code == 503:
+            assert client.post(answer_url(old), {"choice": "no", "confirmed": "yes"}).status_code in (
+                410,
+                503,
+            )
+            while (answer := client.post(answer_url(new), yes)).status_code == 503:
                 time.sleep(0.02)
             assert answer.status_code == 200
             wait_for(lambda result=result: result.job.is_finished, 60)

@@ -19,9 +19,10 @@ from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import brief, exact_time, short_name
 from pgonly_django.admin.jobs.calls import JsonText
 from pgonly_django.admin.jobs.data import may_see_data
-from pgonly_django.admin.verbs import VerbAdmin, person_at
+from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.database.on_django import repeat_after_conflict
 from pgonly_django.models import Event, Job, Wait
+from pgonly_django.monitoring.clicks import person_at
 from pgonly_django.queue.waits import send_event
 
 BUTTON = """<button type="submit" class="button pgonly-button" formaction="{}" name="answer" value="{}" \

@@ -16,12 +16,12 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import age, brief, exact_time, whole
 from pgonly_django.admin.jobs.answers import answer_address, answer_buttons, for_reader
-from pgonly_django.admin.verbs import person_at
 from pgonly_django.amounts import shown
 from pgonly_django.database.on_django import in_time
 from pgonly_django.masking import MASK
 from pgonly_django.models import Budget, Job, Limiter, Queue, State, Worker
 from pgonly_django.models.job import BY_A_PERSON, WAITING
+from pgonly_django.monitoring.clicks import person_at
 from pgonly_django.monitoring.waiting import Kind, Reason, why_it_waits, why_queues_wait
 from pgonly_django.outcomes import Outcome
 
