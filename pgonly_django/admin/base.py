@@ -151,7 +151,7 @@ class Links:
         )
         return bool(may and may(self.request))
 
-    def to_list(self, model: type[Model], **query: str) -> str:
+    def to_list(self, model: type[Model], /, **query: str) -> str:
         return self.address(model, "changelist", **query) if self.may_view(model) else ""
 
     def to_page(self, model: type[Model], key: Any) -> str:
@@ -161,7 +161,7 @@ class Links:
     def to_row(self, row: Model) -> str:
         return self.to_page(type(row), row.pk)
 
-    def address(self, model: type[Model], page: str, *args: str, **query: str) -> str:
+    def address(self, model: type[Model], page: str, /, *args: str, **query: str) -> str:
         """Returns the address, also of a page that the reader may not open."""
         opts = model._meta  # noqa: SLF001 - documented
         name = f"admin:{opts.app_label}_{opts.model_name}_{page}"

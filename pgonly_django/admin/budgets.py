@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
@@ -170,7 +171,8 @@ class BudgetAdmin(DeclaredAdmin):
         links = self.links(request)
         jobs = Job.objects.using(router.db_for_read(Job)).held(f"{HELD_BY}{budget.name}")
         costs: Any = CostEntry.objects.using(router.db_for_read(CostEntry)).filter(budget=budget.name)
-        sums = Sums(costs, by_budget=False)
+        calls = partial(links.to_list, CostEntry, budget=budget.name)
+        sums = Sums(costs, calls, by_budget=False)
         newest = with_job_urls(list(costs.order_by("-at")[:COSTS_SHOWN]), links)
         return {
             "state_badge": state_badge(budget),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from django.db import router
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.functional import cached_property
+from django.utils.functional import Promise, cached_property
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
@@ -42,7 +42,8 @@ class Bar(NamedTuple):
     label: str
     numbers: Sequence[int]  # one above the other
     cells: Sequence[str]  # the same in words
-    url: str = ""  # of the jobs that finished then
+    url: str = ""  # of the rows that it counts
+    opens: Promise | str = OPENS  # what a click on it does
 
 
 class Series(NamedTuple):
@@ -151,13 +152,13 @@ def chart(series: Sequence[Series], bars: Sequence[Bar], top_label: Callable[[in
     for place, bar in enumerate(bars):
         if rects := stacked(colours, bar.numbers, place * width, width, top):
             said = [bar.label, *(f"{cell} {each.name}" for cell, each in zip(bar.cells, series, strict=True))]
-            svg.append(drawn(rects, bar.url, ", ".join(said)))
+            svg.append(drawn(rects, bar, ", ".join(said)))
             rows.append(row(bar))
     return {
         "svg": SafeString("".join(svg)),
         "rows": SafeString("".join(rows)),
         "series": series,
-        "marks": [bars[place].label for place in (0, len(bars) // 2, -1)],
+        "marks": [*dict.fromkeys(bars[place].label for place in (0, len(bars) // 2, -1))],
         "top": top_label(top),  # what the upper edge stands for
         "view_box": f"0 0 {WIDTH:g} {HEIGHT:g}",
     }
@@ -179,18 +180,20 @@ def stacked(
     return rects
 
 
-def drawn(rects: Sequence[dict[str, str]], url: str, title: str) -> SafeString:
-    """Returns one bar, which is a link if it has a `url`."""
+def drawn(rects: Sequence[dict[str, str]], bar: Bar, title: str) -> SafeString:
+    """Returns the bar, which is a link if it has a `url`."""
     whole = {**rects[0], "kind": "area", "y": "0", "height": "100%"}  # so that a low bar is easily hit
     parts = SafeString("".join(map(RECT.format_map, (whole, *rects))))  # classes and numbers
-    if url:
-        return format_html('<a href="{}" tabindex="-1"><title>{}. {}</title>{}</a>', url, title, OPENS, parts)
+    if bar.url:
+        html = '<a href="{}" tabindex="-1"><title>{}. {}</title>{}</a>'
+        return format_html(html, bar.url, title, bar.opens, parts)
     return format_html("<a><title>{}</title>{}</a>", title, parts)
 
 
 def row(bar: Bar) -> SafeString:
     """Returns the same for the table below the chart."""
-    label = format_html('<a href="{}" title="{}">{}</a>', bar.url, OPENS, bar.label) if bar.url else bar.label
+    html = '<a href="{}" title="{}">{}</a>'
+    label = format_html(html, bar.url, bar.opens, bar.label) if bar.url else bar.label
     cells = format_html_join("", '<td class="pgonly-number">{}</td>', zip(bar.cells, strict=True))
     return format_html('<tr><th scope="row">{}</th>{}</tr>', label, cells)
 

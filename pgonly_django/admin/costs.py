@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -35,8 +38,8 @@ def cost(entry: Any) -> str:
     text = formats.money_above_tokens(entry.usd, entry.tokens_in, entry.tokens_out)
     if not entry.is_estimate:
         return text
-    title = _("The reserved amount: the call never said what it cost.")
-    return format_html("{} {}", text, formats.badge("held", _("Reserved"), title))
+    title = _("The amount that was reserved: the call never said what it cost.")
+    return format_html("{} {}", text, formats.badge("held", _("Not reported"), title))
 
 
 @admin.display(description=gettext_lazy("task"))
@@ -55,11 +58,16 @@ def with_job_urls(entries: list[Any], links: Links) -> list[Any]:
 
 
 class DaysFilter(admin.SimpleListFilter):
+    """Has no choice for all calls, which are kept for 90 days: without a choice the page has their sums."""
+
     title = gettext_lazy("time")
     parameter_name = "days"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
         return [(str(days), _label(days)) for days in DAYS]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        yield from islice(super().choices(changelist), 1, None)
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[CostEntry]) -> QuerySet[CostEntry]:
         days = _chosen(self.value())
@@ -106,6 +114,12 @@ class CostAdmin(ReadOnlyAdmin):
     def get_urls(self) -> list[URLPattern]:
         return [self.own_url("sums", "sums/", self.sums_view), *super().get_urls()]
 
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Shows the sums, where no calls are chosen."""
+        if not request.GET:
+            return self.sums_view(request)
+        return super().changelist_view(request, extra_context)
+
     def sums_view(self, request: HttpRequest) -> HttpResponse:
         """Shows the sums of the running month, or of the last days, today included."""
         if not self.has_view_permission(request):
@@ -113,7 +127,10 @@ class CostAdmin(ReadOnlyAdmin):
         days = _chosen(request.GET.get("days"))
         today = start_of_today()
         since = today.replace(day=1) if days is None else today - timedelta(days=days - 1)
-        sums = Sums(self.get_queryset(request).filter(at__gte=since), reads_all="all" in request.GET)
+        links = self.links(request)
+        calls = partial(links.to_list, CostEntry, at__gte=since.isoformat())
+        entries = self.get_queryset(request).filter(at__gte=since)
+        sums = Sums(entries, calls, reads_all="all" in request.GET)
         choices = [("", _("This month"), days is None)]
         choices += [(f"days={choice}", _label(choice), choice == days) for choice in DAYS[1:]]
         context = {
@@ -121,9 +138,10 @@ class CostAdmin(ReadOnlyAdmin):
             "sums": sums,
             "figures": sums.chart(since.date(), today.date()),
             "tables": sums.tables("model", "task", "queue", "budget"),
-            "address_of_all": f"?all=1&days={days or ''}",
+            "address_of_all": links.address(CostEntry, "sums", all="1", days=str(days or "")),
+            "calls_url": calls(),
         }
-        return self.page(request, "costentry/sums.html", _("Costs by day, model and task"), **context)
+        return self.page(request, "costentry/sums.html", _("Costs"), **context)
 
 
 def _chosen(value: str | None) -> int | None:

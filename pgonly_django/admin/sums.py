@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -36,6 +36,7 @@ TITLES = {
 }
 COLOURS = ("running", "succeeded", "scheduled", "held")  # the classes of those of the dearest models
 MILLION = 1_000_000
+ONE_DAY = timedelta(days=1)
 
 
 @dataclass
@@ -61,11 +62,19 @@ def start_of_today() -> datetime:
     return now.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
+def start_of(day: date) -> datetime:
+    midnight = datetime.combine(day, time.min)
+    return timezone.make_aware(midnight) if settings.USE_TZ else midnight
+
+
 class Sums:
     """The sums of the costs `entries`; without `reads_all` of the newest ones, where all take too long. `by_budget`:
-    also by budget."""
+    also by budget. `calls(**query)` returns the address of those of the `entries` that are chosen by their columns."""
 
-    def __init__(self, entries: Any, *, reads_all: bool = False, by_budget: bool = True) -> None:
+    def __init__(
+        self, entries: Any, calls: Callable[..., str], *, reads_all: bool = False, by_budget: bool = True
+    ) -> None:
+        self._calls = calls
         entries = entries.order_by()
         limit, read = PATIENT_LIMIT if reads_all else QUICK_LIMIT, partial(_read, by_budget=by_budget)
         found = in_time(entries.db, limit, lambda: read(entries))
@@ -87,13 +96,20 @@ class Sums:
             if column != "model" or has_models
         ]
 
-    def _groups(self, column: str) -> list[tuple[str, str, Sum, SafeString]]:
-        """Returns of each its name, which a task has without its module; the whole name; the sum; and a bar of its
-        share."""
+    def _groups(self, column: str) -> list[dict[str, Any]]:
+        """Returns of each its name, which a task has without its module; the whole name; the sum; a bar of its share;
+        and the address of its calls."""
         sums = _by(column, self.of_budgets if column == "budget" else self.rows)[:GROUPS_SHOWN]
         whole, label = float(self.whole.usd) or 1.0, formats.short_name if column == "task" else str
         return [
-            (label(name), name, each, formats.progress_bar(float(each.usd), whole)) for name, each in sums
+            {
+                "label": label(name),
+                "name": name,
+                "sum": each,
+                "share": formats.progress_bar(float(each.usd), whole),
+                "url": self._calls(**{column: name}),
+            }
+            for name, each in sums
         ]
 
     def chart(self, first: date, last: date) -> dict[str, Any]:
@@ -113,7 +129,13 @@ class Sums:
                 days[row["day"]][place] += row["usd_sum"]
         series = [*map(Series, colours, names, map(formats.money, amounts))]
         bars = [
-            Bar(date_format(day, "Y-m-d"), [int(usd * MILLION) for usd in of_day], [*map(shown, of_day)])
+            Bar(
+                date_format(day, "Y-m-d"),
+                [int(usd * MILLION) for usd in of_day],
+                [*map(shown, of_day)],
+                self._calls(at__gte=start_of(day).isoformat(), at__lt=start_of(day + ONE_DAY).isoformat()),
+                _("Opens the calls of this day."),
+            )
             for day, of_day in days.items()
         ]
         return chart(series, bars, lambda top: formats.dollars(Decimal(top) / MILLION))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
+from html import unescape
 
 import pytest
 from django.db import connection, transaction
@@ -19,9 +20,10 @@ from tests.admin.jobs.test_cells import cells
 
 pytestmark = pytest.mark.django_db(transaction=True)
 COSTS = "/admin/pgonly_django/costentry/"
-SUMS = f"{COSTS}sums/"
+SUMS, CALLS = f"{COSTS}sums/", f"{COSTS}?days=90"
 ROW = re.compile(
-    r"<tr><td [^>]*>([^<]*)<div><progress .*?</progress></div></td><td [^>]*>(.*?)</td><td [^>]*>(\d+)</td></tr>"
+    r"<tr><td [^>]*><a [^>]*>([^<]*)</a><div><progress .*?</progress></div></td>"
+    r"<td [^>]*>(.*?)</td><td [^>]*>(\d+)</td></tr>"
 )
 TOKENS = re.compile(r"<span [^>]*>(.*?)</span>")
 
@@ -54,10 +56,10 @@ def test_the_list_of_costs_shows_each_call_with_its_job(admin_client):
     of = {"job_id": job.pk, "task": "shop.ask", "queue": "ai", "budget": "p", "step": "first"}
     CostEntry.objects.create(**of, usd="0.013", tokens_in=900, tokens_out=7)
     CostEntry.objects.create(usd="0.02", budget="p", is_estimate=True)
-    response = admin_client.get(COSTS)
+    response = admin_client.get(CALLS)
     tokens = '<span class="pgonly-second">900 tokens in, 7 out</span>'
     assert cells(response, "cost")[1] == f'<span title="$0.013">$0.01</span>{tokens}'
-    assert "Reserved" in cells(response, "cost")[0]
+    assert "Not reported" in cells(response, "cost")[0]
     assert f"job/{job.pk}/change/" in cells(response, "task")[1]
     assert "first" in cells(response, "task")[1]
 
@@ -99,7 +101,8 @@ def test_costs_are_added_up_by_model_task_queue_and_budget(admin_client):
     spend("0.5", model="small", task="shop.ask", queue="ai", budget="q", tokens_in=5)
     spend("0.25", task="shop.embed", queue="ai")
     page = admin_client.get(SUMS).text
-    assert "<strong>$2.25 (15 tokens in, 0 out)</strong> in 3 calls" in page
+    assert "<strong>$2.25 (15 tokens in, 0 out)</strong> <a" in page
+    assert ">in 3 calls</a>" in page
     assert sums_in(page) == [
         ("large", "$1.50, 10 tokens in, 0 out", 1),
         ("small", "$0.50, 5 tokens in, 0 out", 1),
@@ -112,6 +115,32 @@ def test_costs_are_added_up_by_model_task_queue_and_budget(admin_client):
         ("-", "$0.25", 1),
     ]
     assert 'title="shop.ask"' in page
+
+
+def test_costs_open_on_the_sums_whose_rows_lead_to_their_calls(admin_client):
+    for seconds, model in enumerate(("large", "large", "")):
+        spend(1, seconds=seconds, model=model, task="shop.ask", queue="ai", budget="p")
+    spend(1, days_ago=1, model="large", task="shop.ask", queue="ai", budget="p")
+    spend(1, days_ago=40, model="large")
+    assert "By model" in admin_client.get(COSTS).text
+    page = admin_client.get(f"{SUMS}?days=7").text
+    links = {text: unescape(url) for url, text in re.findall(r'<a href="([^"]*)"[^>]*>([^<]*)</a>', page)}
+    today = f"{start_of_today():%Y-%m-%d}"
+    for text, calls in {"large": 3, "-": 1, "ask": 4, "in 4 calls": 4, today: 3}.items():
+        assert len(admin_client.get(links[text]).context["cl"].result_list) == calls, text
+
+
+def test_each_choice_of_a_time_shows_calls(admin_client):
+    spend(1)
+    choices = re.findall(r'<a href="(\?[^"]*days[^"]*)"', admin_client.get(CALLS).text)
+    assert choices == ["?days=1", "?days=7", "?days=30", "?days=90"]
+
+
+def test_an_axis_of_one_day_names_it_once(admin_client):
+    spend(1)
+    assert sums.Sums(CostEntry.objects.all(), lambda **_query: "").chart(date(2026, 3, 1), date(2026, 3, 1))[
+        "marks"
+    ] == ["2026-03-01"]
 
 
 def test_without_the_name_of_a_model_there_are_no_sums_by_model(admin_client):
@@ -129,7 +158,7 @@ def test_the_chart_has_a_bar_for_each_day_and_a_colour_for_each_of_the_dearest_m
     spend(8, model="a")
     response = admin_client.get(f"{SUMS}?days=7")
     chart = response.context["figures"]
-    bars = re.findall(r"<a><title>.*?</a>", response.text)
+    bars = re.findall(r"<a href[^>]*><title>.*?</a>", response.text)
     kinds = [re.findall(r"pgonly-bar pgonly-(\w+)", bar) for bar in bars]
     every = ["running", "succeeded", "scheduled", "held", "other"]
     assert kinds == [["area", *every], ["area", "running"]]
@@ -175,8 +204,8 @@ def test_sums_that_take_too_long_are_those_of_the_newest_calls_until_a_person_as
     page = admin_client.get(SUMS).text
     assert "these are the sums of the newest 20,000 calls" in page
     assert "<strong>$6.00</strong>" in page
-    (address,) = re.findall(r'href="(\?all=1[^"]*)"', page)
-    page = admin_client.get(f"{SUMS}{address}").text
+    (address,) = re.findall(r'href="([^"]*\?all=1[^"]*)"', page)
+    page = admin_client.get(unescape(address)).text
     assert "newest 20,000" not in page
     assert "<strong>$7.00</strong>" in page
 
@@ -203,7 +232,7 @@ def test_days_are_those_of_the_readers_time_zone():
     with timezone.override("Pacific/Auckland"):
         today = start_of_today()
         spend(1)
-        (row,) = sums.Sums(CostEntry.objects.all()).rows
+        (row,) = sums.Sums(CostEntry.objects.all(), lambda **_query: "").rows
     assert row["day"] == today.date()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
+from html import unescape
 
 import pytest
 from django.core.management import call_command
@@ -46,7 +48,9 @@ def test_the_overview_opens(admin_client, period):
 def test_costs_are_added_up(admin_client):
     CostEntry.objects.create(usd=3)
     text = admin_client.get("/admin/pgonly_django/costentry/sums/").text
-    assert f"<title>{timezone.now():%Y-%m-%d}, $3.00 all calls</title>" in text
+    assert f"<title>{timezone.now():%Y-%m-%d}, $3.00 all calls. Opens the calls of this day.</title>" in text
+    for address in map(unescape, re.findall(r'href="([^"]*at__gte[^"]*)"', text)):
+        assert admin_client.get(address).context["cl"].result_count == 1
 
 
 def test_a_time_is_edited_as_it_is_shown(admin_client):
