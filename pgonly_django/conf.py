@@ -25,6 +25,7 @@ LONGEST_SECONDS = LONGEST.total_seconds()
 FAILED_RETENTION = timedelta(days=90)
 SECRETS = ("METRICS_TOKEN", "TICK_SECRET")
 SECRET_LENGTH = 16
+RELEASE_LENGTH = 128
 # Not "*key*" or "*token*", as of sessions: keys of objects and counts of tokens are what jobs are called with.
 MASKED_ARGUMENTS = (
     "*passw*", "*passphrase*", "*pwd", "*secret*", "*credential*", "*authorization*", "*bearer*", "*cookie*", "*jwt*",
@@ -60,6 +61,12 @@ def _what_is_wrong_with_patterns(patterns: Any) -> str | None:
     if isinstance(patterns, list | tuple) and all(isinstance(each, str) for each in patterns):
         return None
     return 'a list of shell patterns such as "*token*"'
+
+
+def _what_is_wrong_with_release(name: Any) -> str | None:
+    if isinstance(name, str) and len(name) <= RELEASE_LENGTH and (name.isprintable() or not name):
+        return None
+    return f"a text of at most {RELEASE_LENGTH} characters, such as a commit"
 
 
 def _is_wake_url(url: Any) -> bool:
@@ -113,6 +120,8 @@ class Settings:
     budgets: dict[str, Any] = _setting({})
     # The number of seconds that a tick (the URL of `manage.py pgonly_tick_url`) works; fewer than the server allows.
     tick_seconds: Seconds = _setting(25, at_least=1)
+    # The release of your project, such as a commit, which the pages of its workers show; "": none.
+    release: str = _setting("", must_be=_what_is_wrong_with_release)
     # The token that a tick may send as "Authorization: Bearer <token>" instead of the signed URL; "": none.
     tick_secret: str = _setting("")
     # The token for the metrics, sent as "Authorization: Bearer <token>"; "": only staff that may view jobs reads them.

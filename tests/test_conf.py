@@ -61,6 +61,12 @@ def test_a_setting_follows_override_settings(settings):
             'PGONLY["MASKED_ARGUMENTS"] must be a list of shell patterns such as "*token*", got',
         ),
         ({"SESSION_MASKED_KEYS": ["*key*", 5]}, 'PGONLY["SESSION_MASKED_KEYS"] must be a list of shell'),
+        (
+            {"RELEASE": 7},
+            'PGONLY["RELEASE"] must be a text of at most 128 characters, such as a commit, got 7.',
+        ),
+        ({"RELEASE": "a" * 129}, "at most 128 characters"),
+        ({"RELEASE": "a\nb"}, "at most 128 characters"),
         ({"WAKE_URLS": "https://a.example/wake"}, 'PGONLY["WAKE_URLS"] must be a list of URLs, got'),
         *(
             (

@@ -27,6 +27,7 @@ SEE = {
     "SESSION_PREVIOUS_ENGINE": "sessions.md#moving-from-another-engine",
     "SESSION_TRUSTED_PROXIES": "sessions.md#address-and-time-of-last-use",
     "TICK_SECONDS": "serverless.md#a-tick-jobs-inside-a-web-process",
+    "RELEASE": "admin.md#workers",
     "TICK_SECRET": "serverless.md#a-tick-jobs-inside-a-web-process",
     "WAKE_URLS": "serverless.md#wake-urls",
     "ON_ERROR": "cache.md#when-the-database-fails",

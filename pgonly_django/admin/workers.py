@@ -16,15 +16,20 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
-from pgonly_django.admin.base import Links
+from pgonly_django.admin.base import Links, stylesheets
+from pgonly_django.admin.charts import Bar, Series, chart
+from pgonly_django.admin.jobs.cells import LISTED, state_badge, took
 from pgonly_django.admin.jobs.data import may_see_data, progress_of
 from pgonly_django.admin.verbs import Verb, VerbAdmin
 from pgonly_django.conf import settings
+from pgonly_django.database.on_django import in_time
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.job_rows import LARGE_COLUMNS
 from pgonly_django.monitoring.workers import JOB_COLUMNS
 
-JOBS_SHOWN = 100
+JOBS_SHOWN, LAST_SHOWN = 100, 10
+NEWEST_READ, LAST_LIMIT = 20_000, timedelta(milliseconds=150)
 _OTHERWISE = gettext_lazy("A worker that has stopped cannot be asked.")
 _STARTED = Q(stopped_at=None, stop_requested_at=None)
 
@@ -121,8 +126,11 @@ class WorkerAdmin(VerbAdmin):
     ordering = ("-heartbeat_at",)
     verbs = (STOP, DRAIN)
     actions = tuple(verb.as_action("workers") for verb in verbs)
-    fields: ClassVar[Any] = ("version", served, "threads", heartbeat, since)
+    fields: ClassVar[Any] = ("version", "python", "release", served, "threads", heartbeat, since)
     readonly_fields = fields
+
+    class Media:
+        css = {"all": stylesheets("chart")}
 
     def has_delete_permission(self, request: HttpRequest, obj: Worker | None = None) -> bool:
         return False
@@ -133,15 +141,49 @@ class WorkerAdmin(VerbAdmin):
         return rows.with_jobs_held().annotate(now=ClockTimestamp())
 
     def page_of(self, request: HttpRequest, worker: Any) -> dict[str, Any]:
-        """Adds the jobs that it holds, the oldest first, JOBS_SHOWN."""
+        """Adds the jobs that it holds, the oldest first, JOBS_SHOWN; those that it ran last; and its memory."""
+        links, sees_data = self.links(request), may_see_data(request)
         running = Job.objects.using(router.db_for_read(Job)).filter(state=State.RUNNING, worker_id=worker.pk)
         jobs = running.order_by("queue", "attempted_at").only(*JOB_COLUMNS)[:JOBS_SHOWN]
         return {
             "state_badge": life(worker),
             "place": place(worker),
             "silent_for": "" if worker.is_live(worker.now) else formats.age(worker.heartbeat_at, worker.now),
-            "jobs": held_jobs(worker, jobs, self.links(request), sees_data=may_see_data(request)),
+            "jobs": held_jobs(worker, jobs, links, sees_data=sees_data),
+            "last_jobs": last_jobs(worker, links) if links.may_view(Job) else None,
+            "memory": memory_chart(worker),
         }
+
+
+def last_jobs(worker: Any, links: Links) -> list[dict[str, Any]]:
+    """Returns the LAST_SHOWN jobs that this worker ran last and holds no more, the newest first, of the NEWEST_READ
+    newest of all; none where that takes too long. Index: the primary key, read backwards."""
+    jobs = Job.objects.using(router.db_for_read(Job))
+    newest = jobs.order_by("-pk").values("pk")[:NEWEST_READ]
+    ended = jobs.filter(pk__in=newest, worker_id=worker.pk).exclude(state=State.RUNNING)
+    last = ended.order_by("-attempted_at").values_list("pk", flat=True)[:LAST_SHOWN]
+    keys = in_time(jobs.db, LAST_LIMIT, lambda: list(last)) or []
+    rows = jobs.filter(pk__in=keys).defer(*LARGE_COLUMNS).annotate(**LISTED).order_by("-attempted_at")
+    return [
+        {
+            "task": formats.short_name(job.task),
+            "url": links.to_row(job),
+            "badge": state_badge(job),
+            "took": took(job),
+            "began": formats.exact(job.attempted_at),
+        }
+        for job in (rows if keys else ())
+    ]
+
+
+def memory_chart(worker: Any) -> dict[str, Any] | None:
+    """Returns a bar for each minute of the last hour; None where the system does not tell the memory."""
+    samples = [max(round(each), 0) for each in worker.memory_mb or ()]
+    if not any(samples):
+        return None
+    ages = [_("last"), *(_("%d min before") % minutes for minutes in range(1, len(samples)))][::-1]
+    bars = [Bar(age, [mb], [f"{mb:,} MB"]) for age, mb in zip(ages, samples, strict=True)]
+    return chart([Series("running", _("at last"), f"{samples[-1]:,} MB")], bars, lambda top: f"{top:,} MB")
 
 
 def held_jobs(worker: Any, jobs: Iterable[Job], links: Links, *, sees_data: bool) -> list[dict[str, Any]]:

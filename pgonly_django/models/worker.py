@@ -12,12 +12,12 @@ from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.compat import uuid7
-from pgonly_django.conf import settings
+from pgonly_django.conf import RELEASE_LENGTH, settings
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.models.job import ClockTimestamp, Job, State
 from pgonly_django.models.job_rows import json_is
-from pgonly_django.models.readable import JsonField, TimestampField
+from pgonly_django.models.readable import JsonField, TimestampField, is_figure
 from pgonly_django.tables import table
 
 # A heartbeat comes each quarter of a lease. A worker is live while the last one is younger than this part of a lease.
@@ -106,6 +106,16 @@ class Worker(models.Model):
     stopped_at = TimestampField(null=True)
     sleeping_since = TimestampField(null=True, help_text=_("It has no connection since then."))
     version = models.CharField(max_length=VERSION_LENGTH, help_text=_("The version of pgonly-django."))
+    python = models.CharField(max_length=32, blank=True, db_default="", help_text=_("The version of Python."))
+    release = models.CharField(
+        max_length=RELEASE_LENGTH,
+        blank=True,
+        db_default="",
+        help_text=_('The release of the project: PGONLY["RELEASE"].'),
+    )
+    memory_mb = JsonField(
+        of=[is_figure], null=True, help_text=_("In MB, once a minute, of the last hour; the newest last.")
+    )
     stop_requested_at = TimestampField(
         null=True, help_text=_("It was asked to stop, and to give its jobs back.")
     )

@@ -18,9 +18,9 @@ from pgonly_django.tables import qualified
 # Index: the primary key of pgonly_worker. It does not wait for a lock of the row.
 REGISTER = qualified("""
 INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at,
-    version)
+    version, python, release)
 VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s, 0,
-    clock_timestamp(), clock_timestamp(), %(version)s)
+    clock_timestamp(), clock_timestamp(), %(version)s, %(python)s, %(release)s)
 ON CONFLICT (id) DO NOTHING
 """)
 
@@ -58,7 +58,8 @@ WITH free AS MATERIALIZED (
     SELECT id FROM pgonly_worker WHERE id = %(worker)s FOR NO KEY UPDATE SKIP LOCKED
 ),
 beaten AS (
-    UPDATE pgonly_worker SET heartbeat_at = clock_timestamp(), running = %(running)s, sleeping_since = NULL
+    UPDATE pgonly_worker SET heartbeat_at = clock_timestamp(), running = %(running)s, sleeping_since = NULL,
+        memory_mb = coalesce(%(memory)s::jsonb, memory_mb)
     WHERE id = (SELECT id FROM free) RETURNING id
 )
 SELECT EXISTS (SELECT FROM beaten),
@@ -78,9 +79,13 @@ class Beat(NamedTuple):
     request: str | None  # see Request
 
 
-def heartbeat(connection: psycopg.Connection[Any], worker_id: UUID, running: int) -> Beat | None:
-    """Says that the worker is alive. Returns None when its row does not exist any more."""
-    row = connection.execute(HEARTBEAT, {"worker": worker_id, "running": running}, prepare=True).fetchone()
+def heartbeat(
+    connection: psycopg.Connection[Any], worker_id: UUID, running: int, memory: str | None = None
+) -> Beat | None:
+    """Says that the worker is alive. `memory`: what memory_mb is now, as JSON; None: as it was. Returns None when its
+    row does not exist any more."""
+    parameters = {"worker": worker_id, "running": running, "memory": memory}
+    row = connection.execute(HEARTBEAT, parameters, prepare=True).fetchone()
     return None if row is None else Beat(*row)
 
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Collection
 from contextlib import nullcontext
 from datetime import timedelta
@@ -17,6 +19,7 @@ from uuid import UUID
 import psycopg
 from psycopg import errors
 
+from pgonly_django.conf import settings
 from pgonly_django.context.run import Run, renewing
 from pgonly_django.database import notify
 from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
@@ -38,9 +41,11 @@ from pgonly_django.worker.inbox import (
 )
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.run_counter import RunCounter
+from pgonly_django.worker.status import own_rss_mb
 from pgonly_django.worker.timers import Timer
 
 LOCK_WAIT = "2s"  # of a whole table: rows that are locked are skipped
+SAMPLE_SECONDS, SAMPLES_KEPT = 60.0, 60
 AGAIN_SECONDS = 1.0  # after a beat that left no trace in the worker's row
 
 
@@ -72,6 +77,7 @@ class Heartbeat(threading.Thread):
         self._beat_at = 0.0
         self._beating = threading.Lock()
         self._unknown: dict[str, int] = {}
+        self._memory = MemorySamples()
 
     def end(self) -> None:
         self._over.set()
@@ -165,7 +171,7 @@ class Heartbeat(threading.Thread):
         self.rescue.note_contact()
         is_renewed = self._renew(connection, runs, began)
         self._release_unknown(connection)
-        beat = liveness.heartbeat(connection, self.worker_id, len(runs))
+        beat = liveness.heartbeat(connection, self.worker_id, len(runs), self._memory.to_write())
         self.rescue.note_contact()
         if beat is None:
             self.register(connection)
@@ -229,6 +235,7 @@ class Heartbeat(threading.Thread):
         facts = {
             "id": self.worker_id, "name": options.name, "hostname": socket.gethostname(), "pid": os.getpid(),
             "queues": json.dumps(list(options.queues)), "threads": options.threads, "version": own_version(),
+            "python": platform.python_version(), "release": settings().release,
         }  # fmt: skip
         liveness.register(connection, facts)
 
@@ -238,6 +245,22 @@ class Heartbeat(threading.Thread):
 
     def note_stopped(self, connection: OwnConnection) -> None:
         liveness.stopped(connection, self.worker_id)
+
+
+class MemorySamples:
+    """The memory of this process, once a minute, of the last hour."""
+
+    def __init__(self) -> None:
+        self._due_at = 0.0
+        self._samples: deque[int] = deque(maxlen=SAMPLES_KEPT)
+
+    def to_write(self) -> str | None:
+        """Returns the samples as JSON where a new one is due; else None, and where the system does not tell them."""
+        if time.monotonic() < self._due_at or (now := own_rss_mb()) is None:
+            return None
+        self._due_at = time.monotonic() + SAMPLE_SECONDS
+        self._samples.append(round(now))
+        return json.dumps([*self._samples])
 
 
 class StandIn(Timer):

@@ -11,7 +11,7 @@ from pgonly_django.models import State, Worker
 from tests.admin.conftest import act, make_job, said
 from tests.admin.jobs.test_cells import cells
 from tests.queue import rows
-from tests.queue.rows import make_running
+from tests.queue.rows import MINUTE, ago, make_running
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/pgonly_django/worker/"
@@ -44,6 +44,35 @@ def test_a_worker_is_shown_with_what_it_serves(admin_client):
 def test_a_live_worker_is_up_until_now_and_a_dead_one_until_its_last_heartbeat(admin_client, silent, uptime):
     make_worker(silent, started_at=timezone.now() - timedelta(minutes=90.5))
     assert f">{uptime}" in cells(admin_client.get(LIST), "since")[0]
+
+
+def test_the_page_shows_versions_memory_and_the_last_jobs(admin_client):
+    worker = make_worker(python="3.13.1", release="3f2a91c", memory_mb=[180, 190, 240])
+    ran, other = make_job(State.SUCCEEDED, worker_id=worker.pk, attempted_at=ago(MINUTE)), make_worker()
+    make_job(State.SUCCEEDED, worker_id=other.pk), make_running(worker.pk)
+    response = admin_client.get(page_of(worker))
+    assert "3.13.1" in response.text
+    assert "3f2a91c" in response.text
+    assert [row["url"] for row in response.context["last_jobs"]] == [
+        f"/admin/pgonly_django/job/{ran.pk}/change/"
+    ]
+    assert re.findall(r"<title>(.*?)</title>", response.text)[1:] == [
+        "2 min before, 180 MB at last", "1 min before, 190 MB at last", "last, 240 MB at last",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("memory", [None, [], [0], ["x"], {"a": 1}])
+def test_a_worker_that_does_not_tell_its_memory_has_no_chart(admin_client, memory):
+    worker = make_worker()
+    Worker.objects.update(memory_mb=memory)
+    assert admin_client.get(page_of(worker)).context["memory"] is None
+
+
+def test_who_may_not_see_jobs_sees_none_of_a_worker(client, person):
+    worker = make_worker()
+    make_job(State.SUCCEEDED, worker_id=worker.pk)
+    person("view_worker")
+    assert client.get(page_of(worker)).context["last_jobs"] is None
 
 
 def test_a_dead_worker_whose_jobs_were_rescued_runs_none(admin_client):

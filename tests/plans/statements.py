@@ -246,7 +246,7 @@ STATEMENTS = {
     "last report": uses(PRIMARY, finish.LAST_REPORT),
     "cancel requested": uses(PRIMARY, liveness.CANCEL_REQUESTED),
     "claimed by": uses(RUNNING, liveness.CLAIMED_BY),
-    "heartbeat": uses(RUNNING | WORKER_ROW | OPEN, liveness.HEARTBEAT),
+    "heartbeat": uses(RUNNING | WORKER_ROW | OPEN, liveness.HEARTBEAT, memory="[200]"),
     "worker requested": uses(WORKER_ROW, liveness.REQUESTED),
     "fall asleep": uses(RUNNING | SCHEDULED | WORKER_ROW, liveness.FALL_ASLEEP),
     "worker stopped": uses(WORKER_ROW, liveness.STOPPED),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from pgonly_django.models import Job, State
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.outcomes import Outcome
 from pgonly_django.queue import liveness
+from pgonly_django.worker import heartbeat
 from pgonly_django.worker.inbox import Notification, UnknownClaim
 from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
@@ -73,6 +75,24 @@ def test_a_row_in_its_name_that_it_does_not_know_twice_goes_back(worker, beat):
     assert message == UnknownClaim(str(job.id), job.lease_epoch)
     worker.in_flight.release_unknown(message)
     assert [finish.outcome for finish in worker.in_flight.finishes(0.0)] == [Outcome.RELEASED]
+
+
+def test_the_row_says_which_python_and_release_run_and_its_memory_once_a_minute(
+    worker, beat, server, settings, monkeypatch
+):
+    settings.PGONLY = {**settings.PGONLY, "RELEASE": "3f2a91c"}
+    WorkerRow.objects.all().delete()
+    worker.heartbeat.register(server)
+    megabytes = iter(range(100, 200))
+    monkeypatch.setattr(heartbeat, "own_rss_mb", lambda: float(next(megabytes)))
+    seconds = time.monotonic()
+    monkeypatch.setattr(heartbeat.time, "monotonic", lambda: seconds)
+    for _ in range(70):
+        beat(), beat()
+        seconds += heartbeat.SAMPLE_SECONDS
+    row = WorkerRow.objects.get(pk=worker.id)
+    assert (row.python, row.release) == (platform.python_version(), "3f2a91c")
+    assert row.memory_mb == list(range(110, 170))
 
 
 def test_a_rescue_wakes_the_other_workers_and_its_own(worker, beat, other):

@@ -114,7 +114,7 @@ def after(page):
     drain()
     visitor, path = Client(), links[0].removeprefix("https://shop.example")
     assert "Refund order 11?" in visitor.get(path).text
-    visitor.post(path, {"choice": "yes"})
+    visitor.post(path, {"choice": "yes", "confirmed": "yes"})
     drain()
     decided.refresh()
     assert (decided.return_value, done[-1]) == ("yes", "refund 11")
