@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode
 ADMIN = "/admin/pgonly_django/"
 FILTERS = re.compile(r'href="(\?[^"]+)"')
 BARS = re.compile(r'<a href="([^"]+)" tabindex="-1"')  # of the charts
-OTHERS = ("cacheentry/numbers/", "cacheentry/clear/default/", "costentry/sums/")
+OTHERS = ("overview/more/", "cacheentry/numbers/", "cacheentry/clear/default/", "costentry/sums/")
 VALUES_OF_A_FILTER = 3  # of each, the first so many are tried
 SORTED_OR_PAGED = {"o", "p", "all"}
 

@@ -45,21 +45,17 @@ def exact(moment: datetime | None) -> SafeString:
 
 
 @register.simple_tag(takes_context=True)
-def overview_panels(context: RequestContext) -> list[Any]:
-    """Returns the panels of the overview that the person of this request may see, on the admin site that serves it."""
+def overview_panels(context: RequestContext) -> dict[str, Any]:
+    """Returns the panels of the overview that the person of this request may see, on the admin site that serves it; and
+    those behind `more_url`."""
     from pgonly_django.admin.overview.overview import OverviewPage, shown
-    from pgonly_django.admin.overview.panels import PANELS
+    from pgonly_django.admin.overview.panels import FIRST, MORE
+    from pgonly_django.models import Overview
 
-    return shown(OverviewPage(context.request, _site_of(context)), PANELS)
-
-
-@register.simple_tag(takes_context=True)
-def doctor_url(context: RequestContext) -> str:
-    """Returns the address of the doctor's page; "" for a person who may not see it."""
-    from pgonly_django.admin.base import Links
-    from pgonly_django.models import Doctor
-
-    return Links(context.request, _site_of(context)).to_list(Doctor)
+    overview = OverviewPage(context.request, _site_of(context))
+    more_url = overview.address(Overview, "more") if overview.may_view(Overview) else ""
+    more = [panel for panel in MORE if more_url and any(map(overview.may_view, panel.models))]
+    return {"panels": shown(overview, FIRST), "more": more, "more_url": more_url}
 
 
 def _site_of(context: RequestContext) -> Any:

@@ -102,5 +102,5 @@ def all_pages(home):
     return (
         sorted(pages)
         + [f"{home}job/{page}" for page in of_jobs]
-        + [f"{home}durablecacheentry/clear/answers/"]
+        + [f"{home}durablecacheentry/clear/answers/", f"{home}costentry/?days=90"]
     )

@@ -17,7 +17,7 @@ from pgonly_django.models.job_stats import NUMBERS
 from tests.admin.conftest import make_job
 from tests.queue.rows import ago
 
-HOME = "/admin/pgonly_django/"
+HOME = "/admin/pgonly_django/overview/more/"
 MINUTE = timedelta(minutes=1)
 
 
@@ -115,7 +115,7 @@ def test_the_chart_of_waits_has_the_percentiles_of_each_part_and_of_all(admin_cl
     JobStats.objects.create(starts_at=ago(5 * MINUTE), succeeded=10, waiting_times=[10], **stats)
     JobStats.objects.create(starts_at=ago(9 * MINUTE), succeeded=90, waiting_times=[0] * 20 + [90], **stats)
     html = admin_client.get(HOME).text
-    panel = html[html.index('id="panel-latency"') : html.index('id="panel-queues"')]
+    panel = html[html.index('id="panel-latency"') : html.index('id="panel-times"')]
     assert "≈\xa0500\xa0µs p50, ≈\xa0950\xa0µs p95. Opens the jobs that finished then.</title>" in panel
     assert re.search(r"<strong>≈\s\d{3}\sms</strong> p50", panel)
     assert re.search(r"<strong>≈\s[\d.]+\sm?s</strong> p95", panel)

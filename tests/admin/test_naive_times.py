@@ -39,7 +39,8 @@ def test_the_overview_opens(admin_client, period):
     for granularity in ("minute", "hour"):
         JobStats.objects.create(granularity=granularity, **stats)
     CostEntry.objects.create(usd=3)
-    answer = admin_client.get(f"/admin/pgonly_django/?period={period}")
+    assert "pgonly-problem" not in admin_client.get("/admin/pgonly_django/").text
+    answer = admin_client.get(f"/admin/pgonly_django/overview/more/?period={period}")
     assert "pgonly-problem" not in answer.text
     assert "<strong>7</strong> succeeded" in answer.text
     assert "<strong>$3.00</strong> today" in answer.text

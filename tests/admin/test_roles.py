@@ -129,7 +129,7 @@ PAGES = {
     "job_answer": {**FOR_OPERATORS, "superuser": 302, "operator": 302},  # nothing waits under no key
     **dict.fromkeys(("add", "delete", "clear"), FOR_SUPERUSERS),
     **dict.fromkeys(("edit", "again", "bulk"), FOR_OPERATORS),
-    **dict.fromkeys(("changelist", "change", "history", "numbers", "sums"), SEEN),
+    **dict.fromkeys(("changelist", "change", "history", "numbers", "sums", "more"), SEEN),
 }
 
 

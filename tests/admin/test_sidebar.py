@@ -8,7 +8,9 @@ import pytest
 from django.contrib.admin import AdminSite, site
 from django.urls import path
 
-from pgonly_django.models import Doctor, Job, Overview
+from pgonly_django.models import Doctor, Job, Overview, Queue, State
+from tests.admin.conftest import make_job
+from tests.queue.rows import HOUR, MINUTE, ago, make, make_worker
 
 pytestmark = pytest.mark.django_db
 HOME = "/admin/pgonly_django/"
@@ -75,3 +77,54 @@ def test_a_site_lists_those_that_are_registered_with_it(admin_client, settings):
 def test_neither_has_pages_of_rows(admin_client):
     for page in ("overview/add/", "doctor/add/", "doctor/x/change/", "doctor/x/delete/"):
         assert admin_client.get(f"{HOME}{page}").status_code == 404, page
+
+
+def test_its_models_are_in_the_order_of_use(admin_client):
+    names = [*sidebar_of(admin_client.get("/admin/auth/user/"))]
+    assert names == [
+        "Jobs, cache, sessions", "Overview", "Jobs", "Waiting for people", "Queues", "Workers", "Schedules",
+        "Costs", "Budgets", "Limiters", "Cache entries", "Durable cache entries", "Sessions", "Doctor",
+    ]  # fmt: skip
+
+
+def test_the_overview_has_the_sidebar_as_every_page(admin_client):
+    assert sidebar_of(admin_client.get(HOME)) == sidebar_of(admin_client.get(f"{HOME}job/"))
+
+
+def first_page(client) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", client.get("/admin/").text).split())
+
+
+def test_the_first_page_says_how_many_things_need_attention_beside_the_overview(admin_client, client, person):
+    make_worker()
+    assert "need attention" not in first_page(admin_client)
+    make_job(State.FAILED, errors=[{"outcome": "crashed"}], finished_at=ago(MINUTE))
+    assert "Overview: 1 needs attention" in first_page(admin_client)
+    make(queue="ai", ready_at=ago(HOUR)), Queue.objects.named("ai").pause()
+    assert "Overview: 2 need attention" in first_page(admin_client)
+    assert "attention" not in app_in_sidebar(admin_client.get(f"{HOME}job/"))
+    person("view_queue")
+    assert "Overview: 1 needs attention" in first_page(client)
+
+
+class Own(AdminSite):
+    def get_app_list(self, request, app_label=None):
+        return super().get_app_list(request, app_label)[:1]
+
+
+own_site = Own(name="own")
+for model in (Job, Overview, Doctor):
+    own_site.register(model, type(site.get_model_admin(model)))
+
+
+class OwnSite:
+    urlpatterns = (path("own/", own_site.urls), path("admin/", site.urls))
+
+
+def test_a_site_with_its_own_list_of_apps_has_the_order_too(admin_client, settings):
+    settings.ROOT_URLCONF = OwnSite
+    make_job(State.FAILED, errors=[{"outcome": "crashed"}], finished_at=ago(MINUTE))
+    apps = admin_client.get("/own/").context["app_list"]
+    assert [model["name"] for model in apps[0]["models"]] == [
+        "Overview: 1 needs attention", "Jobs", "Doctor",
+    ]  # fmt: skip

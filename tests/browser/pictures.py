@@ -24,8 +24,8 @@ from pgonly_django.embedded import Server
 from tests.browser.chromium import SCROLLS_SIDEWAYS, Chromium, listen
 from tests.browser.site import ROOT, SETTINGS, Site, cookie_of
 
-THEMES, WIDTHS, COLOURS = ("plain", "unfold", "jazzmin"), (1280, 390, 1024), ("light", "dark")
-HEIGHTS = {1280: 900, 1024: 768, 390: 844}
+THEMES, WIDTHS, COLOURS = ("plain", "unfold", "jazzmin"), (1366, 390, 1024), ("light", "dark")
+HEIGHTS = {1366: 900, 1024: 768, 390: 844}
 WORKS_FOR_SECONDS = 6.0  # so that jobs run, and some have ended
 
 

@@ -79,9 +79,10 @@ def test_a_failed_job_is_retried_by_three_clicks_and_a_bar_opens_its_jobs(person
     JobStats.objects.create(starts_at=at.replace(second=0, microsecond=0), **stats)
     operator = person("operator")
     page = operator.goes_to(APP)
+    follow(page, page.get_by_role("link", name="Runs that ended").click)
     follow(page, page.locator("#panel-throughput svg a").click)
     assert page.locator("#result_list tbody tr").count() == 1
-    page.go_back()
+    operator.goes_to(APP)
     follow(page, page.get_by_role("link", name="Retry: 1 job of add failed").click)
     operator.presses("Retry 1 job")
     assert Job.objects.get(pk=job.pk).state == State.READY

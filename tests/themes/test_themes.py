@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 STYLES = ROOT / "pgonly_django" / "static" / "pgonly_django"
 FOR_VISITORS = {"visitor.css", "progress.css"}  # pages of the site, not of the admin
 LISTS = [
-    "job/", "worker/", "session/", "cacheentry/", "durablecacheentry/", "budget/", "limiter/", "costentry/", "wait/",
+    "job/", "worker/", "session/", "cacheentry/", "durablecacheentry/", "budget/", "limiter/", "costentry/?days=90",
+    "wait/",
 ]  # fmt: skip
 
 

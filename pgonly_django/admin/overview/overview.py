@@ -84,6 +84,8 @@ class Panel(NamedTuple):
     figures: Callable[[OverviewPage], dict[str, Any]]
     # Whether each part of it has a limit of time by itself.
     has_limits: bool = False
+    # Whether its heading leads to the list of the first of its models.
+    has_list: bool = True
     is_wide: bool = False
 
     @property
@@ -100,7 +102,8 @@ def shown(overview: OverviewPage, panels: Iterable[Panel]) -> list[dict[str, Any
                 aliases = () if panel.has_limits else {alias_of(model) for model in panel.models}
                 figures, problem = reader.read(aliases, partial(panel.figures, overview))
                 if figures or problem:
-                    found.append({"panel": panel, "figures": figures, "problem": problem})
+                    url = overview.to_list(panel.models[0]) if panel.has_list else ""
+                    found.append({"panel": panel, "url": url, "figures": figures, "problem": problem})
     return found
 
 

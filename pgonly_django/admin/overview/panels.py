@@ -1,18 +1,21 @@
-"""The panels of the overview, in the order of the page. A new one is a Panel and a template."""
+"""The panels of the overview and of the page behind it, in their order. A new one is a Panel and a template."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import Q, Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, reverse
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django import models
@@ -20,7 +23,7 @@ from pgonly_django.admin import budgets, cache_entries, formats, limiters, queue
 from pgonly_django.admin.base import PageAdmin
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.overview.alerts import alerts, known_already
-from pgonly_django.admin.overview.overview import SEEN_AT, TIME_LIMIT, OverviewPage, Panel, alias_of
+from pgonly_django.admin.overview.overview import SEEN_AT, TIME_LIMIT, OverviewPage, Panel, alias_of, shown
 from pgonly_django.admin.sessions import user_names
 from pgonly_django.admin.sums import start_of_today
 from pgonly_django.database.on_django import in_time
@@ -52,7 +55,7 @@ from pgonly_django.monitoring.workers import WorkerFigures
 LAST_EPOCH = 1e10  # of the year 2286
 MONTH_LIMIT = timedelta(milliseconds=40)  # about 100,000 calls
 PARTS_LIMIT = timedelta(milliseconds=80)  # for what 10,000 scheduled jobs wait for
-ALERTS_SHOWN, WORKERS_SHOWN, JOBS_OF_A_WORKER, WAITS_SHOWN = 20, 25, 5, 10
+ALERTS_SHOWN, WAITS_SHOWN, WORKERS_SHOWN, JOBS_OF_A_WORKER, QUEUES_SHOWN = 10, 3, 6, 4, 8
 
 
 def alerts_panel(overview: OverviewPage) -> dict[str, Any]:
@@ -67,6 +70,18 @@ def alerts_panel(overview: OverviewPage) -> dict[str, Any]:
         "has_worker": found or not sees_workers or any(worker.is_live for worker in overview.workers),
         **_failures_seen(overview, max((alert.failed_at for alert in found[:ALERTS_SHOWN]), default=0.0)),
     }
+
+
+def need_attention(request: HttpRequest, site: admin.AdminSite) -> int:
+    """Returns how many alerts the person of the request has on the overview of this site. It reads them once for each
+    request."""
+    name = f"_pgonly_alerts_{site.name}"
+    if not hasattr(request, name):
+        overview = OverviewPage(request, site)
+        with closing(overview.reader):
+            setattr(request, name, len(alerts(overview)))
+    count: int = getattr(request, name)
+    return count
 
 
 def _failures_seen(overview: OverviewPage, newest_at: float) -> dict[str, Any]:
@@ -108,8 +123,10 @@ def latency_panel(overview: OverviewPage) -> dict[str, Any]:
 
 
 def queues_panel(overview: OverviewPage) -> dict[str, Any]:
+    """Shows those first in which a job has waited longest."""
     rows = []
-    for queue in overview.queues:
+    longest = sorted(overview.queues, key=lambda queue: -(queue.oldest_seconds or 0))
+    for queue in longest[:QUEUES_SHOWN]:
         row = queue.row
         queues.prepare(row, overview, overview.served, queue.oldest_seconds)
         rows.append(
@@ -124,17 +141,16 @@ def queues_panel(overview: OverviewPage) -> dict[str, Any]:
                 "buttons": overview.buttons(row, "pause", "resume"),
             }
         )
-    oldest = max(
-        (queue.row for queue in overview.queues if queue.oldest_seconds is not None),
-        key=lambda row: row.oldest_seconds,
-        default=None,
-    )
-    return {"rows": rows, "oldest": oldest and (oldest.name, queues.oldest(oldest))}
+    return {
+        "rows": rows,
+        "more": max(len(longest) - QUEUES_SHOWN, 0),
+        "url": overview.to_list(Queue),
+    }
 
 
 def workers_panel(overview: OverviewPage) -> dict[str, Any]:
-    """Shows the late ones first."""
-    found = sorted(overview.workers, key=lambda worker: not worker.is_late)
+    """Shows the late ones first, then those that hold jobs."""
+    found = sorted(overview.workers, key=lambda worker: (not worker.is_late, not worker.jobs))
     return {
         "rows": [_worker(overview, worker) for worker in found[:WORKERS_SHOWN]],
         "more": max(len(found) - WORKERS_SHOWN, 0),
@@ -277,22 +293,26 @@ def _newest_of(user: OfUser) -> Any:
     return session
 
 
-PANELS = (
+# What is looked at first, and what is behind a link.
+FIRST = (
+    Panel("states", gettext_lazy("Jobs"), (Job,), states_panel, is_wide=True),
     Panel(
         "alerts",
         gettext_lazy("Needs attention"),
         (Job, Queue, Worker, Budget, Schedule, Limiter),
         alerts_panel,
         has_limits=True,
+        has_list=False,
         is_wide=True,
     ),
     Panel("waits", gettext_lazy("Waiting for people"), (Wait,), waits_panel, is_wide=True),
-    Panel("states", gettext_lazy("Jobs"), (Job,), states_panel, is_wide=True),
-    Panel("throughput", gettext_lazy("Runs that ended"), (Job,), throughput_panel),
-    Panel("latency", gettext_lazy("How long jobs waited"), (Job,), latency_panel),
+    Panel("workers", gettext_lazy("Running now"), (Worker,), workers_panel),
     Panel("queues", gettext_lazy("Queues"), (Queue,), queues_panel),
-    Panel("workers", gettext_lazy("Workers"), (Worker,), workers_panel),
-    Panel("times", gettext_lazy("Waiting and run time"), (Job,), times_panel),
+)
+MORE = (
+    Panel("throughput", gettext_lazy("Runs that ended"), (Job,), throughput_panel, has_list=False),
+    Panel("latency", gettext_lazy("How long jobs waited"), (Job,), latency_panel, has_list=False),
+    Panel("times", gettext_lazy("Waiting and run time"), (Job,), times_panel, has_list=False),
     Panel("schedules", gettext_lazy("Schedules"), (Schedule,), schedules_panel),
     Panel("limiters", gettext_lazy("Limiters"), (Limiter,), limiters_panel),
     Panel("budgets", gettext_lazy("Budgets"), (Budget,), budgets_panel),
@@ -305,12 +325,17 @@ PANELS = (
 @admin.register(models.Overview)
 class OverviewAdmin(PageAdmin):
     def get_urls(self) -> list[URLPattern]:
-        return [self.own_url("seen", "seen/", self.seen_view), *super().get_urls()]
+        more = transaction.non_atomic_requests(partial(self.more_view))  # as PageAdmin has its page
+        return [
+            self.own_url("seen", "seen/", self.seen_view),
+            self.own_url("more", "more/", more),
+            *super().get_urls(),
+        ]
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Allows a person who sees one of its panels."""
         links = self.links(request)
-        return any(links.may_view(model) for panel in PANELS for model in panel.models)
+        return any(links.may_view(model) for panel in (*FIRST, *MORE) for model in panel.models)
 
     def show(self, request: HttpRequest) -> HttpResponse:
         """Leads to the index of the app: the overview, which every site and theme has."""
@@ -318,6 +343,13 @@ class OverviewAdmin(PageAdmin):
             raise PermissionDenied
         app = {"app_label": self.opts.app_label}
         return HttpResponseRedirect(reverse("admin:app_list", kwargs=app, current_app=self.admin_site.name))
+
+    def more_view(self, request: HttpRequest) -> HttpResponse:
+        """Shows the charts, and the panels whose rows have a list elsewhere."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        panels = shown(OverviewPage(request, self.admin_site), MORE)
+        return self.page(request, "overview/more.html", _("Figures"), panels=panels)
 
     def seen_view(self, request: HttpRequest) -> HttpResponse:
         """Marks the failures up to `newest_at`, an epoch, as seen in this session."""

@@ -19,6 +19,8 @@ from tests.queue.rows import ago, make, make_running, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PAGE = "/admin/pgonly_django/"
+MORE = f"{PAGE}overview/more/"
+BEHIND = {panel.name for panel in overview_panels.MORE}
 
 
 def panels(response) -> dict[str, str]:
@@ -37,7 +39,9 @@ def log_in(user_id):
 @pytest.fixture
 def shown(admin_client):
     """What a panel shows, as text."""
-    return lambda name, query="": words(panels(admin_client.get(f"{PAGE}{query}"))[name])
+    return lambda name, query="": words(
+        panels(admin_client.get(f"{MORE if name in BEHIND else PAGE}{query}"))[name]
+    )
 
 
 def test_an_empty_installation_has_a_page_without_alerts_that_says_what_to_start(admin_client):
@@ -46,7 +50,7 @@ def test_an_empty_installation_has_a_page_without_alerts_that_says_what_to_start
     assert "Nothing yet. No worker is live" in words(panels(response)["alerts"])
     assert "manage.py runworker" in panels(response)["alerts"]
     assert "manage.py runworker" in panels(response)["workers"]
-    assert 'href="/admin/pgonly_django/schedule/add/"' in response.text  # Django's own list of models stays
+    assert 'href="/admin/pgonly_django/schedule/"' in response.text  # on a phone, too, which has no sidebar
 
 
 def test_a_killed_worker_that_held_no_job_is_not_called_live(shown):
@@ -162,7 +166,7 @@ def test_the_bars_of_a_period_come_from_the_statistics(shown, admin_client):
     assert "700 succeeded" in shown("throughput", "?period=day")
     assert "700 succeeded" in shown("throughput", "?period=week")
     assert "40 succeeded" in shown("throughput", "?period=century")
-    assert panels(admin_client.get(PAGE))["throughput"].count('<rect class="pgonly-bar pgonly-succeeded') == 1
+    assert panels(admin_client.get(MORE))["throughput"].count('<rect class="pgonly-bar pgonly-succeeded') == 1
 
 
 def test_waiting_and_run_times_are_shown_per_task(shown):
@@ -183,11 +187,20 @@ def test_a_button_pauses_a_queue_and_comes_back(admin_client):
     assert Queue.objects.get().paused_at is not None
 
 
-def test_the_job_that_has_waited_longest_may_wait_in_a_paused_queue(shown):
+def test_the_queue_comes_first_whose_job_has_waited_longest_also_a_paused_one(shown):
     make(queue="ai", ready_at=ago(timedelta(minutes=7, seconds=1)))
     make(queue="paused", ready_at=ago(timedelta(minutes=20, seconds=1)))
     Queue.objects.named("paused").pause()
-    assert "The job that has waited longest has waited for 20 min 1 s , in paused ." in shown("queues")
+    make(queue="an idle one", ready_at=ago(timedelta(0)))
+    assert re.search("paused Paused 1 20 min .* ai No worker 1 7 min .* an idle one", shown("queues"))
+
+
+def test_the_panel_of_queues_ends_in_a_line_that_leads_to_all_of_them(admin_client):
+    for number in range(overview_panels.QUEUES_SHOWN + 2):
+        make(queue=f"queue {number}")
+    html = panels(admin_client.get(PAGE))["queues"]
+    assert html.count("<tr data-key") == overview_panels.QUEUES_SHOWN
+    assert f'<a href="{PAGE}queue/">and 2 more</a>' in html
 
 
 def test_a_queue_that_has_jobs_and_no_row_can_be_paused(admin_client):
@@ -269,7 +282,7 @@ def test_a_dead_worker_is_shown_for_an_hour_or_while_it_holds_jobs(shown):
 def test_sessions_are_counted_by_user_and_those_of_one_are_revoked_with_a_button(admin_client):
     ada, grace = User.objects.create_user("ada"), User.objects.create_user("grace")
     log_in(str(ada.pk)), log_in(str(ada.pk)), log_in(str(grace.pk))
-    html = panels(admin_client.get(PAGE))["sessions"]
+    html = panels(admin_client.get(MORE))["sessions"]
     assert "of them logged in" in words(html)
     assert "ada 2" in words(html)
     action = re.search(r'ada</a>.*?action="([^"]*/operate/revoke_user/)"', html, re.DOTALL).group(1)
@@ -292,18 +305,39 @@ def test_caches_schedules_limiters_and_budgets_are_shown(shown):
 def test_a_person_sees_the_panels_of_what_he_may_view(client, person):
     Budget.objects.create(name="b", usd=1)
     person("view_job")
-    assert set(panels(client.get(PAGE))) == {"alerts", "states", "throughput", "latency", "times"}
+    assert set(panels(client.get(PAGE))) == {"alerts", "states"}
+    assert set(panels(client.get(MORE))) == {"throughput", "latency", "times"}
     person("view_budget", "view_session")
-    assert set(panels(client.get(PAGE))) == {"alerts", "budgets", "sessions"}
+    assert set(panels(client.get(PAGE))) == {"alerts"}
+    assert set(panels(client.get(MORE))) == {"budgets", "sessions"}
+
+
+def test_the_headings_behind_the_overview_are_links_on_it(admin_client, client, person):
+    log_in("7")
+    html = admin_client.get(PAGE).text
+    links = re.findall(rf'<a href="{MORE}#panel-(\w+)">', html)
+    assert links == [panel.name for panel in overview_panels.MORE]
+    assert 'id="panel-sessions"' in admin_client.get(MORE).text
+    person("view_session")
+    assert re.findall(r"#panel-(\w+)", client.get(PAGE).text) == ["sessions"]
+
+
+def test_the_headings_of_panels_lead_to_their_lists(admin_client):
+    html = admin_client.get(PAGE).text
+    headings = re.findall(r'<h2 id="title-(\w+)"><a href="([^"]*)">', html)
+    assert dict(headings) == {
+        "states": f"{PAGE}job/", "workers": f"{PAGE}worker/", "queues": f"{PAGE}queue/",
+    }  # fmt: skip
 
 
 def test_a_person_who_may_only_view_has_no_buttons(client, person):
     Queue.objects.named("ai")
     person("view_queue", "view_worker", "view_job", "view_cacheentry", "view_durablecacheentry")
-    html = client.get(PAGE).text
-    overview = html[html.index("pgonly-overview") : html.index("app-pgonly_django module")]
-    assert "<form" not in overview
-    assert "/clear/" not in overview
+    for page in (PAGE, MORE):
+        html = client.get(page).text
+        overview = html[html.index('data-live="') :]
+        assert "<form" not in overview
+        assert "/clear/" not in overview
 
 
 @pytest.mark.slow
@@ -331,7 +365,7 @@ def test_a_locked_table_holds_no_other_panel_up(admin_client, monkeypatch):
     with connect("default", application_name="locks") as other:
         other.execute("BEGIN")
         other.execute("LOCK TABLE pgonly_job IN ACCESS EXCLUSIVE MODE")
-        found = panels(admin_client.get(PAGE))
+        found = panels(admin_client.get(PAGE)) | panels(admin_client.get(MORE))
         other.execute("ROLLBACK")
     assert all("took too long" in found[name] for name in ("alerts", "states", "queues", "workers"))
     assert "ada" in found["sessions"]

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from pgonly_django.models import Budget, Limiter, Queue, Schedule, State
 from tests.admin.conftest import make_job
-from tests.admin.overview.test_overview import PAGE, log_in
+from tests.admin.overview.test_overview import MORE, PAGE, log_in
 from tests.queue.rows import make, make_running, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -17,7 +17,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def statements(browser) -> int:
     with CaptureQueriesContext(connection) as asked:
-        assert browser.get(PAGE).status_code == 200
+        for page in (PAGE, MORE):
+            assert browser.get(page).status_code == 200
     return len(asked)
 
 
