@@ -20,8 +20,9 @@ from pgonly_django import models
 from pgonly_django.admin.overview.panels import need_attention
 
 ORDER: tuple[Any, ...] = (
-    models.Overview, models.Job, models.Wait, models.Queue, models.Worker, models.Schedule, models.CostEntry,
-    models.Budget, models.Limiter, models.CacheEntry, models.DurableCacheEntry, models.Session, models.Doctor,
+    models.Overview, models.Job, models.JobBatch, models.Wait, models.Queue, models.Worker, models.Schedule,
+    models.CostEntry, models.Budget, models.Limiter, models.CacheEntry, models.DurableCacheEntry, models.Session,
+    models.Doctor,
 )  # fmt: skip
 
 

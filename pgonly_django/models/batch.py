@@ -24,7 +24,12 @@ class JobBatch(models.Model):
         "pgonly_django.Job", models.CASCADE, null=True, related_name="batches", db_index=False,
         help_text=_("The job whose gather() waits for it."),
     )  # fmt: skip
-    name = models.CharField(max_length=255, blank=True, help_text=_("That of the gather()."))
+    name = models.CharField(
+        max_length=255, blank=True, help_text=_("That of the Batch() or of the gather().")
+    )
+    made_by = models.CharField(
+        max_length=64, blank=True, db_default="", help_text=_('The job that has made it: "job:<id>".')
+    )
     size = models.IntegerField(null=True, help_text=_("How many members the gather() has enqueued."))
     callbacks = JsonField(of=dict, default=dict, help_text=_("The jobs that its end enqueues, as rows."))
     sent = JsonField(of=dict, default=dict, help_text=_("The ids of those that it has enqueued."))
@@ -51,7 +56,7 @@ class JobBatch(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"batch {self.id}"
+        return self.name or f"batch {self.id}"
 
 
 def batches_of(jobs: models.QuerySet[Any], limit: int | None = None) -> list[Any]:

@@ -29,7 +29,7 @@ from pgonly_django.models.batch import lock
 from pgonly_django.models.job_rows import UNFINISHED_STATES
 from pgonly_django.models.related import cancel_members, gathered_below
 from pgonly_django.queue import waits
-from pgonly_django.queue.enqueue import Members, NewJob, insert_beside
+from pgonly_django.queue.enqueue import Members, NewJob, insert_beside, running_job
 from pgonly_django.tables import qualified
 
 AT_ONCE = 1000
@@ -38,7 +38,8 @@ Callback = Callable[[str, dict[str, Any]], NewJob]
 
 # Index: the primary key.
 CREATE = qualified("""
-INSERT INTO pgonly_batch (id, name, callbacks, sent, closes) VALUES (%(id)s, '', %(callbacks)s::jsonb, '{}', 0)
+INSERT INTO pgonly_batch (id, name, made_by, callbacks, sent, closes)
+VALUES (%(id)s, %(name)s, %(made_by)s, %(callbacks)s::jsonb, '{}', 0)
 ON CONFLICT (id) DO NOTHING
 """)
 # Index: the primary key. Two transactions that add do not wait for each other, and a worker that closes skips the
@@ -48,11 +49,13 @@ SELECT id FROM pgonly_batch WHERE id = %(id)s AND finished_at IS NULL AND cancel
 """)
 
 
-def create(alias: str, batch_id: str, callbacks: str) -> bool:
+def create(alias: str, batch_id: str, callbacks: str, name: str = "") -> bool:
     """Makes the row in the caller's transaction. Returns whether the row is new: until the commit no other session sees
     it. `callbacks` is JSON: rows by their names."""
+    made_by = running_job().get("enqueued_by", "")
+    row = {"id": batch_id, "callbacks": callbacks, "name": name, "made_by": made_by}
     with connections[alias].cursor() as cursor:
-        cursor.execute(CREATE, {"id": batch_id, "callbacks": callbacks})
+        cursor.execute(CREATE, row)
         return bool(cursor.rowcount)
 
 

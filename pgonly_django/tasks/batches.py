@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from pgonly_django.models.job import JobQuerySet
 
 PAGE = 1000
+NAME_LENGTH = 255  # of JobBatch.name
 Callback = Any  # a Task, what its bind() returns, or None
 
 
 class Batch:
     """Jobs with a common end: when none of them is unfinished any more, workers enqueue its callbacks.
 
-        with Batch(on_success=publish.bind(7), on_failure=look_into.bind(7)) as batch:
+        with Batch(name="Screen 7", on_success=publish.bind(7), on_failure=look_into.bind(7)) as batch:
             batch.enqueue_many(screen.bind(pk) for pk in pks)
 
     The block is a transaction, so that the batch cannot end before all its jobs are there. A batch without jobs ends
@@ -42,20 +43,24 @@ class Batch:
 
     A callback is a task, or its bind(). `on_success`: is enqueued when all jobs have succeeded;
     `on_failure`: when one of them has failed or was cancelled; `on_finish`: in both cases. A job that is retried opens
-    the batch again; each callback is enqueued once in the life of the batch. `using`: the database, an alias, where it
-    does not follow from a callback.
+    the batch again; each callback is enqueued once in the life of the batch. `name`: what the admin calls the batch,
+    255 characters at most. `using`: the database, an alias, where it does not follow from a callback.
 
-    Raises what enqueue() raises for a callback, and OptionError for one that is unique.
+    Raises what enqueue() raises for a callback, OptionError for one that is unique, and WrongArgumentsError.
     """
 
     _callbacks: str | None = None  # JSON; None: its row is there
+    _name = ""
     _is_filled = _is_in_block = False
 
     def __init__(
-        self, *, on_success: Callback = None, on_failure: Callback = None, on_finish: Callback = None,
-        using: str | None = None,
+        self, *, name: str = "", on_success: Callback = None, on_failure: Callback = None,
+        on_finish: Callback = None, using: str | None = None,
     ) -> None:  # fmt: skip
-        self.id = str(uuid7())
+        if not isinstance(name, str) or len(name) > NAME_LENGTH or "\x00" in name:
+            reason = f"name must be a text of at most {NAME_LENGTH} characters, got {name!r:.300}"
+            raise WrongArgumentsError("Batch()", reason)
+        self.id, self._name = str(uuid7()), name
         given = {"on_success": on_success, "on_failure": on_failure, "on_finish": on_finish}
         calls = {name: _call(name, each) for name, each in given.items() if each is not None}
         jobs, backends = prepared(calls.values())
@@ -165,7 +170,7 @@ class Batch:
         from pgonly_django.queue import batches
 
         has_row = self._callbacks is None or self._is_in_block
-        if has_row or not batches.create(self.database, self.id, str(self._callbacks)):
+        if has_row or not batches.create(self.database, self.id, str(self._callbacks), self._name):
             batches.lock_to_add(self.database, self.id)
 
 

@@ -16,6 +16,7 @@ from pgonly_django.models import (
     Doctor,
     DurableCacheEntry,
     Job,
+    JobBatch,
     JobStats,
     Limiter,
     LimiterSlot,
@@ -32,7 +33,7 @@ from pgonly_django.models import (
 )
 from tests.admin.conftest import make_entry, make_job, make_session
 from tests.admin.test_workers import make_worker
-from tests.queue.rows import make_waiting
+from tests.queue.rows import make_gathering, make_waiting
 from tests.scheduling.rows import make as make_schedule
 
 
@@ -75,7 +76,7 @@ def rows_of_all_models():
         Job: [running, waiting, by_budget, make_job(State.SCHEDULED), *ended], Worker: [worker],
         Budget: [budget], Limiter: [limiter], Queue: [queue], CostEntry: [cost], Schedule: [schedule],
         Session: [make_session()], CacheEntry: [make_entry()], DurableCacheEntry: [durable],
-        Wait: [wait], Overview: [], Doctor: [],
+        Wait: [wait], JobBatch: [make_gathering(failed=1, ready=1)], Overview: [], Doctor: [],
     }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from pgonly_django.models import (
 )
 from tests.admin.conftest import make_entry, make_job, make_session
 from tests.admin.test_workers import make_worker
-from tests.queue.rows import make_waiting
+from tests.queue.rows import make_gathering, make_waiting
 
 pytestmark = pytest.mark.django_db
 
@@ -78,6 +78,7 @@ ROWS = {
     "cacheentry": lambda: make_entry(CacheEntry),
     "durablecacheentry": lambda: make_entry(DurableCacheEntry),
     "wait": lambda: make_waiting(question="Include?", choices=["yes"]),
+    "jobbatch": lambda: make_gathering(ready=1),
     "costentry": lambda: CostEntry.objects.create(usd=1, budget="a"),
     **dict.fromkeys(("overview", "doctor"), make_worker),  # they have no pages of rows
 }
@@ -107,6 +108,7 @@ OF_VERBS = {
     ("budget", "resume"): ROWS["budget"],
     ("budget", "start_over"): ROWS["budget"],
     ("budget", "reset"): edited(Budget, usd=5),
+    ("jobbatch", "cancel"): lambda: make_gathering(ready=1),
     ("session", "revoke"): make_session,
     ("session", "revoke_user"): make_session,
 }
@@ -125,7 +127,9 @@ LEADS_ON = {**dict.fromkeys(SEEN, 302), "nobody": 403}
 PAGES = {
     **dict.fromkeys(("overview_changelist", "overview_seen"), LEADS_ON),
     **dict.fromkeys(("worker_add", "job_add", "session_add", "costentry_add", "entry_add"), CLOSED),
-    **dict.fromkeys(("worker_delete", "costentry_delete", "wait_add", "wait_delete"), CLOSED),
+    **dict.fromkeys(
+        ("worker_delete", "costentry_delete", "wait_add", "wait_delete", "batch_add", "batch_delete"), CLOSED
+    ),
     "job_answer": {**FOR_OPERATORS, "superuser": 302, "operator": 302},  # nothing waits under no key
     **dict.fromkeys(("add", "delete", "clear"), FOR_SUPERUSERS),
     **dict.fromkeys(("edit", "again", "bulk"), FOR_OPERATORS),

@@ -46,8 +46,8 @@ def test_the_overview_and_the_doctor_are_among_the_models_on_every_page(admin_cl
 @pytest.mark.parametrize(
     ("may", "listed"),
     [
-        (["view_job"], {"Overview", "Jobs"}),
-        (["view_job", "view_wait"], {"Overview", "Jobs", "Waiting for people"}),
+        (["view_job"], {"Overview", "Jobs", "Batches"}),
+        (["view_job", "view_wait"], {"Overview", "Jobs", "Batches", "Waiting for people"}),
         (["view_doctor"], {"Doctor"}),
     ],
 )
@@ -82,7 +82,7 @@ def test_neither_has_pages_of_rows(admin_client):
 def test_its_models_are_in_the_order_of_use(admin_client):
     names = [*sidebar_of(admin_client.get("/admin/auth/user/"))]
     assert names == [
-        "Jobs, cache, sessions", "Overview", "Jobs", "Waiting for people", "Queues", "Workers", "Schedules",
+        "Jobs, cache, sessions", "Overview", "Jobs", "Batches", "Waiting for people", "Queues", "Workers", "Schedules",
         "Costs", "Budgets", "Limiters", "Cache entries", "Durable cache entries", "Sessions", "Doctor",
     ]  # fmt: skip
 

@@ -39,6 +39,19 @@ def test_the_callbacks_follow_from_how_the_members_ended(run_jobs, marks, member
     assert sorted(batch.row.sent) == expected
 
 
+def test_a_batch_has_a_name_for_people():
+    with Batch(name="Papers of May") as batch:
+        pass
+    assert (batch.row.name, str(batch.row), batch.row.made_by) == ("Papers of May", "Papers of May", "")
+    assert str(JobBatch(id=batch.id)) == f"batch {batch.id}"
+
+
+@pytest.mark.parametrize("name", ["x" * 256, 7, None, "a\x00"])
+def test_a_name_that_no_row_can_have_is_refused(name):
+    with pytest.raises(WrongArgumentsError, match="name must be a text of at most 255 characters"):
+        Batch(name=name)
+
+
 def test_a_callback_may_be_a_task_and_knows_its_batch(run_jobs, marks):
     batch = Batch(on_failure=batching.note_batch)
     batch.enqueue_many([batching.member.bind(1), batching.fail.bind(2)])

@@ -38,6 +38,8 @@ from pgonly_django.admin.verbs import AT_ONCE, Done, VerbAdmin, log_once
 from pgonly_django.database.on_django import in_time, time_limit, timed_out
 from pgonly_django.exceptions import PgonlyError
 from pgonly_django.models import Job, State
+from pgonly_django.models.job import FINISHED
+from pgonly_django.models.related import gathered_by
 from pgonly_django.tasks.redrive import Redriven, redrive
 from pgonly_django.tasks.registry import UnknownTaskError
 
@@ -153,6 +155,14 @@ def breakdown(verb: JobVerb, jobs: QuerySet[Job]) -> list[tuple[str, list[str]]]
     return [(label, _parts(Counter(names))) for label, names in columns if names]
 
 
+def members_left(jobs: QuerySet[Job]) -> int:
+    """Counts the unfinished jobs that `jobs` have gathered, one more than AT_ONCE at most. Index: pgonly_batch_once,
+    then pgonly_job_batch_unfinished."""
+    batches = gathered_by(jobs.filter(DISCARD.allowed)).filter(finished_at=None).values("pk")
+    rows = Job.objects.using(jobs.db).filter(batch_id__in=batches).exclude(state__in=FINISHED)
+    return rows.values("pk")[: AT_ONCE + 1].count()
+
+
 def _parts(counts: Counter[str]) -> list[str]:
     parts = [f"{count:,} {brief(name)}" for name, count in counts.most_common(PARTS_SHOWN)]
     if others := sum(counts.values()) - sum(count for _name, count in counts.most_common(PARTS_SHOWN)):
@@ -181,9 +191,14 @@ def _page(
     found = in_time(
         jobs.db,
         SEARCH_LIMIT,
-        lambda: (verb.keys_of(jobs).count(), refusals(verb, jobs), breakdown(verb, jobs)),
+        lambda: (
+            verb.keys_of(jobs).count(),
+            refusals(verb, jobs),
+            breakdown(verb, jobs),
+            members_left(jobs) if verb is DISCARD else 0,
+        ),
     )
-    count, refused, parts = found or (0, [], [])
+    count, refused, parts, members = found or (0, [], [], 0)
     shown = min(count, AT_ONCE)
     named = {"verb": verb.label, "count": f"{shown:,}"}
     is_all = changelist is not None or request.POST.get("select_across") == "1"
@@ -200,6 +215,7 @@ def _page(
         breakdown=parts if count > 1 else [],
         act=ngettext("%(verb)s %(count)s job", "%(verb)s %(count)s jobs", shown) % named,
         is_end=verb in (CANCEL, DISCARD),
+        members=label_of(members, AT_ONCE) if members else "",
         verb=verb,
         is_all=is_all,
         changelist=changelist,

@@ -148,6 +148,7 @@ class JobAdmin(VerbAdmin):
             job,
             links,
             waits=bool(shown["waits"] and shown["waits"]["since"]),
+            gathers=shown["gathers"],
             may_operate=may_operate,
             may_edit=may_operate and job.state in EDITABLE,
             may_delete=self.has_delete_permission(request, job),

@@ -15,6 +15,7 @@ from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import duration, exact_time, money, pretty_json, shortened, tokens, whole
 from pgonly_django.admin.jobs.attempts import attempts_of, folded, log_lines
 from pgonly_django.admin.jobs.data import progress_of
+from pgonly_django.admin.jobs.members import members_of
 from pgonly_django.admin.jobs.related import batches_of, gathered_by, related_jobs
 from pgonly_django.admin.jobs.silence import silence_of
 from pgonly_django.admin.jobs.waits import reasons_to_wait
@@ -49,6 +50,7 @@ def page_context(job: Any, links: Links, *, sees_data: bool) -> dict[str, Any]:
     hides_keys = not sees_data or mask.hides_of(job.task, job.args, job.kwargs)
     waits = reasons_to_wait(job, links, hides_keys=hides_keys)
     batches = batches_of(job)
+    gathered = [batch.pk for batch in batches if batch.parent_id == job.pk and batch.finished_at is None]
     return {
         "job": job,
         "sees_data": sees_data,
@@ -56,6 +58,8 @@ def page_context(job: Any, links: Links, *, sees_data: bool) -> dict[str, Any]:
             job, hides_keys=hides_keys, sees_costs=sees_costs, is_due=bool(waits and waits["is_due"])
         ),
         "related": related_jobs(job, links, batches),
+        "gathers": bool(gathered),
+        "members": members_of(gathered, links, sees_data=sees_data) if gathered else [],
         "waits": waits,
         "silence": silence_of(job, links) if is_silent else None,
         "progress": [

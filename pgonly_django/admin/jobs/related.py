@@ -50,8 +50,8 @@ def related_jobs(job: Job, links: Links, batches: list[JobBatch]) -> dict[str, A
     it."""
     groups = ((_("Enqueued"), OF_JOB), (_("Run again as"), OF_COPY))
     found = [_made_by(f"{kind}{job.pk}", label, job, links) for label, kind in groups]
-    name = next((each.name for each in batches if each.pk == job.batch_id), "")
-    batch = _batch(_("Member of"), str(job.batch_id), job, links, name) if job.batch_id else None
+    own = next((each for each in batches if each.pk == job.batch_id), None)
+    batch = _batch(_("Member of"), str(job.batch_id), job, links, own) if job.batch_id else None
     return {
         "lines": [line for line in (_origin_of(job, links), batch) if line],
         "groups": [group for group in found if group["jobs"]],
@@ -63,7 +63,7 @@ def gathered_by(job: Job, links: Links, batches: list[JobBatch]) -> list[dict[st
     batches = [batch for batch in batches if batch.parent_id == job.pk]
     found = progress_for_page(_alias(job), [str(batch.pk) for batch in batches])
     return [
-        {**_parts(batch.name, found.get(str(batch.pk))), "url": links.to_list(Job, batch_id=str(batch.pk))}
+        {**_parts(batch.name, found.get(str(batch.pk))), "url": links.to_row(batch)}
         for batch in batches[::-1]
     ]
 
@@ -72,11 +72,14 @@ def _parts(name: str, parts: BatchProgress | None) -> dict[str, Any]:
     return {"figures": name, "percent": None} if parts is None else progress_of_parts(parts, name)
 
 
-def _batch(label: str, batch_id: str, job: Job, links: Links, name: str = "") -> dict[str, Any]:
-    """Returns a line for a batch, with how far it is."""
+def _batch(
+    label: str, batch_id: str, job: Job, links: Links, batch: JobBatch | None = None
+) -> dict[str, Any]:
+    """Returns a line for a batch, with how far it is. Without its row, which may be pruned, it leads to its jobs."""
     parts = progress_for_page(_alias(job), [batch_id]).get(batch_id)
-    shown = _parts(name or _("batch %s") % batch_id, parts)
-    url, bar = links.to_list(Job, batch_id=batch_id), shown.get("bar", "")
+    shown = _parts((batch and batch.name) or _("batch %s") % batch_id, parts)
+    url = links.to_row(batch) if batch else links.to_list(Job, batch_id=batch_id)
+    bar = shown.get("bar", "")
     return {"label": label, "badge": bar, "text": shown["figures"], "title": batch_id, "url": url}
 
 

@@ -105,6 +105,9 @@ CANCEL = _verb(
 DISCARD = _verb(
     DISCARDABLE,
     name="discard",
+    method=lambda request, jobs: jobs.discard(
+        members="keep" if request.POST.get("members") == "keep" else "cancel"
+    ),
     label=_("Discard"),
     hint=_(
         "Failed now, and the jobs that it gathers are cancelled. Its dead letter is sent; it may be retried."
@@ -122,19 +125,15 @@ class Button(NamedTuple):
 
 
 def buttons_of(
-    job: Job, links: Links, *, waits: bool, may_operate: bool, may_edit: bool, may_delete: bool
+    job: Job, links: Links, *, waits: bool, gathers: bool, may_operate: bool, may_edit: bool, may_delete: bool
 ) -> dict[str, list[Button]]:
-    """Returns those of the job's page: `beside` each other, and in a `menu`. `waits`: for an event or a time."""
-    made = [
-        Button(
-            each["verb"].name,
-            each["verb"].label,
-            _hint(each["verb"], job, waits=waits),
-            each["url"],
-            is_link=False,
-        )
-        for each in links.buttons(job)
-    ]
+    """Returns those of the job's page: `beside` each other, and in a `menu`. `waits`: for an event or a time.
+    `gathers`: it has gathered jobs that have not ended, and a discard asks what becomes of them."""
+    made = []
+    for each in links.buttons(job):
+        verb, asks = each["verb"], gathers and each["verb"] is DISCARD
+        url = links.address(Job, "bulk", verb.name, id=str(job.pk)) if asks else each["url"]
+        made.append(Button(verb.name, verb.label, _hint(verb, job, waits=waits), url, is_link=asks))
     pages = [
         (may_edit, "edit", _("Edit"), _("Its queue, priority, time and arguments.")),
         (may_operate, "again", _("Run again"), _("A new job with the same arguments, or with others.")),

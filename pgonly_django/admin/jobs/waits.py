@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 from pgonly_django.admin.base import Links
 from pgonly_django.admin.formats import age, brief, exact_time, whole
 from pgonly_django.admin.jobs.answers import answer_address, answer_buttons, for_reader
+from pgonly_django.admin.jobs.members import open_members
 from pgonly_django.amounts import shown
 from pgonly_django.database.on_django import in_time
 from pgonly_django.masking import MASK
@@ -181,7 +182,9 @@ def _waits(wait: Any, _job: Job) -> str:
     if wait.question:
         return _("for an answer to “%(question)s” (%(key)s), since %(since)s, %(until)s") % facts
     if wait.batch_id:
-        return _("for the jobs that it gathers, since %(since)s") % facts
+        members = open_members(str(wait._state.db), wait.batch_id)  # noqa: SLF001 - Django's documented API
+        told = _("for the jobs that it gathers, since %(since)s") % facts
+        return f"{told}: {members}" if members else told
     return _("for “%(key)s”, since %(since)s, %(until)s") % facts
 
 

@@ -21,7 +21,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from tests import activity
 from tests.admin.conftest import LIST, act, make_job
-from tests.queue.rows import insert_jobs, lock
+from tests.queue.rows import insert_jobs, lock, make_gathering
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -292,3 +292,34 @@ def test_the_button_names_the_act_and_the_page_says_of_what(admin_client):
     assert "pgonly-button-danger" in page.text
     assert re.search(r"<a [^>]*autofocus>Back to the list</a>", page.text)
     assert page.text.count("autofocus") == 1
+
+
+def gathering():
+    """A job that gathers: one of its jobs has ended, and two have not."""
+    return make_gathering(succeeded=1, ready=2).parent
+
+
+@pytest.mark.parametrize(
+    ("more", "states"),
+    [({}, ["cancelled", "cancelled", "succeeded"]), ({"members": "keep"}, ["ready", "ready", "succeeded"])],
+)
+def test_a_discard_of_a_job_that_gathers_asks_what_becomes_of_its_jobs(admin_client, more, states):
+    parent = gathering()
+    address = f"{LIST}bulk/discard/?id={parent.pk}"
+    assert f'href="{address}"' in admin_client.get(f"{LIST}{parent.pk}/change/").text
+    page = admin_client.get(address)
+    assert "2 of the jobs that they gather have not ended." in page.text
+    assert re.findall(r'pgonly-button-danger">([^<]*)<', page.text) == [
+        "Discard 1 job, cancel what is gathered", "Discard 1 job, what is gathered continues",
+    ]  # fmt: skip
+    sent = {"action": "discard_jobs", "index": "0", "select_across": "1", "confirmed": "yes", **more}
+    admin_client.post(page.context["address"], {**sent, "_selected_action": page.context["selected"][0]})
+    parent.refresh_from_db()
+    assert parent.state == State.FAILED
+    assert sorted(Job.objects.exclude(pk=parent.pk).values_list("state", flat=True)) == states
+
+
+def test_a_discard_of_a_job_that_gathers_nothing_asks_nothing(admin_client):
+    job = make_job()
+    assert f"{LIST}{job.pk}/operate/discard/" in admin_client.get(f"{LIST}{job.pk}/change/").text
+    assert "they gather" not in admin_client.get(f"{LIST}bulk/discard/?id={job.pk}").text

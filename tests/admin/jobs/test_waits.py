@@ -16,7 +16,8 @@ from pgonly_django.admin.jobs import waits as waits_module
 from pgonly_django.models import Budget, Job, Limiter, Queue, QueueTokens, State
 from pgonly_django.monitoring.waiting import why_it_waits
 from tests.admin.conftest import make_job, page_of, said
-from tests.queue.rows import make_keyed, make_running, make_worker
+from tests.admin.jobs.test_page import text_of
+from tests.queue.rows import make_gathering, make_keyed, make_running, make_waiting, make_worker
 
 pytestmark = pytest.mark.django_db
 MINUTE = timedelta(minutes=1)
@@ -174,3 +175,19 @@ def test_who_may_not_raise_the_budget_has_no_such_button(client, person, permiss
     assert "operate/raise" not in client.get(page_of(make_job(State.HELD, held_by="budget:p"))).text
     person("view_job", "view_budget", "operate_budget", "view_queue")
     assert "operate/raise" in client.get(page_of(make_job(State.HELD, held_by="budget:p"))).text
+
+
+def test_a_job_that_gathers_says_what_its_jobs_wait_for_and_lists_them(page, admin_client):
+    batch = make_gathering(ready=3, succeeded=4)
+    make_running(batch_id=batch.pk)
+    for number in range(2):
+        asking = make_waiting(f"paper {number}", question="Include it?", choices=["yes"]).job
+        Job.objects.filter(pk=asking.pk).update(batch_id=batch.pk, args=[number])
+    text = text_of(page(batch.parent))
+    assert re.search(
+        "for the jobs that it gathers, since [^;.]*: 2 wait for a person, 3 are ready, 1 runs", text
+    )
+    members = admin_client.get(page_of(batch.parent)).context["members"]
+    assert [text_of(member["badge"]).strip() for member in members[:2]] == ["Asks a person"] * 2
+    assert "Asks a person" in text
+    assert "for Include it?" in text
