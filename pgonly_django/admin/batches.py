@@ -84,8 +84,8 @@ def progress(batch: Any) -> SafeString | str:
     if batch.parts is None:
         return "-"
     shown = progress_of_parts(batch.parts)
-    text = format_html("{} {}", shown["bar"], shown["figures"])
-    return format_html('<a href="{}">{}</a>', batch.jobs_url, text) if batch.jobs_url else text
+    link = '{} <a href="{}">{}</a>' if batch.jobs_url else "{}{} {}"
+    return format_html(link, shown["bar"], batch.jobs_url, shown["figures"])
 
 
 @admin.display(description=gettext_lazy("made"))
@@ -119,7 +119,7 @@ class BatchAdmin(VerbAdmin):
     ordering = ("-pk",)
     verbs = (CANCEL,)
     actions = (CANCEL.as_action("batches"),)
-    fields: ClassVar[Any] = ()
+    fields: ClassVar[Any] = ("id",)  # callbacks have arguments, which not everyone may see
 
     class Media:
         css = {"all": stylesheets("job")}

@@ -108,6 +108,7 @@ def test_the_page_names_the_callbacks_and_leads_to_the_jobs_that_they_became(adm
         batch.enqueue(add, 1)
     page = text_of(admin_client.get(page_of(batch.row)).text)
     assert "When all have succeeded note" in page
+    assert "on_success" not in page, "its arguments may be secret"
     assert "When one has failed or was cancelled note" in page
     run_jobs()
     sent = batch.row.sent["on_success"]
