@@ -129,3 +129,17 @@ def test_bars_stand_where_the_scale_says(person):
     scale = page.locator(".pgonly-waterfall .pgonly-bars").last.bounding_box()
     assert bar["x"] == pytest.approx(scale["x"] + scale["width"] / 2, abs=1)
     assert bar["width"] == pytest.approx(scale["width"] / 2, abs=1)
+
+
+def test_a_long_timeline_opens_at_the_newest_step(person, expect):
+    job = make(
+        state=State.SUCCEEDED, started_at=NOON, attempted_at=NOON, finished_at=NOON + timedelta(minutes=2)
+    )
+    for place in range(60):
+        name = f"{chr(97 + place // 26)}{chr(97 + place % 26)}"  # no two differ in numbers alone
+        Step.objects.create(job=job, name=name, finished_at=NOON + timedelta(seconds=place), result=1)
+    page = person().goes_to(page_of(job))
+    box = page.get_by_role("group", name="Timeline").bounding_box()
+    newest = page.locator(".pgonly-waterfall > li").last.bounding_box()
+    assert box["y"] <= newest["y"] <= box["y"] + box["height"]
+    expect(page.get_by_text("scroll up for what was before")).to_be_visible()

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import router
-from django.db.models import Case, Count, F, Func, Q, Sum, TextField, Value, When
+from django.db.models import Case, Count, DecimalField, F, Func, Q, Sum, TextField, Value, When
 from django.db.models.functions import Cast, Left, Length
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -19,7 +19,7 @@ from pgonly_django.admin.jobs.members import members_of
 from pgonly_django.admin.jobs.related import batches_of, gathered_by, related_jobs
 from pgonly_django.admin.jobs.silence import silence_of
 from pgonly_django.admin.jobs.waits import reasons_to_wait
-from pgonly_django.admin.jobs.waterfall import Waterfall
+from pgonly_django.admin.jobs.waterfall import StepTimes, Waterfall
 from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.masking import MASK
@@ -66,7 +66,9 @@ def page_context(job: Any, links: Links, *, sees_data: bool) -> dict[str, Any]:
             *filter(None, [progress_of(job, sees_data=sees_data, is_silent=is_silent)]),
             *gathered_by(job, links, batches),
         ],
-        "timeline": Waterfall(job, attempts, steps["shown"], waits["since"] if waits else None),
+        "timeline": Waterfall(
+            job, attempts, steps["shown"], steps["times"], waits["since"] if waits else None
+        ),
         "attempts": [each for each in folded(attempts)[::-1] if each.newest.cause or each.newest.traceback],
         "values": values_of(job, mask) if sees_data else [],
         "checkpoint": checkpoint_of(job, mask, sees_data=sees_data),
@@ -244,6 +246,7 @@ def steps_of(job: Job, mask: JobMask, *, sees_data: bool, sees_costs: bool) -> d
             }
             for step in newest_steps(steps)
         ],
+        "times": times_of(steps, sees_costs=sees_costs) if count > STEPS_SHOWN else [],
         "count": label_of(count),
         "is_cut": count > STEPS_SHOWN,
         "limit": STEPS_SHOWN,
@@ -255,6 +258,13 @@ def sums_of(steps: Any) -> dict[str, Any]:
     """Returns the sums. Index: pgonly_step_once, COUNTED_AT_MOST rows and one more."""
     sums: dict[str, Any] = steps.order_by()[: COUNTED_AT_MOST + 1].aggregate(count=Count("*"), **COST)
     return sums
+
+
+def times_of(steps: Any, *, sees_costs: bool) -> list[StepTimes]:
+    """Returns the times of the COUNTED_AT_MOST newest steps, the newest first. Index: pgonly_step_once."""
+    usd = F("usd") if sees_costs else Value(None, output_field=DecimalField())
+    rows = steps.order_by("-finished_at").values_list("pk", "name", "started_at", "finished_at", usd)
+    return [StepTimes(*row) for row in rows[:COUNTED_AT_MOST]]
 
 
 def newest_steps(steps: Any) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from django.utils import timezone
@@ -12,7 +15,7 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from pgonly_django.admin.formats import duration, time_tag
+from pgonly_django.admin.formats import duration, money, time_tag
 from pgonly_django.admin.jobs.attempts import SAME_CLAIM, EqualAttempts, RecordedAttempt, folded
 from pgonly_django.models import Job, State
 from pgonly_django.models.job_rows import ERRORS_KEPT
@@ -23,6 +26,10 @@ SHORTEST_SCALE = timedelta(milliseconds=1)
 # The last run and its job end in one statement, or at least within this time.
 AT_ONCE = timedelta(seconds=1)
 RUNNING, WAIT, LOST = "running", "wait", "lost"
+# Steps whose names differ in numbers alone, from so many on, are one row with a histogram of when they ended.
+ALIKE_FROM, PARTS_OF_HISTOGRAM, FULL_HEIGHT = 6, 40, 14.0
+SINGLE_STEPS = 100
+NUMBERS = re.compile(r"[0-9]+")
 
 
 class Segment(NamedTuple):
@@ -31,6 +38,8 @@ class Segment(NamedTuple):
     kind: str  # WAIT, LOST or a kind that has its own colour
     x: str
     width: str
+    y: str
+    height: str
 
 
 class Scale:
@@ -40,7 +49,18 @@ class Scale:
     def bar(self, kind: str, start: datetime, end: datetime) -> Segment:
         left = self._percent(start)
         width = max(self._percent(end) - left, NARROWEST)
-        return Segment(kind, f"{min(left, 100 - width):.2f}%", f"{width:.2f}%")
+        height = 4 if kind in (WAIT, LOST) else 12
+        return _segment(kind, min(left, 100 - width), width, height)
+
+    def histogram(self, kind: str, moments: Sequence[datetime]) -> list[Segment]:
+        """Returns a bar for each part of the scale in which some of the `moments` are, as high as they are many."""
+        width = 100 / PARTS_OF_HISTOGRAM
+        counts = Counter(min(int(self._percent(at) / width), PARTS_OF_HISTOGRAM - 1) for at in moments)
+        most = max(counts.values())
+        return [
+            _segment(kind, part * width, width * 0.9, max(FULL_HEIGHT * count / most, 2))
+            for part, count in sorted(counts.items())
+        ]
 
     def _percent(self, at: datetime) -> float:
         return min(max((at - self.start) / self.span, 0.0), 1.0) * 100
@@ -49,6 +69,10 @@ class Scale:
     def ticks(self) -> list[tuple[str, str]]:
         parts = range(INTERVALS + 1)
         return [(f"{100 * part // INTERVALS}%", duration(self.span * part / INTERVALS)) for part in parts]
+
+
+def _segment(kind: str, left: float, width: float, height: float) -> Segment:
+    return Segment(kind, f"{left:.2f}%", f"{width:.2f}%", f"{9 - height / 2:g}", f"{height:g}")
 
 
 @dataclass(slots=True)
@@ -67,6 +91,21 @@ class Row:
     cost: str = ""
     result: str = ""
     is_step: bool = False
+    rows: list[Row] = field(default_factory=list)  # of the newest steps that it stands for
+
+
+class StepTimes(NamedTuple):
+    """What is read of every step, however many a job has."""
+
+    id: Any
+    name: str
+    started_at: datetime | None
+    finished_at: datetime
+    usd: Decimal | None
+
+    @property
+    def began_at(self) -> datetime:
+        return self.started_at or self.finished_at
 
 
 class Waterfall:
@@ -77,6 +116,7 @@ class Waterfall:
         job: Job,
         attempts: list[RecordedAttempt],
         steps: list[dict[str, Any]],
+        times: Sequence[StepTimes],
         waits_since: datetime | None = None,  # for an event or a time
     ) -> None:
         self._job, self._waits_since = job, waits_since
@@ -87,9 +127,9 @@ class Waterfall:
         self.scale = Scale(self._first_moment(), self._end)
         self._passed = job.enqueued_at  # bars are drawn up to here
         self._spent = dict.fromkeys((RUNNING, WAIT, LOST), timedelta(0))
-        rows = [*self._earlier_runs(), *self._runs(), *self._rest(), *map(self._step, steps)]
+        rows = [*self._earlier_runs(), *self._runs(), *self._rest(), *self._steps(steps, times)]
         self.rows = sorted(rows, key=lambda row: (row.at, row.is_step))
-        for row in self.rows:
+        for row in [*self.rows, *(inner for outer in self.rows for inner in outer.rows)]:
             row.start = time_tag(row.at, duration(row.at - self.scale.start))
 
     def _last_moment(self) -> datetime:
@@ -172,6 +212,45 @@ class Waterfall:
         row.beside = _waited(self._gap(row, WAIT, self._end))
         yield row
 
+    def _steps(self, steps: list[dict[str, Any]], times: Sequence[StepTimes]) -> Iterator[Row]:
+        """Yields a row for all that are alike, and one for each other step, SINGLE_STEPS at most. `steps`: those that
+        can be opened; `times`: of all that the job has, or none where that is the same."""
+        times = times or [_times_of(shown) for shown in steps]
+        opened = {shown["step"].pk: self._step(shown) for shown in steps}
+        alike: dict[str, list[StepTimes]] = defaultdict(list)
+        for each in times:
+            alike[NUMBERS.sub("#", each.name)].append(each)
+        single = []
+        for group in alike.values():
+            if len(group) < ALIKE_FROM:
+                single += group
+            else:
+                row = self._alike(group)
+                row.rows = [opened[each.id] for each in reversed(group) if each.id in opened]
+                yield row
+        single.sort(key=lambda each: each.finished_at, reverse=True)
+        for each in single[:SINGLE_STEPS]:
+            yield opened.get(each.id) or self._alike([each])
+
+    def _alike(self, steps: list[StepTimes]) -> Row:
+        steps = sorted(steps, key=lambda step: step.began_at)
+        lengths = sorted(step.finished_at - step.started_at for step in steps if step.started_at)
+        ends = {"first": steps[0].name, "last": steps[-1].name}
+        name = _("%(first)s to %(last)s") % ends if len(steps) > 1 else steps[0].name
+        row = Row(f"alike-{steps[0].id}", steps[0].began_at, name, is_step=True, count=len(steps))
+        row.bars = self.scale.histogram("done", [step.finished_at for step in steps])
+        row.took = _shown(sum(lengths, timedelta(0)))
+        if len(lengths) > 1:
+            facts = {
+                "least": duration(lengths[0]),
+                "most": duration(lengths[-1]),
+                "half": duration(lengths[len(lengths) // 2]),
+            }
+            row.beside = _("%(least)s to %(most)s, half of them below %(half)s") % facts
+        usd = sum((step.usd for step in steps if step.usd is not None), Decimal(0))
+        row.cost = money(usd) if usd else ""
+        return row
+
     def _step(self, shown: dict[str, Any]) -> Row:
         step, result = shown["step"], shown["result"]
         start = step.started_at or step.finished_at
@@ -197,6 +276,12 @@ class Waterfall:
         if self._job.run_seconds is not None:
             sums.append(("", duration(self._job.run_seconds), _("in the last run")))
         return sums
+
+
+def _times_of(shown: dict[str, Any]) -> StepTimes:
+    step = shown["step"]
+    usd = step.usd if shown["cost"] else None  # which the reader may not see
+    return StepTimes(step.pk, step.name, step.started_at, step.finished_at, usd)
 
 
 def _start(attempt: RecordedAttempt) -> datetime:

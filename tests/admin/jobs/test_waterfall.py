@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from pgonly_django.models import Job, State, Step
-from tests.admin.conftest import make_job
+from tests.admin.conftest import make_job, page_of
 from tests.admin.jobs.test_page import EVIL, NOON, attempt, text_of
 from tests.queue.rows import make_waiting
 
@@ -223,9 +223,50 @@ def test_a_job_of_many_steps_has_a_bounded_page(page):
         for n in range(10_000)
     )
     html = page(job)
-    assert len(rows(html)) == 51
-    assert "Steps: 10,000, of which the newest 50 are shown." in text_of(html)
+    assert len(rows(html)) == 2
+    assert html.count("<summary") == 52  # the row, and the newest 50; and the menu
+    assert html.count("<li>\n") <= 51
+    assert "Steps: 10,000. The newest 50 can be opened." in text_of(html)
     assert len(html) < 150_000
+
+
+def make_steps(job, *names, seconds=1.0, cost=None):
+    for number, name in enumerate(names):
+        began = NOON + timedelta(seconds=600 + number * seconds)
+        ended = began + timedelta(seconds=seconds)
+        Step.objects.create(job=job, name=name, started_at=began, finished_at=ended, usd=cost, result=number)
+
+
+def test_steps_that_differ_in_numbers_alone_are_one_row_with_a_histogram(page):
+    job = make_done(20)
+    make_steps(job, *(f"paper {n}" for n in range(120)), cost="0.01")
+    make_steps(job, *(f"few {n}" for n in range(5)), seconds=2.0)
+    html = page(job)
+    shown = rows(html)
+    (text, bars) = next(each for each in shown if "120" in each[0])
+    assert text.startswith(
+        f"120 {TIMES} paper 0 to paper 119 1 s to 1 s, half of them below 1 s Start 10 min Took 2 min Cost $1.20"
+    )
+    assert [kind for kind, _x, _width in bars[:5]] == ["done"] * 5
+    assert sum("few" in text for text, _bars in shown) == 5
+    assert "Steps: 125." in text_of(html)
+
+
+def test_steps_that_take_turns_are_a_row_for_each_kind(page):
+    job = make_done(20)
+    make_steps(job, *(f"{kind} {n}" for n in range(8) for kind in ("ask", "check")))
+    shown = [text for text, _bars in rows(page(job)) if TIMES in text]
+    assert [re.match(rf"8 {TIMES} (\w+ 0 to \w+ 7)", text)[1] for text in shown] == [
+        "ask 0 to ask 7",
+        "check 0 to check 7",
+    ]
+
+
+def test_without_the_permission_the_costs_of_steps_that_are_alike_are_not_told(client, person):
+    job = make_done(20)
+    make_steps(job, *(f"paper {n}" for n in range(9)), cost="0.01")
+    person("view_job")
+    assert "$" not in client.get(page_of(job)).text
 
 
 def test_times_that_contradict_each_other_stay_on_the_scale(page):
