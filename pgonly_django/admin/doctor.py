@@ -13,11 +13,14 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.base import PageAdmin
+from pgonly_django.admin.base import Links, PageAdmin
 from pgonly_django.cache.backend import our_caches
-from pgonly_django.models import Doctor, Job
+from pgonly_django.models import Doctor, Job, Queue, Wait
+from pgonly_django.monitoring.conditions import QUEUES_UNSERVED, WAITS_FORGOTTEN
 from pgonly_django.monitoring.doctor.examination import Examination, examine
-from pgonly_django.monitoring.findings import ORDER, Level
+from pgonly_django.monitoring.findings import ORDER, Finding, Level
+from pgonly_django.monitoring.queues import QueueFigures
+from pgonly_django.monitoring.workers import WorkerFigures
 
 # The word and the colour of each.
 BADGES = {
@@ -45,7 +48,7 @@ class DoctorAdmin(PageAdmin):
         if alias not in known:
             raise Http404
         try:
-            found = _shown(examine(alias))
+            found = _shown(examine(alias), self.links(request) if alias == router.db_for_read(Job) else None)
         except DatabaseError as error:
             found = {"problem": _("The database did not answer: %s") % " ".join(str(error).split())[:300]}
         return self.page(request, "doctor.html", _("Doctor"), database=alias, databases=known, **found)
@@ -59,17 +62,45 @@ def databases() -> list[str]:
     return [each for each in dict.fromkeys(aliases) if connections[each].vendor == "postgresql"]
 
 
-def _shown(report: Examination) -> dict[str, Any]:
+def _shown(report: Examination, links: Links | None) -> dict[str, Any]:
+    """`links`: None where the pages of this site are about another database."""
     titles = {subject.name: subject.title for subject in report.subjects}
     return {
         "report": report,
         "counts": [(*BADGES[level], number) for level in ORDER if (number := report.count(level))],
         "findings": [
-            (finding, BADGES[finding.level], titles[finding.subject], parts_of(finding.advice))
+            (
+                finding,
+                BADGES[finding.level],
+                titles[finding.subject],
+                parts_of(finding.advice),
+                done_on(finding, links) if links else {},
+            )
             for finding in report.findings
         ],
         "healthy": [subject.title for subject, findings in report.subjects.items() if not findings],
     }
+
+
+def done_on(finding: Finding, links: Links) -> dict[str, Any]:
+    """Returns the page on which something can be done about it, and the buttons of what can be done here."""
+    about = finding.about
+    match about:
+        case QueueFigures():
+            buttons = links.buttons(about.row, "resume")
+            return {
+                "url": links.to_row(about.row),
+                "label": _("The queue"),
+                "buttons": buttons,
+                "of": about.name,
+            }
+        case WorkerFigures():
+            return {"url": links.to_row(about.row), "label": _("The worker")}
+    if finding.id == QUEUES_UNSERVED.id:
+        return {"url": links.to_list(Queue), "label": _("The queues")}
+    if finding.id == WAITS_FORGOTTEN.id:
+        return {"url": links.to_list(Wait, waits="all"), "label": _("The waits")}
+    return {}
 
 
 def parts_of(advice: str) -> list[tuple[bool, str]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.db import connection
 
 from pgonly_django.admin.doctor import parts_of
+from pgonly_django.models import Queue
 from pgonly_django.monitoring.conditions import WAITS_FORGOTTEN
 from pgonly_django.monitoring.doctor import server
 from pgonly_django.monitoring.findings import Level
 from tests.admin.test_roles import broken
 from tests.admin.test_sidebar import sidebar_of
-from tests.queue.rows import HOUR, ago, make, make_worker
+from tests.queue.rows import DAY, HOUR, ago, make, make_running, make_waiting, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HOME = "/admin/pgonly_django/"
@@ -36,6 +39,39 @@ def test_findings_are_shown_with_their_advice_the_worst_first(admin_client):
     assert "<i>ai" not in response.text
     assert "Indexes" in response.text
     assert broken(response.text) == []
+
+
+def actions(client):
+    """The links and buttons of the findings."""
+    text = client.get(PAGE).text
+    links = re.findall(r'<a class="pgonly-button" href="([^"]*)">(The [^<]*)<', text)
+    return links, re.findall(r'action="([^"]*/operate/[^"]*)"', text)
+
+
+def test_what_can_be_done_on_a_page_has_a_button(admin_client):
+    make_worker()
+    lost = make_worker(name="lost", silent_for=HOUR / 2)
+    make_running(lost.pk)
+    make(queue="ai", ready_at=ago(HOUR)), Queue.objects.named("ai").pause()
+    make_waiting(since=9 * DAY)
+    links, buttons = actions(admin_client)
+    assert dict(links) == {
+        f"{HOME}queue/ai/change/": "The queue",
+        f"{HOME}worker/{lost.pk}/change/": "The worker",
+        f"{HOME}wait/?waits=all": "The waits",
+    }
+    (resume,) = buttons
+    assert admin_client.post(resume, {"next": PAGE})["Location"] == PAGE
+    assert Queue.objects.get().paused_at is None
+
+
+def test_who_may_not_operate_has_no_button_and_who_sees_no_queues_no_link(client, person):
+    make_worker()
+    make(queue="ai", ready_at=ago(HOUR)), Queue.objects.named("ai").pause()
+    person("view_doctor", "view_queue")
+    assert actions(client) == ([(f"{HOME}queue/ai/change/", "The queue")], [])
+    person("view_doctor")
+    assert actions(client) == ([], [])
 
 
 def test_a_healthy_database(admin_client):
