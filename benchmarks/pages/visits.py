@@ -16,23 +16,24 @@ from urllib.parse import parse_qsl, urlencode
 ADMIN = "/admin/pgonly_django/"
 FILTERS = re.compile(r'href="(\?[^"]+)"')
 BARS = re.compile(r'<a href="([^"]+)" tabindex="-1"')  # of the charts
-OTHERS = ("overview/more/", "cacheentry/numbers/", "cacheentry/clear/default/", "costentry/sums/")
+OTHERS = ("cacheentry/numbers/", "cacheentry/clear/default/", "costentry/?days=90", "costentry/sums/?days=90")
 VALUES_OF_A_FILTER = 3  # of each, the first so many are tried
 SORTED_OR_PAGED = {"o", "p", "all"}
 
 
 def paths(client: Any) -> Iterator[str]:
-    """The overview, bars of its charts, each list with each of its filters, each kind of page, a job of each state, a
-    member of a large batch."""
+    """The first page, the overview, the figures behind it with bars of the charts, each list with each of its filters,
+    each kind of page, a job of each state, a member of a large batch."""
     from django.apps import apps
     from django.contrib import admin
     from django.contrib.admin.utils import quote
 
     from pgonly_django.models import Job, State
 
+    yield "/admin/"
     yield ADMIN
     for period in ("hour", "day", "week"):
-        yield (page := f"{ADMIN}?period={period}")
+        yield (page := f"{ADMIN}overview/more/?period={period}")
         yield from map(unescape, BARS.findall(client.get(page).content.decode())[:1])
     for model in apps.get_app_config("pgonly_django").get_models():
         if model._meta.proxy or not admin.site.is_registered(model):
