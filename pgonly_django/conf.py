@@ -64,9 +64,9 @@ def _what_is_wrong_with_patterns(patterns: Any) -> str | None:
 
 
 def _what_is_wrong_with_release(name: Any) -> str | None:
-    if isinstance(name, str) and len(name) <= RELEASE_LENGTH and (name.isprintable() or not name):
+    if isinstance(name, str) and len(name) <= RELEASE_LENGTH and name.isprintable():
         return None
-    return f"a text of at most {RELEASE_LENGTH} characters, such as a commit"
+    return f"text of at most {RELEASE_LENGTH} characters"
 
 
 def _is_wake_url(url: Any) -> bool:

@@ -63,7 +63,7 @@ def test_a_setting_follows_override_settings(settings):
         ({"SESSION_MASKED_KEYS": ["*key*", 5]}, 'PGONLY["SESSION_MASKED_KEYS"] must be a list of shell'),
         (
             {"RELEASE": 7},
-            'PGONLY["RELEASE"] must be a text of at most 128 characters, such as a commit, got 7.',
+            'PGONLY["RELEASE"] must be text of at most 128 characters, got 7.',
         ),
         ({"RELEASE": "a" * 129}, "at most 128 characters"),
         ({"RELEASE": "a\nb"}, "at most 128 characters"),

@@ -90,14 +90,14 @@ class TimedChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         """Reads the rows here, where an error still leads back."""
         try:
-            self._read_in_time(request)
+            self.read_in_time(request)
         except (DataError, ProgrammingError, ValueError, TypeError, OverflowError) as error:
             if not self.get_filters_params():
                 raise
             raise IncorrectLookupParameters from error
         self.model_admin.prepare_rows(request, self.result_list)
 
-    def _read_in_time(self, request: HttpRequest) -> None:
+    def read_in_time(self, request: HttpRequest) -> None:
         whole = self.queryset
         for scope, limit in self.tries():
             self.scope = scope

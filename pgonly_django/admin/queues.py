@@ -9,7 +9,6 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.utils import unquote
 from django.db import router
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
@@ -26,8 +25,14 @@ from pgonly_django.conf import settings
 from pgonly_django.database.on_django import in_time
 from pgonly_django.models import Job, Limiter, Queue, QueueTokens, State, Worker
 from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.monitoring.clicks import person_at
-from pgonly_django.monitoring.queues import COUNTED_AT_MOST, QUEUE_USE, known_queues, unsaved_rows
+from pgonly_django.monitoring.clicks import people_at
+from pgonly_django.monitoring.queues import (
+    COUNTED_AT_MOST,
+    QUEUE_USE,
+    known_queues,
+    unsaved_row,
+    unsaved_rows,
+)
 from pgonly_django.monitoring.workers import Served, served_queues
 from pgonly_django.queue.declared_queues import what_is_wrong
 from pgonly_django.queue.health import oldest_per_queue, oldest_waiting
@@ -71,7 +76,7 @@ def paused(queue: Any) -> str:
     if queue.paused_at is None:
         return ""
     text = _("paused since %s") % formats.exact_time(queue.paused_at)
-    person = person_at(Queue, queue.name, queue.paused_at)
+    person = queue.paused_by
     return _("%(text)s, by %(person)s") % {"text": text, "person": person} if person else text
 
 
@@ -168,17 +173,16 @@ def prepare(queue: Any, links: Links, served: Served, oldest_seconds: float | No
 
 
 class QueueChangeList(TimedChangeList):
-    """Has the queues that have a worker or jobs and no row below the others."""
+    """Has the queues that have a worker or jobs and no row among the others of its last page."""
 
-    def get_results(self, request: HttpRequest) -> None:
-        super().get_results(request)
-        if self.scope is not None or self.page_num != self.paginator.num_pages:
+    def read_in_time(self, request: HttpRequest) -> None:
+        super().read_in_time(request)
+        if self.scope is not None or self.page_num != self.paginator.num_pages or self.get_filters_params():
             return
         alias = router.db_for_read(Job)
         names = {name for name in known_queues(alias) if self.query.lower() in name.lower()}
         names -= set(Queue.objects.filter(name__in=names).values_list("name", flat=True))
         rows = unsaved_rows(alias, names)
-        self.model_admin.prepare_rows(request, rows)
         self.result_list = sorted([*self.result_list, *rows], key=lambda row: row.name)
         self.result_count = self.paginator.counted = self.paginator.counted + len(rows)
 
@@ -215,27 +219,26 @@ class QueueAdmin(DeclaredAdmin):
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """Returns a stand-in for a queue that has a worker or jobs and no row. What a person sends creates the row."""
-        name = unquote(object_id)
-        self._create_rows(request, [name])
-        alias = router.db_for_read(Job)
+        self._create_rows(request, [object_id])
         row = super().get_object(request, object_id, from_field)
-        if row is None and name in known_queues(alias):
-            (row,) = unsaved_rows(alias, [name])
-        return row
+        return row or unsaved_row(router.db_for_read(Job), object_id)
 
     def _create_rows(self, request: HttpRequest, names: Iterable[str]) -> None:
         may = self.has_view_permission(request) and (
             self.has_operate_permission(request) or self.has_change_permission(request)
         )
         if request.method == "POST" and may:
-            known = known_queues(router.db_for_read(Job))
-            Queue.objects.named(*(name for name in names if name in known))
+            alias = router.db_for_read(Job)
+            Queue.objects.named(*(name for name in names if unsaved_row(alias, name)))
 
     def prepare_rows(self, request: HttpRequest, rows: list[Any]) -> None:
+        paused_at = {queue.name: queue.paused_at for queue in rows if queue.paused_at is not None}
+        people = people_at(Queue, paused_at)
         served, links = served_queues(router.db_for_read(Worker)), self.links(request)
         ages = oldest_per_queue(router.db_for_read(Job))
         for queue in rows:
             prepare(queue, links, served, ages.get(queue.name))
+            queue.paused_by = people.get(queue.name)
 
     def page_of(self, request: HttpRequest, queue: Any) -> dict[str, Any]:
         self.prepare_rows(request, [queue])

@@ -436,6 +436,9 @@ TABLES = [
         is_delivered=BooleanField(
             db_default=False, default=False, help_text="The jobs that waited for it have been woken."
         ),
+        is_choice=BooleanField(
+            db_default=False, default=False, help_text="A person has chosen it among the choices of a wait."
+        ),
     ),
     create(
         "Wait",

@@ -38,6 +38,9 @@ class Event(models.Model):
     is_delivered = models.BooleanField(
         default=False, db_default=False, help_text=_("The jobs that waited for it have been woken.")
     )
+    is_choice = models.BooleanField(
+        default=False, db_default=False, help_text=_("A person has chosen it among the choices of a wait.")
+    )
 
     class Meta:
         db_table = table("pgonly_event")

@@ -195,6 +195,15 @@ def known_queues(alias: str) -> set[str]:
     return names - {""}  # no page has that name
 
 
+def unsaved_row(alias: str, name: str) -> Any:
+    """Returns the stand-in for this queue; None where it has neither a worker, jobs that run or wait, nor a job that
+    KNOWN_QUEUES finds."""
+    if not name or "\x00" in name:
+        return None
+    (row,) = unsaved_rows(alias, [name])
+    return row if row.waiting or row.running or name in known_queues(alias) else None
+
+
 def unsaved_rows(alias: str, names: Iterable[str]) -> list[Any]:
     """Returns stand-ins, with QUEUE_USE, for these queues, which have no row and so no limits."""
     if not (listed := sorted(names)):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
 from django.db import router
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
@@ -28,11 +31,12 @@ from django.views.decorators.http import require_http_methods
 from pgonly_django.current_job import current_job
 from pgonly_django.models import Event, Job, Step, Wait
 from pgonly_django.models.job import FINISHED
-from pgonly_django.monitoring.clicks import person_at
+from pgonly_django.monitoring.clicks import people_at
 from pgonly_django.queue.waits import send_event
 
 SALT = "pgonly_django.answer"
-REFRESH_SECONDS = 5
+REFRESH_SECONDS, EARLY_SECONDS = 5, 3600
+JOBS_ASKED = 20  # of which the log is asked who has answered
 NO_URLS = (
     "answer_url() needs the URLs of pgonly_django. Add them to your urlpatterns: "
     'path("pgonly/", include("pgonly_django.urls")).'
@@ -46,6 +50,7 @@ class Link(NamedTuple):
     alias: str
     until: int  # an epoch
     job_id: str = ""  # of the job that made the link
+    made_at: int = 0  # an epoch
 
 
 class Page(NamedTuple):
@@ -53,7 +58,7 @@ class Page(NamedTuple):
     text: Promise | str
     status: int = 200
     choices: Sequence[str] = ()
-    chosen: str = ""  # and not confirmed
+    chosen: str | None = None  # and not confirmed
 
 
 INVALID = Page(gettext_lazy("This link is not valid"), gettext_lazy("Please copy all of it."), 404)
@@ -79,7 +84,8 @@ def answer_url(key: str, expires: timedelta = timedelta(days=7), *, using: str |
     pgonly_django.urls."""
     until = int(time.time() + expires.total_seconds())
     run = current_job.get()
-    link = Link(key, using or router.db_for_write(Event), until, str(run.job.id) if run else "")
+    job_id, alias = str(run.job.id) if run else "", using or router.db_for_write(Event)
+    link = Link(key, alias, until, job_id, int(time.time()))
     token = signing.dumps(link, salt=SALT)
     try:
         return reverse("pgonly:answer", args=[token])
@@ -125,6 +131,7 @@ def _page(token: str, choice: str | None, *, is_confirmed: bool) -> Page:
         return _question(offering)._replace(text=text, choices=(), chosen=choice)
     if not send_event(link.key, choice, using=link.alias):
         return _answered(link) or GONE
+    Event.objects.using(link.alias).filter(key=link.key).update(is_choice=True)
     text = _("Your answer is: %s.") % choice
     if waits.answerable().exists():
         text = _("%s Another job asks the same with other answers, and still waits for one of them.") % text
@@ -147,28 +154,27 @@ def _answered(link: Link) -> Page | None:
     if event is None:
         return None
     waits = Wait.objects.using(link.alias).filter(key=link.key)
-    jobs = {link.job_id, *map(str, waits.values_list("job_id", flat=True))} - {""}
-    people = (person_at(Job, job_id, event.sent_at, f"“{link.key}”") for job_id in sorted(jobs))
-    person = next(filter(None, people), None)
-    is_choice = isinstance(event.payload, str) and not waits.filter(choices=[]).exists()
+    jobs = {link.job_id, *map(str, waits.values_list("job_id", flat=True)[:JOBS_ASKED])} - {""}
+    people = people_at(Job, dict.fromkeys(jobs, event.sent_at), f"“{link.key}”")
+    person = next(iter(people.values()), None)
     facts = {"time": _in_its_zone(event.sent_at), "person": person, "answer": event.payload}
     said = _("It was answered on %(time)s by %(person)s.") if person else _("It was answered on %(time)s.")
-    what = [_("The answer is “%(answer)s”.")] if is_choice else []
+    what = [_("The answer is “%(answer)s”.")] if event.is_choice else []
     text = " ".join(each % facts for each in (said, *what))
     return Page(_("Already answered"), f"{text} {FIRST_COUNTS}", 410)
 
 
 def _is_early(link: Link) -> bool:
-    """Returns whether the job that made the link has not come to its question yet."""
-    if not link.job_id:
+    """Returns whether the job that made the link has not come to its question yet, as far as one can know: it may have
+    gone another way, so that a link is early for EARLY_SECONDS at most."""
+    if not link.job_id or time.time() - link.made_at > EARLY_SECONDS:
         return False
-    rows = {"job": link.job_id}
-    is_open = Job.objects.using(link.alias).filter(pk=link.job_id).exclude(state__in=FINISHED).exists()
-    return (
-        is_open
-        and not Wait.objects.using(link.alias).filter(key=link.key, **rows).exists()
-        and not Step.objects.using(link.alias).filter(name=f"event {link.key}", **rows).exists()
-    )
+    job_id = UUID(link.job_id)
+    job = Job.objects.using(link.alias).filter(pk=job_id).exclude(state__in=FINISHED)
+    of_first = Q(name__startswith="first of ", name__contains=json.dumps(link.key))
+    steps = Step.objects.using(link.alias).filter(Q(name=f"event {link.key}") | of_first, job=job_id)
+    waits = Wait.objects.using(link.alias).filter(key=link.key, job=job_id)
+    return job.exists() and not (waits.exists() or steps.exists())
 
 
 def _in_its_zone(moment: datetime) -> str:

@@ -24,6 +24,7 @@ from uuid import UUID
 
 import psycopg
 
+from pgonly_django.conf import settings
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.models.job_rows import (
     CRASHES_ALLOWED,
@@ -58,10 +59,11 @@ dead_worker AS (
 )
 """)
 
-# The jobs of all whose id is in dead_worker. A run whose end nobody saw has ended when its worker was last heard of.
+# The jobs of all whose id is in dead_worker. A run whose end nobody saw, as a lease that has run
+# out tells, has ended when its worker was last heard of: by its heartbeat, or when it last renewed a lease.
 TAKE_BACK = qualified(f"""
 orphan AS MATERIALIZED (
-    SELECT job.id, job.worker_id, job.cancel_requested_at, {SAVED} AS saved,
+    SELECT job.id, job.worker_id, job.cancel_requested_at, job.lease_expires_at, {SAVED} AS saved,
         CASE WHEN job.crashes > 0 AND {NOTHING_NEW_SAVED} THEN job.crashes ELSE 0 END AS crashes
     FROM pgonly_job AS job
     WHERE job.state = 'running' AND job.worker_id IN (SELECT id FROM dead_worker)
@@ -69,7 +71,10 @@ orphan AS MATERIALIZED (
 ),
 judged AS (
     SELECT orphan.*, coalesce(worker.name, 'unknown') AS worker_name, worker.stopped_at IS NOT NULL AS was_stopped,
-        coalesce(worker.stopped_at, worker.heartbeat_at) AS heard_at, orphan.crashes + (CASE
+        CASE WHEN bool_or(orphan.lease_expires_at < clock_timestamp()) OVER beside
+            THEN greatest(coalesce(worker.stopped_at, worker.heartbeat_at),
+                max(orphan.lease_expires_at) OVER beside - %(lease_for)s::interval) END AS heard_at,
+        orphan.crashes + (CASE
         WHEN worker.stopped_at IS NOT NULL THEN false
         WHEN orphan.crashes >= {SUSPECT_FROM}
         THEN NOT bool_or(orphan.crashes BETWEEN 1 AND {SUSPECT_FROM - 1}) OVER beside
@@ -98,8 +103,8 @@ UPDATE pgonly_job AS job SET
             'worker', worker_name,
             'saved', saved,
             'started_at', attempted_at,
-            'finished_at', CASE WHEN job.lease_expires_at < clock_timestamp()
-                THEN least(clock_timestamp(), greatest(attempted_at, heard_at)) ELSE clock_timestamp() END,
+            'finished_at', CASE WHEN heard_at IS NULL THEN clock_timestamp()
+                ELSE least(clock_timestamp(), greatest(attempted_at, heard_at)) END,
             'reason', CASE WHEN was_stopped THEN 'Its worker was stopped and could not give it back.'
                 WHEN crashes_now >= {CRASHES_ALLOWED}
                 THEN format('Its worker died %%s times while it ran, and nothing new was saved in between; it is not '
@@ -216,7 +221,7 @@ def rescue_known_dead(
     """Gives the jobs of this worker back, all in one transaction, and marks it as stopped. `planned`: it was told to
     stop, so that no job is blamed. Call end_sessions() before it. Returns the rescued jobs, and whether rows are left
     in its name, which another transaction has locked: try again. Raises psycopg.Error."""
-    parameters = {"worker": worker_id}
+    parameters = {"worker": worker_id, "lease_for": timedelta(seconds=settings().lease_seconds)}
     with connection.session_settings(), connection.transaction():
         if planned:
             connection.execute(STOP, parameters)

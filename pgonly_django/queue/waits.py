@@ -278,7 +278,7 @@ _ASKED = qualified(f"""FROM pgonly_wait AS wait
 SEND_TO_OTHERS = Statement(
     qualified(f"""
 UPDATE pgonly_event AS event SET payload = new.payload, sent_at = clock_timestamp(), is_delivered = false,
-    expires_at = greatest(event.expires_at, clock_timestamp() + %(keep)s::interval)
+    is_choice = false, expires_at = greatest(event.expires_at, clock_timestamp() + %(keep)s::interval)
 FROM (SELECT %(payload)s::text::jsonb AS payload) AS new
 WHERE event.key = %(key)s::text
     AND EXISTS (SELECT {_ASKED.replace("event.payload", "new.payload")})

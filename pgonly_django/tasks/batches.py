@@ -16,6 +16,7 @@ from django.db import transaction
 from pgonly_django.compat import Task, uuid7
 from pgonly_django.current_job import current_job
 from pgonly_django.database import notify
+from pgonly_django.database.statement import printable
 from pgonly_django.exceptions import OptionError, WrongArgumentsError
 from pgonly_django.queue.enqueue import OF_BATCH, Members, NewJob
 from pgonly_django.tasks.backend import job_databases
@@ -57,7 +58,7 @@ class Batch:
         self, *, name: str = "", on_success: Callback = None, on_failure: Callback = None,
         on_finish: Callback = None, using: str | None = None,
     ) -> None:  # fmt: skip
-        if not isinstance(name, str) or len(name) > NAME_LENGTH or "\x00" in name:
+        if not isinstance(name, str) or len(name) > NAME_LENGTH or printable(name) != name:
             reason = f"name must be a text of at most {NAME_LENGTH} characters, got {name!r:.300}"
             raise WrongArgumentsError("Batch()", reason)
         self.id, self._name = str(uuid7()), name

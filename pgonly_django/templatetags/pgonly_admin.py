@@ -54,7 +54,9 @@ def overview_panels(context: RequestContext) -> dict[str, Any]:
 
     overview = OverviewPage(context.request, _site_of(context))
     more_url = overview.address(Overview, "more") if overview.may_view(Overview) else ""
-    more = [panel for panel in MORE if more_url and any(map(overview.may_view, panel.models))]
+    more = [panel for panel in MORE if any(map(overview.may_view, panel.models))]
+    if not more_url:  # this site has no page for them
+        return {"panels": shown(overview, (*FIRST, *more)), "more": [], "more_url": ""}
     return {"panels": shown(overview, FIRST), "more": more, "more_url": more_url}
 
 

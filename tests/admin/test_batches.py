@@ -103,6 +103,22 @@ def test_the_page_has_the_failed_members_first_with_arguments_and_reason(admin_c
     assert "Refused: no" not in text
 
 
+def test_nobody_reads_the_arguments_of_callbacks_by_filtering(client, person):
+    JobBatch.objects.create(name="b", callbacks={"on_success": {"args": ["secret"]}})
+    person("view_job")
+    for query in ("callbacks__icontains=secret", "callbacks__on_success__args__0__startswith=s"):
+        assert client.get(f"{LIST}?{query}").status_code == 400
+
+
+def test_a_batch_whose_members_take_too_long_to_count_is_not_called_a_success(admin_client, monkeypatch):
+    batch = make_batch(failed=1)
+    JobBatch.objects.update(finished_at=ago(HOUR))
+    monkeypatch.setattr("pgonly_django.admin.batches.progress_for_page", lambda alias, ids: {})
+    assert texts(admin_client.get(LIST), "state_badge") == ["Ended"]
+    assert texts(admin_client.get(LIST), "progress") == ["-"]
+    assert "Succeeded" not in admin_client.get(page_of(batch)).text
+
+
 def test_the_page_names_the_callbacks_and_leads_to_the_jobs_that_they_became(admin_client, run_jobs):
     with Batch(on_success=batching.note.bind("a"), on_failure=batching.note.bind("b")) as batch:
         batch.enqueue(add, 1)

@@ -254,6 +254,28 @@ def test_the_page_of_a_queue_without_a_row_is_there_and_an_edit_creates_the_row(
     assert Queue.objects.get().max_running == 1
 
 
+@pytest.mark.parametrize("name", ["tenant_40", "a/b", "50%"])
+def test_the_address_of_a_queue_without_a_row_is_its_own(admin_client, name):
+    make(queue=name), make(queue="tenant@")
+    address = re.search('href="([^"]*)"', cells(admin_client.get(LIST, {"q": name}), "name")[0])[1]
+    page = admin_client.get(address)
+    assert page.context["row"].name == name
+    admin_client.post(address.replace("/change/", "/operate/pause/"))
+    assert Queue.objects.get().name == name
+
+
+def test_a_queue_beyond_the_names_that_are_read_has_its_page(admin_client, monkeypatch):
+    make(queue="ai")
+    monkeypatch.setattr("pgonly_django.monitoring.queues.known_queues", lambda alias: set())
+    assert admin_client.get(PAGE).status_code == 200
+
+
+def test_a_list_that_is_narrowed_by_a_column_has_no_queues_without_that(admin_client):
+    make(queue="ai")
+    Queue.objects.named("mail").pause()
+    assert listed(admin_client, paused_at__isnull="False") == ["mail"]
+
+
 def test_an_action_pauses_queues_without_a_row(admin_client):
     make(queue="ai"), make(queue="mail")
     act(admin_client, "pause_queues", [Queue(name="ai"), Queue(name="nobody")], LIST)

@@ -82,10 +82,23 @@ def test_what_code_has_sent_beside_the_choices_is_not_shown(client):
     make_waiting()
     send_event("approve:7", "for the job alone")
     assert "alone" not in text(client.get(answer_url("approve:7")))
-    Event.objects.update(payload={"by": 3})
-    Wait.objects.all().delete()
+    Wait.objects.all().delete()  # as the job does that takes the answer
     said = text(client.get(answer_url("approve:7")))
     assert re.fullmatch(r"It was answered on .* \(CST\)\. The first answer counts\.", said)
+
+
+def test_what_was_chosen_is_told_after_the_job_has_taken_the_answer(client, asked):
+    url = answer_url("approve:7")
+    client.post(url, sure("include"))
+    Wait.objects.all().delete()
+    assert "The answer is “include”." in text(client.get(url))
+
+
+def test_an_empty_text_among_the_choices_can_be_chosen(client):
+    make_waiting(question="Which?", choices=["", "b"])
+    url = answer_url("approve:7")
+    assert 'name="confirmed"' in client.post(url, {"choice": ""}).text
+    assert title(client.post(url, sure(""))) == "Thank you"
 
 
 @pytest.fixture
@@ -107,11 +120,15 @@ def test_a_link_that_is_opened_before_the_job_waits_looks_until_it_does(client, 
     assert title(client.get(url)) == "Include paper 7?"
 
 
-@pytest.mark.parametrize("end", ["step", "cancelled"])
-def test_a_link_whose_job_goes_on_without_an_answer_is_withdrawn(client, running, end):
+@pytest.mark.parametrize("end", ["step", "first of", "cancelled", "an hour"])
+def test_a_link_whose_job_goes_on_without_an_answer_is_withdrawn(client, running, end, monkeypatch):
     url = answer_url("approve:7")
     if end == "step":
         Step.objects.create(job=running, name="event approve:7", result="null")
+    elif end == "first of":
+        Step.objects.create(job=running, name='first of "approve:7", "cancel:7"', result="null")
+    elif end == "an hour":
+        monkeypatch.setattr("pgonly_django.progress.answers.EARLY_SECONDS", -1)
     else:
         Job.objects.update(state=State.CANCELLED, lease_expires_at=None)
     assert title(client.get(url)) == "No longer waited for"

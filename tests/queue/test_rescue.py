@@ -55,6 +55,23 @@ def test_a_run_whose_end_nobody_saw_ends_when_its_worker_was_last_heard_of(serve
     assert fresh(job).run_seconds == (dead.heartbeat_at - began).total_seconds()
 
 
+def test_a_run_without_an_own_late_lease_ends_there_too_and_not_at_the_rescue(server, dead):
+    began = ago(2 * HOUR)
+    orphan(dead)
+    late = orphan(dead, attempted_at=began, lease_expires_at=ago(-timedelta(seconds=1)))
+    rescue(server, LEASE, NONE)
+    ended = datetime.fromisoformat(fresh(late).errors[-1]["finished_at"])
+    # Its lease was renewed so long before it ends.
+    assert abs(ended - (late.lease_expires_at - LEASE)) < timedelta(milliseconds=1)
+
+
+def test_a_run_of_a_worker_without_a_row_ends_when_its_lease_was_renewed(server):
+    job = orphan(Worker(id=uuid4()), attempted_at=ago(3 * HOUR), lease_expires_at=ago(HOUR))
+    rescue(server, LEASE, NONE)
+    ended = datetime.fromisoformat(fresh(job).errors[-1]["finished_at"])
+    assert abs(ended - (job.lease_expires_at - LEASE)) < timedelta(milliseconds=1)
+
+
 def test_a_run_that_began_after_the_last_heartbeat_does_not_end_before_it_began(server, dead):
     job = orphan(dead, attempted_at=ago(HOUR / 2))
     rescue(server, LEASE, NONE)

@@ -46,7 +46,7 @@ def test_a_batch_has_a_name_for_people():
     assert str(JobBatch(id=batch.id)) == f"batch {batch.id}"
 
 
-@pytest.mark.parametrize("name", ["x" * 256, 7, None, "a\x00"])
+@pytest.mark.parametrize("name", ["x" * 256, 7, None, "a\x00", "\ud800"])
 def test_a_name_that_no_row_can_have_is_refused(name):
     with pytest.raises(WrongArgumentsError, match="name must be a text of at most 255 characters"):
         Batch(name=name)

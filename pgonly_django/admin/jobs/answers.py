@@ -114,6 +114,7 @@ def _answered(request: HttpRequest, job: Job, wait: Wait, answer: Any) -> tuple[
         with transaction.atomic(using=alias):
             is_first = send_event(key, answer, using=alias)
             if is_first:
+                Event.objects.using(alias).filter(key=key).update(is_choice=bool(wait.choices))
                 LogEntry.objects.log_actions(person, [job], CHANGE, said)
         return is_first
 

@@ -156,9 +156,12 @@ def breakdown(verb: JobVerb, jobs: QuerySet[Job]) -> list[tuple[str, list[str]]]
 
 
 def members_left(jobs: QuerySet[Job]) -> int:
-    """Counts the unfinished jobs that `jobs` have gathered, one more than AT_ONCE at most. Index: pgonly_batch_once,
-    then pgonly_job_batch_unfinished."""
-    batches = gathered_by(jobs.filter(DISCARD.allowed)).filter(finished_at=None).values("pk")
+    """Counts the unfinished jobs that those of `jobs` have gathered that a discard changes, one more than AT_ONCE at
+    most. Index: pgonly_batch_once, then pgonly_job_batch_unfinished."""
+    keys = list(DISCARD.keys_of(jobs)[:AT_ONCE])
+    batches = (
+        gathered_by(Job.objects.using(jobs.db).filter(pk__in=keys)).filter(finished_at=None).values("pk")
+    )
     rows = Job.objects.using(jobs.db).filter(batch_id__in=batches).exclude(state__in=FINISHED)
     return rows.values("pk")[: AT_ONCE + 1].count()
 
@@ -195,10 +198,10 @@ def _page(
             verb.keys_of(jobs).count(),
             refusals(verb, jobs),
             breakdown(verb, jobs),
-            members_left(jobs) if verb is DISCARD else 0,
         ),
     )
-    count, refused, parts, members = found or (0, [], [], 0)
+    count, refused, parts = found or (0, [], [])
+    members = in_time(jobs.db, SEARCH_LIMIT, lambda: members_left(jobs)) if verb is DISCARD and count else 0
     shown = min(count, AT_ONCE)
     named = {"verb": verb.label, "count": f"{shown:,}"}
     is_all = changelist is not None or request.POST.get("select_across") == "1"

@@ -13,6 +13,7 @@ from django.utils.functional import cached_property
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
+from pgonly_django.admin.jobs import waits
 from pgonly_django.admin.jobs.cells import (
     LISTED,
     OPTIONAL,
@@ -26,7 +27,6 @@ from pgonly_django.admin.jobs.cells import (
 from pgonly_django.admin.jobs.filters import SelectFilter, TimeFilter
 from pgonly_django.admin.jobs.related import in_words
 from pgonly_django.admin.jobs.verbs import JobVerb
-from pgonly_django.admin.jobs.waits import reasons_of_queues
 from pgonly_django.admin.paging import TimedChangeList, capped_counts, label_of
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.database.on_django import in_time
@@ -40,6 +40,7 @@ from pgonly_django.monitoring.situations import (
     Situation,
     in_state,
 )
+from pgonly_django.monitoring.waiting import why_queues_wait
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
 
 STATE_VAR = "state__exact"
@@ -192,22 +193,18 @@ class JobChangeList(TimedChangeList):
         """Returns why the listed jobs wait, once for each queue: how many, the reason, and the address of these."""
         alias = self.queryset.db
         queues = in_time(alias, COUNTS_LIMIT, lambda: known_names(alias, KNOWN_QUEUES)) or []
-        found = in_time(
-            alias,
-            COUNTS_LIMIT,
-            lambda: reasons_of_queues(alias, queues, self.model_admin.links(self.request)),
-        )
-        counts = self._counted({name: self.queryset.filter(queue=name) for name in found or {}})
-        most = sorted(counts, key=lambda name: -counts[name])
+        found = in_time(alias, COUNTS_LIMIT, lambda: why_queues_wait(alias, queues)) or {}
+        counts = self._counted({name: self.queryset.filter(queue=name) for name in found})
+        links = self.model_admin.links(self.request)
         return [
             {
                 "queue": name,
                 "count": label_of(counts[name]),
                 "jobs": self.get_query_string({"queue": name, PAGE_VAR: None}),
-                **found[name],
+                **waits.in_words(found[name], links),
             }
-            for name in most
-            if found and counts[name]
+            for name in sorted(counts, key=lambda name: -counts[name])
+            if counts[name]
         ]
 
     @property

@@ -52,14 +52,16 @@ def open_members(alias: str, batch_id: Any) -> str:
 
 def members_of(ids: list[Any], links: Links, *, sees_data: bool) -> list[Any]:
     """Returns MEMBERS_SHOWN jobs of these batches as the cells of the list of jobs need them: those that failed first,
-    unless to find them takes too long, then of the NEWEST_READ newest the unfinished ones. Index: pgonly_job_batch."""
+    then of the NEWEST_READ newest the unfinished ones; without those that take too long to find. Index:
+    pgonly_job_batch."""
     jobs = Job.objects.using(router.db_for_read(Job))
     members = jobs.filter(batch_id__in=ids).order_by("-pk")
     failed = members.filter(state=State.FAILED).values_list("pk", flat=True)[:MEMBERS_SHOWN]
     first = in_time(jobs.db, COUNT_LIMIT, lambda: list(failed)) or []
     newest = jobs.filter(pk__in=members.values("pk")[:NEWEST_READ]).exclude(pk__in=first)
     has_ended = Case(When(state__in=FINISHED, then=Value(1)), default=Value(0))
-    first += newest.order_by(has_ended, "-pk").values_list("pk", flat=True)[: MEMBERS_SHOWN - len(first)]
+    others = newest.order_by(has_ended, "-pk").values_list("pk", flat=True)[: MEMBERS_SHOWN - len(first)]
+    first += in_time(jobs.db, COUNT_LIMIT, lambda: list(others)) or []
     rows: Any = jobs.filter(pk__in=first).defer(*LARGE_COLUMNS).annotate(**cells.LISTED)
     found = {row.pk: row for row in rows}
     shown = [found[key] for key in first if key in found]

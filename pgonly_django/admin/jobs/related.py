@@ -63,9 +63,14 @@ def gathered_by(job: Job, links: Links, batches: list[JobBatch]) -> list[dict[st
     batches = [batch for batch in batches if batch.parent_id == job.pk]
     found = progress_for_page(_alias(job), [str(batch.pk) for batch in batches])
     return [
-        {**_parts(batch.name, found.get(str(batch.pk))), "url": links.to_row(batch)}
+        {**_parts(batch.name, found.get(str(batch.pk))), "url": _address(batch, links)}
         for batch in batches[::-1]
     ]
+
+
+def _address(batch: JobBatch, links: Links) -> str:
+    """Returns that of its page, or of its jobs on a site without pages of batches."""
+    return links.to_row(batch) or links.to_list(Job, batch_id=str(batch.pk))
 
 
 def _parts(name: str, parts: BatchProgress | None) -> dict[str, Any]:
@@ -78,7 +83,7 @@ def _batch(
     """Returns a line for a batch, with how far it is. Without its row, which may be pruned, it leads to its jobs."""
     parts = progress_for_page(_alias(job), [batch_id]).get(batch_id)
     shown = _parts((batch and batch.name) or _("batch %s") % batch_id, parts)
-    url = links.to_row(batch) if batch else links.to_list(Job, batch_id=batch_id)
+    url = _address(batch, links) if batch else links.to_list(Job, batch_id=batch_id)
     bar = shown.get("bar", "")
     return {"label": label, "badge": bar, "text": shown["figures"], "title": batch_id, "url": url}
 

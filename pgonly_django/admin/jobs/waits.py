@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from pgonly_django.masking import MASK
 from pgonly_django.models import Budget, Job, Limiter, Queue, State, Worker
 from pgonly_django.models.job import BY_A_PERSON, WAITING
 from pgonly_django.monitoring.clicks import person_at
-from pgonly_django.monitoring.waiting import Kind, Reason, why_it_waits, why_queues_wait
+from pgonly_django.monitoring.waiting import Kind, Reason, why_it_waits
 from pgonly_django.outcomes import Outcome
 
 TIME_LIMIT = timedelta(milliseconds=250)
@@ -129,10 +129,9 @@ def _url(reason: Reason, links: Links) -> str:
     return links.to_page(model, reason.facts[key])
 
 
-def reasons_of_queues(alias: str, names: Sequence[str], links: Links) -> dict[str, dict[str, Any]]:
-    """Returns why no job of a queue starts, in words, for those of these queues that have a reason."""
-    found = why_queues_wait(alias, names)
-    return {name: {"text": _of_all(reason), "url": _url(reason, links)} for name, reason in found.items()}
+def in_words(reason: Reason, links: Links) -> dict[str, Any]:
+    """Returns why no job of a queue starts, with the address of the page that says more."""
+    return {"text": _of_all(reason), "url": _url(reason, links)}
 
 
 def _text(reason: Reason, job: Job, *, hides_keys: bool) -> str:

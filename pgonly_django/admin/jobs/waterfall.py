@@ -120,6 +120,7 @@ class Waterfall:
         waits_since: datetime | None = None,  # for an event or a time
     ) -> None:
         self._job, self._waits_since = job, waits_since
+        self.left_out = 0  # steps that have no row
         self._attempts = [each for each in attempts if each.shown_at is not None]
         starts = [job.started_at, *(each.started_at for each in attempts)]
         self._first_start = min((at for at in starts if at is not None), default=None)
@@ -228,6 +229,7 @@ class Waterfall:
                 row = self._alike(group)
                 row.rows = [opened[each.id] for each in reversed(group) if each.id in opened]
                 yield row
+        self.left_out = max(len(single) - SINGLE_STEPS, 0)
         single.sort(key=lambda each: each.finished_at, reverse=True)
         for each in single[:SINGLE_STEPS]:
             yield opened.get(each.id) or self._alike([each])

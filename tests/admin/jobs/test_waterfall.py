@@ -262,9 +262,10 @@ def test_steps_that_take_turns_are_a_row_for_each_kind(page):
     ]
 
 
-def test_without_the_permission_the_costs_of_steps_that_are_alike_are_not_told(client, person):
+@pytest.mark.parametrize("count", [9, 60])
+def test_without_the_permission_the_costs_of_steps_that_are_alike_are_not_told(client, person, count):
     job = make_done(20)
-    make_steps(job, *(f"paper {n}" for n in range(9)), cost="0.01")
+    make_steps(job, *(f"paper {n}" for n in range(count)), cost="0.01")
     person("view_job")
     assert "$" not in client.get(page_of(job)).text
 
@@ -273,3 +274,11 @@ def test_times_that_contradict_each_other_stay_on_the_scale(page):
     wrong = attempt("failed", -600, started_at=(NOON + 900 * MINUTE).isoformat())
     for _text, bars in rows(page(make_done(20, wrong, attempt("crashed", 100_000)))):
         assert all(0 <= x <= x + width <= 100.01 for _kind, x, width in bars)
+
+
+def test_more_steps_than_a_page_takes_are_counted(page):
+    job = make_done(20)
+    make_steps(job, *(f"{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(130)))
+    html = page(job)
+    assert "30 older steps are not shown." in text_of(html)
+    assert len(rows(html)) == 101
