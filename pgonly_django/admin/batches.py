@@ -109,7 +109,7 @@ class OpenFilter(admin.SimpleListFilter):
 
 @admin.register(JobBatch)
 class BatchAdmin(VerbAdmin):
-    """Who may see jobs may see their batches, and who may operate jobs may cancel them."""
+    """Who may see jobs may see their batches without another permission, and who may operate jobs may cancel them."""
 
     list_display = (state_badge, name, progress, made_by, made)
     list_display_links = (state_badge, name)
@@ -127,7 +127,8 @@ class BatchAdmin(VerbAdmin):
         css = {"all": stylesheets("job")}
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("pgonly_django.view_job")
+        may: bool = request.user.has_perm("pgonly_django.view_job")
+        return may or super().has_view_permission(request, obj)
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("pgonly_django.operate_job")
@@ -156,7 +157,7 @@ class BatchAdmin(VerbAdmin):
             "made_by": made_by(batch),
             "progress": progress(batch),
             "jobs_url": batch.jobs_url,
-            "members": members_of([batch.pk], links, sees_data=sees_data),
+            "members": members_of([batch.pk], links, sees_data=sees_data) if links.may_view(Job) else None,
             "callbacks": callbacks_of(batch, links),
         }
 

@@ -119,6 +119,14 @@ def test_a_batch_whose_members_take_too_long_to_count_is_not_called_a_success(ad
     assert "Succeeded" not in admin_client.get(page_of(batch)).text
 
 
+def test_who_may_see_batches_alone_sees_none_of_their_jobs(client, person):
+    batch = make_batch(failed=1)
+    person("view_jobbatch")
+    assert texts(client.get(LIST), "name") == ["Papers of May"]
+    assert client.get(page_of(batch)).context["members"] is None
+    assert "/job/" not in client.get(page_of(batch)).text
+
+
 def test_the_page_names_the_callbacks_and_leads_to_the_jobs_that_they_became(admin_client, run_jobs):
     with Batch(on_success=batching.note.bind("a"), on_failure=batching.note.bind("b")) as batch:
         batch.enqueue(add, 1)
