@@ -45,11 +45,13 @@ class CappedPaginator(QuerySetPaginator):
         return label_of(self.counted, self.counted_at_most)
 
 
-def capped_counts(alias: str, rows: Mapping[str, models.QuerySet[Any]]) -> dict[str, int]:
+def capped_counts(
+    alias: str, rows: Mapping[str, models.QuerySet[Any]], cap: int = COUNTED_AT_MOST
+) -> dict[str, int]:
     """Counts the rows of each of these, in one statement: at most one more than the cap, which label_of() shows."""
     counts, names, parameters = dict.fromkeys(rows, 0), [], []
     for name, of_name in rows.items():
-        limited = of_name.order_by().values("pk")[: COUNTED_AT_MOST + 1]
+        limited = of_name.order_by().values("pk")[: cap + 1]
         try:
             sql, values = limited.query.get_compiler(using=alias).as_sql()
         except EmptyResultSet:

@@ -29,7 +29,7 @@ from pgonly_django.models.job_rows import LARGE_COLUMNS
 from pgonly_django.monitoring.workers import JOB_COLUMNS
 
 JOBS_SHOWN, LAST_SHOWN = 100, 10
-NEWEST_READ, LAST_LIMIT = 20_000, timedelta(milliseconds=150)
+NEWEST_READ, LAST_LIMIT = 2_000, timedelta(milliseconds=150)
 _OTHERWISE = gettext_lazy("A worker that has stopped cannot be asked.")
 _STARTED = Q(stopped_at=None, stop_requested_at=None)
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.admin.views.main import ORDER_VAR, PAGE_VAR, SEARCH_VAR
-from django.db.models import QuerySet
+from django.db import router
+from django.db.models import Case, QuerySet, When
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 from django.utils.http import urlencode
@@ -41,6 +42,7 @@ from pgonly_django.monitoring.situations import (
     in_state,
 )
 from pgonly_django.monitoring.waiting import why_queues_wait
+from pgonly_django.monitoring.workers import is_late
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
 
 STATE_VAR = "state__exact"
@@ -62,6 +64,7 @@ LINKED: dict[str, Callable[[str], str]] = {
     "enqueued_by": in_words,
     "batch_id": lambda batch: _("of batch %s") % batch,
 }
+OF_A_REASON = 1_000  # jobs are counted
 COUNTS_LIMIT, SEARCH_COUNTS_LIMIT = timedelta(milliseconds=150), timedelta(milliseconds=40)
 
 
@@ -123,6 +126,19 @@ class JobChangeList(TimedChangeList):
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Job]:
         jobs: QuerySet[Job] = super().get_queryset(request, exclude_parameters).defer(*LARGE_COLUMNS)
         return jobs.annotate(**LISTED)
+
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Job]) -> list[Any]:
+        """Puts those running jobs first whose worker may be silent, where there are some: then all are sorted."""
+        ordering: list[Any] = super().get_ordering(request, queryset)
+        if self.state == State.RUNNING and ORDER_VAR not in self.params and self.some_are_late:
+            return [Case(When(is_late(), then=0), default=1), *ordering]
+        return ordering
+
+    @cached_property
+    def some_are_late(self) -> bool:
+        """Index: pgonly_job_running."""
+        running = Job.objects.using(router.db_for_read(Job)).filter(state=State.RUNNING)
+        return running.filter(is_late()).exists()
 
     def get_ordering_field(self, field_name: Any) -> Any:
         """Returns None for a column by which no index sorts, also where the address asks for it."""
@@ -192,14 +208,18 @@ class JobChangeList(TimedChangeList):
     def _reasons(self) -> list[dict[str, Any]]:
         """Returns why the listed jobs wait, once for each queue: how many, the reason, and the address of these."""
         alias = self.queryset.db
-        queues = in_time(alias, COUNTS_LIMIT, lambda: known_names(alias, KNOWN_QUEUES)) or []
-        found = in_time(alias, COUNTS_LIMIT, lambda: why_queues_wait(alias, queues)) or {}
-        counts = self._counted({name: self.queryset.filter(queue=name) for name in found})
+        jobs = self.queryset.order_by().values("pk")
+
+        def read() -> tuple[dict[str, Any], dict[str, int]]:
+            found = why_queues_wait(alias, known_names(alias, KNOWN_QUEUES))
+            return found, capped_counts(alias, {name: jobs.filter(queue=name) for name in found}, OF_A_REASON)
+
+        found, counts = in_time(alias, COUNTS_LIMIT, read) or ({}, {})
         links = self.model_admin.links(self.request)
         return [
             {
                 "queue": name,
-                "count": label_of(counts[name]),
+                "count": label_of(counts[name], OF_A_REASON),
                 "jobs": self.get_query_string({"queue": name, PAGE_VAR: None}),
                 **waits.in_words(found[name], links),
             }

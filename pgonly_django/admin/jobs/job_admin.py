@@ -14,7 +14,7 @@ from django.contrib import admin
 from django.contrib.admin.views.main import SEARCH_VAR
 from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
-from django.db.models import Case, Q, QuerySet, TextField, When
+from django.db.models import Q, QuerySet, TextField
 from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
@@ -38,7 +38,6 @@ from pgonly_django.admin.paging import COUNTED_AT_MOST, label_of
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import CostEntry, Job, State, Step
 from pgonly_django.monitoring.situations import read_situation
-from pgonly_django.monitoring.workers import is_late
 from pgonly_django.queue.carried import SHOWN
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import call_signature
@@ -94,13 +93,9 @@ class JobAdmin(VerbAdmin):
         return JobChangeList
 
     def get_ordering(self, request: HttpRequest) -> Any:
-        """Puts the job that failed last first where failed jobs are listed, as their index does; and those first whose
-        worker may be silent where running ones are, which are few."""
-        orders: dict[str | None, Any] = {
-            State.FAILED: ("-finished_at", "-pk"),
-            State.RUNNING: (Case(When(is_late(), then=0), default=1), "-pk"),
-        }
-        return orders.get(request.GET.get(STATE_VAR)) or super().get_ordering(request)
+        """Puts the job that failed last first where failed jobs are listed, as their index does."""
+        is_failed = request.GET.get(STATE_VAR) == State.FAILED
+        return ("-finished_at", "-pk") if is_failed else super().get_ordering(request)
 
     def get_list_display(self, request: HttpRequest) -> Any:
         sees_costs = self.links(request).may_view(CostEntry)
