@@ -248,7 +248,7 @@ class Waterfall:
                 "most": duration(lengths[-1]),
                 "half": duration(lengths[len(lengths) // 2]),
             }
-            row.beside = _("%(least)s to %(most)s, half of them below %(half)s") % facts
+            row.beside = _("%(least)s to %(most)s, p50 %(half)s") % facts
         usd = sum((step.usd for step in steps if step.usd is not None), Decimal(0))
         row.cost = money(usd) if usd else ""
         return row

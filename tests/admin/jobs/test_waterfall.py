@@ -245,7 +245,7 @@ def test_steps_that_differ_in_numbers_alone_are_one_row_with_a_histogram(page):
     shown = rows(html)
     (text, bars) = next(each for each in shown if "120" in each[0])
     assert text.startswith(
-        f"120 {TIMES} paper 0 to paper 119 1 s to 1 s, half of them below 1 s Start 10 min Took 2 min Cost $1.20"
+        f"120 {TIMES} paper 0 to paper 119 1 s to 1 s, p50 1 s Start 10 min Took 2 min Cost $1.20"
     )
     assert [kind for kind, _x, _width in bars[:5]] == ["done"] * 5
     assert sum("few" in text for text, _bars in shown) == 5
